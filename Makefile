@@ -1,0 +1,118 @@
+# Everything a person or a machine does with this tree. `make help` lists it.
+#
+# One virtual environment serves all targets: locks/test.txt holds all that locks/demo.txt holds, at the same versions
+# (a test says so). A stamp for each lock keeps a second run from installing again.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+VENV := .venv
+BIN := $(VENV)/bin
+INTEROP := tests/integration/interop
+
+# Everything is pinned by hash, wheels only, and whoever installs uses the index that their own pip is set to.
+INSTALL := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check --no-deps
+LOCKED := $(INSTALL) --require-hashes --only-binary :all: --requirement
+PACKAGE := $(INSTALL) --no-build-isolation --editable .
+
+# The programs that tests run and pip cannot bring, each with the Debian package that does.
+PROGRAMS := redis-server:redis-server node:nodejs npm:npm openssl:openssl
+
+PYTEST = TESTS_WITHOUT="$$(cat $(VENV)/.missing)" $(BIN)/python -m pytest
+COMPILE = $(BIN)/uv pip compile --quiet --system-certs --universal --python $(BIN)/python --python-version 3.11.0 --no-build \
+	--generate-hashes --no-header --no-annotate --no-emit-index-url
+SOURCES = signer tests $(if $(wildcard benchmarks/*.py),benchmarks)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(VENV)/.demo ## the demo: embedded Valkey, simulator, service, one challenge; ARGS=--once ends after it
+	@$(BIN)/signer demo $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## all tests but the heavy ones, with coverage; or some of them: ARGS="tests/unit -k nonce"
+	@$(PYTEST) $(or $(ARGS),--cov --cov-report=term-missing)
+
+.PHONY: test-all
+test-all: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## the heavy tests too, and 5,000 examples for each property
+	@HYPOTHESIS_PROFILE=heavy $(PYTEST) -m '' --timeout 3600 $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.test ## ruff, mypy, import-linter, locks, Kubernetes manifests, Dockerfile; all of them, whichever fails
+	@$(MAKE) --no-print-directory --keep-going check-code check-types check-imports check-locks check-manifests
+
+.PHONY: check-code
+check-code: $(VENV)/.test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: check-types
+check-types: $(VENV)/.test
+	@$(BIN)/python -m mypy $(SOURCES)
+
+.PHONY: check-imports
+check-imports: $(VENV)/.test
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: check-locks
+check-locks: $(VENV)/.test
+	@$(BIN)/python -m pytest -q tests/unit/deploy/test_locks.py
+	@$(BIN)/python -m pip check
+
+.PHONY: check-manifests
+check-manifests: $(VENV)/.test
+	@.ci/check-manifests $(BIN)
+
+.PHONY: bench
+bench: $(VENV)/.test ## the benchmarks
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: format
+format: $(VENV)/.test ## sorts and formats the code
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+.PHONY: lock
+lock: $(VENV)/.test ## makes locks/ again from pyproject.toml; ARGS=--upgrade takes newer versions
+	@$(COMPILE) pyproject.toml --all-extras --group build --group test --group check $(ARGS) --output-file locks/test.txt
+	@$(COMPILE) pyproject.toml --extra demo --extra awscrt --group build --constraint locks/test.txt --output-file locks/demo.txt
+	@$(COMPILE) pyproject.toml --constraint locks/test.txt --output-file locks/run.txt
+	@$(COMPILE) --group build --constraint locks/test.txt --output-file locks/build.txt
+
+.PHONY: clean
+clean: ## removes what the other targets made
+	rm -rf $(VENV) $(INTEROP)/node_modules build dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the environment -------------------------------------------------------------------------------------------------
+
+$(VENV)/.made: .ci/make-venv
+	@.ci/make-venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made locks/demo.txt pyproject.toml
+	@echo "installing locks/demo.txt"
+	@$(LOCKED) locks/demo.txt
+	@$(PACKAGE)
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made locks/test.txt pyproject.toml
+	@echo "installing locks/test.txt"
+	@$(LOCKED) locks/test.txt
+	@$(PACKAGE)
+	@touch $(VENV)/.demo $@
+
+.PHONY: programs
+programs: | $(VENV)/.made
+	@.ci/debian-packages $(PROGRAMS) >$(VENV)/.missing
+
+$(INTEROP)/node_modules/.package-lock.json: $(INTEROP)/package-lock.json | programs
+	@if command -v npm >/dev/null; then \
+	  echo "installing $(INTEROP)"; \
+	  cd $(INTEROP) && npm ci --silent </dev/null && touch node_modules/.package-lock.json; \
+	fi

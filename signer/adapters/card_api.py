@@ -1,0 +1,197 @@
+"""The card API's client: the port ``CardApi`` over HTTP.
+
+* A 401 is answered with one new token and one repetition; a delivery keeps its body and its Idempotency-Key, and every
+  sending is signed anew.
+* Reading is repeated within its timeout; a delivery is one attempt, for each needs its lease.
+* A timeout covers the whole call, the wait for a token included.
+* Inside, what happened is a value (``card_api_exchange``); an error is made where the port raises it.
+
+Its parts: ``card_api_requests`` makes the requests, ``card_api_wire`` sends them, ``card_api_answers`` says what the
+answers mean, ``card_api_token`` keeps the token, ``card_api_retries`` asks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from http import HTTPStatus
+
+import aiohttp
+
+from signer.adapters.card_api_answers import (
+    Grant,
+    challenge_in,
+    delivery_not_begun,
+    delivery_of,
+    grant_in,
+    status_in,
+)
+from signer.adapters.card_api_exchange import Answer, Exchange, Failure
+from signer.adapters.card_api_requests import CardApiRequests, Request
+from signer.adapters.card_api_retries import Repetition
+from signer.adapters.card_api_settings import CardApiSettings, parse_base_url
+from signer.adapters.card_api_token import Token, TokenSource, read_credentials
+from signer.adapters.card_api_wire import CardApiWire
+from signer.adapters.message_signatures import MessageSigner
+from signer.adapters.request_keys import RequestKeyError
+from signer.adapters.signature_base import MessageSignatureError
+from signer.application.ports import Clock, Delivery
+from signer.domain.errors import ErrorCode
+from signer.domain.record import Submission
+
+
+class CardApiClient:
+    """Implements ``signer.application.ports.CardApi``."""
+
+    def __init__(
+        self,
+        settings: CardApiSettings,
+        *,
+        session: aiohttp.ClientSession,
+        signer: MessageSigner,
+        clock: Clock,
+        monotonic: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """Take an open session; whoever opened it closes it, after ``aclose``.
+
+        Args:
+            settings: where, and how patiently.
+            session: as ``card_api_wire.open_session`` makes it.
+            signer: of requests.
+            clock: the wall clock, with which the API's is compared.
+            monotonic: seconds of a clock that never jumps, for the life of tokens.
+            jitter: gives 0 … 1, for pauses.
+
+        Raises:
+            MessageSignatureError: our requests cannot be signed under the signer's profile.
+            RequestKeyError: the request-signing key does not work.
+        """
+        self._settings = settings
+        self._requests = CardApiRequests(parse_base_url(settings.base_url), signer)
+        self._wire = CardApiWire(
+            session,
+            clock,
+            connect_timeout=settings.connect_timeout,
+            max_answer=settings.max_answer,
+            longest_retry_after=settings.longest_retry_after,
+        )
+        self._repetition = Repetition(
+            attempts=settings.read_attempts,
+            first_pause=settings.first_pause,
+            longest_pause=settings.longest_pause,
+            jitter=jitter,
+        )
+        self._tokens = TokenSource(
+            self._fetch_token,
+            now_upstream=lambda: self._wire.now_upstream().timestamp(),
+            monotonic=monotonic,
+            margin=settings.token_margin,
+            failure_pause=settings.failure_pause,
+        )
+
+    @property
+    def clock_skew_seconds(self) -> float | None:
+        """How far the API's clock is ahead of ours, to about half a second; ``None`` before its first answer."""
+        skew = self._wire.clock_skew
+        return None if skew is None else skew.total_seconds()
+
+    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
+        """See ``CardApi.fetch_challenge``."""
+        return await self._read(self._requests.for_challenge(customer_id), challenge_in, timeout)
+
+    async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
+        """See ``CardApi.customer_status``."""
+        request = self._requests.for_customer(customer_id)
+        return await self._read(request, lambda exchange: status_in(exchange, customer_id), timeout)
+
+    async def submit(
+        self,
+        customer_id: str,
+        submission: Submission,
+        *,
+        idempotency_key: str,
+        timeout: timedelta,
+    ) -> Delivery:
+        """See ``CardApi.submit``."""
+        request = self._requests.for_delivery(customer_id, submission.body, idempotency_key)
+        outcome = await self._call(request, _now() + timeout.total_seconds())
+        return delivery_not_begun(outcome) if isinstance(outcome, Failure) else delivery_of(outcome)
+
+    async def check(self) -> None:
+        """See ``CardApi.check``."""
+        token = await self._tokens.present(_now() + self._settings.token_timeout.total_seconds())
+        if isinstance(token, Failure):
+            raise token.error()
+
+    async def aclose(self) -> None:
+        """End what goes on in the background. The session stays open."""
+        await self._tokens.aclose()
+
+    async def _read(self, request: Request, meaning: Callable[[Exchange], str | Failure], timeout: timedelta) -> str:
+        deadline = _now() + timeout.total_seconds()
+
+        async def attempt() -> str | Failure:
+            outcome = await self._call(request, deadline)
+            return outcome if isinstance(outcome, Failure) else meaning(outcome)
+
+        result = await self._repetition.until(deadline, attempt)
+        if isinstance(result, Failure):
+            raise result.error()
+        return result
+
+    async def _call(self, request: Request, deadline: float) -> Exchange | Failure:
+        """Send it with the present token and, after a 401, once more with a new one.
+
+        Returns:
+            What came of the last sending; a failure where it was not begun, for want of a token, a signature or time.
+        """
+        token = await self._tokens.present(deadline)
+        if isinstance(token, Failure):
+            return token
+        exchange = await self._send(request, token, deadline)
+        if not _is_unauthorised(exchange):
+            return exchange
+        renewed = await self._tokens.renewed(token, deadline)
+        if isinstance(renewed, Failure):
+            return renewed
+        if renewed is token:
+            return exchange
+        exchange = await self._send(request, renewed, deadline)
+        if _is_unauthorised(exchange):
+            self._tokens.note_useless_renewal(renewed)
+        return exchange
+
+    async def _send(self, request: Request, token: Token, deadline: float) -> Exchange | Failure:
+        if _now() >= deadline:
+            return Failure(ErrorCode.CARD_API_TIMEOUT, "The time was over before the card API could be asked.")
+        try:
+            headers = self._requests.signed(request, token)
+        except (MessageSignatureError, RequestKeyError) as error:
+            detail = f"The request to the card API could not be signed ({type(error).__name__})."
+            return Failure(ErrorCode.CARD_API_UNAVAILABLE, detail)
+        return await self._wire.exchange(request, headers, deadline)
+
+    async def _fetch_token(self) -> Grant | Failure:
+        key_file, secret_file = self._settings.api_key_file, self._settings.api_secret_file
+        credentials = await asyncio.to_thread(read_credentials, key_file, secret_file)
+        if isinstance(credentials, Failure):
+            return credentials
+        request = self._requests.for_token(credentials)
+        deadline = _now() + self._settings.token_timeout.total_seconds()
+
+        async def attempt() -> Grant | Failure:
+            return grant_in(await self._wire.exchange(request, request.headers, deadline))
+
+        return await self._repetition.until(deadline, attempt)
+
+
+def _is_unauthorised(exchange: Exchange | Failure) -> bool:
+    return isinstance(exchange, Answer) and exchange.status == HTTPStatus.UNAUTHORIZED
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,87 @@
+"""The Lua that makes each move of a challenge one atomic step, as Redis is to run it.
+
+The scripts are the files in ``redis_scripts``: ``_prelude.lua``, which says what they share, and one file a move. The
+tables of moves and of final states in the prelude are generated from ``signer.domain.lifecycle``, so that a move which
+the domain's table lacks cannot be made here either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+from signer.domain.lifecycle import MOVES, ChallengeState
+
+FIELDS: Final = (
+    "customer_id",
+    "owner",
+    "message_hash",
+    "state",
+    "code",
+    "forward",
+    "submission",
+    "signature",
+    "issued_at",
+    "expires_at",
+    "attempts",
+    "first_attempt_at",
+    "superseded_by",
+    "fence",
+    "leased_until",
+    "created_at",
+    "updated_at",
+)
+"""The fields of a record's hash that every answer carries, in this order: those of ``ChallengeRecord`` but its id.
+
+The hash also holds ``due_at``, the end of a pause, and ``token``, which names the call that made the last move.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Lua script, and the name under which Redis keeps it (SHA-1 of the source, as ``EVALSHA`` has it)."""
+
+    source: str
+    sha1: str
+
+    @classmethod
+    def of(cls, source: str) -> Script:
+        """Name ``source``."""
+        return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def _read(name: str) -> str:
+    return resources.files("signer.adapters").joinpath("redis_scripts", f"{name}.lua").read_text("ascii")
+
+
+def _lua_set(names: list[str]) -> str:
+    return ", ".join(f"['{name}'] = true" for name in sorted(names))
+
+
+def _prelude() -> str:
+    moves = [f"{before}>{after}" for before, targets in MOVES.items() for after in targets]
+    final = [state.value for state in ChallengeState if state.is_final]
+    return (
+        _read("_prelude")
+        .replace("@MOVES@", _lua_set(moves))
+        .replace("@FINAL@", _lua_set(final))
+        .replace("@FIELDS@", ", ".join(f"'{field}'" for field in FIELDS))
+    )
+
+
+def _move(name: str) -> Script:
+    return Script.of(_PRELUDE + _read(name))
+
+
+_PRELUDE: Final = _prelude()
+CLAIM: Final = _move("claim")
+RECORD_SIGNATURE: Final = _move("record_signature")
+RELEASE: Final = _move("release")
+BEGIN_FORWARDING: Final = _move("begin_forwarding")
+DEFER: Final = _move("defer")
+SETTLE: Final = _move("settle")
+EXPIRE: Final = _move("expire")
+DUE: Final = Script.of(_read("due"))
+PROBE: Final = Script.of(_read("probe"))

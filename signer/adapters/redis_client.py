@@ -1,0 +1,221 @@
+"""Opening Redis by its endpoint: ``redis://``, ``rediss://`` (TLS, also with a client certificate), ``unix://``.
+
+Rules:
+
+* A secret is a file's path, never a part of a URL. Password and certificates are read again at each new connection, so
+  that rotated ones come into use without a restart.
+* With TLS the server's name is verified, against the given CA and no other; without one, against the system's.
+* Opening connects to nothing: the service starts before its Redis does, and readiness says so until then.
+* All that redis-py would decide by itself is decided here: protocol, decoding, repetitions (none), pool, health checks.
+
+The user needs these rights, on the keys of the prefix::
+
+    ACL SETUSER signer on >… resetkeys ~signer:* resetchannels -@all +evalsha +eval +time +get +set +hset +hmget +hdel
+        +pexpire +zadd +zrem +zrangebyscore +wait +ping +info
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import Connection, RedisSSLContext, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+from redis.exceptions import AuthenticationError
+
+from signer.adapters.redis_calls import RedisCalls
+
+_DEFAULT_PORT: Final = 6379
+_TCP_SCHEMES: Final = frozenset({"redis", "rediss"})
+_HEALTH_CHECK_SECONDS: Final = 15
+"""A connection that was idle for longer is tried with a PING before it is used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisEndpoint:
+    """Where Redis is, who we are, and how long it may take.
+
+    Attributes:
+        url: ``redis://host[:port][/db]``, ``rediss://…`` or ``unix:///path[?db=n]``; without user and password.
+        username: the ACL user; ``None`` for the user ``default``.
+        password_file: the file that holds the password; ``None`` where none is asked for.
+        ca_file: PEM; the only CA that the server's certificate may come from. ``None`` for the system's.
+        cert_file: PEM; our certificate, where the server asks for one.
+        key_file: PEM; its key.
+        command_timeout: the longest that one call may take.
+        connect_timeout: the longest that opening a connection may take.
+        max_connections: how many connections, and so calls at once, there are at most.
+        pool_wait: how long a call waits for one of them.
+    """
+
+    url: str
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    command_timeout: timedelta = timedelta(seconds=2)
+    connect_timeout: timedelta = timedelta(seconds=1)
+    max_connections: int = 64
+    pool_wait: timedelta = timedelta(seconds=1)
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work, or would be a secret in the wrong place.
+
+        Raises:
+            ValueError: says which setting, never what is in it.
+        """
+        url = self._split()
+        if url.scheme in _TCP_SCHEMES:
+            if not url.hostname or not _is_database(url.path.removeprefix("/") or "0") or url.query:
+                raise ValueError("the Redis URL has to be redis://host:port/database")
+        elif url.scheme == "unix":
+            if (
+                not url.path
+                or set(parse_qs(url.query, keep_blank_values=True)) - {"db"}
+                or not _is_database(_unix_db(url))
+            ):
+                raise ValueError("the Redis URL has to be unix:///path/of/the/socket?db=database")
+        else:
+            raise ValueError("the Redis URL has to begin with redis://, rediss:// or unix://")
+        if self.username is not None and self.password_file is None:
+            raise ValueError("a Redis user needs a password file")
+        if url.scheme != "rediss" and (self.ca_file or self.cert_file or self.key_file):
+            raise ValueError("a CA, a certificate and a key are for rediss:// only")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("the client certificate and its key go together")
+
+    def describe(self) -> str:
+        """Say in one line where Redis is and how it is reached, without secrets."""
+        who = f"user {self.username}" if self.username else "user default"
+        how = [who if self.password_file else "no password"]
+        if self.ca_file:
+            how.append(f"CA {self.ca_file}")
+        if self.cert_file:
+            how.append(f"client certificate {self.cert_file}")
+        return f"{self.url} ({', '.join(how)})"
+
+    def _split(self) -> SplitResult:
+        try:
+            url = urlsplit(self.url)
+            holds_user = url.username is not None or url.password is not None or "@" in url.netloc
+            _ = url.port
+        except ValueError:
+            raise ValueError("the Redis URL cannot be read") from None
+        if holds_user or "password" in url.query or "username" in url.query:
+            raise ValueError(
+                "the Redis URL must not hold a user or a password; set the user's name and a password file"
+            )
+        return url
+
+    def connection(self) -> tuple[type[Connection | UnixDomainSocketConnection], dict[str, Any]]:
+        """Give redis-py's class for a connection of this kind, and what it is made with."""
+        url = self._split()
+        if url.scheme == "unix":
+            return UnixDomainSocketConnection, {"path": unquote(url.path), "db": int(_unix_db(url))}
+        place = {
+            "host": url.hostname,
+            "port": url.port or _DEFAULT_PORT,
+            "db": int(url.path.removeprefix("/") or 0),
+        }
+        if url.scheme == "redis":
+            return Connection, place
+        return _TlsConnection, {**place, "tls": self}
+
+
+class _FreshTlsContext(RedisSSLContext):
+    """Reads the files at each connection, and trusts the given CA alone (redis-py's own adds it to the system's)."""
+
+    def __init__(self, endpoint: RedisEndpoint) -> None:
+        super().__init__(cert_reqs="required", check_hostname=True)
+        self._settings = settings
+
+    def get(self) -> ssl.SSLContext:
+        ca, certificate, key = self._settings.ca_file, self._settings.cert_file, self._settings.key_file
+        context = ssl.create_default_context(cafile=ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if certificate is not None:
+            context.load_cert_chain(certificate, key)
+        return context
+
+
+class _TlsConnection(SSLConnection):
+    def __init__(self, *, tls: RedisEndpoint, **kwargs: Any) -> None:  # noqa: ANN401 - redis-py's own arguments
+        super().__init__(**kwargs)
+        self.ssl_context = _FreshTlsContext(tls)
+
+
+class _PasswordFile(CredentialProvider):
+    """Reads the password anew at each connection."""
+
+    def __init__(self, username: str | None, file: Path) -> None:
+        self._username = username
+        self._file = file
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        try:
+            password = self._file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
+        except (OSError, UnicodeDecodeError) as exc:  # an error of redis-py's own, for else it keeps the connection
+            raise AuthenticationError("the password file cannot be read") from exc
+        return (password,) if self._username is None else (self._username, password)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
+
+def _unix_db(url: SplitResult) -> str:
+    return parse_qs(url.query, keep_blank_values=True).get("db", ["0"])[-1]
+
+
+def _is_database(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
+async def open_redis(endpoint: RedisEndpoint) -> RedisCalls:
+    """Make a client for ``endpoint``. Nothing is connected yet, so this works while Redis is down."""
+    connection_class, place = endpoint.connection()
+    password_file = endpoint.password_file
+    pool = BlockingConnectionPool(
+        connection_class=connection_class,
+        max_connections=endpoint.max_connections,
+        timeout=endpoint.pool_wait.total_seconds(),
+        socket_connect_timeout=endpoint.connect_timeout.total_seconds(),
+        socket_timeout=None,  # RedisCalls has one deadline for the whole call
+        health_check_interval=_HEALTH_CHECK_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        decode_responses=False,
+        driver_info=None,
+        credential_provider=_PasswordFile(endpoint.username, password_file) if password_file else None,
+        **place,
+    )
+    return RedisCalls(Redis.from_pool(pool), timeout=endpoint.command_timeout)
+
+
+async def find_weaknesses(redis: RedisCalls) -> tuple[str, ...]:
+    """Name what in the server's own settings breaks the promises of the store, one sentence each.
+
+    Raises:
+        Unavailable: ``store_unavailable``.
+    """
+    memory, persistence = await redis.commands([("INFO", "memory"), ("INFO", "persistence")])
+    weaknesses = []
+    policy = memory.get("maxmemory_policy")
+    if policy != "noeviction":
+        weaknesses.append(
+            f"Redis may evict records (maxmemory-policy {policy}), and an evicted nonce can be signed again: "
+            "set maxmemory-policy noeviction.",
+        )
+    if not persistence.get("aof_enabled"):
+        weaknesses.append(
+            "Redis writes no append-only file, so a restart forgets nonces, which can then be signed again: "
+            "set appendonly yes.",
+        )
+    return tuple(weaknesses)

@@ -1,0 +1,274 @@
+"""Deliver a recorded signature, and settle its record. Safe to run again, by anybody, after any failure.
+
+* The stored body is delivered unchanged, under the one Idempotency-Key that is computed from it.
+* Nothing is POSTed without a lease that outlives the request, nor past the challenge's deadline.
+* Whoever did not make the signature himself checks it again first: the policy with his own settings and clock, the
+  signature against the owner.
+* An answer that leaves the outcome open is followed by the same request again; at the deadline, by a question.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from signer.application.ports import (
+    AuditEvent,
+    AuditLog,
+    CardApi,
+    ChallengeStore,
+    Clock,
+    Delivery,
+    DeliveryVerdict,
+    EventName,
+    Held,
+    SignatureVerifier,
+)
+from signer.domain.challenge import decode_challenge
+from signer.domain.errors import LeaseLost, MalformedChallenge, NotFound, RefusedByPolicy, SignerError
+from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.policy import SigningPolicy
+from signer.domain.record import ChallengeRecord, challenge_id
+
+CUSTOMER_NOT_PROVEN = "initiating"
+"""The status of a customer whose challenge the card API has not verified yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardingLimits:
+    """How hard a delivery is tried.
+
+    Attributes:
+        request_timeout: the longest that one POST, or one question, may take.
+        lease_margin: how much of the lease has to be left when a POST's timeout ends, for the settling.
+        first_pause: before the second attempt; it doubles with each one, and is jittered to between half and all of it.
+        longest_pause: the cap on that.
+        ask_for: how long after the deadline an unknown outcome is asked about, before it is closed as unknown.
+    """
+
+    request_timeout: timedelta = timedelta(seconds=8)
+    lease_margin: timedelta = timedelta(seconds=2)
+    first_pause: timedelta = timedelta(milliseconds=250)
+    longest_pause: timedelta = timedelta(seconds=30)
+    ask_for: timedelta = timedelta(hours=1)
+
+    def pause_after(self, attempts: int, asked: timedelta | None, jitter: Callable[[], float]) -> timedelta:
+        """Give the pause behind attempt number ``attempts``; what the API asked for is a lower bound."""
+        doubled: timedelta = self.first_pause * 2.0 ** min(max(attempts - 1, 0), 16)
+        pause = min(doubled, self.longest_pause) * (0.5 + jitter() / 2)
+        return pause if asked is None else max(asked, pause)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardSignature:
+    """The use case: one attempt at a time."""
+
+    store: ChallengeStore
+    card_api: CardApi
+    policy: SigningPolicy
+    verifier: SignatureVerifier
+    clock: Clock
+    audit: AuditLog
+    limits: ForwardingLimits
+    jitter: Callable[[], float] = random.random
+
+    async def attempt(self, held: Held) -> ChallengeRecord:
+        """Deliver what this process has just signed and recorded; gives the record, settled or deferred.
+
+        Raises:
+            Unavailable: the store failed, or the lease was lost; the delivery itself may have happened.
+        """
+        record = held.record
+        timeout = self._timeout(held)
+        if record.submission is None or not held.deliverable or timeout <= timedelta(0):
+            return await self._close(held)
+        started = time.perf_counter()
+        delivery = await self.card_api.submit(
+            record.customer_id,
+            record.submission,
+            idempotency_key=record.submission.idempotency_key,
+            timeout=timeout,
+        )
+        self._write(
+            EventName.DELIVERED,
+            record,
+            code=delivery.verdict.name.lower(),
+            status=delivery.status,
+            duration_ms=(time.perf_counter() - started) * 1000,
+            idempotency_key=record.submission.idempotency_key,
+        )
+        return await self._conclude(held, delivery)
+
+    async def take_over(self, challenge_id: str) -> ChallengeRecord | None:
+        """Go on with a challenge that somebody else, or an earlier attempt, left unsettled.
+
+        Returns:
+            The record, settled or deferred; ``None`` where there was nothing to take.
+
+        Raises:
+            Unavailable: as ``attempt`` does.
+        """
+        held = await self.store.begin_forwarding(challenge_id)
+        if held is None:
+            expired = await self.store.expire(challenge_id)
+            if expired is not None:
+                self._write(EventName.SETTLED, expired, code=expired.code)
+            return expired
+        self._write(EventName.TAKEN_OVER, held.record)
+        doubt = self._doubt(held.record)
+        if doubt is not None:
+            return await self._settle(held, ChallengeState.REJECTED, doubt)
+        return await self.attempt(held)
+
+    def _doubt(self, record: ChallengeRecord) -> Reason | None:
+        """Say why a stored signature must not be sent by us, where there is a reason. Expiry is not one: ``_close`` asks."""
+        if record.submission is None:
+            return Reason.SIGNATURE_DAMAGED
+        try:
+            encoded, signature = record.submission.parts()
+            challenge = decode_challenge(encoded, max_base64=len(encoded))
+        except (ValueError, MalformedChallenge):
+            return Reason.SIGNATURE_DAMAGED
+        owner = record.owner
+        known_as = challenge_id(owner, challenge.domain, challenge.nonce)
+        if challenge.message_hash != record.message_hash or known_as != record.id:
+            return Reason.SIGNATURE_DAMAGED
+        if self.verifier.signer_of(challenge.message_to_sign(), signature) != owner.address:
+            return Reason.SIGNATURE_DAMAGED
+        now = self.clock.now()
+        try:
+            self.policy.check(challenge, owner, now)
+        except RefusedByPolicy:
+            return None if challenge.deadline(self.policy.max_age) <= now else Reason.POLICY_CHANGED
+        return None
+
+    def _timeout(self, held: Held) -> timedelta:
+        left = held.record.expires_at - self.clock.now()
+        return min(self.limits.request_timeout, held.lease.remaining - self.limits.lease_margin, left)
+
+    async def _conclude(self, held: Held, delivery: Delivery) -> ChallengeRecord:
+        match delivery.verdict:
+            case DeliveryVerdict.ACCEPTED:
+                return await self._settle(held, ChallengeState.VERIFIED, None)
+            case DeliveryVerdict.ALREADY_SIGNED:
+                return await self._settle(held, ChallengeState.ALREADY_SIGNED, Reason.ALREADY_SIGNED_UPSTREAM)
+            case DeliveryVerdict.CONFLICT_UNCLEAR:
+                return await self._ask_which_conflict(held, delivery)
+            case DeliveryVerdict.REFUSED:
+                return await self._ask_whether_replaced(held)
+            case DeliveryVerdict.CUSTOMER_UNKNOWN:
+                return await self._settle(held, ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM)
+            case DeliveryVerdict.KEY_REFUSED:
+                return await self._settle(held, ChallengeState.REJECTED, Reason.IDEMPOTENCY_KEY_REFUSED)
+            case DeliveryVerdict.CREDENTIALS_REFUSED:
+                return await self._defer(held, Reason.CREDENTIALS_REFUSED)
+            case DeliveryVerdict.NOT_PROCESSED:
+                return await self._defer(held, Reason.CARD_API_BUSY, delivery.retry_after)
+            case DeliveryVerdict.UNKNOWN:
+                return await self._defer(held, Reason.CARD_API_UNAVAILABLE, delivery.retry_after)
+
+    async def _ask_which_conflict(self, held: Held, delivery: Delivery) -> ChallengeRecord:
+        proven = await self._is_proven(held)
+        if proven:
+            return await self._settle(held, ChallengeState.ALREADY_SIGNED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
+        return await self._defer(held, Reason.CARD_API_BUSY, delivery.retry_after)
+
+    async def _ask_whether_replaced(self, held: Held) -> ChallengeRecord:
+        record = held.record
+        try:
+            current = await self.card_api.fetch_challenge(record.customer_id, timeout=self.limits.request_timeout)
+        except SignerError:
+            return await self._defer(held, Reason.CARD_API_UNAVAILABLE)
+        ours = None if record.submission is None else record.submission.parts()[0]
+        if current == ours:
+            return await self._settle(held, ChallengeState.REJECTED, Reason.REFUSED_BY_CARD_API)
+        return await self._settle(
+            held,
+            ChallengeState.SUPERSEDED,
+            Reason.REPLACED_UPSTREAM,
+            superseded_by=_id_of(current, record),
+        )
+
+    async def _close(self, held: Held) -> ChallengeRecord:
+        """End a record that may no longer be POSTed: by asking what became of it."""
+        proven = await self._is_proven(held)
+        if proven:
+            return await self._settle(held, ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
+        if proven is not None:
+            return await self._settle(held, ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
+        if self.clock.now() >= held.record.expires_at + self.limits.ask_for:
+            return await self._settle(held, ChallengeState.EXPIRED, Reason.OUTCOME_UNKNOWN)
+        return await self._defer(held, Reason.OUTCOME_UNKNOWN)
+
+    async def _is_proven(self, held: Held) -> bool | None:
+        """Ask whether the card API has its proof; ``None`` where it does not say."""
+        try:
+            status = await self.card_api.customer_status(
+                held.record.customer_id,
+                timeout=self.limits.request_timeout,
+            )
+        except NotFound:
+            return False
+        except SignerError:
+            return None
+        return status != CUSTOMER_NOT_PROVEN
+
+    async def _settle(
+        self,
+        held: Held,
+        state: ChallengeState,
+        code: Reason | None,
+        superseded_by: str | None = None,
+    ) -> ChallengeRecord:
+        try:
+            record = await self.store.settle(held.lease, state, code, superseded_by)
+        except LeaseLost:
+            self._write(EventName.LEASE_LOST, held.record)
+            raise
+        self._write(EventName.SETTLED, record, code=record.code)
+        return record
+
+    async def _defer(self, held: Held, code: Reason, asked: timedelta | None = None) -> ChallengeRecord:
+        pause = self.limits.pause_after(held.record.attempts, asked, self.jitter)
+        record = await self.store.defer(held.lease, code, pause)
+        self._write(EventName.DEFERRED, record, code=code, duration_ms=pause.total_seconds() * 1000)
+        return record
+
+    def _write(
+        self,
+        name: EventName,
+        record: ChallengeRecord,
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        duration_ms: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> None:
+        self.audit.write(
+            AuditEvent(
+                name=name,
+                challenge_id=record.id,
+                customer_id=record.customer_id,
+                owner=str(record.owner),
+                state=record.state,
+                code=code,
+                attempt=record.attempts,
+                status=status,
+                duration_ms=duration_ms,
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+
+def _id_of(encoded: str, record: ChallengeRecord) -> str | None:
+    """Name the challenge that the card API issued instead, where it can be read."""
+    try:
+        challenge = decode_challenge(encoded)
+    except MalformedChallenge:
+        return None
+    return challenge_id(record.owner, challenge.domain, challenge.nonce)
+
+

@@ -1,0 +1,335 @@
+"""The composition root: the only place that knows which implementation stands behind which port.
+
+The way of a process:
+
+1. What the settings alone decide is decided at once, and an error there ends the process: keys' URIs, request key, callers.
+2. The server listens, so that probes get an answer. The gate is closed: nothing is signed yet.
+3. siwe judges the shapes of message that can be signed (in a process of its own), and the keys are loaded. Both have to
+   succeed; a failure ends the process.
+4. The gate opens, and recovery begins. Redis and the card API may come and go: readiness says so, requests are answered
+   with 503 or 202, and nothing is forgotten.
+5. Asked to stop: the gate closes, what is under way ends or is left to recovery, everything is closed in reverse order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from aiohttp import web
+
+from signer.adapters.card_api import CardApiClient
+from signer.adapters.card_api_settings import CardApiSettings, CardApiSettingsInvalid
+from signer.adapters.card_api_wire import open_session
+from signer.adapters.challenge_store import RedisChallengeStore, StoreSettings
+from signer.adapters.clock import SystemClock
+from signer.adapters.keys.backend import BackendResources, KeyBackendError
+from signer.adapters.keys.registry import backend_for
+from signer.adapters.keys.ring import Duplicates, LoadedKeyRing
+from signer.adapters.keys.secp256k1 import CoincurveVerifier, require_coincurve
+from signer.adapters.message_signatures import MessageSigner, SignatureProfile
+from signer.adapters.redis_calls import RedisCalls, ReplicaWait
+from signer.adapters.redis_client import RedisSettings, find_weaknesses, open_redis
+from signer.adapters.request_keys import RequestKeyError, load_request_key
+from signer.adapters.signature_base import MessageSignatureError
+from signer.adapters.siwe_judge import JudgeError, judge_shapes
+from signer.application.forward_signature import ForwardingLimits, ForwardSignature
+from signer.application.gate import Gate
+from signer.application.ports import CardApi, ChallengeStore, Clock
+from signer.application.recover import Recover
+from signer.application.sign_challenge import SignChallenge, SigningLimits
+from signer.config import ConfigError, Settings
+from signer.domain.errors import ErrorCode, Unavailable
+from signer.domain.ethereum import AccountId
+from signer.observability import events
+from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
+from signer.web.app import WebServices, create_app
+from signer.web.auth import Caller, Callers
+from signer.web.health import Check, check_keys
+
+_JUDGE_WITHIN: Final = timedelta(seconds=60)
+_PROGRESS_EVERY_SECONDS: Final = 5.0
+_LEASE_MARGIN: Final = timedelta(seconds=2)
+_WORK_LONGER_THAN_CALLER: Final = timedelta(seconds=2)
+
+
+class StartFailed(Exception):
+    """The service cannot start; the text says why, for the person who started it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Service:
+    """A composed service.
+
+    Attributes:
+        app: the HTTP API.
+        sign: the use case, for draining.
+        gate: closed until ``prepare`` is done.
+    """
+
+    app: web.Application
+    sign: SignChallenge
+    gate: Gate
+    _settings: Settings
+    _keys: LoadedKeyRing
+    _redis: RedisCalls
+    _recover: Recover
+    _background: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def prepare(self) -> None:
+        """Have the parser judged and the keys loaded, then open the gate and begin to recover.
+
+        Raises:
+            StartFailed: one of the two failed.
+        """
+        judging = asyncio.create_task(self._judge())
+        loading = asyncio.create_task(self._load_keys())
+        try:
+            await asyncio.gather(judging, loading)
+        finally:
+            for task in (judging, loading):
+                task.cancel()
+            await asyncio.wait({judging, loading})
+        self.gate.open()
+        self._start(self._recover.run())
+        self._start(self._look_at_store())
+
+    async def drain(self) -> int:
+        """Take no more work and let what is under way end; gives how many pieces are left to recovery."""
+        self.gate.close(ErrorCode.SHUTTING_DOWN, "This replica is stopping; ask again, another one answers.")
+        return await self.sign.drain(self._settings.http.drain_within)
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background)
+
+    async def _judge(self) -> None:
+        started = time.perf_counter()
+        try:
+            await judge_shapes(self._settings.policy.to_domain(), _JUDGE_WITHIN)
+        except JudgeError as error:
+            emit(events.JUDGE_FAILED, reason=str(error))
+            raise StartFailed(f"siwe, the judge of our parser, says no: {error}") from error
+        emit(events.JUDGE_PASSED, duration_ms=(time.perf_counter() - started) * 1000)
+
+    async def _load_keys(self) -> None:
+        started = told = time.perf_counter()
+
+        def progress(done: int, total: int) -> None:
+            nonlocal told
+            if time.perf_counter() - told >= _PROGRESS_EVERY_SECONDS:
+                told = time.perf_counter()
+                emit(events.KEYS_LOADING, loaded=done, expected=total)
+
+        try:
+            await self._keys.load(progress)
+        except KeyBackendError as error:
+            raise StartFailed(f"The keys cannot be loaded: {error}") from error
+        status = self._keys.status()
+        for uri, reason in status.failed.items():
+            emit(events.KEY_FAILED, key_uri=uri, reason=reason)
+        emit(
+            events.KEYS_LOADED,
+            loaded=status.loaded,
+            missing=len(status.missing),
+            failed=len(status.failed),
+            duration_ms=(time.perf_counter() - started) * 1000,
+        )
+
+    async def _look_at_store(self) -> None:
+        """Warn about a Redis that could forget; it may be down, and is looked at once it is not."""
+        while True:
+            with suppress(Unavailable):
+                for weakness in await find_weaknesses(self._redis):
+                    emit(events.STORE_WARNING, reason=weakness)
+                return
+            await asyncio.sleep(_PROGRESS_EVERY_SECONDS)
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        self._background.add(asyncio.create_task(work))
+
+
+@asynccontextmanager
+async def open_service(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Service]:
+    """Compose a service and open what it needs; it listens to nothing yet, and its gate is closed.
+
+    Raises:
+        StartFailed: the settings name something that cannot be used.
+    """
+    clock = clock or SystemClock()
+    require_coincurve()
+    async with AsyncExitStack() as stack:
+        try:
+            redis = await open_redis(_redis_settings(settings))
+            stack.push_async_callback(redis.close)
+            store = RedisChallengeStore(redis, _store_settings(settings))
+            card_api = await _open_card_api(settings, clock, stack)
+            resources = BackendResources()
+            stack.callback(resources.opening.close)
+            keys = LoadedKeyRing(
+                [backend_for(uri, resources) for uri in settings.keys.uris],
+                operation_timeout=settings.keys.sign_timeout,
+                duplicates=Duplicates.FIRST if settings.keys.duplicates == "first" else Duplicates.ERROR,
+                expected_owners=[AccountId.parse(owner).address for owner in settings.keys.expected_owners],
+                self_test=settings.keys.self_test,
+            )
+            stack.push_async_callback(keys.close)
+            callers = Callers(Caller.of(caller.name, caller.token_sha256) for caller in settings.callers)
+        except (
+            ConfigError,
+            ValueError,
+            KeyBackendError,
+            RequestKeyError,
+            MessageSignatureError,
+            CardApiSettingsInvalid,
+        ) as error:
+            raise StartFailed(str(error)) from error
+        service = _compose(settings, clock, redis, store, card_api, keys, callers)
+        stack.push_async_callback(service.close)
+        yield service
+
+
+def _compose(  # noqa: PLR0913, PLR0917 - everything comes together here
+    settings: Settings,
+    clock: Clock,
+    redis: RedisCalls,
+    store: ChallengeStore,
+    card_api: CardApi,
+    keys: LoadedKeyRing,
+    callers: Callers,
+) -> Service:
+    policy = settings.policy.to_domain()
+    audit = StructlogAudit()
+    gate = Gate.closed()
+    forward = ForwardSignature(
+        store=store,
+        card_api=card_api,
+        policy=policy,
+        verifier=CoincurveVerifier(),
+        clock=clock,
+        audit=audit,
+        limits=ForwardingLimits(
+            request_timeout=settings.card_api.request_timeout,
+            lease_margin=_LEASE_MARGIN,
+            first_pause=settings.forwarding.first_pause,
+            longest_pause=settings.forwarding.longest_pause,
+        ),
+    )
+    sign = SignChallenge(
+        policy=policy,
+        keys=keys,
+        store=store,
+        card_api=card_api,
+        forward=forward,
+        clock=clock,
+        audit=audit,
+        limits=SigningLimits(
+            work_for=settings.http.answer_within + _WORK_LONGER_THAN_CALLER,
+            fetch_timeout=settings.card_api.request_timeout,
+            max_base64=settings.policy.max_base64,
+            signature_form=settings.card_api.signature_form,
+        ),
+        gate=gate,
+    )
+    recover = Recover(
+        store=store,
+        forward=forward,
+        every=settings.forwarding.recover_every,
+        batch=settings.forwarding.recover_batch,
+        at_once=settings.forwarding.recover_at_once,
+    )
+    app = create_app(
+        WebServices(
+            sign=sign,
+            store=store,
+            keys=keys,
+            callers=callers,
+            readiness={
+                "gate": _check_gate(gate),
+                "keys": check_keys(keys),
+                "redis": _check(store.ping),
+                "card_api": _check(card_api.check),
+            },
+            answer_within=settings.http.answer_within,
+            max_body=settings.http.max_body,
+            request_log=StructlogRequestLog(),
+        ),
+    )
+    return Service(app=app, sign=sign, gate=gate, _settings=settings, _keys=keys, _redis=redis, _recover=recover)
+
+
+async def _open_card_api(settings: Settings, clock: Clock, stack: AsyncExitStack) -> CardApiClient:
+    section = settings.card_api
+    if not section.signing_key_id:
+        raise ConfigError("card_api.signing_key_id: name the key id that PUT /v1/auth/signing answered.")
+    profile = SignatureProfile(
+        covered_components=section.covered_components,
+        label=section.signature_label,
+        digest_algorithm=section.digest_algorithm,
+        backdate_seconds=section.backdate,
+    )
+    key = load_request_key(section.signing_key_file, section.signing_key_id)
+    client_settings = CardApiSettings(
+        base_url=section.base_url,
+        api_key_file=section.api_key_file,
+        api_secret_file=section.api_secret_file,
+        token_margin=section.token_margin,
+        token_timeout=section.request_timeout,
+    )
+    session = await stack.enter_async_context(
+        open_session(max_connections=client_settings.max_connections, keep_alive=client_settings.keep_alive),
+    )
+    signer = MessageSigner(profile, key, lambda: int(clock.now().timestamp()))
+    client = CardApiClient(client_settings, session=session, signer=signer, clock=clock)
+    stack.push_async_callback(client.aclose)
+    return client
+
+
+def _redis_settings(settings: Settings) -> RedisSettings:
+    section = settings.redis
+    return RedisSettings(
+        url=section.url,
+        username=section.username,
+        password_file=section.password_file,
+        ca_file=section.ca_file,
+        cert_file=section.cert_file,
+        key_file=section.key_file,
+        call_timeout=section.command_timeout,
+        connect_timeout=section.connect_timeout,
+        max_connections=section.max_connections,
+    )
+
+
+def _store_settings(settings: Settings) -> StoreSettings:
+    section = settings.redis
+    return StoreSettings(
+        prefix=section.key_prefix,
+        lease=section.lease,
+        nonce_retention=section.nonce_retention,
+        max_age=settings.policy.max_age,
+        replica_wait=ReplicaWait(replicas=section.wait_for_replicas, timeout=section.wait_timeout),
+    )
+
+
+def _check_gate(gate: Gate) -> Check:
+    async def check() -> str | None:
+        gate.check()
+        return "siwe agrees with the parser; work is taken"
+
+    return check
+
+
+def _check(ask: Callable[[], Awaitable[None]]) -> Check:
+    async def check() -> str | None:
+        await ask()
+        return None
+
+    return check

@@ -1,0 +1,146 @@
+"""``signer demo``: watch one challenge go all the way through the house."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from signer.cli.inspect_challenge import inspect, print_inspection
+from signer.cli.local_site import CHAIN, LocalSite, Step, local_site
+from signer.cli.processes import ProcessFailed
+from signer.config import PolicySettings
+
+_OK: Final = 200
+_LOG_WITHIN_SECONDS: Final = 5.0
+_STEP_FOR_EVENT: Final = {
+    "challenge.claimed": "the nonce is claimed in Valkey: once, for this message",
+    "challenge.signed": "signed by {key_uri}, verified, recorded",
+    "challenge.delivered": "POSTed to the card API, which answered {status}",
+    "challenge.settled": "settled as {state}",
+}
+
+
+@click.command("demo")
+@click.option("--once", is_flag=True, help="Exit after the flow: 0 where every step went well.")
+def demo_command(*, once: bool) -> None:
+    """Start an embedded Valkey, a simulated card API and the service with fresh keys; sign and deliver one challenge.
+
+    Then keep serving, with a curl to try, until Ctrl-C. Nothing is left behind.
+    """
+    console = Console(highlight=False)
+    with tempfile.TemporaryDirectory(prefix="signer-demo-") as folder:
+        try:
+            sys.exit(asyncio.run(_demo(Path(folder), console, once=once)))
+        except ProcessFailed as error:
+            console.print(Text(f"failed: {error}", style="bold red"))
+            sys.exit(1)
+
+
+async def _demo(folder: Path, console: Console, *, once: bool) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    console.print(Text("Starting", style="bold"))
+    async with local_site(folder, lambda step: _tell(console, step)) as site:
+        went_well = await _show_one_challenge(site, console)
+        if once or not went_well:
+            return 0 if went_well else 1
+        await _invite(site, console)
+        await stop.wait()
+    return 0
+
+
+async def _show_one_challenge(site: LocalSite, console: Console) -> bool:
+    console.print(Text("\nOne challenge", style="bold"))
+    started = time.perf_counter()
+    customer = await site.create_customer()
+    _tell(console, Step("create", f"customer {customer['id']}, with a challenge", _since(started)))
+    found = inspect(customer["challenge"], site.owner, datetime.now(UTC), PolicySettings().to_domain())
+    console.print()
+    print_inspection(found, console)
+    console.print()
+    started = time.perf_counter()
+    status, record = await site.sign(customer["id"])
+    took = _since(started)
+    for event in await _events(site):
+        _tell(console, Step(event["event"].partition(".")[2], _worded(event), event.get("duration_ms") or 0.0))
+    _tell(console, Step("answer", f"{status} from the service, state {record.get('state')}", took))
+    _, read_back = await site.get(f"/v1/challenges/{record.get('id')}")
+    ledger = await site.ledger(customer["id"])
+    accepted = sum(entry["status"] in {_OK, 204} for entry in ledger["entries"])
+    checks = {
+        "the card API verified the signature": status == _OK and record.get("state") == "verified",
+        "it got it once": accepted == 1 and len(ledger["entries"]) == 1,
+        "the record says the same": read_back == record,
+    }
+    console.print()
+    for check, holds in checks.items():
+        console.print(Text("  holds  " if holds else "  FAILS  ", style="green" if holds else "bold red"), Text(check))
+    console.print()
+    _print_record(record, console)
+    return found.error is None and all(checks.values())
+
+
+async def _events(site: LocalSite) -> list[dict[str, Any]]:
+    """Take the challenge's events out of the service's own log, which may be a moment behind its answer."""
+    events: list[dict[str, Any]] = []
+    for _ in range(int(_LOG_WITHIN_SECONDS / 0.05)):
+        events += [event for event in site.service.heard() if event.get("event") in _STEP_FOR_EVENT]
+        if any(event["event"] == "challenge.settled" for event in events):
+            break
+        await asyncio.sleep(0.05)
+    return events
+
+
+def _worded(event: dict[str, Any]) -> str:
+    return _STEP_FOR_EVENT[event["event"]].format_map({**event})
+
+
+async def _invite(site: LocalSite, console: Console) -> None:
+    another = await site.create_customer()
+    console.print(Text("\nYour turn", style="bold"))
+    console.print(Text("Another customer is waiting for a signature. In a second terminal:\n"))
+    lines: Iterable[str] = (
+        f"curl -s {site.base_url}/v1/customers/{another['id']}/challenge/sign \\",
+        f"  -H 'Authorization: Bearer {site.token}' \\",
+        "  -H 'Content-Type: application/json' \\",
+        f"""  -d '{{"ownerId": "{site.owner}"}}'""",
+    )
+    for line in lines:
+        click.echo(line)
+    console.print(Text(f"\nThe service's log follows; chain {CHAIN}. Ctrl-C ends it all.\n"))
+    site.service.echo = click.echo
+
+
+def _tell(console: Console, step: Step) -> None:
+    console.print(
+        Text(f"  {step.name:<12}", style="cyan"),
+        Text(f"{step.milliseconds:9.1f} ms  "),
+        Text(step.result),
+        sep="",
+        soft_wrap=True,
+    )
+
+
+def _print_record(record: dict[str, Any], console: Console) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    for name, value in record.items():
+        text = "null" if value is None else str(value)
+        table.add_row(Text(name, style="bold"), Text(text, overflow="fold"))
+    console.print(table)
+
+
+def _since(started: float) -> float:
+    return (time.perf_counter() - started) * 1000

@@ -1,0 +1,99 @@
+"""``signer serve``: the service as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import signal
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import click
+import uvloop
+from aiohttp import web
+
+from signer.bootstrap import Service, StartFailed, open_service
+from signer.cli.options import EXIT_CONFIG, config_option, read_settings
+from signer.config import Settings
+from signer.observability import events
+from signer.observability.logs import configure_logging
+from signer.observability.writers import emit
+
+_CLOSE_CONNECTIONS_WITHIN_SECONDS: Final = 2.0
+
+
+@click.command("serve")
+@config_option
+def serve_command(*, config_file: Path | None) -> None:
+    """Run the service until it is asked to stop (SIGTERM or SIGINT)."""
+    settings = read_settings(config_file)
+    configure_logging(settings.logging.level, settings.logging.format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sys.exit(runner.run(_serve(settings)))
+
+
+async def _serve(settings: Settings) -> int:
+    started = time.perf_counter()
+    stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, _ask_to_stop, stop, number)
+    try:
+        async with open_service(settings) as service:
+            runner = web.AppRunner(
+                service.app,
+                handle_signals=False,
+                shutdown_timeout=_CLOSE_CONNECTIONS_WITHIN_SECONDS,
+            )
+            await runner.setup()
+            try:
+                host, port = await _listen(runner, settings)
+                emit(
+                    events.SERVICE_STARTED,
+                    version=version("challenge-signer"),
+                    python=platform.python_version(),
+                    host=host,
+                    port=port,
+                )
+                preparing = asyncio.create_task(service.prepare())
+                await asyncio.wait([preparing, stop], return_when=asyncio.FIRST_COMPLETED)
+                if not stop.done():
+                    await preparing
+                    emit(
+                        events.SERVICE_READY,
+                        host=host,
+                        port=port,
+                        duration_ms=(time.perf_counter() - started) * 1000,
+                    )
+                    await stop
+                preparing.cancel()
+                await _stop(service, stop.result())
+            finally:
+                await runner.cleanup()
+    except StartFailed as error:
+        emit(events.SERVICE_FAILED, reason=str(error))
+        return EXIT_CONFIG
+    return 0
+
+
+def _ask_to_stop(stop: asyncio.Future[str], number: signal.Signals) -> None:
+    if not stop.done():  # a second signal changes nothing: the work under way is safe either way
+        stop.set_result(number.name)
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> tuple[str, int]:
+    try:
+        await web.TCPSite(runner, settings.http.host, settings.http.port).start()
+    except OSError as error:
+        raise StartFailed(f"http.host and http.port: cannot listen there ({error.strerror}).") from error
+    host, port = runner.addresses[0][:2]
+    return str(host), int(port)
+
+
+async def _stop(service: Service, reason: str) -> None:
+    asked = time.perf_counter()
+    emit(events.SERVICE_STOPPING, reason=reason)
+    left = await service.drain()
+    emit(events.SERVICE_STOPPED, left=left, duration_ms=(time.perf_counter() - asked) * 1000)

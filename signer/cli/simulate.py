@@ -1,0 +1,95 @@
+"""``signer simulate``: the simulated card API as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import click
+from cryptography.hazmat.primitives import serialization
+
+_PAIR = "="
+
+
+@click.command("simulate")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; it has no access control.")
+@click.option("--port", default=8081, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--signing-key",
+    "signing_keys",
+    multiple=True,
+    metavar="KEYID=FILE",
+    help="A request-signing key it knows from the start: a PEM file, public or private. May be repeated.",
+)
+@click.option("--api-key", help="Accepted by POST /v1/auth/token; a fixed one for development where it is left out.")
+@click.option("--api-secret-file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--domain", help="The domain of its challenges.")
+@click.option("--challenge-lifetime", type=float, help="Seconds; an hour where it is left out.")
+@click.option(
+    "--judge",
+    type=click.Choice(["siwe", "fast"]),
+    default="siwe",
+    show_default=True,
+    help="Who verifies signatures: the library siwe (milliseconds each), or recovery alone (for load).",
+)
+def simulate_command(
+    *,
+    host: str,
+    port: int,
+    signing_keys: tuple[str, ...],
+    api_key: str | None,
+    api_secret_file: Path | None,
+    domain: str | None,
+    challenge_lifetime: float | None,
+    judge: str,
+) -> None:
+    """Run a card API that issues challenges and verifies what is made of them; all in memory, for development and tests.
+
+    Writes its address as one JSON line when it listens. Faults and the ledger are at /_sim.
+    """
+    options: dict[str, object] = {"signing_keys": dict(_read_key(pair) for pair in signing_keys), "judge": judge}
+    if api_key is not None:
+        options["api_key"] = api_key
+    if api_secret_file is not None:
+        options["api_secret"] = api_secret_file.read_text(encoding="utf-8").strip()
+    if domain is not None:
+        options["domain"] = domain
+    if challenge_lifetime is not None:
+        options["challenge_lifetime"] = challenge_lifetime
+    try:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(_serve(options, host, port))
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _serve(options: dict[str, object], host: str, port: int) -> None:
+    try:
+        from signer.simulator.app import serving  # noqa: PLC0415 - the extra may be missing, and it is slow to load
+        from signer.simulator.settings import SimulatorSettings  # noqa: PLC0415
+    except ImportError as error:
+        raise click.ClickException(
+            f"The simulator needs the extra 'demo' ({error.name} is missing): pip install challenge-signer[demo]",
+        ) from error
+    async with serving(SimulatorSettings(**options), host, port) as running:  # type: ignore[arg-type]
+        click.echo(json.dumps({"event": "simulator.started", "address": running.origin}))
+        await asyncio.Event().wait()
+
+
+def _read_key(pair: str) -> tuple[str, str]:
+    """Read ``KEYID=FILE``; gives the key id and the public key as PEM."""
+    key_id, separator, file = pair.partition(_PAIR)
+    if not separator or not key_id:
+        raise click.BadParameter("Write it as KEYID=FILE.", param_hint="--signing-key")
+    try:
+        pem = Path(file).read_bytes()
+        if b"PRIVATE KEY" in pem:
+            public = serialization.load_pem_private_key(pem, None).public_key()
+        else:
+            public = serialization.load_pem_public_key(pem)
+    except (OSError, ValueError, TypeError) as error:
+        raise click.BadParameter(f"{file} is not a PEM key that can be read.", param_hint="--signing-key") from error
+    text = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return key_id, text.decode("ascii")

@@ -1,0 +1,174 @@
+"""Every error that the signer answers with, each with a stable code.
+
+The code is the contract: it is the same in the HTTP problem, in the log event and on the command line, and it never
+changes meaning. The family says whose move it is; HTTP statuses are given once, in ``signer.web.problems``.
+
+::
+
+    SignerError
+    ├── MalformedRequest          the request cannot be read: mend it
+    │   └── MalformedChallenge    … because its challenge is not one of our EIP-4361 profile
+    ├── RefusedByPolicy           the challenge was understood and may not be signed
+    ├── Unauthenticated           nobody we know
+    ├── Forbidden                 somebody we know, who may not do this
+    ├── NotFound                  no such challenge, customer or key
+    ├── Conflict                  another message, or another customer, holds this nonce
+    ├── Unavailable               something behind us is down or busy: come back after ``retry_after`` seconds
+    │   ├── LeaseLost             another replica has taken this challenge over (never leaves the application)
+    │   └── UpstreamTimeout       the card API did not answer in time
+    └── BadUpstream               the card API answered, and the answer makes no sense
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """The stable names of everything that can be wrong. Append; never rename."""
+
+    # The request.
+    REQUEST_MALFORMED = "request_malformed"
+    CUSTOMER_ID_MALFORMED = "customer_id_malformed"
+    OWNER_ID_MALFORMED = "owner_id_malformed"
+    CHAIN_NAMESPACE_NOT_SUPPORTED = "chain_namespace_not_supported"
+    CHALLENGE_ID_MALFORMED = "challenge_id_malformed"
+    BODY_TOO_LARGE = "body_too_large"
+    MEDIA_TYPE_NOT_SUPPORTED = "media_type_not_supported"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    ROUTE_UNKNOWN = "route_unknown"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+
+    # The challenge's form (EIP-4361), in the order in which it is read.
+    CHALLENGE_EMPTY = "challenge_empty"
+    CHALLENGE_TOO_LARGE = "challenge_too_large"
+    CHALLENGE_NOT_BASE64 = "challenge_not_base64"
+    CHALLENGE_NOT_ASCII = "challenge_not_ascii"
+    CHALLENGE_NOT_SIWE = "challenge_not_siwe"
+    DOMAIN_MALFORMED = "domain_malformed"
+    ADDRESS_MALFORMED = "address_malformed"
+    ADDRESS_CHECKSUM_WRONG = "address_checksum_wrong"
+    STATEMENT_MALFORMED = "statement_malformed"
+    URI_MALFORMED = "uri_malformed"
+    VERSION_NOT_SUPPORTED = "version_not_supported"
+    CHAIN_ID_MALFORMED = "chain_id_malformed"
+    NONCE_MALFORMED = "nonce_malformed"
+    ISSUED_AT_MALFORMED = "issued_at_malformed"
+    EXPIRATION_TIME_MALFORMED = "expiration_time_malformed"
+    NOT_BEFORE_MALFORMED = "not_before_malformed"
+    REQUEST_ID_MALFORMED = "request_id_malformed"
+    RESOURCES_MALFORMED = "resources_malformed"
+
+    # The policy, in the order in which its rules are checked.
+    SCHEME_NOT_ALLOWED = "scheme_not_allowed"
+    DOMAIN_NOT_ALLOWED = "domain_not_allowed"
+    OWNER_MISMATCH = "owner_mismatch"
+    STATEMENT_NOT_ALLOWED = "statement_not_allowed"
+    URI_NOT_ALLOWED = "uri_not_allowed"
+    CHAIN_NOT_ALLOWED = "chain_not_allowed"
+    CHAIN_MISMATCH = "chain_mismatch"
+    ISSUED_IN_THE_FUTURE = "issued_in_the_future"
+    CHALLENGE_EXPIRED = "challenge_expired"
+    EXPIRATION_BEFORE_ISSUE = "expiration_before_issue"
+    CHALLENGE_NOT_YET_VALID = "challenge_not_yet_valid"
+    NOT_BEFORE_AFTER_EXPIRATION = "not_before_after_expiration"
+    CHALLENGE_EXPIRES_TOO_SOON = "challenge_expires_too_soon"
+
+    # A second parser (siwe) reads the message otherwise than ours: a defect of one of them.
+    JUDGE_DISAGREES = "judge_disagrees"
+
+    # State.
+    NONCE_REUSED = "nonce_reused"
+    CHALLENGE_BOUND_ELSEWHERE = "challenge_bound_elsewhere"
+    CHALLENGE_UNKNOWN = "challenge_unknown"
+    CHALLENGE_IN_PROGRESS = "challenge_in_progress"
+    LEASE_LOST = "lease_lost"
+    STORE_UNAVAILABLE = "store_unavailable"
+    STARTING = "starting"
+    SHUTTING_DOWN = "shutting_down"
+
+    # Keys.
+    OWNER_UNKNOWN = "owner_unknown"
+    KEY_BACKEND_UNAVAILABLE = "key_backend_unavailable"
+    KEY_SIGNATURE_INVALID = "key_signature_invalid"
+
+    # The card API.
+    CUSTOMER_UNKNOWN = "customer_unknown"
+    CARD_API_UNAVAILABLE = "card_api_unavailable"
+    CARD_API_TIMEOUT = "card_api_timeout"
+    CARD_API_INVALID_ANSWER = "card_api_invalid_answer"
+    CARD_API_CREDENTIALS_REFUSED = "card_api_credentials_refused"
+
+    INTERNAL_ERROR = "internal_error"
+
+
+class SignerError(Exception):
+    """An error with a stable code and a sentence that says what to do.
+
+    Attributes:
+        code: the stable name.
+        detail: one or two sentences for a developer; never holds a secret, a signature or a challenge's text.
+        field: the request's field, or the challenge's field, that is at fault; ``None`` where none is.
+    """
+
+    def __init__(self, code: ErrorCode, detail: str, *, field: str | None = None) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.field = field
+
+
+class MalformedRequest(SignerError):
+    """The request cannot be read."""
+
+
+class MalformedChallenge(MalformedRequest):
+    """The challenge is not a message of our EIP-4361 profile."""
+
+
+class RefusedByPolicy(SignerError):
+    """The challenge is well formed and understood, and the policy does not let it be signed."""
+
+
+class Unauthenticated(SignerError):
+    """The caller is nobody we know."""
+
+
+class Forbidden(SignerError):
+    """The caller is known and may not do this."""
+
+
+class NotFound(SignerError):
+    """There is no such challenge, customer or key."""
+
+
+class Conflict(SignerError):
+    """The nonce is held by another message, or the message by another customer."""
+
+
+class Unavailable(SignerError):
+    """Something that signing needs is down or busy; nothing was lost.
+
+    Attributes:
+        retry_after: seconds after which it makes sense to ask again.
+    """
+
+    def __init__(self, code: ErrorCode, detail: str, *, retry_after: float = 1.0, field: str | None = None) -> None:
+        super().__init__(code, detail, field=field)
+        self.retry_after = retry_after
+
+
+class LeaseLost(Unavailable):
+    """Another replica holds this challenge now; what we know of it is out of date."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.LEASE_LOST, "Another replica has taken this challenge over.")
+
+
+class BadUpstream(SignerError):
+    """The card API answered with something that its contract does not know."""
+
+
+class UpstreamTimeout(Unavailable):
+    """The card API did not answer in time."""

@@ -1,0 +1,202 @@
+"""The few Ethereum words that the signer speaks: chains, accounts, messages to sign and signatures.
+
+* CAIP-2 names a chain (``eip155:324``), CAIP-10 an account on it (``eip155:324:0x…``).
+* EIP-55 is the only spelling of an address that leaves this module.
+* EIP-191 (version ``0x45``) frames every message, so that no signature made here is ever a transaction's.
+* EIP-2 signatures are low-s; ``y_parity`` is 0 or 1; ``v`` is ``27 + y_parity``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Never, Self
+
+from eth_utils.crypto import keccak
+
+from signer.domain.errors import ErrorCode, MalformedRequest
+
+SECP256K1_N: Final = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
+SECP256K1_HALF_N: Final = SECP256K1_N // 2
+ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
+
+_CAIP_2: Final = re.compile(r"(?P<namespace>[-a-z0-9]{3,8}):(?P<reference>[-_a-zA-Z0-9]{1,32})", re.ASCII)
+_CHAIN_REFERENCE: Final = re.compile(r"[1-9][0-9]{0,31}", re.ASCII)
+_EIP155: Final = "eip155"
+_V_OFFSET: Final = 27
+_DIGIT_THAT_RAISES: Final = 8
+
+
+def checksum_address(address: str) -> str:
+    """Spell ``address`` (``0x`` + 40 hex digits of any case) as EIP-55 does."""
+    digits = address[2:].lower()
+    digest = keccak(text=digits).hex()
+    pairs = zip(digits, digest, strict=False)
+    return "0x" + "".join(c.upper() if int(d, 16) >= _DIGIT_THAT_RAISES else c for c, d in pairs)
+
+
+def address_of_public_key(public_key: bytes) -> str:
+    """Give the EIP-55 address of an uncompressed public key (64 bytes X‖Y, or 65 with the ``04`` in front)."""
+    return checksum_address("0x" + keccak(public_key[-64:])[-20:].hex())
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ChainId:
+    """An EVM chain by its CAIP-2 reference: ``324`` for ``eip155:324``."""
+
+    reference: int
+
+    @classmethod
+    def parse(cls, text: str, *, field: str = "chainId") -> Self:
+        """Read a CAIP-2 id of the ``eip155`` namespace, canonical decimal only.
+
+        Raises:
+            MalformedRequest: ``chain_namespace_not_supported`` or ``owner_id_malformed``.
+        """
+        match = _CAIP_2.fullmatch(text)
+        if match is None:
+            raise _malformed_account(field, "Write the chain as CAIP-2, for example eip155:324.")
+        if match["namespace"] != _EIP155:
+            detail = "Only EVM chains (namespace eip155) can be signed for today."
+            raise MalformedRequest(ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED, detail, field=field)
+        if _CHAIN_REFERENCE.fullmatch(match["reference"]) is None:
+            raise _malformed_account(field, "An eip155 chain is a decimal number without leading zeros.")
+        return cls(int(match["reference"]))
+
+    def __str__(self) -> str:
+        return f"{_EIP155}:{self.reference}"
+
+
+@dataclass(frozen=True, slots=True)
+class AccountId:
+    """An account on an EVM chain (CAIP-10); ``address`` is always in its EIP-55 form."""
+
+    chain: ChainId
+    address: str
+
+    @classmethod
+    def parse(cls, text: str, *, field: str = "ownerId") -> Self:
+        """Read ``eip155:<chain>:0x<40 hex>``.
+
+        An address in mixed case has to be its own EIP-55 checksum, for else a digit was mistyped. One in a single case
+        carries no checksum and is spelled anew.
+
+        Raises:
+            MalformedRequest: ``owner_id_malformed`` or ``chain_namespace_not_supported``.
+        """
+        chain_text, separator, address = text.rpartition(":")
+        if not separator:
+            raise _malformed_account(field, "Write the account as CAIP-10, for example eip155:324:0x… (EIP-55).")
+        chain = ChainId.parse(chain_text, field=field)
+        if ADDRESS.fullmatch(address) is None:
+            raise _malformed_account(field, "The address is 0x and 40 hex digits.")
+        checksummed = checksum_address(address)
+        digits = address[2:]
+        if address != checksummed and digits not in {digits.lower(), digits.upper()}:
+            detail = "The address does not fit its EIP-55 checksum: at least one character of it is wrong."
+            raise _malformed_account(field, detail)
+        return cls(chain, checksummed)
+
+    @property
+    def address_bytes(self) -> bytes:
+        """The 20 bytes of the address."""
+        return bytes.fromhex(self.address[2:])
+
+    def __str__(self) -> str:
+        return f"{self.chain}:{self.address}"
+
+
+def _malformed_account(field: str, detail: str) -> MalformedRequest:
+    return MalformedRequest(ErrorCode.OWNER_ID_MALFORMED, detail, field=field)
+
+
+class Eip191Message:
+    r"""What a key is asked to sign: an EIP-191 version ``0x45`` preimage and its Keccak-256 digest.
+
+    It cannot be constructed from outside the domain: there is one maker for a validated challenge
+    (``Challenge.message_to_sign``) and one for the keys' self-test (``self_test_message``). So no caller, and no key
+    backend, can be talked into signing a digest or a text of somebody else's choice. Nor can one be changed.
+
+    Attributes:
+        preimage: ``0x19 "Ethereum Signed Message:\n" <length> <bytes>``.
+        digest: ``keccak256(preimage)``, 32 bytes.
+    """
+
+    __slots__ = ("digest", "preimage")
+
+    preimage: bytes
+    digest: bytes
+
+    def __new__(cls) -> Self:
+        """Refuse: see the class."""
+        raise TypeError("An Eip191Message is made by Challenge.message_to_sign() or self_test_message() only.")
+
+    def __setattr__(self, name: str, value: object) -> Never:
+        """Refuse: see the class."""
+        raise AttributeError("An Eip191Message cannot be changed.")
+
+    def __delattr__(self, name: str) -> Never:
+        """Refuse: see the class."""
+        raise AttributeError("An Eip191Message cannot be changed.")
+
+    def __repr__(self) -> str:
+        return "Eip191Message(***)"
+
+
+def eip191_message(body: bytes) -> Eip191Message:
+    """Frame ``body`` for signing. For ``signer.domain`` only: import-linter and a test hold that."""
+    message: Eip191Message = object.__new__(Eip191Message)
+    preimage = b"\x19Ethereum Signed Message:\n%d%s" % (len(body), body)
+    object.__setattr__(message, "preimage", preimage)
+    object.__setattr__(message, "digest", keccak(preimage))
+    return message
+
+
+def self_test_message() -> Eip191Message:
+    """The fixed text that keys sign to prove themselves; no parser takes it for an EIP-4361 challenge."""
+    return eip191_message(b"challenge-signer self-test: this text proves that a key works and grants nothing")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EvmSignature:
+    """A recoverable secp256k1 signature in the one form that Ethereum accepts.
+
+    Attributes:
+        r: 1 … n-1.
+        s: 1 … n/2, low-s after EIP-2.
+        y_parity: 0 or 1.
+
+    Raises:
+        ValueError: a part is out of its range.
+    """
+
+    r: int
+    s: int
+    y_parity: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.r < SECP256K1_N:
+            raise ValueError("r is outside 1 … n-1")
+        if not 0 < self.s <= SECP256K1_HALF_N:
+            raise ValueError("s is outside 1 … n/2 (EIP-2)")
+        if self.y_parity not in {0, 1}:
+            raise ValueError("y_parity is neither 0 nor 1")
+
+    @classmethod
+    def from_bytes(cls, signature: bytes) -> Self:
+        """Read 65 bytes ``r ‖ s ‖ v`` with ``v`` 27 or 28.
+
+        Raises:
+            ValueError: the length or a part is wrong.
+        """
+        if len(signature) != 65:  # noqa: PLR2004 - the form's own length
+            raise ValueError("a signature is 65 bytes r ‖ s ‖ v")
+        r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:64])
+        return cls(r, s, signature[64] - _V_OFFSET)
+
+    def to_bytes(self) -> bytes:
+        """Give 65 bytes ``r ‖ s ‖ v``, ``v`` being 27 or 28."""
+        return self.r.to_bytes(32) + self.s.to_bytes(32) + bytes([_V_OFFSET + self.y_parity])
+
+    def __repr__(self) -> str:
+        return "EvmSignature(***)"

@@ -1,0 +1,99 @@
+"""The states of a challenge and the moves between them; there are no others.
+
+::
+
+                ┌──────────── takeover after the lease ───────────┐
+                ▼                                                 │
+    (claim) ─▶ claimed ─▶ signed ─▶ forwarding ─▶ verified        │
+                │  ▲        ▲           │  ├────▶ already_signed  │
+      released ◀┘  │        └── retry ──┘  ├────▶ superseded      │
+         └─────────┘                       ├────▶ rejected        │
+       (backend was down)                  └────▶ expired ────────┘
+
+* The first stored state is ``claimed``: a refused request spends nothing.
+* ``claimed`` and ``forwarding`` are held under a lease; a takeover keeps the state and changes the holder.
+* A final state never changes.
+* Every unsettled state may end as ``expired`` once the challenge's deadline has passed: nothing stays open for ever.
+
+The Redis scripts are generated from ``MOVES``, so this table is the only one.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class ChallengeState(StrEnum):
+    """Where a challenge is on its way."""
+
+    CLAIMED = "claimed"
+    RELEASED = "released"
+    SIGNED = "signed"
+    FORWARDING = "forwarding"
+    VERIFIED = "verified"
+    ALREADY_SIGNED = "already_signed"
+    SUPERSEDED = "superseded"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can happen any more."""
+        return not MOVES[self]
+
+    @property
+    def is_unsigned(self) -> bool:
+        """Whether the message may still have to be signed."""
+        return self in {ChallengeState.CLAIMED, ChallengeState.RELEASED}
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether the card API holds the proof of ownership."""
+        return self in {ChallengeState.VERIFIED, ChallengeState.ALREADY_SIGNED}
+
+
+_S = ChallengeState
+MOVES: Final[dict[ChallengeState, frozenset[ChallengeState]]] = {
+    _S.CLAIMED: frozenset({_S.CLAIMED, _S.RELEASED, _S.SIGNED, _S.EXPIRED}),
+    _S.RELEASED: frozenset({_S.CLAIMED, _S.EXPIRED}),
+    _S.SIGNED: frozenset({_S.FORWARDING, _S.EXPIRED}),
+    _S.FORWARDING: frozenset(
+        {
+            _S.FORWARDING,
+            _S.SIGNED,
+            _S.VERIFIED,
+            _S.ALREADY_SIGNED,
+            _S.SUPERSEDED,
+            _S.REJECTED,
+            _S.EXPIRED,
+        },
+    ),
+    _S.VERIFIED: frozenset(),
+    _S.ALREADY_SIGNED: frozenset(),
+    _S.SUPERSEDED: frozenset(),
+    _S.REJECTED: frozenset(),
+    _S.EXPIRED: frozenset(),
+}
+"""What may follow each state. A state that follows itself does so under a new lease."""
+
+
+class Reason(StrEnum):
+    """Why a challenge is in its state; the record's ``code``. Append; never rename."""
+
+    CONFIRMED_BY_CUSTOMER_STATUS = "confirmed_by_customer_status"
+    ALREADY_SIGNED_UPSTREAM = "already_signed_upstream"
+    REPLACED_UPSTREAM = "replaced_upstream"
+    REFUSED_BY_CARD_API = "refused_by_card_api"
+    CUSTOMER_UNKNOWN_UPSTREAM = "customer_unknown_upstream"
+    IDEMPOTENCY_KEY_REFUSED = "idempotency_key_refused"
+    CREDENTIALS_REFUSED = "credentials_refused"
+    POLICY_CHANGED = "policy_changed"
+    SIGNATURE_DAMAGED = "signature_damaged"
+    NOT_SIGNED = "not_signed"
+    NOT_FORWARDED = "not_forwarded"
+    NOT_DELIVERED = "not_delivered"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    KEY_BACKEND_UNAVAILABLE = "key_backend_unavailable"
+    CARD_API_UNAVAILABLE = "card_api_unavailable"
+    CARD_API_BUSY = "card_api_busy"

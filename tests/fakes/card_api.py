@@ -1,0 +1,121 @@
+"""The port ``CardApi``: customers with one present challenge each, true to what the card API's contract says of them.
+
+Signatures are verified, Idempotency-Keys remembered, a challenge is accepted once. A test can have calls fail, be held
+up, or be processed and their answer lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from datetime import timedelta
+
+from signer.application.ports import Delivery, DeliveryVerdict
+from signer.domain.challenge import decode_challenge
+from signer.domain.errors import ErrorCode, NotFound, SignerError
+from signer.domain.record import Submission
+from tests.fakes.keys import FakeVerifier
+
+INITIATING = "initiating"
+ACTIVE = "active"
+
+
+@dataclass(slots=True)
+class FakeCustomer:
+    """One customer: its present challenge, and where it stands."""
+
+    challenge: str
+    status: str = INITIATING
+
+
+class FakeCardApi:
+    """The card API in memory.
+
+    Attributes:
+        customers: by id.
+        failures: raised by the next readings (challenge, status, check), one each.
+        verdicts: what the next deliveries end with, one each, without being processed.
+        lost_answers: how many of the next deliveries are processed and end as ``UNKNOWN``.
+        open: while it is not set, deliveries wait.
+        submitted: every (customer id, body, Idempotency-Key) that arrived, in order.
+    """
+
+    def __init__(self) -> None:
+        self.customers: dict[str, FakeCustomer] = {}
+        self.failures: deque[SignerError] = deque()
+        self.verdicts: deque[Delivery] = deque()
+        self.lost_answers = 0
+        self.open = asyncio.Event()
+        self.open.set()
+        self.submitted: list[tuple[str, bytes, str]] = []
+        self._answers: dict[str, tuple[bytes, Delivery]] = {}
+
+    def issue(self, customer_id: str, challenge: str) -> None:
+        """Give a customer, new or known, a new challenge (base64)."""
+        self.customers[customer_id] = FakeCustomer(challenge)
+
+    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
+        """Give the present challenge."""
+        return self._customer(customer_id).challenge
+
+    async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
+        """Give the status."""
+        return self._customer(customer_id).status
+
+    async def check(self) -> None:
+        """Return, unless a failure is set."""
+        self._fail()
+
+    async def submit(
+        self,
+        customer_id: str,
+        submission: Submission,
+        *,
+        idempotency_key: str,
+        timeout: timedelta,
+    ) -> Delivery:
+        """Take a signature in, or do what the test has set."""
+        self.submitted.append((customer_id, submission.body, idempotency_key))
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                await self.open.wait()
+        except TimeoutError:
+            return Delivery(DeliveryVerdict.UNKNOWN)
+        if self.verdicts:
+            return self.verdicts.popleft()
+        body, answer = self._answers.get(idempotency_key, (submission.body, None))
+        if body != submission.body:
+            return Delivery(DeliveryVerdict.KEY_REFUSED, 422)
+        if answer is None:
+            answer = self._judge(customer_id, submission)
+            self._answers[idempotency_key] = (submission.body, answer)
+        if self.lost_answers:
+            self.lost_answers -= 1
+            return Delivery(DeliveryVerdict.UNKNOWN)
+        return answer
+
+    def _judge(self, customer_id: str, submission: Submission) -> Delivery:
+        customer = self.customers.get(customer_id)
+        if customer is None:
+            return Delivery(DeliveryVerdict.CUSTOMER_UNKNOWN, 404)
+        if customer.status != INITIATING:
+            return Delivery(DeliveryVerdict.ALREADY_SIGNED, 409)
+        encoded, signature = submission.parts()
+        challenge = decode_challenge(customer.challenge)
+        signer = FakeVerifier().signer_of(challenge.message_to_sign(), signature)
+        if encoded != customer.challenge or signer != challenge.address:
+            return Delivery(DeliveryVerdict.REFUSED, 400)
+        customer.status = ACTIVE
+        return Delivery(DeliveryVerdict.ACCEPTED, 204)
+
+    def _customer(self, customer_id: str) -> FakeCustomer:
+        self._fail()
+        customer = self.customers.get(customer_id)
+        if customer is None:
+            raise NotFound(ErrorCode.CUSTOMER_UNKNOWN, "The card API knows no such customer.", field="customerId")
+        return customer
+
+    def _fail(self) -> None:
+        if self.failures:
+            raise self.failures.popleft()

@@ -1,0 +1,72 @@
+"""The ports ``SigningKey``, ``KeyRing`` and ``SignatureVerifier``: real secp256k1 (coincurve), keys in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import coincurve
+
+from signer.application.ports import KeyRingStatus, SigningKey
+from signer.domain.errors import SignerError
+from signer.domain.ethereum import Eip191Message, EvmSignature, address_of_public_key
+
+_V_OFFSET = 27
+
+
+class FakeKey:
+    """A key that is its secret.
+
+    Attributes:
+        address: EIP-55.
+        uri: ``fake:`` and the address.
+        signed: how many signatures it has made.
+        failure: raised instead of signing, where it is set.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = coincurve.PrivateKey(secret)
+        self.address = address_of_public_key(self._key.public_key.format(compressed=False))
+        self.uri = f"fake:{self.address}"
+        self.signed = 0
+        self.failure: SignerError | None = None
+
+    async def sign(self, message: Eip191Message) -> EvmSignature:
+        """Sign the digest; libsecp256k1 answers low-s (EIP-2)."""
+        if self.failure is not None:
+            raise self.failure
+        self.signed += 1
+        signature = self._key.sign_recoverable(message.digest, hasher=None)
+        return EvmSignature.from_bytes(signature[:64] + bytes([_V_OFFSET + signature[64]]))
+
+
+class FakeKeyRing:
+    """The keys that a test hands in; ``state`` is what ``status`` answers, where a test sets it."""
+
+    def __init__(self, keys: Iterable[SigningKey]) -> None:
+        self._keys = {key.address: key for key in keys}
+        self.state: KeyRingStatus | None = None
+
+    def find(self, address: str) -> SigningKey | None:
+        """Give the key of an address."""
+        return self._keys.get(address)
+
+    def keys(self) -> Sequence[SigningKey]:
+        """Give every key, ordered by address."""
+        return [self._keys[address] for address in sorted(self._keys)]
+
+    def status(self) -> KeyRingStatus:
+        """Tell that all is well, unless the test says otherwise."""
+        return self.state or KeyRingStatus(len(self._keys), loading=False, missing=(), failed={})
+
+
+class FakeVerifier:
+    """Recovers with libsecp256k1."""
+
+    def signer_of(self, message: Eip191Message, signature: EvmSignature) -> str | None:
+        """Give the address that the signature recovers to."""
+        compact = signature.to_bytes()[:64] + bytes([signature.y_parity])
+        try:
+            public_key = coincurve.PublicKey.from_signature_and_message(compact, message.digest, hasher=None)
+        except Exception:  # noqa: BLE001 - coincurve raises a bare Exception
+            return None
+        return address_of_public_key(public_key.format(compressed=False))

@@ -1,0 +1,70 @@
+"""A running simulator, a client of ours that calls it, and servers that answer whatever a test writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from signer.adapters.card_api_wire import open_session
+from signer.simulator.app import serving
+from signer.simulator.settings import SimulatorSettings
+from tests.integration.card_api.calling import API_KEY, API_SECRET, KEY_ID, Calling, Stopwatch, make_client, request_key
+from tests.integration.card_api.raw_server import RawServer
+
+StartCalling = Callable[..., Awaitable[Calling]]
+StartRaw = Callable[..., Awaitable[RawServer]]
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """The pool of connections, as the service opens it."""
+    async with open_session(max_connections=64, keep_alive=timedelta(seconds=15)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def start(session: aiohttp.ClientSession, tmp_path: Path) -> AsyncIterator[StartCalling]:
+    """Starts a simulator and a client, each with the settings that a test wants."""
+    async with AsyncExitStack() as stack:
+
+        async def start_one(simulator: dict[str, Any] | None = None, **client: Any) -> Calling:
+            known = {
+                "api_key": API_KEY,
+                "api_secret": API_SECRET,
+                "signing_keys": {KEY_ID: request_key().public_pem.decode()},
+                "judge": "fast",
+            }
+            running = await stack.enter_async_context(serving(SimulatorSettings(**known | (simulator or {}))))
+            monotonic = Stopwatch()
+            made = make_client(running.base_url, session, tmp_path, monotonic, **client)
+            stack.push_async_callback(made.aclose)
+            return Calling(running, made, tmp_path, monotonic)
+
+        yield start_one
+
+
+@pytest.fixture
+async def calling(start: StartCalling) -> Calling:
+    """A simulator and a client with the default settings."""
+    return await start()
+
+
+@pytest.fixture
+async def start_raw() -> AsyncIterator[StartRaw]:
+    """Starts servers that answer with the bytes that a test gives."""
+    async with AsyncExitStack() as stack:
+
+        async def start_one(*replies: bytes, **how: Any) -> RawServer:
+            server = RawServer(list(replies), **how)
+            await stack.enter_async_context(server)
+            return server
+
+        yield start_one
+        await asyncio.sleep(0)

@@ -1,0 +1,71 @@
+"""A server that writes down what it is sent and answers with prepared bytes: for answers that no HTTP library sends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request, as it came."""
+
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def http(status: int, body: bytes = b"", *fields: str) -> bytes:
+    """A well-formed answer."""
+    head = [f"HTTP/1.1 {status} Reason", f"Content-Length: {len(body)}", *fields]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def token_answer(token: str = "t.o.k", lifetime: float = 3600) -> bytes:
+    """The answer to ``POST /auth/token``."""
+    payload = {"token": token, "expiresAt": int(time.time() + lifetime), "tokenType": "Bearer"}
+    return http(200, json.dumps(payload).encode())
+
+
+class RawServer:
+    """Answers the n-th request with the n-th reply, and all further ones with the last."""
+
+    def __init__(self, replies: list[bytes], *, hang_up: bool = True) -> None:
+        """Prepare the replies; ``hang_up`` closes the connection behind each."""
+        self._replies = replies
+        self._hang_up = hang_up
+        self._server: asyncio.Server | None = None
+        self.received: list[Received] = []
+        self.base_url = ""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                self.received.append(Received(head[0], headers, body))
+                writer.write(self._replies[min(len(self.received), len(self._replies)) - 1])
+                await writer.drain()
+                if self._hang_up:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()

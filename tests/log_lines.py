@@ -1,0 +1,60 @@
+"""What the service writes, caught: the real set-up of the logs over a stream in memory, undone afterwards."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import stamina.instrumentation
+import structlog
+
+from signer.observability.events import Level
+from signer.observability.logs import LibraryHandler, LogForm, configure_logging
+
+
+class LogLines:
+    """The lines written so far."""
+
+    def __init__(self) -> None:
+        self.stream = io.BytesIO()
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return self.stream.getvalue().decode()
+
+    def all(self) -> list[dict[str, Any]]:
+        """Give every line as its JSON object."""
+        return [json.loads(line) for line in self.text.splitlines()]
+
+    def of(self, *events: str) -> list[dict[str, Any]]:
+        """Give the lines of some events."""
+        return [line for line in self.all() if line["event"] in events]
+
+    def clear(self) -> None:
+        """Forget what was written."""
+        self.stream.seek(0)
+        self.stream.truncate()
+
+
+@contextmanager
+def captured_logs(level: Level = "debug", form: LogForm = "json") -> Iterator[LogLines]:
+    """Set logging up as the service does, and put everything back at the end."""
+    root = logging.getLogger()
+    handlers, number = list(root.handlers), root.level
+    lines = LogLines()
+    configure_logging(level, form, lines.stream)
+    try:
+        yield lines
+    finally:
+        for handler in [handler for handler in root.handlers if isinstance(handler, LibraryHandler)]:
+            root.removeHandler(handler)
+        assert root.handlers == handlers
+        root.setLevel(number)
+        logging.captureWarnings(capture=False)
+        stamina.instrumentation.set_on_retry_hooks(None)
+        structlog.reset_defaults()

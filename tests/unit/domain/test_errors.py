@@ -1,0 +1,89 @@
+"""The error tree: codes, families, and what an error says."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from signer.domain import errors
+from signer.domain.errors import (
+    BadUpstream,
+    Conflict,
+    ErrorCode,
+    Forbidden,
+    LeaseLost,
+    MalformedChallenge,
+    MalformedRequest,
+    NotFound,
+    RefusedByPolicy,
+    SignerError,
+    Unauthenticated,
+    Unavailable,
+    UpstreamTimeout,
+)
+
+FAMILIES = [
+    MalformedRequest,
+    MalformedChallenge,
+    RefusedByPolicy,
+    Unauthenticated,
+    Forbidden,
+    NotFound,
+    Conflict,
+    Unavailable,
+    BadUpstream,
+    UpstreamTimeout,
+]
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_code_is_its_own_name_in_snake_case(code: ErrorCode) -> None:
+    """A code is what its name says, fit for JSON, log lines and metrics."""
+    assert code.value == code.name.lower()
+    assert re.fullmatch(r"[a-z][a-z0-9_]+[a-z0-9]", code.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_carries_code_detail_and_field(family: type[SignerError]) -> None:
+    """Code, detail and field are attributes; the text names the code and the detail."""
+    error = family(ErrorCode.NONCE_MALFORMED, "Say what to do.", field="nonce")
+    assert (error.code, error.detail, error.field) == (ErrorCode.NONCE_MALFORMED, "Say what to do.", "nonce")
+    assert str(error) == "nonce_malformed: Say what to do."
+    assert family(ErrorCode.NONCE_MALFORMED, "").field is None
+
+
+def test_tree_is_as_drawn() -> None:
+    """Every class of the module is in the docstring's drawing, under its parent."""
+    classes = {
+        name: kind
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and kind.__module__ == errors.__name__
+    }
+    drawn: dict[str, str] = {}
+    stack: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        found = re.match(r"    ([│ ]*(?:[├└]── )?)([A-Z][A-Za-z]+)(?: |$)", line)
+        if found is None:
+            continue
+        depth, name = len(found[1]), found[2]
+        stack = [entry for entry in stack if entry[0] < depth]
+        if stack:
+            drawn[name] = stack[-1][1]
+        stack.append((depth, name))
+    parents = {name: kind.__bases__[0].__name__ for name, kind in classes.items() if issubclass(kind, SignerError)}
+    del parents["SignerError"]
+    assert drawn == parents
+
+
+def test_unavailable_says_when_to_come_back() -> None:
+    """A second by default, or what is known better."""
+    assert Unavailable(ErrorCode.STORE_UNAVAILABLE, "").retry_after == 1.0
+    assert UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "", retry_after=2.5).retry_after == 2.5
+
+
+def test_lease_lost_is_unavailable() -> None:
+    """Whoever does not know leases sees something to try again."""
+    error = LeaseLost()
+    assert isinstance(error, Unavailable)
+    assert error.code is ErrorCode.LEASE_LOST

@@ -1,0 +1,248 @@
+"""Chains, accounts, messages to sign and signatures."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+from eth_account.messages import defunct_hash_message, encode_defunct
+from hypothesis import given
+from hypothesis import strategies as st
+
+import signer
+from signer.domain.challenge import parse_challenge
+from signer.domain.errors import ErrorCode, MalformedChallenge, MalformedRequest
+from signer.domain.ethereum import (
+    SECP256K1_HALF_N,
+    SECP256K1_N,
+    AccountId,
+    ChainId,
+    Eip191Message,
+    EvmSignature,
+    address_of_public_key,
+    checksum_address,
+    eip191_message,
+    self_test_message,
+)
+from tests.messages import Message
+
+EIP_55_VECTORS = [
+    "0x52908400098527886E0F7030069857D2E4169EE7",
+    "0x8617E340B3D01FA5F11F306F4090FD50E238070D",
+    "0xde709f2102306220921060314715629080e2fb77",
+    "0x27b1fdb04752bbc536007a920d24acb045561c26",
+    "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+    "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359",
+    "0xdbF03B407c01E7cD3CBea99509d93f8DDDC8C6FB",
+    "0xD1220A0cf47c7B9Be7A2E6BA89F429762e7b9aDb",
+]
+"""The addresses that EIP-55 publishes as its test cases."""
+
+ADDRESS = EIP_55_VECTORS[4]
+
+
+@pytest.mark.parametrize("address", EIP_55_VECTORS)
+def test_eip55_published_addresses(address: str) -> None:
+    """Each published address is its own checksum, from lower and from upper case."""
+    assert checksum_address(address) == address
+    assert checksum_address(address.lower()) == address
+    assert checksum_address("0x" + address[2:].upper()) == address
+
+
+def test_address_of_public_key() -> None:
+    """The generator point's address, the one of private key 1, from 64 bytes and from 65."""
+    x = 0x79BE667EF9DCBBAC55A06295CE870B07029BFCDB2DCE28D959F2815B16F81798
+    y = 0x483ADA7726A3C4655DA4FBFC0E1108A8FD17B448A68554199C47D08FFB10D4B8
+    point = x.to_bytes(32) + y.to_bytes(32)
+    assert address_of_public_key(point) == "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
+    assert address_of_public_key(b"\x04" + point) == "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
+
+
+@pytest.mark.parametrize("reference", [1, 10, 280, 300, 324, 42161, 421614, 10**32 - 1])
+def test_caip2_eip155_chains(reference: int) -> None:
+    """A canonical decimal of up to 32 digits names a chain, and is written again as it was read."""
+    assert ChainId.parse(f"eip155:{reference}") == ChainId(reference)
+    assert str(ChainId(reference)) == f"eip155:{reference}"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", ErrorCode.OWNER_ID_MALFORMED),
+        ("eip155", ErrorCode.OWNER_ID_MALFORMED),
+        ("eip155:", ErrorCode.OWNER_ID_MALFORMED),
+        ("324", ErrorCode.OWNER_ID_MALFORMED),
+        ("eip155:0", ErrorCode.OWNER_ID_MALFORMED),
+        ("eip155:0324", ErrorCode.OWNER_ID_MALFORMED),
+        ("eip155:-1", ErrorCode.OWNER_ID_MALFORMED),
+        ("eip155:0x144", ErrorCode.OWNER_ID_MALFORMED),
+        ("eip155:mainnet", ErrorCode.OWNER_ID_MALFORMED),
+        ("eip155:324 ", ErrorCode.OWNER_ID_MALFORMED),
+        ("eip155:324\n", ErrorCode.OWNER_ID_MALFORMED),
+        ("eip155:٣٢٤", ErrorCode.OWNER_ID_MALFORMED),
+        ("EIP155:324", ErrorCode.OWNER_ID_MALFORMED),
+        (f"eip155:1{'0' * 32}", ErrorCode.OWNER_ID_MALFORMED),
+        ("solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp", ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED),
+        ("starknet:SN_GOERLI", ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED),
+        ("tron:728126428", ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED),
+    ],
+)
+def test_caip2_refused_chains(text: str, code: ErrorCode) -> None:
+    """What is no CAIP-2 id of an EVM chain is refused, and the field that held it is named."""
+    with pytest.raises(MalformedRequest) as refusal:
+        ChainId.parse(text, field="chain")
+    assert (refusal.value.code, refusal.value.field) == (code, "chain")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [ADDRESS, ADDRESS.lower(), "0x" + ADDRESS[2:].upper(), EIP_55_VECTORS[0], EIP_55_VECTORS[2], "0x" + "1" * 40],
+)
+def test_caip10_accounts(address: str) -> None:
+    """An account is read in its EIP-55 form and in a single case, and is written in its EIP-55 form."""
+    account = AccountId.parse(f"eip155:324:{address}")
+    assert account == AccountId(ChainId(324), checksum_address(address))
+    assert str(account) == f"eip155:324:{checksum_address(address)}"
+    assert account.address_bytes == bytes.fromhex(address[2:])
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", ErrorCode.OWNER_ID_MALFORMED),
+        (ADDRESS, ErrorCode.OWNER_ID_MALFORMED),
+        (f"324:{ADDRESS}", ErrorCode.OWNER_ID_MALFORMED),
+        (f"eip155:324{ADDRESS}", ErrorCode.OWNER_ID_MALFORMED),
+        (f"eip155:324:{ADDRESS[2:]}", ErrorCode.OWNER_ID_MALFORMED),
+        (f"eip155:324:0X{ADDRESS[2:]}", ErrorCode.OWNER_ID_MALFORMED),
+        (f"eip155:324:{ADDRESS}0", ErrorCode.OWNER_ID_MALFORMED),
+        (f"eip155:324:{ADDRESS[:-1]}", ErrorCode.OWNER_ID_MALFORMED),
+        (f"eip155:324:{ADDRESS}\n", ErrorCode.OWNER_ID_MALFORMED),
+        (f"eip155:324:{ADDRESS}:0", ErrorCode.OWNER_ID_MALFORMED),
+        (f" eip155:324:{ADDRESS}", ErrorCode.OWNER_ID_MALFORMED),
+        (f"eip155:324:{ADDRESS.replace('5aAeb', '5aaeb')}", ErrorCode.OWNER_ID_MALFORMED),
+        ("eip155:280:0x43158f45b5EbD7b1179130131DF00393928C2691", ErrorCode.OWNER_ID_MALFORMED),  # the guide's slip
+        ("cosmos:cosmoshub-3:cosmos1t2uflqwqe0fsj0shcfkrvpukewcw40yjj6hdc0", ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED),
+    ],
+)
+def test_caip10_refused_accounts(text: str, code: ErrorCode) -> None:
+    """What is no CAIP-10 account of an EVM chain, or fails its checksum, is refused; the field is ``ownerId``."""
+    with pytest.raises(MalformedRequest) as refusal:
+        AccountId.parse(text)
+    assert (refusal.value.code, refusal.value.field) == (code, "ownerId")
+
+
+@given(body=st.binary(max_size=300))
+def test_eip191_frame_is_eth_accounts(body: bytes) -> None:
+    """The frame and its digest are those of eth-account's ``encode_defunct``, whatever the bytes."""
+    message = eip191_message(body)
+    theirs = encode_defunct(primitive=body)
+    assert message.preimage == b"\x19" + theirs.version + theirs.header + theirs.body
+    assert message.digest == bytes(defunct_hash_message(primitive=body))
+
+
+def test_eip191_message_cannot_be_constructed() -> None:
+    """Neither the class, nor a copy, nor a pickle makes a message to sign."""
+    message = self_test_message()
+    with pytest.raises(TypeError):
+        Eip191Message()
+    with pytest.raises(TypeError):
+        copy.copy(message)
+    with pytest.raises(TypeError):
+        copy.deepcopy(message)
+    with pytest.raises(TypeError):
+        pickle.loads(pickle.dumps(message))
+
+
+def test_eip191_message_cannot_be_changed() -> None:
+    """Who is handed a message to sign cannot put another digest into it."""
+    message = self_test_message()
+    before = message.digest
+    with pytest.raises(AttributeError):
+        message.digest = bytes(32)
+    with pytest.raises(AttributeError):
+        del message.preimage
+    with pytest.raises(AttributeError):
+        message.other = 1
+    assert message.digest == before
+
+
+def test_eip191_maker_is_used_by_the_domain_only() -> None:
+    """Outside of ``signer.domain`` no module of the service names ``eip191_message``, which frames any bytes."""
+    root = Path(signer.__file__).parent
+    naming = {
+        path.relative_to(root).parts[0]
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if "eip191_message" in {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
+    }
+    assert naming == {"domain"}
+
+
+def test_self_test_message_is_no_challenge() -> None:
+    """What keys sign to prove themselves is refused by the parser, so it grants nothing."""
+    body = self_test_message().preimage.split(b"\n", 1)[1].lstrip(b"0123456789")
+    assert body.startswith(b"challenge-signer self-test")
+    with pytest.raises(MalformedChallenge) as refusal:
+        parse_challenge(body)
+    assert refusal.value.code is ErrorCode.CHALLENGE_NOT_SIWE
+
+
+def test_challenge_is_framed_as_received() -> None:
+    """A challenge's message to sign holds the bytes that were received."""
+    message = Message(statement="Exactly these bytes.").encode()
+    assert parse_challenge(message).message_to_sign().preimage.endswith(message)
+
+
+@pytest.mark.parametrize("r", [1, SECP256K1_N - 1])
+@pytest.mark.parametrize("s", [1, SECP256K1_HALF_N])
+@pytest.mark.parametrize("y_parity", [0, 1])
+def test_eip2_signature_round_trip(r: int, s: int, y_parity: int) -> None:
+    """At the edges of its ranges a signature is 65 bytes, every part in its full width, ``v`` 27 or 28."""
+    signature = EvmSignature(r, s, y_parity)
+    raw = signature.to_bytes()
+    assert raw == r.to_bytes(32) + s.to_bytes(32) + bytes([27 + y_parity])
+    assert EvmSignature.from_bytes(raw) == signature
+
+
+@pytest.mark.parametrize(
+    ("r", "s", "y_parity", "part"),
+    [
+        (0, 1, 0, "r"),
+        (SECP256K1_N, 1, 0, "r"),
+        (-1, 1, 0, "r"),
+        (1, 0, 0, "s"),
+        (1, SECP256K1_HALF_N + 1, 0, "s"),
+        (1, SECP256K1_N - 1, 0, "s"),
+        (1, 1, 2, "y_parity"),
+        (1, 1, -1, "y_parity"),
+        (1, 1, 27, "y_parity"),
+    ],
+)
+def test_eip2_signature_ranges(r: int, s: int, y_parity: int, part: str) -> None:
+    """A part outside of its range is refused by name; high-s is outside."""
+    with pytest.raises(ValueError, match=f"^{part} is"):
+        EvmSignature(r, s, y_parity)
+
+
+@pytest.mark.parametrize("v", [0, 1, 26, 29, 255])
+def test_signature_v_is_27_or_28(v: int) -> None:
+    """Another ``v`` is refused: also 0 and 1, which some write."""
+    with pytest.raises(ValueError, match="y_parity"):
+        EvmSignature.from_bytes((1).to_bytes(32) + (1).to_bytes(32) + bytes([v]))
+
+
+@pytest.mark.parametrize("length", [0, 64, 66, 130])
+def test_signature_is_65_bytes(length: int) -> None:
+    """Another length is refused."""
+    with pytest.raises(ValueError, match="65 bytes"):
+        EvmSignature.from_bytes(b"\x1b" * length)
+
+
+def test_nothing_to_sign_or_signed_shows_in_a_repr() -> None:
+    """Neither the message nor the signature is in what a log line would print."""
+    assert repr(self_test_message()) == "Eip191Message(***)"
+    assert repr(EvmSignature(12345, 67890, 1)) == "EvmSignature(***)"

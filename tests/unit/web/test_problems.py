@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from signer.domain import errors
+from signer.domain.errors import (
+    BadUpstream,
+    Conflict,
+    ErrorCode,
+    Forbidden,
+    LeaseLost,
+    MalformedChallenge,
+    MalformedRequest,
+    NotFound,
+    RefusedByPolicy,
+    SignerError,
+    Unauthenticated,
+    Unavailable,
+    UpstreamTimeout,
+)
+from signer.web.problems import STATUS_FOR_FAMILY, problem, status_of
+
+DETAIL = "A sentence."
+
+
+def members_of(response: web.Response) -> dict[str, Any]:
+    """Read a problem's JSON."""
+    assert isinstance(response.body, bytes)
+    fields = json.loads(response.body)
+    assert isinstance(fields, dict)
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MalformedRequest(ErrorCode.REQUEST_MALFORMED, DETAIL), 400),
+        (MalformedChallenge(ErrorCode.CHALLENGE_NOT_SIWE, DETAIL), 400),
+        (MalformedRequest(ErrorCode.METHOD_NOT_ALLOWED, DETAIL), 405),
+        (MalformedRequest(ErrorCode.BODY_TOO_LARGE, DETAIL), 413),
+        (MalformedRequest(ErrorCode.MEDIA_TYPE_NOT_SUPPORTED, DETAIL), 415),
+        (Unauthenticated(ErrorCode.UNAUTHENTICATED, DETAIL), 401),
+        (Forbidden(ErrorCode.FORBIDDEN, DETAIL), 403),
+        (NotFound(ErrorCode.CHALLENGE_UNKNOWN, DETAIL), 404),
+        (NotFound(ErrorCode.CUSTOMER_UNKNOWN, DETAIL), 404),
+        (Conflict(ErrorCode.NONCE_REUSED, DETAIL), 409),
+        (RefusedByPolicy(ErrorCode.CHALLENGE_EXPIRED, DETAIL), 422),
+        (SignerError(ErrorCode.INTERNAL_ERROR, DETAIL), 500),
+        (BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, DETAIL), 502),
+        (Unavailable(ErrorCode.STORE_UNAVAILABLE, DETAIL), 503),
+        (LeaseLost(), 503),
+        (UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, DETAIL), 504),
+    ],
+)
+def test_the_family_gives_the_status(error: SignerError, status: int) -> None:
+    """Each family has its status, and so have the codes for which HTTP has one of its own."""
+    assert status_of(error) == status
+    assert problem(error, "r").status == members_of(problem(error, "r"))["status"] == status
+
+
+def test_every_family_has_a_status() -> None:
+    """No class of errors.py falls through to 500 but ``SignerError`` itself."""
+    families = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SignerError)}
+    nearest = {kind: next(parent for parent in kind.__mro__ if parent in STATUS_FOR_FAMILY) for kind in families}
+    assert [kind for kind, parent in nearest.items() if parent is SignerError] == [SignerError]
+
+
+def test_rfc9457_3_1_members() -> None:
+    """A problem has type, title, status, detail and instance, and our ``code`` and ``field``."""
+    response = problem(RefusedByPolicy(ErrorCode.URI_NOT_ALLOWED, DETAIL, field="uri"), "r-1")
+    assert response.content_type == "application/problem+json"
+    assert members_of(response) == {
+        "type": "urn:challenge-signer:error:uri_not_allowed",
+        "title": "URI not allowed",
+        "status": 422,
+        "detail": DETAIL,
+        "code": "uri_not_allowed",
+        "instance": "urn:challenge-signer:request:r-1",
+        "field": "uri",
+    }
+
+
+def test_field_is_left_out_where_none_is_at_fault() -> None:
+    """There is no ``"field": null``."""
+    assert "field" not in members_of(problem(Conflict(ErrorCode.NONCE_REUSED, DETAIL), "r"))
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_every_code_has_a_title_of_its_own(code: ErrorCode) -> None:
+    """A title is the code in words."""
+    title = members_of(problem(SignerError(code, DETAIL), "r"))["title"]
+    assert title[0].isupper()
+    assert title.replace(" ", "_").lower() == code
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2"), (29.5, "30"), (-3.0, "1")],
+)
+@pytest.mark.parametrize("family", [Unavailable, UpstreamTimeout])
+def test_rfc9110_10_2_3_retry_after_is_whole_seconds(
+    family: type[Unavailable],
+    retry_after: float,
+    seconds: str,
+) -> None:
+    """Rounded up, and never 0."""
+    response = problem(family(ErrorCode.CARD_API_UNAVAILABLE, DETAIL, retry_after=retry_after), "r")
+    assert response.headers["Retry-After"] == seconds
+
+
+def test_what_cannot_be_mended_by_waiting_has_no_retry_after() -> None:
+    """A 422 says nothing about coming back; a 502 does."""
+    assert "Retry-After" not in problem(RefusedByPolicy(ErrorCode.CHALLENGE_EXPIRED, DETAIL), "r").headers
+    assert problem(BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, DETAIL), "r").headers["Retry-After"] == "5"
+
+
+def test_rfc9110_11_6_1_a_401_says_how_to_authenticate() -> None:
+    """``WWW-Authenticate`` stands in a 401, and only there."""
+    response = problem(Unauthenticated(ErrorCode.UNAUTHENTICATED, DETAIL), "r")
+    assert response.headers["WWW-Authenticate"].startswith("Bearer ")
+    assert "WWW-Authenticate" not in problem(Forbidden(ErrorCode.FORBIDDEN, DETAIL), "r").headers
