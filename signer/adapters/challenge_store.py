@@ -52,7 +52,7 @@ class StoreSettings:
     """How the records are kept.
 
     Attributes:
-        key_prefix: of every key.
+        prefix: of every key.
         lease: how long a holder has before another may take a challenge over.
         nonce_retention: how long a record is kept, and with it the knowledge that its nonce is spent.
         max_age: the oldest challenge that is signed.
@@ -60,7 +60,7 @@ class StoreSettings:
         replica_wait: how many replicas have to know what is answered.
     """
 
-    key_prefix: str = "signer"
+    prefix: str = "signer"
     lease: timedelta = timedelta(seconds=15)
     nonce_retention: timedelta = timedelta(days=30)
     max_age: timedelta = timedelta(hours=1)
@@ -77,7 +77,7 @@ class StoreSettings:
             raise ValueError("nonces have to be retained for at least twice the maximum age of a challenge")
         if self.lease <= timedelta(0):
             raise ValueError("a lease has to last")
-        if not self.key_prefix or {"{", "}"} & set(self.key_prefix):
+        if not self.prefix or {"{", "}"} & set(self.prefix):
             raise ValueError("the prefix of the keys has to be a text without braces")
 
 
@@ -102,7 +102,7 @@ class RedisChallengeStore:
             raise ValueError("the wait for replicas has to be shorter than the longest call")
         self._redis = redis
         self._new_token = new_token
-        self._prefix = settings.key_prefix
+        self._prefix = settings.prefix
         self._lease = settings.lease // MICROSECOND
         self._retention = settings.nonce_retention // _MILLISECOND
         self._key_memory = settings.key_memory // MICROSECOND

@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -182,4 +183,6 @@ def _detail(exc: Exception) -> str:
         if isinstance(exc, AuthenticationError):
             return _DETAIL_FOR_ANSWER.get(answer, _REFUSED)
         return _DETAIL_FOR_ANSWER.get(answer, f"The store answered with an error ({answer}).")
+    if isinstance(exc.__context__, ssl.SSLError):
+        return "TLS with the store failed: check the CA, the client certificate and its key, and the server's name."
     return "The store cannot be reached."

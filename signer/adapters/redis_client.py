@@ -1,4 +1,4 @@
-"""Opening Redis by its endpoint: ``redis://``, ``rediss://`` (TLS, also with a client certificate), ``unix://``.
+"""Opening Redis from settings: ``redis://``, ``rediss://`` (TLS, also with a client certificate), ``unix://``.
 
 Rules:
 
@@ -23,8 +23,15 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+import hiredis
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import Connection, RedisSSLContext, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    RedisSSLContext,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
@@ -39,7 +46,7 @@ _HEALTH_CHECK_SECONDS: Final = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RedisEndpoint:
+class RedisSettings:
     """Where Redis is, who we are, and how long it may take.
 
     Attributes:
@@ -49,7 +56,7 @@ class RedisEndpoint:
         ca_file: PEM; the only CA that the server's certificate may come from. ``None`` for the system's.
         cert_file: PEM; our certificate, where the server asks for one.
         key_file: PEM; its key.
-        command_timeout: the longest that one call may take.
+        call_timeout: the longest that one call may take.
         connect_timeout: the longest that opening a connection may take.
         max_connections: how many connections, and so calls at once, there are at most.
         pool_wait: how long a call waits for one of them.
@@ -61,7 +68,7 @@ class RedisEndpoint:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
-    command_timeout: timedelta = timedelta(seconds=2)
+    call_timeout: timedelta = timedelta(seconds=2)
     connect_timeout: timedelta = timedelta(seconds=1)
     max_connections: int = 64
     pool_wait: timedelta = timedelta(seconds=1)
@@ -115,39 +122,59 @@ class RedisEndpoint:
             )
         return url
 
-    def connection(self) -> tuple[type[Connection | UnixDomainSocketConnection], dict[str, Any]]:
+    def connection(self) -> tuple[type[AbstractConnection], dict[str, Any]]:
         """Give redis-py's class for a connection of this kind, and what it is made with."""
         url = self._split()
         if url.scheme == "unix":
-            return UnixDomainSocketConnection, {"path": unquote(url.path), "db": int(_unix_db(url))}
+            return _UnixConnection, {"path": unquote(url.path), "db": int(_unix_db(url))}
         place = {
             "host": url.hostname,
             "port": url.port or _DEFAULT_PORT,
             "db": int(url.path.removeprefix("/") or 0),
         }
         if url.scheme == "redis":
-            return Connection, place
+            return _TcpConnection, place
         return _TlsConnection, {**place, "tls": self}
 
 
 class _FreshTlsContext(RedisSSLContext):
     """Reads the files at each connection, and trusts the given CA alone (redis-py's own adds it to the system's)."""
 
-    def __init__(self, endpoint: RedisEndpoint) -> None:
+    def __init__(self, settings: RedisSettings) -> None:
         super().__init__(cert_reqs="required", check_hostname=True)
         self._settings = settings
 
     def get(self) -> ssl.SSLContext:
         ca, certificate, key = self._settings.ca_file, self._settings.cert_file, self._settings.key_file
-        context = ssl.create_default_context(cafile=ca)
+        try:
+            context = ssl.create_default_context(cafile=ca)
+            if certificate is not None:
+                context.load_cert_chain(certificate, key)
+        except OSError as exc:
+            raise ssl.SSLError("the CA, the certificate or its key cannot be read") from exc
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if certificate is not None:
-            context.load_cert_chain(certificate, key)
         return context
 
 
-class _TlsConnection(SSLConnection):
-    def __init__(self, *, tls: RedisEndpoint, **kwargs: Any) -> None:  # noqa: ANN401 - redis-py's own arguments
+class _Packing(AbstractConnection):
+    """Packs commands in C, as redis-py does for its synchronous connections only: it costs a seventh of the time."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:  # noqa: ANN401 - redis-py's own arguments
+        if " " in str(args[0]):  # redis-py's own spelling of a command of two words
+            return super().pack_command(*args)
+        return [hiredis.pack_command(args)]
+
+
+class _UnixConnection(_Packing, UnixDomainSocketConnection):
+    pass
+
+
+class _TcpConnection(_Packing, Connection):
+    pass
+
+
+class _TlsConnection(_Packing, SSLConnection):
+    def __init__(self, *, tls: RedisSettings, **kwargs: Any) -> None:  # noqa: ANN401 - redis-py's own arguments
         super().__init__(**kwargs)
         self.ssl_context = _FreshTlsContext(tls)
 
@@ -178,25 +205,25 @@ def _is_database(text: str) -> bool:
     return text.isascii() and text.isdecimal()
 
 
-async def open_redis(endpoint: RedisEndpoint) -> RedisCalls:
-    """Make a client for ``endpoint``. Nothing is connected yet, so this works while Redis is down."""
-    connection_class, place = endpoint.connection()
-    password_file = endpoint.password_file
+async def open_redis(settings: RedisSettings) -> RedisCalls:
+    """Make a client for ``settings``. Nothing is connected yet, so this works while Redis is down."""
+    connection_class, place = settings.connection()
+    password_file = settings.password_file
     pool = BlockingConnectionPool(
         connection_class=connection_class,
-        max_connections=endpoint.max_connections,
-        timeout=endpoint.pool_wait.total_seconds(),
-        socket_connect_timeout=endpoint.connect_timeout.total_seconds(),
+        max_connections=settings.max_connections,
+        timeout=settings.pool_wait.total_seconds(),
+        socket_connect_timeout=settings.connect_timeout.total_seconds(),
         socket_timeout=None,  # RedisCalls has one deadline for the whole call
         health_check_interval=_HEALTH_CHECK_SECONDS,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
         decode_responses=False,
         driver_info=None,
-        credential_provider=_PasswordFile(endpoint.username, password_file) if password_file else None,
+        credential_provider=_PasswordFile(settings.username, password_file) if password_file else None,
         **place,
     )
-    return RedisCalls(Redis.from_pool(pool), timeout=endpoint.command_timeout)
+    return RedisCalls(Redis.from_pool(pool), timeout=settings.call_timeout)
 
 
 async def find_weaknesses(redis: RedisCalls) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 import uvloop
@@ -58,7 +58,8 @@ async def _serve(settings: Settings) -> int:
                     port=port,
                 )
                 preparing = asyncio.create_task(service.prepare())
-                await asyncio.wait([preparing, stop], return_when=asyncio.FIRST_COMPLETED)
+                waiting: set[asyncio.Future[Any]] = {preparing, stop}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 if not stop.done():
                     await preparing
                     emit(

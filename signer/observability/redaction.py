@@ -22,6 +22,7 @@ from typing import Any, Final
 MASK: Final = "***"
 
 _KNOWN_HARMLESS: Final = frozenset({"challenge_id", "idempotency_key"})
+_EXCEPTION: Final = "exc_info"
 _TELLING: Final = (
     "signature",
     "token",
@@ -66,7 +67,10 @@ _DEEPEST: Final = 4
 
 
 def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Mask what looks like a secret; a structlog processor, to run when nothing is added any more."""
+    """Mask what looks like a secret; a structlog processor.
+
+    Only ``exc_info`` passes, for ``logs.show_error``, which runs next and shows types and frames only.
+    """
     for name, value in event.items():
         if isinstance(value, str):
             if is_telling(name):
@@ -75,7 +79,7 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
                 event[name] = masked_uri(value)
             else:
                 event[name] = masked_text(value)
-        elif not (value is None or isinstance(value, (int, float))) or is_telling(name):
+        elif name != _EXCEPTION and (not (value is None or isinstance(value, (int, float))) or is_telling(name)):
             event[name] = _masked(name, value, 0)
     return event
 
@@ -108,9 +112,9 @@ def _is_suspect(text: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def is_telling(name: str) -> bool:
-    """Whether a field's name speaks of a secret."""
+    """Whether a field's name speaks of a secret. A path or a URI that a mapping is keyed by is no name."""
     lowered = name.lower()
-    if lowered in _KNOWN_HARMLESS:
+    if lowered in _KNOWN_HARMLESS or "/" in name or ":" in name:
         return False
     return any(part in lowered for part in _TELLING) or not _TELLING_WORDS.isdisjoint(re.split(r"[^a-z]+", lowered))
 

@@ -21,7 +21,7 @@ from signer.domain.errors import ErrorCode, Unauthenticated
 TOKEN_PREFIX: Final = "cs_"  # noqa: S105 - lets people, and scanners for leaked secrets, tell what it is
 _TOKEN_BYTES: Final = 32
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +(?P<token>[A-Za-z0-9_-]{43,256})", re.ASCII)
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -51,7 +51,7 @@ class Caller:
             ValueError: one of them has another form.
         """
         if _NAME.fullmatch(name) is None:
-            raise ValueError("a caller's name is 1 to 64 letters, digits, '.', '_' and '-', a letter or digit in front")
+            raise ValueError("a caller's name is 1 to 64 letters, digits, '.', '_' and '-'")
         if _SHA256_HEX.fullmatch(token_sha256) is None:
             raise ValueError(f"the token of caller {name} is given as its SHA-256: 64 lower-case hex digits")
         return cls(name, bytes.fromhex(token_sha256))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 
 import coincurve
@@ -21,6 +22,7 @@ class FakeKey:
         uri: ``fake:`` and the address.
         signed: how many signatures it has made.
         failure: raised instead of signing, where it is set.
+        open: while it is not set, signing waits.
     """
 
     def __init__(self, secret: bytes) -> None:
@@ -29,9 +31,12 @@ class FakeKey:
         self.uri = f"fake:{self.address}"
         self.signed = 0
         self.failure: SignerError | None = None
+        self.open = asyncio.Event()
+        self.open.set()
 
     async def sign(self, message: Eip191Message) -> EvmSignature:
         """Sign the digest; libsecp256k1 answers low-s (EIP-2)."""
+        await self.open.wait()
         if self.failure is not None:
             raise self.failure
         self.signed += 1

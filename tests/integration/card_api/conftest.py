@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -62,9 +61,6 @@ async def start_raw() -> AsyncIterator[StartRaw]:
     async with AsyncExitStack() as stack:
 
         async def start_one(*replies: bytes, **how: Any) -> RawServer:
-            server = RawServer(list(replies), **how)
-            await stack.enter_async_context(server)
-            return server
+            return await stack.enter_async_context(RawServer(list(replies), **how))
 
         yield start_one
-        await asyncio.sleep(0)

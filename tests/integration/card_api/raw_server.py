@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -39,6 +40,7 @@ class RawServer:
         self._replies = replies
         self._hang_up = hang_up
         self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.StreamWriter] = set()
         self.received: list[Received] = []
         self.base_url = ""
 
@@ -51,10 +53,20 @@ class RawServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.go_away()
+
+    async def go_away(self) -> None:
+        """Listen no more, and end every connection."""
         assert self._server is not None
         self._server.close()
+        for writer in list(self._connections):
+            writer.close()
+        async with asyncio.timeout(5):
+            while self._connections:
+                await asyncio.sleep(0.005)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -69,3 +81,6 @@ class RawServer:
             pass
         finally:
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            self._connections.discard(writer)

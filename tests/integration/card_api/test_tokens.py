@@ -161,9 +161,7 @@ async def test_credentials_that_cannot_be_read_are_said_so(calling: Calling, con
     assert calling.calls("token") == 0
 
 
-@pytest.mark.parametrize(
-    "kind", [FaultKind.STATUS, FaultKind.DROP_REQUEST, FaultKind.DROP_REPLY, FaultKind.CUT_REPLY]
-)
+@pytest.mark.parametrize("kind", [FaultKind.STATUS, FaultKind.DROP_REQUEST, FaultKind.DROP_REPLY, FaultKind.CUT_REPLY])
 async def test_fetching_a_token_is_repeated(calling: Calling, kind: FaultKind) -> None:
     """An outage of two requests is not seen from outside."""
     calling.fault(kind, "token", times=2)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -13,14 +13,7 @@ from signer.adapters.card_api_answers import (
     grant_in,
     status_in,
 )
-from signer.adapters.card_api_exchange import (
-    Answer,
-    Failure,
-    NoAnswer,
-    NoAnswerKind,
-    parse_http_date,
-    parse_retry_after,
-)
+from signer.adapters.card_api_exchange import Answer, Failure, NoAnswer, NoAnswerKind
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError, Unavailable, UpstreamTimeout
 
@@ -216,17 +209,6 @@ class TestReading:
         assert isinstance(failure, Failure)
         assert (type(failure.error()), failure.code, failure.transient) == (error, code, transient)
 
-    def test_an_error_says_when_to_come_back(self) -> None:
-        """What the API asked for reaches our own caller, in seconds."""
-        error = Failure(ErrorCode.CARD_API_UNAVAILABLE, "why", retry_after=A_MINUTE).error()
-        assert isinstance(error, Unavailable)
-        assert error.retry_after == 60.0
-
-    def test_errors_of_one_failure_are_not_shared(self) -> None:
-        """Each waiter raises an error of his own: tracebacks do not pile up on one."""
-        failure = Failure(ErrorCode.CARD_API_UNAVAILABLE, "why")
-        assert failure.error() is not failure.error()
-
     def test_a_challenge_is_given_as_it_is(self) -> None:
         """The text is not touched: what it is worth is the domain's question."""
         assert challenge_in(answer({"challenge": "not base64!", "more": 1})) == "not base64!"
@@ -341,40 +323,6 @@ class TestToken:
         failure = grant_in(Answer(status, b""))
         assert isinstance(failure, Failure)
         assert (failure.code, failure.transient) == (code, transient)
-
-
-class TestTimes:
-    """Retry-After and HTTP-dates."""
-
-    NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
-
-    @pytest.mark.parametrize(
-        ("text", "seconds"),
-        [
-            ("0", 0),
-            ("7", 7),
-            (" 7 ", 7),
-            ("999999999", 300),
-            ("Sun, 22 Nov 2026 12:00:30 GMT", 30),
-            ("Sun, 22 Nov 2026 11:00:00 GMT", 0),
-            ("Fri, 31 Dec 9999 23:59:59 GMT", 300),
-        ],
-    )
-    def test_rfc9110_10_2_3_retry_after(self, text: str, seconds: float) -> None:
-        """Seconds and dates are read, dates of the past are now, and both are cut to the longest wait."""
-        assert parse_retry_after(text, self.NOW, timedelta(minutes=5)) == timedelta(seconds=seconds)
-
-    @pytest.mark.parametrize("text", ["", "-1", "1.5", "soon", "٣", "1e3", "Sun, 32 Nov 2026 12:00:30 GMT", "9" * 5000])
-    def test_rfc9110_10_2_3_nonsense_asks_for_nothing(self, text: str) -> None:
-        """A value that makes no sense is as good as none."""
-        assert parse_retry_after(text, self.NOW, timedelta(minutes=5)) is None
-
-    @pytest.mark.parametrize(
-        "text", ["", "now", "Sun, 22 Nov 2026 12:00:30 -0000", "Sun, 22 Nov 20261111111 12:00:30 GMT"]
-    )
-    def test_rfc9110_5_6_7_nonsense_is_no_date(self, text: str) -> None:
-        """Nor is a date without a zone."""
-        assert parse_http_date(text) is None
 
 
 class TestSecrecy:

@@ -84,7 +84,7 @@ def test_all_callers_are_compared_whoever_calls(
         compared.append((one, other))
         return compare_digest(one, other)
 
-    monkeypatch.setattr(auth.hmac, "compare_digest", compare)
+    monkeypatch.setattr("signer.web.auth.hmac.compare_digest", compare)
     try:
         callers.authenticate(f"Bearer {token}")
     except Unauthenticated:
@@ -118,7 +118,6 @@ def test_callers_that_cannot_work_are_an_error_at_start(given: list[Caller]) -> 
         ("a" * 65, "0" * 64),
         ("two words", "0" * 64),
         ("line\n", "0" * 64),
-        ("-", "0" * 64),
         ("wallet", ""),
         ("wallet", "0" * 63),
         ("wallet", "F" * 64),

@@ -1,0 +1,295 @@
+"""What every key backend keeps, row by row; a new backend is one more row in ``rows.py``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+from eth_account.messages import encode_defunct
+
+from signer.adapters.keys.backend import BackendKey, BackendResources, KeyBackend, KeyBackendError
+from signer.adapters.keys.opening_pool import OpeningPool
+from signer.adapters.keys.registry import backend_for
+from signer.adapters.keys.ring import LoadedKeyRing
+from signer.adapters.keys.secp256k1 import CoincurveVerifier
+from signer.domain.challenge import parse_challenge
+from signer.domain.errors import ErrorCode, Unavailable
+from signer.domain.ethereum import SECP256K1_HALF_N, checksum_address, self_test_message
+from tests.contract.key_backends import doubles
+from tests.contract.key_backends.doubles import (
+    ChangedKey,
+    ChangingBackend,
+    ForeignKey,
+    HangingKey,
+    RaisingKey,
+)
+from tests.contract.key_backends.rows import ROWS, BackendRow, PreparedBackend
+from tests.messages import Message
+
+SIGNATURES = 1000
+STRANGER = checksum_address("0x" + "ab" * 20)
+
+
+@pytest.fixture(params=ROWS, ids=lambda row: row.name)
+def prepared(request: pytest.FixtureRequest, tmp_path: Path) -> PreparedBackend:
+    """One backend that stands ready, with three keys at least."""
+    row: BackendRow = request.param
+    return row.prepare(tmp_path)
+
+
+@pytest.fixture
+def resources() -> Iterator[BackendResources]:
+    """What the backends of one process share."""
+    pool = OpeningPool()
+    yield BackendResources(opening=pool)
+    pool.close()
+
+
+@pytest.fixture
+async def backend(prepared: PreparedBackend, resources: BackendResources) -> AsyncIterator[KeyBackend]:
+    """The backend, made by the registry from its URI."""
+    backend = backend_for(prepared.uri, resources)
+    yield backend
+    await backend.close()
+
+
+async def loaded_ring(backend: KeyBackend, **settings: object) -> LoadedKeyRing:
+    """Load a ring over one backend."""
+    ring = LoadedKeyRing([backend], **settings)  # type: ignore[arg-type]
+    await ring.load()
+    return ring
+
+
+def challenge(owner: str, number: int) -> bytes:
+    """Write one of many challenges."""
+    return Message(address=owner, nonce=f"nonce{number:08d}").encode()
+
+
+async def assert_eth_account_agrees(ring: LoadedKeyRing, owner: str, number: int) -> None:
+    """Sign one challenge, and have eth-account recover the owner from the bytes that were to be signed."""
+    key = ring.find(owner)
+    assert key is not None
+    body = challenge(owner, number)
+    signature = await key.sign(parse_challenge(body).message_to_sign())
+    assert signature.s <= SECP256K1_HALF_N
+    assert Account.recover_message(encode_defunct(body), signature=signature.to_bytes()) == owner
+
+
+async def test_load_finds_every_owner(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """The ring holds the owners' keys, in their order and under their EIP-55 addresses, and is ready."""
+    ring = await loaded_ring(backend, expected_owners=prepared.owners)
+    assert tuple(key.address for key in ring.keys()) == prepared.owners
+    assert all(ring.find(owner) is not None for owner in prepared.owners)
+    assert ring.status().is_ready
+
+
+async def test_progress_ends_where_it_says(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """Progress never goes back and ends with every key dealt with."""
+    seen: list[tuple[int, int]] = []
+    await LoadedKeyRing([backend]).load(lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (len(prepared.owners), len(prepared.owners))
+
+
+async def test_uris_name_the_scheme_and_are_different(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """Each key has a URI of its own under its backend's scheme."""
+    ring = await loaded_ring(backend)
+    uris = {key.uri for key in ring.keys()}
+    scheme = prepared.uri.partition(":")[0] + ":"
+    assert len(uris) == len(prepared.owners)
+    assert backend.uri.startswith(scheme)
+    assert all(uri.startswith(scheme) for uri in uris)
+
+
+async def test_a_thousand_signatures_verify_with_eth_account(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """A thousand challenges, over all keys, as the backend itself signs them."""
+    ring = await loaded_ring(backend)
+    for number in range(SIGNATURES):
+        await assert_eth_account_agrees(ring, prepared.owners[number % len(prepared.owners)], number)
+
+
+VENDOR_FORMS = {
+    "raw": doubles.as_raw,
+    "der": doubles.as_der,
+    "high-s": doubles.as_high_s,
+    "high-s-der": doubles.as_high_s_der,
+    "v0": doubles.with_v(0),
+    "v1": doubles.with_v(1),
+    "v27": doubles.with_v(27),
+    "v28": doubles.with_v(28),
+    "high-s-v0": doubles.with_high_s_and_v(0),
+    "high-s-v28": doubles.with_high_s_and_v(28),
+}
+
+
+@pytest.mark.parametrize("form", VENDOR_FORMS.values(), ids=VENDOR_FORMS.keys())
+async def test_every_vendors_form_is_finished(
+    backend: KeyBackend,
+    prepared: PreparedBackend,
+    form: Callable[[bytes], bytes],
+) -> None:
+    """Whatever form the signature has, high-s included, and whatever ``v`` says, the result is the owner's and low-s."""
+    ring = await loaded_ring(ChangingBackend(backend, lambda keys: [ChangedKey(key, form) for key in keys]))
+    for number in range(SIGNATURES // len(VENDOR_FORMS)):
+        await assert_eth_account_agrees(ring, prepared.owners[0], number)
+
+
+def flip(position: int) -> Callable[[bytes], bytes]:
+    """Spoil one bit of the raw form."""
+
+    def change(raw: bytes) -> bytes:
+        spoilt = bytearray(doubles.as_raw(raw))
+        spoilt[position] ^= 1
+        return bytes(spoilt)
+
+    return change
+
+
+LIES = {
+    "r-spoilt": flip(31),
+    "s-spoilt": flip(63),
+    "r-and-s-swapped": lambda raw: doubles.as_raw(raw)[32:] + doubles.as_raw(raw)[:32],
+    "zeros": lambda _: bytes(64),
+    "ones": lambda _: b"\xff" * 64,
+    "garbage": lambda _: bytes(range(65)),
+    "nothing": lambda _: b"",
+    "hex-text": lambda raw: raw.hex().encode(),
+    "cut": lambda raw: raw[:63],
+    "der-with-a-tail": lambda raw: doubles.as_der(raw) + b"\x00",
+    "unknown-v": lambda raw: doubles.as_raw(raw) + b"\x25",
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
+async def test_a_lying_backend_is_refused(backend: KeyBackend, lie: Callable[[bytes], bytes]) -> None:
+    """A wrong signature never leaves; the refusal says so and nothing else."""
+    lying = ChangingBackend(backend, lambda keys: [ChangedKey(key, lie) for key in keys])
+    ring = await loaded_ring(lying, self_test=False)
+    with pytest.raises(Unavailable) as refused:
+        await ring.keys()[0].sign(self_test_message())
+    assert refused.value.code is ErrorCode.KEY_SIGNATURE_INVALID
+
+
+async def test_another_keys_signature_is_refused(backend: KeyBackend) -> None:
+    """A valid signature of the wrong key is not its owner's, also after a good one."""
+
+    def shift(keys: list[BackendKey]) -> list[ForeignKey]:
+        return [ForeignKey(key, keys[index - 1]) for index, key in enumerate(keys)]
+
+    ring = await loaded_ring(ChangingBackend(backend, lambda keys: shift(list(keys))), self_test=False)
+    for key in ring.keys():
+        with pytest.raises(Unavailable) as refused:
+            await key.sign(self_test_message())
+        assert refused.value.code is ErrorCode.KEY_SIGNATURE_INVALID
+
+
+async def test_the_self_test_keeps_a_lying_key_out(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """A key that cannot prove itself at load is not in the ring, and the status says why."""
+    lying = ChangingBackend(backend, lambda keys: [ChangedKey(keys[0], flip(63)), *keys[1:]])
+    ring = await loaded_ring(lying)
+    status = ring.status()
+    assert status.loaded == len(prepared.owners) - 1
+    assert not status.is_ready
+    assert ["self-test" in reason for reason in status.failed.values()] == [True]
+
+
+async def test_an_owner_without_a_key_is_missing(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """An expected owner whom no backend holds keeps the ring from being ready."""
+    ring = await loaded_ring(backend, expected_owners=[*prepared.owners, STRANGER.lower()])
+    assert ring.find(STRANGER) is None
+    assert ring.status().missing == (STRANGER,)
+    assert not ring.status().is_ready
+
+
+async def test_a_key_that_is_gone_is_gone_after_a_reload(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """A reload names what was removed and what stayed, and the ring agrees."""
+    ring = await loaded_ring(backend, expected_owners=prepared.owners)
+    gone, *stay = prepared.owners
+    prepared.remove(gone)
+    report = await ring.reload()
+    assert (report.added, report.removed, report.unchanged) == ((), (gone,), tuple(stay))
+    assert ring.find(gone) is None
+    assert ring.status().missing == (gone,)
+    await assert_eth_account_agrees(ring, stay[0], 1)
+
+
+async def test_a_slow_backend_is_unavailable_and_comes_back(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """What does not answer within the deadline is unavailable, with a time to come back; and then it works."""
+    hanging: list[HangingKey] = []
+
+    def hang(keys: list[BackendKey]) -> list[HangingKey]:
+        hanging.extend(HangingKey(key) for key in keys)
+        return hanging
+
+    slow = ChangingBackend(backend, lambda keys: hang(list(keys)))
+    ring = await loaded_ring(slow, self_test=False, operation_timeout=timedelta(milliseconds=20))
+    with pytest.raises(Unavailable) as refused:
+        await ring.keys()[0].sign(self_test_message())
+    assert refused.value.code is ErrorCode.KEY_BACKEND_UNAVAILABLE
+    assert refused.value.retry_after > 0
+    for key in hanging:
+        key.answer.set()
+    await assert_eth_account_agrees(ring, prepared.owners[0], 1)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CKR_DEVICE_ERROR"), OSError(111, "refused"), KeyError("Signature")])
+async def test_a_vendors_error_becomes_ours(backend: KeyBackend, error: Exception) -> None:
+    """No vendor's exception passes the port; it stays visible as the cause."""
+    ring = await loaded_ring(
+        ChangingBackend(backend, lambda keys: [RaisingKey(key, error) for key in keys]),
+        self_test=False,
+    )
+    with pytest.raises(Unavailable) as refused:
+        await ring.keys()[0].sign(self_test_message())
+    assert refused.value.code is ErrorCode.KEY_BACKEND_UNAVAILABLE
+    assert refused.value.__cause__ is error
+    assert str(error) not in str(refused.value)
+
+
+async def test_a_backend_that_is_down_cannot_start(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """A backend that cannot start is an error at start; the ring stays empty and not ready, and says why."""
+    prepared.take_down()
+    ring = LoadedKeyRing([backend])
+    with pytest.raises(KeyBackendError):
+        await ring.load()
+    status = ring.status()
+    assert (status.loaded, status.loading, status.is_ready) == (0, False, False)
+    assert list(status.failed) == [backend.uri]
+
+
+async def test_a_backend_that_goes_down_keeps_its_keys(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """A reload while the backend is down takes nothing away, and its report says that the backend failed."""
+    ring = await loaded_ring(backend)
+    prepared.take_down()
+    report = await ring.reload()
+    assert report.unchanged == prepared.owners
+    assert list(report.failed) == [backend.uri]
+    key = ring.find(prepared.owners[0])
+    assert key is not None
+    if prepared.signs_while_down:
+        signature = await key.sign(self_test_message())
+        assert CoincurveVerifier().signer_of(self_test_message(), signature) == key.address
+    else:
+        with pytest.raises(Unavailable):
+            await key.sign(self_test_message())
+
+
+async def test_keys_sign_at_the_same_time(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """Sixty signatures at once, over all keys, are each their own owner's."""
+    ring = await loaded_ring(backend)
+    owners = [prepared.owners[number % len(prepared.owners)] for number in range(60)]
+    await asyncio.gather(*(assert_eth_account_agrees(ring, owner, number) for number, owner in enumerate(owners)))
+
+
+async def test_no_secret_is_shown(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """No secret is in what a backend, a ring or a key shows of itself."""
+    loaded = await backend.load(lambda _done, _total: None)
+    ring = await loaded_ring(backend)
+    shown = " ".join(map(repr, (backend, backend.uri, loaded, ring, ring.status(), *ring.keys(), *loaded.keys)))
+    for secret in prepared.secrets:
+        assert secret.hex() not in shown
+        assert repr(secret)[2:-1] not in shown

@@ -1,0 +1,73 @@
+"""No key, secret, token, signature or challenge in any log line, exception or ``repr``, good or bad."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+
+import pytest
+
+from signer.domain.errors import SignerError
+from signer.simulator.faults import FaultKind
+from tests.integration.card_api.calling import API_KEY, API_SECRET, SOON, Calling
+from tests.integration.card_api.conftest import StartCalling
+
+FAULTS = [
+    (FaultKind.STATUS, {"status": status}) for status in (302, 307, 400, 401, 403, 404, 409, 422, 429, 500, 503)
+] + [
+    (kind, {})
+    for kind in (
+        FaultKind.DROP_REQUEST,
+        FaultKind.DROP_REPLY,
+        FaultKind.CUT_REPLY,
+        FaultKind.GARBAGE,
+        FaultKind.WRONG_CONTENT_TYPE,
+        FaultKind.OVERSIZED,
+        FaultKind.CHALLENGE_PEM,
+    )
+]
+
+
+async def told_by(calling: Calling, customer_id: str) -> str:
+    """All that our errors tell, with the whole of their tracebacks."""
+    told: list[str] = []
+    for call in (
+        calling.client.check(),
+        calling.client.fetch_challenge(customer_id, timeout=SOON),
+        calling.client.customer_status(customer_id, timeout=SOON),
+    ):
+        try:
+            await call
+        except SignerError as error:
+            told += [repr(error), error.detail, *traceback.format_exception(error)]
+            assert error.__context__ is None
+    return "\n".join(told)
+
+
+@pytest.mark.parametrize("route", ["token", "*"])
+async def test_no_secret_is_told(
+    start: StartCalling, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], route: str
+) -> None:
+    """Everything goes wrong once, at debug level, with asyncio watching; then all that was said is searched."""
+    asyncio.get_running_loop().set_debug(True)
+    caplog.set_level(logging.DEBUG)
+    told: list[str] = []
+    secrets = [API_KEY, API_SECRET, "Bearer ", "eyJ"]
+    for kind, details in FAULTS:
+        calling = await start(read_attempts=2)
+        customer_id, submission = calling.customer()
+        secrets += [submission.signature, submission.parts()[0], submission.body.decode()]
+        if route != "token":
+            await calling.client.check()
+        calling.fault(kind, route, **details)
+        told.append(await told_by(calling, customer_id))
+        told.append(repr(await calling.deliver(customer_id, submission)))
+        calling.calm()
+        calling.monotonic.advance(2)
+        told.append(repr(await calling.deliver(customer_id, submission)))
+        told += [repr(vars(calling.client)), repr(vars(calling.client._tokens))]
+    captured = capfd.readouterr()
+    said = "\n".join([*told, caplog.text, captured.out, captured.err])
+    assert "card_api_" in said
+    assert [secret for secret in secrets if secret in said] == []

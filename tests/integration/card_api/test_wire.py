@@ -1,0 +1,405 @@
+"""The network: what is sent, what is not, and answers that no HTTP library would send."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+import uuid
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from signer.adapters.card_api import CardApiClient
+from signer.adapters.card_api_wire import open_session
+from signer.adapters.message_signatures import MessageSigner, SignatureProfile
+from signer.adapters.request_keys import RequestKeyFailed
+from signer.adapters.signature_base import RequestNotSignable
+from signer.application.ports import Delivery, DeliveryVerdict
+from signer.domain.errors import BadUpstream, ErrorCode, SignerError, Unavailable, UpstreamTimeout
+from signer.domain.record import Submission
+from signer.simulator.faults import FaultKind
+from tests.integration.card_api.calling import API_KEY, API_SECRET, SOON, Calling, MachineClock, make_client
+from tests.integration.card_api.conftest import StartCalling, StartRaw
+from tests.integration.card_api.raw_server import http, token_answer
+
+CUSTOMER = "04c5851c-4386-5bd9-9f89-08312f8aee3a"
+SUBMISSION = Submission(b'{"ownerId":"x","challenge":"y","signature":"z"}', "z")
+CHALLENGE = http(200, b'{"challenge": "YQ=="}')
+V = DeliveryVerdict
+
+
+async def deliver(client: CardApiClient, timeout: timedelta = SOON) -> Delivery:
+    """Deliver something."""
+    return await client.submit(CUSTOMER, SUBMISSION, idempotency_key=SUBMISSION.idempotency_key, timeout=timeout)
+
+
+class TestWhatIsSent:
+    """A request carries what it must, and nothing else."""
+
+    async def test_a_delivery(self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path) -> None:
+        """After a 401 the same body and key are sent once more, with the new token, signed anew."""
+        server = await start_raw(token_answer("old"), http(401), token_answer("new"), http(204))
+        client = make_client(server.base_url, session, tmp_path)
+        assert (await deliver(client)).verdict is V.ACCEPTED
+        first, second = server.received[1], server.received[3]
+        assert first.line == second.line == f"POST /v1/customers/{CUSTOMER}/challenge/sign HTTP/1.1"
+        assert first.body == second.body == SUBMISSION.body
+        assert (first.headers["authorization"], second.headers["authorization"]) == ("Bearer old", "Bearer new")
+        assert first.headers["signature"] != second.headers["signature"]
+        same = ("idempotency-key", "content-digest", "content-type", "host", "user-agent")
+        assert [first.headers[name] for name in same] == [second.headers[name] for name in same]
+        assert first.headers["idempotency-key"] == SUBMISSION.idempotency_key
+        assert first.headers["content-type"] == "application/json"
+        assert first.headers["host"] == server.base_url.removeprefix("http://").removesuffix("/v1")
+        assert first.headers["user-agent"].startswith("challenge-signer/")
+        assert set(first.headers) == {
+            *same,
+            "accept",
+            "accept-encoding",
+            "authorization",
+            "content-length",
+            "signature",
+            "signature-input",
+        }
+
+    async def test_a_read(self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path) -> None:
+        """It has no body, no digest and no key; a cookie that the API sets never comes back."""
+        server = await start_raw(token_answer(), http(200, b'{"challenge": "YQ=="}', "Set-Cookie: a=b"))
+        client = make_client(server.base_url, session, tmp_path)
+        for _ in range(2):
+            assert await client.fetch_challenge(CUSTOMER, timeout=SOON) == "YQ=="
+        for request in server.received[1:]:
+            assert request.line == f"GET /v1/customers/{CUSTOMER}/challenge HTTP/1.1"
+            wanted = {
+                "accept",
+                "accept-encoding",
+                "authorization",
+                "host",
+                "signature",
+                "signature-input",
+                "user-agent",
+            }
+            assert set(request.headers) == wanted
+
+    async def test_a_request_for_a_token(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
+    ) -> None:
+        """The credentials without the line ends of their files; a digest, and no Authorization."""
+        server = await start_raw(token_answer())
+        await make_client(server.base_url + "/", session, tmp_path).check()
+        (request,) = server.received
+        assert request.line == "POST /v1/auth/token HTTP/1.1"
+        assert request.body == f'{{"apiKey": "{API_KEY}", "apiSecret": "{API_SECRET}"}}'.encode()
+        assert "authorization" not in request.headers
+        assert request.headers["content-digest"].startswith("sha-256=:")
+
+    async def test_proxies_of_the_environment_are_not_used(
+        self, monkeypatch: pytest.MonkeyPatch, start_raw: StartRaw, tmp_path: Path
+    ) -> None:
+        """A request goes to the host of the settings or nowhere."""
+        proxy, server = await start_raw(http(200)), await start_raw(token_answer())
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.base_url.removesuffix("/v1"))
+        async with open_session(max_connections=1, keep_alive=SOON) as session:
+            await make_client(server.base_url, session, tmp_path).check()
+        assert (len(proxy.received), len(server.received)) == (0, 1)
+
+
+class TestNoConnection:
+    """Whatever ends before there is a connection was not processed."""
+
+    @pytest.fixture
+    async def client(self, start_raw: StartRaw, session: aiohttp.ClientSession, tmp_path: Path) -> CardApiClient:
+        """A client that has its token; the server goes away behind it."""
+        server = await start_raw(token_answer())
+        client = make_client(server.base_url, session, tmp_path)
+        await client.check()
+        await server.go_away()
+        return client
+
+    async def test_refused(self, client: CardApiClient) -> None:
+        """Nobody listens: a delivery was not processed, and reading says so."""
+        assert await deliver(client) == Delivery(V.NOT_PROCESSED, None)
+        with pytest.raises(Unavailable, match="cannot be reached") as refusal:
+            await client.fetch_challenge(CUSTOMER, timeout=SOON)
+        assert refusal.value.code is ErrorCode.CARD_API_UNAVAILABLE
+
+    async def test_refused_before_there_is_a_token(self, session: aiohttp.ClientSession, tmp_path: Path) -> None:
+        """So it is when not even a token can be had."""
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            client = make_client(f"http://127.0.0.1:{unused.getsockname()[1]}/v1", session, tmp_path)
+            assert await deliver(client) == Delivery(V.NOT_PROCESSED, None)
+
+    async def test_no_such_host(self, session: aiohttp.ClientSession, tmp_path: Path) -> None:
+        """RFC 6761 §6.4: ``.invalid`` has no address."""
+        client = make_client("https://card-api.invalid/v1", session, tmp_path, read_attempts=1)
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await client.check()
+
+    async def test_no_tls(self, session: aiohttp.ClientSession, tmp_path: Path) -> None:
+        """A server that does not speak TLS gets a greeting, and nothing else."""
+        heard = bytearray()
+
+        async def answer_in_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.extend(await reader.read(10_000))
+            writer.write(http(400))
+            writer.close()
+
+        async with await asyncio.start_server(answer_in_plain, "127.0.0.1", 0) as server:
+            base_url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            client = make_client(base_url, session, tmp_path, read_attempts=1)
+            with pytest.raises(Unavailable, match=r"cannot be reached \(ClientConnectorSSLError\)"):
+                await client.check()
+        assert heard[:1] == b"\x16"  # RFC 8446 §5.1: a handshake record
+        assert API_KEY.encode() not in heard
+
+    async def test_no_place_in_the_pool(self, start: StartCalling, tmp_path: Path) -> None:
+        """Who waits too long for a connection has sent nothing."""
+        calling = await start()
+        customer_id, submission = calling.customer()
+        async with open_session(max_connections=1, keep_alive=SOON) as narrow:
+            client = make_client(
+                calling.simulator.base_url, narrow, tmp_path, connect_timeout=timedelta(milliseconds=100)
+            )
+            await client.check()
+            calling.fault(FaultKind.LATENCY, "challenge", seconds=30)
+            slow = asyncio.create_task(client.fetch_challenge(customer_id, timeout=SOON))
+            await asyncio.sleep(0)
+            delivery = await Calling(calling.simulator, client, tmp_path).deliver(customer_id, submission)
+            slow.cancel()
+            await asyncio.wait({slow})
+        assert delivery == Delivery(V.NOT_PROCESSED, None)
+        assert calling.calls("sign") == 0
+
+    async def test_a_session_that_is_closed(self, start_raw: StartRaw, tmp_path: Path) -> None:
+        """At the end of the process nothing is sent any more, and nothing is raised."""
+        server = await start_raw(token_answer())
+        async with open_session(max_connections=1, keep_alive=SOON) as session:
+            client = make_client(server.base_url, session, tmp_path)
+            await client.check()
+        assert await deliver(client) == Delivery(V.NOT_PROCESSED, None)
+
+
+NOT_HTTP = {
+    "not HTTP": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    "a status that is none": b"HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "a header that never ends": b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+    "a thousand headers": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
+}
+CUT = {
+    "nothing at all": b"",
+    "half a status line": b"HTTP/1.1 2",
+    "half a head": b"HTTP/1.1 200 OK\r\nContent-Le",
+    "half a body": b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{"challen',
+    "half of the chunks": b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{"challe\r\n',
+}
+TOO_LONG = {
+    "announced": b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n{",
+    "not announced": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b" " * 200_000,
+    "in chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1000\r\n%b\r\n" % (b" " * 4096) * 50,
+}
+
+
+def cases(table: dict[str, bytes]) -> pytest.MarkDecorator:
+    """Run a test for each of these answers."""
+    return pytest.mark.parametrize("reply", table.values(), ids=table)
+
+
+class TestAnswersThatAreNone:
+    """They leave a delivery open, and are errors with a name for a reader."""
+
+    @cases(NOT_HTTP | CUT | TOO_LONG)
+    async def test_a_delivery_stays_open(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path, reply: bytes
+    ) -> None:
+        """Whatever comes that cannot be read: it may have been processed, and is sent once."""
+        server = await start_raw(token_answer(), reply)
+        client = make_client(server.base_url, session, tmp_path)
+        assert (await deliver(client)).verdict is V.UNKNOWN
+        assert len(server.received) == 2
+
+    @cases(NOT_HTTP | TOO_LONG)
+    async def test_reading_refuses_it(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path, reply: bytes
+    ) -> None:
+        """An answer that is no HTTP, or too long, is the API's mistake, and not asked for again."""
+        server = await start_raw(token_answer(), reply)
+        client = make_client(server.base_url, session, tmp_path)
+        with pytest.raises(BadUpstream) as refusal:
+            await client.fetch_challenge(CUSTOMER, timeout=SOON)
+        assert refusal.value.code is ErrorCode.CARD_API_INVALID_ANSWER
+        assert len(server.received) == 2
+
+    @cases(CUT)
+    async def test_reading_repeats_what_was_cut(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path, reply: bytes
+    ) -> None:
+        """The next answer is whole."""
+        server = await start_raw(token_answer(), reply, CHALLENGE)
+        client = make_client(server.base_url, session, tmp_path)
+        assert await client.fetch_challenge(CUSTOMER, timeout=SOON) == "YQ=="
+
+    async def test_a_chunk_that_is_none(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
+    ) -> None:
+        """A damaged body is never taken for an answer."""
+        server = await start_raw(
+            token_answer(), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nYXBpLnNh\r\nmore\r\n0\r\n\r\n"
+        )
+        client = make_client(server.base_url, session, tmp_path)
+        assert (await deliver(client)).verdict is V.UNKNOWN
+        with pytest.raises(SignerError) as refusal:
+            await client.fetch_challenge(CUSTOMER, timeout=SOON)
+        assert refusal.value.code in {ErrorCode.CARD_API_INVALID_ANSWER, ErrorCode.CARD_API_UNAVAILABLE}
+        assert "YXBpLnNh" not in str(refusal.value)
+
+    async def test_a_packed_answer_is_not_unpacked(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
+    ) -> None:
+        """We ask for plain answers; a packed one could be of any size."""
+        packed = gzip.compress(b'{"challenge": "' + b"A" * 10_000_000 + b'"}')
+        server = await start_raw(token_answer(), http(200, packed, "Content-Encoding: gzip"))
+        client = make_client(server.base_url, session, tmp_path)
+        with pytest.raises(BadUpstream):
+            await client.fetch_challenge(CUSTOMER, timeout=SOON)
+
+    async def test_an_answer_that_drips(self, session: aiohttp.ClientSession, tmp_path: Path) -> None:
+        """The timeout covers the body too."""
+
+        async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"/auth/token" in head:
+                writer.write(token_answer())
+            else:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                try:
+                    while True:
+                        writer.write(b" ")
+                        await writer.drain()
+                        await asyncio.sleep(0.01)
+                except ConnectionError:
+                    pass
+            writer.close()
+
+        server = await asyncio.start_server(drip, "127.0.0.1", 0)
+        async with server:
+            base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            client = make_client(base_url, session, tmp_path)
+            assert await deliver(client, timedelta(milliseconds=300)) == Delivery(V.UNKNOWN, 200)
+            with pytest.raises(UpstreamTimeout):
+                await client.fetch_challenge(CUSTOMER, timeout=timedelta(milliseconds=300))
+
+    async def test_the_connection_of_a_bad_answer_is_not_used_again(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
+    ) -> None:
+        """What is left of a long answer is not read as the next one's beginning."""
+        server = await start_raw(token_answer(), TOO_LONG["announced"] + CHALLENGE * 10, CHALLENGE, hang_up=False)
+        client = make_client(server.base_url, session, tmp_path)
+        with pytest.raises(BadUpstream):
+            await client.fetch_challenge(CUSTOMER, timeout=SOON)
+        assert await client.fetch_challenge(CUSTOMER, timeout=SOON) == "YQ=="
+
+
+class TestTheApisClock:
+    """``Date`` tells how far the two clocks are apart."""
+
+    @pytest.mark.parametrize("ahead", [-90, 0, 90])
+    async def test_the_skew_is_known(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path, ahead: int
+    ) -> None:
+        """To about a second, for ``Date`` has no fraction."""
+        date = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)
+        server = await start_raw(token_answer().replace(b"\r\n\r\n", f"\r\nDate: {date}\r\n\r\n".encode(), 1))
+        client = make_client(server.base_url, session, tmp_path)
+        assert client.clock_skew_seconds is None
+        await client.check()
+        assert client.clock_skew_seconds == pytest.approx(ahead, abs=2)
+
+    async def test_a_date_that_is_none_is_passed_over(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
+    ) -> None:
+        """It costs nothing else."""
+        server = await start_raw(token_answer().replace(b"\r\n\r\n", b"\r\nDate: today\r\n\r\n", 1))
+        client = make_client(server.base_url, session, tmp_path)
+        await client.check()
+        assert client.clock_skew_seconds is None
+
+    async def test_a_tokens_life_is_measured_by_the_apis_clock(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
+    ) -> None:
+        """An API whose clock is two hours behind gives tokens that look expired to ours; they are not."""
+        behind = timedelta(hours=2)
+        date = format_datetime(datetime.now(UTC) - behind, usegmt=True)
+        answer = token_answer(lifetime=600 - behind.total_seconds())
+        server = await start_raw(answer.replace(b"\r\n\r\n", f"\r\nDate: {date}\r\n\r\n".encode(), 1), CHALLENGE)
+        client = make_client(server.base_url, session, tmp_path)
+        assert await client.fetch_challenge(CUSTOMER, timeout=SOON) == "YQ=="
+
+    async def test_a_token_that_has_expired_is_refused(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
+    ) -> None:
+        """By a clock that agrees with ours it is an answer that makes no sense."""
+        server = await start_raw(token_answer(lifetime=-5))
+        with pytest.raises(BadUpstream, match="expired"):
+            await make_client(server.base_url, session, tmp_path).check()
+
+    async def test_rfc9110_10_2_3_a_date_to_come_back_is_read_by_the_apis_clock(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
+    ) -> None:
+        """A minute from the API's now, wherever our own now is."""
+        now = datetime.now(UTC) - timedelta(hours=2)
+        fields = (
+            f"Date: {format_datetime(now, usegmt=True)}",
+            f"Retry-After: {format_datetime(now + timedelta(seconds=60), usegmt=True)}",
+        )
+        server = await start_raw(token_answer(), http(429, b"", *fields))
+        delivery = await deliver(make_client(server.base_url, session, tmp_path))
+        assert delivery.retry_after is not None
+        assert delivery.retry_after.total_seconds() == pytest.approx(60, abs=2)
+
+
+class FailingKey:
+    """A request-signing key that works until it is told not to."""
+
+    keyid = "failing"
+    works = True
+
+    def sign(self, base: bytes) -> bytes:
+        """96 bytes, or the key's error."""
+        if not self.works:
+            raise RequestKeyFailed("the key is gone")
+        return bytes(96)
+
+
+class TestSigning:
+    """A request that cannot be signed is not sent."""
+
+    async def test_a_profile_that_our_requests_do_not_fit_is_an_error_at_start(
+        self, session: aiohttp.ClientSession, tmp_path: Path
+    ) -> None:
+        """Not at the first delivery."""
+        good = make_client("http://127.0.0.1:1/v1", session, tmp_path)
+        signer = MessageSigner(SignatureProfile(("@method", "x-not-there")), FailingKey(), lambda: 0)
+        with pytest.raises(RequestNotSignable, match="x-not-there"):
+            CardApiClient(good._settings, session=session, signer=signer, clock=MachineClock())
+
+    async def test_a_key_that_fails_leaves_a_delivery_unprocessed(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
+    ) -> None:
+        """Nothing is POSTed; reading says that the API cannot be asked."""
+        server = await start_raw(token_answer())
+        settings = make_client(server.base_url, session, tmp_path)._settings
+        key = FailingKey()
+        signer = MessageSigner(SignatureProfile(), key, lambda: 0)
+        client = CardApiClient(settings, session=session, signer=signer, clock=MachineClock())
+        key.works = False
+        assert await deliver(client) == Delivery(V.NOT_PROCESSED, None)
+        with pytest.raises(Unavailable, match="could not be signed"):
+            await client.customer_status(str(uuid.uuid4()), timeout=SOON)
+        assert len(server.received) == 1

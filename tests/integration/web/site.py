@@ -1,0 +1,175 @@
+"""The HTTP API on a loopback port, over the real use cases and honest fakes of what lies behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from aiohttp import ClientResponse
+from aiohttp.test_utils import TestClient, TestServer
+
+from signer.adapters.challenge_store import StoreSettings
+from signer.application.forward_signature import ForwardingLimits, ForwardSignature
+from signer.application.gate import Gate
+from signer.application.sign_challenge import SignChallenge, SigningLimits
+from signer.domain.policy import SigningPolicy
+from signer.observability.events import irregularities
+from signer.observability.writers import StructlogAudit, StructlogRequestLog
+from signer.web.app import WebServices, create_app
+from signer.web.auth import Caller, Callers, generate_token
+from signer.web.health import Check, check_keys
+from tests.fakes.card_api import FakeCardApi
+from tests.fakes.challenge_store import FakeChallengeStore
+from tests.fakes.clock import FakeClock
+from tests.fakes.keys import FakeKey, FakeKeyRing, FakeVerifier
+from tests.log_lines import LogLines, captured_logs
+from tests.messages import Message, to_base64
+
+SECRET_KEY: Final = bytes.fromhex("4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318")
+NOW: Final = datetime(2026, 11, 22, 12, 0, 30, tzinfo=UTC)
+CUSTOMER: Final = "04c5851c-4386-5bd9-9f89-08312f8aee3a"
+OTHER_CUSTOMER: Final = "04c5851c-4386-5bd9-9f89-08312f8aee3b"
+PROBLEM: Final = "application/problem+json"
+
+
+@dataclass(slots=True, kw_only=True)
+class Site:
+    """Everything that a test of the HTTP API may want to touch."""
+
+    clock: FakeClock
+    key: FakeKey
+    keys: FakeKeyRing
+    card_api: FakeCardApi
+    store: FakeChallengeStore
+    gate: Gate
+    sign: SignChallenge
+    readiness: dict[str, Check]
+    token: str
+    log: LogLines
+    client: TestClient[Any, Any]
+    secrets: set[str] = field(default_factory=set)
+
+    @property
+    def owner(self) -> str:
+        """The CAIP-10 id whose key is here."""
+        return f"eip155:324:{self.key.address}"
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header of a caller that is known."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+    @property
+    def port(self) -> int:
+        """Where the service listens."""
+        assert self.client.port is not None
+        return self.client.port
+
+    def challenge(self, **fields: str | None) -> str:
+        """Make a challenge that can be signed, but for ``fields``; no log line may show any piece of it."""
+        text = Message(**({"address": self.key.address} | fields)).text()  # type: ignore[arg-type]
+        encoded = to_base64(text.encode())
+        self.secrets |= {encoded, encoded[40:100], "wants you to sign in"}
+        return encoded
+
+    async def post(self, body: Any, *, customer: str = CUSTOMER, **kwargs: Any) -> ClientResponse:  # noqa: ANN401
+        """Ask for a signature with a body of JSON."""
+        path = f"/v1/customers/{customer}/challenge/sign"
+        return await self.client.post(path, json=body, headers=self.authorization, **kwargs)
+
+    async def ask(self, challenge: str | None = None, **fields: object) -> ClientResponse:
+        """Ask for the signature of a challenge."""
+        body: dict[str, object] = {"ownerId": self.owner} | fields
+        return await self.post(body if challenge is None else body | {"challenge": challenge})
+
+    async def get(self, path: str, **headers: str) -> ClientResponse:
+        """GET a path as a known caller."""
+        return await self.client.get(path, headers=self.authorization | headers)
+
+    async def talk(self, *pieces: bytes, pause: float = 0.0, cut: bool = False) -> bytes:
+        """Send bytes as they are over a connection of their own; gives all that is answered until it is closed."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(pause)
+            return b"" if cut else await asyncio.wait_for(reader.read(), 10)
+        finally:
+            writer.close()
+
+    def check_log(self) -> None:
+        """See that every line is registered, and that none shows a secret."""
+        assert not [what for line in self.log.all() for what in irregularities(line)]
+        for secret in self.secrets | {self.token, SECRET_KEY.hex()}:
+            assert secret not in self.log.text
+
+
+@asynccontextmanager
+async def open_site(
+    *,
+    answer_within: timedelta = timedelta(seconds=5),
+    max_body: int = 16_384,
+) -> AsyncIterator[Site]:
+    """Serve the HTTP API; at the end every log line is checked."""
+    with captured_logs() as log:
+        clock, key, card_api, gate = FakeClock(NOW), FakeKey(SECRET_KEY), FakeCardApi(), Gate()
+        store = FakeChallengeStore(settings=StoreSettings(), now=clock.now)
+        keys, audit = FakeKeyRing([key]), StructlogAudit()
+        policy = SigningPolicy(frozenset({"api.example.org"}), frozenset({324}), None)
+        forward = ForwardSignature(
+            store=store,
+            card_api=card_api,
+            policy=policy,
+            verifier=FakeVerifier(),
+            clock=clock,
+            audit=audit,
+            limits=ForwardingLimits(),
+        )
+        sign = SignChallenge(
+            policy=policy,
+            keys=keys,
+            store=store,
+            card_api=card_api,
+            forward=forward,
+            clock=clock,
+            audit=audit,
+            limits=SigningLimits(work_for=timedelta(seconds=5), poll_every=timedelta(milliseconds=5)),
+            gate=gate,
+        )
+        token, digest = generate_token()
+        readiness: dict[str, Check] = {"keys": check_keys(keys)}
+        services = WebServices(
+            sign=sign,
+            store=store,
+            keys=keys,
+            callers=Callers([Caller.of("wallet", digest), Caller.of("other", generate_token()[1])]),
+            readiness=readiness,
+            answer_within=answer_within,
+            max_body=max_body,
+            request_log=StructlogRequestLog(),
+        )
+        async with TestClient(TestServer(create_app(services), host="127.0.0.1")) as client:
+            site = Site(
+                clock=clock,
+                key=key,
+                keys=keys,
+                card_api=card_api,
+                store=store,
+                gate=gate,
+                sign=sign,
+                readiness=readiness,
+                token=token,
+                log=log,
+                client=client,
+            )
+            yield site
+            card_api.open.set()
+            key.open.set()
+            assert await sign.drain(timedelta(seconds=5)) == 0
+        site.check_log()

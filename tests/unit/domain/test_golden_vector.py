@@ -1,0 +1,94 @@
+"""The one real challenge with its one real signature: what does not agree with it is wrong."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from eth_account import Account
+from eth_account.messages import SignableMessage, encode_defunct
+
+from signer.adapters.siwe_judge import judge
+from signer.domain.challenge import decode_challenge
+from signer.domain.errors import ErrorCode, RefusedByPolicy
+from signer.domain.ethereum import AccountId, EvmSignature
+from signer.domain.policy import SigningPolicy
+from signer.domain.record import SignatureForm, Submission
+from tests.messages import golden_vector
+
+GOLDEN = golden_vector()
+OWNER = AccountId.parse(GOLDEN.owner_id)
+STATEMENT = (
+    "OffBlocks wants to verify ownership of your wallet. By connecting your wallet and using OffBlocks, "
+    "you agree to our Terms of services and Privacy Policy"
+)
+POLICY = SigningPolicy(
+    domains=frozenset({"api.offblocks.xyz", "api.sandbox.offblocks.xyz"}),
+    chains=frozenset({324, 300, 280, 42161, 421614}),
+    statements=frozenset({STATEMENT}),
+)
+INSTANT = timedelta(microseconds=1)
+
+
+def test_golden_challenge_is_decoded() -> None:
+    """Every field as the message spells it, and siwe agrees."""
+    challenge = decode_challenge(GOLDEN.challenge)
+    assert challenge.message == base64.b64decode(GOLDEN.challenge)
+    assert challenge.scheme is None
+    assert challenge.domain == "api.sandbox.offblocks.xyz"
+    assert challenge.address == OWNER.address == GOLDEN.recovers_to
+    assert challenge.statement == STATEMENT
+    assert (challenge.uri, challenge.uri_scheme) == ("https://api.sandbox.offblocks.xyz", "https")
+    assert challenge.uri_authority == "api.sandbox.offblocks.xyz"
+    assert challenge.chain_id == 280
+    assert challenge.nonce == "5ufoiEqDaFvmfo78"
+    assert challenge.issued_at == datetime(2024, 1, 17, 18, 21, 53, tzinfo=UTC)
+    assert challenge.expiration_time is None
+    assert challenge.not_before is None
+    assert challenge.request_id is None
+    assert challenge.resources == ()
+    assert judge(challenge.message, challenge) is None
+
+
+def test_golden_signature_recovers_to_the_owner() -> None:
+    """Over our own frame, as over eth-account's, the published signature is the owner's."""
+    challenge = decode_challenge(GOLDEN.challenge)
+    text = base64.b64decode(GOLDEN.signature).decode("ascii")
+    frame = challenge.message_to_sign().preimage
+    ours = SignableMessage(version=frame[1:2], header=frame[2 : -len(challenge.message)], body=challenge.message)
+    assert ours == encode_defunct(primitive=challenge.message)
+    assert Account.recover_message(ours, signature=text) == GOLDEN.recovers_to
+
+
+def test_golden_signature_is_of_our_form() -> None:
+    """It is low-s with ``v`` 27 or 28, and the body that we would deliver holds it, and the challenge, to the letter."""
+    text = base64.b64decode(GOLDEN.signature).decode("ascii")
+    signature = EvmSignature.from_bytes(bytes.fromhex(text[2:]))
+    submission = Submission.of(OWNER, GOLDEN.challenge, signature, SignatureForm.HEX)
+    assert submission.signature == GOLDEN.signature
+    expected = f'{{"ownerId":"{GOLDEN.owner_id}","challenge":"{GOLDEN.challenge}","signature":"{GOLDEN.signature}"}}'
+    assert submission.body.decode() == expected
+
+
+@pytest.mark.parametrize("now", [GOLDEN.valid_from, GOLDEN.valid_from + INSTANT, GOLDEN.valid_until])
+def test_golden_challenge_is_accepted_in_its_hour(now: datetime) -> None:
+    """From its issue to the end of its hour, both included."""
+    POLICY.check(decode_challenge(GOLDEN.challenge), OWNER, now)
+
+
+@pytest.mark.parametrize("now", [GOLDEN.valid_until + INSTANT, datetime.now(UTC)])
+def test_golden_challenge_is_expired_today(now: datetime) -> None:
+    """An instant after its hour, and today, it is refused as expired."""
+    with pytest.raises(RefusedByPolicy) as refusal:
+        POLICY.check(decode_challenge(GOLDEN.challenge), OWNER, now)
+    assert refusal.value.code is ErrorCode.CHALLENGE_EXPIRED
+
+
+def test_golden_challenge_before_its_hour() -> None:
+    """Within the clock's tolerance it is accepted, before that it was issued in the future."""
+    challenge = decode_challenge(GOLDEN.challenge)
+    POLICY.check(challenge, OWNER, GOLDEN.valid_from - POLICY.clock_skew)
+    with pytest.raises(RefusedByPolicy) as refusal:
+        POLICY.check(challenge, OWNER, GOLDEN.valid_from - POLICY.clock_skew - INSTANT)
+    assert refusal.value.code is ErrorCode.ISSUED_IN_THE_FUTURE

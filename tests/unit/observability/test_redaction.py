@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signer.observability.logs import render_json
+from signer.observability.redaction import MASK, masked_text, masked_uri, redact
+from signer.web.auth import generate_token
+from tests.messages import Message, golden_vector, to_base64
+
+SIGNATURE_HEX = "0x" + "5f" * 65
+PRIVATE_KEY = "4c" * 32
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmVk"
+PEM = "-----BEGIN EC PRIVATE KEY-----\nMIGkAgEB\nAgEB\n-----END EC PRIVATE KEY-----"
+PASSWORD = "correct-horse"
+
+HARMLESS: dict[str, Any] = {
+    "event": "challenge.signed",
+    "timestamp": "2026-11-22T12:00:00.000000Z",
+    "request_id": "0123456789abcdef0123456789abcdef",
+    "challenge_id": "2d" + "ab" * 16,
+    "customer_id": "04c5851c-4386-5bd9-9f89-08312f8aee3a",
+    "owner": "eip155:11155111:0x43158f45b5EbD7b1179130130DF00393928C2691",
+    "idempotency_key": "5cb5c7a0-6d3c-5a58-8d6a-0d1f8f0c9d11",
+    "key_uri": "gcp:projects/p1/locations/global/keyRings/ring/cryptoKeys/signing/cryptoKeyVersions/1",
+    "route": "/v1/customers/{customerId}/challenge/sign",
+    "code": "card_api_credentials_refused",
+    "status": 204,
+    "duration_ms": 1.5,
+    "frames": ["signer.application.sign_challenge:_claim_and_sign:201"],
+    "failed": {"keystore:/run/secrets/keys/a.json": "the file is not there"},
+    "message": "Error handling request from 127.0.0.1",
+    "ok": True,
+    "nothing": None,
+}
+
+
+def redacted(**fields: object) -> dict[str, Any]:
+    """Have fields redacted."""
+    return dict(redact(None, "info", dict(fields)))
+
+
+def test_what_the_service_says_of_itself_passes_unchanged() -> None:
+    """No field of an ordinary line looks like a secret."""
+    assert redacted(**HARMLESS) == HARMLESS
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "signature",
+        "token",
+        "password",
+        "secret",
+        "authorization",
+        "challenge",
+        "body",
+        "pin",
+        "private_key",
+        "mnemonic",
+        "Authorization",
+        "apiSecret",
+        "api_key",
+        "access_token",
+        "keystorePassword",
+        "user-pin",
+        "PIN",
+        "request_body",
+        "signature_hex",
+        "kwargs",
+    ],
+)
+@pytest.mark.parametrize("value", ["1", 1, b"1", ["1"], {"a": "1"}, None])
+def test_a_field_with_a_telling_name_is_masked_whatever_it_holds(name: str, value: object) -> None:
+    """The name decides; the value is not looked at. It does so at any depth."""
+    assert redacted(**{name: value}) == {name: MASK}
+    assert redacted(outer={"inner": [{name: "1"}]}) == {"outer": {"inner": [{name: MASK}]}}
+
+
+@pytest.mark.parametrize("name", ["opinion", "spinning", "nobody", "somebody_else", "challenge_id", "code", "monkey"])
+def test_a_field_with_a_harmless_name_is_not(name: str) -> None:
+    """``pin`` and ``body`` count as whole words only."""
+    assert redacted(**{name: "1"}) == {name: "1"}
+
+
+SECRETS = {
+    "signature as hex": SIGNATURE_HEX,
+    "signature as the card API wants it": golden_vector().signature,
+    "signature of 65 raw bytes": to_base64(bytes(range(65))),
+    "challenge": golden_vector().challenge,
+    "private key": PRIVATE_KEY,
+    "private key with 0x": "0x" + PRIVATE_KEY.upper(),
+    "private key as base64": to_base64(bytes(range(32, 64))),
+    "JSON Web Token": JWT,
+    "token of a caller": generate_token()[0],
+    "base64url": base64.urlsafe_b64encode(bytes(range(190, 240))).decode(),
+    "PEM": PEM,
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize("around", ["{}", "value={}", "before {} behind", "('{}',)", '{{"k":"{}"}}', "{}, {}"])
+def test_what_looks_like_a_secret_is_masked_within_any_text(secret: str, around: str) -> None:
+    """Wherever it stands, also under a harmless name and deep inside."""
+    text = around.replace("{{", "{").replace("}}", "}").replace("{}", secret)
+    line = json.dumps(redacted(event=text, message=text, inner=[{"a": (text,)}], nested={text: text}))
+    assert MASK in line
+    for piece in secret.split("\n"):
+        assert piece not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"redis://default:{PASSWORD}@cache:6379/0", f"redis://{MASK}@cache:6379/0"),
+        (f"rediss://:{PASSWORD}@cache", f"rediss://{MASK}@cache"),
+        (f"Authorization: Bearer {PASSWORD}.{PASSWORD}", f"Authorization: {MASK}"),
+        (f"authorization: bEaReR {PASSWORD}.{PASSWORD}", f"authorization: {MASK}"),
+        (f"Basic {to_base64(b'user:' + PASSWORD.encode())}", MASK),
+        ("-----BEGIN PRIVATE KEY-----\nMIGk", MASK),
+        ("basic rules of bearer tokens", "basic rules of bearer tokens"),
+        ("mail to a@example.org", "mail to a@example.org"),
+        ("https://example.org/path@2x", "https://example.org/path@2x"),
+    ],
+)
+def test_credentials_in_a_text_are_masked(text: str, expected: str) -> None:
+    """Passwords in URLs, authorization headers and PEM blocks that were cut go; what only sounds alike stays."""
+    assert masked_text(text) == expected
+
+
+def test_a_challenge_in_the_clear_hides_the_whole_text() -> None:
+    """No line of an EIP-4361 message is shown."""
+    assert masked_text("refused: " + Message(nonce="abcdefgh").text()) == MASK
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        (HARMLESS["key_uri"], HARMLESS["key_uri"]),
+        ("keystore:/a/" + "very-long-name" * 9, "keystore:/a/" + "very-long-name" * 9),
+        (f"hd:{PRIVATE_KEY}/0", f"hd:{MASK}/0"),
+        (f"vault://user:{PASSWORD}@vault/kv", f"vault://{MASK}@vault/kv"),
+    ],
+)
+def test_a_key_uri_may_be_long_and_may_not_hold_a_key(uri: str, expected: str) -> None:
+    """Length alone is no suspicion there; hex of 32 bytes and passwords are."""
+    assert masked_uri(uri) == expected
+    assert redacted(key_uri=uri) == {"key_uri": expected}
+
+
+def test_bytes_and_objects_are_named_by_their_type() -> None:
+    """Nothing of them is shown, nor of what lies deeper than four levels."""
+    deep: object = {"a": {"a": {"a": {"a": {"a": "x"}}}}}
+    assert redacted(raw=b"abc", thing=object(), error=ValueError("x"), deep=deep) == {
+        "raw": "<bytes>",
+        "thing": "<object>",
+        "error": "<ValueError>",
+        "deep": {"a": {"a": {"a": {"a": "<dict>"}}}},
+    }
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.just(object()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.text(), ANYTHING, max_size=6))
+def test_whatever_is_logged_becomes_one_line_of_json(fields: dict[str, Any]) -> None:
+    """No value makes redaction or rendering raise, and none breaks the line."""
+    line = render_json(None, "info", redact(None, "info", fields))
+    assert line.count(b"\n") == 1
+    assert isinstance(json.loads(line), dict)
+
+
+@given(st.binary(min_size=65, max_size=65), st.text(max_size=30), st.text(max_size=30))
+def test_no_signature_passes_in_any_text(signature: bytes, before: str, behind: str) -> None:
+    """In neither form, whatever stands around it."""
+    for secret in (signature.hex(), "0x" + signature.hex(), to_base64(b"0x" + signature.hex().encode())):
+        assert secret not in masked_text(before + secret + behind)
