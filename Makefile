@@ -80,8 +80,8 @@ format: $(VENV)/.test ## sorts and formats the code
 .PHONY: lock
 lock: $(VENV)/.test ## makes locks/ again from pyproject.toml; ARGS=--upgrade takes newer versions
 	@$(COMPILE) pyproject.toml --all-extras --group build --group test --group check $(ARGS) --output-file locks/test.txt
-	@$(COMPILE) pyproject.toml --extra demo --extra awscrt --group build --constraint locks/test.txt --output-file locks/demo.txt
-	@$(COMPILE) pyproject.toml --constraint locks/test.txt --output-file locks/run.txt
+	@$(COMPILE) pyproject.toml --extra demo --extra awscrt --extra awskms --group build --constraint locks/test.txt --output-file locks/demo.txt
+	@$(COMPILE) pyproject.toml --extra awskms --constraint locks/test.txt --output-file locks/run.txt
 	@$(COMPILE) --group build --constraint locks/test.txt --output-file locks/build.txt
 
 .PHONY: clean

@@ -54,6 +54,7 @@ from signer.web.health import Check, check_keys
 
 _JUDGE_WITHIN: Final = timedelta(seconds=60)
 _PROGRESS_EVERY_SECONDS: Final = 5.0
+_CHECK_WITHIN_SECONDS: Final = 1.5
 _LEASE_MARGIN: Final = timedelta(seconds=2)
 _WORK_LONGER_THAN_CALLER: Final = timedelta(seconds=2)
 
@@ -197,7 +198,7 @@ async def open_service(settings: Settings, *, clock: Clock | None = None) -> Asy
         yield service
 
 
-def _compose(  # noqa: PLR0913, PLR0917 - everything comes together here
+def _compose(
     settings: Settings,
     clock: Clock,
     redis: RedisCalls,
@@ -255,8 +256,8 @@ def _compose(  # noqa: PLR0913, PLR0917 - everything comes together here
             readiness={
                 "gate": _check_gate(gate),
                 "keys": check_keys(keys),
-                "redis": _check(store.ping),
-                "card_api": _check(card_api.check),
+                "redis": _check(store.ping, ErrorCode.STORE_UNAVAILABLE, "Redis"),
+                "card_api": _check(card_api.check, ErrorCode.CARD_API_TIMEOUT, "The card API"),
             },
             answer_within=settings.http.answer_within,
             max_body=settings.http.max_body,
@@ -327,9 +328,15 @@ def _check_gate(gate: Gate) -> Check:
     return check
 
 
-def _check(ask: Callable[[], Awaitable[None]]) -> Check:
+def _check(ask: Callable[[], Awaitable[None]], slow: ErrorCode, name: str) -> Check:
+    """Make a check that says itself that it was slow, before the probe's own deadline does."""
+
     async def check() -> str | None:
-        await ask()
+        try:
+            async with asyncio.timeout(_CHECK_WITHIN_SECONDS):
+                await ask()
+        except TimeoutError:
+            raise Unavailable(slow, f"{name} does not answer within {_CHECK_WITHIN_SECONDS:g} s.") from None
         return None
 
     return check

@@ -327,7 +327,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     return {name: _plain(getattr(settings, name)) for name in Settings.model_fields}
 
 
-def _plain(value: object) -> object:  # noqa: PLR0911 - one line a type reads best
+def _plain(value: object) -> object:
     match value:
         case Section():
             fields = {name: getattr(value, name) for name in type(value).model_fields}

@@ -270,5 +270,3 @@ def _id_of(encoded: str, record: ChallengeRecord) -> str | None:
     except MalformedChallenge:
         return None
     return challenge_id(record.owner, challenge.domain, challenge.nonce)
-
-

@@ -97,7 +97,7 @@ async def _events(site: LocalSite) -> list[dict[str, Any]]:
     """Take the challenge's events out of the service's own log, which may be a moment behind its answer."""
     events: list[dict[str, Any]] = []
     for _ in range(int(_LOG_WITHIN_SECONDS / 0.05)):
-        events += [event for event in site.service.heard() if event.get("event") in _STEP_FOR_EVENT]
+        events += [event for event in site.replicas[0].process.heard() if event.get("event") in _STEP_FOR_EVENT]
         if any(event["event"] == "challenge.settled" for event in events):
             break
         await asyncio.sleep(0.05)
@@ -121,7 +121,7 @@ async def _invite(site: LocalSite, console: Console) -> None:
     for line in lines:
         click.echo(line)
     console.print(Text(f"\nThe service's log follows; chain {CHAIN}. Ctrl-C ends it all.\n"))
-    site.service.echo = click.echo
+    site.replicas[0].process.echo = click.echo
 
 
 def _tell(console: Console, step: Step) -> None:

@@ -125,7 +125,7 @@ def judge_lines(lines: Iterable[bytes], policy: SigningPolicy) -> Iterator[dict[
             encoded, owner = entry["challenge"], entry["owner"]
             at = entry.get("at")
             if not (isinstance(encoded, str) and isinstance(owner, str) and isinstance(at, str | None)):
-                raise TypeError("a field is not a string")  # noqa: TRY301 - all that is unreadable ends below
+                raise TypeError("a field is not a string")
             moment = datetime.now(UTC) if at is None else parse_date_time(at)
             account = AccountId.parse(owner)
         except MalformedRequest as error:

@@ -1,20 +1,20 @@
-"""A whole site on one machine, out of nothing: an embedded Valkey, a simulated card API and the service, with fresh keys.
+"""A whole site on one machine, out of nothing: embedded Valkey, simulated card API and the service, with fresh keys.
 
-Everything lives in one private folder that is gone when the site closes. The service and the card API are real processes,
+Everything lives in one private folder, gone when the site closes. The service and the card API are real processes,
 started by the command line and configured by a file, as they are anywhere else.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +28,6 @@ from signer.adapters.message_signatures import MessageSigner, SignatureProfile
 from signer.adapters.request_keys import load_request_key
 from signer.cli.embedded_valkey import embedded_valkey
 from signer.cli.processes import ProcessFailed, SignerProcess, signer_process
-from signer.config import CardApiSettings
 from signer.domain.ethereum import AccountId, ChainId, address_of_public_key
 from signer.web.auth import generate_token
 
@@ -48,27 +47,94 @@ class Step:
     milliseconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteOptions:
+    """What a site is started with, beside the defaults.
+
+    Attributes:
+        settings: of the service, as TOML: further keys of a section, by the section's name.
+        simulate: further options of ``signer simulate``.
+    """
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    simulate: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
+class Replica:
+    """One process of the service, and where it listens."""
+
+    process: SignerProcess
+    base_url: str
+
+
 class LocalSite:
     """A running site.
 
     Attributes:
         folder: the private folder.
-        base_url: of the service.
+        redis_url: of the embedded Valkey.
         card_api: origin of the simulated card API.
         token: the bearer token of the one caller.
         owner: the account whose key the service holds.
-        service: the process.
+        replicas: the service's processes, in the order of their start.
         http: an open session for the site's own requests.
     """
 
-    folder: Path
-    base_url: str
-    card_api: str
-    token: str
-    owner: AccountId
-    service: SignerProcess
-    http: aiohttp.ClientSession
+    def __init__(self, folder: Path, stack: AsyncExitStack, tell: Callable[[Step], None]) -> None:
+        """Lay the folder out; ``local_site`` starts the processes, and ``stack`` ends them."""
+        self.folder = folder
+        self.token, self._token_sha256 = generate_token()
+        self.owner = _lay_out(folder)
+        self.replicas: list[Replica] = []
+        self.redis_url = ""
+        self.card_api = ""
+        self._stack = stack
+        self._tell = tell
+        self._step_began = time.perf_counter()
+
+    async def start(self, options: SiteOptions) -> None:
+        """Start Valkey, the card API and one replica."""
+        self._done("keys", f"a fresh secp256k1 key for {self.owner.address}, and a P-384 key for requests")
+        self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
+        valkey = await self._stack.enter_async_context(embedded_valkey())
+        self.redis_url = valkey.url
+        self._done("valkey", "embedded, on a private socket")
+        card_api = await self._stack.enter_async_context(
+            signer_process(
+                *("simulate", "--port", "0"),
+                *("--api-key", (self.folder / "card-api/api-key").read_text()),
+                *("--api-secret-file", str(self.folder / "card-api/api-secret")),
+                *("--signing-key", f"{_KEY_ID}={self.folder / 'card-api/signing-key.pem'}"),
+                *options.simulate,
+                environment=_environment(),
+            ),
+        )
+        self.card_api = (await card_api.wait_for("simulator.started", _START_WITHIN_SECONDS))["address"]
+        self._done("card API", f"simulated, at {self.card_api}")
+        (self.folder / "signer.toml").write_text(self._config(options.settings))
+        await self.start_replica()
+
+    async def start_replica(self) -> Replica:
+        """Start one more process of the service, and wait until it is ready."""
+        process = await self._stack.enter_async_context(
+            signer_process("serve", "--config", str(self.folder / "signer.toml"), environment=_environment()),
+        )
+        ready = await process.wait_for("service.ready", _START_WITHIN_SECONDS)
+        replica = Replica(process, f"http://{ready['host']}:{ready['port']}")
+        self.replicas.append(replica)
+        self._done("service", f"ready, at {replica.base_url}")
+        return replica
+
+    @property
+    def base_url(self) -> str:
+        """Where the newest replica listens."""
+        return self.replicas[-1].base_url
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header that the service wants."""
+        return {"Authorization": f"Bearer {self.token}"}
 
     async def create_customer(self) -> dict[str, Any]:
         """Create a customer at the card API, as the wallet's backend does: with a token and a signed request."""
@@ -85,15 +151,8 @@ class LocalSite:
             "Content-Type": "application/json",
             "Idempotency-Key": str(uuid.uuid4()),
         }
-        defaults = CardApiSettings()
-        profile = SignatureProfile(
-            covered_components=defaults.covered_components,
-            label=defaults.signature_label,
-            digest_algorithm=defaults.digest_algorithm,
-            backdate_seconds=defaults.backdate,
-        )
         key = load_request_key(secrets_folder / "signing-key.pem", _KEY_ID)
-        signer = MessageSigner(profile, key, lambda: int(time.time()))
+        signer = MessageSigner(SignatureProfile(), key, lambda: int(time.time()))
         headers |= signer.headers_for(
             method="POST",
             authority=self.card_api.removeprefix("http://"),
@@ -101,17 +160,21 @@ class LocalSite:
             query="",
             headers=headers,
             body=body,
+            scheme="http",
         )
         async with self.http.post(f"{self.card_api}/v1/customers", data=body, headers=headers) as answer:
             customer: dict[str, Any] = await answer.json()
-            if answer.status != 201:  # noqa: PLR2004 - Created
-                raise ProcessFailed(f"The card API answered {answer.status} to POST /v1/customers: {customer}")
+            if answer.status != HTTPStatus.CREATED:
+                raise ProcessFailed(f"The card API answered {answer.status} to POST /v1/customers.")
             return customer
 
-    async def sign(self, customer_id: str, **fields: object) -> tuple[int, dict[str, Any]]:
-        """Ask the service to sign the customer's challenge; gives the status and the body."""
-        url = f"{self.base_url}/v1/customers/{customer_id}/challenge/sign"
+    async def sign(
+        self, customer_id: str, *, replica: Replica | None = None, **fields: object
+    ) -> tuple[int, dict[str, Any]]:
+        """Ask the service to sign a customer's challenge; gives the status and the body."""
+        base_url = self.base_url if replica is None else replica.base_url
         body = {"ownerId": str(self.owner), **fields}
+        url = f"{base_url}/v1/customers/{customer_id}/challenge/sign"
         async with self.http.post(url, json=body, headers=self.authorization) as answer:
             return answer.status, await answer.json()
 
@@ -121,61 +184,64 @@ class LocalSite:
             return answer.status, await answer.json()
 
     async def ledger(self, customer_id: str) -> dict[str, Any]:
-        """Ask the card API what it verified for a customer."""
+        """Ask the card API what it got for a customer."""
         async with self.http.get(f"{self.card_api}/_sim/ledger", params={"customerId": customer_id}) as answer:
             ledger: dict[str, Any] = await answer.json()
             return ledger
 
-    @property
-    def authorization(self) -> dict[str, str]:
-        """The header that the service wants."""
-        return {"Authorization": f"Bearer {self.token}"}
+    async def set_faults(self, *faults: Mapping[str, object], **switches: object) -> None:
+        """Have the card API misbehave; without arguments, have it behave."""
+        url = f"{self.card_api}/_sim/faults"
+        async with self.http.put(url, json={"faults": list(faults), "switches": switches}) as answer:
+            answer.raise_for_status()
+
+    def _done(self, name: str, result: str) -> None:
+        now = time.perf_counter()
+        self._tell(Step(name, result, (now - self._step_began) * 1000))
+        self._step_began = now
+
+    def _config(self, more: Mapping[str, str]) -> str:
+        """Write the service's settings; JSON's strings are TOML's."""
+        folder = self.folder
+        keystores = f"keystore:{folder / 'keystores'}?password_file={folder / 'keystore-password'}"
+        sections = {
+            "http": "port = 0",
+            "policy": "",
+            "redis": f"url = {json.dumps(self.redis_url)}",
+            "card_api": f"""\
+base_url = {json.dumps(self.card_api + "/v1")}
+api_key_file = {json.dumps(str(folder / "card-api/api-key"))}
+api_secret_file = {json.dumps(str(folder / "card-api/api-secret"))}
+signing_key_file = {json.dumps(str(folder / "card-api/signing-key.pem"))}
+signing_key_id = "{_KEY_ID}\"""",
+            "keys": f'uris = [{json.dumps(keystores)}]\nexpected_owners = ["{self.owner}"]',
+            "forwarding": "",
+            "logging": "",
+        }
+        caller = f'[[callers]]\nname = "wallet-backend"\ntoken_sha256 = "{self._token_sha256}"\n\n'
+        return caller + "".join(f"[{name}]\n{text}\n{more.get(name, '')}\n\n" for name, text in sections.items())
 
 
 @asynccontextmanager
-async def local_site(folder: Path, tell: Callable[[Step], None] = lambda _: None) -> AsyncIterator[LocalSite]:
+async def local_site(
+    folder: Path,
+    tell: Callable[[Step], None] = lambda _: None,
+    options: SiteOptions = SiteOptions(),
+) -> AsyncIterator[LocalSite]:
     """Build and run a site in ``folder``, which has to be private and empty; each step is told as it is done.
 
     Raises:
         ProcessFailed: a part did not start.
     """
     async with AsyncExitStack() as stack:
-        started = time.perf_counter()
+        site = LocalSite(folder, stack, tell)
+        await site.start(options)
+        yield site
 
-        def done(name: str, result: str) -> None:
-            nonlocal started
-            now = time.perf_counter()
-            tell(Step(name, result, (now - started) * 1000))
-            started = now
 
-        token, digest = generate_token()
-        owner = await asyncio.to_thread(_lay_out, folder)
-        done("keys", f"a fresh secp256k1 key for {owner.address}, and a P-384 key for requests")
-        valkey = await stack.enter_async_context(embedded_valkey())
-        done("valkey", "on a private socket")
-        environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        card_api = await stack.enter_async_context(
-            signer_process(
-                *("simulate", "--port", "0"),
-                *("--api-key", (folder / "card-api/api-key").read_text()),
-                *("--api-secret-file", str(folder / "card-api/api-secret")),
-                *("--signing-key", f"{_KEY_ID}={folder / 'card-api/signing-key.pem'}"),
-                environment=environment,
-            ),
-        )
-        origin = (await card_api.wait_for("simulator.started", _START_WITHIN_SECONDS))["address"]
-        done("card API", f"simulated, at {origin}")
-        config = folder / "signer.toml"
-        config.write_text(_config(folder, valkey.url, origin, digest, owner))
-        service = await stack.enter_async_context(
-            signer_process("serve", "--config", str(config), environment=environment),
-        )
-        started_at = await service.wait_for("service.started", _START_WITHIN_SECONDS)
-        address = f"http://{started_at['host']}:{started_at['port']}"
-        await service.wait_for("service.ready", _START_WITHIN_SECONDS)
-        done("service", f"ready, at {address}")
-        http = await stack.enter_async_context(aiohttp.ClientSession())
-        yield LocalSite(folder, address, origin, token, owner, service, http)
+def _environment() -> dict[str, str]:
+    """Give the children what they need of our environment, and none of our ``SIGNER_…``."""
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
 
 
 def _lay_out(folder: Path) -> AccountId:
@@ -196,30 +262,3 @@ def _lay_out(folder: Path) -> AccountId:
     (folder / "keystores").mkdir()
     write_keystore(folder / "keystores", key.secret, password.encode(), kdf="scrypt", work=_SCRYPT_WORK)
     return AccountId(CHAIN, address_of_public_key(key.public_key.format(compressed=False)))
-
-
-def _config(folder: Path, redis_url: str, card_api: str, token_sha256: str, owner: AccountId) -> str:
-    """Write the service's settings; JSON's strings are TOML's."""
-    keystores = f"keystore:{folder / 'keystores'}?password_file={folder / 'keystore-password'}"
-    return f"""\
-[http]
-port = 0
-
-[[callers]]
-name = "wallet-backend"
-token_sha256 = "{token_sha256}"
-
-[redis]
-url = {json.dumps(redis_url)}
-
-[card_api]
-base_url = {json.dumps(card_api + "/v1")}
-api_key_file = {json.dumps(str(folder / "card-api/api-key"))}
-api_secret_file = {json.dumps(str(folder / "card-api/api-secret"))}
-signing_key_file = {json.dumps(str(folder / "card-api/signing-key.pem"))}
-signing_key_id = "{_KEY_ID}"
-
-[keys]
-uris = [{json.dumps(keystores)}]
-expected_owners = ["{owner}"]
-"""

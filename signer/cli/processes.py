@@ -1,4 +1,4 @@
-"""Child processes that write JSON lines: how ``signer demo`` starts a service and a card API, and reads what they say."""
+"""Child processes that write JSON lines: how a service and a card API are started, and what they say is read."""
 
 from __future__ import annotations
 
@@ -62,6 +62,19 @@ class SignerProcess:
     def last_lines(self) -> str:
         """What the child wrote last, for a person."""
         return "\n".join(self._tail)
+
+    async def kill(self) -> None:
+        """End the child at once, as a power cut would (SIGKILL)."""
+        self._process.kill()
+        await self._process.wait()
+
+    def signal(self, number: int) -> None:
+        """Send the child a signal."""
+        self._process.send_signal(number)
+
+    async def wait(self) -> int:
+        """Wait for the child's end; gives its exit status."""
+        return await self._process.wait()
 
     async def stop(self) -> None:
         """Ask the child to end, and make it end."""

@@ -67,8 +67,8 @@ def simulate_command(
 
 async def _serve(options: dict[str, object], host: str, port: int) -> None:
     try:
-        from signer.simulator.app import serving  # noqa: PLC0415 - the extra may be missing, and it is slow to load
-        from signer.simulator.settings import SimulatorSettings  # noqa: PLC0415
+        from signer.simulator.app import serving
+        from signer.simulator.settings import SimulatorSettings
     except ImportError as error:
         raise click.ClickException(
             f"The simulator needs the extra 'demo' ({error.name} is missing): pip install challenge-signer[demo]",

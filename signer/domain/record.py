@@ -67,8 +67,8 @@ def parse_customer_id(text: str) -> str:
     try:
         customer_id = str(uuid.UUID(text))
     except ValueError:
-        customer_id = ""
-    if customer_id != text.lower():
+        customer_id = None
+    if customer_id is None or customer_id != text.lower():
         detail = "A customer id is a UUID, as the card API gave it when the customer was created."
         raise MalformedRequest(ErrorCode.CUSTOMER_ID_MALFORMED, detail, field="customerId")
     return customer_id
@@ -122,7 +122,7 @@ class Submission:
             if len(raw) == _HEX_FORM_BYTES and raw.startswith(b"0x"):  # r, too, may begin with the bytes of "0x"
                 raw = bytes.fromhex(raw[2:].decode("ascii"))
             return str(fields["challenge"]), EvmSignature.from_bytes(raw)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):  # the last: a text of brackets only
             raise ValueError("the stored body is damaged") from None
 
     def __repr__(self) -> str:

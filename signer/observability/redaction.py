@@ -9,7 +9,8 @@ libraries, and for the mistake that somebody will make.
   challenge in the clear hides the whole text it stands in.
 * Bytes and objects are named by their type and never shown.
 
-Only ``key_uri`` may be long without being suspected of base64: paths and cloud resource names look the same.
+Only ``key_uri`` and ``request_id`` may be long without being suspected of base64: paths, names of cloud resources and
+other people's trace ids look the same.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Final
 MASK: Final = "***"
 
 _KNOWN_HARMLESS: Final = frozenset({"challenge_id", "idempotency_key"})
+_MAY_BE_LONG: Final = frozenset({"key_uri", "request_id"})
 _EXCEPTION: Final = "exc_info"
 _TELLING: Final = (
     "signature",
@@ -51,12 +53,13 @@ _SHAPES: Final = r"""
   | (?i:\b(?:bearer|basic))\s+[A-Za-z0-9+/_.~=-]{16,}
   | \beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?
   | \b(?:0x)?[0-9a-fA-F]{64,}+
+  | \bcs_[A-Za-z0-9_-]{43}
 """
 _SECRET: Final = re.compile(
     rf"{_SHAPES} | [A-Za-z0-9_-]{{43,}}+={{0,2}} | [A-Za-z0-9+/]{{64,}}+={{0,2}}",
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
-_SECRET_IN_URI: Final = re.compile(_SHAPES, re.VERBOSE | re.DOTALL | re.ASCII)
+_SECRET_WHATEVER_LENGTH: Final = re.compile(_SHAPES, re.VERBOSE | re.DOTALL | re.ASCII)
 _SIWE: Final = " wants you to sign in with your "
 
 # Most texts are harmless: this, and a few substrings, say so in a tenth of the time that the shapes need.
@@ -75,10 +78,8 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
         if isinstance(value, str):
             if is_telling(name):
                 event[name] = MASK
-            elif name == "key_uri":
-                event[name] = masked_uri(value)
             else:
-                event[name] = masked_text(value)
+                event[name] = masked_name(value) if name in _MAY_BE_LONG else masked_text(value)
         elif name != _EXCEPTION and (not (value is None or isinstance(value, (int, float))) or is_telling(name)):
             event[name] = _masked(name, value, 0)
     return event
@@ -91,10 +92,14 @@ def masked_text(text: str) -> str:
     return MASK if _SIWE in text else _SECRET.sub(MASK, text)
 
 
-@lru_cache(maxsize=1024)
-def masked_uri(uri: str) -> str:
-    """Give a key's URI with ``***`` for whatever has a secret's form, length alone being none."""
-    return _SECRET_IN_URI.sub(MASK, uri)
+def masked_name(name: str) -> str:
+    """Give a URI or an id with ``***`` for whatever has a secret's form, length alone being none."""
+    return _masked_name(name) if _is_suspect(name) else name
+
+
+@lru_cache(maxsize=1024)  # the same few keys again and again
+def _masked_name(name: str) -> str:
+    return _SECRET_WHATEVER_LENGTH.sub(MASK, name)
 
 
 def _is_suspect(text: str) -> bool:

@@ -40,6 +40,7 @@ _REQUEST_ID_BYTES: Final = 16
 SERVER_ARGUMENTS: Final[Mapping[str, object]] = {
     "access_log": None,  # the canonical line is ours
     "auto_decompress": False,  # no body is ever inflated, so none can be a bomb
+    "handler_cancellation": False,  # a caller that goes away leaves his request running
     "keepalive_timeout": 75.0,  # seconds; longer than proxies keep an idle connection
     "lingering_time": 2.0,  # seconds; how long a body that nobody wants is read before the connection is closed
 }
@@ -127,21 +128,17 @@ async def _answered(
     request_log: RequestLog,
 ) -> web.StreamResponse:
     """Have the request handled; what is raised becomes a problem."""
-    allowed: str | None = None
     try:
         return await handler(request)
     except SignerError as error:
         refusal = error
     except web.HTTPException as answer:
-        refusal, allowed = refusal_of_http(answer), answer.headers.get("Allow")
+        refusal = refusal_of_http(answer)
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a problem and we get a line in the log
         request_log.failed(error)
         refusal = unexpected()
     seen.code = refusal.code
-    response = problem(refusal, seen.request_id)
-    if allowed is not None:
-        response.headers["Allow"] = allowed
-    return response
+    return problem(refusal, seen.request_id)
 
 
 def _caller(callers: Callers) -> Middleware:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -58,6 +58,18 @@ _SPELLING: Final = {"api": "API", "ascii": "ASCII", "id": "ID", "siwe": "SIWE", 
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
+class MethodNotAllowed(MalformedRequest):
+    """The path exists and does not know the method.
+
+    Attributes:
+        allowed: the methods that it knows, as the header ``Allow`` lists them.
+    """
+
+    def __init__(self, methods: Iterable[str]) -> None:
+        self.allowed = ", ".join(sorted(methods))
+        super().__init__(ErrorCode.METHOD_NOT_ALLOWED, f"This path knows {self.allowed} only.")
+
+
 def status_of(error: SignerError) -> int:
     """Give the HTTP status of an error."""
     status = STATUS_FOR_CODE.get(error.code)
@@ -100,6 +112,8 @@ def problem(
     )
     if isinstance(error, Unauthenticated):
         response.headers["WWW-Authenticate"] = _CHALLENGE
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = error.allowed
     retry_after = _retry_after(error)
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
@@ -119,8 +133,7 @@ def refusal_of_http(answer: web.HTTPException) -> SignerError:
     if isinstance(answer, web.HTTPNotFound):
         return NotFound(ErrorCode.ROUTE_UNKNOWN, "There is nothing at this path.")
     if isinstance(answer, web.HTTPMethodNotAllowed):
-        allowed = ", ".join(sorted(answer.allowed_methods))
-        return MalformedRequest(ErrorCode.METHOD_NOT_ALLOWED, f"This path knows {allowed} only.")
+        return MethodNotAllowed(answer.allowed_methods)
     return unexpected()
 
 

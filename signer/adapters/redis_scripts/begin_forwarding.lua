@@ -16,6 +16,6 @@ if not open and record.attempts == 0 then
   return nothing()
 end
 local leased_until = now + ARGV[3]
-move('forwarding', leased_until, 'fence', record.fence + 1, 'leased_until', leased_until, 'due_at', '', 'code', '',
+move('forwarding', leased_until, 'fence', record.fence + 1, 'leased_until', leased_until, 'code', '',
   'attempts', record.attempts + (open and 1 or 0), 'first_attempt_at', record.first_attempt_at or now)
 return answer(outcome)

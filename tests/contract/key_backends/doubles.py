@@ -72,17 +72,25 @@ class GivenBackend:
         self.failures: Mapping[str, str] = failures
         self.error: Exception | None = None
         self.loads = 0
+        self._begun = asyncio.Condition()
         self.is_closed = False
 
     async def load(self, progress: Progress) -> LoadedKeys:
         """Give what it holds."""
-        self.loads += 1
+        async with self._begun:
+            self.loads += 1
+            self._begun.notify_all()
         progress(0, len(self.keys))
         await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
         progress(len(self.keys), len(self.keys))
         return LoadedKeys(self.keys, self.failures)
+
+    async def has_begun(self, loads: int) -> None:
+        """Wait until this many loads have begun."""
+        async with self._begun:
+            await self._begun.wait_for(lambda: self.loads >= loads)
 
     async def close(self) -> None:
         """Remember it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ async def assert_eth_account_agrees(ring: LoadedKeyRing, owner: str, number: int
 async def test_load_finds_every_owner(backend: KeyBackend, prepared: PreparedBackend) -> None:
     """The ring holds the owners' keys, in their order and under their EIP-55 addresses, and is ready."""
     ring = await loaded_ring(backend, expected_owners=prepared.owners)
-    assert tuple(key.address for key in ring.keys()) == prepared.owners
+    assert tuple(map(attrgetter("address"), ring.keys())) == prepared.owners
     assert all(ring.find(owner) is not None for owner in prepared.owners)
     assert ring.status().is_ready
 
@@ -98,7 +99,7 @@ async def test_progress_ends_where_it_says(backend: KeyBackend, prepared: Prepar
 async def test_uris_name_the_scheme_and_are_different(backend: KeyBackend, prepared: PreparedBackend) -> None:
     """Each key has a URI of its own under its backend's scheme."""
     ring = await loaded_ring(backend)
-    uris = {key.uri for key in ring.keys()}
+    uris = set(map(attrgetter("uri"), ring.keys()))
     scheme = prepared.uri.partition(":")[0] + ":"
     assert len(uris) == len(prepared.owners)
     assert backend.uri.startswith(scheme)
@@ -132,7 +133,7 @@ async def test_every_vendors_form_is_finished(
     prepared: PreparedBackend,
     form: Callable[[bytes], bytes],
 ) -> None:
-    """Whatever form the signature has, high-s included, and whatever ``v`` says, the result is the owner's and low-s."""
+    """Whatever the form, high-s included, and whatever ``v`` says, the result is the owner's and low-s."""
     ring = await loaded_ring(ChangingBackend(backend, lambda keys: [ChangedKey(key, form) for key in keys]))
     for number in range(SIGNATURES // len(VENDOR_FORMS)):
         await assert_eth_account_agrees(ring, prepared.owners[0], number)
@@ -181,7 +182,9 @@ async def test_another_keys_signature_is_refused(backend: KeyBackend) -> None:
         return [ForeignKey(key, keys[index - 1]) for index, key in enumerate(keys)]
 
     ring = await loaded_ring(ChangingBackend(backend, lambda keys: shift(list(keys))), self_test=False)
-    for key in ring.keys():
+    keys = ring.keys()
+    assert keys
+    for key in keys:
         with pytest.raises(Unavailable) as refused:
             await key.sign(self_test_message())
         assert refused.value.code is ErrorCode.KEY_SIGNATURE_INVALID

@@ -1,4 +1,4 @@
-"""A card API client of ours against a simulator, with clocks that a test moves, and customers that are ready to sign."""
+"""A card API client of ours against a simulator, with a clock that a test moves, and customers that are ready."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def make_client(
     session: aiohttp.ClientSession,
     folder: Path,
     monotonic: Stopwatch | None = None,
-    **settings: Any,
+    **settings: Any,  # noqa: ANN401 - the settings have many types
 ) -> CardApiClient:
     """A client with quick pauses; its credentials are in ``folder``."""
     quick = {"first_pause": timedelta(milliseconds=1), "longest_pause": timedelta(milliseconds=5)}
@@ -104,7 +104,7 @@ class Calling:
     folder: Path
     monotonic: Stopwatch = field(default_factory=Stopwatch)
 
-    def fault(self, kind: FaultKind, route: str, **details: Any) -> None:
+    def fault(self, kind: FaultKind, route: str, **details: Any) -> None:  # noqa: ANN401 - as above
         """Let this go wrong from now on, and nothing else."""
         self.simulator.state.faults.put([Fault(kind, route, **details)])
 

@@ -33,7 +33,7 @@ async def start(session: aiohttp.ClientSession, tmp_path: Path) -> AsyncIterator
     """Starts a simulator and a client, each with the settings that a test wants."""
     async with AsyncExitStack() as stack:
 
-        async def start_one(simulator: dict[str, Any] | None = None, **client: Any) -> Calling:
+        async def start_one(simulator: dict[str, Any] | None = None, **client: Any) -> Calling:  # noqa: ANN401 - the settings have many types
             known = {
                 "api_key": API_KEY,
                 "api_secret": API_SECRET,
@@ -60,7 +60,7 @@ async def start_raw() -> AsyncIterator[StartRaw]:
     """Starts servers that answer with the bytes that a test gives."""
     async with AsyncExitStack() as stack:
 
-        async def start_one(*replies: bytes, **how: Any) -> RawServer:
+        async def start_one(*replies: bytes, **how: Any) -> RawServer:  # noqa: ANN401 - as above
             return await stack.enter_async_context(RawServer(list(replies), **how))
 
         yield start_one

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+
+Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,31 @@ def token_answer(token: str = "t.o.k", lifetime: float = 3600) -> bytes:
 
 
 class RawServer:
-    """Answers the n-th request with the n-th reply, and all further ones with the last."""
+    """Answers the n-th request with the n-th reply, and all further ones with the last.
 
-    def __init__(self, replies: list[bytes], *, hang_up: bool = True) -> None:
-        """Prepare the replies; ``hang_up`` closes the connection behind each."""
+    Attributes:
+        received: the requests so far.
+        base_url: what a client is given.
+    """
+
+    def __init__(self, replies: list[bytes], *, hang_up: bool = True, afterwards: Conversation | None = None) -> None:
+        """Prepare the replies.
+
+        Args:
+            replies: each the whole of an answer, or what a test takes for one.
+            hang_up: whether the connection is closed behind each.
+            afterwards: what is done with the connection behind the last.
+        """
         self._replies = replies
         self._hang_up = hang_up
+        self._afterwards = afterwards
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.StreamWriter] = set()
+        self._connections: set[asyncio.Task[None]] = set()
         self.received: list[Received] = []
         self.base_url = ""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
         self.base_url = f"http://127.0.0.1:{port}/v1"
         return self
@@ -59,28 +74,40 @@ class RawServer:
         """Listen no more, and end every connection."""
         assert self._server is not None
         self._server.close()
-        for writer in list(self._connections):
-            writer.close()
-        async with asyncio.timeout(5):
-            while self._connections:
-                await asyncio.sleep(0.005)
+        await asyncio.sleep(0)
+        for connection in self._connections:
+            connection.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.create_task(self._serve(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections.add(writer)
         try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
-                body = await reader.readexactly(int(headers.get("content-length", "0")))
-                self.received.append(Received(head[0], headers, body))
-                writer.write(self._replies[min(len(self.received), len(self._replies)) - 1])
-                await writer.drain()
-                if self._hang_up:
-                    break
-        except (asyncio.IncompleteReadError, ConnectionError):
+            await self._answer(reader, writer)
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
         finally:
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
-            self._connections.discard(writer)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            if self._replies:
+                self.received.append(await _receive(reader))
+                writer.write(self._replies[min(len(self.received), len(self._replies)) - 1])
+                await writer.drain()
+            if self._afterwards is not None and len(self.received) >= len(self._replies):
+                await self._afterwards(reader, writer)
+            if self._hang_up:
+                return
+
+
+async def _receive(reader: asyncio.StreamReader) -> Received:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
+    return Received(head[0], headers, await reader.readexactly(int(headers.get("content-length", "0"))))

@@ -37,11 +37,10 @@ async def told_by(calling: Calling, customer_id: str) -> str:
         calling.client.fetch_challenge(customer_id, timeout=SOON),
         calling.client.customer_status(customer_id, timeout=SOON),
     ):
-        try:
-            await call
-        except SignerError as error:
-            told += [repr(error), error.detail, *traceback.format_exception(error)]
-            assert error.__context__ is None
+        (outcome,) = await asyncio.gather(call, return_exceptions=True)
+        if isinstance(outcome, SignerError):
+            assert outcome.__context__ is None
+            told += [repr(outcome), outcome.detail, *traceback.format_exception(outcome)]
     return "\n".join(told)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -91,17 +90,29 @@ class Site:
         """GET a path as a known caller."""
         return await self.client.get(path, headers=self.authorization | headers)
 
-    async def talk(self, *pieces: bytes, pause: float = 0.0, cut: bool = False) -> bytes:
-        """Send bytes as they are over a connection of their own; gives all that is answered until it is closed."""
+    async def talk(self, *pieces: bytes, pause: float = 0.0, cut: bool = False, first: int = -1) -> bytes:
+        """Send bytes as they are over a connection of their own.
+
+        Gives all that is answered until the service closes it, or the first bytes only, or nothing where we cut it.
+        """
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(pause)
-            return b"" if cut else await asyncio.wait_for(reader.read(), 10)
+            return b"" if cut else await asyncio.wait_for(reader.read(first), 10)
         finally:
             writer.close()
+
+    async def logged(self, event: str) -> dict[str, Any]:
+        """Wait for the first line of an event."""
+        for _ in range(1000):
+            lines = self.log.of(event)
+            if lines:
+                return lines[0]
+            await asyncio.sleep(0.005)
+        raise AssertionError(f"no line {event} was written")
 
     def check_log(self) -> None:
         """See that every line is registered, and that none shows a secret."""

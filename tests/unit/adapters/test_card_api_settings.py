@@ -9,9 +9,9 @@ import pytest
 from signer.adapters.card_api_settings import CardApiSettings, CardApiSettingsInvalid, parse_base_url
 
 
-def settings(**changed: Any) -> CardApiSettings:
+def settings(**changed: Any) -> CardApiSettings:  # noqa: ANN401 - the settings have many types
     """Settings that are good but for what a test changes."""
-    good = {
+    good: dict[str, Any] = {
         "base_url": "https://api.offblocks.xyz/v1",
         "api_key_file": Path("api-key"),
         "api_secret_file": Path("api-secret"),
@@ -61,7 +61,7 @@ def test_a_base_url_is_https_or_stays_on_this_machine(text: str, url: str) -> No
 )
 def test_another_base_url_is_refused_and_not_quoted(text: str) -> None:
     """A token sent in clear, or to nobody knows whom, is worse than none."""
-    with pytest.raises(CardApiSettingsInvalid, match="^base_url ") as refusal:
+    with pytest.raises(CardApiSettingsInvalid, match=r"^base_url ") as refusal:
         settings(base_url=text)
     assert "QUOTED" not in str(refusal.value)
     assert refusal.value.__cause__ is None
@@ -85,5 +85,5 @@ def test_another_base_url_is_refused_and_not_quoted(text: str) -> None:
 )
 def test_a_number_outside_its_range_is_refused(name: str, value: object) -> None:
     """The setting is named."""
-    with pytest.raises(CardApiSettingsInvalid, match=f"^{name} "):
+    with pytest.raises(CardApiSettingsInvalid, match=rf"^{name} "):
         settings(**{name: value})

@@ -125,6 +125,20 @@ async def test_a_renewal_that_fails_leaves_the_token_in_use_until_its_end() -> N
     assert await api.tokens.present(_later()) == OUTAGE
 
 
+async def test_a_short_life_is_not_all_margin() -> None:
+    """A margin that is longer than the token's life is cut to half of it: not every request has one renewed."""
+    api = Api(lifetime=40)
+    await api.token()
+    api.seconds += 19
+    await api.token()
+    await asyncio.sleep(0)
+    assert api.fetches == 1
+    api.seconds += 1
+    await api.token()
+    await asyncio.sleep(0)
+    assert api.fetches == 2
+
+
 async def test_a_life_in_milliseconds_does_no_harm() -> None:
     """A token is renewed daily, however long it says that it lives."""
     api = Api(lifetime=1e12)

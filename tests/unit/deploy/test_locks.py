@@ -36,8 +36,8 @@ def wanted(project: dict[str, Any], lock: str) -> list[str]:
     base = project["project"]["dependencies"]
     requirements_for_lock = {
         "build": groups["build"],
-        "run": base,
-        "demo": [*base, *extras["demo"], *extras["awscrt"], *groups["build"]],
+        "run": [*base, *extras["awskms"]],
+        "demo": [*base, *extras["demo"], *extras["awscrt"], *extras["awskms"], *groups["build"]],
         "test": [*base, *(line for group in [*extras.values(), *groups.values()] for line in group)],
     }
     return list(requirements_for_lock[lock])

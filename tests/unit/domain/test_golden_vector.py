@@ -62,7 +62,7 @@ def test_golden_signature_recovers_to_the_owner() -> None:
 
 
 def test_golden_signature_is_of_our_form() -> None:
-    """It is low-s with ``v`` 27 or 28, and the body that we would deliver holds it, and the challenge, to the letter."""
+    """It is low-s with ``v`` 27 or 28; the body that we would deliver holds it, and the challenge, to the letter."""
     text = base64.b64decode(GOLDEN.signature).decode("ascii")
     signature = EvmSignature.from_bytes(bytes.fromhex(text[2:]))
     submission = Submission.of(OWNER, GOLDEN.challenge, signature, SignatureForm.HEX)

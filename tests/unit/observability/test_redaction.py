@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signer.observability.logs import render_json
-from signer.observability.redaction import MASK, masked_text, masked_uri, redact
+from signer.observability.redaction import MASK, masked_name, masked_text, redact
 from signer.web.auth import generate_token
 from tests.messages import Message, golden_vector, to_base64
 
@@ -143,14 +143,17 @@ def test_a_challenge_in_the_clear_hides_the_whole_text() -> None:
     [
         (HARMLESS["key_uri"], HARMLESS["key_uri"]),
         ("keystore:/a/" + "very-long-name" * 9, "keystore:/a/" + "very-long-name" * 9),
+        ("00-" + "ab" * 16 + "-" + "cd" * 8 + "-01", "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"),
         (f"hd:{PRIVATE_KEY}/0", f"hd:{MASK}/0"),
+        (SECRETS["token of a caller"], MASK),
+        (JWT, MASK),
         (f"vault://user:{PASSWORD}@vault/kv", f"vault://{MASK}@vault/kv"),
     ],
 )
-def test_a_key_uri_may_be_long_and_may_not_hold_a_key(uri: str, expected: str) -> None:
-    """Length alone is no suspicion there; hex of 32 bytes and passwords are."""
-    assert masked_uri(uri) == expected
-    assert redacted(key_uri=uri) == {"key_uri": expected}
+def test_a_name_may_be_long_and_may_not_hold_a_key(uri: str, expected: str) -> None:
+    """Length alone is no suspicion in URIs and request ids; hex of 32 bytes, our tokens and passwords are."""
+    assert masked_name(uri) == expected
+    assert redacted(key_uri=uri, request_id=uri) == {"key_uri": expected, "request_id": expected}
 
 
 def test_bytes_and_objects_are_named_by_their_type() -> None:

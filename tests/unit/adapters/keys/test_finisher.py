@@ -107,7 +107,7 @@ def test_v_is_found_and_not_believed(parity: int, v: int) -> None:
 
 
 def test_eip2_boundary_of_s() -> None:
-    """s = n/2 is low and stays; s = n/2 + 1 is high and becomes n/2 (n is odd)."""
+    """The value n/2 is low and stays; n/2 + 1 is high and becomes n/2 (n is odd)."""
     nonce = 7
     secret = secret_for(nonce, SECP256K1_HALF_N)
     r, _ = PublicKey.from_secret(nonce.to_bytes(32)).point()
@@ -152,7 +152,7 @@ OUT_OF_RANGE = [pair for bad in (0, N, N + 1, 2**256 - 1) for pair in ((bad, GOO
 @pytest.mark.parametrize("pair", OUT_OF_RANGE, ids=lambda pair: f"{pair[0]:x}"[:6] + "-" + f"{pair[1]:x}"[:6])
 @pytest.mark.parametrize("form", [raw, encode_dss_signature], ids=["raw", "der"])
 def test_sec1_4_1_4_range(pair: tuple[int, int], form: Callable[[int, int], bytes]) -> None:
-    """r and s outside of 1 … n-1 are no signature."""
+    """Numbers outside of 1 … n-1 are no signature."""
     assert "no secp256k1 signature" in refusal(form(*pair)).detail
 
 

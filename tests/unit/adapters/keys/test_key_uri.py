@@ -96,7 +96,7 @@ def test_a_fragment_is_refused() -> None:
 def test_unknown_parameters_are_named_with_the_known() -> None:
     """A mistyped parameter is refused, and the refusal lists what there is."""
     uri = KeyUri.parse("keystore:/keys?pasword_file=/run/pw")
-    with pytest.raises(KeyUriInvalid, match="'pasword_file'.*password_dir, password_file"):
+    with pytest.raises(KeyUriInvalid, match=r"'pasword_file'.*password_dir, password_file"):
         uri.allow_only("password_dir", "password_file")
 
 

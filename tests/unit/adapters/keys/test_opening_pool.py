@@ -110,6 +110,15 @@ async def test_a_closed_pool_takes_no_work(pool: OpeningPool) -> None:
         await pool.run(lambda: None)
 
 
+def test_cores_are_counted_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system without CPU affinity, all its cores count; where nobody knows, one does."""
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: 7)
+    assert available_cores() == 7
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert available_cores() == 1
+
+
 def test_there_is_a_thread_for_each_core() -> None:
     """By default the pool is as wide as the machine."""
     assert OpeningPool().threads == available_cores() >= 1

@@ -39,7 +39,7 @@ def test_a_keystore_uri_is_checked_before_anything_is_opened(uri: str) -> None:
 
 def test_an_unknown_scheme_lists_the_known() -> None:
     """A refusal names every backend that there is."""
-    with pytest.raises(KeyBackendUnknown, match="'keystor'.*keystore"):
+    with pytest.raises(KeyBackendUnknown, match=r"'keystor'.*keystore"):
         backend_for("keystor:/keys", BackendResources())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from operator import attrgetter
 
 import pytest
 
@@ -25,6 +26,11 @@ def addresses(*keys: LocalKey) -> tuple[str, ...]:
     return tuple(sorted(each.address for each in keys))
 
 
+def owners(ring: LoadedKeyRing) -> tuple[str, ...]:
+    """Name whose keys the ring holds, in its order."""
+    return tuple(map(attrgetter("address"), ring.keys()))
+
+
 async def test_before_the_first_load() -> None:
     """A ring that has not loaded is loading, holds nothing, misses nobody yet and is not ready."""
     ring = LoadedKeyRing([GivenBackend([key(1)])], expected_owners=[key(1).address])
@@ -37,7 +43,7 @@ async def test_keys_of_all_backends_are_ordered_by_address() -> None:
     """The ring is the sum of its backends."""
     ring = LoadedKeyRing([GivenBackend([key(1), key(2)]), GivenBackend([key(3)], uri="other:")])
     await ring.load()
-    assert tuple(each.address for each in ring.keys()) == addresses(key(1), key(2), key(3))
+    assert owners(ring) == addresses(key(1), key(2), key(3))
 
 
 async def test_progress_is_the_sum_of_the_backends() -> None:
@@ -68,7 +74,7 @@ async def test_the_first_key_wins_where_the_settings_say_so() -> None:
     backends = [GivenBackend([key(1, "a"), key(1, "b")]), GivenBackend([key(1, "c"), key(2, "c")], uri="other:")]
     ring = LoadedKeyRing(backends, duplicates=Duplicates.FIRST)
     await ring.load()
-    assert sorted(each.uri for each in ring.keys()) == ["a:1", "c:2"]
+    assert sorted(map(attrgetter("uri"), ring.keys())) == ["a:1", "c:2"]
 
 
 async def test_a_reload_that_finds_two_keys_changes_nothing() -> None:
@@ -80,7 +86,7 @@ async def test_a_reload_that_finds_two_keys_changes_nothing() -> None:
     report = await ring.reload()
     assert report.unchanged == addresses(key(1), key(2))
     assert (report.added, report.removed, list(report.failed)) == ((), (), ["b:1"])
-    assert tuple(each.address for each in ring.keys()) == addresses(key(1), key(2))
+    assert owners(ring) == addresses(key(1), key(2))
     assert ring.status().is_ready
 
 
@@ -140,8 +146,7 @@ async def test_those_who_ask_during_a_reload_share_the_next() -> None:
     ring = LoadedKeyRing([backend])
     await ring.load()
     first = asyncio.create_task(ring.reload())
-    while backend.loads < 2:
-        await asyncio.sleep(0)
+    await backend.has_begun(2)
     others = [asyncio.create_task(ring.reload()) for _ in range(9)]
     backend.keys = [key(1), key(2)]
     reports = await asyncio.gather(first, *others)
@@ -178,7 +183,7 @@ async def test_a_stalling_self_test_ends() -> None:
     """A key that does not answer its self-test within the deadline is a failure, and the load ends."""
     ring = LoadedKeyRing([GivenBackend([HangingKey(key(1)), key(2)])], operation_timeout=timedelta(milliseconds=10))
     await ring.load()
-    assert [each.address for each in ring.keys()] == [key(2).address]
+    assert owners(ring) == addresses(key(2))
     assert ring.status().failed == {"given:1": "fails its self-test: The key's backend did not sign within 0.01 s."}
 
 

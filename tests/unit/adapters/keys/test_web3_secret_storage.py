@@ -11,7 +11,7 @@ import pytest
 from eth_account import Account
 
 from signer.adapters.keys import _web3_secret_storage as storage
-from signer.adapters.keys._web3_secret_storage import KeystoreRefused, make_keystore, read_keystore
+from signer.adapters.keys._web3_secret_storage import Kdf, KeystoreRefused, make_keystore, read_keystore
 from tests.messages import read_vectors
 
 SECRET = bytes(range(1, 33))
@@ -30,14 +30,14 @@ def test_web3_secret_storage_vector(name: str) -> None:
 
 
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
-def test_what_we_write_eth_account_reads(kdf: Any) -> None:
+def test_what_we_write_eth_account_reads(kdf: Kdf) -> None:
     """The other implementation opens our file, with a password beyond ASCII."""
     document = json.loads(make_keystore(SECRET, PASSWORD.encode(), kdf=kdf, work=2))
     assert bytes(Account.decrypt(document, PASSWORD)) == SECRET
 
 
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
-def test_what_eth_account_writes_we_read(kdf: Any) -> None:
+def test_what_eth_account_writes_we_read(kdf: Kdf) -> None:
     """We open the other implementation's file."""
     document = Account.encrypt(SECRET, PASSWORD, kdf=kdf, iterations=2)
     keystore = read_keystore(json.dumps(document).encode())
@@ -67,7 +67,7 @@ def test_the_usual_strength_is_the_default(monkeypatch: pytest.MonkeyPatch) -> N
     assert seen == {"scrypt": 262_144, "pbkdf2": 1_000_000}
 
 
-def document(kdf: str = "scrypt") -> dict[str, Any]:
+def document(kdf: Kdf = "scrypt") -> dict[str, Any]:
     """Make a good keystore to spoil."""
     made: dict[str, Any] = Account.encrypt(SECRET, "pw", kdf=kdf, iterations=2)
     return copy.deepcopy(made)
@@ -148,10 +148,10 @@ def test_a_spoilt_pbkdf2_is_refused(name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
-def test_a_wrong_password_is_refused_and_not_shown(kdf: str) -> None:
+def test_a_wrong_password_is_refused_and_not_shown(kdf: Kdf) -> None:
     """The MAC tells; the refusal holds neither the password nor another exception."""
     keystore = read_keystore(json.dumps(document(kdf)).encode())
-    with pytest.raises(KeystoreRefused, match="^the password does not open it$") as refused:
+    with pytest.raises(KeystoreRefused, match=r"^the password does not open it$") as refused:
         keystore.decrypt(b"hunter2")
     assert refused.value.__context__ is None
     with pytest.raises(KeystoreRefused, match="empty"):

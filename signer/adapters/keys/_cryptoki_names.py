@@ -1,0 +1,120 @@
+"""The numbers of PKCS #11 v2.40 (``pkcs11t.h``, ``pkcs11f.h``) that we use, under their own names.
+
+``Ckr`` has those return values too that a person will meet in a log line: an error says ``CKR_PIN_LOCKED``, not 0xA4.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from typing import Final
+
+
+class Ckr(IntEnum):
+    """Return values (``CK_RV``)."""
+
+    OK = 0x000
+    HOST_MEMORY = 0x002
+    SLOT_ID_INVALID = 0x003
+    GENERAL_ERROR = 0x005
+    FUNCTION_FAILED = 0x006
+    ARGUMENTS_BAD = 0x007
+    CANT_LOCK = 0x00A
+    ATTRIBUTE_READ_ONLY = 0x010
+    ATTRIBUTE_SENSITIVE = 0x011
+    ATTRIBUTE_TYPE_INVALID = 0x012
+    ATTRIBUTE_VALUE_INVALID = 0x013
+    ACTION_PROHIBITED = 0x01B
+    DATA_INVALID = 0x020
+    DATA_LEN_RANGE = 0x021
+    DEVICE_ERROR = 0x030
+    DEVICE_MEMORY = 0x031
+    DEVICE_REMOVED = 0x032
+    FUNCTION_CANCELED = 0x050
+    FUNCTION_NOT_SUPPORTED = 0x054
+    KEY_HANDLE_INVALID = 0x060
+    KEY_SIZE_RANGE = 0x062
+    KEY_TYPE_INCONSISTENT = 0x063
+    KEY_FUNCTION_NOT_PERMITTED = 0x068
+    MECHANISM_INVALID = 0x070
+    MECHANISM_PARAM_INVALID = 0x071
+    OBJECT_HANDLE_INVALID = 0x082
+    OPERATION_ACTIVE = 0x090
+    OPERATION_NOT_INITIALIZED = 0x091
+    PIN_INCORRECT = 0x0A0
+    PIN_INVALID = 0x0A1
+    PIN_LEN_RANGE = 0x0A2
+    PIN_EXPIRED = 0x0A3
+    PIN_LOCKED = 0x0A4
+    SESSION_CLOSED = 0x0B0
+    SESSION_COUNT = 0x0B1
+    SESSION_HANDLE_INVALID = 0x0B3
+    SESSION_READ_ONLY = 0x0B5
+    TEMPLATE_INCOMPLETE = 0x0D0
+    TEMPLATE_INCONSISTENT = 0x0D1
+    TOKEN_NOT_PRESENT = 0x0E0
+    TOKEN_NOT_RECOGNIZED = 0x0E1
+    TOKEN_WRITE_PROTECTED = 0x0E2
+    USER_ALREADY_LOGGED_IN = 0x100
+    USER_NOT_LOGGED_IN = 0x101
+    USER_PIN_NOT_INITIALIZED = 0x102
+    USER_TYPE_INVALID = 0x103
+    USER_ANOTHER_ALREADY_LOGGED_IN = 0x104
+    USER_TOO_MANY_TYPES = 0x105
+    DOMAIN_PARAMS_INVALID = 0x130
+    CURVE_NOT_SUPPORTED = 0x140
+    BUFFER_TOO_SMALL = 0x150
+    CRYPTOKI_NOT_INITIALIZED = 0x190
+    CRYPTOKI_ALREADY_INITIALIZED = 0x191
+    FUNCTION_REJECTED = 0x200
+
+
+def ckr_name(code: int) -> str:
+    """Spell a return value: ``CKR_PIN_LOCKED``, or ``CKR 0x80000001`` where it is a vendor's own."""
+    try:
+        return f"CKR_{Ckr(code).name}"
+    except ValueError:
+        return f"CKR 0x{code:X}"
+
+
+class Cka(IntEnum):
+    """Attributes (``CK_ATTRIBUTE_TYPE``)."""
+
+    CLASS = 0x000
+    TOKEN = 0x001
+    PRIVATE = 0x002
+    LABEL = 0x003
+    VALUE = 0x011
+    KEY_TYPE = 0x100
+    ID = 0x102
+    SENSITIVE = 0x103
+    SIGN = 0x108
+    VERIFY = 0x10A
+    EXTRACTABLE = 0x162
+    EC_PARAMS = 0x180
+    EC_POINT = 0x181
+    ALWAYS_AUTHENTICATE = 0x202
+
+
+class Ckf(IntFlag):
+    """Flags of a token (``CK_TOKEN_INFO``)."""
+
+    LOGIN_REQUIRED = 0x004
+    USER_PIN_INITIALIZED = 0x008
+    PROTECTED_AUTHENTICATION_PATH = 0x100
+    TOKEN_INITIALIZED = 0x400
+    USER_PIN_FINAL_TRY = 0x20000
+    USER_PIN_LOCKED = 0x40000
+
+
+OS_LOCKING_OK: Final = 0x2
+RW_SESSION: Final = 0x2
+SERIAL_SESSION: Final = 0x4
+
+CKU_USER: Final = 1
+STATES_OF_A_USER: Final = frozenset({1, 3})  # CKS_RO_USER_FUNCTIONS, CKS_RW_USER_FUNCTIONS
+
+CKO_PUBLIC_KEY: Final = 2
+CKO_PRIVATE_KEY: Final = 3
+CKK_EC: Final = 3
+CKM_EC_KEY_PAIR_GEN: Final = 0x1040
+CKM_ECDSA: Final = 0x1041

@@ -1,0 +1,25 @@
+"""Whole sites for the end-to-end tests: real processes, real HTTP, a real Valkey."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from signer.cli.local_site import LocalSite, SiteOptions, local_site
+
+OpenSite = Callable[..., Awaitable[LocalSite]]
+
+
+@pytest.fixture
+async def open_site(tmp_path: Path) -> AsyncIterator[OpenSite]:
+    """Give a function that opens a site, to be closed at the test's end."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(*, simulate: tuple[str, ...] = (), **settings: str) -> LocalSite:
+            options = SiteOptions(settings={"logging": 'level = "debug"', **settings}, simulate=simulate)
+            return await stack.enter_async_context(local_site(tmp_path, options=options))
+
+        yield opened

@@ -1,0 +1,153 @@
+"""What happens to a challenge when a part dies, hangs or says no: real processes, killed for real."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+from typing import Any
+
+import redis
+
+from signer.cli.local_site import LocalSite
+from tests.e2e.conftest import OpenSite
+
+QUICK = {"card_api": "request_timeout = 2", "redis": "lease = 6", "http": "answer_within = 2"}
+
+
+def stored(site: LocalSite, challenge_id: str) -> dict[bytes, bytes]:
+    """Read a record as it lies in Redis."""
+    with redis.Redis.from_url(site.redis_url) as client:
+        return client.hgetall(f"signer:{{s{challenge_id[:2]}}}:challenge:{challenge_id[2:]}")
+
+
+async def settled(site: LocalSite, challenge_id: str, within: float) -> dict[str, Any]:
+    """Give the record once it is final."""
+    async with asyncio.timeout(within):
+        while True:
+            _, record = await site.get(f"/v1/challenges/{challenge_id}")
+            if record.get("state") in {"verified", "already_signed", "rejected", "superseded", "expired"}:
+                return record
+            await asyncio.sleep(0.05)
+
+
+async def test_a_signature_survives_kill_9_before_its_delivery(open_site: OpenSite) -> None:
+    """After a restart the same bytes are delivered, under the same Idempotency-Key."""
+    site = await open_site(**QUICK)
+    customer = await site.create_customer()
+    await site.set_faults({"kind": "drop_request", "route": "sign"})
+    request = asyncio.create_task(site.sign(customer["id"]))
+    signed = await site.replicas[0].process.wait_for("challenge.signed", 10)
+    await site.replicas[0].process.kill()
+    await asyncio.gather(request, return_exceptions=True)
+    before = stored(site, signed["challenge_id"])
+    body = json.loads(before[b"submission"])
+    assert (await site.ledger(customer["id"]))["entries"] == []
+
+    await site.set_faults()
+    await site.start_replica()
+    record = await settled(site, signed["challenge_id"], within=10)
+    assert record["state"] == "verified"
+    assert record["signature"] == body["signature"]
+    (entry,) = (await site.ledger(customer["id"]))["entries"]
+    assert entry["signatureSha256"] == hashlib.sha256(body["signature"].encode()).hexdigest()
+    taken_over = [line for line in site.replicas[1].process.heard() if line["event"] == "challenge.delivered"]
+    assert [line["idempotency_key"] for line in taken_over] == [entry["idempotencyKey"]]
+    assert b"submission" not in stored(site, signed["challenge_id"])
+
+
+async def test_a_reply_lost_after_the_card_api_committed_is_asked_for_again(open_site: OpenSite) -> None:
+    """The second delivery carries the first's key, so the API answers as it did, and knows one signature."""
+    site = await open_site(**QUICK)
+    customer = await site.create_customer()
+    await site.set_faults({"kind": "drop_reply", "route": "sign", "times": 1})
+    status, record = await site.sign(customer["id"])
+    assert (status, record["state"], record["attempts"]) == (200, "verified", 2)
+    entries = (await site.ledger(customer["id"]))["entries"]
+    assert len({entry["idempotencyKey"] for entry in entries}) == 1
+    assert len({entry["signatureSha256"] for entry in entries}) == 1
+
+
+async def test_while_the_card_api_is_down_callers_get_202_and_the_signature_is_delivered_later(
+    open_site: OpenSite,
+) -> None:
+    """A signature that cannot be delivered now is safe: 202 with a place to look, then verified, by itself."""
+    site = await open_site(**QUICK)
+    customer = await site.create_customer()
+    await site.set_faults({"kind": "status", "route": "sign", "status": 503, "retry_after": 1})
+    url = f"{site.base_url}/v1/customers/{customer['id']}/challenge/sign"
+    body = {"ownerId": str(site.owner)}
+    async with site.http.post(url, json=body, headers=site.authorization) as answer:
+        record = await answer.json()
+        assert answer.status == 202
+        assert answer.headers["Location"] == f"/v1/challenges/{record['id']}"
+    assert record["state"] in {"signed", "forwarding"}
+    await site.set_faults()
+    assert (await settled(site, record["id"], within=20))["state"] == "verified"
+
+
+async def test_without_redis_nothing_is_signed_and_the_caller_is_told_to_come_back(open_site: OpenSite) -> None:
+    """The store is down: 503 with Retry-After, readiness says so, and all is well once it is back."""
+    site = await open_site(**QUICK)
+    customer = await site.create_customer()
+    with redis.Redis.from_url(site.redis_url) as client:
+        server = int(client.info("server")["process_id"])
+    with_key = {"json": {"ownerId": str(site.owner)}, "headers": site.authorization}
+    url = f"{site.base_url}/v1/customers/{customer['id']}/challenge/sign"
+    os.kill(server, signal.SIGSTOP)
+    try:
+        async with site.http.post(url, **with_key) as answer:
+            problem = await answer.json()
+            assert (answer.status, problem["code"]) in {(503, "store_unavailable"), (503, "challenge_in_progress")}
+            assert int(answer.headers["Retry-After"]) >= 1
+        status, report = await site.get("/readyz")
+        assert status == 503
+        assert "store_unavailable" in json.dumps(report)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert (await site.ledger(customer["id"]))["entries"] == []
+    async with asyncio.timeout(20):
+        while (await site.get("/readyz"))[0] != 200:
+            await asyncio.sleep(0.05)
+    assert (await site.sign(customer["id"]))[1]["state"] == "verified"
+
+
+async def test_sigterm_lets_work_end_and_refuses_new_work(open_site: OpenSite) -> None:
+    """A replica that is asked to stop answers what is under way, and exits with 0."""
+    site = await open_site(**QUICK)
+    customer = await site.create_customer()
+    await site.set_faults({"kind": "latency", "route": "sign", "seconds": 1.0})
+    request = asyncio.create_task(site.sign(customer["id"]))
+    replica = site.replicas[0].process
+    await replica.wait_for("challenge.signed", 10)
+    replica.signal(signal.SIGTERM)
+    await replica.wait_for("service.stopping", 5)
+    replica.signal(signal.SIGTERM)
+    status, record = await request
+    assert (status, record["state"]) == (200, "verified")
+    assert await asyncio.wait_for(replica.wait(), 10) == 0
+    stopped = await replica.wait_for("service.stopped", 5)
+    assert stopped["left"] == 0
+
+
+async def test_a_challenge_replaced_upstream_is_superseded(open_site: OpenSite) -> None:
+    """The API has another challenge by now: the old one ends as superseded, and the next request signs the new one."""
+    site = await open_site(**QUICK)
+    customer = await site.create_customer()
+    async with site.http.post(f"{site.card_api}/_sim/expire/{customer['id']}") as answer:
+        answer.raise_for_status()
+    status, record = await site.sign(customer["id"], challenge=customer["challenge"])
+    assert (status, record["state"], record["code"]) == (200, "superseded", "replaced_upstream")
+    status, fresh = await site.sign(customer["id"])
+    assert (status, fresh["state"], fresh["id"]) == (200, "verified", record["supersededBy"])
+
+
+async def test_a_token_revoked_upstream_is_renewed(open_site: OpenSite) -> None:
+    """A 401 costs one new token, and nobody notices."""
+    site = await open_site(**QUICK)
+    customer = await site.create_customer()
+    async with site.http.post(f"{site.card_api}/_sim/revoke-tokens") as answer:
+        answer.raise_for_status()
+    assert (await site.sign(customer["id"]))[1]["state"] == "verified"

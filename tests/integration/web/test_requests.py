@@ -1,0 +1,505 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from aiohttp import ClientResponse
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from signer.web.auth import generate_token
+from tests.integration.web.site import CUSTOMER, PROBLEM, Site, open_site
+
+SIGN = f"/v1/customers/{CUSTOMER}/challenge/sign"
+UNKNOWN_ID = "00" * 17
+MARKER = "c2VjcmV0IGNvbnRlbnQ"
+
+
+async def send(site: Site, body: bytes, **headers: str) -> ClientResponse:
+    """POST bytes, as JSON unless the headers say otherwise."""
+    return await site.client.post(
+        SIGN,
+        data=body,
+        headers=site.authorization | {"Content-Type": "application/json"} | headers,
+    )
+
+
+# --- Callers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", SIGN),
+        ("GET", SIGN),
+        ("POST", "/v1/customers/nonsense/challenge/sign?x=1"),
+        ("GET", f"/v1/challenges/{UNKNOWN_ID}"),
+        ("HEAD", f"/v1/challenges/{UNKNOWN_ID}"),
+        ("GET", "/v1/keys"),
+        ("DELETE", "/v1/keys"),
+        ("GET", "/"),
+        ("GET", "/v2/nothing"),
+        ("POST", "/healthz"),
+        ("GET", "/healthz/"),
+        ("GET", "/readyz/../v1/keys"),
+    ],
+)
+@pytest.mark.parametrize("header", [None, "Bearer", "Basic dTpw", "Bearer " + "x" * 46])
+async def test_strangers_learn_nothing(site: Site, method: str, path: str, header: str | None) -> None:
+    """401 for every path and method but the two probes, whether it exists or not, and before the body is looked at."""
+    headers = {} if header is None else {"Authorization": header}
+    response = await site.client.request(method, path, headers=headers, data=b"{" if method == "POST" else None)
+    assert (response.status, response.content_type) == (401, PROBLEM)
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="challenge-signer"'
+    assert "Allow" not in response.headers
+    if method != "HEAD":
+        assert (await response.json())["code"] == "unauthenticated"
+    (line,) = site.log.of("http.request")
+    assert (line["status"], line["code"]) == (401, "unauthenticated")
+    assert "caller" not in line
+
+
+async def test_a_token_of_the_right_form_that_is_nobodys_is_401(site: Site) -> None:
+    """A fresh token is not ours."""
+    response = await site.client.get("/v1/keys", headers={"Authorization": f"Bearer {generate_token()[0]}"})
+    assert response.status == 401
+
+
+async def test_two_authorization_headers_are_none(site: Site) -> None:
+    """Who of two proxies is right is not guessed."""
+    both = [("Authorization", f"Bearer {site.token}")] * 2
+    assert (await site.client.get("/v1/keys", headers=both)).status == 401
+
+
+async def test_a_stranger_is_refused_before_his_body_has_arrived(site: Site) -> None:
+    """The answer does not wait for what he has not sent."""
+    head = f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    assert await site.talk(head.encode(), first=13) == b"HTTP/1.1 401 "
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_the_probes_are_open(site: Site, path: str) -> None:
+    """Kubernetes has no token."""
+    assert (await site.client.get(path)).status == 200
+    assert (await site.client.get(path, headers={"Authorization": "Bearer nonsense"})).status == 200
+
+
+# --- Paths and methods ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/v1",
+        "/v1/keys/",
+        "/v2/keys",
+        "/v1/challenges",
+        f"/v1/customers/{CUSTOMER}",
+        "/healthz/",
+        "/%00",
+        "/v1/%2e",
+    ],
+)
+async def test_an_unknown_path_is_404(site: Site, path: str) -> None:
+    """``route_unknown``; the log names no path that somebody made up."""
+    response = await site.get(path)
+    assert (response.status, response.content_type) == (404, PROBLEM)
+    assert (await response.json())["code"] == "route_unknown"
+    (line,) = site.log.of("http.request")
+    assert (line["route"], line["status"]) == ("unknown", 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", SIGN, "POST"),
+        ("HEAD", SIGN, "POST"),
+        ("PUT", SIGN, "POST"),
+        ("POST", "/v1/keys", "GET, HEAD"),
+        ("DELETE", f"/v1/challenges/{UNKNOWN_ID}", "GET, HEAD"),
+        ("OPTIONS", "/v1/keys", "GET, HEAD"),
+        ("POST", "/readyz", "GET, HEAD"),
+        ("PROPFIND", "/v1/keys", "GET, HEAD"),
+    ],
+)
+async def test_rfc9110_15_5_6_a_wrong_method_is_405_with_allow(
+    site: Site,
+    method: str,
+    path: str,
+    allowed: str,
+) -> None:
+    """What the path knows is told; a method that is none of HTTP's is not repeated in the log."""
+    response = await site.client.request(method, path, headers=site.authorization)
+    assert (response.status, response.headers["Allow"]) == (405, allowed)
+    if method != "HEAD":
+        assert (await response.json())["code"] == "method_not_allowed"
+    (line,) = site.log.of("http.request")
+    assert line["method"] == ("OTHER" if method == "PROPFIND" else method)
+
+
+@pytest.mark.parametrize("path", [f"{SIGN}?forward=false", f"/v1/challenges/{UNKNOWN_ID}?a", "/v1/keys?page=2"])
+async def test_a_query_is_refused(site: Site, path: str) -> None:
+    """Nobody is left in the belief that ``?forward=false`` did something."""
+    method = "POST" if path.startswith(SIGN) else "GET"
+    response = await site.client.request(method, path, headers=site.authorization, json={"ownerId": site.owner})
+    assert (response.status, (await response.json())["code"]) == (400, "request_malformed")
+
+
+@pytest.mark.parametrize(
+    "customer", ["x", CUSTOMER[:-1], CUSTOMER.replace("-", ""), f"urn:uuid:{CUSTOMER}", "%F0%9F%98%80"]
+)
+async def test_a_customer_id_that_is_none_is_400(site: Site, customer: str) -> None:
+    """``customer_id_malformed``, before the body is read."""
+    response = await site.client.post(f"/v1/customers/{customer}/challenge/sign", headers=site.authorization)
+    problem = await response.json()
+    assert (response.status, problem["code"], problem["field"]) == (400, "customer_id_malformed", "customerId")
+
+
+async def test_a_customer_id_in_capitals_is_the_same_customer(site: Site) -> None:
+    """The record has the canonical form."""
+    challenge = site.challenge()
+    site.card_api.issue(CUSTOMER, challenge)
+    response = await site.post({"ownerId": site.owner, "challenge": challenge}, customer=CUSTOMER.upper())
+    assert (response.status, (await response.json())["customerId"]) == (200, CUSTOMER)
+
+
+@pytest.mark.parametrize("known_as", ["x", "00" * 16, "00" * 18, "40" + "00" * 16, "0A" + "00" * 16, "%00"])
+async def test_a_challenge_id_that_is_none_is_400(site: Site, known_as: str) -> None:
+    """``challenge_id_malformed``."""
+    response = await site.get(f"/v1/challenges/{known_as}")
+    problem = await response.json()
+    assert (response.status, problem["code"], problem["field"]) == (400, "challenge_id_malformed", "id")
+
+
+async def test_a_challenge_that_nobody_asked_for_is_404(site: Site) -> None:
+    """``challenge_unknown``."""
+    response = await site.get(f"/v1/challenges/{UNKNOWN_ID}")
+    assert (response.status, (await response.json())["code"]) == (404, "challenge_unknown")
+    assert site.log.of("http.request")[0]["challenge_id"] == UNKNOWN_ID
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/keys", f"/v1/challenges/{UNKNOWN_ID}"])
+async def test_rfc9110_9_3_2_head_is_get_without_a_body(site: Site, path: str) -> None:
+    """The same status and headers, and not a byte behind them."""
+    full = await site.get(path)
+    head = (
+        f"HEAD {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\nX-Request-Id: r\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    answer = await site.talk(head.encode())
+    header, _, body = answer.partition(b"\r\n\r\n")
+    assert header.startswith(f"HTTP/1.1 {full.status} ".encode())
+    assert f"Content-Type: {full.headers['Content-Type']}".encode() in header
+    assert body == b""
+
+
+# --- Bodies -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/problem+json",
+        "application/json; charset=latin-1",
+        "application/json, text/plain",
+        "multipart/form-data; boundary=x",
+        "json",
+        ";",
+    ],
+)
+async def test_another_media_type_is_415(site: Site, content_type: str) -> None:
+    """``media_type_not_supported``."""
+    response = await send(site, b'{"ownerId":"x"}', **{"Content-Type": content_type})
+    assert (response.status, (await response.json())["code"]) == (415, "media_type_not_supported")
+
+
+@pytest.mark.parametrize(
+    "content_type", ["Application/JSON", 'application/json;charset="UTF-8"', "application/json ; a=b"]
+)
+async def test_rfc9110_8_3_1_media_types_in_any_case_with_parameters(site: Site, content_type: str) -> None:
+    """They get as far as ``ownerId``."""
+    response = await send(site, b'{"ownerId":"x"}', **{"Content-Type": content_type})
+    assert (response.status, (await response.json())["code"]) == (400, "owner_id_malformed")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "nonsense", "identity, gzip"])
+async def test_a_coded_body_is_415(site: Site, coding: str) -> None:
+    """Nothing is ever inflated."""
+    response = await send(site, b"\x1f\x8b\x08\x00nonsense", **{"Content-Encoding": coding})
+    assert (response.status, (await response.json())["code"]) == (415, "media_type_not_supported")
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_body_is_413_from_the_first_byte_too_many(chunked: bool) -> None:
+    """Told by its length where it is told, else as soon as it is too long."""
+
+    async def chunks(body: bytes) -> AsyncIterator[bytes]:
+        yield body[:600]
+        yield body[600:]
+
+    async with open_site(max_body=1024) as site:
+        for length, status, code in ((1024, 400, "owner_id_malformed"), (1025, 413, "body_too_large")):
+            body = b'{"ownerId":"x"}'.ljust(length)
+            response = await site.client.post(
+                SIGN,
+                data=chunks(body) if chunked else body,
+                headers=site.authorization | {"Content-Type": "application/json"},
+            )
+            problem = await response.json()
+            assert (response.status, response.content_type) == (status, PROBLEM)
+            assert problem["code"] == code
+            assert ("1024" in problem["detail"]) is (status == 413)
+
+
+async def test_a_body_that_is_announced_too_long_is_not_waited_for(site: Site) -> None:
+    """413 before it is sent."""
+    head = (
+        f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 99999999\r\n\r\n"
+    )
+    assert await site.talk(head.encode(), first=13) == b"HTTP/1.1 413 "
+
+
+async def test_a_body_that_does_not_arrive_is_400(hasty_site: Site) -> None:
+    """A caller has as long to send as to wait."""
+    head = (
+        f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {hasty_site.token}\r\n"
+        'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"own'
+    )
+    answer = await hasty_site.talk(head.encode(), first=4096)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"did not arrive within 0.25 s" in answer
+
+
+async def test_a_caller_that_goes_away_within_his_body_is_no_defect(site: Site) -> None:
+    """The canonical line says 400, and no unexpected error is logged."""
+    head = (
+        f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
+        'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"own'
+    )
+    await site.talk(head.encode(), pause=0.1, cut=True)
+    line = await site.logged("http.request")
+    assert site.log.all() == [line]
+    assert (line["status"], line["code"]) == (400, "request_malformed")
+
+
+async def test_a_broken_chunk_is_no_defect(hasty_site: Site) -> None:
+    """400, and no unexpected error is logged."""
+    site = hasty_site
+    head = (
+        f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n"
+    )
+    answer = await site.talk(head.encode(), b"{xxxxxxxx\r\nzz\r\n", pause=0.1, first=13)
+    assert answer == b"HTTP/1.1 400 "
+    assert not site.log.of("http.unexpected_error")
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"", "line 1, column 1"),
+        (b"\xff", "byte 0"),
+        (f'{{"ownerId": "{MARKER}",\n  x}}'.encode(), "line 2, column 3"),
+        (f'["{MARKER}"]'.encode(), "not an object"),
+        (f'{{"ownerId":"a","secret":"{MARKER}"}}'.encode(), "'secret' is unknown"),
+        (f'{{"ownerId":"a","ownerId":"{MARKER}"}}'.encode(), "'ownerId' is given twice"),
+        (f'{{"ownerId":"a","forward":"{MARKER}"}}'.encode(), "without quotes"),
+        (f'{{"ownerId":"a","signature":"{MARKER}"}}'.encode(), "This service makes the signature"),
+        (f'{{"ownerId":"{MARKER}"}}'.encode(), "CAIP-10"),
+    ],
+)
+async def test_a_wrong_body_is_400_with_a_hint(site: Site, body: bytes, detail: str) -> None:
+    """The place or the field is told, the content is not repeated, neither in the answer nor in the log."""
+    site.secrets.add(MARKER)
+    response = await send(site, body)
+    text = await response.text()
+    assert (response.status, response.content_type) == (400, PROBLEM)
+    assert detail in json.loads(text)["detail"]
+    assert MARKER not in text
+    (line,) = site.log.of("http.request")
+    assert (line["status"], line["bytes_in"]) == (400, len(body))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.dictionaries(st.sampled_from(["ownerId", "challenge", "forward"]) | st.text(max_size=5), JSON, max_size=4)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(bodies=st.lists(st.binary(max_size=200) | FIELDS.map(json.dumps).map(str.encode), min_size=1, max_size=5))
+def test_no_body_is_answered_500(bodies: list[bytes]) -> None:
+    """Whatever is sent, the answer is a problem that says whose fault it is: the caller's."""
+
+    async def exchange() -> None:
+        async with open_site() as site:
+            for body in bodies:
+                response = await send(site, body)
+                assert response.status in {400, 404}
+                assert response.content_type == PROBLEM
+                assert (await response.json())["status"] == response.status
+
+    asyncio.run(exchange())
+
+
+@pytest.mark.parametrize("owner", ["", "x", "eip155:324", "eip155:0324:0x00", "eip155:324:0x" + "g" * 40, "é" * 1000])
+async def test_a_wrong_owner_is_400(site: Site, owner: str) -> None:
+    """``owner_id_malformed``."""
+    response = await site.post({"ownerId": owner})
+    problem = await response.json()
+    assert (response.status, problem["code"], problem["field"]) == (400, "owner_id_malformed", "ownerId")
+
+
+async def test_another_kind_of_chain_is_400(site: Site) -> None:
+    """``chain_namespace_not_supported``."""
+    response = await site.post({"ownerId": "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp:7S3P4HxJ"})
+    assert (response.status, (await response.json())["code"]) == (400, "chain_namespace_not_supported")
+
+
+# --- Headers of answers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/keys", "/nowhere", f"/v1/challenges/{UNKNOWN_ID}"])
+async def test_every_answer_has_these_headers(site: Site, path: str) -> None:
+    """Nothing is stored on the way, nothing tells versions, and the request has an id."""
+    response = await site.get(path)
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["Server"] == "challenge-signer"
+    assert re.fullmatch(r"[0-9a-f]{32}", response.headers["X-Request-Id"])
+
+
+@pytest.mark.parametrize("given_id", ["r", "a.b_c-D9", "x" * 64])
+async def test_a_request_id_is_taken_and_given_back(site: Site, given_id: str) -> None:
+    """In the header, in the problem's ``instance``, and in the log."""
+    response = await site.get("/nowhere", **{"X-Request-Id": given_id})
+    assert response.headers["X-Request-Id"] == given_id
+    assert (await response.json())["instance"] == f"urn:challenge-signer:request:{given_id}"
+    (line,) = site.log.of("http.request")
+    assert (line["request_id"], line["caller"]) == (given_id, "wallet")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"X-Request-Id: \r\n",
+        b"X-Request-Id: " + b"x" * 65 + b"\r\n",
+        b"X-Request-Id: two words\r\n",
+        b"X-Request-Id: a\tb\r\n",
+        b'X-Request-Id: {"a":1}\r\n',
+        b"X-Request-Id: a%0d%0aSet-Cookie:b\r\n",
+        b"X-Request-Id: \xc3\xa9\r\n",
+        b"X-Request-Id: one\r\nX-Request-Id: two\r\n",
+    ],
+)
+async def test_a_request_id_that_could_not_stand_in_a_log_is_replaced(site: Site, raw: bytes) -> None:
+    """An id of ours takes its place."""
+    answer = await site.talk(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n" + raw + b"Connection: close\r\n\r\n")
+    match = re.search(rb"\r\nX-Request-Id: ([^\r]*)\r\n", answer)
+    assert match is not None
+    assert re.fullmatch(rb"[0-9a-f]{32}", match[1])
+    assert b"Set-Cookie" not in answer
+    assert site.log.of("http.request")[0]["request_id"] == match[1].decode()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: a\nSet-Cookie: b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: a\r\n Set-Cookie: b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: a\x00b\r\n\r\n",
+        b"GET /healthz HTTP/9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/1.1\r\nAuthorization: Bearer @TOKEN@\x00\r\n\r\n",
+    ],
+)
+async def test_what_is_not_http_is_refused_below_and_leaves_no_secret(site: Site, raw: bytes) -> None:
+    """The server answers 400 by itself; what it logs is a line like any other, without the offending bytes."""
+    answer = await site.talk(raw.replace(b"@TOKEN@", site.token.encode()) + b"\r\n\r\n")
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    assert b"\r\nSet-Cookie" not in answer
+    assert {line["event"] for line in site.log.all()} <= {"library.message"}
+
+
+async def test_requests_on_one_connection_do_not_see_each_other(site: Site) -> None:
+    """A stranger behind a known caller has no name in the log, and an id of his own."""
+    first = f"GET /v1/keys HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\nX-Request-Id: r-1\r\n\r\n"
+    second = "GET /v1/keys HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = await site.talk((first + second).encode())
+    assert answer.count(b"HTTP/1.1 200 ") == answer.count(b"HTTP/1.1 401 ") == 1
+    one, other = site.log.of("http.request")
+    assert (one["caller"], one["request_id"], "caller" in other) == ("wallet", "r-1", False)
+    assert other["request_id"] != "r-1"
+
+
+# --- The log ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_way_of_a_challenge_in_the_log(site: Site) -> None:
+    """One line for each move and one for the request, all under the request's id and the caller's name."""
+    challenge = site.challenge()
+    site.card_api.issue(CUSTOMER, challenge)
+    response = await send(
+        site,
+        json.dumps({"ownerId": site.owner, "challenge": challenge}).encode(),
+        **{"X-Request-Id": "r-1"},
+    )
+    record = await response.json()
+    site.secrets.add(record["signature"])
+    lines = site.log.all()
+    assert [line["event"] for line in lines] == [
+        "challenge.claimed",
+        "challenge.signed",
+        "challenge.delivered",
+        "challenge.settled",
+        "http.request",
+    ]
+    for line in lines:
+        assert (line["request_id"], line["caller"]) == ("r-1", "wallet")
+        assert (line["challenge_id"], line["customer_id"]) == (record["id"], CUSTOMER)
+        assert line["owner"] == site.owner
+    assert lines[1]["key_uri"] == site.key.uri
+    canonical = lines[-1]
+    assert canonical["method"] == "POST"
+    assert canonical["route"] == "/v1/customers/{customerId}/challenge/sign"
+    assert (canonical["status"], canonical["state"]) == (200, "verified")
+    assert canonical["bytes_in"] > len(challenge)
+    assert canonical["duration_ms"] > 0
+
+
+async def test_a_refusal_in_the_log(site: Site) -> None:
+    """The code of the problem is that of both lines."""
+    await site.ask(site.challenge(chain_id="1"))
+    refused, canonical = site.log.all()
+    assert (refused["event"], canonical["event"]) == ("challenge.refused", "http.request")
+    assert refused["code"] == canonical["code"] == "chain_not_allowed"
+    assert refused["owner"] == canonical["owner"] == site.owner
+
+
+async def test_a_request_that_is_cut_off_by_the_end_has_its_line() -> None:
+    """The server closes before there is an answer: the line has no status."""
+    async with open_site() as site:
+        challenge = site.challenge()
+        site.card_api.issue(CUSTOMER, challenge)
+        site.key.open.clear()
+        asking = asyncio.create_task(site.ask(challenge))
+        await site.logged("challenge.claimed")
+        server = site.client.server.runner
+        assert server is not None
+        server._shutdown_timeout = 0.05
+        await site.client.server.close()
+        (line,) = site.log.of("http.request")
+        assert "status" not in line
+        await asyncio.gather(asking, return_exceptions=True)
+        site.key.open.set()
+        await site.sign.drain(timedelta(seconds=5))

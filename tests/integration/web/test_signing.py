@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+from datetime import timedelta
+
+import pytest
+
+from signer.application.ports import Delivery, DeliveryVerdict
+from signer.domain.challenge import decode_challenge
+from signer.domain.ethereum import EvmSignature
+from tests.fakes.keys import FakeVerifier
+from tests.integration.web.site import CUSTOMER, OTHER_CUSTOMER, PROBLEM, Site
+
+FIELDS = [
+    "id",
+    "customerId",
+    "ownerId",
+    "state",
+    "code",
+    "signature",
+    "issuedAt",
+    "expiresAt",
+    "attempts",
+    "createdAt",
+    "updatedAt",
+]
+
+
+async def test_a_challenge_is_signed_and_delivered(site: Site) -> None:
+    """200, the record with its signature, and the card API has its proof."""
+    challenge = site.challenge()
+    site.card_api.issue(CUSTOMER, challenge)
+    response = await site.ask(challenge)
+    record = await response.json()
+    site.secrets.add(record["signature"])
+    assert response.status == 200
+    assert response.content_type == "application/json"
+    assert "Location" not in response.headers
+    assert list(record) == FIELDS
+    assert record | {"id": "", "signature": ""} == {
+        "id": "",
+        "customerId": CUSTOMER,
+        "ownerId": site.owner,
+        "state": "verified",
+        "code": None,
+        "signature": "",
+        "issuedAt": "2026-11-22T12:00:00.000Z",
+        "expiresAt": "2026-11-22T13:00:00.000Z",
+        "attempts": 1,
+        "createdAt": "2026-11-22T12:00:30.000Z",
+        "updatedAt": "2026-11-22T12:00:30.000Z",
+    }
+    signature = EvmSignature.from_bytes(bytes.fromhex(base64.b64decode(record["signature"]).decode()[2:]))
+    message = decode_challenge(challenge).message_to_sign()
+    assert FakeVerifier().signer_of(message, signature) == site.key.address
+    assert site.card_api.customers[CUSTOMER].status == "active"
+
+
+async def test_the_same_request_again_gives_the_same_answer(site: Site) -> None:
+    """One signature, one delivery, one record, whether asked after another or at once."""
+    challenge = site.challenge()
+    site.card_api.issue(CUSTOMER, challenge)
+    responses = await asyncio.gather(*(site.ask(challenge) for _ in range(20)))
+    responses.append(await site.ask(challenge))
+    bodies = {await response.text() for response in responses}
+    assert {response.status for response in responses} == {200}
+    assert len(bodies) == 1
+    assert site.key.signed == len(site.card_api.submitted) == 1
+
+
+async def test_without_a_challenge_it_is_fetched(site: Site) -> None:
+    """The card API's present challenge is signed."""
+    site.card_api.issue(CUSTOMER, site.challenge())
+    response = await site.ask()
+    assert response.status == 200
+    assert (await response.json())["state"] == "verified"
+
+
+async def test_a_signature_that_is_not_to_be_forwarded_is_answered_200(site: Site) -> None:
+    """The caller gets it, the card API does not; a later request without that wish delivers it."""
+    challenge = site.challenge()
+    site.card_api.issue(CUSTOMER, challenge)
+    response = await site.ask(challenge, forward=False)
+    record = await response.json()
+    assert (response.status, record["state"], record["attempts"]) == (200, "signed", 0)
+    assert not site.card_api.submitted
+    later = await site.ask(challenge, forward=True)
+    assert (later.status, (await later.json())["state"]) == (200, "verified")
+    assert (await later.json())["signature"] == record["signature"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "code"),
+    [
+        (Delivery(DeliveryVerdict.ALREADY_SIGNED, 409), "already_signed", "already_signed_upstream"),
+        (Delivery(DeliveryVerdict.REFUSED, 400), "rejected", "refused_by_card_api"),
+        (Delivery(DeliveryVerdict.CUSTOMER_UNKNOWN, 404), "rejected", "customer_unknown_upstream"),
+    ],
+)
+async def test_every_final_state_is_answered_200(site: Site, answer: Delivery, state: str, code: str) -> None:
+    """``state`` and ``code`` tell which."""
+    challenge = site.challenge()
+    site.card_api.issue(CUSTOMER, challenge)
+    site.card_api.verdicts.append(answer)
+    response = await site.ask(challenge)
+    record = await response.json()
+    assert (response.status, record["state"], record["code"]) == (200, state, code)
+    assert "supersededBy" not in record
+
+
+async def test_a_superseded_record_names_the_challenge_that_took_its_place(site: Site) -> None:
+    """``supersededBy`` is the id under which that one will be known."""
+    old, new = site.challenge(), site.challenge(nonce="anothernonce1")
+    site.card_api.issue(CUSTOMER, new)
+    record = await (await site.ask(old)).json()
+    assert (record["state"], list(record)) == ("superseded", [*FIELDS, "supersededBy"])
+    assert record["supersededBy"] == (await (await site.ask(new)).json())["id"]
+
+
+async def test_signed_and_still_on_its_way_is_answered_202(hasty_site: Site) -> None:
+    """With the place to look, and when; the record is there meanwhile, and the work goes on."""
+    site = hasty_site
+    challenge = site.challenge()
+    site.card_api.issue(CUSTOMER, challenge)
+    site.card_api.open.clear()
+    response = await site.ask(challenge)
+    record = await response.json()
+    site.secrets.add(record["signature"])
+    assert (response.status, record["state"]) == (202, "forwarding")
+    assert response.headers["Location"] == f"/v1/challenges/{record['id']}"
+    assert response.headers["Retry-After"] == "1"
+    seen = await site.get(response.headers["Location"])
+    assert (seen.status, await seen.json()) == (200, record)
+    assert seen.headers["Retry-After"] == "1"
+    site.card_api.open.set()
+    await site.sign.drain(timedelta(seconds=5))
+    settled = await site.get(f"/v1/challenges/{record['id']}")
+    assert (settled.status, (await settled.json())["state"]) == (200, "verified")
+    assert "Retry-After" not in settled.headers
+    again = await site.ask(challenge)
+    assert await again.text() == await settled.text()
+
+
+async def test_a_delivery_that_failed_for_now_is_answered_202(hasty_site: Site) -> None:
+    """The card API is down, the signature is safe: the caller may come back."""
+    site = hasty_site
+    challenge = site.challenge()
+    site.card_api.issue(CUSTOMER, challenge)
+    site.card_api.verdicts.extend([Delivery(DeliveryVerdict.NOT_PROCESSED, 503)] * 100)
+    response = await site.ask(challenge)
+    record = await response.json()
+    assert (response.status, record["state"], record["code"]) == (202, "signed", "card_api_busy")
+    site.card_api.verdicts.clear()
+    site.store.shelf.advance(timedelta(minutes=1))
+
+
+async def test_not_signed_in_time_is_answered_503(hasty_site: Site) -> None:
+    """Nothing can be shown yet; the same request later gets the answer."""
+    site = hasty_site
+    challenge = site.challenge()
+    site.card_api.issue(CUSTOMER, challenge)
+    site.key.open.clear()
+    response = await site.ask(challenge)
+    assert (response.status, (await response.json())["code"]) == (503, "challenge_in_progress")
+    assert response.headers["Retry-After"] == "1"
+    site.key.open.set()
+    await site.sign.drain(timedelta(seconds=5))
+    assert (await site.ask(challenge)).status == 200
+
+
+async def test_a_caller_that_goes_away_leaves_the_work_running(site: Site) -> None:
+    """Its connection is cut; the challenge is signed and delivered all the same."""
+    challenge = site.challenge()
+    site.card_api.issue(CUSTOMER, challenge)
+    site.card_api.open.clear()
+    body = f'{{"ownerId":"{site.owner}","challenge":"{challenge}"}}'
+    head = (
+        f"POST /v1/customers/{CUSTOMER}/challenge/sign HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    )
+    await site.talk(head.encode(), pause=0.2, cut=True)
+    site.card_api.open.set()
+    await site.sign.drain(timedelta(seconds=5))
+    assert site.card_api.customers[CUSTOMER].status == "active"
+
+
+async def test_another_message_with_the_same_nonce_is_409(site: Site) -> None:
+    """``nonce_reused``, and no second signature."""
+    site.card_api.issue(CUSTOMER, site.challenge())
+    assert (await site.ask(site.challenge())).status == 200
+    response = await site.ask(site.challenge(issued_at="2026-11-22T12:00:01Z"))
+    problem = await response.json()
+    assert (response.status, problem["code"], problem["field"]) == (409, "nonce_reused", "challenge")
+    assert site.key.signed == 1
+
+
+async def test_the_same_message_for_another_customer_is_409(site: Site) -> None:
+    """``challenge_bound_elsewhere``."""
+    challenge = site.challenge()
+    site.card_api.issue(CUSTOMER, challenge)
+    assert (await site.ask(challenge)).status == 200
+    response = await site.post({"ownerId": site.owner, "challenge": challenge}, customer=OTHER_CUSTOMER)
+    problem = await response.json()
+    assert (response.status, problem["code"], problem["field"]) == (409, "challenge_bound_elsewhere", "customerId")
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "field"),
+    [
+        ({"domain": "api.evil.example"}, "domain_not_allowed", "domain"),
+        ({"scheme": "http"}, "scheme_not_allowed", "scheme"),
+        ({"address": "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"}, "owner_mismatch", "address"),
+        ({"uri": "https://api.example.org:444/"}, "uri_not_allowed", "uri"),
+        ({"chain_id": "1"}, "chain_not_allowed", "chainId"),
+        ({"issued_at": "2026-11-22T12:05:00Z"}, "issued_in_the_future", "issuedAt"),
+        ({"issued_at": "2026-11-22T10:59:00Z"}, "challenge_expired", "issuedAt"),
+        ({"issued_at": "2026-11-22T11:00:45Z"}, "challenge_expires_too_soon", "issuedAt"),
+        ({"not_before": "2026-11-22T12:30:00Z"}, "challenge_not_yet_valid", "notBefore"),
+    ],
+)
+async def test_what_the_policy_refuses_is_422(site: Site, fields: dict[str, str], code: str, field: str) -> None:
+    """The rule and the message's field are named; nothing is signed and nothing stored."""
+    response = await site.ask(site.challenge(**fields))
+    problem = await response.json()
+    assert (response.status, response.content_type) == (422, PROBLEM)
+    assert (problem["code"], problem["field"], problem["status"]) == (code, field, 422)
+    assert site.key.signed == 0
+    assert not site.store.shelf.rows
+
+
+@pytest.mark.parametrize(
+    ("challenge", "code"),
+    [
+        ("", "challenge_empty"),
+        ("A" * 4100, "challenge_too_large"),
+        ("not base64!", "challenge_not_base64"),
+        ("4pyT", "challenge_not_ascii"),
+        ("aGVsbG8=", "challenge_not_siwe"),
+        ("\ud800", "challenge_not_base64"),
+    ],
+)
+async def test_what_is_not_a_challenge_is_400(site: Site, challenge: str, code: str) -> None:
+    """The code of the first rule that does not hold."""
+    response = await site.ask(challenge)
+    problem = await response.json()
+    assert (response.status, problem["code"], problem["field"]) == (400, code, "challenge")
+
+
+@pytest.mark.parametrize(("field", "value"), [("nonce", "short"), ("version", "2"), ("statement", "")])
+async def test_a_malformed_line_of_the_message_is_400(site: Site, field: str, value: str) -> None:
+    """The message's field is named."""
+    response = await site.ask(site.challenge(**{field: value}))
+    assert (response.status, (await response.json())["field"]) == (400, field)
+
+
+async def test_an_owner_whose_key_is_not_here_is_404(site: Site) -> None:
+    """``owner_unknown``, and where to look."""
+    stranger = "eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+    response = await site.post({"ownerId": stranger, "challenge": site.challenge()})
+    problem = await response.json()
+    assert (response.status, problem["code"], problem["field"]) == (404, "owner_unknown", "ownerId")
+    assert "GET /v1/keys" in problem["detail"]
