@@ -1,4 +1,4 @@
-"""A proxy in front of a Unix socket that loses answers: what was asked has been done, and the asker never hears of it."""
+"""A proxy in front of a Unix socket that loses answers: what was asked has been done, and the asker is never told."""
 
 from __future__ import annotations
 

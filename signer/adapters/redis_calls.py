@@ -44,6 +44,9 @@ _POOL_IS_EMPTY: Final = "No connection available."
 _NOT_REPEATABLE: Final = (AuthenticationError, AuthorizationError, BusyLoadingError)
 """redis-py counts these as errors of the connection; they are answers, and repeating the call gives the same one."""
 
+_ACL_INSIDE_A_SCRIPT: Final = ("ACL failure in script", "The user executing the script")
+"""How Valkey, and Redis, begin a refusal by the ACL of what a script does."""
+
 _REFUSED: Final = "The store refused the user or the password; check the user's name and the password file."
 _DETAIL_FOR_ANSWER: Final = {
     "READONLY": "The store is a read-only replica: connect to the primary, or wait for the failover to end.",
@@ -180,6 +183,8 @@ def _detail(exc: Exception) -> str:
         return "Every connection to the store is in use; allow more connections, or send less at once."
     if isinstance(exc, (ResponseError, *_NOT_REPEATABLE)):
         answer = getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
+        if str(exc).startswith(_ACL_INSIDE_A_SCRIPT):
+            answer = "NOPERM"
         if isinstance(exc, AuthenticationError):
             return _DETAIL_FOR_ANSWER.get(answer, _REFUSED)
         return _DETAIL_FOR_ANSWER.get(answer, f"The store answered with an error ({answer}).")

@@ -7,11 +7,9 @@ Rules:
 * With TLS the server's name is verified, against the given CA and no other; without one, against the system's.
 * Opening connects to nothing: the service starts before its Redis does, and readiness says so until then.
 * All that redis-py would decide by itself is decided here: protocol, decoding, repetitions (none), pool, health checks.
+* The user needs ``ACL_COMMANDS`` on the keys of the prefix, and nothing else::
 
-The user needs these rights, on the keys of the prefix::
-
-    ACL SETUSER signer on >… resetkeys ~signer:* resetchannels -@all +evalsha +eval +time +get +set +hset +hmget +hdel
-        +pexpire +zadd +zrem +zrangebyscore +wait +ping +info
+    ACL SETUSER signer on >… resetkeys ~signer:* resetchannels -@all +evalsha +eval …
 """
 
 from __future__ import annotations
@@ -38,6 +36,12 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError
 
 from signer.adapters.redis_calls import RedisCalls
+
+ACL_COMMANDS: Final = (
+    *("+evalsha", "+eval", "+time", "+get", "+set", "+hset", "+hmget", "+hdel", "+pexpire"),
+    *("+zadd", "+zrem", "+zrangebyscore", "+wait", "+ping", "+info"),
+)
+"""What the ACL has to allow."""
 
 _DEFAULT_PORT: Final = 6379
 _TCP_SCHEMES: Final = frozenset({"redis", "rediss"})

@@ -187,7 +187,10 @@ def _as_json(found: Inspection) -> dict[str, Any]:
         "field": None if error is None else error.field,
         "at": _text(found.at),
         "fields": None if challenge is None else _fields(challenge),
-        "rules": [{"code": rule.code.value, "field": rule.field, "holds": holds} for rule, holds in found.verdicts],
+        "rules": [
+            {"code": rule.code.value, "field": rule.field, "rule": rule.title, "holds": holds}
+            for rule, holds in found.verdicts
+        ],
     }
 
 
@@ -202,7 +205,7 @@ def print_inspection(found: Inspection, console: Console) -> None:
         rules = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for rule, holds in found.verdicts:
             mark = Text("holds", style="green") if holds else Text("fails", style="red")
-            rules.add_row(mark, Text(rule.field), Text("" if holds else rule.detail), Text("" if holds else rule.code))
+            rules.add_row(mark, Text(rule.field), Text(rule.title), Text("" if holds else rule.code, style="red"))
         console.print()
         console.print(rules)
         console.print()

@@ -102,11 +102,20 @@ class _Case:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule: what it looks at, when it holds, and what is said when it does not."""
+    """One rule.
+
+    Attributes:
+        code: of its refusal.
+        field: the message's field that it looks at.
+        holds: whether it does.
+        title: what it asks for, in a few words.
+        detail: what is said where it does not hold.
+    """
 
     code: ErrorCode
     field: str
     holds: Callable[[_Case], bool]
+    title: str
     detail: str
 
     def refusal(self) -> RefusedByPolicy:
@@ -175,42 +184,95 @@ def _begins_before_end(case: _Case) -> bool:
 
 
 RULES: Final = (
-    Rule(ErrorCode.SCHEME_NOT_ALLOWED, "scheme", _scheme, "The scheme in front of the domain is not an allowed one."),
-    Rule(ErrorCode.DOMAIN_NOT_ALLOWED, "domain", _domain, "The domain that asks for the signature is not allowed."),
-    Rule(ErrorCode.OWNER_MISMATCH, "address", _owner, "The challenge is addressed to another account than ownerId."),
+    Rule(
+        ErrorCode.SCHEME_NOT_ALLOWED,
+        "scheme",
+        _scheme,
+        "the scheme is absent or allowed",
+        "The scheme in front of the domain is not an allowed one.",
+    ),
+    Rule(
+        ErrorCode.DOMAIN_NOT_ALLOWED,
+        "domain",
+        _domain,
+        "the domain is allowed",
+        "The domain that asks for the signature is not allowed.",
+    ),
+    Rule(
+        ErrorCode.OWNER_MISMATCH,
+        "address",
+        _owner,
+        "it is addressed to the owner",
+        "The challenge is addressed to another account than ownerId.",
+    ),
     Rule(
         ErrorCode.STATEMENT_NOT_ALLOWED,
         "statement",
         _statement,
+        "the statement is absent or allowed",
         "The statement is none of the texts that this service signs; see policy.statements in the settings.",
     ),
     Rule(
         ErrorCode.URI_NOT_ALLOWED,
         "uri",
         _uri,
+        "the URI is an allowed one of the domain itself",
         "The URI is not an allowed https URI of the domain itself; see policy.uris in the settings.",
     ),
-    Rule(ErrorCode.CHAIN_NOT_ALLOWED, "chainId", _chain_allowed, "The chain is not an allowed one."),
-    Rule(ErrorCode.CHAIN_MISMATCH, "chainId", _chain_of_owner, "The chain is not that of ownerId."),
+    Rule(
+        ErrorCode.CHAIN_NOT_ALLOWED,
+        "chainId",
+        _chain_allowed,
+        "the chain is allowed",
+        "The chain is not an allowed one.",
+    ),
+    Rule(
+        ErrorCode.CHAIN_MISMATCH,
+        "chainId",
+        _chain_of_owner,
+        "the chain is the owner's",
+        "The chain is not that of ownerId.",
+    ),
     Rule(
         ErrorCode.ISSUED_IN_THE_FUTURE,
         "issuedAt",
         _issued,
+        "it has been issued",
         "The challenge was issued in the future; compare this machine's clock with the card API's.",
     ),
-    Rule(ErrorCode.CHALLENGE_EXPIRED, "issuedAt", _age, "The challenge is too old; fetch a new one."),
-    Rule(ErrorCode.CHALLENGE_EXPIRED, "expirationTime", _not_expired, "The challenge has expired; fetch a new one."),
+    Rule(
+        ErrorCode.CHALLENGE_EXPIRED,
+        "issuedAt",
+        _age,
+        "it is young enough",
+        "The challenge is too old; fetch a new one.",
+    ),
+    Rule(
+        ErrorCode.CHALLENGE_EXPIRED,
+        "expirationTime",
+        _not_expired,
+        "it has not expired",
+        "The challenge has expired; fetch a new one.",
+    ),
     Rule(
         ErrorCode.EXPIRATION_BEFORE_ISSUE,
         "expirationTime",
         _expires_after_issue,
+        "it expires after its issue",
         "The challenge expires before it was issued.",
     ),
-    Rule(ErrorCode.CHALLENGE_NOT_YET_VALID, "notBefore", _begun, "The challenge is not valid yet."),
+    Rule(
+        ErrorCode.CHALLENGE_NOT_YET_VALID,
+        "notBefore",
+        _begun,
+        "it has begun to be valid",
+        "The challenge is not valid yet.",
+    ),
     Rule(
         ErrorCode.NOT_BEFORE_AFTER_EXPIRATION,
         "notBefore",
         _begins_before_end,
+        "it begins before it expires",
         "The challenge begins after it expires.",
     ),
 )

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from aiohttp import ClientResponse
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from signer.web.auth import generate_token
@@ -337,7 +337,6 @@ JSON = st.recursive(
 FIELDS = st.dictionaries(st.sampled_from(["ownerId", "challenge", "forward"]) | st.text(max_size=5), JSON, max_size=4)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(bodies=st.lists(st.binary(max_size=200) | FIELDS.map(json.dumps).map(str.encode), min_size=1, max_size=5))
 def test_no_body_is_answered_500(bodies: list[bytes]) -> None:
     """Whatever is sent, the answer is a problem that says whose fault it is: the caller's."""

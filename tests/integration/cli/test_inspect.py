@@ -1,0 +1,140 @@
+"""``signer inspect``: the golden challenge in and after its hour, other people's text, JSON lines."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from signer.cli import inspect_challenge
+from signer.cli.main import main
+from signer.domain.errors import ErrorCode
+
+GOLDEN: dict[str, str] = json.loads((Path(__file__).parents[2] / "vectors/golden.json").read_text())
+IN_ITS_HOUR = "2024-01-17T19:00:00Z"
+
+
+def inspect(*arguments: str, stdin: str | bytes = "") -> Result:
+    """Run ``signer inspect``."""
+    return CliRunner().invoke(main, ["inspect", *arguments], input=stdin)
+
+
+def golden(*arguments: str) -> Result:
+    """Inspect the golden challenge for its owner."""
+    return inspect(GOLDEN["challenge"], "--owner", GOLDEN["ownerId"], *arguments)
+
+
+def test_the_golden_challenge_would_have_been_signed_in_its_hour() -> None:
+    """Exit 0; the fields and the rules are printed."""
+    for instant in (GOLDEN["valid_from"], IN_ITS_HOUR, GOLDEN["valid_until"]):
+        result = golden("--at", instant)
+        assert result.exit_code == 0, result.output
+        assert "would be signed" in result.output
+    assert "5ufoiEqDaFvmfo78" in result.output
+    assert result.output.count("holds") == 13
+
+
+def test_the_golden_challenge_is_refused_today() -> None:
+    """Exit 1, as challenge_expired."""
+    result = golden()
+    assert result.exit_code == 1
+    assert "refused: challenge_expired" in result.output
+
+
+def test_json_tells_the_fields_the_rules_and_the_verdict() -> None:
+    """One object, for programs."""
+    result = golden("--at", IN_ITS_HOUR, "--domain", "example.org", "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert (found["verdict"], found["code"], found["field"]) == ("refuse", "domain_not_allowed", "domain")
+    assert found["fields"]["nonce"] == "5ufoiEqDaFvmfo78"
+    assert [rule["code"] for rule in found["rules"] if not rule["holds"]] == ["domain_not_allowed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--chain", "324"), "chain_not_allowed"),
+        (("--chain", "eip155:280"), None),
+        (("--domain", "api.offblocks.xyz"), "domain_not_allowed"),
+        (("--domain", "api.offblocks.xyz", "--domain", "api.sandbox.offblocks.xyz"), None),
+    ],
+)
+def test_domains_and_chains_can_be_named(arguments: tuple[str, ...], code: str | None) -> None:
+    """What is named replaces the defaults."""
+    result = golden("--at", IN_ITS_HOUR, "--json", *arguments)
+    assert json.loads(result.stdout)["code"] == code
+
+
+def test_the_challenge_may_come_from_standard_input() -> None:
+    """``-`` reads it, with the newline that a pipe ends with."""
+    result = inspect("-", "--owner", GOLDEN["ownerId"], "--at", IN_ITS_HOUR, stdin=GOLDEN["challenge"] + "\n")
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("x",),
+        ("x", "--owner", "0x43158f45b5EbD7b1179130130DF00393928C2691"),
+        ("x", "--owner", "eip155:280:0x43158f45b5EbD7b1179130131DF00393928C2691"),
+        ("x", "--owner", "eip155:280:0x43158f45b5EbD7b1179130130DF00393928C2691", "--at", "yesterday"),
+        ("x", "--owner", "eip155:280:0x43158f45b5EbD7b1179130130DF00393928C2691", "--chain", "0x1"),
+        ("--lines", "x"),
+    ],
+)
+def test_a_command_that_cannot_be_understood_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    """Exit 2, also for the seed's ownerId with its mistyped digit."""
+    result = inspect(*arguments)
+    assert result.exit_code == 2
+    assert "Error" in result.output
+
+
+def test_what_a_message_says_is_printed_as_text() -> None:
+    """Rich's markup in a statement stays what it is."""
+    text = base64.b64decode(GOLDEN["challenge"]).decode().replace("OffBlocks wants", "[bold]OffBlocks[/bold] wants")
+    result = inspect(
+        base64.b64encode(text.encode()).decode(),
+        *("--owner", GOLDEN["ownerId"], "--at", IN_ITS_HOUR),
+    )
+    assert "[bold]OffBlocks[/bold]" in result.output
+
+
+def test_lines_are_judged_one_by_one_in_their_order() -> None:
+    """Good, bad and unreadable lines have one answer each, and the exit is 0."""
+    good = {"challenge": GOLDEN["challenge"], "owner": GOLDEN["ownerId"], "at": IN_ITS_HOUR}
+    lines: list[tuple[bytes, str | None]] = [
+        (json.dumps(good).encode(), None),
+        (json.dumps({**good, "at": "2024-01-17T19:21:54Z"}).encode(), "challenge_expired"),
+        (json.dumps({**good, "at": "2024-01-17"}).encode(), "request_malformed"),
+        (json.dumps({**good, "owner": GOLDEN["ownerId"].replace("0130DF", "0131DF")}).encode(), "owner_id_malformed"),
+        (json.dumps({**good, "owner": "solana:x:y"}).encode(), "chain_namespace_not_supported"),
+        (json.dumps({**good, "owner": GOLDEN["ownerId"].lower()}).encode(), None),
+        (json.dumps({**good, "challenge": GOLDEN["challenge"][:-1]}).encode(), "challenge_not_base64"),
+        (json.dumps({**good, "challenge": ["a"]}).encode(), "request_malformed"),
+        (json.dumps({"owner": GOLDEN["ownerId"]}).encode(), "request_malformed"),
+        (json.dumps({"challenge": GOLDEN["challenge"], "owner": GOLDEN["ownerId"]}).encode(), "challenge_expired"),
+        (b"[1, 2]", "request_malformed"),
+        (b"", "request_malformed"),
+        (b"\xff\xfe", "request_malformed"),
+        (b"[" * 50_000, "request_malformed"),
+        (json.dumps(good).encode(), None),
+    ]
+    result = inspect("--lines", stdin=b"\n".join(line for line, _ in lines) + b"\n")
+    answers: list[dict[str, Any]] = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == 0
+    assert answers == [{"verdict": "refuse" if code else "accept", "code": code} for _, code in lines]
+
+
+def test_a_disagreement_with_siwe_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the second parser reads the message otherwise, nothing of the kind is accepted."""
+    from signer.adapters.siwe_judge import Disagreement  # noqa: PLC0415
+
+    monkeypatch.setattr(inspect_challenge, "judge", lambda *_: Disagreement("uri"))
+    result = golden("--at", IN_ITS_HOUR, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["code"]) == (1, ErrorCode.JUDGE_DISAGREES.value)
