@@ -2,7 +2,7 @@
 
 The way of a process:
 
-1. What the settings alone decide is decided at once, and an error there ends the process: keys' URIs, request key, callers.
+1. What the settings alone decide is decided at once, and an error there ends the process: key URIs, request key, callers.
 2. The server listens, so that probes get an answer. The gate is closed: nothing is signed yet.
 3. siwe judges the shapes of message that can be signed (in a process of its own), and the keys are loaded. Both have to
    succeed; a failure ends the process.

@@ -7,14 +7,19 @@ included. So leases and deadlines may be long, and a slow machine ends none of t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
+import pytest
+
 from signer.adapters.challenge_store import RedisChallengeStore, StoreSettings
 from signer.adapters.redis_calls import RedisCalls
+from signer.adapters.redis_client import RedisSettings, open_redis
 from signer.application.ports import ChallengeStore, Claim, ClaimOutcome, Held, Lease
+from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import Submission, challenge_id
@@ -153,3 +158,30 @@ async def bring_to(store: ChallengeStore, state: ChallengeState, *, forward: boo
     elif state.is_final:
         await store.settle(held.lease, state, "a reason")
     return held.lease
+
+
+@asynccontextmanager
+async def open_store(
+    url: str,
+    settings: StoreSettings = SETTINGS,
+    *,
+    call_timeout: timedelta = timedelta(seconds=10),
+    connections: int = 64,
+) -> AsyncIterator[RedisChallengeStore]:
+    """Open a store over the server at ``url``, patient by default."""
+    pool_wait = timedelta(milliseconds=100)
+    redis = await open_redis(
+        RedisSettings(url=url, call_timeout=call_timeout, max_connections=connections, pool_wait=pool_wait),
+    )
+    try:
+        yield RedisChallengeStore(redis, settings)
+    finally:
+        await redis.close()
+
+
+async def fails_saying(words: str, call: Awaitable[object]) -> None:
+    """Hold that ``call`` fails as a store does, with a detail that has ``words``."""
+    with pytest.raises(Unavailable, match=words) as failed:
+        await call
+    assert failed.value.code is ErrorCode.STORE_UNAVAILABLE
+    assert failed.value.retry_after > 0

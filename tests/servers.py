@@ -37,7 +37,7 @@ class RedisServer(ValkeyProcess):
     """
 
     def __init__(self, binary: Path, folder: Path, port: int, options: tuple[str, ...]) -> None:
-        super().__init__(binary, folder, ("--bind", "127.0.0.1", *options))
+        super().__init__(binary, folder, ("--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0", *options))
         self.port = port
         self.tcp_url = f"redis://127.0.0.1:{port}"
         self.tls_url = f"rediss://127.0.0.1:{port}"
@@ -63,6 +63,15 @@ class RedisServer(ValkeyProcess):
     def resume(self) -> None:
         """Let it go on."""
         self.process.send_signal(signal.SIGCONT)
+
+    def follow(self, primary: RedisServer) -> None:
+        """Become a replica of ``primary``, and wait until it has all."""
+        self.command("REPLICAOF", "127.0.0.1", primary.port)
+        ends = time.monotonic() + START_WITHIN_SECONDS
+        while self.command("INFO", "replication").get("master_link_status") != "up":
+            if time.monotonic() > ends:
+                raise ProcessFailed(f"The replica does not catch up.\n{self.last_lines()}")
+            time.sleep(POLL_SECONDS)
 
     def command(self, *parts: str | bytes | int) -> Any:  # noqa: ANN401 - whatever the command answers
         """Send one command through the private socket, as the user ``default``; texts come back as ``str``."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from signer.application.ports import (
     AuditEvent,
@@ -32,6 +33,20 @@ from signer.domain.errors import LeaseLost, MalformedChallenge, NotFound, Refuse
 from signer.domain.lifecycle import ChallengeState, Reason
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord, challenge_id
+
+_S = ChallengeState
+_V = DeliveryVerdict
+_END_FOR_VERDICT: Final = {
+    _V.ACCEPTED: (_S.VERIFIED, None),
+    _V.ALREADY_SIGNED: (_S.ALREADY_SIGNED, Reason.ALREADY_SIGNED_UPSTREAM),
+    _V.CUSTOMER_UNKNOWN: (_S.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM),
+    _V.KEY_REFUSED: (_S.REJECTED, Reason.IDEMPOTENCY_KEY_REFUSED),
+}
+_PAUSE_FOR_VERDICT: Final = {
+    _V.CREDENTIALS_REFUSED: Reason.CREDENTIALS_REFUSED,
+    _V.NOT_PROCESSED: Reason.CARD_API_BUSY,
+    _V.UNKNOWN: Reason.CARD_API_UNAVAILABLE,
+}
 
 CUSTOMER_NOT_PROVEN = "initiating"
 """The status of a customer whose challenge the card API has not verified yet."""
@@ -82,9 +97,11 @@ class ForwardSignature:
             Unavailable: the store failed, or the lease was lost; the delivery itself may have happened.
         """
         record = held.record
-        timeout = self._timeout(held)
-        if record.submission is None or not held.deliverable or timeout <= timedelta(0):
+        if record.submission is None or not held.deliverable:
             return await self._close(held)
+        timeout = self._timeout(held)
+        if timeout <= timedelta(0):  # by our clock, or our hold on it; the store's clock alone says when it is over
+            return await self._defer(held, Reason.OUTCOME_UNKNOWN)
         started = time.perf_counter()
         delivery = await self.card_api.submit(
             record.customer_id,
@@ -119,12 +136,14 @@ class ForwardSignature:
             return expired
         self._write(EventName.TAKEN_OVER, held.record)
         doubt = self._doubt(held.record)
-        if doubt is not None:
-            return await self._settle(held, ChallengeState.REJECTED, doubt)
-        return await self.attempt(held)
+        if doubt is None:
+            return await self.attempt(held)
+        if held.record.attempts > int(held.deliverable):  # it was sent before us, and may have been accepted
+            return await self._close(held, ChallengeState.REJECTED, doubt)
+        return await self._settle(held, ChallengeState.REJECTED, doubt)
 
     def _doubt(self, record: ChallengeRecord) -> Reason | None:
-        """Say why a stored signature must not be sent by us, where there is a reason. Expiry is not one: ``_close`` asks."""
+        """Say why a stored signature must not be sent by us, where there is a reason. The deadline is not one."""
         if record.submission is None:
             return Reason.SIGNATURE_DAMAGED
         try:
@@ -142,7 +161,7 @@ class ForwardSignature:
         try:
             self.policy.check(challenge, owner, now)
         except RefusedByPolicy:
-            return None if challenge.deadline(self.policy.max_age) <= now else Reason.POLICY_CHANGED
+            return None if record.expires_at <= now else Reason.POLICY_CHANGED
         return None
 
     def _timeout(self, held: Held) -> timedelta:
@@ -150,25 +169,14 @@ class ForwardSignature:
         return min(self.limits.request_timeout, held.lease.remaining - self.limits.lease_margin, left)
 
     async def _conclude(self, held: Held, delivery: Delivery) -> ChallengeRecord:
-        match delivery.verdict:
-            case DeliveryVerdict.ACCEPTED:
-                return await self._settle(held, ChallengeState.VERIFIED, None)
-            case DeliveryVerdict.ALREADY_SIGNED:
-                return await self._settle(held, ChallengeState.ALREADY_SIGNED, Reason.ALREADY_SIGNED_UPSTREAM)
-            case DeliveryVerdict.CONFLICT_UNCLEAR:
-                return await self._ask_which_conflict(held, delivery)
-            case DeliveryVerdict.REFUSED:
-                return await self._ask_whether_replaced(held)
-            case DeliveryVerdict.CUSTOMER_UNKNOWN:
-                return await self._settle(held, ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM)
-            case DeliveryVerdict.KEY_REFUSED:
-                return await self._settle(held, ChallengeState.REJECTED, Reason.IDEMPOTENCY_KEY_REFUSED)
-            case DeliveryVerdict.CREDENTIALS_REFUSED:
-                return await self._defer(held, Reason.CREDENTIALS_REFUSED)
-            case DeliveryVerdict.NOT_PROCESSED:
-                return await self._defer(held, Reason.CARD_API_BUSY, delivery.retry_after)
-            case DeliveryVerdict.UNKNOWN:
-                return await self._defer(held, Reason.CARD_API_UNAVAILABLE, delivery.retry_after)
+        verdict = delivery.verdict
+        if verdict is DeliveryVerdict.CONFLICT_UNCLEAR:
+            return await self._ask_which_conflict(held, delivery)
+        if verdict is DeliveryVerdict.REFUSED:
+            return await self._ask_whether_replaced(held)
+        if verdict in _END_FOR_VERDICT:
+            return await self._settle(held, *_END_FOR_VERDICT[verdict])
+        return await self._defer(held, _PAUSE_FOR_VERDICT[verdict], delivery.retry_after)
 
     async def _ask_which_conflict(self, held: Held, delivery: Delivery) -> ChallengeRecord:
         proven = await self._is_proven(held)
@@ -192,13 +200,18 @@ class ForwardSignature:
             superseded_by=_id_of(current, record),
         )
 
-    async def _close(self, held: Held) -> ChallengeRecord:
-        """End a record that may no longer be POSTed: by asking what became of it."""
+    async def _close(
+        self,
+        held: Held,
+        state: ChallengeState = ChallengeState.EXPIRED,
+        code: Reason = Reason.NOT_DELIVERED,
+    ) -> ChallengeRecord:
+        """End a record that may no longer be POSTed, by asking what became of it; as ``state`` where it is not proven."""
         proven = await self._is_proven(held)
         if proven:
             return await self._settle(held, ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
         if proven is not None:
-            return await self._settle(held, ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
+            return await self._settle(held, state, code)
         if self.clock.now() >= held.record.expires_at + self.limits.ask_for:
             return await self._settle(held, ChallengeState.EXPIRED, Reason.OUTCOME_UNKNOWN)
         return await self._defer(held, Reason.OUTCOME_UNKNOWN)
@@ -233,7 +246,11 @@ class ForwardSignature:
 
     async def _defer(self, held: Held, code: Reason, asked: timedelta | None = None) -> ChallengeRecord:
         pause = self.limits.pause_after(held.record.attempts, asked, self.jitter)
-        record = await self.store.defer(held.lease, code, pause)
+        try:
+            record = await self.store.defer(held.lease, code, pause)
+        except LeaseLost:
+            self._write(EventName.LEASE_LOST, held.record)
+            raise
         self._write(EventName.DEFERRED, record, code=code, duration_ms=pause.total_seconds() * 1000)
         return record
 

@@ -163,8 +163,8 @@ class Held:
     Attributes:
         record: as it is now.
         lease: ours.
-        deliverable: whether it may be POSTed by the store's clock: before its deadline, and within the hour for which the
-            card API remembers the Idempotency-Key of the first attempt.
+        deliverable: whether it may be POSTed by the store's clock: before its deadline, and within the hour for which
+            the card API remembers the Idempotency-Key of the first attempt.
     """
 
     record: ChallengeRecord
@@ -175,15 +175,15 @@ class Held:
 class ChallengeStore(Protocol):
     """The records. Every method is one atomic step, and repeating one whose answer was lost changes nothing more.
 
-    All methods raise ``Unavailable`` (``store_unavailable``) where the store cannot be reached or does not accept writes;
-    those that take a lease raise ``LeaseLost`` where it is no longer the record's.
+    All methods raise ``Unavailable`` (``store_unavailable``) where the store cannot be reached or does not accept
+    writes; those that take a lease raise ``LeaseLost`` where it is no longer the record's.
     """
 
     async def claim(self, claim: Claim) -> Claimed:
         """Take the nonce for this message: the record becomes, or is again, ``claimed`` under a new lease.
 
-        A record that is ``released``, or ``claimed`` under a lease that has ended, is taken over. ``claim.forward`` turns a
-        record's ``forward`` on, whatever the outcome but a conflict; it never turns it off.
+        A record that is ``released``, or ``claimed`` under a lease that has ended, is taken over. ``claim.forward`` turns
+        a record's ``forward`` on, whatever the outcome but a conflict; it never turns it off.
         """
         ...
 
@@ -202,9 +202,9 @@ class ChallengeStore(Protocol):
     async def begin_forwarding(self, challenge_id: str) -> Held | None:
         """Take a deliverable record for one attempt: ``signed → forwarding``, or ``forwarding`` under a new lease.
 
-        Each call that hands a record out renews or makes the lease and counts one attempt. Gives ``None`` where there is
-        nothing to take: unknown, final, not to be delivered, paused by ``defer``, in other hands under a live lease, or past
-        its deadline without any attempt (``expire`` ends that). A record past its deadline that has been attempted is
+        Each call that hands a record out renews or makes the lease and counts one attempt. Gives ``None`` where there
+        is nothing to take: unknown, final, not to be delivered, paused by ``defer``, in other hands under a live lease,
+        or past its deadline without any attempt (``expire`` ends that). A record past its deadline that has been attempted is
         handed out with ``deliverable`` false and no attempt counted, for somebody has to find out what became of it.
         """
         ...
@@ -226,8 +226,8 @@ class ChallengeStore(Protocol):
     async def expire(self, challenge_id: str) -> ChallengeRecord | None:
         """End a record that nobody holds and whose deadline has passed, as ``expired``; ``None`` where it is not one.
 
-        The code says why: ``not_signed`` for ``claimed`` and ``released``, ``not_forwarded`` for ``signed`` that was not to be
-        delivered, ``not_delivered`` for ``signed`` of which no attempt was ever begun.
+        The code says why: ``not_signed`` for ``claimed`` and ``released``, ``not_forwarded`` for ``signed`` that was not
+        to be delivered, ``not_delivered`` for ``signed`` of which no attempt was ever begun.
         """
         ...
 
@@ -271,7 +271,7 @@ class DeliveryVerdict(Enum):
     NOT_PROCESSED = auto()
     """It was not taken up (no connection, 429, 409 in flight, breaker open): repeat with the same key."""
     UNKNOWN = auto()
-    """It may have been processed (timeout, connection cut, 5xx, an answer that makes no sense): repeat with the same key."""
+    """It may have been processed (timeout, connection cut, 5xx, a senseless answer): repeat with the same key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +290,7 @@ class Delivery:
 
 
 class CardApi(Protocol):
-    """The card API. Reading is repeated inside, within ``timeout``; a delivery is one attempt, for each needs its lease."""
+    """The card API. Reading is repeated inside, within ``timeout``; a delivery is one attempt: each needs its lease."""
 
     async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
         """Give the customer's present challenge, base64.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -122,8 +123,8 @@ class SignChallenge:
             work = asyncio.create_task(self._work(request))
             self._under_way[request] = work
             work.add_done_callback(lambda done: self._ended(request, done))
-        done, _ = await asyncio.wait({work}, timeout=within.total_seconds())
-        if done:
+        await asyncio.wait({work}, timeout=within.total_seconds())
+        if work.done() and not work.cancelled():  # `drain` cancels work, which is no reason to cancel its callers
             return work.result()
         return await self._answer_so_far(request)
 
@@ -134,6 +135,7 @@ class SignChallenge:
         _, left = await asyncio.wait(self._under_way.values(), timeout=within.total_seconds())
         for work in left:
             work.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         return len(left)
 
     def _ended(self, request: SignRequest, work: asyncio.Task[ChallengeRecord]) -> None:
@@ -145,6 +147,8 @@ class SignChallenge:
         """Answer a caller whose time is over while the work goes on."""
         if request.challenge is None:
             record = await self.store.find(request.customer_id, request.owner)
+            if record is not None and not _answers_anew(record):  # an earlier challenge's end is no answer to this one
+                record = None
         else:
             challenge = decode_challenge(request.challenge, max_base64=self.limits.max_base64)
             record = await self.store.get(challenge_id(request.owner, challenge.domain, challenge.nonce))
@@ -176,7 +180,7 @@ class SignChallenge:
             )
         if encoded is None or challenge is None:
             known = await self.store.find(request.customer_id, request.owner)
-            if known is not None and not known.state.is_unsigned and (known.state.is_proof or not known.state.is_final):
+            if known is not None and _answers_anew(known):
                 return await self._carry_on(_claim_of(known, request))
             encoded = await self.card_api.fetch_challenge(request.customer_id, timeout=self.limits.fetch_timeout)
             challenge = decode_challenge(encoded, max_base64=self.limits.max_base64)
@@ -211,9 +215,13 @@ class SignChallenge:
             claimed = await self._claim(claim)
             if claimed.lease is not None:
                 self._moved(EventName.CLAIMED, claimed.record)
-                held = await self._sign_and_record(claimed.lease, claimed.record, encoded, challenge, key)
-                return await self._deliver(held, ends)
-            if claimed.outcome is ClaimOutcome.KNOWN:
+                try:
+                    held = await self._sign_and_record(claimed.lease, claimed.record, encoded, challenge, key)
+                except LeaseLost:  # what was signed is forgotten: the answer is what the new holder makes of it
+                    self._moved(EventName.LEASE_LOST, claimed.record)
+                else:
+                    return await self._deliver(held, ends)
+            elif claimed.outcome is ClaimOutcome.KNOWN:
                 return await self._follow(claimed.record, ends) if claim.forward else claimed.record
             if time.monotonic() >= ends:
                 raise _in_progress()
@@ -239,26 +247,20 @@ class SignChallenge:
             raise
         submission = Submission.of(record.owner, encoded, signature, self.limits.signature_form)
         held = await self.store.record_signature(lease, submission)
-        self._moved(
-            EventName.SIGNED,
-            held.record,
-            key_uri=key.uri,
-            duration_ms=(time.perf_counter() - started) * 1000,
-        )
+        duration_ms = (time.perf_counter() - started) * 1000
+        self._moved(EventName.SIGNED, held.record, key_uri=key.uri, duration_ms=duration_ms)
         return held
 
     async def _deliver(self, held: Held, ends: float) -> ChallengeRecord:
         """Go on until the record is settled or the work's time is over; recovery has it then."""
-        if held.record.state is not ChallengeState.FORWARDING:
-            return held.record
-        try:
-            record = await self.forward.attempt(held)
-        except LeaseLost:
-            record = held.record
+        record = held.record
+        if record.state is ChallengeState.FORWARDING:
+            with suppress(LeaseLost):
+                record = await self.forward.attempt(held)
         return await self._follow(record, ends)
 
     async def _carry_on(self, claim: Claim) -> ChallengeRecord:
-        """Go on with a challenge that is past its signing; the claim only says whether this caller wants it delivered."""
+        """Go on with a challenge that is past its signing; the claim says whether this caller wants it delivered."""
         record = (await self._claim(claim)).record
         if not claim.forward:
             return record
@@ -317,6 +319,12 @@ class SignChallenge:
         self.audit.write(
             AuditEvent(name=name, customer_id=request.customer_id, owner=str(request.owner), code=error.code),
         )
+
+
+def _answers_anew(known: ChallengeRecord) -> bool:
+    """Tell whether a customer's newest record answers a request that names no challenge; else a new one is fetched."""
+    state = known.state
+    return state.is_proof or not (state.is_unsigned or state.is_final)
 
 
 def _claim_of(known: ChallengeRecord, request: SignRequest) -> Claim:

@@ -37,6 +37,7 @@ class ValkeyProcess:
 
     Attributes:
         url: ``unix://…``, as the settings want it.
+        folder: where it lives.
     """
 
     def __init__(self, binary: Path, folder: Path, options: Sequence[str] = ()) -> None:
@@ -47,6 +48,7 @@ class ValkeyProcess:
             folder: private, with a short path: a Unix socket's may have about 100 bytes.
             options: more of the server's own options, for example ``("--port", "6400")``; by default it has no port.
         """
+        self.folder = folder
         self._socket = folder / "valkey.sock"
         self._log = folder / "valkey.log"
         place = ("--dir", str(folder), "--unixsocket", str(self._socket), "--port", "0")

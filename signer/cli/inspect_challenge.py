@@ -91,8 +91,8 @@ def inspect_command(
 ) -> None:
     """Decode CHALLENGE (base64; - reads it from standard input) and say whether it would be signed, and why.
 
-    Exits with 0 where it would be signed, 1 where it is refused, 2 where the command cannot be understood. With --lines,
-    exits with 0.
+    Exits with 0 where it would be signed, 1 where it is refused, 2 where the command cannot be understood. With
+    --lines, exits with 0.
     """
     policy = _policy(domains, chains)
     if lines:

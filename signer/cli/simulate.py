@@ -45,7 +45,7 @@ def simulate_command(
     challenge_lifetime: float | None,
     judge: str,
 ) -> None:
-    """Run a card API that issues challenges and verifies what is made of them; all in memory, for development and tests.
+    """Run a card API that issues challenges and verifies what is made of them: in memory, for development and tests.
 
     Writes its address as one JSON line when it listens. Faults and the ledger are at /_sim.
     """

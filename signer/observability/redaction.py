@@ -7,7 +7,7 @@ libraries, and for the mistake that somebody will make.
 * So does, within any text, what has a secret's form: private keys, signatures and digests in hex; long base64
   (challenges, signatures, key material); JSON Web Tokens and bearer tokens; PEM blocks; passwords inside URLs. A
   challenge in the clear hides the whole text it stands in.
-* Bytes and objects are named by their type and never shown.
+* Bytes and objects are named by their type and never shown; texts are cut at ``LONGEST`` characters.
 
 Only ``key_uri`` and ``request_id`` may be long without being suspected of base64: paths, names of cloud resources and
 other people's trace ids look the same.
@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 MASK: Final = "***"
+LONGEST: Final = 4096
 
 _KNOWN_HARMLESS: Final = frozenset({"challenge_id", "idempotency_key"})
 _MAY_BE_LONG: Final = frozenset({"key_uri", "request_id"})
@@ -49,7 +50,7 @@ _TELLING_WORDS: Final = frozenset({"pin", "body", "seed", "jwt", "auth", "args",
 
 _SHAPES: Final = r"""
     -----BEGIN[ ][A-Z0-9 ]+-----.*?(?:-----END[ ][A-Z0-9 ]+-----|\Z)
-  | (?<=://)[^/@\s]*:[^/@\s]*(?=@)
+  | (?<=://)[^@\s:]{0,64}+:\S{0,256}(?=@)
   | (?i:\b(?:bearer|basic))\s+[A-Za-z0-9+/_.~=-]{16,}
   | \beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?
   | \b(?:0x)?[0-9a-fA-F]{64,}+
@@ -87,6 +88,8 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
 
 def masked_text(text: str) -> str:
     """Give the text with ``***`` for whatever has a secret's form."""
+    if len(text) > LONGEST:
+        text = text[:LONGEST] + "…"
     if not _is_suspect(text):
         return text
     return MASK if _SIWE in text else _SECRET.sub(MASK, text)

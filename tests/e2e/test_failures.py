@@ -33,6 +33,15 @@ async def settled(site: LocalSite, challenge_id: str, within: float) -> dict[str
             await asyncio.sleep(0.05)
 
 
+async def ready(site: LocalSite, within: float) -> None:
+    """Return once the service is ready."""
+    async with asyncio.timeout(within):
+        while True:
+            if (await site.get("/readyz"))[0] == 200:
+                return
+            await asyncio.sleep(0.05)
+
+
 async def test_a_signature_survives_kill_9_before_its_delivery(open_site: OpenSite) -> None:
     """After a restart the same bytes are delivered, under the same Idempotency-Key."""
     site = await open_site(**QUICK)
@@ -94,11 +103,10 @@ async def test_without_redis_nothing_is_signed_and_the_caller_is_told_to_come_ba
     customer = await site.create_customer()
     with redis.Redis.from_url(site.redis_url) as client:
         server = int(client.info("server")["process_id"])
-    with_key = {"json": {"ownerId": str(site.owner)}, "headers": site.authorization}
     url = f"{site.base_url}/v1/customers/{customer['id']}/challenge/sign"
     os.kill(server, signal.SIGSTOP)
     try:
-        async with site.http.post(url, **with_key) as answer:
+        async with site.http.post(url, json={"ownerId": str(site.owner)}, headers=site.authorization) as answer:
             problem = await answer.json()
             assert (answer.status, problem["code"]) in {(503, "store_unavailable"), (503, "challenge_in_progress")}
             assert int(answer.headers["Retry-After"]) >= 1
@@ -108,9 +116,7 @@ async def test_without_redis_nothing_is_signed_and_the_caller_is_told_to_come_ba
     finally:
         os.kill(server, signal.SIGCONT)
     assert (await site.ledger(customer["id"]))["entries"] == []
-    async with asyncio.timeout(20):
-        while (await site.get("/readyz"))[0] != 200:
-            await asyncio.sleep(0.05)
+    await ready(site, within=20)
     assert (await site.sign(customer["id"]))[1]["state"] == "verified"
 
 

@@ -88,7 +88,7 @@ async def test_a_nonce_is_signed_for_one_message_only(open_site: OpenSite) -> No
 
 
 async def test_the_log_of_good_and_bad_requests_tells_all_and_gives_nothing_away(open_site: OpenSite) -> None:
-    """At debug level every line is a registered event, and none holds a key, password, token, signature or challenge."""
+    """At debug level each line is a registered event, and none holds a key, password, token, signature or challenge."""
     site = await open_site()
     customer = await site.create_customer()
     await site.set_faults({"kind": "status", "route": "sign", "times": 1, "status": 503})

@@ -38,7 +38,11 @@ class FakeCardApi:
         verdicts: what the next deliveries end with, one each, without being processed.
         lost_answers: how many of the next deliveries are processed and end as ``UNKNOWN``.
         open: while it is not set, deliveries wait.
+        readable: while it is not set, readings wait.
+        readings: how many have arrived.
         submitted: every (customer id, body, Idempotency-Key) that arrived, in order.
+        timeouts: of those deliveries.
+        at_once: how many deliveries were ever under way at one time.
     """
 
     def __init__(self) -> None:
@@ -48,7 +52,13 @@ class FakeCardApi:
         self.lost_answers = 0
         self.open = asyncio.Event()
         self.open.set()
+        self.readable = asyncio.Event()
+        self.readable.set()
+        self.readings = 0
         self.submitted: list[tuple[str, bytes, str]] = []
+        self.timeouts: list[timedelta] = []
+        self.at_once = 0
+        self._under_way = 0
         self._answers: dict[str, tuple[bytes, Delivery]] = {}
 
     def issue(self, customer_id: str, challenge: str) -> None:
@@ -57,11 +67,11 @@ class FakeCardApi:
 
     async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
         """Give the present challenge."""
-        return self._customer(customer_id).challenge
+        return (await self._customer(customer_id)).challenge
 
     async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
         """Give the status."""
-        return self._customer(customer_id).status
+        return (await self._customer(customer_id)).status
 
     async def check(self) -> None:
         """Return, unless a failure is set."""
@@ -77,11 +87,16 @@ class FakeCardApi:
     ) -> Delivery:
         """Take a signature in, or do what the test has set."""
         self.submitted.append((customer_id, submission.body, idempotency_key))
+        self.timeouts.append(timeout)
+        self._under_way += 1
+        self.at_once = max(self.at_once, self._under_way)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 await self.open.wait()
         except TimeoutError:
             return Delivery(DeliveryVerdict.UNKNOWN)
+        finally:
+            self._under_way -= 1
         if self.verdicts:
             return self.verdicts.popleft()
         body, answer = self._answers.get(idempotency_key, (submission.body, None))
@@ -109,7 +124,9 @@ class FakeCardApi:
         customer.status = ACTIVE
         return Delivery(DeliveryVerdict.ACCEPTED, 204)
 
-    def _customer(self, customer_id: str) -> FakeCustomer:
+    async def _customer(self, customer_id: str) -> FakeCustomer:
+        self.readings += 1
+        await self.readable.wait()
         self._fail()
         customer = self.customers.get(customer_id)
         if customer is None:

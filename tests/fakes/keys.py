@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 import coincurve
+from coincurve._libsecp256k1 import ffi  # type: ignore[import-not-found]
 
 from signer.application.ports import KeyRingStatus, SigningKey
 from signer.domain.errors import SignerError
@@ -21,26 +22,35 @@ class FakeKey:
         address: EIP-55.
         uri: ``fake:`` and the address.
         signed: how many signatures it has made.
+        asked: how often it was asked for one.
         failure: raised instead of signing, where it is set.
         open: while it is not set, signing waits.
+
+    Args:
+        secret: 32 bytes.
+        restless: whether it makes another signature of the same message each time, as hardware does.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, *, restless: bool = False) -> None:
+        self._restless = restless
         self._key = coincurve.PrivateKey(secret)
         self.address = address_of_public_key(self._key.public_key.format(compressed=False))
         self.uri = f"fake:{self.address}"
         self.signed = 0
+        self.asked = 0
         self.failure: SignerError | None = None
         self.open = asyncio.Event()
         self.open.set()
 
     async def sign(self, message: Eip191Message) -> EvmSignature:
         """Sign the digest; libsecp256k1 answers low-s (EIP-2)."""
+        self.asked += 1
         await self.open.wait()
         if self.failure is not None:
             raise self.failure
         self.signed += 1
-        signature = self._key.sign_recoverable(message.digest, hasher=None)
+        entropy = ffi.new("unsigned char[32]", self.signed.to_bytes(32)) if self._restless else ffi.NULL
+        signature = self._key.sign_recoverable(message.digest, hasher=None, custom_nonce=(ffi.NULL, entropy))
         return EvmSignature.from_bytes(signature[:64] + bytes([_V_OFFSET + signature[64]]))
 
 

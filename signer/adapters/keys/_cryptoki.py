@@ -125,6 +125,10 @@ class Cryptoki:
         finally:
             _leave()
 
+    def abandon(self) -> None:
+        """Let nobody in any more, and leave the library as it is."""
+        self._is_over = True
+
     def slots(self) -> Sequence[int]:
         """Give the slots that have a token in them."""
         count = c_ulong()

@@ -76,6 +76,42 @@ def ckr_name(code: int) -> str:
         return f"CKR 0x{code:X}"
 
 
+FAULTS_OF_A_SESSION: Final = frozenset(
+    {
+        Ckr.FUNCTION_FAILED,
+        Ckr.FUNCTION_CANCELED,
+        Ckr.OPERATION_ACTIVE,
+        Ckr.OPERATION_NOT_INITIALIZED,
+        Ckr.SESSION_CLOSED,
+        Ckr.SESSION_HANDLE_INVALID,
+    },
+)
+"""Another session may well do what this one did not."""
+
+FAULTS_OF_A_KEY: Final = frozenset(
+    {
+        Ckr.ARGUMENTS_BAD,
+        Ckr.ACTION_PROHIBITED,
+        Ckr.DATA_INVALID,
+        Ckr.DATA_LEN_RANGE,
+        Ckr.FUNCTION_NOT_SUPPORTED,
+        Ckr.FUNCTION_REJECTED,
+        Ckr.KEY_FUNCTION_NOT_PERMITTED,
+        Ckr.KEY_SIZE_RANGE,
+        Ckr.KEY_TYPE_INCONSISTENT,
+        Ckr.MECHANISM_INVALID,
+        Ckr.MECHANISM_PARAM_INVALID,
+    },
+)
+"""The token works, and this key does not sign: asking again would not help."""
+
+FAULTS_OF_A_BUSY_TOKEN: Final = frozenset({Ckr.DEVICE_MEMORY, Ckr.HOST_MEMORY, Ckr.SESSION_COUNT})
+"""The token works and has too much to do."""
+
+HANDLES_THAT_ARE_OLD: Final = frozenset({Ckr.KEY_HANDLE_INVALID, Ckr.OBJECT_HANDLE_INVALID})
+"""The key has another number by now, or is gone."""
+
+
 class Cka(IntEnum):
     """Attributes (``CK_ATTRIBUTE_TYPE``)."""
 

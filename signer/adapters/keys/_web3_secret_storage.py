@@ -55,7 +55,7 @@ class Web3Keystore:
 
     address: str | None
     memory: int
-    _document: Mapping[str, Any]
+    _crypto: Mapping[str, Any]
 
     def decrypt(self, password: bytes) -> bytes:
         """Give the private key, 32 bytes; takes ``memory`` and, at the usual strength, half a second of CPU.
@@ -63,13 +63,7 @@ class Web3Keystore:
         Raises:
             KeystoreRefused: the password does not fit.
         """
-        secret: bytes | None = None
-        with contextlib.suppress(ValueError):  # the MAC does not fit; every other reason was looked for before
-            secret = decode_keyfile_json(dict(self._document), password)  # type: ignore[arg-type] # see the module
-        if secret is None:
-            hint = " (the password file is empty)" if not password else ""
-            raise KeystoreRefused(f"the password does not open it{hint}")
-        return secret
+        return decrypt_crypto(self._crypto, password)
 
 
 def read_keystore(text: bytes) -> Web3Keystore:
@@ -88,13 +82,46 @@ def read_keystore(text: bytes) -> Web3Keystore:
         raise KeystoreRefused("is not JSON, or not an object: it is no keystore")
     if document.get("version") != _VERSION:
         raise KeystoreRefused("is not of version 3 of Web3 Secret Storage")
+    crypto, memory = read_crypto(document, least=_SECRET_BYTES, most=_SECRET_BYTES)
+    return Web3Keystore(_address(document), memory, crypto)
+
+
+def read_crypto(document: Mapping[str, Any], *, least: int, most: int) -> tuple[Mapping[str, Any], int]:
+    """Check the section ``crypto``, whatever stands around it.
+
+    Args:
+        document: what holds it; names in lower case.
+        least: of the secret's length, in bytes.
+        most: the same.
+
+    Returns:
+        The section, and what its key derivation takes, in bytes.
+
+    Raises:
+        KeystoreRefused: a field of it cannot be used.
+    """
     crypto = _object(document, "crypto")
     if crypto.get("cipher") != _CIPHER:
         raise KeystoreRefused(f"has another cipher than {_CIPHER}")
-    _hexadecimal(crypto, "ciphertext", _SECRET_BYTES, _SECRET_BYTES)
+    _hexadecimal(crypto, "ciphertext", least, most)
     _hexadecimal(crypto, "mac", _MAC_BYTES, _MAC_BYTES)
     _hexadecimal(_object(crypto, "cipherparams"), "iv", 1, _IV_BYTES)  # some writers drop leading zeros
-    return Web3Keystore(_address(document), _memory(crypto), document)
+    return crypto, _memory(crypto)
+
+
+def decrypt_crypto(crypto: Mapping[str, Any], password: bytes) -> bytes:
+    """Give the secret of a section that ``read_crypto`` has found well-formed.
+
+    Raises:
+        KeystoreRefused: the password does not fit.
+    """
+    secret: bytes | None = None
+    with contextlib.suppress(ValueError):  # the MAC does not fit; every other reason was looked for before
+        secret = decode_keyfile_json({"version": _VERSION, "crypto": dict(crypto)}, password)  # type: ignore[arg-type] # see the module
+    if secret is None:
+        hint = " (the password file is empty)" if not password else ""
+        raise KeystoreRefused(f"the password does not open it{hint}")
+    return secret
 
 
 def make_keystore(secret: bytes, password: bytes, *, kdf: Kdf = "scrypt", work: int | None = None) -> bytes:

@@ -32,6 +32,9 @@ KEY_ID = "test-key"
 API_KEY = "0b0f7c0a-5a3e-4b7e-8a35-5d1f0f2f6c22"
 API_SECRET = "c0ffee-secret-of-the-tests"
 SOON = timedelta(seconds=10)
+CUSTOMER = "04c5851c-4386-5bd9-9f89-08312f8aee3a"
+SUBMISSION = Submission(b'{"ownerId":"x","challenge":"y","signature":"z"}', "z")
+"""Something to deliver to a server that does not look at it."""
 
 
 def request_key() -> LocalRequestKey:
@@ -93,6 +96,11 @@ def sign(challenge: str, owner: AccountId = OWNER_ID) -> Submission:
     """The body to deliver for a challenge, signed by the owner of the tests."""
     signature = OWNER.sign_message(encode_defunct(primitive=b64decode(challenge))).signature
     return Submission.of(owner, challenge, EvmSignature.from_bytes(bytes(signature)), SignatureForm.HEX)
+
+
+async def deliver_something(client: CardApiClient, timeout: timedelta = SOON) -> Delivery:
+    """Deliver it."""
+    return await client.submit(CUSTOMER, SUBMISSION, idempotency_key=SUBMISSION.idempotency_key, timeout=timeout)
 
 
 @dataclass

@@ -14,17 +14,17 @@ from tests.integration.card_api.calling import SOON, Calling
 from tests.integration.card_api.conftest import StartCalling
 
 
-async def read_challenge(calling: Calling, customer_id: str) -> str:
+async def read_challenge(calling: Calling, customer_id: str, timeout: timedelta = SOON) -> str:
     """``GET …/challenge``."""
-    return await calling.client.fetch_challenge(customer_id, timeout=SOON)
+    return await calling.client.fetch_challenge(customer_id, timeout=timeout)
 
 
-async def read_status(calling: Calling, customer_id: str) -> str:
+async def read_status(calling: Calling, customer_id: str, timeout: timedelta = SOON) -> str:
     """``GET /customers/{customerId}``."""
-    return await calling.client.customer_status(customer_id, timeout=SOON)
+    return await calling.client.customer_status(customer_id, timeout=timeout)
 
 
-Reading = Callable[[Calling, str], Awaitable[str]]
+Reading = Callable[..., Awaitable[str]]
 both = pytest.mark.parametrize(("reading", "route"), [(read_challenge, "challenge"), (read_status, "customer")])
 
 
@@ -140,9 +140,7 @@ async def test_a_slow_api_is_not_waited_for(calling: Calling, reading: Reading, 
     customer_id, _ = calling.customer()
     calling.fault(FaultKind.LATENCY, route, seconds=30)
     with pytest.raises(UpstreamTimeout) as refusal:
-        await calling.client.fetch_challenge(customer_id, timeout=timedelta(milliseconds=200)) if (
-            route == "challenge"
-        ) else await calling.client.customer_status(customer_id, timeout=timedelta(milliseconds=200))
+        await reading(calling, customer_id, timedelta(milliseconds=200))
     assert refusal.value.code is ErrorCode.CARD_API_TIMEOUT
 
 

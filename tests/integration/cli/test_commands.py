@@ -151,7 +151,7 @@ def test_the_simulator_refuses_keys_that_it_cannot_read(key: str) -> None:
     ],
 )
 def test_serve_does_not_start_with_what_cannot_work(text: str, complaint: str, tmp_path: Path) -> None:
-    """A backend or a key that cannot be used is an error at start (exit 78), not a line in the log of a running service."""
+    """What cannot be used is an error at start (exit 78), not a line in the log of a running service."""
     file = tmp_path / "signer.toml"
     file.write_text(text)
     done = subprocess.run(

@@ -30,12 +30,12 @@ def golden(*arguments: str) -> Result:
 
 def test_the_golden_challenge_would_have_been_signed_in_its_hour() -> None:
     """Exit 0; the fields and the rules are printed."""
-    for instant in (GOLDEN["valid_from"], IN_ITS_HOUR, GOLDEN["valid_until"]):
-        result = golden("--at", instant)
+    results = [golden("--at", instant) for instant in (GOLDEN["valid_from"], IN_ITS_HOUR, GOLDEN["valid_until"])]
+    for result in results:
         assert result.exit_code == 0, result.output
         assert "would be signed" in result.output
-    assert "5ufoiEqDaFvmfo78" in result.output
-    assert result.output.count("holds") == 13
+        assert "5ufoiEqDaFvmfo78" in result.output
+        assert result.output.count("holds") == 13
 
 
 def test_the_golden_challenge_is_refused_today() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signer.observability.logs import render_json
-from signer.observability.redaction import MASK, masked_name, masked_text, redact
+from signer.observability.redaction import LONGEST, MASK, masked_name, masked_text, redact
 from signer.web.auth import generate_token
 from tests.messages import Message, golden_vector, to_base64
 
@@ -119,6 +119,7 @@ def test_what_looks_like_a_secret_is_masked_within_any_text(secret: str, around:
     [
         (f"redis://default:{PASSWORD}@cache:6379/0", f"redis://{MASK}@cache:6379/0"),
         (f"rediss://:{PASSWORD}@cache", f"rediss://{MASK}@cache"),
+        (f"redis://:{PASSWORD}/with@signs:in-it@cache", f"redis://{MASK}@cache"),
         (f"Authorization: Bearer {PASSWORD}.{PASSWORD}", f"Authorization: {MASK}"),
         (f"authorization: bEaReR {PASSWORD}.{PASSWORD}", f"authorization: {MASK}"),
         (f"Basic {to_base64(b'user:' + PASSWORD.encode())}", MASK),
@@ -131,6 +132,13 @@ def test_what_looks_like_a_secret_is_masked_within_any_text(secret: str, around:
 def test_credentials_in_a_text_are_masked(text: str, expected: str) -> None:
     """Passwords in URLs, authorization headers and PEM blocks that were cut go; what only sounds alike stays."""
     assert masked_text(text) == expected
+
+
+def test_a_long_text_is_cut_and_looked_at_all_the_same() -> None:
+    """Nobody can fill the log, or keep the redaction busy, with one text."""
+    text = masked_text(f"redis://:{PASSWORD}@cache " + "://a:" * 100_000)
+    assert text.startswith(f"redis://{MASK}@cache ")
+    assert len(text) <= LONGEST + 1
 
 
 def test_a_challenge_in_the_clear_hides_the_whole_text() -> None:

@@ -22,7 +22,7 @@ from signer.domain.errors import (
     Unavailable,
     UpstreamTimeout,
 )
-from signer.web.problems import STATUS_FOR_FAMILY, problem, status_of
+from signer.web.problems import STATUS_FOR_FAMILY, problem, refusal_of_http, status_of
 
 DETAIL = "A sentence."
 
@@ -60,6 +60,13 @@ def test_the_family_gives_the_status(error: SignerError, status: int) -> None:
     """Each family has its status, and so have the codes for which HTTP has one of its own."""
     assert status_of(error) == status
     assert problem(error, "r").status == members_of(problem(error, "r"))["status"] == status
+
+
+def test_what_aiohttp_raises_beyond_the_known_is_a_defect() -> None:
+    """No handler of ours raises one, so its words are not passed on."""
+    refusal = refusal_of_http(web.HTTPGone(text="short and stout"))
+    assert (refusal.code, status_of(refusal)) == (ErrorCode.INTERNAL_ERROR, 500)
+    assert "stout" not in refusal.detail
 
 
 def test_every_family_has_a_status() -> None:

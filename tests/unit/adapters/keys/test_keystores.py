@@ -8,8 +8,9 @@ import os
 import pickle
 import stat
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar, TypeVar
 
 import pytest
 from eth_account import Account
@@ -21,6 +22,7 @@ from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 
+T = TypeVar("T")
 PASSWORD = b"hunter2 hunter3"
 SECRETS = [bytes([number]) * 32 for number in range(1, 6)]
 OWNERS = [Account.from_key(secret).address for secret in SECRETS]
@@ -62,8 +64,8 @@ def write_anew(directory: Path, number: int) -> None:
 
 
 def change_password(path: Path) -> None:
-    """Write a password that opens nothing."""
-    path.write_bytes(b"another")
+    """Write a password as long as the right one, which opens nothing."""
+    path.write_bytes(b"x" * len(PASSWORD))
 
 
 def make_anonymous(path: Path) -> None:
@@ -288,6 +290,24 @@ async def test_a_keystore_beyond_the_memory_budget_is_refused(keys: Path, passwo
     pool.close()
     [reason] = loaded.failures.values()
     assert reason.startswith("takes 4 MiB to open and the budget is 2 MiB")
+
+
+async def test_each_opening_takes_its_memory_of_the_budget(keys: Path, password_file: Path) -> None:
+    """What a keystore's key derivation takes is what it asks the pool for."""
+
+    class WatchedPool(OpeningPool):
+        asked: ClassVar[list[int]] = []
+
+        async def run(self, work: Callable[[], T], *, memory: int = 0) -> T:
+            self.asked.append(memory)
+            return await super().run(work, memory=memory)
+
+    write_keystore(keys, SECRETS[0], PASSWORD, work=4096)
+    write_keystore(keys, SECRETS[1], PASSWORD, kdf="pbkdf2", work=2)
+    pool = WatchedPool()
+    await load(f"keystore:{keys}?password_file={password_file}", pool)
+    pool.close()
+    assert sorted(pool.asked) == [0, 0, 128 * 8 * (4096 + 1)]
 
 
 async def test_a_keystore_without_an_address_loads(keys: Path, password_file: Path, pool: OpeningPool) -> None:

@@ -1,0 +1,29 @@
+"""A server that a test may break."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from signer.adapters import challenge_scripts as scripts
+from tests.lossy_proxy import LossyProxy, lossy_proxy
+from tests.servers import RedisServer, valkey
+
+SCRIPTS = ("CLAIM", "RECORD_SIGNATURE", "RELEASE", "BEGIN_FORWARDING", "DEFER", "SETTLE", "EXPIRE", "PROBE")
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A Valkey of the test's own. It knows the scripts, so that the first answer to each call is the one that counts."""
+    with valkey() as server:
+        for name in SCRIPTS:
+            server.command("SCRIPT", "LOAD", getattr(scripts, name).source)
+        yield server
+
+
+@pytest.fixture
+async def proxy(server: RedisServer) -> AsyncIterator[LossyProxy]:
+    """A proxy in front of it."""
+    async with lossy_proxy(server.url) as proxy:
+        yield proxy

@@ -1,0 +1,121 @@
+"""What is in Redis: which keys, for how long, and what is not in it any more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from signer.application.ports import ChallengeStore
+from signer.domain.lifecycle import ChallengeState
+from signer.domain.record import shard_of
+from tests.challenge_stores import (
+    CUSTOMER,
+    OWNER,
+    RETENTION,
+    SETTINGS,
+    SUBMISSION,
+    claim_mine,
+    claim_of,
+    open_store,
+    sign,
+)
+from tests.servers import RedisServer
+
+SHARD = shard_of(OWNER)
+ID = claim_of().id
+RECORD = f"signer:{{s{SHARD}}}:challenge:{ID[2:]}"
+POINTER = f"signer:{{s{SHARD}}}:customer:{CUSTOMER}:{OWNER}"
+INDEX = f"signer:{{s{SHARD}}}:unsettled"
+
+
+async def test_the_keys_of_a_challenge_are_on_one_slot_and_named_as_documented(server: RedisServer) -> None:
+    """Record, pointer and index, under the hash tag of the owner's shard."""
+    async with open_store(server.url) as store:
+        await sign(store, claim_of())
+    assert sorted(server.command("KEYS", "*")) == sorted((RECORD, POINTER, INDEX))
+    assert server.command("GET", POINTER) == ID
+    assert server.command("ZRANGE", INDEX, 0, -1) == [ID]
+
+
+async def test_the_prefix_is_a_setting(server: RedisServer) -> None:
+    """Two services share a server without meeting."""
+    async with open_store(server.url, replace(SETTINGS, prefix="another")) as store, open_store(server.url) as beside:
+        await claim_mine(store, claim_of())
+        assert await beside.get(ID) is None
+    assert all(key.startswith("another:") for key in server.command("KEYS", "*"))
+
+
+async def _end(store: ChallengeStore) -> None:
+    held = await sign(store, claim_of())
+    await store.settle(held.lease, ChallengeState.VERIFIED, None)
+
+
+async def _expire(store: ChallengeStore) -> None:
+    held = await sign(store, claim_of(forward=False, valid_for=timedelta(0)))
+    assert await store.expire(held.record.id) is not None
+
+
+@pytest.mark.parametrize("end", [_end, _expire])
+async def test_a_final_record_holds_no_body_and_is_not_indexed(server: RedisServer, end: object) -> None:
+    """The body is a live credential; what is settled costs recovery nothing."""
+    async with open_store(server.url) as store:
+        assert callable(end)
+        await end(store)
+    assert "submission" not in server.command("HKEYS", RECORD)
+    assert server.command("HGET", RECORD, "signature") == SUBMISSION.signature
+    assert server.command("EXISTS", INDEX) == 0
+
+
+async def test_records_and_pointers_live_for_the_retention_from_the_first_claim(server: RedisServer) -> None:
+    """No later move shortens or stretches it."""
+    retention = RETENTION // timedelta(milliseconds=1)
+    async with open_store(server.url) as store:
+        lease = await claim_mine(store, claim_of())
+        server.command("PEXPIRE", RECORD, 1_000_000)
+        server.command("PEXPIRE", POINTER, 2_000_000)
+        await store.release(lease, "a_reason")
+        held = await sign(store, claim_of())
+        await store.settle(held.lease, ChallengeState.VERIFIED, None)
+        assert 0 < server.command("PTTL", RECORD) <= 1_000_000
+        assert 0 < server.command("PTTL", POINTER) <= 2_000_000
+        await claim_mine(store, claim_of("nonce0002", message="b" * 64))
+    other = claim_of("nonce0002").id
+    for key in (RECORD.replace(ID[2:], other[2:]), POINTER):
+        assert retention - 60_000 < server.command("PTTL", key) <= retention
+
+
+@pytest.mark.parametrize("call", ["begin_forwarding", "expire"])
+async def test_an_index_entry_whose_record_is_gone_is_cleaned_up_when_met(server: RedisServer, call: str) -> None:
+    """As after an eviction that should not have been: recovery does not run against it for ever."""
+    async with open_store(server.url) as store:
+        await sign(store, claim_of())
+        server.command("DEL", RECORD)
+        server.command("ZADD", INDEX, 1, ID)
+        assert await store.due(10) == [ID]
+        assert await getattr(store, call)(ID) is None
+        assert await store.due(10) == []
+
+
+async def test_a_ping_leaves_only_keys_that_vanish(server: RedisServer) -> None:
+    """It writes for real, under names that no challenge can have."""
+    async with open_store(server.url) as store:
+        await store.ping()
+    keys = server.command("KEYS", "*")
+    assert keys
+    assert all(key.endswith(":probe") and server.command("PTTL", key) > 0 for key in keys)
+
+
+async def test_each_step_of_the_normal_path_is_one_round_trip(server: RedisServer) -> None:
+    """Claim, record, settle: three commands, and nothing else but what the connection itself needs."""
+    async with open_store(server.url, connections=1) as store:
+        await store.ping()
+        server.command("CONFIG", "RESETSTAT")
+        held = await sign(store, claim_of())
+        await store.settle(held.lease, ChallengeState.VERIFIED, None)
+    stats = server.command("INFO", "commandstats")
+    assert stats["cmdstat_evalsha"]["calls"] == 3
+    sent = {"cmdstat_evalsha", "cmdstat_info", "cmdstat_config|resetstat", "cmdstat_client|setinfo", "cmdstat_hello"}
+    inside = {"cmdstat_time", "cmdstat_hset", "cmdstat_hmget", "cmdstat_hdel", "cmdstat_zadd", "cmdstat_zrem"}
+    assert set(stats) - sent - inside == {"cmdstat_set", "cmdstat_pexpire"}

@@ -1,0 +1,77 @@
+"""Servers that answer and take no writes: what is said names the cause, and nothing is half-done."""
+
+from __future__ import annotations
+
+import asyncio
+
+from signer.adapters.redis_client import RedisSettings, find_weaknesses, open_redis
+from signer.domain.lifecycle import ChallengeState
+from tests.challenge_stores import claim_of, fails_saying, open_store, sign
+from tests.servers import RedisServer, valkey
+
+
+async def test_a_full_server_signs_nothing(server: RedisServer) -> None:
+    """Readiness fails, claims are refused whole, and what was begun goes on once there is room."""
+    async with open_store(server.url) as store:
+        held = await sign(store, claim_of("nonce0001"))
+        server.command("CONFIG", "SET", "maxmemory", "1")
+        await fails_saying("full", store.ping())
+        await fails_saying("full", store.claim(claim_of("nonce0002")))
+        await fails_saying("full", store.settle(held.lease, ChallengeState.VERIFIED, None))
+        assert await store.get(held.record.id) == held.record
+        assert await store.get(claim_of("nonce0002").id) is None
+        server.command("CONFIG", "SET", "maxmemory", "0")
+        await store.settle(held.lease, ChallengeState.VERIFIED, None)
+
+
+async def test_a_replica_is_read_only(server: RedisServer) -> None:
+    """Connected to the wrong node, readiness fails and nothing is claimed; reading works."""
+    with valkey() as replica:
+        async with open_store(server.url) as store, open_store(replica.url) as wrong:
+            held = await sign(store, claim_of("nonce0001"))
+            replica.follow(server)
+            await fails_saying("read-only replica", wrong.ping())
+            await fails_saying("read-only replica", wrong.claim(claim_of("nonce0002")))
+            assert await wrong.get(held.record.id) == held.record
+
+
+async def test_a_server_without_its_replicas_takes_no_writes(server: RedisServer) -> None:
+    """``NOREPLICAS``: its own setting asks for one."""
+    server.command("CONFIG", "SET", "min-replicas-to-write", 1)
+    async with open_store(server.url) as store:
+        await fails_saying("replicas", store.ping())
+        await fails_saying("replicas", store.claim(claim_of()))
+
+
+async def test_a_server_that_cannot_persist_takes_no_writes(server: RedisServer) -> None:
+    """``MISCONF``: a disk that fails stops signing."""
+    (server.folder / "dump.rdb").mkdir()
+    server.command("CONFIG", "SET", "save", "3600 1", "stop-writes-on-bgsave-error", "yes")
+    async with open_store(server.url) as store:
+        await store.claim(claim_of("nonce0001"))
+        server.command("BGSAVE")
+        async with asyncio.timeout(10):
+            while server.command("INFO", "persistence")["rdb_last_bgsave_status"] == "ok":
+                await asyncio.sleep(0.01)
+        await fails_saying("disk", store.ping())
+        await fails_saying("disk", store.claim(claim_of("nonce0002")))
+        assert await store.get(claim_of("nonce0002").id) is None
+
+
+async def test_a_server_that_wants_a_password_says_so(server: RedisServer) -> None:
+    """``NOAUTH``, in our words."""
+    server.command("CONFIG", "SET", "requirepass", "a password")
+    async with open_store(server.url) as store:
+        await fails_saying("password", store.ping())
+
+
+async def test_a_server_that_could_forget_is_warned_about(server: RedisServer) -> None:
+    """Eviction and a memory without a disk break the promise quietly, so they are named at start."""
+    redis = await open_redis(RedisSettings(url=server.url))
+    server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    evicts, forgets = await find_weaknesses(redis)
+    assert "allkeys-lru" in evicts
+    assert "appendonly yes" in forgets
+    server.command("CONFIG", "SET", "maxmemory-policy", "noeviction", "appendonly", "yes")
+    assert await find_weaknesses(redis) == ()
+    await redis.close()
