@@ -23,9 +23,9 @@ from typing import Final
 
 from aiohttp import web
 
-from signer.adapters.card_api import CardApiClient
-from signer.adapters.card_api_settings import CardApiSettings, CardApiSettingsInvalid
-from signer.adapters.card_api_wire import open_session
+from signer.adapters.card_api.client import CardApiClient
+from signer.adapters.card_api.settings import CardApiSettings, CardApiSettingsInvalid
+from signer.adapters.card_api.wire import open_session
 from signer.adapters.challenge_store import RedisChallengeStore, StoreSettings
 from signer.adapters.clock import SystemClock
 from signer.adapters.keys.backend import BackendResources, KeyBackendError

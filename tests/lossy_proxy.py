@@ -26,7 +26,8 @@ class LossyProxy:
         self.lost = 0
         self._server = server
         self._to_lose = 0
-        self._connections: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.StreamWriter] = set()
+        self._all_closed = asyncio.Event()
 
     def lose_next(self, count: int = 1) -> None:
         """Cut the connection instead of passing the next answer on, so many times."""
@@ -34,9 +35,8 @@ class LossyProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Connect one client through."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
+        self._open.add(writer)
+        self._all_closed.clear()
         upstream_reader, upstream_writer = await asyncio.open_unix_connection(self._server)
         asking = asyncio.create_task(_pump(reader, upstream_writer))
         try:
@@ -48,18 +48,21 @@ class LossyProxy:
                 writer.write(answer)
                 await writer.drain()
         finally:
-            asking.cancel()
             for one in (writer, upstream_writer):
                 one.close()
                 with suppress(OSError):
                     await one.wait_closed()
-            self._connections.discard(task)
+            await asking
+            self._open.discard(writer)
+            if not self._open:
+                self._all_closed.set()
 
     async def close(self) -> None:
         """Cut every connection."""
-        for task in tuple(self._connections):
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        for writer in self._open:
+            writer.close()
+        if self._open:
+            await self._all_closed.wait()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain, islice, zip_longest
-from typing import Final
+from typing import Any, Final
 
 from signer.adapters import challenge_scripts as scripts
 from signer.adapters.challenge_answers import MICROSECOND, Answer, microseconds, read_record
@@ -106,8 +106,7 @@ class RedisChallengeStore:
         self._lease = settings.lease // MICROSECOND
         self._retention = settings.nonce_retention // _MILLISECOND
         self._key_memory = settings.key_memory // MICROSECOND
-        self._replicas = settings.replica_wait.replicas
-        self._wait = (settings.replica_wait.command,) if self._replicas else ()
+        self._replica_wait = settings.replica_wait
 
     async def claim(self, claim: Claim) -> Claimed:
         """See ``ChallengeStore.claim``."""
@@ -183,7 +182,7 @@ class RedisChallengeStore:
     async def get(self, challenge_id: str) -> ChallengeRecord | None:
         """See ``ChallengeStore.get``."""
         read = ("HMGET", self._record_key(challenge_id), *scripts.FIELDS)
-        fields, *confirmations = await self._redis.commands([read, *self._wait])
+        fields, *confirmations = await self._redis.commands([read, *self._confirmation(challenge_id)])
         if fields[0] is None:
             return None
         record = read_record(challenge_id, fields)
@@ -220,24 +219,27 @@ class RedisChallengeStore:
         keys = [self._record_key(challenge_id), self._index_key(challenge_id[:_SHARD_DIGITS])]
         if pointer is not None:
             keys.append(pointer)
-        wait = self._wait if confirmed else ()
-        answers = await self._redis.script(script, keys, (challenge_id, self._new_token(), *arguments), *wait)
+        more = self._confirmation(challenge_id) if confirmed else ()
+        answers = await self._redis.script(script, keys, (challenge_id, self._new_token(), *arguments), *more)
         answer = Answer(challenge_id, *answers[0])
         if answer.outcome == b"lease_lost":
             raise LeaseLost
         if answer.outcome == b"forbidden":
             raise ForbiddenMove(f"challenge {challenge_id} cannot be moved like that from where it is")
-        if wait and not answer.is_nothing:
+        if more and not answer.is_nothing:
             self._check_known_to_replicas(answer.state, answers[1:])
         return answer
 
-    def _check_known_to_replicas(self, state: ChallengeState, confirmations: Sequence[int]) -> None:
+    def _check_known_to_replicas(self, state: ChallengeState, confirmations: Sequence[Any]) -> None:
         """Fail closed: what a failover could forget must not be acted upon. A final record promises nothing more."""
-        if confirmations and confirmations[0] < self._replicas and not state.is_final:
+        if confirmations and confirmations[-1] < self._replica_wait.replicas and not state.is_final:
             raise Unavailable(
                 ErrorCode.STORE_UNAVAILABLE,
                 "Too few replicas of the store confirmed in time: what a failover could forget is not acted upon.",
             )
+
+    def _confirmation(self, challenge_id: str) -> tuple[tuple[Part, ...], ...]:
+        return self._replica_wait.commands(f"{self._prefix}:{{s{challenge_id[:_SHARD_DIGITS]}}}:confirm")
 
     def _record_key(self, challenge_id: str) -> str:
         return f"{self._prefix}:{{s{challenge_id[:_SHARD_DIGITS]}}}:challenge:{challenge_id[_SHARD_DIGITS:]}"

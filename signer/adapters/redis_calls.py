@@ -7,8 +7,9 @@ Rules:
 * A call whose connection broke, or whose answer did not come in time, may have been carried out. It is repeated at once
   as it was: whatever is sent through here has to be safe to repeat. redis-py's own repetitions are off.
 * A script is called by its name; a server that does not know it (restarted, failed over, flushed) is sent its source.
-* Where replicas are waited for, ``WAIT`` travels behind the command in the same round trip. It speaks for all that the
-  server had written before it, through whichever connection, so it also vouches for a repeated call.
+* Where replicas are waited for, ``WAIT`` travels behind the command in the same round trip. In Valkey it speaks for the
+  last write of its own connection, and a call that reads, or that repeats a lost one, writes nothing. So a write of no
+  meaning goes before it: the replicas that have that one have all that the server did before.
 * No redis-py exception leaves: all become ``Unavailable`` (``store_unavailable``) with a sentence on what to do.
 """
 
@@ -40,6 +41,7 @@ Part = str | bytes | int
 """What a command is made of."""
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
+_MARK_LIVES_MILLISECONDS: Final = 60_000
 _POOL_IS_EMPTY: Final = "No connection available."
 _NOT_REPEATABLE: Final = (AuthenticationError, AuthorizationError, BusyLoadingError)
 """redis-py counts these as errors of the connection; they are answers, and repeating the call gives the same one."""
@@ -76,10 +78,12 @@ class ReplicaWait:
     replicas: int = 0
     timeout: timedelta = timedelta(milliseconds=500)
 
-    @property
-    def command(self) -> tuple[Part, ...]:
-        """The ``WAIT`` that asks for it."""
-        return ("WAIT", self.replicas, self.timeout // _MILLISECOND)
+    def commands(self, key: str) -> tuple[tuple[Part, ...], ...]:
+        """Give what travels behind a call, and whose last answer is how many replicas know; ``key`` is free to be used."""
+        if not self.replicas:
+            return ()
+        milliseconds = self.timeout // _MILLISECOND
+        return ("SET", key, "", "PX", _MARK_LIVES_MILLISECONDS), ("WAIT", self.replicas, milliseconds)
 
 
 NO_WAIT: Final = ReplicaWait()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -206,7 +206,7 @@ class ForwardSignature:
         state: ChallengeState = ChallengeState.EXPIRED,
         code: Reason = Reason.NOT_DELIVERED,
     ) -> ChallengeRecord:
-        """End a record that may no longer be POSTed, by asking what became of it; as ``state`` where it is not proven."""
+        """End a record that must not be POSTed by asking what became of it: as ``state`` where it is not proven."""
         proven = await self._is_proven(held)
         if proven:
             return await self._settle(held, ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
@@ -236,23 +236,22 @@ class ForwardSignature:
         code: Reason | None,
         superseded_by: str | None = None,
     ) -> ChallengeRecord:
-        try:
-            record = await self.store.settle(held.lease, state, code, superseded_by)
-        except LeaseLost:
-            self._write(EventName.LEASE_LOST, held.record)
-            raise
+        record = await self._under_lease(held, self.store.settle(held.lease, state, code, superseded_by))
         self._write(EventName.SETTLED, record, code=record.code)
         return record
 
     async def _defer(self, held: Held, code: Reason, asked: timedelta | None = None) -> ChallengeRecord:
         pause = self.limits.pause_after(held.record.attempts, asked, self.jitter)
+        record = await self._under_lease(held, self.store.defer(held.lease, code, pause))
+        self._write(EventName.DEFERRED, record, code=code, duration_ms=pause.total_seconds() * 1000)
+        return record
+
+    async def _under_lease(self, held: Held, move: Awaitable[ChallengeRecord]) -> ChallengeRecord:
         try:
-            record = await self.store.defer(held.lease, code, pause)
+            return await move
         except LeaseLost:
             self._write(EventName.LEASE_LOST, held.record)
             raise
-        self._write(EventName.DEFERRED, record, code=code, duration_ms=pause.total_seconds() * 1000)
-        return record
 
     def _write(
         self,

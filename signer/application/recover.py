@@ -17,6 +17,10 @@ from signer.application.ports import ChallengeStore
 from signer.domain.errors import Unavailable
 
 
+def _untold(error: Exception) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recover:
     """The use case.
@@ -27,6 +31,7 @@ class Recover:
         every: the mean time between two ticks; each is jittered, so that replicas do not march in step.
         batch: how many challenges one tick takes at most.
         at_once: how many of them are in delivery at the same time.
+        tell: hears of an error that none of us expects; a challenge that makes one keeps no other waiting.
     """
 
     store: ChallengeStore
@@ -35,6 +40,7 @@ class Recover:
     batch: int = 64
     at_once: int = 8
     jitter: Callable[[], float] = random.random
+    tell: Callable[[Exception], None] = _untold
 
     async def tick(self) -> int:
         """Take over what is due now; gives how many challenges were moved."""
@@ -46,6 +52,9 @@ class Recover:
                 try:
                     return await self.forward.take_over(challenge_id) is not None
                 except Unavailable:  # the index still names it: the next tick, here or elsewhere, tries again
+                    return False
+                except Exception as error:  # noqa: BLE001 - one that nobody can take must not end the recovery of all
+                    self.tell(error)
                     return False
 
         return sum(await asyncio.gather(*(take(challenge_id) for challenge_id in due)))

@@ -72,6 +72,10 @@ class Connection:
     needs_login: bool
     index: TokenIndex
 
+    def is_same_place(self, other: Connection) -> bool:
+        """Tell whether a session of one connection is one of the other, too."""
+        return self.cryptoki is other.cryptoki and self.slot == other.slot
+
     def check_login(self) -> None:
         """Return where the token answers and the login is still there.
 

@@ -35,7 +35,7 @@ class TokenHangs(Exception):
     """A call into the library does not come back."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Job:
     """A signature that is wanted."""
 
@@ -192,7 +192,7 @@ class SessionPool:
             return session, None
         for may_try_again in (True, False):
             try:
-                session = _ready(session, job.connection)
+                session = _fitting(session, job.connection) or _open(job.connection)
                 signature = job.connection.cryptoki.sign(session.handle, job.key, job.digest, self._signature_bytes)
             except CryptokiError as error:
                 _close(session, error)
@@ -207,19 +207,19 @@ class SessionPool:
         return session, None
 
 
-def _ready(session: _Session | None, connection: Connection) -> _Session:
-    """Give a session that fits the connection: the one that is there, or a new one."""
-    now = time.monotonic()
-    if session is not None:
-        if session.connection is connection or (
-            session.connection.cryptoki is connection.cryptoki and session.connection.slot == connection.slot
-        ):
-            session.connection = connection
-            if now - session.used_at > _LOOKED_AT_AFTER_SECONDS:
-                check_login(connection.cryptoki, session.handle, needs_login=connection.needs_login)
-            return session
+def _fitting(session: _Session | None, connection: Connection) -> _Session | None:
+    """Give the session if it can be used for the connection; else it is closed."""
+    if session is None or not session.connection.is_same_place(connection):
         _close(session)
-    return _Session(connection, connection.cryptoki.open_session(connection.slot), now)
+        return None
+    session.connection = connection
+    if time.monotonic() - session.used_at > _LOOKED_AT_AFTER_SECONDS:
+        check_login(connection.cryptoki, session.handle, needs_login=connection.needs_login)
+    return session
+
+
+def _open(connection: Connection) -> _Session:
+    return _Session(connection, connection.cryptoki.open_session(connection.slot), time.monotonic())
 
 
 def _close(session: _Session | None, error: CryptokiError | None = None) -> None:

@@ -232,12 +232,14 @@ def write_keystore(
         raise ValueError("a keystore's password is not empty and does not end with a newline")
     secret = new_secret() if secret is None else secret
     address = LocalKey(secret, "").address
+    text = make_keystore(secret, password, kdf=kdf, work=work)
+    del secret, password  # what fails from here on has a traceback, and that shows variables where it is asked to
     path = directory / f"{address}.json"
     part = directory / f".{address}.{secrets.token_hex(8)}"
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
-            file.write(make_keystore(secret, password, kdf=kdf, work=work))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.link(part, path)

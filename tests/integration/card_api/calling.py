@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
-from signer.adapters.card_api import CardApiClient
-from signer.adapters.card_api_settings import CardApiSettings
+from signer.adapters.card_api.client import CardApiClient
+from signer.adapters.card_api.settings import CardApiSettings
 from signer.adapters.message_signatures import MessageSigner, SignatureProfile
 from signer.adapters.request_keys import LocalRequestKey, request_key_from_pem
 from signer.application.ports import Delivery

@@ -8,8 +8,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from signer.adapters.card_api import CardApiClient
-from signer.adapters.card_api_wire import open_session
+from signer.adapters.card_api.client import CardApiClient
+from signer.adapters.card_api.wire import open_session
 from signer.adapters.message_signatures import MessageSigner, SignatureProfile
 from signer.adapters.request_keys import RequestKeyFailed
 from signer.adapters.signature_base import RequestNotSignable

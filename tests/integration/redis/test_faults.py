@@ -116,7 +116,7 @@ async def test_two_lost_answers_are_an_error(proxy: LossyProxy) -> None:
         assert (await store.claim(claim_of())).outcome is ClaimOutcome.KNOWN
 
 
-# --- servers that are gone, hang, restart ---------------------------------------------------------------------------------
+# --- servers that are gone, hang, restart -----------------------------------------------------------------------------
 
 
 async def test_a_killed_server_is_unavailable_and_used_again_after_its_restart(server: RedisServer) -> None:

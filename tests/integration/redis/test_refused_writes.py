@@ -51,7 +51,7 @@ async def test_a_server_that_cannot_persist_takes_no_writes(server: RedisServer)
         await store.claim(claim_of("nonce0001"))
         server.command("BGSAVE")
         async with asyncio.timeout(10):
-            while server.command("INFO", "persistence")["rdb_last_bgsave_status"] == "ok":
+            while server.command("INFO", "persistence")["rdb_last_bgsave_status"] == "ok":  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await fails_saying("disk", store.ping())
         await fails_saying("disk", store.claim(claim_of("nonce0002")))

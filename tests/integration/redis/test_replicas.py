@@ -81,7 +81,7 @@ async def test_a_repeated_claim_vouches_for_the_first_one(
     replica: RedisServer,
     proxy: LossyProxy,
 ) -> None:
-    """The repetition writes nothing and comes by another connection; its ``WAIT`` still counts the first one's write."""
+    """The repetition changes nothing and comes by another connection; its ``WAIT`` counts the first one's write."""
     async with open_store(proxy.url, WAITING) as store:
         await store.claim(claim_of("nonce0001"))
         replica.pause()

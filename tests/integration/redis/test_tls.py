@@ -152,7 +152,7 @@ async def test_a_rotated_password_comes_into_use_without_a_restart(site: Site, t
 
 
 async def test_no_certificate_of_ours_is_refused(site: Site) -> None:
-    """The server wants one. (Whether its alert or the end of the connection is seen first is the network's affair.)"""
+    """The server wants one; whether its alert or the connection's end is seen first is the network's affair."""
     await _refusal(replace(site.settings, cert_file=None, key_file=None))
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.adapters.card_api_answers import (
+from signer.adapters.card_api.answers import (
     Grant,
     challenge_in,
     delivery_not_begun,
@@ -13,7 +13,7 @@ from signer.adapters.card_api_answers import (
     grant_in,
     status_in,
 )
-from signer.adapters.card_api_exchange import Answer, Failure, NoAnswer, NoAnswerKind
+from signer.adapters.card_api.exchange import Answer, Failure, NoAnswer, NoAnswerKind
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError, Unavailable, UpstreamTimeout
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from signer.adapters.card_api_exchange import Answer, Failure, parse_http_date, parse_retry_after
+from signer.adapters.card_api.exchange import Answer, Failure, parse_http_date, parse_retry_after
 from signer.domain.errors import ErrorCode, Unavailable
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from signer.adapters.card_api_exchange import Failure
-from signer.adapters.card_api_retries import Repetition
+from signer.adapters.card_api.exchange import Failure
+from signer.adapters.card_api.retries import Repetition
 from signer.domain.errors import ErrorCode
 
 MS = timedelta(milliseconds=1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from signer.adapters.card_api_settings import CardApiSettings, CardApiSettingsInvalid, parse_base_url
+from signer.adapters.card_api.settings import CardApiSettings, CardApiSettingsInvalid, parse_base_url
 
 
 def settings(**changed: Any) -> CardApiSettings:  # noqa: ANN401 - the settings have many types

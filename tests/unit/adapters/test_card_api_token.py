@@ -4,9 +4,9 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
-from signer.adapters.card_api_answers import Grant
-from signer.adapters.card_api_exchange import Failure
-from signer.adapters.card_api_token import Credentials, Token, TokenSource, read_credentials
+from signer.adapters.card_api.answers import Grant
+from signer.adapters.card_api.exchange import Failure
+from signer.adapters.card_api.token import Credentials, Token, TokenSource, read_credentials
 from signer.domain.errors import ErrorCode
 
 EPOCH = 1_800_000_000.0

@@ -418,3 +418,14 @@ async def test_a_traceback_with_its_variables_shows_no_secret(
     for secret in (SECRETS[0], PASSWORD):
         assert secret.hex() not in lines
         assert repr(secret)[2:-1] not in lines
+
+
+def test_a_failed_writing_shows_no_secret(keys: Path) -> None:
+    """An error of the file system, printed with every frame's variables, holds neither key nor password."""
+    write(keys)
+    with pytest.raises(FileExistsError) as refused:
+        write_keystore(keys, SECRETS[0], PASSWORD, work=2)
+    lines = "".join(traceback.TracebackException.from_exception(refused.value, capture_locals=True).format())
+    assert OWNERS[0] in lines
+    for secret in (SECRETS[0], PASSWORD):
+        assert repr(secret)[2:-1] not in lines

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
-from signer.adapters.card_api_exchange import Answer, Exchange, Failure, NoAnswer, NoAnswerKind
+from signer.adapters.card_api.exchange import Answer, Exchange, Failure, NoAnswer, NoAnswerKind
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.errors import ErrorCode
 

@@ -4,10 +4,10 @@
   sending is signed anew.
 * Reading is repeated within its timeout; a delivery is one attempt, for each needs its lease.
 * A timeout covers the whole call, the wait for a token included.
-* Inside, what happened is a value (``card_api_exchange``); an error is made where the port raises it.
+* Inside, what happened is a value (``exchange``); an error is made where the port raises it.
 
-Its parts: ``card_api_requests`` makes the requests, ``card_api_wire`` sends them, ``card_api_answers`` says what the
-answers mean, ``card_api_token`` keeps the token, ``card_api_retries`` asks again.
+Its parts: ``requests`` makes the requests, ``wire`` sends them, ``answers`` says what the
+answers mean, ``token`` keeps the token, ``retries`` asks again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from http import HTTPStatus
 
 import aiohttp
 
-from signer.adapters.card_api_answers import (
+from signer.adapters.card_api.answers import (
     Grant,
     challenge_in,
     delivery_not_begun,
@@ -29,12 +29,12 @@ from signer.adapters.card_api_answers import (
     grant_in,
     status_in,
 )
-from signer.adapters.card_api_exchange import Answer, Exchange, Failure
-from signer.adapters.card_api_requests import CardApiRequests, Request
-from signer.adapters.card_api_retries import Repetition
-from signer.adapters.card_api_settings import CardApiSettings, parse_base_url
-from signer.adapters.card_api_token import Token, TokenSource, read_credentials
-from signer.adapters.card_api_wire import CardApiWire
+from signer.adapters.card_api.exchange import Answer, Exchange, Failure
+from signer.adapters.card_api.requests import CardApiRequests, Request
+from signer.adapters.card_api.retries import Repetition
+from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
+from signer.adapters.card_api.token import Token, TokenSource, read_credentials
+from signer.adapters.card_api.wire import CardApiWire
 from signer.adapters.message_signatures import MessageSigner
 from signer.adapters.request_keys import RequestKeyError
 from signer.adapters.signature_base import MessageSignatureError
@@ -60,7 +60,7 @@ class CardApiClient:
 
         Args:
             settings: where, and how patiently.
-            session: as ``card_api_wire.open_session`` makes it.
+            session: as ``wire.open_session`` makes it.
             signer: of requests.
             clock: the wall clock, with which the API's is compared.
             monotonic: seconds of a clock that never jumps, for the life of tokens.

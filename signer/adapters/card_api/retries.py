@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
 
-from signer.adapters.card_api_exchange import Failure
+from signer.adapters.card_api.exchange import Failure
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from typing import Final
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
-from signer.adapters.card_api_exchange import (
+from signer.adapters.card_api.exchange import (
     Answer,
     Exchange,
     NoAnswer,
@@ -26,7 +26,7 @@ from signer.adapters.card_api_exchange import (
     parse_http_date,
     parse_retry_after,
 )
-from signer.adapters.card_api_requests import Request
+from signer.adapters.card_api.requests import Request
 from signer.application.ports import Clock
 
 _HALF_A_SECOND: Final = timedelta(milliseconds=500)

@@ -19,8 +19,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from signer.adapters.card_api_answers import Grant
-from signer.adapters.card_api_exchange import Failure
+from signer.adapters.card_api.answers import Grant
+from signer.adapters.card_api.exchange import Failure
 from signer.domain.errors import ErrorCode
 
 _LONGEST_LIFETIME: Final = 86_400.0

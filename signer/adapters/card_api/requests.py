@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from yarl import URL
 
-from signer.adapters.card_api_token import Credentials, Token
+from signer.adapters.card_api.token import Credentials, Token
 from signer.adapters.message_signatures import MessageSigner, content_digest
 from signer.adapters.signature_base import Scheme
 from signer.domain.record import parse_customer_id
