@@ -31,7 +31,7 @@ def _parts() -> Iterator[tuple[str, tuple[str, str, str]]]:
     yield "letters only", ("", "a", "")
     yield "newlines only", ("", "\n", "")
     yield "first lines", ("", _HEAD, "")
-    yield "scheme without end", ("", "a+", end_of_message)
+    yield "domain like a scheme", ("", "a+", end_of_message)
     yield "domain of userinfos", ("", "a:", "@" + end_of_message)
     yield "domain of at signs", ("", "@", end_of_message)
     yield "domain of percents", ("", "%41", "%" + end_of_message)

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from benchmarks.hostile_texts import SIZE, hostile_texts
@@ -105,20 +106,19 @@ def _golden_table(rounds: int) -> float:
 
 def _hostile_table(rounds: int, *, with_siwe: bool) -> float:
     print(f"\nhostile texts, {SIZE} bytes, the most that the cap lets in")
-    print(f"{'':34} {'µs CPU':>8} {'of half the size':>17} {'verdict':>24}" + ("   siwe µs" if with_siwe else ""))
+    print(f"{'':34} {'µs CPU':>8} {'to half as long':>17} {'verdict':>24}" + ("   siwe µs" if with_siwe else ""))
     figures: dict[str, float] = {}
     half_texts = hostile_texts(SIZE // 2)
     for name, message in hostile_texts().items():
-        figures[name] = least_cpu_us(lambda message=message: _verdict(message), rounds=rounds, calls=20)  # type: ignore[misc]
-        half = half_texts[name]
-        of_half = least_cpu_us(lambda half=half: _verdict(half), rounds=rounds, calls=20)
+        figures[name] = least_cpu_us(partial(_verdict, message), rounds=rounds, calls=20)
+        of_half = least_cpu_us(partial(_verdict, half_texts[name]), rounds=rounds, calls=20)
         line = f"{name:34} {figures[name]:8.1f} {figures[name] / of_half:16.2f}x {_verdict(message):>24}"
         print(line + (f" {_siwe_us(message):9.0f}" if with_siwe else ""))
     return max(figures.values())
 
 
 def _siwe_us(message: bytes) -> float:
-    from siwe import SiweMessage  # type: ignore[import-untyped] # noqa: PLC0415 - it takes a second to load
+    from siwe import SiweMessage  # noqa: PLC0415 - it takes a second to load
 
     def read() -> None:
         try:

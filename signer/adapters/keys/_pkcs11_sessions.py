@@ -192,7 +192,8 @@ class SessionPool:
             return session, None
         for may_try_again in (True, False):
             try:
-                session = _fitting(session, job.connection) or _open(job.connection)
+                session = _fitting(session, job.connection)
+                session = session or _open(job.connection)
                 signature = job.connection.cryptoki.sign(session.handle, job.key, job.digest, self._signature_bytes)
             except CryptokiError as error:
                 _close(session, error)
