@@ -2,7 +2,7 @@
 
 The way of a process:
 
-1. What the settings alone decide is decided at once, and an error there ends the process: key URIs, request key, callers.
+1. What the settings alone decide is decided at once; an error ends the process: key URIs, request key, callers.
 2. The server listens, so that probes get an answer. The gate is closed: nothing is signed yet.
 3. siwe judges the shapes of message that can be signed (in a process of its own), and the keys are loaded. Both have to
    succeed; a failure ends the process.
@@ -166,9 +166,9 @@ async def open_service(settings: Settings, *, clock: Clock | None = None) -> Asy
         StartFailed: the settings name something that cannot be used.
     """
     clock = clock or SystemClock()
-    require_coincurve()
     async with AsyncExitStack() as stack:
         try:
+            require_coincurve()
             redis = await open_redis(_redis_settings(settings))
             stack.push_async_callback(redis.close)
             store = RedisChallengeStore(redis, _store_settings(settings))

@@ -107,7 +107,10 @@ class HttpSettings(Section):
 
 
 class CallerSettings(Section):
-    """``[[callers]]``: who may call us, by the SHA-256 of his bearer token. ``signer token`` makes both."""
+    """``[[callers]]``: who may call us, by the SHA-256 of a bearer token. ``signer token`` makes both.
+
+    A name may stand twice, each time with another token, so that a token can be replaced without a gap.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     token_sha256: Sha256
@@ -235,8 +238,6 @@ class Settings(BaseSettings):
     @field_validator("callers")
     @classmethod
     def _callers_differ(cls, callers: tuple[CallerSettings, ...]) -> tuple[CallerSettings, ...]:
-        if len({caller.name for caller in callers}) < len(callers):
-            raise ValueError("two callers have one name")
         if len({caller.token_sha256 for caller in callers}) < len(callers):
             raise ValueError("two callers have one token")
         return callers

@@ -167,9 +167,9 @@ async def open_store(
     *,
     call_timeout: timedelta = timedelta(seconds=10),
     connections: int = 64,
+    pool_wait: timedelta = timedelta(seconds=10),
 ) -> AsyncIterator[RedisChallengeStore]:
     """Open a store over the server at ``url``, patient by default."""
-    pool_wait = timedelta(milliseconds=100)
     redis = await open_redis(
         RedisSettings(url=url, call_timeout=call_timeout, max_connections=connections, pool_wait=pool_wait),
     )

@@ -79,7 +79,7 @@ class ReplicaWait:
     timeout: timedelta = timedelta(milliseconds=500)
 
     def commands(self, key: str) -> tuple[tuple[Part, ...], ...]:
-        """Give what travels behind a call, and whose last answer is how many replicas know; ``key`` is free to be used."""
+        """Give what travels behind a call; its last answer is how many replicas know. ``key`` is free to be used."""
         if not self.replicas:
             return ()
         milliseconds = self.timeout // _MILLISECOND

@@ -1,8 +1,8 @@
 """BIP-32: the tree of private keys that grows out of one seed, over libsecp256k1.
 
-* A node is ``(k, c)``: a private key and a chain code. Its public half is made once, when the node is: that is what makes
-  a non-hardened child cheap, for its address needs no private key, only ``K + IL·G`` (BIP-32, *public parent key → public
-  child key*).
+* A node is ``(k, c)``: a private key and a chain code. Its public half is made once, when the node is: that makes a
+  non-hardened child cheap, for its address needs no private key, only ``K + IL·G`` (BIP-32, *public parent key →
+  public child key*).
 * The children that are signed with are leaves: a leaf is 32 bytes, made when it is needed, and no node.
 * One index in 2^127 has no key; here that is ``None``, and no exception, for its traceback would hold the parent.
 * A node shows itself as ``***``. It is not pickled and not copied.

@@ -2,10 +2,10 @@ r"""Which keys of a tree are meant: a path with one open place, and the indexes 
 
 * A path is BIP-32's, ``m/44'/60'/0'/0`` for example (BIP-44: purpose, coin type 60 for Ethereum, account, change).
   Hardened is ``'`` or ``h``, so that a shell needs no quotes.
-* ``*`` is the open place, ``*'`` where it is hardened. A path without one has it at its end: ``m/44'/60'/0'/0/*``. Ledger
-  Live's layout is ``m/44'/60'/*'/0/0``.
-* Indexes are decimal numbers and ranges of them, both ends included, separated by commas or white space: ``0-99,250``. None
-  is named twice, and they keep the order in which they are named.
+* ``*`` is the open place, ``*'`` where it is hardened. A path without one has it at its end: ``m/44'/60'/0'/0/*``.
+  Ledger Live's layout is ``m/44'/60'/*'/0/0``.
+* Indexes are decimal numbers and ranges of them, both ends included, separated by commas or white space: ``0-99,250``.
+  None is named twice, and they keep the order in which they are named.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Final, Self
 
 from signer.adapters.keys._bip32 import HARDENED
@@ -115,7 +115,7 @@ class IndexRanges:
                 raise ValueError(f"have a range that goes backwards, or over {HARDENED - 1}")
             ranges.append(range(first, last + 1))
         by_start = sorted(ranges, key=lambda each: each.start)
-        if any(left.stop > right.start for left, right in zip(by_start, by_start[1:], strict=False)):
+        if any(left.stop > right.start for left, right in pairwise(by_start)):
             raise ValueError("name one twice")
         if sum(map(len, ranges)) > MAX_INDEXES:
             raise ValueError(f"are more than {MAX_INDEXES}")

@@ -4,9 +4,9 @@ r"""The file that holds a seed: the section ``crypto`` of Web3 Secret Storage V3
 
     {"format": "hd-seed", "version": 1, "id": "…", "crypto": {"cipher": "aes-128-ctr", "kdf": "scrypt", …}}
 
-* **The seed is kept, not the words.** It is what signing needs, and no more: whoever opens the file does not learn the
-  mnemonic, nor its passphrase, which is in the seed already, so that no second secret has to be mounted. The way back to
-  words does not exist; they belong on paper. It also holds seeds that never were words (BIP-32 takes 16 to 64 bytes).
+* **The seed is kept, not the words.** It is what signing needs, and no more: whoever opens the file learns neither the
+  mnemonic nor its passphrase. That is in the seed already, so no second secret has to be mounted. There is no way back
+  to words; they belong on paper. Seeds that never were words (BIP-32: 16 to 64 bytes) are held as well.
 * **V3's cryptography**, for it is known, reviewed and strong enough, and everybody's tools open it. Not a V3 file,
   though: ``version`` and ``format`` are others, so that no keystore reader takes a seed of 32 bytes for a private key,
   and no seed is read out of a keystore.

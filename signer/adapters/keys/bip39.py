@@ -1,6 +1,6 @@
 """BIP-39: the words that a person writes down, and the seed that they stand for.
 
-``eth_account`` brings the wordlists and the arithmetic; this says what is wrong without repeating what was written, which
+``eth_account`` brings the wordlists and the arithmetic; this says what is wrong without repeating what was written, as
 its own errors do. Only the command line needs it: the service opens seeds and never sees words.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from eth_account.hdaccount import Mnemonic
+from eth_account.hdaccount.mnemonic import Mnemonic
 from eth_account.types import Language
 
 WordCount = Literal[12, 15, 18, 21, 24]
@@ -39,5 +39,7 @@ def seed_of_mnemonic(mnemonic: str, passphrase: str = "") -> bytes:
     if words not in _WORD_COUNTS:
         raise MnemonicInvalid(f"a mnemonic has {', '.join(map(str, _WORD_COUNTS))} words, and this has {words}")
     if not any(Mnemonic(language).is_mnemonic_valid(sentence) for language in Language):
-        raise MnemonicInvalid("a word of the mnemonic is not in its wordlist, or its checksum does not fit: see each word")
+        raise MnemonicInvalid(
+            "a word of the mnemonic is not in its wordlist, or its checksum does not fit: see each word"
+        )
     return Mnemonic.to_seed(sentence, passphrase)

@@ -14,7 +14,7 @@ from tests.challenge_stores import SUBMISSION, claim_mine, claim_of, fails_sayin
 from tests.lossy_proxy import LossyProxy
 from tests.servers import RedisServer
 
-QUICK = timedelta(milliseconds=300)
+QUICK = timedelta(milliseconds=500)
 
 
 async def _claimed(store: ChallengeStore) -> Lease:
@@ -180,7 +180,7 @@ async def test_a_cancelled_call_leaves_its_answer_to_nobody(server: RedisServer)
 
 async def test_a_call_that_gets_no_connection_says_so(server: RedisServer) -> None:
     """The pool is bounded, and waiting for it too."""
-    async with open_store(server.url, connections=1, call_timeout=QUICK) as store:
+    async with open_store(server.url, connections=1, pool_wait=QUICK) as store:
         await store.ping()
         server.pause()
         first = asyncio.create_task(store.ping())

@@ -202,11 +202,19 @@ class House:
             secrets |= {challenge, challenge[40:100], decode_nonce(challenge)}
         for row in self.shelf.rows.values():
             if row.record.signature is not None:
-                text = base64.b64decode(row.record.signature).decode()
+                raw = base64.b64decode(row.record.signature)
+                text = raw.decode() if raw.startswith(b"0x") else f"0x{raw.hex()}"
                 secrets |= {row.record.signature, text, text[2:66], text[66:130]}
+        secrets.discard("")  # a message without a nonce
         for event in self.audit.events:
             shown = " ".join(str(getattr(event, one.name)) for one in fields(event))
             assert not [secret for secret in secrets if secret in shown]
+
+
+async def forgotten(task: asyncio.Task[object]) -> None:
+    """End a task and whatever it raises."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def decode_nonce(challenge: str) -> str:
