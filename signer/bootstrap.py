@@ -24,15 +24,15 @@ from typing import Final
 from aiohttp import web
 
 from signer.adapters.card_api.client import CardApiClient
+from signer.adapters.card_api.opening import open_card_api
 from signer.adapters.card_api.settings import CardApiSettings, CardApiSettingsInvalid
-from signer.adapters.card_api.wire import open_session
 from signer.adapters.challenge_store import RedisChallengeStore, StoreSettings
+from signer.adapters.circuit_breaker import BreakerLimits
 from signer.adapters.clock import SystemClock
-from signer.adapters.keys.backend import BackendResources, KeyBackendError
-from signer.adapters.keys.registry import backend_for
-from signer.adapters.keys.ring import Duplicates, LoadedKeyRing
-from signer.adapters.keys.secp256k1 import CoincurveVerifier, require_coincurve
-from signer.adapters.message_signatures import MessageSigner, SignatureProfile
+from signer.adapters.customer_intents import RedisCustomerIntents
+from signer.adapters.keys.backend import KeyBackendError
+from signer.adapters.keys.secp256k1 import CoincurveVerifier
+from signer.adapters.message_signatures import SignatureProfile
 from signer.adapters.redis_calls import RedisCalls, ReplicaWait
 from signer.adapters.redis_client import RedisSettings, find_weaknesses, open_redis
 from signer.adapters.request_keys import RequestKeyError, load_request_key
@@ -40,20 +40,22 @@ from signer.adapters.signature_base import MessageSignatureError
 from signer.adapters.siwe_judge import JudgeError, judge_shapes
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
 from signer.application.gate import Gate
-from signer.application.ports import CardApi, ChallengeStore, Clock
+from signer.application.onboard_customer import OnboardCustomer
+from signer.application.ports import CardApi, Clock
 from signer.application.recover import Recover
+from signer.application.reload_keys import ReloadCause
 from signer.application.sign_challenge import SignChallenge, SigningLimits
+from signer.bootstrap_keys import Keys, KeysDone, open_keys
 from signer.config import ConfigError, Settings
 from signer.domain.errors import ErrorCode, Unavailable
-from signer.domain.ethereum import AccountId
 from signer.observability import events
-from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
+from signer.observability.writers import CardApiLog, StructlogAudit, StructlogRequestLog, emit
 from signer.web.app import WebServices, create_app
 from signer.web.auth import Caller, Callers
 from signer.web.health import Check, check_keys
 
 _JUDGE_WITHIN: Final = timedelta(seconds=60)
-_PROGRESS_EVERY_SECONDS: Final = 5.0
+_LOOK_AGAIN_SECONDS: Final = 5.0
 _CHECK_WITHIN_SECONDS: Final = 1.5
 _LEASE_MARGIN: Final = timedelta(seconds=2)
 _WORK_LONGER_THAN_CALLER: Final = timedelta(seconds=2)
@@ -77,19 +79,22 @@ class Service:
     sign: SignChallenge
     gate: Gate
     _settings: Settings
-    _keys: LoadedKeyRing
+    _keys: Keys
     _redis: RedisCalls
     _recover: Recover
     _background: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def prepare(self) -> None:
+    async def prepare(self, progress: KeysDone = lambda _done, _total: None) -> None:
         """Have the parser judged and the keys loaded, then open the gate and begin to recover.
+
+        Args:
+            progress: hears how far the keys are.
 
         Raises:
             StartFailed: one of the two failed.
         """
         judging = asyncio.create_task(self._judge())
-        loading = asyncio.create_task(self._load_keys())
+        loading = asyncio.create_task(self._load_keys(progress))
         try:
             await asyncio.gather(judging, loading)
         finally:
@@ -99,6 +104,11 @@ class Service:
         self.gate.open()
         self._start(self._recover.run())
         self._start(self._look_at_store())
+        self._start(self._keys.watch())
+
+    def reload_keys(self) -> None:
+        """Have the keys looked at again, as ``POST /v1/keys/reload`` does; the log tells what came of it."""
+        self._keys.reload.begin(ReloadCause.SIGNAL)
 
     async def drain(self) -> int:
         """Take no more work and let what is under way end; gives how many pieces are left to recovery."""
@@ -121,29 +131,11 @@ class Service:
             raise StartFailed(f"siwe, the judge of our parser, says no: {error}") from error
         emit(events.JUDGE_PASSED, duration_ms=(time.perf_counter() - started) * 1000)
 
-    async def _load_keys(self) -> None:
-        started = told = time.perf_counter()
-
-        def progress(done: int, total: int) -> None:
-            nonlocal told
-            if time.perf_counter() - told >= _PROGRESS_EVERY_SECONDS:
-                told = time.perf_counter()
-                emit(events.KEYS_LOADING, loaded=done, expected=total)
-
+    async def _load_keys(self, progress: KeysDone) -> None:
         try:
             await self._keys.load(progress)
         except KeyBackendError as error:
             raise StartFailed(f"The keys cannot be loaded: {error}") from error
-        status = self._keys.status()
-        for uri, reason in status.failed.items():
-            emit(events.KEY_FAILED, key_uri=uri, reason=reason)
-        emit(
-            events.KEYS_LOADED,
-            loaded=status.loaded,
-            missing=len(status.missing),
-            failed=len(status.failed),
-            duration_ms=(time.perf_counter() - started) * 1000,
-        )
 
     async def _look_at_store(self) -> None:
         """Warn about a Redis that could forget; it may be down, and is looked at once it is not."""
@@ -152,7 +144,7 @@ class Service:
                 for weakness in await find_weaknesses(self._redis):
                     emit(events.STORE_WARNING, reason=weakness)
                 return
-            await asyncio.sleep(_PROGRESS_EVERY_SECONDS)
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         self._background.add(asyncio.create_task(work))
@@ -168,21 +160,10 @@ async def open_service(settings: Settings, *, clock: Clock | None = None) -> Asy
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         try:
-            require_coincurve()
             redis = await open_redis(_redis_settings(settings))
             stack.push_async_callback(redis.close)
-            store = RedisChallengeStore(redis, _store_settings(settings))
             card_api = await _open_card_api(settings, clock, stack)
-            resources = BackendResources()
-            stack.callback(resources.opening.close)
-            keys = LoadedKeyRing(
-                [backend_for(uri, resources) for uri in settings.keys.uris],
-                operation_timeout=settings.keys.sign_timeout,
-                duplicates=Duplicates.FIRST if settings.keys.duplicates == "first" else Duplicates.ERROR,
-                expected_owners=[AccountId.parse(owner).address for owner in settings.keys.expected_owners],
-                self_test=settings.keys.self_test,
-            )
-            stack.push_async_callback(keys.close)
+            keys = await stack.enter_async_context(open_keys(settings.keys, clock))
             callers = Callers(Caller.of(caller.name, caller.token_sha256) for caller in settings.callers)
         except (
             ConfigError,
@@ -193,7 +174,7 @@ async def open_service(settings: Settings, *, clock: Clock | None = None) -> Asy
             CardApiSettingsInvalid,
         ) as error:
             raise StartFailed(str(error)) from error
-        service = _compose(settings, clock, redis, store, card_api, keys, callers)
+        service = _compose(settings, clock, redis, card_api, keys, callers)
         stack.push_async_callback(service.close)
         yield service
 
@@ -202,12 +183,13 @@ def _compose(
     settings: Settings,
     clock: Clock,
     redis: RedisCalls,
-    store: ChallengeStore,
     card_api: CardApi,
-    keys: LoadedKeyRing,
+    keys: Keys,
     callers: Callers,
 ) -> Service:
     policy = settings.policy.to_domain()
+    store_settings = _store_settings(settings)
+    store = RedisChallengeStore(redis, store_settings)
     audit = StructlogAudit()
     gate = Gate.closed()
     forward = ForwardSignature(
@@ -226,7 +208,7 @@ def _compose(
     )
     sign = SignChallenge(
         policy=policy,
-        keys=keys,
+        keys=keys.ring,
         store=store,
         card_api=card_api,
         forward=forward,
@@ -240,6 +222,20 @@ def _compose(
         ),
         gate=gate,
     )
+    onboard = OnboardCustomer(
+        intents=RedisCustomerIntents(
+            redis,
+            prefix=store_settings.prefix,
+            retention=store_settings.nonce_retention,
+            replica_wait=store_settings.replica_wait,
+        ),
+        card_api=card_api,
+        keys=keys.ring,
+        sign=sign,
+        audit=audit,
+        gate=gate,
+        create_timeout=settings.card_api.request_timeout,
+    )
     recover = Recover(
         store=store,
         forward=forward,
@@ -250,12 +246,14 @@ def _compose(
     app = create_app(
         WebServices(
             sign=sign,
+            onboard=onboard,
             store=store,
-            keys=keys,
+            keys=keys.ring,
+            reload=keys.reload,
             callers=callers,
             readiness={
                 "gate": _check_gate(gate),
-                "keys": check_keys(keys),
+                "keys": check_keys(keys.ring),
                 "redis": _check(store.ping, ErrorCode.STORE_UNAVAILABLE, "Redis"),
                 "card_api": _check(card_api.check, ErrorCode.CARD_API_TIMEOUT, "The card API"),
             },
@@ -284,14 +282,20 @@ async def _open_card_api(settings: Settings, clock: Clock, stack: AsyncExitStack
         api_secret_file=section.api_secret_file,
         token_margin=section.token_margin,
         token_timeout=section.request_timeout,
+        breaker=BreakerLimits(
+            failures_in_a_row=section.breaker_failures,
+            failure_share=section.breaker_failure_share,
+            least_calls=section.breaker_least_calls,
+            window=section.breaker_window,
+            cool_down=section.breaker_cool_down,
+            longest_cool_down=section.breaker_longest_cool_down,
+        ),
+        clock_skew_tolerated=section.clock_skew_tolerated,
+        longest_backdate=section.longest_backdate,
     )
-    session = await stack.enter_async_context(
-        open_session(max_connections=client_settings.max_connections, keep_alive=client_settings.keep_alive),
+    return await stack.enter_async_context(
+        open_card_api(client_settings, profile, key, clock=clock, watch=CardApiLog()),
     )
-    signer = MessageSigner(profile, key, lambda: int(clock.now().timestamp()))
-    client = CardApiClient(client_settings, session=session, signer=signer, clock=clock)
-    stack.push_async_callback(client.aclose)
-    return client
 
 
 def _redis_settings(settings: Settings) -> RedisSettings:
@@ -328,15 +332,14 @@ def _check_gate(gate: Gate) -> Check:
     return check
 
 
-def _check(ask: Callable[[], Awaitable[None]], slow: ErrorCode, name: str) -> Check:
+def _check(ask: Callable[[], Awaitable[str | None]], slow: ErrorCode, name: str) -> Check:
     """Make a check that says itself that it was slow, before the probe's own deadline does."""
 
     async def check() -> str | None:
         try:
             async with asyncio.timeout(_CHECK_WITHIN_SECONDS):
-                await ask()
+                return await ask()
         except TimeoutError:
             raise Unavailable(slow, f"{name} does not answer within {_CHECK_WITHIN_SECONDS:g} s.") from None
-        return None
 
     return check

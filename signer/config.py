@@ -184,8 +184,22 @@ class CardApiSettings(Section):
     signature_label: str = "sig1"
     digest_algorithm: Literal["sha-256", "sha-512"] = "sha-256"
     backdate: int = Field(2, ge=0, le=60)
+    longest_backdate: Span = timedelta(seconds=60)
+    clock_skew_tolerated: Span = timedelta(seconds=5)
     request_timeout: Span = timedelta(seconds=8)
     token_margin: Span = timedelta(seconds=60)
+    breaker_failures: int = Field(5, ge=1)
+    breaker_failure_share: float = Field(0.5, gt=0, le=1)
+    breaker_least_calls: int = Field(20, ge=1)
+    breaker_window: Span = timedelta(seconds=10)
+    breaker_cool_down: Span = timedelta(seconds=2)
+    breaker_longest_cool_down: Span = timedelta(seconds=30)
+
+    @model_validator(mode="after")
+    def _cool_downs_fit(self) -> Self:
+        if self.breaker_cool_down > self.breaker_longest_cool_down:
+            raise ValueError("breaker_cool_down has to be at most breaker_longest_cool_down")
+        return self
 
 
 class KeysSettings(Section):
@@ -196,6 +210,9 @@ class KeysSettings(Section):
     duplicates: Literal["refuse", "first"] = "refuse"
     sign_timeout: Span = timedelta(seconds=5)
     self_test: bool = True
+    open_memory: int = Field(1024, ge=1, le=1_048_576, description="MiB")
+    open_threads: int = Field(0, ge=0, le=256, description="0: one for each core")
+    watch_every: timedelta = Field(timedelta(seconds=5), ge=timedelta(0), description="0: never")
 
 
 class ForwardingSettings(Section):

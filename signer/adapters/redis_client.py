@@ -2,9 +2,7 @@
 
 Rules:
 
-* A secret is a file's path, never a part of a URL. Password and certificates are read again at each new connection, so
-  that rotated ones come into use without a restart.
-* With TLS the server's name is verified, against the given CA and no other; without one, against the system's.
+* A secret is a file's path, never a part of a URL.
 * Opening connects to nothing: the service starts before its Redis does, and readiness says so until then.
 * All that redis-py would decide by itself is decided here: protocol, decoding, repetitions (none), pool, health checks.
 * The user needs ``ACL_COMMANDS`` on the keys of the prefix, and nothing else::
@@ -14,28 +12,19 @@ Rules:
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-import hiredis
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    RedisSSLContext,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.credentials import CredentialProvider
-from redis.exceptions import AuthenticationError
 
 from signer.adapters.redis_calls import RedisCalls
+from signer.adapters.redis_connections import PasswordFile, TcpConnection, TlsConnection, UnixConnection
 
 ACL_COMMANDS: Final = (
     *("+evalsha", "+eval", "+time", "+get", "+set", "+hset", "+hmget", "+hdel", "+pexpire"),
@@ -130,75 +119,16 @@ class RedisSettings:
         """Give redis-py's class for a connection of this kind, and what it is made with."""
         url = self._split()
         if url.scheme == "unix":
-            return _UnixConnection, {"path": unquote(url.path), "db": int(_unix_db(url))}
+            return UnixConnection, {"path": unquote(url.path), "db": int(_unix_db(url))}
         place = {
             "host": url.hostname,
             "port": url.port or _DEFAULT_PORT,
             "db": int(url.path.removeprefix("/") or 0),
         }
         if url.scheme == "redis":
-            return _TcpConnection, place
-        return _TlsConnection, {**place, "tls": self}
-
-
-class _FreshTlsContext(RedisSSLContext):
-    """Reads the files at each connection, and trusts the given CA alone (redis-py's own adds it to the system's)."""
-
-    def __init__(self, settings: RedisSettings) -> None:
-        super().__init__(cert_reqs="required", check_hostname=True)
-        self._settings = settings
-
-    def get(self) -> ssl.SSLContext:
-        ca, certificate, key = self._settings.ca_file, self._settings.cert_file, self._settings.key_file
-        try:
-            context = ssl.create_default_context(cafile=ca)
-            if certificate is not None:
-                context.load_cert_chain(certificate, key)
-        except OSError as exc:
-            raise ssl.SSLError("the CA, the certificate or its key cannot be read") from exc
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
-
-
-class _Packing(AbstractConnection):
-    """Packs commands in C, as redis-py does for its synchronous connections only: it costs a seventh of the time."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:  # noqa: ANN401 - redis-py's own arguments
-        if " " in str(args[0]):  # redis-py's own spelling of a command of two words
-            return super().pack_command(*args)
-        return [hiredis.pack_command(args)]
-
-
-class _UnixConnection(_Packing, UnixDomainSocketConnection):
-    pass
-
-
-class _TcpConnection(_Packing, Connection):
-    pass
-
-
-class _TlsConnection(_Packing, SSLConnection):
-    def __init__(self, *, tls: RedisSettings, **kwargs: Any) -> None:  # noqa: ANN401 - redis-py's own arguments
-        super().__init__(**kwargs)
-        self.ssl_context = _FreshTlsContext(tls)
-
-
-class _PasswordFile(CredentialProvider):
-    """Reads the password anew at each connection."""
-
-    def __init__(self, username: str | None, file: Path) -> None:
-        self._username = username
-        self._file = file
-
-    def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        try:
-            password = self._file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
-        except (OSError, UnicodeDecodeError) as exc:  # an error of redis-py's own, for else it keeps the connection
-            raise AuthenticationError("the password file cannot be read") from exc
-        return (password,) if self._username is None else (self._username, password)
-
-    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        return self.get_credentials()
+            return TcpConnection, place
+        files = {"ca_file": self.ca_file, "cert_file": self.cert_file, "key_file": self.key_file}
+        return TlsConnection, {**place, **files}
 
 
 def _unix_db(url: SplitResult) -> str:
@@ -224,7 +154,7 @@ async def open_redis(settings: RedisSettings) -> RedisCalls:
         protocol=2,
         decode_responses=False,
         driver_info=None,
-        credential_provider=_PasswordFile(settings.username, password_file) if password_file else None,
+        credential_provider=PasswordFile(settings.username, password_file) if password_file else None,
         **place,
     )
     return RedisCalls(Redis.from_pool(pool), timeout=settings.call_timeout)

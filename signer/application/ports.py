@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from enum import Enum, StrEnum, auto
 from typing import Protocol
 
+from signer.domain.customer import CustomerIntent
 from signer.domain.ethereum import AccountId, Eip191Message, EvmSignature
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import ChallengeRecord, Submission
@@ -90,6 +91,35 @@ class KeyRing(Protocol):
 
     def status(self) -> KeyRingStatus:
         """Tell what is loaded, what is missing and why."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReloadReport:
+    """What a reload has changed.
+
+    Attributes:
+        added: owners (EIP-55) that can be signed for now and could not before.
+        removed: those that could and cannot any more.
+        unchanged: those that could and can.
+        failed: URIs without secrets of the keys and backends that could not be loaded, each with the reason.
+    """
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    failed: Mapping[str, str]
+
+
+class KeyReloader(Protocol):
+    """What looks at the backends again. A key ring is one; who only reads keys does not need to know."""
+
+    async def reload(self) -> KeyReloadReport:
+        """Look at every backend and swap the ring: whoever signs meanwhile signs.
+
+        What could not be loaded stands in the report; being told so is no error. A backend that is down as a whole keeps
+        the keys that it has given.
+        """
         ...
 
 
@@ -248,6 +278,18 @@ class ChallengeStore(Protocol):
         ...
 
 
+class CustomerIntents(Protocol):
+    """The customers that are to be created. Both methods raise ``Unavailable`` where the store cannot be reached."""
+
+    async def begin(self, intent: CustomerIntent) -> str | None:
+        """Store the intent where it is new; gives the customer's id where it is known already."""
+        ...
+
+    async def complete(self, intent: CustomerIntent, customer_id: str) -> None:
+        """Store the id that the card API gave; a second one for the same intent changes nothing."""
+        ...
+
+
 # --- The card API -----------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +334,16 @@ class Delivery:
 class CardApi(Protocol):
     """The card API. Reading is repeated inside, within ``timeout``; a delivery is one attempt: each needs its lease."""
 
+    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
+        """Create the customer under the intent's Idempotency-Key, repeating it within ``timeout``; gives its id.
+
+        Raises:
+            Conflict: ``customer_exists``.
+            MalformedRequest: ``request_malformed``: the card API refuses the account or the external id.
+            Unavailable, UpstreamTimeout, BadUpstream: as ``fetch_challenge``; it may have been created all the same.
+        """
+        ...
+
     async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
         """Give the customer's present challenge, base64.
 
@@ -321,8 +373,18 @@ class CardApi(Protocol):
         """
         ...
 
-    async def check(self) -> None:
-        """Return where a valid token is at hand or can be had; raises as ``fetch_challenge`` does."""
+    def held_off_for(self) -> timedelta | None:
+        """Say for how long the API is not asked, because it is down or wants it so; ``None`` where it is asked.
+
+        Meanwhile a reading raises ``card_api_unavailable`` and a delivery ends ``NOT_PROCESSED``, both at once.
+        """
+        ...
+
+    async def check(self) -> str | None:
+        """Return where a valid token is at hand or can be had; raises as ``fetch_challenge`` does.
+
+        What the person on call should know all the same (not asked for now, a clock that is wrong) is returned.
+        """
         ...
 
 
@@ -332,6 +394,7 @@ class CardApi(Protocol):
 class EventName(StrEnum):
     """What can happen to a challenge. Alerts are written against these names: append; never rename."""
 
+    CUSTOMER_CREATED = "customer.created"
     REFUSED = "challenge.refused"
     CONFLICTED = "challenge.conflicted"
     CLAIMED = "challenge.claimed"

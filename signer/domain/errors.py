@@ -81,6 +81,7 @@ class ErrorCode(StrEnum):
     # State.
     NONCE_REUSED = "nonce_reused"
     CHALLENGE_BOUND_ELSEWHERE = "challenge_bound_elsewhere"
+    CUSTOMER_EXISTS = "customer_exists"
     CHALLENGE_UNKNOWN = "challenge_unknown"
     CHALLENGE_IN_PROGRESS = "challenge_in_progress"
     LEASE_LOST = "lease_lost"
@@ -92,6 +93,7 @@ class ErrorCode(StrEnum):
     OWNER_UNKNOWN = "owner_unknown"
     KEY_BACKEND_UNAVAILABLE = "key_backend_unavailable"
     KEY_SIGNATURE_INVALID = "key_signature_invalid"
+    KEY_RELOAD_UNKNOWN = "key_reload_unknown"
 
     # The card API.
     CUSTOMER_UNKNOWN = "customer_unknown"

@@ -52,6 +52,13 @@ def _event(name: str, level: Level, meaning: str, *fields: str) -> Event:
 
 
 CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
+    EventName.CUSTOMER_CREATED: _event(
+        "customer.created",
+        "info",
+        "The card API has created a customer.",
+        *_WHOSE,
+        "idempotency_key",
+    ),
     EventName.REFUSED: _event(
         "challenge.refused",
         "info",
@@ -155,6 +162,19 @@ SERVICE_STOPPED: Final = _event(
     "left",
     "duration_ms",
 )
+SERVICE_HARDENED: Final = _event(
+    "service.hardened",
+    "info",
+    "What the platform lets a process do against others that would read its memory has been done.",
+    "held",
+)
+SERVICE_EXPOSED: Final = _event(
+    "service.exposed",
+    "warning",
+    "A measure against reading the process's memory cannot be taken on this platform.",
+    "measure",
+    "reason",
+)
 SERVICE_FAILED: Final = _event("service.failed", "error", "The service could not start, or go on.", "reason", *_FAILURE)
 KEYS_LOADING: Final = _event("keys.loading", "info", "Keys are being opened.", "loaded", "expected")
 KEYS_LOADED: Final = _event(
@@ -167,6 +187,55 @@ KEYS_LOADED: Final = _event(
     "duration_ms",
 )
 KEY_FAILED: Final = _event("keys.failed", "error", "One key could not be opened.", "key_uri", "reason")
+KEYS_RELOADED: Final = _event(
+    "keys.reloaded",
+    "info",
+    "The backends were looked at again, because somebody asked, a signal came, or files have changed; so many owners.",
+    "reload_id",
+    "cause",
+    "added",
+    "removed",
+    "unchanged",
+    "failed",
+    "duration_ms",
+)
+KEYS_RELOAD_FAILED: Final = _event(
+    "keys.reload_failed",
+    "error",
+    "A reload met an error that nobody expected; the keys are what they were: a defect.",
+    "reload_id",
+    "cause",
+    *_FAILURE,
+)
+KEY_BACKEND_DOWN: Final = _event(
+    "keys.backend_down",
+    "error",
+    "A backend that was loaded has stopped working; it is tried again, and readiness is false meanwhile.",
+    "key_uri",
+    "reason",
+)
+KEY_BACKEND_UP: Final = _event("keys.backend_up", "info", "A backend that was down works again.", "key_uri")
+CARD_API_BREAKER_OPENED: Final = _event(
+    "card_api.breaker_opened",
+    "warning",
+    "The card API failed again and again and is not asked for duration_ms; opening is the number of times in a row.",
+    "opening",
+    "duration_ms",
+)
+CARD_API_BREAKER_CLOSED: Final = _event(
+    "card_api.breaker_closed",
+    "info",
+    "The card API works again, duration_ms after it was first left alone.",
+    "openings",
+    "duration_ms",
+)
+CLOCK_SKEWED: Final = _event(
+    "clock.skewed",
+    "warning",
+    "The card API's clock is so far ahead of ours (behind it, if negative), which is more than is tolerated.",
+    "skew_seconds",
+)
+CLOCK_AGREED: Final = _event("clock.agreed", "info", "The card API's clock and ours agree again.", "skew_seconds")
 STORE_WARNING: Final = _event(
     "store.warning", "warning", "The store works, and is not set up as it should be.", "reason"
 )
@@ -201,10 +270,20 @@ CATALOGUE: Final[Mapping[str, Event]] = {
         SERVICE_READY,
         SERVICE_STOPPING,
         SERVICE_STOPPED,
+        SERVICE_HARDENED,
+        SERVICE_EXPOSED,
         SERVICE_FAILED,
         KEYS_LOADING,
         KEYS_LOADED,
         KEY_FAILED,
+        KEYS_RELOADED,
+        KEYS_RELOAD_FAILED,
+        KEY_BACKEND_DOWN,
+        KEY_BACKEND_UP,
+        CARD_API_BREAKER_OPENED,
+        CARD_API_BREAKER_CLOSED,
+        CLOCK_SKEWED,
+        CLOCK_AGREED,
         STORE_WARNING,
         JUDGE_PASSED,
         JUDGE_FAILED,

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Final
 
 import structlog
 
-from signer.application.ports import AuditEvent
+from signer.application.ports import AuditEvent, KeyReloadReport
+from signer.application.reload_keys import KeyReload
 from signer.observability.events import (
+    CARD_API_BREAKER_CLOSED,
+    CARD_API_BREAKER_OPENED,
     CHALLENGE_EVENTS,
+    CLOCK_AGREED,
+    CLOCK_SKEWED,
     HTTP_PROBE,
     HTTP_REQUEST,
     HTTP_UNEXPECTED_ERROR,
+    KEY_FAILED,
+    KEYS_RELOAD_FAILED,
+    KEYS_RELOADED,
     Event,
 )
 from signer.web.exchange import Exchange
@@ -57,6 +66,49 @@ class StructlogAudit:
                 "idempotency_key": event.idempotency_key,
             },
         )
+
+
+class CardApiLog:
+    """Hears how the card API is (``BreakerWatch``) and what time it has (``ClockWatch``)."""
+
+    def opened(self, *, opening: int, cool_down: timedelta) -> None:
+        """Write that the card API is left alone."""
+        emit(CARD_API_BREAKER_OPENED, opening=opening, duration_ms=cool_down.total_seconds() * 1000)
+
+    def closed(self, *, openings: int, after: timedelta) -> None:
+        """Write that it works again."""
+        emit(CARD_API_BREAKER_CLOSED, openings=openings, duration_ms=after.total_seconds() * 1000)
+
+    def skewed(self, skew: timedelta) -> None:
+        """Write that its clock and ours are too far apart."""
+        emit(CLOCK_SKEWED, skew_seconds=round(skew.total_seconds(), 1))
+
+    def agreed(self, skew: timedelta) -> None:
+        """Write that they agree again."""
+        emit(CLOCK_AGREED, skew_seconds=round(skew.total_seconds(), 1))
+
+
+class StructlogReloadLog:
+    """The port ``ReloadLog``."""
+
+    def reloaded(self, reload: KeyReload, report: KeyReloadReport, duration_ms: float) -> None:
+        """Write how many owners there are of each kind, and each key that could not be loaded."""
+        for uri, reason in report.failed.items():
+            emit(KEY_FAILED, key_uri=uri, reason=reason)
+        emit(
+            KEYS_RELOADED,
+            reload_id=reload.id,
+            cause=reload.cause,
+            added=len(report.added),
+            removed=len(report.removed),
+            unchanged=len(report.unchanged),
+            failed=len(report.failed),
+            duration_ms=duration_ms,
+        )
+
+    def failed(self, reload: KeyReload, error: Exception) -> None:
+        """Write the type of the error and where it was raised."""
+        emit(KEYS_RELOAD_FAILED, error=error, reload_id=reload.id, cause=reload.cause)
 
 
 class StructlogRequestLog:

@@ -21,7 +21,9 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from signer.application.context import ORIGIN, Origin
+from signer.application.onboard_customer import OnboardCustomer
 from signer.application.ports import ChallengeStore, KeyRing
+from signer.application.reload_keys import ReloadKeys
 from signer.application.sign_challenge import SignChallenge
 from signer.domain.errors import SignerError
 from signer.web.auth import Callers
@@ -53,8 +55,10 @@ class WebServices:
 
     Attributes:
         sign: the use case.
+        onboard: the use case.
         store: where records are read.
         keys: whose owners are listed.
+        reload: looks at the keys again.
         callers: who may call.
         readiness: the checks of ``/readyz`` by name, in the order in which they are shown.
         answer_within: the longest that a caller waits for an answer.
@@ -63,8 +67,10 @@ class WebServices:
     """
 
     sign: SignChallenge
+    onboard: OnboardCustomer
     store: ChallengeStore
     keys: KeyRing
+    reload: ReloadKeys
     callers: Callers
     readiness: Mapping[str, Check]
     answer_within: timedelta
@@ -81,15 +87,20 @@ def create_app(services: WebServices) -> web.Application:
     )
     handlers = Handlers(
         sign=services.sign,
+        onboard=services.onboard,
         store=services.store,
         keys=services.keys,
+        reload=services.reload,
         readiness=Readiness(services.readiness, services.request_log),
         answer_within=services.answer_within,
         max_body=services.max_body,
     )
+    app.router.add_post("/v1/customers", handlers.create_customer)
     app.router.add_post("/v1/customers/{customerId}/challenge/sign", handlers.sign_challenge)
     app.router.add_get("/v1/challenges/{id}", handlers.get_challenge)
     app.router.add_get("/v1/keys", handlers.get_keys)
+    app.router.add_post("/v1/keys/reload", handlers.reload_keys)
+    app.router.add_get("/v1/keys/reload/{id}", handlers.get_key_reload)
     app.router.add_get(HEALTH, handlers.get_health)
     app.router.add_get(READINESS, handlers.get_readiness)
     return app

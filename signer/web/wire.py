@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
 from signer.application.ports import KeyRing
+from signer.application.reload_keys import KeyReload
+from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.ethereum import AccountId
 from signer.domain.record import ChallengeRecord
@@ -21,6 +24,7 @@ from signer.domain.record import ChallengeRecord
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 _SPEAKABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}", re.ASCII)
 _FIELDS: Final = frozenset({"ownerId", "challenge", "forward"})
+_CUSTOMER_FIELDS: Final = frozenset({"chainId", "externalId", "ownerId"})
 _HINTS: Final = {
     "signature": " This service makes the signature: leave the field out.",
     "customerId": " The customer's id stands in the path: leave the field out.",
@@ -48,10 +52,7 @@ def read_sign_body(body: bytes) -> SignBody:
     Raises:
         MalformedRequest: ``request_malformed``, or what ``AccountId.parse`` raises.
     """
-    fields = _read_object(body)
-    for name in fields:
-        if name not in _FIELDS:
-            raise _unknown_field(name)
+    fields = _read_object(body, _FIELDS)
     owner = fields.get("ownerId")
     if not isinstance(owner, str):
         raise _wrong_field("ownerId", "is required: a string in CAIP-10 form, for example eip155:324:0x…")
@@ -64,8 +65,41 @@ def read_sign_body(body: bytes) -> SignBody:
     return SignBody(AccountId.parse(owner), challenge, forward)
 
 
+def read_customer_body(body: bytes) -> CustomerIntent:
+    """Read ``{"chainId": CAIP-10, "externalId": string, "ownerId": CAIP-10}``.
+
+    Raises:
+        MalformedRequest: ``request_malformed``, or what ``AccountId.parse`` raises.
+    """
+    fields = _read_object(body, _CUSTOMER_FIELDS)
+    account, external_id, owner = (fields.get(name) for name in ("chainId", "externalId", "ownerId"))
+    if not isinstance(account, str):
+        raise _wrong_field("chainId", "is required: the customer's account in CAIP-10 form, eip155:324:0x…")
+    if not isinstance(external_id, str):
+        raise _wrong_field("externalId", "is required: your own id of the customer, a string.")
+    if not isinstance(owner, str):
+        raise _wrong_field("ownerId", "is required: the account whose key signs, in CAIP-10 form, eip155:324:0x…")
+    return CustomerIntent(AccountId.parse(account, field="chainId"), external_id, AccountId.parse(owner))
+
+
+def onboarded_body(intent: CustomerIntent, customer_id: str, record: ChallengeRecord) -> bytes:
+    """Word a customer and the record of its challenge."""
+    customer = {
+        "customerId": customer_id,
+        "chainId": str(intent.account),
+        "externalId": intent.external_id,
+        "ownerId": str(intent.owner),
+        "record": _record_fields(record),
+    }
+    return _ENCODE(customer).encode("ascii")
+
+
 def record_body(record: ChallengeRecord) -> bytes:
     """Word a record: the fields of the HTTP API, ``supersededBy`` only where there is one."""
+    return _ENCODE(_record_fields(record)).encode("ascii")
+
+
+def _record_fields(record: ChallengeRecord) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "id": record.id,
         "customerId": record.customer_id,
@@ -81,7 +115,7 @@ def record_body(record: ChallengeRecord) -> bytes:
     }
     if record.superseded_by is not None:
         fields["supersededBy"] = record.superseded_by
-    return _ENCODE(fields).encode("ascii")
+    return fields
 
 
 def keys_body(keys: KeyRing) -> bytes:
@@ -94,16 +128,39 @@ def keys_body(keys: KeyRing) -> bytes:
             "loaded": status.loaded,
             "loading": status.loading,
             "missing": list(status.missing),
-            "failed": [{"uri": uri, "reason": reason} for uri, reason in sorted(status.failed.items())],
+            "failed": _failures(status.failed),
         },
     ).encode("ascii")
+
+
+def reload_body(reload: KeyReload) -> bytes:
+    """Word a reload: what it changed, once it is done, and what could not be loaded, and why."""
+    fields: dict[str, Any] = {
+        "id": reload.id,
+        "state": reload.state,
+        "cause": reload.cause,
+        "askedAt": _instant(reload.asked_at),
+        "endedAt": None if reload.ended_at is None else _instant(reload.ended_at),
+    }
+    if reload.report is not None:
+        fields |= {
+            "added": reload.report.added,
+            "removed": reload.report.removed,
+            "unchanged": reload.report.unchanged,
+            "failed": _failures(reload.report.failed),
+        }
+    return _ENCODE(fields).encode("ascii")
+
+
+def _failures(failed: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"uri": uri, "reason": reason} for uri, reason in sorted(failed.items())]
 
 
 def _instant(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
-def _read_object(body: bytes) -> dict[str, Any]:
+def _read_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:
     try:
         value = _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -115,6 +172,9 @@ def _read_object(body: bytes) -> dict[str, Any]:
         raise _malformed("The body holds a number or a nesting that no field of this request has.") from None
     if not isinstance(value, dict):
         raise _malformed("The body is JSON, but not an object.")
+    for name in value:
+        if name not in known:
+            raise _unknown_field(name, known)
     return value
 
 
@@ -136,9 +196,9 @@ def _no_constant(_: str) -> NoReturn:
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
 
 
-def _unknown_field(name: str) -> MalformedRequest:
-    known = "This request knows ownerId, challenge and forward."
-    return _wrong_field(name, f"is unknown. {known}{_HINTS.get(name, '')}")
+def _unknown_field(name: str, known: frozenset[str]) -> MalformedRequest:
+    names = ", ".join(sorted(known))
+    return _wrong_field(name, f"is unknown. This request knows {names}.{_HINTS.get(name, '')}")
 
 
 def _wrong_field(name: str, what: str) -> MalformedRequest:

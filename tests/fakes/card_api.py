@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.challenge import decode_challenge
+from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, NotFound, SignerError
 from signer.domain.record import Submission
 from tests.fakes.keys import FakeVerifier
@@ -40,6 +41,9 @@ class FakeCardApi:
         open: while it is not set, deliveries wait.
         readable: while it is not set, readings wait.
         readings: how many have arrived.
+        announced: the id that the next customer of an external id gets.
+        first_challenge: the challenge that a new customer gets.
+        created: the Idempotency-Key of every creation that arrived.
         submitted: every (customer id, body, Idempotency-Key) that arrived, in order.
         timeouts: of those deliveries.
         at_once: how many deliveries were ever under way at one time.
@@ -59,6 +63,9 @@ class FakeCardApi:
         self.timeouts: list[timedelta] = []
         self.at_once = 0
         self._under_way = 0
+        self.announced: dict[str, str] = {}
+        self.first_challenge = ""
+        self.created: list[str] = []
         self._answers: dict[str, tuple[bytes, Delivery]] = {}
 
     def issue(self, customer_id: str, challenge: str) -> None:
@@ -92,6 +99,7 @@ class FakeCardApi:
         self.at_once = max(self.at_once, self._under_way)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
+                await asyncio.sleep(0)
                 await self.open.wait()
         except TimeoutError:
             return Delivery(DeliveryVerdict.UNKNOWN)
@@ -109,6 +117,16 @@ class FakeCardApi:
             self.lost_answers -= 1
             return Delivery(DeliveryVerdict.UNKNOWN)
         return answer
+
+    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
+        """Create the customer that a test has ``announced``, once: the same key gets the same answer again."""
+        self.created.append(intent.idempotency_key)
+        await self.readable.wait()
+        customer_id = self.announced[intent.external_id]
+        if self.created.count(intent.idempotency_key) == 1:
+            self.issue(customer_id, self.first_challenge)
+        self._fail()
+        return customer_id
 
     def _judge(self, customer_id: str, submission: Submission) -> Delivery:
         customer = self.customers.get(customer_id)

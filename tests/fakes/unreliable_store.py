@@ -1,10 +1,11 @@
-"""The port ``ChallengeStore`` over a bad line: a call or its answer may get lost or be held up, and others may be quicker.
+"""The port ``ChallengeStore`` over a bad line: calls and answers get lost or held up, and others may be quicker.
 
 A step is a method's name. What a test sets for a step happens once, at its next call.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -92,12 +93,14 @@ class UnreliableStore(FakeChallengeStore):
     async def _take(self, step: str, call: Coroutine[Any, Any, Answer]) -> Answer:
         self.journal.append(step)
         try:
+            await asyncio.sleep(0)  # others have their turn on the way there, and on the way back
             if step in self.before:
                 await self.before.pop(step)()
         except BaseException:
             call.close()
             raise
         answer = await call
+        await asyncio.sleep(0)
         if step in self.after:
             await self.after.pop(step)()
         return answer

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -26,6 +27,9 @@ _COME_BACK: Final = frozenset(
 )
 """The statuses of a request that was not taken up, for no fault of its own (RFC 9110 §15.5.9, RFC 8470, RFC 6585)."""
 _CREDENTIALS: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+_OF_A_CREATION: Final = frozenset(
+    {HTTPStatus.CREATED, HTTPStatus.OK, HTTPStatus.CONFLICT, HTTPStatus.BAD_REQUEST},
+)
 
 
 def failure_of(exchange: Exchange) -> Failure:
@@ -69,6 +73,9 @@ def _failure_without_answer(exchange: NoAnswer) -> Failure:
             return Failure(ErrorCode.CARD_API_TIMEOUT, "The card API did not answer in time.")
         case NoAnswerKind.SENSELESS:
             return _senseless(f"The card API's answer cannot be read ({exchange.reason}).")
+        case NoAnswerKind.HELD_OFF:
+            detail = f"The card API is not asked for a while: {exchange.reason}."
+            return Failure(ErrorCode.CARD_API_UNAVAILABLE, detail, retry_after=exchange.retry_after)
 
 
 def _senseless(detail: str) -> Failure:
@@ -109,6 +116,34 @@ def grant_in(exchange: Exchange) -> Grant | Failure:
         ):
             return Grant(token, expires_at)
     return _senseless("The card API's token answer has no bearer token with an expiresAt.")
+
+
+def created_in(exchange: Exchange) -> str | Failure:
+    """Read the answer to ``POST /customers``: the new customer's id."""
+    if not isinstance(exchange, Answer) or exchange.status not in _OF_A_CREATION:
+        failure = failure_of(exchange)
+        if failure.code is ErrorCode.CUSTOMER_UNKNOWN:
+            return _senseless("The card API has no customers below the base URL of the settings (status 404).")
+        return failure
+    if exchange.status == HTTPStatus.CONFLICT:
+        if _conflict_in(exchange) is _V.NOT_PROCESSED:
+            detail = "The card API is still creating this customer."
+            return Failure(ErrorCode.CARD_API_UNAVAILABLE, detail, transient=True, retry_after=exchange.retry_after)
+        detail = "The card API has this customer already, and nobody here knows its id: use the one it gave at first."
+        return Failure(ErrorCode.CUSTOMER_EXISTS, detail)
+    if exchange.status == HTTPStatus.BAD_REQUEST:
+        return Failure(ErrorCode.REQUEST_MALFORMED, "The card API refuses this chainId or externalId (status 400).")
+    match _object_in(exchange):
+        case {"id": str() as customer_id} if _is_uuid(customer_id):
+            return customer_id.lower()
+    return _senseless("The card API's answer to a new customer has no id that is a UUID.")
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False
 
 
 def challenge_in(exchange: Exchange) -> str | Failure:
@@ -158,13 +193,14 @@ _VERDICT_FOR_STATUS: Final[dict[int, DeliveryVerdict]] = {
     HTTPStatus.PERMANENT_REDIRECT: _V.NOT_PROCESSED,
     **dict.fromkeys(_COME_BACK, _V.NOT_PROCESSED),
 }
+_NEVER_SENT: Final = frozenset({NoAnswerKind.NOT_SENT, NoAnswerKind.HELD_OFF})
 
 
 def delivery_of(exchange: Exchange) -> Delivery:
     """Say what became of ``POST …/challenge/sign``."""
     if isinstance(exchange, NoAnswer):
-        not_sent = exchange.kind is NoAnswerKind.NOT_SENT
-        return Delivery(_V.NOT_PROCESSED if not_sent else _V.UNKNOWN, exchange.status)
+        verdict = _V.NOT_PROCESSED if exchange.kind in _NEVER_SENT else _V.UNKNOWN
+        return Delivery(verdict, exchange.status, exchange.retry_after)
     if exchange.status == HTTPStatus.CONFLICT:
         return Delivery(_conflict_in(exchange), exchange.status, exchange.retry_after)
     return Delivery(_VERDICT_FOR_STATUS.get(exchange.status, _V.UNKNOWN), exchange.status, exchange.retry_after)

@@ -4,6 +4,7 @@
   sending is signed anew.
 * Reading is repeated within its timeout; a delivery is one attempt, for each needs its lease.
 * A timeout covers the whole call, the wait for a token included.
+* An API that is down is not asked (``circuit_breaker``): a call then ends at once, and says when to come back.
 * Inside, what happened is a value (``exchange``); an error is made where the port raises it.
 
 Its parts: ``requests`` makes the requests, ``wire`` sends them, ``answers`` says what the
@@ -13,9 +14,10 @@ answers mean, ``token`` keeps the token, ``retries`` asks again.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -24,6 +26,7 @@ import aiohttp
 from signer.adapters.card_api.answers import (
     Grant,
     challenge_in,
+    created_in,
     delivery_not_begun,
     delivery_of,
     grant_in,
@@ -34,11 +37,14 @@ from signer.adapters.card_api.requests import CardApiRequests, Request
 from signer.adapters.card_api.retries import Repetition
 from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
 from signer.adapters.card_api.token import Token, TokenSource, read_credentials
+from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.card_api.wire import CardApiWire
+from signer.adapters.circuit_breaker import CircuitBreaker
 from signer.adapters.message_signatures import MessageSigner
 from signer.adapters.request_keys import RequestKeyError
 from signer.adapters.signature_base import MessageSignatureError
-from signer.application.ports import Clock, Delivery
+from signer.application.ports import Delivery
+from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode
 from signer.domain.record import Submission
 
@@ -52,7 +58,8 @@ class CardApiClient:
         *,
         session: aiohttp.ClientSession,
         signer: MessageSigner,
-        clock: Clock,
+        clock: UpstreamClock,
+        breaker: CircuitBreaker,
         monotonic: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -62,7 +69,8 @@ class CardApiClient:
             settings: where, and how patiently.
             session: as ``wire.open_session`` makes it.
             signer: of requests.
-            clock: the wall clock, with which the API's is compared.
+            clock: ours and the API's; the signer has ``created`` from it, too.
+            breaker: of this API.
             monotonic: seconds of a clock that never jumps, for the life of tokens.
             jitter: gives 0 … 1, for pauses.
 
@@ -71,12 +79,15 @@ class CardApiClient:
             RequestKeyError: the request-signing key does not work.
         """
         self._settings = settings
+        self._clock = clock
         self._requests = CardApiRequests(parse_base_url(settings.base_url), signer)
         self._wire = CardApiWire(
             session,
             clock,
+            breaker,
             connect_timeout=settings.connect_timeout,
             max_answer=settings.max_answer,
+            max_connections=settings.max_connections,
             longest_retry_after=settings.longest_retry_after,
         )
         self._repetition = Repetition(
@@ -87,17 +98,16 @@ class CardApiClient:
         )
         self._tokens = TokenSource(
             self._fetch_token,
-            now_upstream=lambda: self._wire.now_upstream().timestamp(),
+            now_upstream=lambda: clock.now_upstream().timestamp(),
             monotonic=monotonic,
             margin=settings.token_margin,
             failure_pause=settings.failure_pause,
         )
 
-    @property
-    def clock_skew_seconds(self) -> float | None:
-        """How far the API's clock is ahead of ours, to about half a second; ``None`` before its first answer."""
-        skew = self._wire.clock_skew
-        return None if skew is None else skew.total_seconds()
+    def held_off_for(self) -> timedelta | None:
+        """See ``CardApi.held_off_for``."""
+        held_off = self._wire.held_off()
+        return None if held_off is None else held_off.retry_after
 
     async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
         """See ``CardApi.fetch_challenge``."""
@@ -121,11 +131,23 @@ class CardApiClient:
         outcome = await self._call(request, _now() + timeout.total_seconds())
         return delivery_not_begun(outcome) if isinstance(outcome, Failure) else delivery_of(outcome)
 
-    async def check(self) -> None:
+    async def check(self) -> str | None:
         """See ``CardApi.check``."""
         token = await self._tokens.present(_now() + self._settings.token_timeout.total_seconds())
         if isinstance(token, Failure):
             raise token.error()
+        return "; ".join(self._remarks()) or None
+
+    def _remarks(self) -> Iterator[str]:
+        """Say what is not as it should be, while there is a token."""
+        held_off = self._wire.held_off()
+        if held_off is not None and held_off.retry_after is not None:
+            seconds = math.ceil(held_off.retry_after.total_seconds())
+            yield f"not asked for another {seconds} s: {held_off.reason}; signatures wait here"
+        skew = self._clock.skew
+        if skew is not None and self._clock.is_skewed:
+            seconds = round(abs(skew).total_seconds())
+            yield f"its clock is {seconds} s {'ahead of' if skew > timedelta(0) else 'behind'} ours"
 
     async def aclose(self) -> None:
         """End what goes on in the background. The session stays open."""

@@ -13,7 +13,16 @@ from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from typing import Final
 
-from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError, Unavailable, UpstreamTimeout
+from signer.domain.errors import (
+    BadUpstream,
+    Conflict,
+    ErrorCode,
+    MalformedRequest,
+    NotFound,
+    SignerError,
+    Unavailable,
+    UpstreamTimeout,
+)
 
 _SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -47,6 +56,8 @@ class NoAnswerKind(Enum):
     """The time was over before the answer came."""
     SENSELESS = auto()
     """What came is not HTTP, or is too long."""
+    HELD_OFF = auto()
+    """It was not sent, for the API failed again and again, or asked to be left alone for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +68,13 @@ class NoAnswer:
         kind: why.
         reason: the same for the person on call: the library's name for it; quotes nothing.
         status: the HTTP status, where the answer came as far as that.
+        retry_after: for how long it is held off, where it is.
     """
 
     kind: NoAnswerKind
     reason: str
     status: int | None = None
+    retry_after: timedelta | None = None
 
 
 Exchange = Answer | NoAnswer
@@ -88,6 +101,10 @@ class Failure:
         """Make the error that the port raises; a new one each time, for failures are shared."""
         if self.code is ErrorCode.CUSTOMER_UNKNOWN:
             return NotFound(self.code, self.detail, field="customerId")
+        if self.code is ErrorCode.CUSTOMER_EXISTS:
+            return Conflict(self.code, self.detail, field="externalId")
+        if self.code is ErrorCode.REQUEST_MALFORMED:
+            return MalformedRequest(self.code, self.detail)
         if self.code is ErrorCode.CARD_API_INVALID_ANSWER:
             return BadUpstream(self.code, self.detail)
         family = UpstreamTimeout if self.code is ErrorCode.CARD_API_TIMEOUT else Unavailable

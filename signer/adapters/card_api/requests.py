@@ -63,6 +63,7 @@ class CardApiRequests:
         self._authority = base.host_port_subcomponent or ""  # exactly what aiohttp sends as Host
         self._scheme: Scheme = "http" if base.scheme == "http" else "https"
         self._token_url = URL(f"{base}/auth/token", encoded=True)
+        self._new_customer = URL(f"{base}/customers", encoded=True)
         self._customers = f"{base}/customers/"
         self._headers_of_get = {
             "Accept": "application/json",
@@ -78,6 +79,10 @@ class CardApiRequests:
         body = json.dumps({"apiKey": credentials.api_key, "apiSecret": credentials.api_secret}).encode()
         headers = {**self._headers_of_post, "Content-Digest": content_digest(body, "sha-256")}
         return Request("POST", self._token_url, headers, body)
+
+    def for_new_customer(self, body: bytes, idempotency_key: str) -> Request:
+        """``POST /customers``."""
+        return Request("POST", self._new_customer, {**self._headers_of_post, "Idempotency-Key": idempotency_key}, body)
 
     def for_customer(self, customer_id: str) -> Request:
         """``GET /customers/{customerId}``."""

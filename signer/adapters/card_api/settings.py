@@ -6,11 +6,13 @@ A token and a signature are worth as much as a password, so they are sent over h
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 from yarl import URL
+
+from signer.adapters.circuit_breaker import BreakerLimits
 
 
 class CardApiSettingsInvalid(ValueError):
@@ -35,7 +37,10 @@ class CardApiSettings:
         longest_retry_after: what a ``Retry-After`` is cut to.
         failure_pause: how long no further token is asked for after a failure to get one, or to be let in with one.
         max_answer: the longest answer that is read, in bytes.
-        max_connections: the most that are open at the same time.
+        max_connections: the most that are open at the same time; further calls wait for a place.
+        breaker: when an API that fails is left alone, and for how long.
+        clock_skew_tolerated: how far its clock and ours may be apart before that is worth a warning.
+        longest_backdate: how far ``created`` is back-dated at most where its clock is behind ours.
 
     Raises:
         CardApiSettingsInvalid: at construction, with the setting and the reason.
@@ -55,13 +60,23 @@ class CardApiSettings:
     failure_pause: timedelta = timedelta(seconds=1)
     max_answer: int = 65_536
     max_connections: int = 64
+    breaker: BreakerLimits = field(default_factory=BreakerLimits)
+    clock_skew_tolerated: timedelta = timedelta(seconds=5)
+    longest_backdate: timedelta = timedelta(seconds=60)
 
     def __post_init__(self) -> None:
         parse_base_url(self.base_url)
-        for name in ("token_timeout", "connect_timeout", "keep_alive"):
+        for name in ("token_timeout", "connect_timeout", "keep_alive", "clock_skew_tolerated"):
             if getattr(self, name) <= timedelta(0):
                 raise CardApiSettingsInvalid(f"{name} has to be more than 0 seconds")
-        for name in ("token_margin", "first_pause", "longest_pause", "longest_retry_after", "failure_pause"):
+        for name in (
+            "token_margin",
+            "first_pause",
+            "longest_pause",
+            "longest_retry_after",
+            "failure_pause",
+            "longest_backdate",
+        ):
             if getattr(self, name) < timedelta(0):
                 raise CardApiSettingsInvalid(f"{name} cannot be negative")
         for name in ("read_attempts", "max_answer", "max_connections"):

@@ -5,6 +5,10 @@
 * An answer is read up to a limit and not unpacked, so that neither a long one nor a packed one costs memory.
 * What the network did is a value (``NoAnswer``); a vendor's exception does not leave this module, for some of them
   carry the request's headers.
+* An API that fails again and again is not asked for a while (``circuit_breaker``): without a connection, without an
+  answer, or with a 5xx. Any other answer says that it works; a 429 may ask to be left alone for a while.
+* So many requests are under way at the same time as there are connections; the others wait for a place, and learn
+  there what became of those before them.
 * A POST is sent once. A GET is repeated by aiohttp itself where a kept connection turns out to be closed.
 """
 
@@ -12,7 +16,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import timedelta
+from http import HTTPStatus
 from typing import Final
 
 import aiohttp
@@ -23,14 +29,14 @@ from signer.adapters.card_api.exchange import (
     Exchange,
     NoAnswer,
     NoAnswerKind,
-    parse_http_date,
     parse_retry_after,
 )
 from signer.adapters.card_api.requests import Request
-from signer.application.ports import Clock
+from signer.adapters.card_api.upstream_clock import UpstreamClock
+from signer.adapters.circuit_breaker import Attempt, CircuitBreaker, HeldOff
 
-_HALF_A_SECOND: Final = timedelta(milliseconds=500)
-"""``Date`` is cut to the second: on average it is this much early."""
+_FAIR_CHANCE: Final = 1.0
+"""Seconds. A request that had less time than that, and did not end in it, says nothing about the API."""
 
 
 def open_session(*, max_connections: int, keep_alive: timedelta) -> aiohttp.ClientSession:
@@ -53,38 +59,39 @@ class CardApiWire:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        clock: Clock,
+        clock: UpstreamClock,
+        breaker: CircuitBreaker,
         *,
         connect_timeout: timedelta,
         max_answer: int,
+        max_connections: int,
         longest_retry_after: timedelta,
     ) -> None:
         """Take an open session.
 
         Args:
             session: as ``open_session`` makes it.
-            clock: ours, with which the API's ``Date`` is compared.
-            connect_timeout: for a connection, or a place in the pool.
+            clock: learns from the API's ``Date``.
+            breaker: of this API.
+            connect_timeout: for a connection, and for a place among ``max_connections``.
             max_answer: the longest body, in bytes.
+            max_connections: how many requests are under way at the same time.
             longest_retry_after: what ``Retry-After`` is cut to.
         """
         self._session = session
         self._clock = clock
+        self._breaker = breaker
         # The whole of a request has its deadline from us: aiohttp rounds its own up to full seconds.
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout.total_seconds())
+        self._connect_timeout = connect_timeout.total_seconds()
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=self._connect_timeout)
         self._max_answer = max_answer
+        self._places = asyncio.Semaphore(max_connections)
         self._longest_retry_after = longest_retry_after
-        self._skew: timedelta | None = None
-        self._last_date: str | None = None
 
-    @property
-    def clock_skew(self) -> timedelta | None:
-        """How far the API's clock is ahead of ours, to about half a second; ``None`` before its first answer."""
-        return self._skew
-
-    def now_upstream(self) -> datetime:
-        """Give the present by the API's clock, as far as it is known."""
-        return self._clock.now() + (self._skew or timedelta(0))
+    def held_off(self) -> NoAnswer | None:
+        """Give what a request would be answered now if it is held off."""
+        held_off = self._breaker.held_off()
+        return None if held_off is None else _held_off(held_off)
 
     async def exchange(self, request: Request, headers: Mapping[str, str], deadline: float) -> Exchange:
         """Send one request and read its answer.
@@ -96,6 +103,47 @@ class CardApiWire:
         """
         if self._session.closed:
             return NoAnswer(NoAnswerKind.NOT_SENT, "shutting down")
+        held_off = self.held_off()
+        if held_off is not None:  # at once: whoever waits for a place learns nothing better
+            return held_off
+        if not await self._has_place(deadline):
+            return NoAnswer(NoAnswerKind.NOT_SENT, "every connection is in use")
+        try:
+            attempt = self._breaker.admit()
+            if isinstance(attempt, HeldOff):  # meanwhile
+                return _held_off(attempt)
+            with attempt:
+                began = asyncio.get_running_loop().time()
+                exchange = await self._converse(request, headers, deadline)
+                self._judge(attempt, exchange, fair=deadline - began >= _FAIR_CHANCE)
+            return exchange
+        finally:
+            self._places.release()
+
+    async def _has_place(self, deadline: float) -> bool:
+        if self._places.locked():
+            ends = min(deadline, asyncio.get_running_loop().time() + self._connect_timeout)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(ends):
+                    return await self._places.acquire()
+            return False
+        return await self._places.acquire()
+
+    def _judge(self, attempt: Attempt, exchange: Exchange, *, fair: bool) -> None:
+        """Say what an exchange tells about the API, if anything."""
+        if isinstance(exchange, Answer):
+            if exchange.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                attempt.failed(exchange.retry_after)
+                return
+            attempt.succeeded()
+            if exchange.status == HTTPStatus.TOO_MANY_REQUESTS and exchange.retry_after is not None:
+                self._breaker.hold_off(exchange.retry_after)
+        elif exchange.kind is NoAnswerKind.SENSELESS and exchange.status is not None:
+            attempt.succeeded()  # it answered, if only at too great a length
+        elif fair or exchange.kind is not NoAnswerKind.TIMED_OUT:
+            attempt.failed()
+
+    async def _converse(self, request: Request, headers: Mapping[str, str], deadline: float) -> Exchange:
         sent_at = self._clock.now()
         response: aiohttp.ClientResponse | None = None
         try:
@@ -110,7 +158,7 @@ class CardApiWire:
                     auto_decompress=False,
                     timeout=self._timeout,
                 )
-                self._note_date(response, sent_at)
+                self._clock.observe(response.headers.get("Date"), sent_at)
                 content = await self._read(response)
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:  # TimeoutError is an OSError
             return _no_answer(error, None if response is None else response.status)
@@ -124,7 +172,7 @@ class CardApiWire:
         asked = response.headers.get("Retry-After")
         if asked is None:
             return Answer(response.status, content)
-        retry_after = parse_retry_after(asked, self.now_upstream(), self._longest_retry_after)
+        retry_after = parse_retry_after(asked, self._clock.now_upstream(), self._longest_retry_after)
         return Answer(response.status, content, retry_after)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
@@ -140,16 +188,6 @@ class CardApiWire:
                 return None
             parts.append(part)
         return b"".join(parts)
-
-    def _note_date(self, response: aiohttp.ClientResponse, sent_at: datetime) -> None:
-        date = response.headers.get("Date")
-        if date is None or date == self._last_date:  # it ticks once a second: most answers cost one comparison
-            return
-        self._last_date = date
-        moment = parse_http_date(date)
-        if moment is not None:
-            now = self._clock.now()
-            self._skew = moment + _HALF_A_SECOND - (sent_at + (now - sent_at) / 2)
 
 
 _NOT_SENT: Final = (
@@ -172,3 +210,8 @@ def _no_answer(error: Exception, status: int | None) -> NoAnswer:
     if isinstance(error, TimeoutError):
         return NoAnswer(NoAnswerKind.TIMED_OUT, reason, status)
     return NoAnswer(NoAnswerKind.LOST, reason, status)
+
+
+def _held_off(held_off: HeldOff) -> NoAnswer:
+    reason = "it asked for that" if held_off.was_asked else "it failed again and again"
+    return NoAnswer(NoAnswerKind.HELD_OFF, reason, retry_after=held_off.retry_after)

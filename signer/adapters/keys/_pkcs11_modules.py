@@ -76,15 +76,17 @@ class SharedModule:
         """Let go; the last one finalizes the library, unless a thread hangs inside of it."""
         with _registry_lock:
             self._users -= 1
-            if self._users == 0:
-                self.finalize(_PATIENCE)
+            if self._users == 0 and self.finalize(_PATIENCE):
+                del _modules[self._path]
 
-    def finalize(self, patience: float) -> None:
-        """Finalize the library if that can be done."""
+    def finalize(self, patience: float) -> bool:
+        """Finalize the library if that can be done; tell whether it was."""
         with suppress(LibraryBusy), self._locked():
             if self._cryptoki is not None:
                 self._cryptoki.finalize(patience)
                 self._cryptoki = None
+            return True
+        return False
 
     def borrow(self) -> None:
         """Count one more who uses it."""

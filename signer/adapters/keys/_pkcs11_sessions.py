@@ -24,10 +24,11 @@ from typing import Final
 
 from signer.adapters.keys._cryptoki import CryptokiError, seconds_inside
 from signer.adapters.keys._cryptoki_names import FAULTS_OF_A_SESSION, Ckr
-from signer.adapters.keys._pkcs11_connection import Connection, check_login
+from signer.adapters.keys._pkcs11_connection import Connection
 
 _LOOKED_AT_AFTER_SECONDS: Final = 1.0
 _LOOKS_WITHIN_PATIENCE: Final = 4
+_ENDS_WITHIN_SECONDS: Final = 2.0
 _GONE: Final = frozenset({Ckr.SESSION_CLOSED, Ckr.SESSION_HANDLE_INVALID, Ckr.CRYPTOKI_NOT_INITIALIZED})
 
 
@@ -55,7 +56,7 @@ class _Session:
 
 
 class _Worker:
-    """A thread; what is written here is written by the event loop, but for ``job``."""
+    """A thread. All of this is the event loop's, but for ``job``."""
 
     def __init__(self, serve: Callable[[_Worker], None]) -> None:
         self.job: _Job | None = None
@@ -87,6 +88,7 @@ class SessionPool:
         self._delivery_is_due = False
         self._under_way = 0
         self._watch: asyncio.TimerHandle | None = None
+        self._all_ended = asyncio.Event()
         self._workers = [_Worker(self._serve) for _ in range(size)]
 
     def sign(self, connection: Connection, key: int, digest: bytes) -> asyncio.Future[bytes]:
@@ -120,18 +122,16 @@ class SessionPool:
                 worker.is_replaced = True
                 self._workers.append(_Worker(self._serve))
 
-    def close(self) -> None:
-        """End the threads, each after what it is doing."""
+    async def close(self) -> None:
+        """End the threads, each after what it is doing, and wait a moment for that."""
         self.drop_waiting()
         for _ in self._workers:
             self._jobs.put(None)
         if self._watch is not None:
             self._watch.cancel()
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether every thread has closed its session and ended."""
-        return not any(worker.thread.is_alive() for worker in self._workers)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ENDS_WITHIN_SECONDS):
+                await self._all_ended.wait()
 
     # --- On the event loop --------------------------------------------------------------------------------------------
 
@@ -162,25 +162,40 @@ class SessionPool:
             worker, job, outcome = self._done.popleft()
             self._under_way -= 1
             _settle(job, outcome)
-            if worker.hangs:  # no more
-                worker.hangs = False
-                if worker.is_replaced:
-                    self._workers.remove(worker)
+            worker.hangs = False
+
+    def _has_ended(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        if not self._workers:
+            self._all_ended.set()
 
     # --- On a thread --------------------------------------------------------------------------------------------------
 
     def _serve(self, worker: _Worker) -> None:
         session: _Session | None = None
         with suppress(RuntimeError):  # the event loop is closed, and with it all that anybody waits for
-            while not worker.is_replaced and (job := self._jobs.get()) is not None:
+            while not worker.is_replaced and (job := self._next_job()) is not None:
                 worker.job = job
                 session, outcome = self._work(session, job)
                 worker.job = None
                 self._done.append((worker, job, outcome))
-                if not self._delivery_is_due:
-                    self._delivery_is_due = True
-                    self._loop.call_soon_threadsafe(self._deliver)
+            self._have_delivered()
         _close(session)
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._has_ended, worker)
+
+    def _next_job(self) -> _Job | None:
+        try:
+            return self._jobs.get_nowait()
+        except Empty:
+            self._have_delivered()
+            return self._jobs.get()
+
+    def _have_delivered(self) -> None:
+        """Wake the event loop, unless it is being woken already, or there is nothing to deliver."""
+        if self._done and not self._delivery_is_due:
+            self._delivery_is_due = True
+            self._loop.call_soon_threadsafe(self._deliver)
 
     def _work(self, session: _Session | None, job: _Job) -> tuple[_Session | None, bytes | Exception | None]:
         """Make a signature.
@@ -194,7 +209,10 @@ class SessionPool:
             try:
                 session = _fitting(session, job.connection)
                 session = session or _open(job.connection)
-                signature = job.connection.cryptoki.sign(session.handle, job.key, job.digest, self._signature_bytes)
+                job.connection.cryptoki.begin_signature(session.handle, job.key)
+                # What was signed before is delivered now, for this is the long call, and the GIL is the loop's meanwhile.
+                self._have_delivered()
+                signature = job.connection.cryptoki.end_signature(session.handle, job.digest, self._signature_bytes)
             except CryptokiError as error:
                 _close(session, error)
                 session = None
@@ -215,7 +233,7 @@ def _fitting(session: _Session | None, connection: Connection) -> _Session | Non
         return None
     session.connection = connection
     if time.monotonic() - session.used_at > _LOOKED_AT_AFTER_SECONDS:
-        check_login(connection.cryptoki, session.handle, needs_login=connection.needs_login)
+        connection.check_login(session.handle)
     return session
 
 

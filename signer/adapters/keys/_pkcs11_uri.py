@@ -16,12 +16,12 @@ attribute            where  means
 ``id``               path   only the key with this ``CKA_ID``
 ``type``             path   ``private``, if it is there
 ``module-path``      query  the PKCS #11 library, an absolute path
-``pin-source``       query  the file that holds the PIN: ``file:/path``; left out for a token with a PIN pad, or none
+``pin-source``       query  the PIN: ``file:/path``; left out for a token that has a PIN pad, or wants none
 ``x-sessions``       query  sessions, and threads, that sign at once: 1 … 64, 4 by default
-``x-timeout``        query  seconds after which a call into the library counts as hanging: 3 by default
+``x-timeout``        query  seconds after which a call into the library hangs: 3 by default
 ===================  =====  ==========================================================================================
 
-* ``pin-value`` is refused, in the query and in the path, and so is a ``pin-source`` that runs a program: a URI is shown.
+* ``pin-value`` is refused, in the query and in the path, and so is a ``pin-source`` that is no file: a URI is shown.
 * Names and values are percent-decoded after they were taken apart (§2.3); texts are UTF-8, ``id`` is bytes.
 * Slots cannot be named: their numbers change. Attributes that we do not know are refused, for what they say about
   which token is meant would else be passed over (§2.3).

@@ -24,6 +24,10 @@ Progress = Callable[[int, int], None]
 """Called on the event loop with how many keys have been dealt with, and how many there are as far as is known."""
 
 
+HealthChanged = Callable[[str, str | None], None]
+"""Called on the event loop when a backend stops working, with its URI and why; with ``None`` once it works again."""
+
+
 class KeyBackendError(Exception):
     """The keys cannot be had as they are configured; the text says what to do about it and holds no secret."""
 
@@ -122,6 +126,8 @@ class BackendResources:
 
     Attributes:
         opening: the threads for whatever takes long to open.
+        health_changed: told when a backend that was loaded stops working, and when it works again.
     """
 
     opening: OpeningPool = field(default_factory=OpeningPool)
+    health_changed: HealthChanged = field(default=lambda _uri, _problem: None)

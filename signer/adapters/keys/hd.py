@@ -9,9 +9,9 @@ r"""``hd:`` one encrypted seed and the many keys that BIP-32 grows out of it.
 * ``path`` and the indexes are ``_hd_path``'s: by default MetaMask's layout, ``m/44'/60'/0'/0/*``. Nothing in it needs
   escaping in a URI (``'`` and ``*`` are RFC 3986's own); for a shell, ``h`` is as good as ``'``.
 * ``indexes_file`` is the same list in a file, read anew at every reload: owners are added without a new URI.
-* Addresses are derived off the event loop, a few hundred at a time, and kept; private keys are not. A private key is
-  derived when its owner's signature is asked for (4 µs), and gone after it. What stays is the parent, which can make all
-  of them: BIP-32's tree protects nothing against whoever reads this process's memory.
+* Addresses are derived off the event loop, a few hundred at a time, and kept. Private keys are not: each is derived
+  when its owner's signature is asked for (4 µs), and gone after it. What stays is the node above, which can make all of
+  them: BIP-32's tree protects nothing against whoever reads this process's memory.
 * What was opened once and has not changed since, file and password, is not opened again at a reload, and only indexes
   that are new are derived.
 """
@@ -100,11 +100,10 @@ class HdBackend:
         opened = await self._pool.run(partial(self._open, found), memory=found.seed_file.memory)
         if isinstance(opened, str):
             raise KeyBackendError(f"the seed {self._seed} {opened}")
-        is_known = self._opened is not None and self._opened.branch is opened.branch
-        keys = {index: self._keys[index] for index in found.indexes if index in self._keys} if is_known else {}
+        keys = await self._pool.run(partial(self._known, opened, found.indexes))
         failures: dict[str, str] = {}
         progress(len(keys), len(found.indexes))
-        unknown = iter([index for index in found.indexes if index not in keys])
+        unknown = (index for index in found.indexes if index not in keys)
         while some := tuple(islice(unknown, _DERIVED_AT_ONCE)):
             owners = await self._pool.run(partial(addresses, opened.branch, some))
             for index, owner in zip(some, owners, strict=True):
@@ -114,7 +113,7 @@ class HdBackend:
                     keys[index] = HdKey(opened.branch, index, owner)
             progress(len(keys) + len(failures), len(found.indexes))
         self._opened, self._keys = opened, keys
-        return LoadedKeys([keys[index] for index in found.indexes if index in keys], failures)
+        return LoadedKeys(tuple(keys.values()), failures)
 
     async def close(self) -> None:
         """Forget the seed."""
@@ -163,6 +162,12 @@ class HdBackend:
         if parent is None:
             return f"has no key at {self._path} (BIP-32): use another account"
         return _Opened(fingerprint, Branch(parent, self._path, file_uri(SCHEME, self._seed)))
+
+    def _known(self, opened: _Opened, indexes: IndexRanges) -> dict[int, HdKey]:
+        """Give the keys that are known from the last load; blocking."""
+        if self._opened is None or self._opened.branch is not opened.branch:
+            return {}
+        return {index: self._keys[index] for index in indexes if index in self._keys}
 
 
 def open_hd(uri: KeyUri, resources: BackendResources) -> HdBackend:

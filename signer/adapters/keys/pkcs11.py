@@ -1,4 +1,4 @@
-"""``pkcs11:`` keys in a PKCS #11 token: SoftHSM, YubiHSM, Luna, CloudHSM. The URI is RFC 7512's; ``_pkcs11_uri`` has it.
+"""``pkcs11:`` keys in a PKCS #11 token: SoftHSM, YubiHSM, Luna, CloudHSM. ``_pkcs11_uri`` has the URI, RFC 7512's.
 
 * All keys on secp256k1 that may sign are the backend's, or the one that ``object=`` or ``id=`` names.
 * A key signs the digest (CKM_ECDSA) and gives ``r ‖ s``. It never leaves the token, and neither does the PIN's file
@@ -42,7 +42,7 @@ class Pkcs11Key:
         except TokenUnavailable as exc:
             raise Unavailable(
                 ErrorCode.KEY_BACKEND_UNAVAILABLE,
-                f"The token that holds the key did not sign: {exc}.",
+                f"The token that holds the key did not sign: {exc.brief}.",
                 retry_after=exc.retry_after,
             ) from exc
 

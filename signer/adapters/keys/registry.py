@@ -3,11 +3,15 @@
 A key URI is ``scheme:path?parameters`` (RFC 3986; ``key_uri`` has its rules). It names where keys are, holds no secret
 and can be shown; the settings list as many as there are places. The scheme picks the backend:
 
-============  ======================================================  ==============================================
+============  ======================================================  ===============================================
 scheme        path                                                    parameters
-============  ======================================================  ==============================================
+============  ======================================================  ===============================================
 ``keystore``  a Web3 Secret Storage V3 file, or a directory of them   ``password_file`` or ``password_dir``
-============  ======================================================  ==============================================
+``hd``        an encrypted BIP-39 or BIP-32 seed                      ``password_file``, ``path``, ``indexes`` or
+                                                                      ``indexes_file``
+``awskms``    an AWS KMS key: ARN, alias or id; or none, and a tag    ``tag``, ``region``, ``endpoint_url``,
+                                                                      ``max_concurrency``
+============  ======================================================  ===============================================
 
 For example ``keystore:/run/secrets/keys?password_file=/run/secrets/password``.
 
@@ -56,6 +60,9 @@ class BackendEntry:
 BACKEND_FOR_SCHEME: Final[Mapping[str, BackendEntry]] = MappingProxyType(
     {
         "keystore": BackendEntry("signer.adapters.keys.keystores", "open_keystores"),
+        "pkcs11": BackendEntry("signer.adapters.keys.pkcs11", "open_pkcs11"),
+        "hd": BackendEntry("signer.adapters.keys.hd", "open_hd"),
+        "awskms": BackendEntry("signer.adapters.keys.awskms", "open_awskms", extra="awskms"),
     },
 )
 """Every backend, by the scheme of its URIs."""

@@ -1,4 +1,4 @@
-"""The port ``KeyRing``: all keys of all backends, each finished and watched.
+"""The ports ``KeyRing`` and ``KeyReloader``: all keys of all backends, each finished and watched.
 
 * Every key of a backend is wrapped (``finished_key``): its signature has to arrive within the deadline, and passes the
   one finisher. Nothing hands out a backend's key as it is.
@@ -20,6 +20,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from signer.adapters.keys.backend import (
@@ -31,7 +32,7 @@ from signer.adapters.keys.backend import (
     Progress,
 )
 from signer.adapters.keys.finished_key import FinishedKey, self_test
-from signer.application.ports import KeyRingStatus, SigningKey
+from signer.application.ports import KeyReloadReport, KeyRingStatus, SigningKey
 from signer.domain.ethereum import checksum_address
 
 OPERATION_TIMEOUT: Final = timedelta(seconds=5)
@@ -43,23 +44,6 @@ class Duplicates(StrEnum):
 
     ERROR = "error"
     FIRST = "first"
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadReport:
-    """What a reload has changed.
-
-    Attributes:
-        added: owners (EIP-55) that can be signed for now and could not before.
-        removed: those that could and cannot any more.
-        unchanged: those that could and can.
-        failed: URIs without secrets of the keys and backends that could not be loaded, each with the reason.
-    """
-
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    unchanged: tuple[str, ...]
-    failed: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +70,7 @@ class LoadedKeyRing:
         duplicates: Duplicates = Duplicates.ERROR,
         expected_owners: Collection[str] = (),
         self_test: bool = True,
+        problems: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Take the backends; ``load`` is what reads them, and ``close`` closes them.
 
@@ -95,18 +80,21 @@ class LoadedKeyRing:
             duplicates: what to do where an owner has two keys.
             expected_owners: addresses, in any case, that have to be there for the ring to be ready.
             self_test: whether each key has to sign ``self_test_message()`` before it is taken; one signature each.
+            problems: URIs of the backends that have stopped working since they were loaded, and why: looked at whenever
+                ``status`` is asked for.
         """
         self._backends = tuple(backends)
         self._timeout = operation_timeout.total_seconds()
         self._duplicates = duplicates
         self._expected = frozenset(checksum_address(address) for address in expected_owners)
         self._self_test = self_test
+        self._problems = problems
         self._loaded: Sequence[LoadedKeys] = [LoadedKeys(()) for _ in self._backends]
         self._contents = _Contents()
         self._is_loading = True
         self._one_at_a_time = asyncio.Lock()
-        self._next_reload: asyncio.Task[ReloadReport] | None = None
-        self._reloads: set[asyncio.Task[ReloadReport]] = set()
+        self._next_reload: asyncio.Task[KeyReloadReport] | None = None
+        self._reloads: set[asyncio.Task[KeyReloadReport]] = set()
 
     # --- The port -----------------------------------------------------------------------------------------------------
 
@@ -125,7 +113,7 @@ class LoadedKeyRing:
             loaded=len(contents.by_address),
             loading=self._is_loading,
             missing=() if self._is_loading else tuple(sorted(self._expected - contents.by_address.keys())),
-            failed=contents.failed,
+            failed={**contents.failed, **self._problems} if self._problems else contents.failed,
         )
 
     # --- Loading ------------------------------------------------------------------------------------------------------
@@ -150,7 +138,7 @@ class LoadedKeyRing:
             finally:
                 self._is_loading = False
 
-    async def reload(self) -> ReloadReport:
+    async def reload(self) -> KeyReloadReport:
         """Look at every backend again and swap the ring; see the module for who shares a reload with whom."""
         if self._next_reload is None:
             self._next_reload = asyncio.create_task(self._reload_in_turn())
@@ -169,12 +157,12 @@ class LoadedKeyRing:
             for backend in self._backends:
                 stack.push_async_callback(backend.close)
 
-    async def _reload_in_turn(self) -> ReloadReport:
+    async def _reload_in_turn(self) -> KeyReloadReport:
         async with self._one_at_a_time:
             self._next_reload = None  # whoever asks from here on may know more than we are about to read
             return await self._reload()
 
-    async def _reload(self) -> ReloadReport:
+    async def _reload(self) -> KeyReloadReport:
         old = self._contents
         loaded, errors = await self._load_backends(None)
         failed = {uri: str(error) for uri, error in errors.items()}
@@ -186,7 +174,7 @@ class LoadedKeyRing:
         else:
             self._contents, self._loaded = new, loaded
         before, after = old.by_address.keys(), new.by_address.keys()
-        return ReloadReport(
+        return KeyReloadReport(
             added=tuple(sorted(after - before)),
             removed=tuple(sorted(before - after)),
             unchanged=tuple(sorted(before & after)),

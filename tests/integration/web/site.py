@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from signer.adapters.challenge_store import StoreSettings
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
 from signer.application.gate import Gate
+from signer.application.onboard_customer import OnboardCustomer
 from signer.application.sign_challenge import SignChallenge, SigningLimits
 from signer.domain.policy import SigningPolicy
 from signer.observability.events import irregularities
@@ -25,6 +26,7 @@ from signer.web.health import Check, check_keys
 from tests.fakes.card_api import FakeCardApi
 from tests.fakes.challenge_store import FakeChallengeStore
 from tests.fakes.clock import FakeClock
+from tests.fakes.customer_intents import FakeCustomerIntents
 from tests.fakes.keys import FakeKey, FakeKeyRing, FakeVerifier
 from tests.log_lines import LogLines, captured_logs
 from tests.messages import Message, to_base64
@@ -157,6 +159,9 @@ async def open_site(
         readiness: dict[str, Check] = {"keys": check_keys(keys)}
         services = WebServices(
             sign=sign,
+            onboard=OnboardCustomer(
+                intents=FakeCustomerIntents(), card_api=card_api, keys=keys, sign=sign, audit=audit, gate=gate
+            ),
             store=store,
             keys=keys,
             callers=Callers([Caller.of("wallet", digest), Caller.of("other", generate_token()[1])]),

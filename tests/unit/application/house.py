@@ -17,6 +17,7 @@ from signer.application.recover import Recover
 from signer.application.sign_challenge import SignChallenge, SigningLimits, SignRequest
 from signer.domain.challenge import Challenge, decode_challenge
 from signer.domain.ethereum import AccountId, EvmSignature
+from signer.domain.lifecycle import ChallengeState
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord, SignatureForm, Submission, challenge_id
 from tests.fakes.audit_log import FakeAuditLog
@@ -82,10 +83,10 @@ class House:
         self.challenges.append(to_base64(message.encode()))
         return self.challenges[-1]
 
-    def issued(self, customer: str = CUSTOMER, **named: str | None) -> str:
-        """Make a challenge, and have the card API issue it."""
+    def issued(self, **named: str | None) -> str:
+        """Make a challenge, and have the card API issue it to the customer."""
         challenge = self.challenge(**named)
-        self.card_api.issue(customer, challenge)
+        self.card_api.issue(CUSTOMER, challenge)
         return challenge
 
     def request(self, challenge: str | None = None, *, forward: bool = True, customer: str = CUSTOMER) -> SignRequest:
@@ -132,12 +133,20 @@ class House:
         self.replicas.append(Replica(store=store, forward=forward, sign=sign, recover=recover))
         return self.replicas[-1]
 
-    async def signed(self, replica: Replica, challenge: str, *, forward: bool = True, customer: str = CUSTOMER) -> Held:
+    async def signed(
+        self,
+        replica: Replica,
+        challenge: str,
+        *,
+        forward: bool = True,
+        customer: str = CUSTOMER,
+        key: FakeKey | None = None,
+    ) -> Held:
         """Have a challenge claimed, signed and recorded, and nothing more: its process is about to deliver it."""
         claimed = await replica.store.claim(self.claim(challenge, forward=forward, customer=customer))
         assert claimed.outcome is ClaimOutcome.MINE
         assert claimed.lease is not None
-        signature = await self.key.sign(decode_challenge(challenge).message_to_sign())
+        signature = await (key or self.key).sign(decode_challenge(challenge).message_to_sign())
         return await replica.store.record_signature(claimed.lease, self.submission(challenge, signature))
 
     def claim(self, challenge: str, *, forward: bool = True, customer: str = CUSTOMER) -> Claim:
@@ -165,6 +174,11 @@ class House:
     def record(self, challenge: str) -> ChallengeRecord:
         """Look at a record as it lies on the shelf."""
         return self.shelf.rows[self.id_of(challenge)].record
+
+    def is_now(self, challenge: str, state: ChallengeState) -> bool:
+        """Tell whether a challenge has a record, in that state."""
+        row = self.shelf.rows.get(self.id_of(challenge))
+        return row is not None and row.record.state is state
 
     def let_pass(self, span: timedelta) -> None:
         """Let time pass, for everybody."""
@@ -209,12 +223,6 @@ class House:
         for event in self.audit.events:
             shown = " ".join(str(getattr(event, one.name)) for one in fields(event))
             assert not [secret for secret in secrets if secret in shown]
-
-
-async def forgotten(task: asyncio.Task[object]) -> None:
-    """End a task and whatever it raises."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def decode_nonce(challenge: str) -> str:

@@ -65,7 +65,7 @@ async def test_the_signature_has_the_form_that_the_settings_name(house: House, r
 
 
 async def test_a_signature_that_is_not_to_be_forwarded_stays_here(house: House, replica: Replica) -> None:
-    """Given ``forward: false``, then the caller gets the signature, and the card API nothing; recovery, too, lets it be."""
+    """Given ``forward: false``, then the caller gets the signature and the card API nothing, from recovery neither."""
     challenge = house.issued()
     record = await replica.sign(house.request(challenge, forward=False), within=PATIENCE)
     assert (record.state, record.attempts, record.is_settled) == (ChallengeState.SIGNED, 0, True)
@@ -100,7 +100,7 @@ async def test_what_is_to_be_forwarded_stays_so(house: House, hasty: Replica, is
 
 
 async def test_a_wish_to_forward_reaches_a_signing_under_way(house: House, replica: Replica) -> None:
-    """Given a signing for ``forward: false``, when another caller wants it forwarded, then both see it delivered, once."""
+    """Given a signing for ``forward: false``, when another caller wants it forwarded, then both see it delivered."""
     challenge, elsewhere = house.issued(), house.replica()
     house.key.open.clear()
     keeping = asyncio.create_task(replica.sign(house.request(challenge, forward=False), within=PATIENCE))
@@ -139,7 +139,7 @@ async def test_the_same_request_again_gives_the_same_answer(
 async def test_a_challenge_that_ended_otherwise_is_answered_so_again(
     house: House, replica: Replica, verdict: DeliveryVerdict, end: ChallengeState, later: timedelta
 ) -> None:
-    """Given a final state, when the same challenge is asked for again, then it is that state, and not another signature."""
+    """Given a final state, when its challenge is asked for again, then it is that state and not another signature."""
     challenge = house.issued()
     house.card_api.verdicts.append(Delivery(verdict))
     first = await replica.sign(house.request(challenge), within=PATIENCE)
@@ -170,7 +170,7 @@ async def test_without_a_challenge_what_ended_without_proof_is_followed_by_a_new
     assert (record.id, record.state) == (house.id_of(new), ChallengeState.VERIFIED)
 
 
-async def test_a_signature_recorded_past_its_deadline_is_ended_and_not_left_open(house: House, replica: Replica) -> None:
+async def test_a_signature_that_came_past_its_deadline_is_ended(house: House, replica: Replica) -> None:
     """Given a backend that took longer than the challenge had, then nothing is POSTed, and the caller hears the end."""
     challenge = house.issued()
     house.key.open.clear()
@@ -184,7 +184,7 @@ async def test_a_signature_recorded_past_its_deadline_is_ended_and_not_left_open
 
 
 async def test_what_was_never_signed_in_its_time_is_refused_afterwards(house: House, replica: Replica) -> None:
-    """Given a claim whose holder died, when it is asked for past its time, then it is refused: there is nothing to show."""
+    """Given a claim whose holder died, when it is asked for past its time, then it is refused."""
     challenge = house.issued()
     await replica.store.claim(house.claim(challenge))
     house.let_pass(timedelta(hours=2))
@@ -195,7 +195,7 @@ async def test_what_was_never_signed_in_its_time_is_refused_afterwards(house: Ho
 
 
 async def test_what_is_forgotten_after_the_retention_is_refused_as_expired(house: House, replica: Replica) -> None:
-    """Given a record that is gone, when its challenge is asked for, then it is too old, and not signed a second time."""
+    """Given a record that is gone, when its challenge is asked for, then it is too old to be signed again."""
     challenge = house.issued()
     await replica.sign(house.request(challenge), within=PATIENCE)
     house.let_pass(timedelta(days=31))

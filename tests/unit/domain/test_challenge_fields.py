@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from signer.domain import challenge as challenge_module
 from signer.domain.errors import ErrorCode
 from tests.messages import OWNER, Message
 from tests.unit.domain.verdicts import accepted, refused
@@ -204,6 +205,12 @@ def test_rfc3339_5_6_date_time_refused(text: str) -> None:
     assert refused(Message(issued_at=text)) == (ErrorCode.ISSUED_AT_MALFORMED, "issuedAt")
     assert refused(Message(expiration_time=text)) == (ErrorCode.EXPIRATION_TIME_MALFORMED, "expirationTime")
     assert refused(Message(not_before=text)) == (ErrorCode.NOT_BEFORE_MALFORMED, "notBefore")
+
+
+@pytest.mark.parametrize("text", ["2026-11-22T24:00:00Z", "2026-11-22T12:60:00Z", "2026-11-22T12:00:60Z"])
+def test_rfc3339_5_7_hours_are_bounded_by_our_own_rule(text: str) -> None:
+    """The expression itself refuses them, for from Python 3.14 on ``fromisoformat`` reads 24:00 as the next day."""
+    assert challenge_module._DATE_TIME.fullmatch(text) is None
 
 
 @pytest.mark.parametrize("request_id", [None, "a", "-._~!$&'()*+,;=:@", "%41", "%00%fF"])

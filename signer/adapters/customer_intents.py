@@ -1,0 +1,69 @@
+"""The port ``CustomerIntents`` over Redis: one hash an intent, on the owner's shard.
+
+``{prefix}:{sXX}:intent:<32 hex>`` holds ``body``, ``idempotency_key``, ``created_at`` (Redis's clock, µs) and, once it is
+known, ``customer_id``. An id that is known is never changed. An intent is kept for the retention, from its last touch.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from signer.adapters.challenge_scripts import Script
+from signer.adapters.redis_calls import NO_WAIT, RedisCalls, ReplicaWait
+from signer.domain.customer import CustomerIntent
+from signer.domain.errors import ErrorCode, Unavailable
+
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_SHARD_DIGITS: Final = 2
+
+_TOUCH: Final = Script.of(
+    """
+-- KEYS[1] the intent    ARGV  1 retention (ms)  2 body  3 Idempotency-Key  4 the customer's id, or nothing
+local time = redis.call('TIME')
+redis.call('HSETNX', KEYS[1], 'created_at', time[1] * 1000000 + time[2])
+redis.call('HSETNX', KEYS[1], 'body', ARGV[2])
+redis.call('HSETNX', KEYS[1], 'idempotency_key', ARGV[3])
+if ARGV[4] ~= '' then
+  redis.call('HSETNX', KEYS[1], 'customer_id', ARGV[4])
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return redis.call('HGET', KEYS[1], 'customer_id')
+""",
+)
+
+
+class RedisCustomerIntents:
+    """The port ``CustomerIntents``. Both methods are one script, and repeating one changes nothing."""
+
+    def __init__(
+        self,
+        redis: RedisCalls,
+        *,
+        prefix: str = "signer",
+        retention: timedelta = timedelta(days=30),
+        replica_wait: ReplicaWait = NO_WAIT,
+    ) -> None:
+        self._redis = redis
+        self._prefix = prefix
+        self._retention = retention // _MILLISECOND
+        self._replica_wait = replica_wait
+
+    async def begin(self, intent: CustomerIntent) -> str | None:
+        """See ``CustomerIntents.begin``."""
+        return await self._touch(intent, "")
+
+    async def complete(self, intent: CustomerIntent, customer_id: str) -> None:
+        """See ``CustomerIntents.complete``."""
+        await self._touch(intent, customer_id)
+
+    async def _touch(self, intent: CustomerIntent, customer_id: str) -> str | None:
+        tag = f"{self._prefix}:{{s{intent.id[:_SHARD_DIGITS]}}}"
+        key = f"{tag}:intent:{intent.id[_SHARD_DIGITS:]}"
+        arguments = (self._retention, intent.body, intent.idempotency_key, customer_id)
+        known, *confirmations = await self._redis.script(
+            _TOUCH, (key,), arguments, *self._replica_wait.commands(f"{tag}:confirm")
+        )
+        if confirmations and confirmations[-1] < self._replica_wait.replicas:
+            raise Unavailable(ErrorCode.STORE_UNAVAILABLE, "Too few replicas of the store confirmed in time.")
+        return None if known is None else known.decode("ascii")

@@ -1,0 +1,111 @@
+"""Create a customer at the card API and have its challenge signed and delivered.
+
+* The intent is stored before the POST, and the customer's id right after it: a crash in between costs neither a second
+  customer nor the id, for the same request repeats the POST under the same Idempotency-Key.
+* An intent whose id is known is never POSTed again: the same request goes on with the customer that is there.
+* Whatever fails once the id is known, the answer carries it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from signer.application.gate import Gate
+from signer.application.ports import AuditEvent, AuditLog, CardApi, CustomerIntents, EventName, KeyRing
+from signer.application.sign_challenge import SignChallenge, SignRequest
+from signer.domain.customer import CustomerIntent
+from signer.domain.errors import ErrorCode, NotFound, SignerError, Unavailable
+from signer.domain.record import ChallengeRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Onboarded:
+    """What became of an onboarding.
+
+    Attributes:
+        customer_id: the card API's id of the customer.
+        record: of its challenge, where there is one.
+        error: what kept the challenge from being signed, where something did.
+    """
+
+    customer_id: str
+    record: ChallengeRecord | None
+    error: SignerError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnboardCustomer:
+    """The use case."""
+
+    intents: CustomerIntents
+    card_api: CardApi
+    keys: KeyRing
+    sign: SignChallenge
+    audit: AuditLog
+    gate: Gate
+    create_timeout: timedelta = timedelta(seconds=8)
+    _under_way: dict[CustomerIntent, asyncio.Task[str]] = field(default_factory=dict, init=False, repr=False)
+
+    async def __call__(self, intent: CustomerIntent, *, within: timedelta) -> Onboarded:
+        """Create the customer where it is not there yet, then sign and deliver its present challenge.
+
+        Raises:
+            NotFound: ``owner_unknown``; nothing was sent.
+            Conflict: ``customer_exists``: the card API has this customer, and its id is known to nobody here.
+            Unavailable, UpstreamTimeout, BadUpstream: the customer may or may not have been created; ask again for the
+                same, and it will be found or created, once.
+        """
+        self.gate.check()
+        if self.keys.find(intent.owner.address) is None:
+            raise NotFound(
+                ErrorCode.OWNER_UNKNOWN,
+                "No key of this service belongs to ownerId; GET /v1/keys lists the owners it can sign for.",
+                field="ownerId",
+            )
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + within.total_seconds()
+        customer_id = await self._customer_of(intent, within)
+        request = SignRequest(customer_id, intent.owner, challenge=None, forward=True)
+        try:
+            record = await self.sign(request, within=timedelta(seconds=max(ends - loop.time(), 0.0)))
+        except SignerError as error:
+            return Onboarded(customer_id, None, error)
+        return Onboarded(customer_id, record, None)
+
+    async def _customer_of(self, intent: CustomerIntent, within: timedelta) -> str:
+        """Give the customer's id; the creation goes on where its caller goes away, and is shared by those who ask."""
+        work = self._under_way.get(intent)
+        if work is None:
+            work = asyncio.create_task(self._create(intent))
+            self._under_way[intent] = work
+            work.add_done_callback(lambda done: self._ended(intent, done))
+        await asyncio.wait({work}, timeout=within.total_seconds())
+        if work.done() and not work.cancelled():
+            return work.result()
+        raise Unavailable(
+            ErrorCode.CHALLENGE_IN_PROGRESS,
+            "The customer is being created and took longer than this request may; ask again for the same.",
+        )
+
+    def _ended(self, intent: CustomerIntent, work: asyncio.Task[str]) -> None:
+        self._under_way.pop(intent, None)
+        if not work.cancelled():
+            work.exception()  # seen here, in case no caller is left to see it
+
+    async def _create(self, intent: CustomerIntent) -> str:
+        customer_id = await self.intents.begin(intent)
+        if customer_id is not None:
+            return customer_id
+        customer_id = await self.card_api.create_customer(intent, timeout=self.create_timeout)
+        self.audit.write(
+            AuditEvent(
+                name=EventName.CUSTOMER_CREATED,
+                customer_id=customer_id,
+                owner=str(intent.owner),
+                idempotency_key=intent.idempotency_key,
+            ),
+        )
+        await self.intents.complete(intent, customer_id)
+        return customer_id

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from signer.application.ports import Delivery, DeliveryVerdict, EventName
+from signer.domain.errors import ErrorCode, Unavailable
+from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.record import ChallengeRecord
+from tests.unit.application.house import CUSTOMER, LEASE, NO_TIME, OTHER_CUSTOMER, PATIENCE, House, Replica
+
+NAMED_OR_NOT = pytest.mark.parametrize("is_named", [True, False], ids=["challenge given", "challenge left out"])
+
+
+async def in_progress(asking: Coroutine[Any, Any, ChallengeRecord]) -> None:
+    """See a caller being told to come back."""
+    with pytest.raises(Unavailable) as refusal:
+        await asking
+    assert (refusal.value.code, refusal.value.retry_after) == (ErrorCode.CHALLENGE_IN_PROGRESS, 1.0)
+
+
+@NAMED_OR_NOT
+async def test_fifty_callers_at_once_share_one_signature_and_one_delivery(
+    house: House, replica: Replica, is_named: bool
+) -> None:
+    """Given fifty equal requests, then there is one claim, one signature, one delivery, and fifty equal answers."""
+    challenge = house.issued()
+    request = house.request(challenge if is_named else None)
+    answers = await asyncio.gather(*(replica.sign(request, within=PATIENCE) for _ in range(50)))
+    assert answers == [house.record(challenge)] * 50
+    assert answers[0].state is ChallengeState.VERIFIED
+    assert replica.store.journal.count("claim") == 1
+    assert (house.key.asked, len(house.card_api.submitted)) == (1, 1)
+    assert not house.audit.of(EventName.TAKEN_OVER)
+
+
+async def test_fifty_callers_of_five_replicas_share_one_signature_and_one_delivery(house: House) -> None:
+    """Given callers with and without the challenge at several replicas, then all of them see the one record."""
+    challenge = house.issued()
+    replicas = [house.replica() for _ in range(5)]
+    requests = [house.request(challenge), house.request()]
+    answers = await asyncio.gather(
+        *(replicas[n % 5].sign(requests[n % 2], within=PATIENCE) for n in range(50)),
+    )
+    assert answers == [house.record(challenge)] * 50
+    assert answers[0].state is ChallengeState.VERIFIED
+    assert (house.key.asked, len(house.card_api.submitted)) == (1, 1)
+
+
+async def test_fifty_callers_hear_of_the_one_failure(house: House, replica: Replica) -> None:
+    """Given a backend that fails, then it was asked once, and fifty callers hear why."""
+    challenge = house.issued()
+    house.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "It is down.")
+    request = house.request(challenge)
+    asking = (replica.sign(request, within=PATIENCE) for _ in range(50))
+    assert await asyncio.gather(*asking, return_exceptions=True) == [house.key.failure] * 50
+    assert house.key.asked == 1
+
+
+async def test_a_caller_that_goes_away_leaves_the_work_running(house: House, replica: Replica) -> None:
+    """Given two callers of one work, when one goes away, then the other gets its answer."""
+    challenge = house.issued()
+    house.key.open.clear()
+    leaving, staying = (asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE)) for _ in range(2))
+    await house.until(lambda: house.key.asked == 1)
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    assert leaving.cancelled()
+    house.key.open.set()
+    assert (await staying).state is ChallengeState.VERIFIED
+
+
+async def test_work_goes_on_when_nobody_is_left_to_see_its_end(house: House, replica: Replica) -> None:
+    """Given a caller that goes away during the POST, then the record is settled all the same."""
+    challenge = house.issued()
+    house.card_api.open.clear()
+    leaving = asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
+    await house.until(lambda: bool(house.card_api.submitted))
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    house.card_api.open.set()
+    await house.until(lambda: house.is_now(challenge, ChallengeState.VERIFIED))
+    assert len(house.card_api.submitted) == 1
+
+
+async def test_a_failure_that_nobody_is_left_to_hear_harms_nobody(house: House, replica: Replica) -> None:
+    """Given a caller that went away, when its work fails, then the next caller begins anew."""
+    challenge = house.issued()
+    house.key.open.clear()
+    house.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "It is down.")
+    await in_progress(replica.sign(house.request(challenge), within=NO_TIME))
+    house.key.open.set()
+    await house.until(lambda: house.is_now(challenge, ChallengeState.RELEASED))
+    house.key.failure = None
+    assert (await replica.sign(house.request(challenge), within=PATIENCE)).state is ChallengeState.VERIFIED
+
+
+@NAMED_OR_NOT
+async def test_a_caller_in_a_hurry_is_shown_a_signature_on_its_way(
+    house: House, replica: Replica, is_named: bool
+) -> None:
+    """Given a POST that takes longer than the caller waits, then he gets the record as it is; later it is proven."""
+    challenge = house.issued()
+    request = house.request(challenge if is_named else None)
+    house.card_api.open.clear()
+    patient = asyncio.create_task(replica.sign(request, within=PATIENCE))
+    await house.until(lambda: bool(house.card_api.submitted))
+    shown = await replica.sign(request, within=NO_TIME)
+    assert shown == house.record(challenge)
+    assert (shown.state, shown.is_settled) == (ChallengeState.FORWARDING, False)
+    house.card_api.open.set()
+    proven = await patient
+    assert (proven.state, proven.signature) == (ChallengeState.VERIFIED, shown.signature)
+
+
+@NAMED_OR_NOT
+async def test_a_caller_in_a_hurry_is_told_that_nothing_is_signed_yet(
+    house: House, replica: Replica, is_named: bool
+) -> None:
+    """Given a backend that takes longer than the caller waits, then it is in progress, and the same again ends well."""
+    challenge = house.issued()
+    request = house.request(challenge if is_named else None)
+    house.key.open.clear()
+    patient = asyncio.create_task(replica.sign(request, within=PATIENCE))
+    await house.until(lambda: house.key.asked == 1)
+    await in_progress(replica.sign(request, within=NO_TIME))
+    house.key.open.set()
+    assert (await patient).state is ChallengeState.VERIFIED
+    assert house.key.asked == 1
+
+
+@NAMED_OR_NOT
+async def test_a_caller_in_a_hurry_may_come_before_there_is_a_record(
+    house: House, replica: Replica, is_named: bool
+) -> None:
+    """Given a card API, or a store, that takes longer than the caller waits, then it is in progress."""
+    challenge = house.issued()
+    held_up = asyncio.Event()
+    house.card_api.readable.clear()
+    replica.store.before["claim"] = held_up.wait
+    await in_progress(replica.sign(house.request(challenge if is_named else None), within=NO_TIME))
+    assert not house.shelf.rows
+    held_up.set()
+    house.card_api.readable.set()
+    await house.until(lambda: bool(house.shelf.rows))
+
+
+async def test_a_caller_in_a_hurry_is_not_shown_how_an_earlier_challenge_ended(house: House, replica: Replica) -> None:
+    """Given a rejected challenge, when the next one takes its time to be fetched, then the old record is no answer."""
+    house.issued()
+    house.card_api.verdicts.append(Delivery(DeliveryVerdict.KEY_REFUSED, 422))
+    old = await replica.sign(house.request(), within=PATIENCE)
+    assert old.state is ChallengeState.REJECTED
+    new = house.issued(nonce="anothernonce1")
+    house.card_api.readable.clear()
+    await in_progress(replica.sign(house.request(), within=NO_TIME))
+    house.card_api.readable.set()
+    assert (await replica.sign(house.request(), within=PATIENCE)).id == house.id_of(new)
+
+
+@pytest.mark.parametrize("whose", ["another message's", "another customer's"])
+async def test_a_caller_in_a_hurry_is_not_shown_somebody_elses_record(
+    house: House, replica: Replica, whose: str
+) -> None:
+    """Given a nonce in other hands, when a request cannot wait for its refusal, then it sees nothing of theirs."""
+    challenge = house.issued()
+    await replica.sign(house.request(challenge), within=PATIENCE)
+    held_up = asyncio.Event()
+    replica.store.before["claim"] = held_up.wait
+    if whose == "another message's":
+        request = house.request(house.challenge(issued_at="2026-11-22T12:00:01Z"))
+    else:
+        request = house.request(challenge, customer=OTHER_CUSTOMER)
+    await in_progress(replica.sign(request, within=NO_TIME))
+    held_up.set()
+
+
+async def test_a_caller_waits_for_the_holder_of_the_challenge(house: House, replica: Replica) -> None:
+    """Given a signing at another replica, when that one settles it, then its end is this caller's answer."""
+    challenge, elsewhere = house.issued(), house.replica()
+    house.key.open.clear()
+    there = asyncio.create_task(elsewhere.sign(house.request(challenge), within=PATIENCE))
+    await house.until(lambda: house.key.asked == 1)
+    here = asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
+    await house.until(lambda: replica.store.journal.count("claim") > 1)
+    house.key.open.set()
+    assert await here == await there
+    assert (house.key.asked, len(house.card_api.submitted)) == (1, 1)
+
+
+async def test_a_caller_signs_where_the_holder_gave_up(house: House, replica: Replica) -> None:
+    """Given a signing at another replica, when that one's backend fails, then this replica signs."""
+    challenge, elsewhere = house.issued(), house.replica()
+    claimed = await elsewhere.store.claim(house.claim(challenge))
+    assert claimed.lease is not None
+    here = asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
+    await house.until(lambda: replica.store.journal.count("claim") > 1)
+    assert house.key.asked == 0
+    await elsewhere.store.release(claimed.lease, "key_backend_unavailable")
+    assert (await here).state is ChallengeState.VERIFIED
+
+
+async def test_a_caller_signs_where_the_holder_died(house: House, replica: Replica) -> None:
+    """Given a claim whose holder is gone, when its lease ends, then this replica signs under a new fence."""
+    challenge = house.issued()
+    await house.replica().store.claim(house.claim(challenge))
+    here = asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
+    await house.until(lambda: replica.store.journal.count("claim") > 1)
+    assert house.key.asked == 0
+    house.let_pass(LEASE)
+    record = await here
+    assert (record.state, record.fence) == (ChallengeState.VERIFIED, 2)
+
+
+async def test_a_delivery_at_another_replica_is_waited_for_and_not_repeated(house: House, replica: Replica) -> None:
+    """Given a POST under way elsewhere, then this caller waits for its end; nothing is POSTed beside it."""
+    challenge, elsewhere = house.issued(), house.replica()
+    house.card_api.open.clear()
+    there = asyncio.create_task(elsewhere.sign(house.request(challenge), within=PATIENCE))
+    await house.until(lambda: bool(house.card_api.submitted))
+    here = asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
+    await house.until(lambda: replica.store.journal.count("get") > 1)
+    house.card_api.open.set()
+    assert await here == await there
+    assert len(house.card_api.submitted) == 1
+
+
+async def test_work_that_waits_for_the_holder_ends_with_its_time(house: House, hasty: Replica) -> None:
+    """Given a holder that takes longer than a work goes on, then the challenge is in progress, and not refused."""
+    challenge = house.issued()
+    await house.replica().store.claim(house.claim(challenge))
+    await in_progress(hasty.sign(house.request(challenge), within=PATIENCE))
+    assert house.record(challenge).state is ChallengeState.CLAIMED
+
+
+async def test_work_that_waits_for_the_card_api_ends_with_its_time(house: House, hasty: Replica) -> None:
+    """Given a card API that is busy longer than a work goes on, then the record is shown as it waits."""
+    challenge = house.issued()
+    house.card_api.verdicts.append(Delivery(DeliveryVerdict.NOT_PROCESSED, 503))
+    record = await hasty.sign(house.request(challenge), within=PATIENCE)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.CARD_API_BUSY)
+    assert record.signature is not None
+    assert house.card_api.customers[CUSTOMER].status == "initiating"
+
+
+async def test_work_goes_on_with_a_busy_card_api_when_the_pause_is_over(house: House, replica: Replica) -> None:
+    """Given a card API that is busy twice, then the same body goes out three times, each after its pause."""
+    challenge = house.issued()
+    house.card_api.verdicts.extend([Delivery(DeliveryVerdict.NOT_PROCESSED, 503)] * 2)
+    here = asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
+    for attempt in (1, 2):
+        await house.until(lambda: house.is_now(challenge, ChallengeState.SIGNED))
+        assert len(house.card_api.submitted) == house.record(challenge).attempts == attempt
+        house.let_pass(replica.forward.limits.pause_after(attempt, None, lambda: 1.0))
+        await house.until(lambda: house.record(challenge).attempts > attempt)  # noqa: B023 - called at once
+    record = await here
+    assert (record.state, record.attempts) == (ChallengeState.VERIFIED, 3)
+    assert house.key.signed == 1

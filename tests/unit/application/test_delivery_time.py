@@ -1,0 +1,146 @@
+"""How long a POST may take, when none may begin, and how long the pauses between them are."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from signer.application.forward_signature import ForwardingLimits
+from signer.application.ports import Delivery, DeliveryVerdict
+from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.record import ChallengeRecord
+from tests.fakes.clock import FakeClock
+from tests.unit.application.house import DEADLINE, LEASE, NOW, House
+
+LIMITS = ForwardingLimits()
+MILLISECONDS = st.integers(0, 20_000).map(lambda count: timedelta(milliseconds=count))
+SPANS = st.timedeltas(timedelta(0), timedelta(days=2))
+LOTS = st.floats(0, 1, exclude_max=True)
+
+
+@given(
+    attempts=st.integers(0, 10_000),
+    asked=st.none() | SPANS,
+    lot=LOTS,
+    first=st.timedeltas(timedelta(0), timedelta(minutes=10)),
+    longest=st.timedeltas(timedelta(0), timedelta(hours=1)),
+)
+@example(attempts=10_000, asked=None, lot=0.0, first=timedelta(minutes=10), longest=timedelta(hours=1))
+def test_a_pause_is_within_its_bounds(
+    attempts: int, asked: timedelta | None, lot: float, first: timedelta, longest: timedelta
+) -> None:
+    """It is never longer than the longest or what was asked for, never shorter than what was asked for or half of it."""
+    pause = ForwardingLimits(first_pause=first, longest_pause=longest).pause_after(attempts, asked, lambda: lot)
+    shortest = min(first, longest) / 2
+    assert max(shortest, asked or shortest) <= pause <= max(longest, asked or longest)
+
+
+@given(attempts=st.integers(1, 100), lot=LOTS)
+def test_pauses_grow_until_the_longest(attempts: int, lot: float) -> None:
+    """By one and the same lot, no pause is shorter than the one before, and each doubles while it can."""
+    pause, following = (LIMITS.pause_after(number, None, lambda: lot) for number in (attempts, attempts + 1))
+    assert following == pytest.approx(pause * 2, abs=timedelta(microseconds=2)) or following >= pause
+    assert pause <= following <= 2 * pause + timedelta(microseconds=2)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "lot", "milliseconds"),
+    [
+        (1, 0.0, 125),
+        (1, 1.0, 250),
+        (2, 1.0, 500),
+        (3, 1.0, 1000),
+        (7, 1.0, 16_000),
+        (8, 1.0, 30_000),
+        (99, 0.0, 15_000),
+    ],
+)
+def test_pauses_of_the_default_settings(attempts: int, lot: float, milliseconds: int) -> None:
+    """A quarter of a second, doubled to half a minute, jittered down to half of it."""
+    assert LIMITS.pause_after(attempts, None, lambda: lot) == timedelta(milliseconds=milliseconds)
+
+
+async def attempted(house: House, lease: timedelta, left: timedelta, limits: ForwardingLimits) -> ChallengeRecord:
+    """Attempt a delivery with so much left of the lease, and of the challenge by this replica's clock."""
+    replica = house.replica(clock=FakeClock(DEADLINE - left), forwarding=limits)
+    held = await house.signed(replica, house.issued())
+    return await replica.forward.attempt(replace(held, lease=replace(held.lease, remaining=lease)))
+
+
+@given(lease=MILLISECONDS, left=MILLISECONDS, margin=MILLISECONDS, longest=MILLISECONDS)
+@example(lease=timedelta(seconds=2), left=timedelta(1), margin=timedelta(seconds=2), longest=timedelta(seconds=8))
+@example(lease=LEASE, left=timedelta(0), margin=timedelta(seconds=2), longest=timedelta(seconds=8))
+def test_a_post_ends_before_its_lease_and_its_challenge_do(
+    lease: timedelta, left: timedelta, margin: timedelta, longest: timedelta
+) -> None:
+    """A POST has the time of the settings, of the lease without its margin, and of the challenge, whichever is least."""
+    house = House()
+    limits = ForwardingLimits(request_timeout=longest, lease_margin=margin)
+    record = asyncio.run(attempted(house, lease, left, limits))
+    time_for_it = min(longest, lease - margin, left)
+    if time_for_it > timedelta(0):
+        assert house.card_api.timeouts == [time_for_it]
+        assert record.state is ChallengeState.VERIFIED
+    else:
+        assert not house.card_api.submitted
+        assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+
+
+async def test_a_replica_whose_clock_is_ahead_ends_nothing(house: House) -> None:
+    """Given a replica for which the deadline is over, and no other, then it sends nothing, and another one delivers."""
+    challenge = house.issued()
+    ahead = house.replica(clock=FakeClock(DEADLINE + timedelta(minutes=1)))
+    await house.signed(house.replica(), challenge)
+    house.let_pass(LEASE)
+    record = await ahead.forward.take_over(house.id_of(challenge))
+    assert record is not None
+    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+    assert (house.card_api.submitted, house.card_api.readings) == ([], 0)
+    house.let_pass(timedelta(minutes=1))
+    assert await house.replica().recover.tick() == 1
+    assert house.record(challenge).state is ChallengeState.VERIFIED
+
+
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=40), LOTS)
+def test_nothing_is_posted_past_the_deadline_however_long_the_api_is_busy(steps: list[int], lot: float) -> None:
+    """Given an API that is never done, then every POST ends within the challenge's time, and the record does end."""
+    house = House()
+
+    async def go_through() -> ChallengeRecord:
+        challenge = house.issued()
+        replica = house.replica(work_for=timedelta(0), jitter=lambda: lot)
+        house.card_api.verdicts.extend([Delivery(DeliveryVerdict.UNKNOWN)] * 1000)
+        await replica.sign(house.request(challenge), within=LEASE)
+        for step in [*steps, 3600]:
+            house.let_pass(timedelta(seconds=step))
+            sent = len(house.card_api.submitted)
+            await replica.recover.tick()
+            for timeout in house.card_api.timeouts[sent:]:
+                assert house.clock.now() + timeout <= DEADLINE
+        return house.record(challenge)
+
+    record = asyncio.run(go_through())
+    assert (record.state, record.code) == (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
+    assert record.attempts == len(house.card_api.submitted)
+    assert len(set(house.card_api.submitted)) == 1
+
+
+async def test_an_attempt_without_a_body_or_past_its_time_asks_and_sends_nothing(house: House) -> None:
+    """Given a hold that is not for sending, then what became of the challenge is asked, and the record ends."""
+    replica = house.replica()
+    for number, change in enumerate(({"deliverable": False}, {"record": None})):
+        challenge = house.issued(nonce=f"anothernonce{number}")
+        held = await house.signed(replica, challenge)
+        if "record" in change:
+            held = replace(held, record=replace(held.record, submission=None))
+        else:
+            held = replace(held, deliverable=False)
+        record = await replica.forward.attempt(held)
+        assert (record.state, record.code) == (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
+    assert not house.card_api.submitted
+    assert NOW < DEADLINE

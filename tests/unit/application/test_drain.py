@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from signer.domain.errors import ErrorCode, Unavailable
+from signer.domain.lifecycle import ChallengeState
+from signer.domain.record import ChallengeRecord
+from tests.unit.application.house import LEASE, NO_TIME, PATIENCE, House, Replica
+
+
+async def asked(replica: Replica, house: House, challenge: str) -> asyncio.Task[ChallengeRecord]:
+    """Have a request under way."""
+    return asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
+
+
+async def test_where_nothing_is_under_way_there_is_nothing_to_wait_for(replica: Replica) -> None:
+    """Given no work, then nothing is left."""
+    assert await replica.sign.drain(PATIENCE) == 0
+
+
+async def test_work_under_way_ends_well_in_its_time(house: House, replica: Replica) -> None:
+    """Given a closed gate and a signing under way, when there is time, then its caller gets his answer."""
+    challenge = house.issued()
+    house.key.open.clear()
+    caller = await asked(replica, house, challenge)
+    await house.until(lambda: house.key.asked == 1)
+    replica.sign.gate.close(ErrorCode.SHUTTING_DOWN, "It is stopping.")
+    draining = asyncio.create_task(replica.sign.drain(PATIENCE))
+    house.key.open.set()
+    assert await draining == 0
+    assert (await caller).state is ChallengeState.VERIFIED
+
+
+async def test_a_caller_whose_work_is_left_is_told_to_come_back(house: House, replica: Replica) -> None:
+    """Given a signing that takes too long, then its caller hears it, and another replica signs after the lease."""
+    challenge = house.issued()
+    house.key.open.clear()
+    caller = await asked(replica, house, challenge)
+    await house.until(lambda: house.key.asked == 1)
+    assert await replica.sign.drain(NO_TIME) == 1
+    with pytest.raises(Unavailable) as refusal:
+        await caller
+    assert refusal.value.code is ErrorCode.CHALLENGE_IN_PROGRESS
+    house.key.open.set()
+    house.let_pass(LEASE)
+    record = await house.replica().sign(house.request(challenge), within=PATIENCE)
+    assert (record.state, house.key.signed) == (ChallengeState.VERIFIED, 1)
+
+
+async def test_a_caller_whose_delivery_is_left_is_shown_the_signature(house: House, replica: Replica) -> None:
+    """Given a POST that takes too long, then its caller gets the record, and another replica sends the same again."""
+    challenge = house.issued()
+    house.card_api.open.clear()
+    caller = await asked(replica, house, challenge)
+    await house.until(lambda: bool(house.card_api.submitted))
+    assert await replica.sign.drain(NO_TIME) == 1
+    shown = await caller
+    assert shown.state is ChallengeState.FORWARDING
+    house.card_api.open.set()
+    house.let_pass(LEASE)
+    assert await house.replica().recover.tick() == 1
+    record = house.record(challenge)
+    assert (record.state, record.signature) == (ChallengeState.VERIFIED, shown.signature)
+    assert len(house.card_api.submitted) == 2
+
+
+async def test_work_that_is_left_has_ended_when_the_drain_has(house: House, replica: Replica) -> None:
+    """Given work that is left, then none of it still runs when whoever drained closes the store."""
+    challenge = house.issued()
+    house.key.open.clear()
+    caller = await asked(replica, house, challenge)
+    await house.until(lambda: house.key.asked == 1)
+    everything = asyncio.all_tasks()
+    await replica.sign.drain(NO_TIME)
+    assert {task for task in everything if not task.done()} <= {asyncio.current_task(), caller}
+    await asyncio.gather(caller, return_exceptions=True)
+
+
+@pytest.mark.parametrize("is_recorded", [True, False], ids=["recorded", "not recorded yet"])
+async def test_work_that_is_left_in_the_middle_of_recording_releases_one_signature(
+    house: House, replica: Replica, is_recorded: bool
+) -> None:
+    """Given a signature on its way to the store, when its work is left, then exactly one is ever shown or sent."""
+    challenge = house.issued()
+    where = replica.store.after if is_recorded else replica.store.before
+    held_up = asyncio.Event()
+    where["record_signature"] = held_up.wait
+    caller = await asked(replica, house, challenge)
+    await house.until(lambda: "record_signature" in replica.store.journal)
+    assert await replica.sign.drain(NO_TIME) == 1
+    [shown] = await asyncio.gather(caller, return_exceptions=True)
+    house.let_pass(LEASE)
+    record = await house.replica().sign(house.request(challenge), within=PATIENCE)
+    assert record.state is ChallengeState.VERIFIED
+    if is_recorded:
+        assert isinstance(shown, ChallengeRecord)
+        assert (shown.signature, house.key.signed) == (record.signature, 1)
+    else:
+        assert isinstance(shown, Unavailable)
+        assert house.key.signed == 2
+    assert len(house.card_api.submitted) == 1

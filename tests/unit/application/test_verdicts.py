@@ -1,0 +1,263 @@
+"""What follows each of the card API's answers to a delivery."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from signer.application.ports import Delivery, DeliveryVerdict, EventName, Held
+from signer.domain.errors import BadUpstream, ErrorCode, SignerError, Unavailable, UpstreamTimeout
+from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.record import ChallengeRecord
+from tests.fakes.card_api import ACTIVE
+from tests.messages import to_base64
+from tests.unit.application.house import CUSTOMER, LEASE, OTHER_CUSTOMER, House, Replica
+
+FIRST_PAUSE = timedelta(milliseconds=250)
+INSTANT = timedelta(microseconds=1)
+UNREACHABLE: list[SignerError] = [
+    Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "It is down."),
+    UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "It took too long."),
+    BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, "It makes no sense."),
+]
+HOWEVER_UNREACHABLE = pytest.mark.parametrize("failure", UNREACHABLE, ids=lambda error: error.code)
+ENDS = {
+    DeliveryVerdict.ACCEPTED: (ChallengeState.VERIFIED, None),
+    DeliveryVerdict.ALREADY_SIGNED: (ChallengeState.ALREADY_SIGNED, Reason.ALREADY_SIGNED_UPSTREAM),
+    DeliveryVerdict.CUSTOMER_UNKNOWN: (ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM),
+    DeliveryVerdict.KEY_REFUSED: (ChallengeState.REJECTED, Reason.IDEMPOTENCY_KEY_REFUSED),
+}
+PAUSES = {
+    DeliveryVerdict.CREDENTIALS_REFUSED: Reason.CREDENTIALS_REFUSED,
+    DeliveryVerdict.NOT_PROCESSED: Reason.CARD_API_BUSY,
+    DeliveryVerdict.UNKNOWN: Reason.CARD_API_UNAVAILABLE,
+    DeliveryVerdict.CONFLICT_UNCLEAR: Reason.CARD_API_BUSY,
+}
+
+
+async def answered(house: House, replica: Replica, delivery: Delivery) -> ChallengeRecord:
+    """Deliver a signature, and have the card API answer so."""
+    held = await house.signed(replica, house.issued())
+    house.card_api.verdicts.append(delivery)
+    return await replica.forward.attempt(held)
+
+
+async def check_pause(house: House, replica: Replica, record: ChallengeRecord, pause: timedelta) -> Held:
+    """See that a record is put down for exactly so long, for everybody; then take it up again."""
+    assert (record.state, record.leased_until) == (ChallengeState.SIGNED, None)
+    house.let_pass(pause - INSTANT)
+    assert await replica.store.due(1) == []
+    assert await replica.store.begin_forwarding(record.id) is None
+    house.let_pass(INSTANT)
+    assert await replica.store.due(1) == [record.id]
+    held = await replica.store.begin_forwarding(record.id)
+    assert held is not None
+    return held
+
+
+@pytest.mark.parametrize("verdict", DeliveryVerdict)
+async def test_no_verdict_leaves_a_record_without_a_next_step(
+    house: House, replica: Replica, verdict: DeliveryVerdict
+) -> None:
+    """Given any answer, then the record is final and its body dropped, or it waits and is found when it is due."""
+    record = await answered(house, replica, Delivery(verdict))
+    if record.state.is_final:
+        assert record.submission is None
+    else:
+        assert (record.state, record.leased_until) == (ChallengeState.SIGNED, None)
+        assert record.submission is not None
+    house.let_pass(timedelta(minutes=1))
+    assert await replica.store.due(1) == ([] if record.state.is_final else [record.id])
+
+
+@pytest.mark.parametrize(("verdict", "end"), ENDS.items())
+async def test_an_answer_that_settles(
+    house: House, replica: Replica, verdict: DeliveryVerdict, end: tuple[ChallengeState, Reason | None]
+) -> None:
+    """Given an answer that leaves nothing open, then the record ends as it says; nothing more is asked."""
+    record = await answered(house, replica, Delivery(verdict))
+    assert (record.state, record.code) == end
+    assert record.signature is not None
+    assert house.card_api.readings == 0
+
+
+@pytest.mark.parametrize(("verdict", "code"), PAUSES.items())
+async def test_an_answer_that_leaves_it_open_is_followed_by_the_same_again(
+    house: House, replica: Replica, verdict: DeliveryVerdict, code: Reason
+) -> None:
+    """Given no outcome, then after the pause the same bytes go out under the same Idempotency-Key."""
+    record = await answered(house, replica, Delivery(verdict, 503))
+    assert record.code == code
+    held = await check_pause(house, replica, record, FIRST_PAUSE)
+    again = await replica.forward.attempt(held)
+    assert (again.state, again.code, again.attempts) == (ChallengeState.VERIFIED, None, 2)
+    assert house.card_api.submitted[0] == house.card_api.submitted[1]
+
+
+@pytest.mark.parametrize(
+    "verdict", [DeliveryVerdict.NOT_PROCESSED, DeliveryVerdict.UNKNOWN, DeliveryVerdict.CONFLICT_UNCLEAR]
+)
+@pytest.mark.parametrize(
+    ("asked", "pause"),
+    [(timedelta(seconds=20), timedelta(seconds=20)), (timedelta(milliseconds=1), FIRST_PAUSE)],
+    ids=["longer than ours", "shorter than ours"],
+)
+async def test_rfc9110_10_2_3_retry_after_is_a_lower_bound(
+    house: House, replica: Replica, verdict: DeliveryVerdict, asked: timedelta, pause: timedelta
+) -> None:
+    """Given ``Retry-After``, then nothing goes out before it is over, nor before our own pause is."""
+    record = await answered(house, replica, Delivery(verdict, 429, retry_after=asked))
+    await check_pause(house, replica, record, pause)
+
+
+async def test_rfc9110_10_2_3_retry_after_the_deadline_ends_with_the_deadline(house: House, replica: Replica) -> None:
+    """Given a ``Retry-After`` of a day, then at the deadline, and not later, it is asked what became of it."""
+    record = await answered(house, replica, Delivery(DeliveryVerdict.UNKNOWN, 503, retry_after=timedelta(days=1)))
+    held = await check_pause(house, replica, record, record.expires_at - house.clock.now())
+    assert held.deliverable is False
+
+
+async def test_an_answer_that_was_lost_is_given_again(house: House, replica: Replica) -> None:
+    """Given a delivery that was accepted unheard, when it is repeated, then the record is verified."""
+    house.card_api.lost_answers = 1
+    held = await house.signed(replica, house.issued())
+    record = await replica.forward.attempt(held)
+    assert house.card_api.customers[CUSTOMER].status == ACTIVE
+    again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
+    assert again.state is ChallengeState.VERIFIED
+
+
+async def test_a_conflict_that_is_not_clear_is_settled_by_a_proven_customer(house: House, replica: Replica) -> None:
+    """Given a 409 of unknown meaning, when the customer is proven, then the challenge had been signed."""
+    held = await house.signed(replica, house.issued())
+    house.card_api.customers[CUSTOMER].status = ACTIVE
+    house.card_api.verdicts.append(Delivery(DeliveryVerdict.CONFLICT_UNCLEAR, 409))
+    record = await replica.forward.attempt(held)
+    assert (record.state, record.code) == (ChallengeState.ALREADY_SIGNED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
+
+
+@HOWEVER_UNREACHABLE
+async def test_a_conflict_that_is_not_clear_stays_open_where_nobody_can_be_asked(
+    house: House, replica: Replica, failure: SignerError
+) -> None:
+    """Given a 409 of unknown meaning, when the question fails, then the same is sent again."""
+    house.card_api.failures.append(failure)
+    record = await answered(house, replica, Delivery(DeliveryVerdict.CONFLICT_UNCLEAR, 409))
+    assert record.code == Reason.CARD_API_BUSY
+    await check_pause(house, replica, record, FIRST_PAUSE)
+
+
+async def test_a_conflict_that_is_not_clear_stays_open_where_the_customer_is_gone(
+    house: House, replica: Replica
+) -> None:
+    """Given a 409 of unknown meaning, when the customer is not known any more, then the next POST will say so."""
+    held = await house.signed(replica, house.issued())
+    house.card_api.customers.clear()
+    house.card_api.verdicts.append(Delivery(DeliveryVerdict.CONFLICT_UNCLEAR, 409))
+    record = await replica.forward.attempt(held)
+    again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
+    assert (again.state, again.code) == (ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM)
+
+
+async def test_a_refused_signature_of_the_present_challenge_is_rejected(house: House, replica: Replica) -> None:
+    """Given a 400, when the API's challenge is still this one, then it did not like the signature."""
+    record = await answered(house, replica, Delivery(DeliveryVerdict.REFUSED, 400))
+    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.REFUSED_BY_CARD_API)
+    assert record.superseded_by is None
+
+
+async def test_a_refused_signature_of_a_replaced_challenge_is_superseded(house: House, replica: Replica) -> None:
+    """Given a 400, when the API has another challenge, then the record names that one."""
+    held = await house.signed(replica, house.challenge())
+    new = house.issued(nonce="anothernonce1")
+    record = await replica.forward.attempt(held)
+    assert (record.state, record.code) == (ChallengeState.SUPERSEDED, Reason.REPLACED_UPSTREAM)
+    assert record.superseded_by == house.id_of(new)
+
+
+@pytest.mark.parametrize("text", ["", "no base64", to_base64(b"-----BEGIN PUBLIC KEY-----")])
+async def test_a_replacement_that_cannot_be_read_has_no_name(house: House, replica: Replica, text: str) -> None:
+    """Given a 400, when the API has something that is no challenge, then the record is superseded by nothing known."""
+    held = await house.signed(replica, house.challenge())
+    house.card_api.issue(CUSTOMER, text)
+    house.card_api.verdicts.append(Delivery(DeliveryVerdict.REFUSED, 400))
+    record = await replica.forward.attempt(held)
+    assert (record.state, record.superseded_by) == (ChallengeState.SUPERSEDED, None)
+
+
+@HOWEVER_UNREACHABLE
+async def test_a_refusal_stays_open_where_the_present_challenge_cannot_be_fetched(
+    house: House, replica: Replica, failure: SignerError
+) -> None:
+    """Given a 400, when the question fails, then nothing is concluded from it."""
+    house.card_api.failures.append(failure)
+    record = await answered(house, replica, Delivery(DeliveryVerdict.REFUSED, 400))
+    assert record.code == Reason.CARD_API_UNAVAILABLE
+    again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
+    assert again.state is ChallengeState.VERIFIED
+
+
+async def test_a_refusal_stays_open_where_the_customer_is_gone(house: House, replica: Replica) -> None:
+    """Given a 400, when the customer is not known any more, then the next POST will say so."""
+    held = await house.signed(replica, house.challenge(), customer=OTHER_CUSTOMER)
+    house.card_api.verdicts.append(Delivery(DeliveryVerdict.REFUSED, 400))
+    record = await replica.forward.attempt(held)
+    again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
+    assert (again.state, again.code) == (ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM)
+
+
+@pytest.mark.parametrize("verdict", [DeliveryVerdict.ACCEPTED, DeliveryVerdict.NOT_PROCESSED])
+async def test_a_holder_who_comes_back_too_late_changes_nothing(
+    house: House, replica: Replica, verdict: DeliveryVerdict
+) -> None:
+    """Given a POST that outlasted its lease, when another has settled the record, then that end stands."""
+    challenge = house.issued()
+    held = await house.signed(replica, challenge)
+    elsewhere = house.replica()
+
+    async def settle_elsewhere() -> None:
+        house.let_pass(LEASE)
+        assert await elsewhere.forward.take_over(held.record.id) is not None
+
+    step = "settle" if verdict is DeliveryVerdict.ACCEPTED else "defer"
+    replica.store.before[step] = settle_elsewhere
+    house.card_api.verdicts.append(Delivery(verdict))
+    with pytest.raises(Unavailable) as refusal:
+        await replica.forward.attempt(held)
+    assert refusal.value.code is ErrorCode.LEASE_LOST
+    assert house.record(challenge).state is ChallengeState.VERIFIED
+    assert len(house.audit.of(EventName.LEASE_LOST)) == 1
+
+
+async def test_a_caller_whose_holder_came_back_too_late_gets_the_others_answer(house: House, replica: Replica) -> None:
+    """Given a lease lost in the middle of a delivery, then its caller hears what became of it elsewhere."""
+    challenge = house.issued()
+    elsewhere = house.replica()
+
+    async def settle_elsewhere() -> None:
+        house.let_pass(LEASE)
+        assert await elsewhere.recover.tick() == 1
+
+    replica.store.before["settle"] = settle_elsewhere
+    record = await replica.sign(house.request(challenge), within=LEASE)
+    assert record == house.record(challenge)
+    assert record.state is ChallengeState.VERIFIED
+    assert len(house.audit.of(EventName.SETTLED)) == 1
+
+
+async def test_a_caller_whose_retry_was_lost_gets_the_others_answer(house: House, replica: Replica) -> None:
+    """Given a lease lost in the middle of a second attempt, then its caller hears what became of it elsewhere."""
+    challenge = house.issued()
+    await replica.sign(house.request(challenge, forward=False), within=LEASE)
+    elsewhere = house.replica()
+
+    async def settle_elsewhere() -> None:
+        house.let_pass(LEASE)
+        assert await elsewhere.recover.tick() == 1
+
+    replica.store.before["settle"] = settle_elsewhere
+    record = await replica.sign(house.request(challenge), within=LEASE)
+    assert record == house.record(challenge)
+    assert record.state is ChallengeState.VERIFIED
+    assert len(house.audit.of(EventName.LEASE_LOST)) == 1

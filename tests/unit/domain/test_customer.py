@@ -1,0 +1,44 @@
+"""The wish to create a customer: its names, and what is sent."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from signer.domain.customer import CustomerIntent
+from signer.domain.errors import ErrorCode, MalformedRequest
+from signer.domain.ethereum import AccountId
+from signer.domain.record import CHALLENGE_ID, shard_of
+
+ACCOUNT = AccountId.parse("eip155:280:0x22227A31dd842196A246d8f3b775998560eAa61d")
+OWNER = AccountId.parse("eip155:280:0x43158f45b5EbD7b1179130130DF00393928C2691")
+
+
+def test_the_body_is_the_card_apis_and_the_key_is_its_name() -> None:
+    """``chainId`` and ``externalId``, as the seed has them; the same wish has the same key."""
+    intent = CustomerIntent(ACCOUNT, "27c9aa3b-f12d-43b9-8e91-5264ccc998de", OWNER)
+    assert json.loads(intent.body) == {
+        "chainId": "eip155:280:0x22227A31dd842196A246d8f3b775998560eAa61d",
+        "externalId": "27c9aa3b-f12d-43b9-8e91-5264ccc998de",
+    }
+    assert intent.idempotency_key == CustomerIntent(ACCOUNT, intent.external_id, OWNER).idempotency_key
+    assert intent.idempotency_key != CustomerIntent(ACCOUNT, "another", OWNER).idempotency_key
+
+
+def test_the_id_names_the_owners_shard_and_tells_wishes_apart() -> None:
+    """34 hex digits; account, external id and owner are all in it."""
+    intent = CustomerIntent(ACCOUNT, "a", OWNER)
+    assert CHALLENGE_ID.fullmatch(intent.id)
+    assert intent.id[:2] == shard_of(OWNER)
+    others = {CustomerIntent(OWNER, "a", OWNER).id, CustomerIntent(ACCOUNT, "b", OWNER).id}
+    assert len({intent.id, *others, CustomerIntent(ACCOUNT, "a", ACCOUNT).id}) == 4
+
+
+@pytest.mark.parametrize("external_id", ["", "x" * 256, "a\nb", "a\x00"])
+def test_an_external_id_is_printable_and_short(external_id: str) -> None:
+    """1 to 255 printable characters."""
+    with pytest.raises(MalformedRequest) as refused:
+        CustomerIntent(ACCOUNT, external_id, OWNER)
+    assert (refused.value.code, refused.value.field) == (ErrorCode.REQUEST_MALFORMED, "externalId")
+    CustomerIntent(ACCOUNT, "x" * 255, OWNER)
