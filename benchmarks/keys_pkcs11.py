@@ -1,8 +1,8 @@
-"""What a PKCS #11 token signs through backend, ring and finisher, beside the bare binding; and when a full one is ready.
+"""What a PKCS #11 token signs through backend, ring and finisher, beside the bare binding; when a full one is ready.
 
-A SoftHSM token is made for the run. Bare and whole take turns, a slice each, so that a busy machine slows both. The bare
-binding is the same ctypes calls in as many threads as there are sessions, with nothing around them. A stall is how much
-later than it should a timer of the event loop goes off.
+A SoftHSM token is made for the run. Bare and whole take turns, a slice each, so that a busy machine slows both. The
+bare binding is the same ctypes calls in as many threads as there are sessions, with nothing around them. A stall is how
+much later than it should a timer of the event loop goes off.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
+from signer.adapters.keys._cryptoki_names import CKO_PRIVATE_KEY, Cka
 from signer.adapters.keys._ec_keys import SECP256K1
 from signer.adapters.keys._pkcs11_provisioning import open_token
 from signer.adapters.keys.backend import BackendResources
@@ -68,7 +70,6 @@ class Stall:
     """The longest that the event loop was kept from a timer, in milliseconds."""
 
     longest: float = 0.0
-    _ticks: list[float] = field(default_factory=list)
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[None]:
@@ -93,7 +94,7 @@ def sign_bare(token: SoftHsmToken, sessions: int) -> int:
     counts: list[int] = []
     with open_token(token.uri(), writable=False) as opened:
         [slot] = [s for s in opened.cryptoki.slots() if opened.cryptoki.token_info(s).label == token.label.encode()]
-        [handle, *_] = opened.cryptoki.find_objects(opened.session, {0: 3})  # type: ignore[dict-item]
+        [handle, *_] = opened.cryptoki.find_objects(opened.session, {Cka.CLASS: CKO_PRIVATE_KEY})
         numbers = [opened.cryptoki.open_session(slot) for _ in range(sessions)]
         ends = time.perf_counter() + SLICE_SECONDS
 
@@ -160,8 +161,8 @@ async def fill(token: SoftHsmToken, keys: int, slices: int) -> None:
         if self_test:
             one, many, again = Tally(), Tally(), Stall()
             for _ in range(slices):
-                await one.take(lambda: sign_whole(ring, 4))
-                await many.take(lambda: sign_whole(ring, 4, keys))
+                await one.take(partial(sign_whole, ring, 4))
+                await many.take(partial(sign_whole, ring, 4, keys))
             async with again.watch():
                 started = time.perf_counter()
                 await ring.reload()

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from signer.adapters.keys.backend import BackendResources
+from signer.adapters.keys.backend import BackendResources, HealthChanged
 from signer.adapters.keys.file_watch import FileWatch, files_of
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.registry import backend_for
@@ -88,30 +88,71 @@ class Keys:
             await self._watch.run()
 
 
+class _Health:
+    """Which backends have stopped working, told on as they say it, until they are closed: then they may say so."""
+
+    def __init__(self, told: HealthChanged) -> None:
+        self.problems: dict[str, str] = {}
+        self._told = told
+        self._is_over = False
+
+    def changed(self, uri: str, problem: str | None) -> None:
+        """Be told by a backend."""
+        if self._is_over:
+            return
+        if problem is not None:
+            self.problems[uri] = problem
+        elif self.problems.pop(uri, None) is None:
+            return  # it was not down
+        self._told(uri, problem)
+
+    def end(self) -> None:
+        """Hear no more."""
+        self._is_over = True
+
+
+def tell_of_backend(uri: str, problem: str | None) -> None:
+    """Write down that a backend stopped working, or works again."""
+    if problem is None:
+        emit(events.KEY_BACKEND_UP, key_uri=uri)
+    else:
+        emit(events.KEY_BACKEND_DOWN, key_uri=uri, reason=problem)
+
+
 @asynccontextmanager
-async def open_keys(settings: KeysSettings, clock: Clock) -> AsyncIterator[Keys]:
+async def open_keys(
+    settings: KeysSettings,
+    clock: Clock,
+    health_changed: HealthChanged = tell_of_backend,
+) -> AsyncIterator[Keys]:
     """Compose the backends that the settings name. Nothing is loaded yet.
+
+    Args:
+        settings: which, and how.
+        clock: dates reloads.
+        health_changed: told when a backend that was loaded stops working, and when it works again.
 
     Raises:
         KeyBackendError: a key URI cannot be used, or what it needs is not installed.
     """
     require_coincurve()
     async with AsyncExitStack() as stack:
-        down: dict[str, str] = {}
+        health = _Health(health_changed)
         pool = OpeningPool(memory_budget=settings.open_memory * _MIB, threads=settings.open_threads or None)
         stack.callback(pool.close)
-        resources = BackendResources(opening=pool, health_changed=_note_in(down))
+        resources = BackendResources(opening=pool, health_changed=health.changed)
         ring = LoadedKeyRing(
             [backend_for(uri, resources) for uri in settings.uris],
             operation_timeout=settings.sign_timeout,
             duplicates=Duplicates.FIRST if settings.duplicates == "first" else Duplicates.ERROR,
             expected_owners=_addresses(settings.expected_owners),
             self_test=settings.self_test,
-            problems=down,
+            problems=health.problems,
         )
         stack.push_async_callback(ring.close)
         reload = ReloadKeys(ring, clock, StructlogReloadLog())
         stack.push_async_callback(reload.close)
+        stack.callback(health.end)
 
         def files_changed() -> None:
             reload.begin(ReloadCause.FILES)
@@ -119,19 +160,6 @@ async def open_keys(settings: KeysSettings, clock: Clock) -> AsyncIterator[Keys]
         every = settings.watch_every.total_seconds()
         watch = FileWatch(files_of(settings.uris), every, files_changed) if every else None
         yield Keys(ring=ring, reload=reload, _watch=watch)
-
-
-def _note_in(down: dict[str, str]) -> Callable[[str, str | None], None]:
-    """Make what backends call when they stop working, and when they work again."""
-
-    def health_changed(uri: str, problem: str | None) -> None:
-        if problem is not None:
-            down[uri] = problem
-            emit(events.KEY_BACKEND_DOWN, key_uri=uri, reason=problem)
-        elif down.pop(uri, None) is not None:
-            emit(events.KEY_BACKEND_UP, key_uri=uri)
-
-    return health_changed
 
 
 def _addresses(owners: Iterable[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """Real SoftHSM tokens for the tests and benchmarks, each in a folder of its own.
 
-SoftHSM reads its settings when it is initialised, from the file that ``SOFTHSM2_CONF`` names. That variable belongs to the
-process, and so does the library: tokens of one test lie in one folder, and before the next test begins, whoever has used
-the library has let go of it.
+SoftHSM reads its settings when it is initialised, from the file that ``SOFTHSM2_CONF`` names. That variable belongs to
+the process, and so does the library: tokens of one test lie in one folder, and before the next test begins, whoever has
+used the library has let go of it.
 """
 
 from __future__ import annotations

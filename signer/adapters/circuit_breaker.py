@@ -172,7 +172,7 @@ class CircuitBreaker:
         self._monotonic = monotonic
         self._jitter = jitter
         self._watch: BreakerWatch = Unwatched() if watch is None else watch
-        self._era = 0  # grows with each move: a verdict of an earlier one is no longer heard
+        self._era = 0  # grows with each opening and closing: a verdict from before is no longer heard
         self._openings = 0  # since it was last closed
         self._first_opened = 0.0
         self._open_until = 0.0
@@ -204,9 +204,7 @@ class CircuitBreaker:
         held_off = self.held_off()
         if held_off is not None:
             return held_off
-        if self._openings:
-            self._probing = True
-            self._era += 1
+        self._probing = self._openings > 0
         return Attempt(self, self._era)
 
     def hold_off(self, span: timedelta) -> None:

@@ -1,7 +1,7 @@
 """The port ``CustomerIntents`` over Redis: one hash an intent, on the owner's shard.
 
-``{prefix}:{sXX}:intent:<32 hex>`` holds ``body``, ``idempotency_key``, ``created_at`` (Redis's clock, µs) and, once it is
-known, ``customer_id``. An id that is known is never changed. An intent is kept for the retention, from its last touch.
+``{prefix}:{sXX}:intent:<32 hex>`` holds ``body``, ``idempotency_key``, ``created_at`` (Redis's clock, µs) and, once it
+is known, ``customer_id``. An id that is known is never changed. An intent is kept for the retention, from its last touch.
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@
 * Nothing is POSTed without a lease that outlives the request, nor past the challenge's deadline.
 * Whoever did not make the signature himself checks it again first: the policy with his own settings and clock, the
   signature against the owner.
-* An answer that leaves the outcome open is followed by the same request again; at the deadline, by a question.
+* An answer that leaves the outcome open is followed by the same request again; from the third time on, and at the
+  deadline, by a question first: what an API keeps answering under one Idempotency-Key need not be how things are.
+* A 404 is believed when the customer itself is not there either: not every 404 is the card API's.
 """
 
 from __future__ import annotations
@@ -39,7 +41,6 @@ _V = DeliveryVerdict
 _END_FOR_VERDICT: Final = {
     _V.ACCEPTED: (_S.VERIFIED, None),
     _V.ALREADY_SIGNED: (_S.ALREADY_SIGNED, Reason.ALREADY_SIGNED_UPSTREAM),
-    _V.CUSTOMER_UNKNOWN: (_S.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM),
     _V.KEY_REFUSED: (_S.REJECTED, Reason.IDEMPOTENCY_KEY_REFUSED),
 }
 _PAUSE_FOR_VERDICT: Final = {
@@ -61,6 +62,7 @@ class ForwardingLimits:
         lease_margin: how much of the lease has to be left when a POST's timeout ends, for the settling.
         first_pause: before the second attempt; it doubles with each one, and is jittered to between half and all of it.
         longest_pause: the cap on that.
+        ask_from: from which attempt on an answer that leaves the outcome open is followed by a question.
         ask_for: how long after the deadline an unknown outcome is asked about, before it is closed as unknown.
     """
 
@@ -68,6 +70,7 @@ class ForwardingLimits:
     lease_margin: timedelta = timedelta(seconds=2)
     first_pause: timedelta = timedelta(milliseconds=250)
     longest_pause: timedelta = timedelta(seconds=30)
+    ask_from: int = 3
     ask_for: timedelta = timedelta(hours=1)
 
     def pause_after(self, attempts: int, asked: timedelta | None, jitter: Callable[[], float]) -> timedelta:
@@ -174,6 +177,10 @@ class ForwardSignature:
             return await self._ask_which_conflict(held, delivery)
         if verdict is DeliveryVerdict.REFUSED:
             return await self._ask_whether_replaced(held)
+        if verdict is DeliveryVerdict.CUSTOMER_UNKNOWN:
+            return await self._ask_whether_known(held, delivery)
+        if verdict is DeliveryVerdict.UNKNOWN and self._is_to_be_asked_about(held, delivery):
+            return await self._ask_whether_processed(held, delivery)
         if verdict in _END_FOR_VERDICT:
             return await self._settle(held, *_END_FOR_VERDICT[verdict])
         return await self._defer(held, _PAUSE_FOR_VERDICT[verdict], delivery.retry_after)
@@ -183,6 +190,24 @@ class ForwardSignature:
         if proven:
             return await self._settle(held, ChallengeState.ALREADY_SIGNED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
         return await self._defer(held, Reason.CARD_API_BUSY, delivery.retry_after)
+
+    async def _ask_whether_known(self, held: Held, delivery: Delivery) -> ChallengeRecord:
+        try:
+            await self._customer_status(held)
+        except NotFound:
+            return await self._settle(held, ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM)
+        except SignerError:
+            pass
+        return await self._defer(held, Reason.CARD_API_UNAVAILABLE, delivery.retry_after)
+
+    def _is_to_be_asked_about(self, held: Held, delivery: Delivery) -> bool:
+        """Tell an API that answers, again and again, what says nothing from one that does not answer."""
+        return delivery.status is not None and held.record.attempts >= self.limits.ask_from
+
+    async def _ask_whether_processed(self, held: Held, delivery: Delivery) -> ChallengeRecord:
+        if await self._is_proven(held):
+            return await self._settle(held, ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
+        return await self._defer(held, Reason.CARD_API_UNAVAILABLE, delivery.retry_after)
 
     async def _ask_whether_replaced(self, held: Held) -> ChallengeRecord:
         record = held.record
@@ -219,15 +244,15 @@ class ForwardSignature:
     async def _is_proven(self, held: Held) -> bool | None:
         """Ask whether the card API has its proof; ``None`` where it does not say."""
         try:
-            status = await self.card_api.customer_status(
-                held.record.customer_id,
-                timeout=self.limits.request_timeout,
-            )
+            status = await self._customer_status(held)
         except NotFound:
             return False
         except SignerError:
             return None
         return status != CUSTOMER_NOT_PROVEN
+
+    async def _customer_status(self, held: Held) -> str:
+        return await self.card_api.customer_status(held.record.customer_id, timeout=self.limits.request_timeout)
 
     async def _settle(
         self,

@@ -67,7 +67,7 @@ class OnboardCustomer:
         loop = asyncio.get_running_loop()
         ends = loop.time() + within.total_seconds()
         customer_id = await self._customer_of(intent, within)
-        request = SignRequest(customer_id, intent.owner, challenge=None, forward=True)
+        request = SignRequest(customer_id, intent.owner, challenge=None, forward=True, refresh=True)
         try:
             record = await self.sign(request, within=timedelta(seconds=max(ends - loop.time(), 0.0)))
         except SignerError as error:

@@ -117,8 +117,8 @@ class KeyReloader(Protocol):
     async def reload(self) -> KeyReloadReport:
         """Look at every backend and swap the ring: whoever signs meanwhile signs.
 
-        What could not be loaded stands in the report; being told so is no error. A backend that is down as a whole keeps
-        the keys that it has given.
+        What could not be loaded stands in the report and is no error. A backend that is down as a whole keeps the keys
+        that it has given.
         """
         ...
 
@@ -212,8 +212,8 @@ class ChallengeStore(Protocol):
     async def claim(self, claim: Claim) -> Claimed:
         """Take the nonce for this message: the record becomes, or is again, ``claimed`` under a new lease.
 
-        A record that is ``released``, or ``claimed`` under a lease that has ended, is taken over. ``claim.forward`` turns
-        a record's ``forward`` on, whatever the outcome but a conflict; it never turns it off.
+        A record that is ``released``, or ``claimed`` under a lease that has ended, is taken over. ``claim.forward``
+        turns a record's ``forward`` on, whatever the outcome but a conflict; it never turns it off.
         """
         ...
 
@@ -234,8 +234,9 @@ class ChallengeStore(Protocol):
 
         Each call that hands a record out renews or makes the lease and counts one attempt. Gives ``None`` where there
         is nothing to take: unknown, final, not to be delivered, paused by ``defer``, in other hands under a live lease,
-        or past its deadline without any attempt (``expire`` ends that). A record past its deadline that has been attempted is
-        handed out with ``deliverable`` false and no attempt counted, for somebody has to find out what became of it.
+        or past its deadline without any attempt (``expire`` ends that). A record past its deadline that has been
+        attempted is handed out with ``deliverable`` false and no attempt counted, for somebody has to find out what
+        became of it.
         """
         ...
 
@@ -256,8 +257,8 @@ class ChallengeStore(Protocol):
     async def expire(self, challenge_id: str) -> ChallengeRecord | None:
         """End a record that nobody holds and whose deadline has passed, as ``expired``; ``None`` where it is not one.
 
-        The code says why: ``not_signed`` for ``claimed`` and ``released``, ``not_forwarded`` for ``signed`` that was not
-        to be delivered, ``not_delivered`` for ``signed`` of which no attempt was ever begun.
+        The code says why: ``not_signed`` for ``claimed`` and ``released``, ``not_forwarded`` for ``signed`` that was
+        not to be delivered, ``not_delivered`` for ``signed`` of which no attempt was ever begun.
         """
         ...
 

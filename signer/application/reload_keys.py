@@ -90,17 +90,18 @@ class ReloadKeys:
         self._new_id = new_id
         self._reloads: dict[str, KeyReload] = {}
         self._next: str | None = None
-        self._work: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._work: set[asyncio.Task[None]] = set()
 
     def begin(self, cause: ReloadCause) -> KeyReload:
         """Have the keys looked at, from now on; gives the reload that will do it, and does not wait for it."""
         if self._next is None:
             self._next = self._new_id()
-            self._remember(
-                KeyReload(id=self._next, cause=cause, state=ReloadState.PENDING, asked_at=self._clock.now()),
-            )
-            if self._work is None or self._work.done():
-                self._work = asyncio.create_task(self._reload_until_nobody_asks())
+            reload = KeyReload(id=self._next, cause=cause, state=ReloadState.PENDING, asked_at=self._clock.now())
+            self._remember(reload)
+            work = asyncio.create_task(self._reload_in_turn(reload))  # on behalf of who asks, as the log will say
+            self._work.add(work)
+            work.add_done_callback(self._work.discard)
         return self._reloads[self._next]
 
     def find(self, reload_id: str) -> KeyReload | None:
@@ -109,13 +110,13 @@ class ReloadKeys:
 
     async def close(self) -> None:
         """Stop: nobody waits for the result any more."""
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.wait({self._work})
+        for work in self._work:
+            work.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
 
-    async def _reload_until_nobody_asks(self) -> None:
-        while self._next is not None:
-            reload, self._next = self._reloads[self._next], None  # who asks from here on may know more than we read
+    async def _reload_in_turn(self, reload: KeyReload) -> None:
+        async with self._one_at_a_time:
+            self._next = None  # whoever asks from here on may know more than we are about to read
             began = time.perf_counter()
             try:
                 report = await self._reloader.reload()

@@ -4,6 +4,8 @@
 * The signature and the body to deliver are durable before anyone outside sees them.
 * The same request again gives the same answer, also after the challenge's time, for the record remembers.
 * A request that goes away leaves its work running; requests for the same work share it.
+* A challenge that is past its time, or was replaced upstream, is exchanged for the card API's present one where the
+  request allows it, at most twice; each one is read and judged in full.
 * A caller gets an answer within its time: the record if a signature is in it, else ``challenge_in_progress``.
 """
 
@@ -14,6 +16,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Final
 
 from signer.application.forward_signature import ForwardSignature
 from signer.application.gate import Gate
@@ -47,7 +50,16 @@ from signer.domain.lifecycle import ChallengeState
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord, SignatureForm, Submission, challenge_id
 
-_PAST_ITS_TIME = frozenset({ErrorCode.CHALLENGE_EXPIRED, ErrorCode.CHALLENGE_EXPIRES_TOO_SOON})
+_MOST_REFRESHES: Final = 2
+_PAST_ITS_TIME: Final = frozenset({ErrorCode.CHALLENGE_EXPIRED, ErrorCode.CHALLENGE_EXPIRES_TOO_SOON})
+
+
+class _PastItsTime(Exception):
+    """A challenge is too old to be begun; it never leaves this module."""
+
+    def __init__(self, refusal: RefusedByPolicy) -> None:
+        super().__init__(refusal.code)
+        self.refusal = refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +71,15 @@ class SignRequest:
         owner: whose key is to sign.
         challenge: base64 as the card API issued it; ``None`` to have it fetched.
         forward: whether the card API is to get the signature.
+        refresh: whether a challenge that is past its time, or that the card API has replaced, may be exchanged for the
+            card API's present one.
     """
 
     customer_id: str
     owner: AccountId
     challenge: str | None = field(repr=False)
     forward: bool
+    refresh: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +92,7 @@ class SigningLimits:
         fetch_timeout: the longest that fetching a challenge may take.
         max_base64: the longest challenge, in characters.
         signature_form: the form of the card API's field ``signature``.
+        most_at_once: how many different pieces of work are under way at the same time; more are refused.
     """
 
     work_for: timedelta = timedelta(seconds=10)
@@ -84,6 +100,7 @@ class SigningLimits:
     fetch_timeout: timedelta = timedelta(seconds=8)
     max_base64: int = MAX_BASE64
     signature_form: SignatureForm = SignatureForm.HEX
+    most_at_once: int = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +137,11 @@ class SignChallenge:
         self.gate.check()
         work = self._under_way.get(request)
         if work is None:
+            if len(self._under_way) >= self.limits.most_at_once:
+                raise Unavailable(
+                    ErrorCode.OVERLOADED,
+                    "As many challenges are being worked on as this replica takes; ask again.",
+                )
             work = asyncio.create_task(self._work(request))
             self._under_way[request] = work
             work.add_done_callback(lambda done: self._ended(request, done))
@@ -170,7 +192,8 @@ class SignChallenge:
 
     async def _sign(self, request: SignRequest) -> ChallengeRecord:
         encoded = request.challenge
-        challenge = None if encoded is None else decode_challenge(encoded, max_base64=self.limits.max_base64)
+        if encoded is not None:  # what cannot be read is refused before anything is looked up
+            decode_challenge(encoded, max_base64=self.limits.max_base64)
         key = self.keys.find(request.owner.address)
         if key is None:
             raise NotFound(
@@ -178,21 +201,33 @@ class SignChallenge:
                 "No key of this service belongs to ownerId; GET /v1/keys lists the owners it can sign for.",
                 field="ownerId",
             )
-        if encoded is None or challenge is None:
+        if encoded is None:
             known = await self.store.find(request.customer_id, request.owner)
             if known is not None and _answers_anew(known):
-                return await self._carry_on(_claim_of(known, request))
-            encoded = await self.card_api.fetch_challenge(request.customer_id, timeout=self.limits.fetch_timeout)
-            challenge = decode_challenge(encoded, max_base64=self.limits.max_base64)
-        return await self._claim_and_sign(request, encoded, challenge, key)
+                record = await self._carry_on(_claim_of(known, request))
+                if not (request.refresh and record.state is ChallengeState.SUPERSEDED):
+                    return record
+            encoded = await self._fetch(request)
+        return await self._sign_or_refresh(request, encoded, key)
 
-    async def _claim_and_sign(
-        self,
-        request: SignRequest,
-        encoded: str,
-        challenge: Challenge,
-        key: SigningKey,
-    ) -> ChallengeRecord:
+    async def _fetch(self, request: SignRequest) -> str:
+        return await self.card_api.fetch_challenge(request.customer_id, timeout=self.limits.fetch_timeout)
+
+    async def _sign_or_refresh(self, request: SignRequest, encoded: str, key: SigningKey) -> ChallengeRecord:
+        """Sign ``encoded``; where it is past its time, or replaced upstream, go on with what the card API has now."""
+        for _ in range(_MOST_REFRESHES if request.refresh else 0):
+            with suppress(_PastItsTime):
+                record = await self._claim_and_sign(request, encoded, key)
+                if record.state is not ChallengeState.SUPERSEDED:
+                    return record
+            encoded = await self._fetch(request)
+        try:
+            return await self._claim_and_sign(request, encoded, key)
+        except _PastItsTime as past:
+            raise past.refusal from None
+
+    async def _claim_and_sign(self, request: SignRequest, encoded: str, key: SigningKey) -> ChallengeRecord:
+        challenge = decode_challenge(encoded, max_base64=self.limits.max_base64)
         claim = Claim(
             id=challenge_id(request.owner, challenge.domain, challenge.nonce),
             message_hash=challenge.message_hash,
@@ -209,9 +244,11 @@ class SignChallenge:
                 self.policy.check(challenge, request.owner, now)
                 self.policy.check_time_left(challenge, now)
             except RefusedByPolicy as refusal:
-                if refusal.code in _PAST_ITS_TIME and await self._was_signed(claim):
+                if refusal.code not in _PAST_ITS_TIME:
+                    raise
+                if await self._was_signed(claim):
                     return await self._carry_on(claim)
-                raise
+                raise _PastItsTime(refusal) from None
             claimed = await self._claim(claim)
             if claimed.lease is not None:
                 self._moved(EventName.CLAIMED, claimed.record)

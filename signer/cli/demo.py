@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from signer.cli.inspect_challenge import inspect, print_inspection
-from signer.cli.local_site import CHAIN, LocalSite, Step, local_site
+from signer.cli.local_keys import PROVISIONER_FOR_KIND
+from signer.cli.local_site import CHAIN, LocalSite, SiteOptions, Step, local_site
 from signer.cli.processes import ProcessFailed
 from signer.config import PolicySettings
 
@@ -34,7 +35,14 @@ _STEP_FOR_EVENT: Final = {
 
 @click.command("demo")
 @click.option("--once", is_flag=True, help="Exit after the flow: 0 where every step went well.")
-def demo_command(*, once: bool) -> None:
+@click.option(
+    "--keys",
+    type=click.Choice(list(PROVISIONER_FOR_KIND)),
+    default="keystore",
+    show_default=True,
+    help="Where the key lives: a file, a seed, a SoftHSM token, or a simulated AWS KMS.",
+)
+def demo_command(*, once: bool, keys: str) -> None:
     """Start an embedded Valkey, a simulated card API and the service with fresh keys; sign and deliver one challenge.
 
     Then keep serving, with a curl to try, until Ctrl-C. Nothing is left behind.
@@ -42,18 +50,18 @@ def demo_command(*, once: bool) -> None:
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory(prefix="signer-demo-") as folder:
         try:
-            sys.exit(asyncio.run(_demo(Path(folder), console, once=once)))
+            sys.exit(asyncio.run(_demo(Path(folder), console, SiteOptions(keys=keys), once=once)))
         except ProcessFailed as error:
             console.print(Text(f"failed: {error}", style="bold red"))
             sys.exit(1)
 
 
-async def _demo(folder: Path, console: Console, *, once: bool) -> int:
+async def _demo(folder: Path, console: Console, options: SiteOptions, *, once: bool) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     console.print(Text("Starting", style="bold"))
-    async with local_site(folder, lambda step: _tell(console, step)) as site:
+    async with local_site(folder, lambda step: _tell(console, step), options) as site:
         went_well = await _show_one_challenge(site, console)
         if once or not went_well:
             return 0 if went_well else 1

@@ -19,23 +19,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from coincurve import PrivateKey
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from signer.adapters.keys.keystores import write_keystore
 from signer.adapters.message_signatures import MessageSigner, SignatureProfile
 from signer.adapters.request_keys import load_request_key
 from signer.cli.embedded_valkey import embedded_valkey
+from signer.cli.local_keys import PROVISIONER_FOR_KIND
 from signer.cli.processes import ProcessFailed, SignerProcess, signer_process
-from signer.domain.ethereum import AccountId, ChainId, address_of_public_key
+from signer.domain.ethereum import AccountId, ChainId
 from signer.web.auth import generate_token
 
 CHAIN: Final = ChainId(324)
 _KEY_ID: Final = "local-site"
 _START_WITHIN_SECONDS: Final = 60.0
-_SCRYPT_WORK: Final = 4096
-"""Light on purpose: these keys protect nothing and live for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +51,14 @@ class SiteOptions:
     Attributes:
         settings: of the service, as TOML: further keys of a section, by the section's name.
         simulate: further options of ``signer simulate``.
+        keys: the kind of keys, as ``local_keys`` knows them.
+        expected_owners: CAIP-10, beside the site's own.
     """
 
     settings: Mapping[str, str] = field(default_factory=dict)
     simulate: tuple[str, ...] = ()
+    keys: str = "keystore"
+    expected_owners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class LocalSite:
         redis_url: of the embedded Valkey.
         card_api: origin of the simulated card API.
         token: the bearer token of the one caller.
-        owner: the account whose key the service holds.
+        owner: the account whose key the service holds, once it has been made.
         replicas: the service's processes, in the order of their start.
         http: an open session for the site's own requests.
     """
@@ -85,7 +86,7 @@ class LocalSite:
         """Lay the folder out; ``local_site`` starts the processes, and ``stack`` ends them."""
         self.folder = folder
         self.token, self._token_sha256 = generate_token()
-        self.owner = _lay_out(folder)
+        _lay_out(folder)
         self.replicas: list[Replica] = []
         self.redis_url = ""
         self.card_api = ""
@@ -95,7 +96,10 @@ class LocalSite:
 
     async def start(self, options: SiteOptions) -> None:
         """Start Valkey, the card API and one replica."""
-        self._done("keys", f"a fresh secp256k1 key for {self.owner.address}, and a P-384 key for requests")
+        keys = await PROVISIONER_FOR_KIND[options.keys](self.folder, _environment(), self._stack)
+        self.owner = AccountId(CHAIN, keys.owner)
+        self._keys_environment = keys.environment
+        self._done("keys", f"{keys.told}; and a P-384 key for requests")
         self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
         valkey = await self._stack.enter_async_context(embedded_valkey())
         self.redis_url = valkey.url
@@ -112,14 +116,14 @@ class LocalSite:
         )
         self.card_api = (await card_api.wait_for("simulator.started", _START_WITHIN_SECONDS))["address"]
         self._done("card API", f"simulated, at {self.card_api}")
-        (self.folder / "signer.toml").write_text(self._config(options.settings))
+        (self.folder / "signer.toml").write_text(self._config(keys.uri, options))
         await self.start_replica()
 
     async def start_replica(self) -> Replica:
         """Start one more process of the service, and wait until it is ready."""
-        process = await self._stack.enter_async_context(
-            signer_process("serve", "--config", str(self.folder / "signer.toml"), environment=_environment()),
-        )
+        serve = ("serve", "--config", str(self.folder / "signer.toml"))
+        environment = {**_environment(), **self._keys_environment}
+        process = await self._stack.enter_async_context(signer_process(*serve, environment=environment))
         ready = await process.wait_for("service.ready", _START_WITHIN_SECONDS)
         replica = Replica(process, f"http://{ready['host']}:{ready['port']}")
         self.replicas.append(replica)
@@ -200,10 +204,10 @@ class LocalSite:
         self._tell(Step(name, result, (now - self._step_began) * 1000))
         self._step_began = now
 
-    def _config(self, more: Mapping[str, str]) -> str:
-        """Write the service's settings; JSON's strings are TOML's."""
-        folder = self.folder
-        keystores = f"keystore:{folder / 'keystores'}?password_file={folder / 'keystore-password'}"
+    def _config(self, key_uri: str, options: SiteOptions) -> str:
+        """Write the service's settings; JSON's strings and lists are TOML's."""
+        folder, more = self.folder, options.settings
+        expected = json.dumps([str(self.owner), *options.expected_owners])
         sections = {
             "http": "port = 0",
             "policy": "",
@@ -214,7 +218,7 @@ api_key_file = {json.dumps(str(folder / "card-api/api-key"))}
 api_secret_file = {json.dumps(str(folder / "card-api/api-secret"))}
 signing_key_file = {json.dumps(str(folder / "card-api/signing-key.pem"))}
 signing_key_id = "{_KEY_ID}\"""",
-            "keys": f'uris = [{json.dumps(keystores)}]\nexpected_owners = ["{self.owner}"]',
+            "keys": f"uris = [{json.dumps(key_uri)}]\nexpected_owners = {expected}",
             "forwarding": "",
             "logging": "",
         }
@@ -231,7 +235,7 @@ async def local_site(
     """Build and run a site in ``folder``, which has to be private and empty; each step is told as it is done.
 
     Raises:
-        ProcessFailed: a part did not start.
+        ProcessFailed: a part did not start, or is not installed.
     """
     async with AsyncExitStack() as stack:
         site = LocalSite(folder, stack, tell)
@@ -244,8 +248,8 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
 
 
-def _lay_out(folder: Path) -> AccountId:
-    """Write the secrets of a site: card API credentials, the P-384 key, one keystore and its password."""
+def _lay_out(folder: Path) -> None:
+    """Write the secrets of a site but for its keys: card API credentials and the P-384 key."""
     card_api = folder / "card-api"
     card_api.mkdir()
     (card_api / "api-key").write_text(str(uuid.uuid4()))
@@ -256,9 +260,3 @@ def _lay_out(folder: Path) -> AccountId:
         serialization.NoEncryption(),
     )
     (card_api / "signing-key.pem").write_bytes(pem)
-    key = PrivateKey()
-    password = secrets.token_urlsafe(32)
-    (folder / "keystore-password").write_text(password)
-    (folder / "keystores").mkdir()
-    write_keystore(folder / "keystores", key.secret, password.encode(), kdf="scrypt", work=_SCRYPT_WORK)
-    return AccountId(CHAIN, address_of_public_key(key.public_key.format(compressed=False)))

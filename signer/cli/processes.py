@@ -19,7 +19,7 @@ class ProcessFailed(Exception):
 
 
 class SignerProcess:
-    """One ``signer <command>`` as a child; every JSON line that it writes is an event.
+    """One program of ours as a child, mostly a ``signer <command>``; every JSON line that it writes is an event.
 
     Attributes:
         echo: where lines go instead, once somebody would rather read them himself.
@@ -112,10 +112,20 @@ async def signer_process(
     environment: Mapping[str, str],
 ) -> AsyncIterator[SignerProcess]:
     """Run ``signer <arguments>`` for as long as the context is open."""
+    name = f"signer {arguments[0]}"
+    async with python_process(name, "-m", "signer", *arguments, environment=environment) as child:
+        yield child
+
+
+@asynccontextmanager
+async def python_process(
+    name: str,
+    *arguments: str,
+    environment: Mapping[str, str],
+) -> AsyncIterator[SignerProcess]:
+    """Run a Python program of ours for as long as the context is open; ``name`` is for people."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "signer",
         *arguments,
         env=dict(environment),
         stdin=asyncio.subprocess.DEVNULL,
@@ -124,7 +134,7 @@ async def signer_process(
         limit=_LINE_LIMIT,
         start_new_session=True,  # a Ctrl-C reaches the parent alone, which stops its children in order
     )
-    child = SignerProcess(f"signer {arguments[0]}", process)
+    child = SignerProcess(name, process)
     try:
         yield child
     finally:

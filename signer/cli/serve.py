@@ -16,7 +16,9 @@ import uvloop
 from aiohttp import web
 
 from signer.bootstrap import Service, StartFailed, open_service
+from signer.cli.hardening import harden
 from signer.cli.options import EXIT_CONFIG, config_option, read_settings
+from signer.cli.progress import key_progress
 from signer.config import Settings
 from signer.observability import events
 from signer.observability.logs import configure_logging
@@ -28,9 +30,13 @@ _CLOSE_CONNECTIONS_WITHIN_SECONDS: Final = 2.0
 @click.command("serve")
 @config_option
 def serve_command(*, config_file: Path | None) -> None:
-    """Run the service until it is asked to stop (SIGTERM or SIGINT)."""
+    """Run the service until it is asked to stop (SIGTERM or SIGINT).
+
+    SIGHUP has the keys looked at again, as POST /v1/keys/reload does.
+    """
     settings = read_settings(config_file)
     configure_logging(settings.logging.level, settings.logging.format)
+    _tell_of_hardening()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sys.exit(runner.run(_serve(settings)))
 
@@ -40,8 +46,11 @@ async def _serve(settings: Settings) -> int:
     stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _ask_to_stop, stop, number)
+    # Its default would end the process. Before there are keys there is nothing to reload: they are about to be read.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _do_nothing)
     try:
         async with open_service(settings) as service:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.reload_keys)
             runner = web.AppRunner(
                 service.app,
                 handle_signals=False,
@@ -57,9 +66,10 @@ async def _serve(settings: Settings) -> int:
                     host=host,
                     port=port,
                 )
-                preparing = asyncio.create_task(service.prepare())
-                waiting: set[asyncio.Future[Any]] = {preparing, stop}
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                with key_progress(wanted=settings.logging.format == "console") as progress:
+                    preparing = asyncio.create_task(service.prepare(progress))
+                    waiting: set[asyncio.Future[Any]] = {preparing, stop}
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 if not stop.done():
                     await preparing
                     emit(
@@ -77,6 +87,17 @@ async def _serve(settings: Settings) -> int:
         emit(events.SERVICE_FAILED, reason=str(error))
         return EXIT_CONFIG
     return 0
+
+
+def _tell_of_hardening() -> None:
+    hardening = harden()
+    for measure, reason in hardening.failed.items():
+        emit(events.SERVICE_EXPOSED, measure=measure, reason=reason)
+    emit(events.SERVICE_HARDENED, held=list(hardening.held))
+
+
+def _do_nothing() -> None:
+    return
 
 
 def _ask_to_stop(stop: asyncio.Future[str], number: signal.Signals) -> None:

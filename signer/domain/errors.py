@@ -85,6 +85,7 @@ class ErrorCode(StrEnum):
     CHALLENGE_UNKNOWN = "challenge_unknown"
     CHALLENGE_IN_PROGRESS = "challenge_in_progress"
     LEASE_LOST = "lease_lost"
+    OVERLOADED = "overloaded"
     STORE_UNAVAILABLE = "store_unavailable"
     STARTING = "starting"
     SHUTTING_DOWN = "shutting_down"

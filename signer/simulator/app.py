@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 
 from aiohttp import web
@@ -50,6 +51,7 @@ def create_app(settings: SimulatorSettings) -> web.Application:
     state = SimulatorState(settings)
     app = web.Application(middlewares=[_errors_as_json], client_max_size=_MAX_BODY)
     app[STATE] = state
+    app.on_response_prepare.append(_date)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, Gate(state, route).handle)
     for method, path, handler in ADMIN_ROUTES:
@@ -86,6 +88,11 @@ async def run(settings: SimulatorSettings, host: str, port: int) -> None:
     """
     async with serving(settings, host, port):
         await asyncio.Event().wait()
+
+
+async def _date(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell the simulator's own time, whatever the machine's is (RFC 9110 §6.6.1)."""
+    response.headers["Date"] = formatdate(request.app[STATE].clock.now(), usegmt=True)
 
 
 @web.middleware

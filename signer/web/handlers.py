@@ -74,7 +74,7 @@ class Handlers:
         wish = read_sign_body(body)
         exchange.owner = str(wish.owner)
         record = await self.sign(
-            SignRequest(customer_id, wish.owner, wish.challenge, wish.forward),
+            SignRequest(customer_id, wish.owner, wish.challenge, wish.forward, wish.refresh),
             within=self.answer_within,
         )
         if record.is_settled or not wish.forward:
@@ -145,8 +145,8 @@ class Handlers:
         if reload is None:
             raise NotFound(
                 ErrorCode.KEY_RELOAD_UNKNOWN,
-                "This replica knows no such reload: it was another one's, or has been forgotten. GET /v1/keys tells what "
-                "is loaded here now.",
+                "This replica knows no such reload: it was another replica's, or has been forgotten. "
+                "GET /v1/keys tells what is loaded here now.",
                 field="id",
             )
         return _reload_answer(reload, status=200)

@@ -23,7 +23,7 @@ from signer.domain.record import ChallengeRecord
 
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 _SPEAKABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}", re.ASCII)
-_FIELDS: Final = frozenset({"ownerId", "challenge", "forward"})
+_FIELDS: Final = frozenset({"ownerId", "challenge", "forward", "refresh"})
 _CUSTOMER_FIELDS: Final = frozenset({"chainId", "externalId", "ownerId"})
 _HINTS: Final = {
     "signature": " This service makes the signature: leave the field out.",
@@ -39,15 +39,19 @@ class SignBody:
         owner: whose key is to sign.
         challenge: base64 as the card API issued it; ``None`` to have it fetched.
         forward: whether the card API is to get the signature.
+        refresh: whether a challenge that the card API has replaced may be exchanged for its present one.
     """
 
     owner: AccountId
     challenge: str | None = field(repr=False)
     forward: bool
+    refresh: bool
 
 
 def read_sign_body(body: bytes) -> SignBody:
-    """Read ``{"ownerId": CAIP-10, "challenge"?: base64, "forward"?: bool = true}``.
+    """Read ``{"ownerId": CAIP-10, "challenge"?: base64, "forward"?: bool = true, "refresh"?: bool}``.
+
+    ``refresh`` is true where it is left out and no challenge is given: one that is given is not silently exchanged.
 
     Raises:
         MalformedRequest: ``request_malformed``, or what ``AccountId.parse`` raises.
@@ -62,7 +66,10 @@ def read_sign_body(body: bytes) -> SignBody:
     forward = fields.get("forward", True)
     if not isinstance(forward, bool):
         raise _wrong_field("forward", "is true or false, without quotes.")
-    return SignBody(AccountId.parse(owner), challenge, forward)
+    refresh = fields.get("refresh", challenge is None)
+    if not isinstance(refresh, bool):
+        raise _wrong_field("refresh", "is true or false, without quotes.")
+    return SignBody(AccountId.parse(owner), challenge, forward, refresh)
 
 
 def read_customer_body(body: bytes) -> CustomerIntent:

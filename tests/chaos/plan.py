@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 
 class FaultKind(StrEnum):
@@ -97,6 +97,7 @@ _DECK: Final[dict[FaultKind, int]] = {
 }
 """How often each kind comes, of 114; those that cost the guarantee most come most."""
 
+LEASE_SECONDS: Final = 5.0
 _PAST_LEASE: Final = frozenset({_K.REPLICA_STALLED_PAST_LEASE, _K.REPLICA_STALLED_AT_MOVE})
 _ENDS_A_REPLICA: Final = frozenset({_K.REPLICA_KILLED, _K.REPLICA_KILLED_AT_MOVE, _K.REPLICA_TERMINATED})
 _RESTART_SECONDS: Final = 3.0
@@ -148,7 +149,7 @@ class Plan:
     faults: int = 200
     replicas: int = 3
     load_seconds: float = 120.0
-    lease: float = 5.0
+    lease: float = LEASE_SECONDS
     answer_within: float = 3.0
     max_age: float = 30.0
     deck: dict[FaultKind, int] = field(default_factory=lambda: dict(_DECK))
@@ -157,10 +158,10 @@ class Plan:
     hsm: bool = True
 
     @classmethod
-    def of_size(cls, seed: int, challenges: int, faults: int, **more: object) -> Plan:
+    def of_size(cls, seed: int, challenges: int, faults: int, **more: Any) -> Plan:  # noqa: ANN401 - fields of a plan
         """Give a run of that many challenges and faults the time that they need on two cores."""
-        load_seconds = max(faults * 0.44, challenges * 0.05) + alone_count(faults) * alone_seconds(cls.lease)
-        return cls(seed=seed, challenges=challenges, faults=faults, load_seconds=load_seconds, **more)  # type: ignore[arg-type]
+        load_seconds = max(faults * 0.44, challenges * 0.05) + alone_count(faults) * alone_seconds(LEASE_SECONDS)
+        return replace(cls(seed=seed, challenges=challenges, faults=faults, load_seconds=load_seconds), **more)
 
 
 def alone_count(faults: int) -> int:

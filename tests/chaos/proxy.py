@@ -1,20 +1,24 @@
 """One replica's way to one server, through which every byte passes: it can be cut, held up, and read.
 
 What makes a fault bite is where it strikes: an answer that is lost **after** the server has done what it was asked for.
-So a way has a tap, which sees what is asked and what is answered before it is passed on, and says whether it is.
+So a way has a tap, which hears what is asked and what is answered before it is passed on, and says whether it is. A tap
+hears the answers of a connection that was cut, or whose client died, too: what was asked for is done all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
 from tests.servers import free_port
 
 _CHUNK: Final = 1 << 16
-_LAST_ANSWERS_WITHIN_SECONDS: Final = 5.0
+_LAST_ANSWERS_WITHIN_SECONDS: Final = 6.0
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connect = Callable[[], Awaitable[Connection]]
 
 
 class Tap(Protocol):
@@ -34,8 +38,12 @@ class Tap(Protocol):
         ...
 
 
-class SilentTap:
-    """Hears nothing, but loses answers when it is told to."""
+NewTap = Callable[["Way"], Tap]
+"""Makes the tap of a new connection."""
+
+
+class LosingTap:
+    """Understands nothing, and loses answers when its way is told to."""
 
     def __init__(self, way: Way) -> None:
         self._way = way
@@ -43,12 +51,12 @@ class SilentTap:
     def asked(self, data: bytes) -> None:
         """See ``Tap.asked``."""
 
-    def answered(self, data: bytes) -> bool:  # noqa: ARG002 - see ``Tap.answered``
+    def answered(self, data: bytes) -> bool:
         """See ``Tap.answered``."""
-        if self._way.answers_to_lose:
-            self._way.answers_to_lose -= 1
-            return False
-        return True
+        if not self._way.answers_to_lose:
+            return True
+        self._way.answers_to_lose -= 1
+        return False
 
     @property
     def waits(self) -> bool:
@@ -61,21 +69,18 @@ class Way:
 
     Attributes:
         port: on 127.0.0.1.
-        answers_to_lose: how many answers a ``SilentTap`` is still to lose.
+        answers_to_lose: how many answers are still to be lost.
     """
 
-    def __init__(
-        self,
-        connect: Callable[[], asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]],
-        new_tap: Callable[[Way], Tap] = SilentTap,
-    ) -> None:
+    def __init__(self, connect: Connect, new_tap: NewTap = LosingTap) -> None:
         self.port = free_port()
         self.answers_to_lose = 0
         self._connect = connect
         self._new_tap = new_tap
         self._passable = asyncio.Event()
         self._passable.set()
-        self._connections: set[asyncio.Task[None]] = set()
+        self._cuts: set[asyncio.Event] = set()
+        self._passing: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -83,52 +88,58 @@ class Way:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
 
     async def close(self) -> None:
-        """Listen no more, and cut everything."""
+        """Listen no more, and end everything."""
         if self._server is not None:
             self._server.close()
-        self.cut()
-        if self._connections:
-            await asyncio.wait(self._connections)
+        for task in self._passing:
+            task.cancel()
+        if self._passing:
+            await asyncio.wait(self._passing)
 
     def cut(self) -> None:
         """Cut every connection there is."""
-        for connection in self._connections:
-            connection.cancel()
+        for cut in self._cuts:
+            cut.set()
 
     def hold(self) -> None:
         """Let nothing pass, in either direction, and tell nobody: a network that has parted."""
         self._passable.clear()
 
     def release(self) -> None:
-        """Let pass again, what was held too."""
+        """Let pass again, and what was held, too."""
         self._passable.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        self._passing.add(task)
         try:
-            await self._pass(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            pass
+            with suppress(OSError, asyncio.CancelledError):
+                await self._connect_through(reader, writer)
         finally:
             writer.transport.abort()
-            self._connections.discard(task)
+            self._passing.discard(task)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tap = self._new_tap(self)
+    async def _connect_through(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._passable.wait()
         server_reader, server_writer = await self._connect()
+        tap = self._new_tap(self)
+        cut = asyncio.Event()
+        self._cuts.add(cut)
         there = asyncio.create_task(self._pass_questions(reader, server_writer, tap))
         back = asyncio.create_task(self._pass_answers(server_reader, writer, tap))
+        cutting = asyncio.create_task(cut.wait())
         try:
-            await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
-            if there.done() and tap.waits:  # the client died: what it asked for is done all the same, and is heard
+            await asyncio.wait({there, back, cutting}, return_when=asyncio.FIRST_COMPLETED)
+            there.cancel()
+            writer.transport.abort()
+            if tap.waits and not back.done():
                 await asyncio.wait({back}, timeout=_LAST_ANSWERS_WITHIN_SECONDS)
         finally:
-            for task in (there, back):
+            self._cuts.discard(cut)
+            for task in (there, back, cutting):
                 task.cancel()
-            await asyncio.wait({there, back})
+            await asyncio.wait({there, back, cutting})
             server_writer.transport.abort()
 
     async def _pass_questions(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, tap: Tap) -> None:
@@ -142,12 +153,14 @@ class Way:
     async def _pass_answers(self, server: asyncio.StreamReader, writer: asyncio.StreamWriter, tap: Tap) -> None:
         with suppress(OSError):
             while data := await server.read(_CHUNK):
-                await self._passable.wait()
                 if not tap.answered(data):
-                    return
+                    writer.transport.abort()
+                if writer.is_closing():
+                    if not tap.waits:
+                        return
+                    continue
+                await self._passable.wait()
                 if not writer.is_closing():
                     writer.write(data)
                     with suppress(OSError):
                         await writer.drain()
-                elif not tap.waits:
-                    return

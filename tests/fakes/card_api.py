@@ -47,6 +47,7 @@ class FakeCardApi:
         submitted: every (customer id, body, Idempotency-Key) that arrived, in order.
         timeouts: of those deliveries.
         at_once: how many deliveries were ever under way at one time.
+        hold: for how long nobody asks, as far as ``held_off_for`` says.
     """
 
     def __init__(self) -> None:
@@ -62,6 +63,7 @@ class FakeCardApi:
         self.submitted: list[tuple[str, bytes, str]] = []
         self.timeouts: list[timedelta] = []
         self.at_once = 0
+        self.hold: timedelta | None = None
         self._under_way = 0
         self.announced: dict[str, str] = {}
         self.first_challenge = ""
@@ -79,6 +81,10 @@ class FakeCardApi:
     async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
         """Give the status."""
         return (await self._customer(customer_id)).status
+
+    def held_off_for(self) -> timedelta | None:
+        """Say what the test has set."""
+        return self.hold
 
     async def check(self) -> None:
         """Return, unless a failure is set."""

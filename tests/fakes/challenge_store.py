@@ -207,8 +207,8 @@ class FakeChallengeStore:
     async def due(self, limit: int) -> Sequence[str]:
         """See the port."""
         now, _, _ = self._begin("")
-        overdue = [(row.attention, name) for name, row in self.shelf.rows.items() if row.attention]
-        return [name for attention, name in sorted(overdue) if attention <= now][:limit]
+        kept = [(row.attention, name) for name, row in self.shelf.rows.items() if row.attention and row.dies_at > now]
+        return [name for attention, name in sorted(kept) if attention <= now][:limit]
 
     async def ping(self) -> None:
         """See the port."""

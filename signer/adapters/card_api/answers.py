@@ -126,17 +126,21 @@ def created_in(exchange: Exchange) -> str | Failure:
             return _senseless("The card API has no customers below the base URL of the settings (status 404).")
         return failure
     if exchange.status == HTTPStatus.CONFLICT:
-        if _conflict_in(exchange) is _V.NOT_PROCESSED:
-            detail = "The card API is still creating this customer."
-            return Failure(ErrorCode.CARD_API_UNAVAILABLE, detail, transient=True, retry_after=exchange.retry_after)
-        detail = "The card API has this customer already, and nobody here knows its id: use the one it gave at first."
-        return Failure(ErrorCode.CUSTOMER_EXISTS, detail)
+        return _creation_conflict_in(exchange)
     if exchange.status == HTTPStatus.BAD_REQUEST:
         return Failure(ErrorCode.REQUEST_MALFORMED, "The card API refuses this chainId or externalId (status 400).")
     match _object_in(exchange):
         case {"id": str() as customer_id} if _is_uuid(customer_id):
             return customer_id.lower()
     return _senseless("The card API's answer to a new customer has no id that is a UUID.")
+
+
+def _creation_conflict_in(answer: Answer) -> Failure:
+    if _conflict_in(answer) is _V.NOT_PROCESSED:
+        detail = "The card API is still creating this customer."
+        return Failure(ErrorCode.CARD_API_UNAVAILABLE, detail, transient=True, retry_after=answer.retry_after)
+    detail = "The card API has this customer already, and nobody here knows its id: use the one it gave at first."
+    return Failure(ErrorCode.CUSTOMER_EXISTS, detail)
 
 
 def _is_uuid(text: str) -> bool:

@@ -2,7 +2,8 @@
 
 * A 401 is answered with one new token and one repetition; a delivery keeps its body and its Idempotency-Key, and every
   sending is signed anew.
-* Reading is repeated within its timeout; a delivery is one attempt, for each needs its lease.
+* Reading, and creating a customer under its one Idempotency-Key, is repeated within its timeout; a delivery is one
+  attempt, for each needs its lease.
 * A timeout covers the whole call, the wait for a token included.
 * An API that is down is not asked (``circuit_breaker``): a call then ends at once, and says when to come back.
 * Inside, what happened is a value (``exchange``); an error is made where the port raises it.
@@ -109,14 +110,19 @@ class CardApiClient:
         held_off = self._wire.held_off()
         return None if held_off is None else held_off.retry_after
 
+    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
+        """See ``CardApi.create_customer``."""
+        request = self._requests.for_new_customer(intent.body, intent.idempotency_key)
+        return await self._repeated(request, created_in, timeout)
+
     async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
         """See ``CardApi.fetch_challenge``."""
-        return await self._read(self._requests.for_challenge(customer_id), challenge_in, timeout)
+        return await self._repeated(self._requests.for_challenge(customer_id), challenge_in, timeout)
 
     async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
         """See ``CardApi.customer_status``."""
         request = self._requests.for_customer(customer_id)
-        return await self._read(request, lambda exchange: status_in(exchange, customer_id), timeout)
+        return await self._repeated(request, lambda exchange: status_in(exchange, customer_id), timeout)
 
     async def submit(
         self,
@@ -153,7 +159,9 @@ class CardApiClient:
         """End what goes on in the background. The session stays open."""
         await self._tokens.aclose()
 
-    async def _read(self, request: Request, meaning: Callable[[Exchange], str | Failure], timeout: timedelta) -> str:
+    async def _repeated(
+        self, request: Request, meaning: Callable[[Exchange], str | Failure], timeout: timedelta
+    ) -> str:
         deadline = _now() + timeout.total_seconds()
 
         async def attempt() -> str | Failure:

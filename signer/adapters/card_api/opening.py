@@ -1,4 +1,4 @@
-"""Puts the card API's client together: one pool of connections, one breaker, and one clock that it shares with its signer.
+"""Puts the card API's client together: one pool of connections, one breaker, one clock shared with its signer.
 
 The signer of requests has ``created`` from the clock that watches the API's, so that no request comes from its future.
 """

@@ -47,7 +47,6 @@ _LOOKS_EVERY_SECONDS: Final = 10.0
 _PATIENCE_TO_CONNECT: Final = 10  # times that of a signature: some libraries take seconds to initialise
 _CLOSES_WITHIN_SECONDS: Final = 2.0
 _AFTER_A_PERSON_SECONDS: Final = 30.0
-_CLOSED: Final = "the token has been closed"
 
 
 class TokenUnavailable(Exception):
@@ -169,7 +168,8 @@ class Supervisor:
         self._task.cancel()
         await asyncio.wait({self._task})
         self._waits_for_a_person = True
-        self._is_down(_CLOSED, "it has been closed")
+        self.connection, self.problem, self._brief = None, "the token has been closed", "it has been closed"
+        self._settled.set()
         self._in_turn += self._asked
         self._answer(self.unavailable())
 

@@ -11,8 +11,8 @@ Rules:
   would outlast the deadline ends the operation at once with what is known.
 * Being cancelled passes through.
 
-The vendor's client has no retries and no deadlines of its own beside these. What it raises is told apart by the function
-that the backend brings (``Explain``): one table for each vendor.
+The vendor's client has no retries of its own beside these. What it raises is told apart by a function that the backend
+brings (``Explain``): one table for each vendor.
 """
 
 from __future__ import annotations

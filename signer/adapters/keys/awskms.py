@@ -14,8 +14,8 @@
 * An alias is pinned to the key that it meant at the load; the next load follows it. What is signed with is the ARN.
 * With a tag, the keys are all secp256k1 signing keys that have it. Keys of other kinds, those that are scheduled for
   deletion, and those whose tags the signer may not read are none of them.
-* What the network or the service does in a load is the whole backend's error, so that a reload takes no key away for it;
-  what a key is, is the key's own failure.
+* What the network or the service does in a load is the whole backend's error, so that a reload takes no key away for
+  it. What a key is, is the key's own failure.
 * A signature is ``Sign`` of the digest (``MessageType=DIGEST``); bounds, deadlines and repetitions are
   ``_remote_calls``'s, and the SDK has none of its own.
 """
@@ -90,7 +90,7 @@ class AwsKmsKey:
             answer = await self._calls.run(request)
         except RemoteFailure as failure:
             raise failure.as_unavailable() from failure
-        return bytes(answer["Signature"])
+        return bytes(answer.get("Signature", b""))  # the finisher refuses what is none
 
     def __repr__(self) -> str:
         return f"AwsKmsKey(address={self.address!r}, uri={self.uri!r})"

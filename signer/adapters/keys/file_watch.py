@@ -3,19 +3,18 @@
 * **What is looked at** follows from the key URIs alone: the path, where there is such a file or directory, and every
   parameter that names a file: ``…_file``, ``…_dir`` and RFC 7512's ``pin-source``. A backend whose parameters are named
   like that is watched without a word of its own.
-* **What is seen of a file** is which one it is (device and inode) and when it changed; its content is not read. Symlinks
-  are followed, so it is noticed when Kubernetes turns ``..data`` elsewhere: ``owner.json -> ..data/owner.json`` is
-  another file then. Of a directory its own files are seen, not those of directories in it.
+* **What is seen of a file** is which one it is (device and inode) and when it changed; its content is not read.
+  Symlinks are followed, so it is noticed when Kubernetes turns ``..data`` elsewhere, for ``owner.json``, which leads
+  to ``..data/owner.json``, is then another file. Of a directory its own files are seen, not those of directories in it.
 * **A change counts once it stands still:** two looks in a row have to find the same. A file that is still being written
   would be read as a broken one, and its key would be gone until the next look.
-* Looking asks the file system a question for each file, on a thread: a mount that hangs stops the watch, not the service.
+* Looking asks the file system about each file, on a thread: a mount that hangs stops the watch, not the service.
 * inotify would be quicker and see less: neither network mounts nor a ``..data`` whose directory was removed tell it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -55,7 +54,7 @@ def fingerprint(paths: Iterable[Path]) -> Fingerprint:
     for path in paths:
         seen.append((str(path), _look(path)))
         try:
-            names = sorted(os.listdir(path))
+            names = sorted(entry.name for entry in path.iterdir())
         except OSError:  # no directory, or none that we may read
             continue
         seen += [(name, _look(path / name)) for name in names if not name.startswith(".")]

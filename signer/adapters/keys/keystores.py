@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from typing import Final
 
 from signer.adapters.keys._keystore_passwords import OnePassword, PasswordEach, Passwords
 from signer.adapters.keys._local_key import LocalKey, new_secret
+from signer.adapters.keys._new_file import write_new_file
 from signer.adapters.keys._web3_secret_storage import (
     MAX_KEYSTORE_BYTES,
     Kdf,
@@ -44,11 +44,10 @@ from signer.adapters.keys.key_uri import KeyUri, file_uri
 from signer.adapters.keys.opening_pool import OpeningPool
 
 SCHEME: Final = "keystore"
-_OWNER_ONLY: Final = 0o600
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class FoundKeystore:
     """A keystore that was read and not yet opened."""
 
     path: Path
@@ -88,11 +87,12 @@ class KeystoreBackend:
 
     async def load(self, progress: Progress) -> LoadedKeys:
         """See ``KeyBackend.load``."""
-        found, failures = await self._pool.run(self._survey)
+        survey = partial(survey_keystores, self._path, self._passwords, self._pool.memory_budget)
+        found, failures = await self._pool.run(survey)
         total, done = len(found) + len(failures), len(failures)
         progress(done, total)
 
-        async def open_one(one: _Found) -> _Opened | str:
+        async def open_one(one: FoundKeystore) -> _Opened | str:
             nonlocal done
             opened = await self._pool.run(partial(self._open, one), memory=one.keystore.memory)
             done += 1
@@ -113,49 +113,7 @@ class KeystoreBackend:
         """Forget the keys."""
         self._opened = {}
 
-    def _survey(self) -> tuple[list[_Found], dict[str, str]]:
-        """Read every keystore, none decrypted; blocking."""
-        try:
-            paths = self._keystore_paths()
-        except OSError as exc:
-            raise KeyBackendError(
-                f"the keystores {self._path} cannot be read ({exc.strerror}): "
-                "name a V3 file, or a directory of them, that the signer's user may read",
-            ) from exc
-        self._passwords.check()
-        if not paths:
-            return [], {self.uri: "holds no keystore"}
-        found: list[_Found] = []
-        failures: dict[str, str] = {}
-        for path in paths:
-            try:
-                with path.open("rb") as file:
-                    text = file.read(MAX_KEYSTORE_BYTES + 1)
-                keystore = read_keystore(text)
-                if keystore.memory > self._pool.memory_budget:
-                    raise KeystoreRefused(
-                        f"takes {keystore.memory >> 20} MiB to open and the budget is "
-                        f"{self._pool.memory_budget >> 20} MiB: raise it, or encrypt the key anew with less",
-                    )
-            except OSError as exc:
-                failures[file_uri(SCHEME, path)] = f"cannot be read ({exc.strerror})"
-            except KeystoreRefused as refusal:
-                failures[file_uri(SCHEME, path)] = str(refusal)
-            else:
-                found.append(_Found(path, text, keystore))
-        return found, failures
-
-    def _keystore_paths(self) -> Sequence[Path]:
-        if not self._path.is_dir():
-            self._path.stat()
-            return [self._path]
-        return sorted(
-            path
-            for path in self._path.iterdir()
-            if not path.name.startswith(".") and not self._passwords.is_one(path) and not path.is_dir()
-        )
-
-    def _open(self, found: _Found) -> _Opened | str:
+    def _open(self, found: FoundKeystore) -> _Opened | str:
         """Decrypt one keystore, or say why it cannot be; blocking.
 
         No exception leaves, for its frames would hold the secret.
@@ -180,6 +138,66 @@ class KeystoreBackend:
     def _fingerprint(self, password: bytes, text: bytes) -> bytes:
         material = len(password).to_bytes(8) + password + text
         return hashlib.blake2b(material, key=self._fingerprint_key).digest()
+
+
+def survey_keystores(
+    path: Path,
+    passwords: Passwords,
+    memory_budget: int,
+) -> tuple[list[FoundKeystore], dict[str, str]]:
+    """Read every keystore, none decrypted; blocking.
+
+    Args:
+        path: a V3 file, or a directory of them.
+        passwords: where their passwords are.
+        memory_budget: what one may take to be opened, in bytes.
+
+    Returns:
+        Those that can be opened, as far as is known without a password; and URIs of the others, each with the reason.
+
+    Raises:
+        KeyBackendError: the place, or the passwords, cannot be read at all.
+    """
+    try:
+        paths = _keystore_paths(path, passwords)
+    except OSError as exc:
+        raise KeyBackendError(
+            f"the keystores {path} cannot be read ({exc.strerror}): "
+            "name a V3 file, or a directory of them, that the signer's user may read",
+        ) from exc
+    passwords.check()
+    if not paths:
+        return [], {file_uri(SCHEME, path): "holds no keystore"}
+    found: list[FoundKeystore] = []
+    failures: dict[str, str] = {}
+    for each in paths:
+        try:
+            with each.open("rb") as file:
+                text = file.read(MAX_KEYSTORE_BYTES + 1)
+            keystore = read_keystore(text)
+            if keystore.memory > memory_budget:
+                raise KeystoreRefused(
+                    f"takes {keystore.memory >> 20} MiB to open and the budget is {memory_budget >> 20} MiB: "
+                    "raise it, or encrypt the key anew with less",
+                )
+        except OSError as exc:
+            failures[file_uri(SCHEME, each)] = f"cannot be read ({exc.strerror})"
+        except KeystoreRefused as refusal:
+            failures[file_uri(SCHEME, each)] = str(refusal)
+        else:
+            found.append(FoundKeystore(each, text, keystore))
+    return found, failures
+
+
+def _keystore_paths(path: Path, passwords: Passwords) -> Sequence[Path]:
+    if not path.is_dir():
+        path.stat()
+        return [path]
+    return sorted(
+        each
+        for each in path.iterdir()
+        if not each.name.startswith(".") and not passwords.is_one(each) and not each.is_dir()
+    )
 
 
 def open_keystores(uri: KeyUri, resources: BackendResources) -> KeystoreBackend:
@@ -235,23 +253,5 @@ def write_keystore(
     text = make_keystore(secret, password, kdf=kdf, work=work)
     del secret, password  # what fails from here on has a traceback, and that shows variables where it is asked to
     path = directory / f"{address}.json"
-    part = directory / f".{address}.{secrets.token_hex(8)}"
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(part, path)
-    finally:
-        part.unlink()
-    _flush_directory(directory)
+    write_new_file(path, text)
     return path
-
-
-def _flush_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,9 +9,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from signer.adapters.keys._ec_keys import SECP256K1
+from signer.adapters.keys._pkcs11_index import TokenIndex
 from signer.adapters.keys._pkcs11_token import Token, TokenUnavailable
 from signer.adapters.keys._pkcs11_uri import Pkcs11Uri
 from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys, Progress
@@ -51,12 +53,14 @@ class Pkcs11Key:
 
 
 class Pkcs11Backend:
-    """A ``KeyBackend`` over one token."""
+    """A ``KeyBackend`` over one token. A key that is still there after a reload is the same object."""
 
     def __init__(self, uri: Pkcs11Uri, resources: BackendResources) -> None:
         """Name the token; nothing is loaded or opened before ``load``."""
         self._uri = uri
+        self._opening = resources.opening
         self._token = Token(uri, SECP256K1, self_test_message().digest, partial(resources.health_changed, str(uri)))
+        self._keys: Mapping[tuple[bytes, str], Pkcs11Key] = {}
 
     @property
     def uri(self) -> str:
@@ -74,11 +78,18 @@ class Pkcs11Backend:
             index = await self._token.load(progress)
         except TokenUnavailable as exc:
             raise KeyBackendError(f"the token {self._uri} cannot be used: {exc}") from exc
-        return LoadedKeys([Pkcs11Key(self._token, key.public_key, key.uri) for key in index.keys], index.failures)
+        # An address is a Keccak-256, and its checksum another: for thousands of keys that is no work for the event loop.
+        self._keys = await self._opening.run(partial(self._keys_of, index))
+        return LoadedKeys(tuple(self._keys.values()), index.failures)
 
     async def close(self) -> None:
         """Close the sessions; the library is finalized with its last user."""
         await self._token.close()
+
+    def _keys_of(self, index: TokenIndex) -> Mapping[tuple[bytes, str], Pkcs11Key]:
+        known = self._keys
+        names = ((key.public_key, key.uri) for key in index.keys)
+        return {name: known.get(name) or Pkcs11Key(self._token, *name) for name in names}
 
 
 def open_pkcs11(uri: KeyUri, resources: BackendResources) -> Pkcs11Backend:

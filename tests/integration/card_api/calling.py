@@ -18,6 +18,8 @@ from eth_account.messages import encode_defunct
 
 from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.settings import CardApiSettings
+from signer.adapters.card_api.upstream_clock import UpstreamClock
+from signer.adapters.circuit_breaker import BreakerLimits, CircuitBreaker
 from signer.adapters.message_signatures import MessageSigner, SignatureProfile
 from signer.adapters.request_keys import LocalRequestKey, request_key_from_pem
 from signer.application.ports import Delivery
@@ -67,14 +69,22 @@ class Stopwatch:
         self.seconds += seconds
 
 
+def never_open() -> CircuitBreaker:
+    """A breaker that stays closed, whatever a test does."""
+    return CircuitBreaker(BreakerLimits(failures_in_a_row=1000, least_calls=1000), monotonic=time.monotonic)
+
+
 def make_client(
     base_url: str,
     session: aiohttp.ClientSession,
     folder: Path,
     monotonic: Stopwatch | None = None,
+    breaker: CircuitBreaker | None = None,
+    clock: UpstreamClock | None = None,
     **settings: Any,  # noqa: ANN401 - the settings have many types
 ) -> CardApiClient:
-    """A client with quick pauses; its credentials are in ``folder``."""
+    """A client with quick pauses, and a breaker that stays closed; its credentials are in ``folder``."""
+    clock = clock or UpstreamClock(MachineClock())
     quick = {"first_pause": timedelta(milliseconds=1), "longest_pause": timedelta(milliseconds=5)}
     (folder / "api-key").write_text(API_KEY + "\n")
     (folder / "api-secret").write_text(API_SECRET + "\n")
@@ -86,8 +96,9 @@ def make_client(
             **quick | settings,
         ),
         session=session,
-        signer=MessageSigner(SignatureProfile(), request_key(), lambda: int(time.time())),
-        clock=MachineClock(),
+        signer=MessageSigner(SignatureProfile(), request_key(), clock.seconds_for_created),
+        clock=clock,
+        breaker=breaker or never_open(),
         monotonic=monotonic or Stopwatch(),
     )
 

@@ -9,14 +9,16 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.errors import BadUpstream
 from tests.integration.card_api.calling import (
     CUSTOMER,
     SOON,
+    Calling,
     deliver_something,
     make_client,
 )
-from tests.integration.card_api.conftest import StartRaw
+from tests.integration.card_api.conftest import StartCalling, StartRaw
 from tests.integration.card_api.raw_server import http, token_answer
 
 CHALLENGE = http(200, b'{"challenge": "YQ=="}')
@@ -33,9 +35,9 @@ class TestTheApisClock:
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)
         server = await start_raw(token_answer().replace(b"\r\n\r\n", f"\r\nDate: {date}\r\n\r\n".encode(), 1))
         client = make_client(server.base_url, session, tmp_path)
-        assert client.clock_skew_seconds is None
         await client.check()
-        assert client.clock_skew_seconds == pytest.approx(ahead, abs=2)
+        assert client._clock.skew is not None
+        assert client._clock.skew.total_seconds() == pytest.approx(ahead, abs=2)
 
     async def test_a_date_that_is_none_is_passed_over(
         self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
@@ -44,7 +46,7 @@ class TestTheApisClock:
         server = await start_raw(token_answer().replace(b"\r\n\r\n", b"\r\nDate: today\r\n\r\n", 1))
         client = make_client(server.base_url, session, tmp_path)
         await client.check()
-        assert client.clock_skew_seconds is None
+        assert client._clock.skew is None
 
     async def test_a_tokens_life_is_measured_by_the_apis_clock(
         self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
@@ -78,3 +80,30 @@ class TestTheApisClock:
         delivery = await deliver_something(make_client(server.base_url, session, tmp_path))
         assert delivery.retry_after is not None
         assert delivery.retry_after.total_seconds() == pytest.approx(60, abs=2)
+
+
+class TestRequestsAreNotFromTheFuture:
+    """The API refuses a request whose ``created`` lies ahead of its clock, even by a second."""
+
+    @pytest.mark.parametrize("offset", [-20.0, -59.0, 0.0, 3600.0])
+    async def test_an_api_whose_clock_differs_takes_deliveries(self, start: StartCalling, offset: float) -> None:
+        """The answer with the token has told by how much ``created`` has to be put back."""
+        calling = await start({"clock_offset": offset})
+        assert await calling.deliver(*calling.customer()) == Delivery(DeliveryVerdict.ACCEPTED, 204)
+        assert calling.outcomes("sign") == {"204": 1}
+
+    async def test_a_clock_that_is_set_back_costs_one_refusal(self, calling: Calling) -> None:
+        """The refusal brings the new time, and the same delivery is sent once more, under its key."""
+        await calling.client.check()
+        calling.simulator.state.clock.offset = -20.0
+        customer_id, submission = calling.customer()
+        assert await calling.deliver(customer_id, submission) == Delivery(DeliveryVerdict.ACCEPTED, 204)
+        assert calling.outcomes("sign") == {"401": 1, "204": 1}
+        assert await calling.deliver(*calling.customer()) == Delivery(DeliveryVerdict.ACCEPTED, 204)
+        assert calling.outcomes("sign") == {"401": 1, "204": 2}
+
+    async def test_nobody_is_followed_into_the_past_for_long(self, start: StartCalling) -> None:
+        """Beyond the limit requests are refused, and it is for a person to set the clocks."""
+        calling = await start({"clock_offset": -90.0})
+        assert await calling.deliver(*calling.customer()) == Delivery(DeliveryVerdict.CREDENTIALS_REFUSED, 401)
+        assert await calling.client.check() == "its clock is 90 s behind ours"

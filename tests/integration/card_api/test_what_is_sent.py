@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from signer.adapters.card_api.client import CardApiClient
+from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.card_api.wire import open_session
 from signer.adapters.message_signatures import MessageSigner, SignatureProfile
 from signer.adapters.request_keys import RequestKeyFailed
@@ -24,6 +25,7 @@ from tests.integration.card_api.calling import (
     MachineClock,
     deliver_something,
     make_client,
+    never_open,
 )
 from tests.integration.card_api.conftest import StartRaw
 from tests.integration.card_api.raw_server import http, token_answer
@@ -127,7 +129,7 @@ class TestSigning:
         good = make_client("http://127.0.0.1:1/v1", session, tmp_path)
         signer = MessageSigner(SignatureProfile(("@method", "x-not-there")), FailingKey(), lambda: 0)
         with pytest.raises(RequestNotSignable, match="x-not-there"):
-            CardApiClient(good._settings, session=session, signer=signer, clock=MachineClock())
+            CardApiClient(good._settings, session=session, signer=signer, clock=good._clock, breaker=never_open())
 
     async def test_a_key_that_fails_leaves_a_delivery_unprocessed(
         self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
@@ -137,7 +139,9 @@ class TestSigning:
         settings = make_client(server.base_url, session, tmp_path)._settings
         key = FailingKey()
         signer = MessageSigner(SignatureProfile(), key, lambda: 0)
-        client = CardApiClient(settings, session=session, signer=signer, clock=MachineClock())
+        client = CardApiClient(
+            settings, session=session, signer=signer, clock=UpstreamClock(MachineClock()), breaker=never_open()
+        )
         key.works = False
         assert await deliver_something(client) == Delivery(V.NOT_PROCESSED, None)
         with pytest.raises(Unavailable, match="could not be signed"):

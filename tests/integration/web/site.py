@@ -16,10 +16,11 @@ from signer.adapters.challenge_store import StoreSettings
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
 from signer.application.gate import Gate
 from signer.application.onboard_customer import OnboardCustomer
+from signer.application.reload_keys import ReloadKeys
 from signer.application.sign_challenge import SignChallenge, SigningLimits
 from signer.domain.policy import SigningPolicy
 from signer.observability.events import irregularities
-from signer.observability.writers import StructlogAudit, StructlogRequestLog
+from signer.observability.writers import StructlogAudit, StructlogReloadLog, StructlogRequestLog
 from signer.web.app import WebServices, create_app
 from signer.web.auth import Caller, Callers, generate_token
 from signer.web.health import Check, check_keys
@@ -27,6 +28,7 @@ from tests.fakes.card_api import FakeCardApi
 from tests.fakes.challenge_store import FakeChallengeStore
 from tests.fakes.clock import FakeClock
 from tests.fakes.customer_intents import FakeCustomerIntents
+from tests.fakes.key_reloads import FakeKeyReloader
 from tests.fakes.keys import FakeKey, FakeKeyRing, FakeVerifier
 from tests.log_lines import LogLines, captured_logs
 from tests.messages import Message, to_base64
@@ -45,6 +47,7 @@ class Site:
     clock: FakeClock
     key: FakeKey
     keys: FakeKeyRing
+    reloader: FakeKeyReloader
     card_api: FakeCardApi
     store: FakeChallengeStore
     gate: Gate
@@ -156,6 +159,8 @@ async def open_site(
             gate=gate,
         )
         token, digest = generate_token()
+        reloader = FakeKeyReloader()
+        reload = ReloadKeys(reloader, clock, StructlogReloadLog())
         readiness: dict[str, Check] = {"keys": check_keys(keys)}
         services = WebServices(
             sign=sign,
@@ -164,6 +169,7 @@ async def open_site(
             ),
             store=store,
             keys=keys,
+            reload=reload,
             callers=Callers([Caller.of("wallet", digest), Caller.of("other", generate_token()[1])]),
             readiness=readiness,
             answer_within=answer_within,
@@ -175,6 +181,7 @@ async def open_site(
                 clock=clock,
                 key=key,
                 keys=keys,
+                reloader=reloader,
                 card_api=card_api,
                 store=store,
                 gate=gate,
@@ -185,6 +192,7 @@ async def open_site(
                 client=client,
             )
             yield site
+            await reload.close()
             card_api.open.set()
             key.open.set()
             assert await sign.drain(timedelta(seconds=5)) == 0

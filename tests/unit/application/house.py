@@ -89,9 +89,16 @@ class House:
         self.card_api.issue(CUSTOMER, challenge)
         return challenge
 
-    def request(self, challenge: str | None = None, *, forward: bool = True, customer: str = CUSTOMER) -> SignRequest:
+    def request(
+        self,
+        challenge: str | None = None,
+        *,
+        forward: bool = True,
+        customer: str = CUSTOMER,
+        refresh: bool = False,
+    ) -> SignRequest:
         """Make a wallet backend's request."""
-        return SignRequest(customer, self.owner, challenge, forward)
+        return SignRequest(customer, self.owner, challenge, forward, refresh)
 
     def replica(
         self,

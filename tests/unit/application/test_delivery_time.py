@@ -15,7 +15,7 @@ from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.lifecycle import ChallengeState, Reason
 from signer.domain.record import ChallengeRecord
 from tests.fakes.clock import FakeClock
-from tests.unit.application.house import DEADLINE, LEASE, NOW, House
+from tests.unit.application.house import DEADLINE, LEASE, House
 
 LIMITS = ForwardingLimits()
 MILLISECONDS = st.integers(0, 20_000).map(lambda count: timedelta(milliseconds=count))
@@ -34,7 +34,7 @@ LOTS = st.floats(0, 1, exclude_max=True)
 def test_a_pause_is_within_its_bounds(
     attempts: int, asked: timedelta | None, lot: float, first: timedelta, longest: timedelta
 ) -> None:
-    """It is never longer than the longest or what was asked for, never shorter than what was asked for or half of it."""
+    """What was asked for is the least; else it is between half of ours and all of it."""
     pause = ForwardingLimits(first_pause=first, longest_pause=longest).pause_after(attempts, asked, lambda: lot)
     shortest = min(first, longest) / 2
     assert max(shortest, asked or shortest) <= pause <= max(longest, asked or longest)
@@ -42,9 +42,8 @@ def test_a_pause_is_within_its_bounds(
 
 @given(attempts=st.integers(1, 100), lot=LOTS)
 def test_pauses_grow_until_the_longest(attempts: int, lot: float) -> None:
-    """By one and the same lot, no pause is shorter than the one before, and each doubles while it can."""
+    """By one and the same lot, no pause is shorter than the one before, nor longer than twice that one."""
     pause, following = (LIMITS.pause_after(number, None, lambda: lot) for number in (attempts, attempts + 1))
-    assert following == pytest.approx(pause * 2, abs=timedelta(microseconds=2)) or following >= pause
     assert pause <= following <= 2 * pause + timedelta(microseconds=2)
 
 
@@ -78,7 +77,7 @@ async def attempted(house: House, lease: timedelta, left: timedelta, limits: For
 def test_a_post_ends_before_its_lease_and_its_challenge_do(
     lease: timedelta, left: timedelta, margin: timedelta, longest: timedelta
 ) -> None:
-    """A POST has the time of the settings, of the lease without its margin, and of the challenge, whichever is least."""
+    """It has the time of the settings, of the lease without its margin, or of the challenge, whichever is least."""
     house = House()
     limits = ForwardingLimits(request_timeout=longest, lease_margin=margin)
     record = asyncio.run(attempted(house, lease, left, limits))
@@ -130,17 +129,13 @@ def test_nothing_is_posted_past_the_deadline_however_long_the_api_is_busy(steps:
     assert len(set(house.card_api.submitted)) == 1
 
 
-async def test_an_attempt_without_a_body_or_past_its_time_asks_and_sends_nothing(house: House) -> None:
-    """Given a hold that is not for sending, then what became of the challenge is asked, and the record ends."""
+@pytest.mark.parametrize("is_deliverable", [True, False], ids=["without a body", "past its time"])
+async def test_a_hold_that_is_not_for_sending_is_for_asking(house: House, is_deliverable: bool) -> None:
+    """Given nothing that may be sent, then what became of the challenge is asked, and the record ends."""
     replica = house.replica()
-    for number, change in enumerate(({"deliverable": False}, {"record": None})):
-        challenge = house.issued(nonce=f"anothernonce{number}")
-        held = await house.signed(replica, challenge)
-        if "record" in change:
-            held = replace(held, record=replace(held.record, submission=None))
-        else:
-            held = replace(held, deliverable=False)
-        record = await replica.forward.attempt(held)
-        assert (record.state, record.code) == (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
+    held = await house.signed(replica, house.issued())
+    if is_deliverable:
+        held = replace(held, record=replace(held.record, submission=None))
+    record = await replica.forward.attempt(replace(held, deliverable=is_deliverable))
+    assert (record.state, record.code) == (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
     assert not house.card_api.submitted
-    assert NOW < DEADLINE

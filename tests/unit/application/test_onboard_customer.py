@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.onboard_customer import Onboarded, OnboardCustomer
+from signer.application.onboard_customer import OnboardCustomer, Onboarded
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import Conflict, ErrorCode, NotFound, Unavailable
 from signer.domain.ethereum import AccountId
@@ -59,7 +59,7 @@ async def test_a_customer_is_created_and_its_challenge_verified(wallet: Wallet, 
     assert onboarded.error is None
     assert onboarded.record is not None
     assert onboarded.record.state is ChallengeState.VERIFIED
-    assert [event.name for event in house.audit.events][0] == "customer.created"
+    assert next(event.name for event in house.audit.events) == "customer.created"
 
 
 async def test_the_same_request_again_creates_nothing(wallet: Wallet, house: House) -> None:

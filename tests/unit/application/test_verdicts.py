@@ -25,7 +25,6 @@ HOWEVER_UNREACHABLE = pytest.mark.parametrize("failure", UNREACHABLE, ids=lambda
 ENDS = {
     DeliveryVerdict.ACCEPTED: (ChallengeState.VERIFIED, None),
     DeliveryVerdict.ALREADY_SIGNED: (ChallengeState.ALREADY_SIGNED, Reason.ALREADY_SIGNED_UPSTREAM),
-    DeliveryVerdict.CUSTOMER_UNKNOWN: (ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM),
     DeliveryVerdict.KEY_REFUSED: (ChallengeState.REJECTED, Reason.IDEMPOTENCY_KEY_REFUSED),
 }
 PAUSES = {
@@ -33,6 +32,7 @@ PAUSES = {
     DeliveryVerdict.NOT_PROCESSED: Reason.CARD_API_BUSY,
     DeliveryVerdict.UNKNOWN: Reason.CARD_API_UNAVAILABLE,
     DeliveryVerdict.CONFLICT_UNCLEAR: Reason.CARD_API_BUSY,
+    DeliveryVerdict.CUSTOMER_UNKNOWN: Reason.CARD_API_UNAVAILABLE,
 }
 
 
@@ -158,6 +158,85 @@ async def test_a_conflict_that_is_not_clear_stays_open_where_the_customer_is_gon
     record = await replica.forward.attempt(held)
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
     assert (again.state, again.code) == (ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM)
+
+
+async def test_a_404_of_a_customer_that_is_not_there_ends_it(house: House, replica: Replica) -> None:
+    """Given a 404, when the customer is not known either, then the signature is rejected, and was sent once."""
+    held = await house.signed(replica, house.challenge())
+    record = await replica.forward.attempt(held)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM)
+    assert (len(house.card_api.submitted), house.card_api.readings) == (1, 1)
+
+
+@pytest.mark.parametrize("status", ["initiating", ACTIVE])
+async def test_a_stray_404_ends_nothing(house: House, replica: Replica, status: str) -> None:
+    """Given a 404 that some gateway made, when the customer is there, then the same goes out again and is answered."""
+    held = await house.signed(replica, house.issued())
+    house.card_api.customers[CUSTOMER].status = status
+    house.card_api.verdicts.append(Delivery(DeliveryVerdict.CUSTOMER_UNKNOWN, 404))
+    record = await replica.forward.attempt(held)
+    assert record.code == Reason.CARD_API_UNAVAILABLE
+    again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
+    assert again.state.is_proof
+
+
+@HOWEVER_UNREACHABLE
+async def test_a_404_ends_nothing_where_nobody_can_be_asked(
+    house: House, replica: Replica, failure: SignerError
+) -> None:
+    """Given a 404, when the question fails, then nothing is concluded from it."""
+    house.card_api.failures.append(failure)
+    record = await answered(house, replica, Delivery(DeliveryVerdict.CUSTOMER_UNKNOWN, 404))
+    await check_pause(house, replica, record, FIRST_PAUSE)
+
+
+async def third_answer(house: House, replica: Replica, delivery: Delivery) -> ChallengeRecord:
+    """Have the card API answer three deliveries of one signature so."""
+    record = await answered(house, replica, delivery)
+    for _ in range(2):
+        house.card_api.verdicts.append(delivery)
+        house.let_pass(timedelta(minutes=1))
+        taken = await replica.forward.take_over(record.id)
+        assert taken is not None
+        record = taken
+    assert record.attempts == 3
+    return record
+
+
+async def test_the_third_5xx_is_followed_by_a_question(house: House, replica: Replica) -> None:
+    """Given an API that keeps its 500 under the key, when the customer is proven, then the signature was verified."""
+    replayed = Delivery(DeliveryVerdict.UNKNOWN, 500)
+    held = await house.signed(replica, house.issued())
+    house.card_api.verdicts.extend([replayed] * 3)
+    record = await replica.forward.attempt(held)
+    house.card_api.customers[CUSTOMER].status = ACTIVE
+    for readings in (0, 1):
+        assert (record.state, house.card_api.readings) == (ChallengeState.SIGNED, 0)
+        house.let_pass(timedelta(minutes=1))
+        taken = await replica.forward.take_over(record.id)
+        assert taken is not None
+        assert house.card_api.readings == readings
+        record = taken
+    assert (record.state, record.code) == (ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
+    assert (record.attempts, record.submission) == (3, None)
+
+
+@pytest.mark.parametrize("failures", [[], *([error] for error in UNREACHABLE)], ids=["not proven", *"123"])
+async def test_the_third_5xx_leaves_it_open_where_nothing_is_proven(
+    house: House, replica: Replica, failures: list[SignerError]
+) -> None:
+    """Given a customer who is not proven, or of whom nothing can be learnt, then the same is sent again."""
+    house.card_api.failures.extend(failures)
+    record = await third_answer(house, replica, Delivery(DeliveryVerdict.UNKNOWN, 503))
+    assert (record.code, house.card_api.readings) == (Reason.CARD_API_UNAVAILABLE, 1)
+    again = await replica.forward.attempt(await check_pause(house, replica, record, 4 * FIRST_PAUSE))
+    assert again.state is ChallengeState.VERIFIED
+
+
+async def test_silence_is_followed_by_no_question(house: House, replica: Replica) -> None:
+    """Given deliveries without an answer, then there is nobody to ask: the same is sent again."""
+    await third_answer(house, replica, Delivery(DeliveryVerdict.UNKNOWN))
+    assert house.card_api.readings == 0
 
 
 async def test_a_refused_signature_of_the_present_challenge_is_rejected(house: House, replica: Replica) -> None:

@@ -1,0 +1,183 @@
+"""The simulated card API of a run: its process, its moods, its ledger, and the customers that are created at it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from signer.adapters.message_signatures import MessageSigner, SignatureProfile
+from signer.adapters.request_keys import load_request_key
+from signer.cli.processes import SignerProcess, signer_process
+from signer.domain.ethereum import AccountId
+from tests.chaos.replica import plain_environment
+
+KEY_ID: Final = "chaos"
+_START_WITHIN_SECONDS: Final = 60.0
+_PATIENCE: Final = aiohttp.ClientTimeout(total=3.0)
+_PAUSE_SECONDS: Final = 0.1
+
+Row = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The secrets that the service and the run's own requests share, as files."""
+
+    folder: Path
+
+    @property
+    def api_key(self) -> Path:
+        """The API key."""
+        return self.folder / "api-key"
+
+    @property
+    def api_secret(self) -> Path:
+        """The API secret."""
+        return self.folder / "api-secret"
+
+    @property
+    def signing_key(self) -> Path:
+        """The P-384 key of requests."""
+        return self.folder / "signing-key.pem"
+
+    def make(self) -> None:
+        """Write them."""
+        self.folder.mkdir()
+        self.api_key.write_text(str(uuid.uuid4()))
+        self.api_secret.write_text(uuid.uuid4().hex)
+        pem = ec.generate_private_key(ec.SECP384R1()).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        )
+        self.signing_key.write_bytes(pem)
+
+
+class CardApi:
+    """A running simulator.
+
+    Attributes:
+        origin: where it listens; the replicas reach it through their own ways.
+        process: its process.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        process: SignerProcess,
+        credentials: Credentials,
+        session: aiohttp.ClientSession,
+    ) -> None:
+        self.origin = origin
+        self.process = process
+        self._credentials = credentials
+        self._session = session
+        self._token: str | None = None
+        key = load_request_key(credentials.signing_key, KEY_ID)
+        self._signer = MessageSigner(SignatureProfile(), key, lambda: int(time.time()))
+        self._moods: dict[object, tuple[Sequence[Row], Mapping[str, object]]] = {}
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.origin.removeprefix("http://").partition(":")
+        return host, int(port)
+
+    async def create_customer(self, owner: AccountId) -> dict[str, Any]:
+        """Create a customer, however often it takes: always with the same key and body."""
+        body = json.dumps({"chainId": str(owner), "externalId": str(uuid.uuid4())}).encode()
+        idempotency_key = str(uuid.uuid4())
+        while True:
+            with suppress(aiohttp.ClientError, TimeoutError):
+                headers = {
+                    "Authorization": f"Bearer {await self._present_token()}",
+                    "Content-Type": "application/json",
+                    "Idempotency-Key": idempotency_key,
+                }
+                headers |= self._signer.headers_for(
+                    method="POST",
+                    authority=self.origin.removeprefix("http://"),
+                    path="/v1/customers",
+                    query="",
+                    headers=headers,
+                    body=body,
+                    scheme="http",
+                )
+                url = f"{self.origin}/v1/customers"
+                async with self._session.post(url, data=body, headers=headers, timeout=_PATIENCE) as answer:
+                    if answer.status == HTTPStatus.CREATED:
+                        customer: dict[str, Any] = await answer.json()
+                        return customer
+                self._token = None  # 401, perhaps: tokens are revoked as a fault
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def misbehave(self, seconds: float, rows: Sequence[Row], switches: Mapping[str, object]) -> None:
+        """Be in a mood for so long; moods add up."""
+        mood = object()
+        self._moods[mood] = rows, switches
+        try:
+            await self._show_moods()
+            await asyncio.sleep(seconds)
+        finally:
+            del self._moods[mood]
+            await self._show_moods()
+
+    async def admin(self, method: str, path: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - aiohttp's own
+        """Call the admin surface, until it answers."""
+        while True:
+            with suppress(aiohttp.ClientError, TimeoutError):
+                url = f"{self.origin}/_sim/{path}"
+                async with self._session.request(method, url, timeout=_PATIENCE, **options) as answer:
+                    text = await answer.text()
+                    return json.loads(text) if text else {}
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _show_moods(self) -> None:
+        rows = [row for mood, _ in self._moods.values() for row in mood]
+        switches: dict[str, object] = {"replayServerErrors": False, "bareConflicts": False}
+        for _, mood in self._moods.values():
+            switches.update(mood)
+        await self.admin("PUT", "faults", json={"faults": rows, "switches": switches})
+
+    async def _present_token(self) -> str:
+        if self._token is None:
+            body = {
+                "apiKey": self._credentials.api_key.read_text(),
+                "apiSecret": self._credentials.api_secret.read_text(),
+            }
+            url = f"{self.origin}/v1/auth/token"
+            async with self._session.post(url, json=body, timeout=_PATIENCE) as answer:
+                answer.raise_for_status()
+                self._token = (await answer.json())["token"]
+        return str(self._token)
+
+
+@asynccontextmanager
+async def card_api(
+    credentials: Credentials,
+    session: aiohttp.ClientSession,
+    challenge_lifetime: float,
+) -> AsyncIterator[CardApi]:
+    """Run a card API."""
+    async with signer_process(
+        *("simulate", "--port", "0", "--judge", "fast"),
+        *("--api-key", credentials.api_key.read_text()),
+        *("--api-secret-file", str(credentials.api_secret)),
+        *("--signing-key", f"{KEY_ID}={credentials.signing_key}"),
+        *("--challenge-lifetime", str(challenge_lifetime)),
+        environment=plain_environment(),
+    ) as process:
+        started = await process.wait_for("simulator.started", _START_WITHIN_SECONDS)
+        yield CardApi(started["address"], process, credentials, session)

@@ -1,0 +1,57 @@
+"""How long what a dead replica held took to be delivered by another one, read off the moves and the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.chaos.evidence import Evidence, LifeStory
+from tests.chaos.moves import Move
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """One signature whose holder died.
+
+    Attributes:
+        challenge_id: of it.
+        life: that held it.
+        alone: whether nothing else was wrong.
+        seconds: from the death to the first delivery by another; ``None`` where there was none.
+    """
+
+    challenge_id: str
+    life: str
+    alone: bool
+    seconds: float | None
+
+
+def recoveries(run: Evidence) -> list[Recovery]:
+    """Name every signature that was being delivered by a replica when it was killed."""
+    found: list[Recovery] = []
+    for life in run.lives:
+        if life.killed is None:
+            continue
+        for name, moves in run.moves_of.items():
+            before = [move for move in moves if move.at <= life.killed and not move.is_refused]
+            if before and _was_delivering(before[-1], life):
+                found.append(Recovery(name, life.name, life.alone, _seconds_until_delivery(run, moves, life)))
+    return found
+
+
+def _was_delivering(last: Move, life: LifeStory) -> bool:
+    held = last.process == life.name and last.grants_lease and last.state == "forwarding"
+    return held and life.killed is not None and last.leased_until > life.killed
+
+
+def _seconds_until_delivery(run: Evidence, moves: list[Move], life: LifeStory) -> float | None:
+    assert life.killed is not None
+    takeovers = [
+        move.at
+        for move in moves
+        if move.at > life.killed and move.process != life.name and move.grants_lease and move.state == "forwarding"
+    ]
+    if not takeovers:
+        return None
+    entries = run.deliveries.get(moves[0].challenge_id, ())
+    delivered = [entry["at"] for entry in entries if entry["at"] >= takeovers[0]]
+    return min(delivered) - life.killed if delivered else None

@@ -1,0 +1,63 @@
+"""Endpoints of the KMS server, keys on it, and backends that are closed at the end."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from signer.adapters.keys._awskms_uri import KmsLocation
+from signer.adapters.keys._remote_calls import Repetition
+from signer.adapters.keys.awskms import AwsKmsBackend
+from signer.adapters.keys.key_uri import KeyUri
+from tests.kms_server import CREDENTIALS, KmsEndpoint, KmsServer, kms_server
+
+Opener = Callable[..., AwsKmsBackend]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK finds test credentials, and nobody's own."""
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_KMS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def server() -> KmsServer:
+    """The server of this run, where keys are made."""
+    return kms_server()
+
+
+@pytest.fixture
+def endpoint(server: KmsServer) -> KmsEndpoint:
+    """An endpoint of this test's own."""
+    return server.open()
+
+
+@pytest.fixture
+def tag() -> str:
+    """A tag's value of this test's own."""
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+async def open_backend() -> AsyncIterator[Opener]:
+    """Make backends of URIs; their pauses are short and their deadlines as the test wants."""
+    backends: list[AwsKmsBackend] = []
+
+    def make(uri: str, *, sign_timeout: float = 10, load_timeout: float = 10) -> AwsKmsBackend:
+        backend = AwsKmsBackend(
+            KmsLocation.parse(KeyUri.parse(uri)),
+            sign_timeout=sign_timeout,
+            load_timeout=load_timeout,
+            repetition=Repetition(first_pause=0.005, longest_pause=0.01),
+        )
+        backends.append(backend)
+        return backend
+
+    yield make
+    for backend in backends:
+        await backend.close()

@@ -1,0 +1,286 @@
+"""Which keys ``awskms:`` finds in AWS KMS, what it says of those that are none, and what a reload changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from signer.adapters.keys import awskms
+from signer.adapters.keys.awskms import AwsKmsBackend
+from signer.adapters.keys.backend import KeyBackendError, LoadedKeys
+from signer.adapters.keys.ring import LoadedKeyRing
+from signer.domain.ethereum import self_test_message
+from tests.integration.keys.awskms.conftest import Opener
+from tests.kms_server import REGION, KmsEndpoint, KmsServer
+
+ACCOUNT = "123456789012"
+
+
+async def load(backend: AwsKmsBackend) -> LoadedKeys:
+    """Load once."""
+    return await backend.load(lambda _done, _total: None)
+
+
+async def failure(backend: AwsKmsBackend) -> str:
+    """What the error says with which a load ends."""
+    with pytest.raises(KeyBackendError) as failed:
+        await load(backend)
+    return str(failed.value)
+
+
+@pytest.mark.parametrize("form", ["{id}", "arn:aws:kms:{region}:{account}:key/{id}"])
+async def test_a_key_is_found_by_its_name(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, form: str
+) -> None:
+    """The key's id and its ARN mean it; its URI shows its id and region, and no account."""
+    key_id = server.new_key()
+    loaded = await load(open_backend(endpoint.uri(form.format(id=key_id, region=REGION, account=ACCOUNT))))
+    assert [key.address for key in loaded.keys] == [server.owner(key_id)]
+    assert [key.uri for key in loaded.keys] == [f"awskms:{key_id}?region={REGION}"]
+    assert loaded.failures == {}
+
+
+@pytest.mark.parametrize("form", ["{alias}", "arn:aws:kms:{region}:{account}:{alias}"])
+async def test_a_key_is_found_by_its_alias(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, form: str
+) -> None:
+    """An alias and its ARN mean the key behind it."""
+    key_id = server.new_key()
+    alias = server.new_alias(key_id)
+    backend = open_backend(endpoint.uri(form.format(alias=alias, region=REGION, account=ACCOUNT)))
+    loaded = await load(backend)
+    assert [key.address for key in loaded.keys] == [server.owner(key_id)]
+    assert backend.uri == f"awskms:{alias}?region={REGION}"
+
+
+async def test_keys_are_found_by_their_tag(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All secp256k1 signing keys with the tag, over several pages, and nothing else that has it."""
+    monkeypatch.setattr(awskms, "_KEYS_A_PAGE", 2)
+    wanted = [server.new_key(tag) for _ in range(3)]
+    server.new_key()
+    server.new_key(tag + "-other")
+    server.new_key(tag, spec="ECC_NIST_P256")
+    server.new_key(tag, spec="SYMMETRIC_DEFAULT", usage="ENCRYPT_DECRYPT")
+    server.client.schedule_key_deletion(KeyId=server.new_key(tag), PendingWindowInDays=7)
+    seen: list[tuple[int, int]] = []
+    backend = open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}"))
+    loaded = await backend.load(lambda done, total: seen.append((done, total)))
+    assert {key.address for key in loaded.keys} == {server.owner(key_id) for key_id in wanted}
+    assert loaded.failures == {}
+    assert seen == [(done, 6) for done in range(7)]
+    assert endpoint.asked("ListKeys") > 3
+    assert backend.uri == f"awskms:?tag=Purpose%3D{tag}&region={REGION}"
+
+
+async def test_a_tagged_key_that_is_disabled_is_a_failure(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
+) -> None:
+    """It should sign and cannot: it is named, with its state; the others load."""
+    good, disabled = server.new_key(tag), server.new_key(tag)
+    server.client.disable_key(KeyId=disabled)
+    loaded = await load(open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}")))
+    assert [key.address for key in loaded.keys] == [server.owner(good)]
+    assert list(loaded.failures) == [f"awskms:{disabled}?region={REGION}"]
+    assert "state Disabled" in str(loaded.failures)
+
+
+async def test_a_tag_that_no_key_has_is_a_failure(endpoint: KmsEndpoint, open_backend: Opener, tag: str) -> None:
+    """A mistyped tag is not an empty ring without a word."""
+    backend = open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}"))
+    loaded = await load(backend)
+    assert loaded.keys == []
+    assert "has the tag" in loaded.failures[backend.uri]
+
+
+async def test_keys_whose_tags_may_not_be_read_are_not_ours(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
+) -> None:
+    """A role that may use the tagged keys only is denied the others' tags, and that is no error."""
+    server.new_key(tag)
+    endpoint.answer("AccessDeniedException", operation="ListResourceTags")
+    loaded = await load(open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}")))
+    assert loaded.keys == []
+    assert "as far as can be seen" in str(loaded.failures)
+
+
+@pytest.mark.parametrize(
+    ("spec", "usage", "reason"),
+    [
+        ("ECC_NIST_P256", "SIGN_VERIFY", "for SIGN_VERIFY with ECC_NIST_P256"),
+        ("RSA_2048", "SIGN_VERIFY", "for SIGN_VERIFY with RSA_2048"),
+        ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "for ENCRYPT_DECRYPT with SYMMETRIC_DEFAULT"),
+    ],
+)
+async def test_a_key_of_another_kind_is_refused(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, spec: str, usage: str, reason: str
+) -> None:
+    """A key that was named and is of another kind is a failure that says of which."""
+    alias = server.new_alias(server.new_key(spec=spec, usage=usage))
+    loaded = await load(open_backend(endpoint.uri(alias)))
+    assert loaded.keys == []
+    assert reason in loaded.failures[f"awskms:{alias}?region={REGION}"]
+
+
+@pytest.mark.parametrize("state", ["Disabled", "PendingDeletion"])
+async def test_a_key_that_is_not_enabled_is_refused(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, state: str
+) -> None:
+    """A key that was named and does not sign is a failure that says its state."""
+    key_id = server.new_key()
+    if state == "Disabled":
+        server.client.disable_key(KeyId=key_id)
+    else:
+        server.client.schedule_key_deletion(KeyId=key_id, PendingWindowInDays=7)
+    loaded = await load(open_backend(endpoint.uri(key_id)))
+    assert loaded.keys == []
+    assert f"state {state}" in str(loaded.failures)
+
+
+@pytest.mark.parametrize("wanted", ["00000000-0000-4000-8000-000000000000", "alias/nobody"])
+async def test_a_key_that_does_not_exist_is_a_failure(endpoint: KmsEndpoint, open_backend: Opener, wanted: str) -> None:
+    """It is named, and its region is what to look at."""
+    loaded = await load(open_backend(endpoint.uri(wanted)))
+    assert loaded.keys == []
+    assert "no such key or alias" in loaded.failures[f"awskms:{wanted}?region={REGION}"]
+
+
+@pytest.mark.parametrize("operation", ["DescribeKey", "GetPublicKey"])
+async def test_a_key_that_is_denied_is_a_failure(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, operation: str
+) -> None:
+    """It says what to allow, and no role, account or ARN."""
+    endpoint.answer("AccessDeniedException", operation=operation)
+    loaded = await load(open_backend(endpoint.uri(server.new_key())))
+    assert "kms:GetPublicKey" in str(loaded.failures)
+    assert "111122223333" not in str(loaded.failures)
+    assert endpoint.asked(operation) == 1
+
+
+@pytest.mark.parametrize("spki", ["AAAA", "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE" + "A" * 88])
+async def test_what_is_no_secp256k1_public_key_is_refused(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, spki: str
+) -> None:
+    """An answer that is no SubjectPublicKeyInfo of the curve gives no owner."""
+    endpoint.say(f'{{"PublicKey": "{spki}"}}', operation="GetPublicKey")
+    loaded = await load(open_backend(endpoint.uri(server.new_key())))
+    assert "no secp256k1 public key" in str(loaded.failures)
+
+
+async def test_an_alias_is_pinned_until_the_next_load(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener
+) -> None:
+    """When an alias is turned elsewhere, the loaded key stays what it is; the next load follows."""
+    first, second = server.new_key(), server.new_key()
+    alias = server.new_alias(first)
+    ring = LoadedKeyRing([open_backend(endpoint.uri(alias))])
+    await ring.load()
+    server.client.update_alias(AliasName=alias, TargetKeyId=second)
+    await ring.keys()[0].sign(self_test_message())
+    report = await ring.reload()
+    assert (report.added, report.removed) == ((server.owner(second),), (server.owner(first),))
+    await ring.keys()[0].sign(self_test_message())
+
+
+async def test_public_keys_are_fetched_once_and_states_each_time(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
+) -> None:
+    """A reload asks for states, not for public keys; a key that was disabled meanwhile is gone, with the reason."""
+    stays, goes = server.new_key(tag), server.new_key(tag)
+    backend = open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}"))
+    first = await load(backend)
+    server.client.disable_key(KeyId=goes)
+    second = await load(backend)
+    assert [key.address for key in second.keys] == [server.owner(stays)]
+    assert second.keys[0] in first.keys
+    assert "state Disabled" in str(second.failures)
+    assert endpoint.asked("GetPublicKey") == 2
+    assert endpoint.asked("DescribeKey") == 4
+
+
+async def test_down_at_load_is_an_error_at_start(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener
+) -> None:
+    """Nobody listens: the backend as a whole cannot be used."""
+    backend = open_backend(endpoint.uri(server.new_key()))
+    endpoint.close()
+    assert "cannot be reached" in await failure(backend)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "reason", "asked"),
+    [
+        ("ThrottlingException", 400, "throttling", 4),
+        ("KMSInternalException", 500, "KMSInternalException (HTTP 500)", 4),
+        ("ExpiredTokenException", 400, "have expired", 1),
+        ("UnrecognizedClientException", 400, "does not accept the signer's credentials", 1),
+    ],
+)
+async def test_trouble_that_is_not_the_keys_is_an_error_of_the_backend(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, code: str, status: int, reason: str, asked: int
+) -> None:
+    """What passes is repeated before it is an error; what does not is one at once. A reload takes nothing away for it."""
+    endpoint.answer(code, status, operation="DescribeKey")
+    backend = open_backend(endpoint.uri(server.new_key()))
+    assert reason in await failure(backend)
+    assert endpoint.asked("DescribeKey") == asked
+
+
+async def test_trouble_that_passes_is_waited_out(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
+) -> None:
+    """Throttled and broken in the midst of a load, all keys are found all the same."""
+    wanted = [server.new_key(tag) for _ in range(3)]
+    endpoint.answer("ThrottlingException", times=2, operation="ListResourceTags")
+    endpoint.answer("DependencyTimeoutException", 503, times=2, operation="DescribeKey")
+    endpoint.cut(times=1, operation="GetPublicKey")
+    loaded = await load(open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}")))
+    assert {key.address for key in loaded.keys} == {server.owner(key_id) for key_id in wanted}
+
+
+async def test_a_load_that_hangs_ends_at_its_deadline(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener
+) -> None:
+    """An answer that does not come is an error within the deadline."""
+    endpoint.hang()
+    backend = open_backend(endpoint.uri(server.new_key()), load_timeout=0.2)
+    assert "did not answer within 0.2 s" in await failure(backend)
+
+
+async def test_without_credentials_nothing_starts(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No credentials in the whole of the SDK's chain is said as such."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    assert "no AWS credentials" in await failure(open_backend(endpoint.uri(server.new_key())))
+
+
+async def test_without_a_region_nothing_starts(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The region is the URI's or the SDK's own; with neither, that is said."""
+    wanted = f"awskms:{server.new_key()}?endpoint_url={endpoint.url}"
+    loaded = await load(open_backend(wanted))
+    assert loaded.keys[0].uri.endswith(f"?region={REGION}")
+    monkeypatch.delenv("AWS_REGION")
+    assert "no AWS region is set" in await failure(open_backend(wanted))
+
+
+async def test_a_profile_that_does_not_exist_is_named_as_the_reason(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the SDK itself refuses at the opening is ours, too; and once mended, the next load works."""
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    backend = open_backend(endpoint.uri(server.new_key()))
+    assert "profile" in await failure(backend)
+    monkeypatch.delenv("AWS_PROFILE")
+    assert len((await load(backend)).keys) == 1
+
+
+async def test_the_sdks_own_endpoint_setting_is_not_listened_to(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment variable does not turn the signer to another KMS."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://127.0.0.1:9")
+    assert len((await load(open_backend(endpoint.uri(server.new_key())))).keys) == 1

@@ -1,0 +1,116 @@
+"""A SoftHSM token with two owners' keys, the module in front of it that misbehaves, and a ring over it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+
+from signer.adapters.keys.backend import BackendResources
+from signer.adapters.keys.pkcs11 import Pkcs11Backend
+from signer.adapters.keys.registry import backend_for
+from signer.adapters.keys.ring import OPERATION_TIMEOUT, LoadedKeyRing
+from signer.adapters.keys.secp256k1 import CoincurveVerifier
+from signer.application.ports import SigningKey
+from signer.domain.ethereum import self_test_message
+from tests.fake_cryptoki import FakeCryptoki
+from tests.softhsm import SoftHsm, SoftHsmToken, softhsm
+
+SECRETS = (b"\x11" * 32, b"\x22" * 32)
+OWNERS = tuple(Account.from_key(secret).address for secret in SECRETS)
+
+
+POLLS, POLL_SECONDS = 3000, 0.01
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something is so, half a minute at most."""
+    for _ in range(POLLS):
+        if condition():
+            return
+        await asyncio.sleep(POLL_SECONDS)
+    raise AssertionError("it never was so")
+
+
+async def assert_signs(opened: OpenRing) -> None:
+    """Have the first owner's key sign, and see that it is its signature."""
+    message = self_test_message()
+    assert CoincurveVerifier().signer_of(message, await opened.key.sign(message)) == OWNERS[0]
+
+
+@dataclass(slots=True)
+class OpenRing:
+    """A ring over one token.
+
+    Attributes:
+        ring: loaded.
+        backend: its only one.
+        problems: what the backend has said of its health, in turn.
+    """
+
+    ring: LoadedKeyRing
+    backend: Pkcs11Backend
+    problems: list[str | None] = field(default_factory=list)
+
+    @property
+    def key(self) -> SigningKey:
+        """The first owner's key."""
+        key = self.ring.find(OWNERS[0])
+        assert key is not None
+        return key
+
+    def health_changed(self, _uri: str, problem: str | None) -> None:
+        """Take down what the backend says."""
+        self.problems.append(problem)
+
+
+@asynccontextmanager
+async def open_ring(uri: str, *, operation_timeout: timedelta = OPERATION_TIMEOUT) -> AsyncIterator[OpenRing]:
+    """Load a ring over one URI, and close it."""
+    resources = BackendResources()
+    opened: OpenRing
+
+    def health_changed(uri: str, problem: str | None) -> None:
+        opened.health_changed(uri, problem)
+
+    backend = backend_for(uri, replace(resources, health_changed=health_changed))
+    assert isinstance(backend, Pkcs11Backend)
+    ring = LoadedKeyRing([backend], operation_timeout=operation_timeout)
+    opened = OpenRing(ring, backend)
+    try:
+        await ring.load()
+        yield opened
+    finally:
+        await ring.close()
+        resources.opening.close()
+
+
+@pytest.fixture
+def hsm(tmp_path: Path) -> Iterator[SoftHsm]:
+    """A folder of tokens."""
+    with softhsm(tmp_path / "softhsm") as hsm:
+        yield hsm
+
+
+@pytest.fixture
+def token(hsm: SoftHsm) -> SoftHsmToken:
+    """A token that holds the owners' keys."""
+    token = hsm.add_token()
+    for number, secret in enumerate(SECRETS):
+        token.put(secret, f"owner {number}")
+    return token
+
+
+@pytest.fixture
+def fake(token: SoftHsmToken, tmp_path: Path) -> Iterator[FakeCryptoki]:
+    """The same token behind a module that misbehaves when it is told to; what it must not see, it has not seen."""
+    fake = FakeCryptoki(tmp_path)
+    token.module = fake.path
+    yield fake
+    assert fake.violations == 0

@@ -1,0 +1,64 @@
+"""Loads a token, forks, and has both processes sign; says what happens. Run by a test, with the token's URI."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from signer.adapters.keys.backend import BackendResources, LoadedKeys
+from signer.adapters.keys.key_uri import KeyUri
+from signer.adapters.keys.pkcs11 import Pkcs11Backend, open_pkcs11
+from signer.domain.errors import Unavailable
+from signer.domain.ethereum import self_test_message
+
+
+def say(word: str) -> None:
+    """Tell the test."""
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
+
+
+async def load(uri: str) -> tuple[Pkcs11Backend, LoadedKeys]:
+    """Open the token."""
+    backend = open_pkcs11(KeyUri.parse(uri), BackendResources())
+    return backend, await backend.load(lambda _done, _total: None)
+
+
+async def sign_anew(uri: str) -> None:
+    """Open the token, sign and close it."""
+    backend, loaded = await load(uri)
+    await loaded.keys[0].sign(self_test_message())
+    await backend.close()
+    say("signed")
+
+
+async def refuse(loaded: LoadedKeys) -> None:
+    """Sign with what the parent has opened."""
+    try:
+        await loaded.keys[0].sign(self_test_message())
+    except Unavailable:
+        say("refused")
+
+
+def main(uri: str) -> None:
+    """Be the parent, and the child."""
+    loop = asyncio.new_event_loop()
+    backend, loaded = loop.run_until_complete(load(uri))
+    child = os.fork()
+    if not child:
+        asyncio.set_event_loop(None)
+        asyncio.events._set_running_loop(None)
+        asyncio.run(refuse(loaded))
+        asyncio.run(sign_anew(uri))
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    say(f"child:{status}")
+    loop.run_until_complete(loaded.keys[0].sign(self_test_message()))
+    say("signed")
+    loop.run_until_complete(backend.close())
+    loop.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,389 @@
+"""What becomes of a token's sessions, and of those who want signatures meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import random
+import threading
+from datetime import timedelta
+
+import pytest
+
+from signer.adapters.keys import _pkcs11_supervisor, _pkcs11_token
+from signer.adapters.keys._cryptoki_names import Cka, Ckr
+from signer.adapters.keys._ec_keys import SECP256K1
+from signer.adapters.keys._pkcs11_connection import Connection
+from signer.adapters.keys._pkcs11_modules import share_module
+from signer.adapters.keys._pkcs11_provisioning import open_token
+from signer.adapters.keys.backend import KeyBackendError
+from signer.domain.errors import ErrorCode, Unavailable
+from signer.domain.ethereum import self_test_message
+from tests.fake_cryptoki import FakeCryptoki
+from tests.integration.keys.conftest import OWNERS, SECRETS, OpenRing, assert_signs, eventually, open_ring
+from tests.softhsm import SoftHsm, SoftHsmToken
+
+pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
+
+C_LOGOUT, C_CLOSE_ALL_SESSIONS = 19, 14
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for long between attempts."""
+    monkeypatch.setattr(_pkcs11_supervisor, "COOLDOWN_SECONDS", 0.05)
+    monkeypatch.setattr(_pkcs11_supervisor, "_LONGEST_DELAY_SECONDS", 0.2)
+
+
+def connection_of(opened: OpenRing) -> Connection:
+    """What the backend is connected by now."""
+    supervisor, _pool = opened.backend._token._open or (None, None)
+    assert supervisor is not None
+    assert supervisor.connection is not None
+    return supervisor.connection
+
+
+def call_behind_its_back(token: SoftHsmToken, index: int, argument: int) -> None:
+    """Call a function that the binding does not have, as another part of the process might."""
+    function_list = ctypes.c_void_p()
+    library = ctypes.CDLL(str(token.module))
+    assert library.C_GetFunctionList(ctypes.byref(function_list)) == 0
+    assert function_list.value is not None
+    address = ctypes.c_void_p.from_address(function_list.value + 8 + 8 * index).value
+    assert ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong)(address or 0)(argument) == 0
+
+
+async def refusal(opened: OpenRing) -> Unavailable:
+    """Ask for a signature that cannot be had."""
+    with pytest.raises(Unavailable) as refused:
+        await opened.key.sign(self_test_message())
+    assert refused.value.code is ErrorCode.KEY_BACKEND_UNAVAILABLE
+    assert refused.value.retry_after > 0
+    return refused.value
+
+
+# --- Sessions ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code",
+    [Ckr.SESSION_HANDLE_INVALID, Ckr.SESSION_CLOSED, Ckr.OPERATION_ACTIVE, Ckr.FUNCTION_FAILED],
+    ids=lambda code: code.name,
+)
+@pytest.mark.parametrize("function", ["C_SignInit", "C_Sign"])
+async def test_a_session_that_fails_is_replaced(
+    token: SoftHsmToken,
+    fake: FakeCryptoki,
+    function: str,
+    code: Ckr,
+) -> None:
+    """The caller gets a signature all the same, from a new session; nobody logs in again."""
+    async with open_ring(token.uri(x_sessions=1)) as opened:
+        opens = fake.calls("C_OpenSession")
+        fake.fail(function, code)
+        await assert_signs(opened)
+        assert fake.calls("C_OpenSession") == opens + 1
+        assert fake.calls("C_Login") == 1
+        assert opened.problems == []
+
+
+async def test_an_idle_session_is_looked_at_before_it_is_used(
+    token: SoftHsmToken,
+    fake: FakeCryptoki,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A session that died while it was idle is found out before a signature is asked of it."""
+    monkeypatch.setattr("signer.adapters.keys._pkcs11_sessions._LOOKED_AT_AFTER_SECONDS", 0.0)
+    async with open_ring(token.uri(x_sessions=1)) as opened:
+        signs, opens = fake.calls("C_SignInit"), fake.calls("C_OpenSession")
+        fake.fail("C_GetSessionInfo", Ckr.SESSION_HANDLE_INVALID)
+        await assert_signs(opened)
+        assert fake.calls("C_SignInit") == signs + 1
+        assert fake.calls("C_OpenSession") == opens + 1
+
+
+async def test_all_sessions_closed_behind_its_back(token: SoftHsmToken) -> None:
+    """C_CloseAllSessions ends the login too: everybody waits for one re-login, and then gets a signature."""
+    async with open_ring(token.uri()) as opened:
+        slot = connection_of(opened).slot
+        for _ in range(3):
+            call_behind_its_back(token, C_CLOSE_ALL_SESSIONS, slot)
+            await asyncio.gather(*(assert_signs(opened) for _ in range(40)))
+        assert opened.problems == []
+
+
+async def test_a_logout_behind_its_back(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """After a logout somewhere in the process one re-login serves all who wait; no PIN is asked for twice at once."""
+    async with open_ring(token.uri()) as opened:
+        with open_token(token.uri(), writable=False) as other:
+            call_behind_its_back(token, C_LOGOUT, other.session)
+            await asyncio.gather(*(assert_signs(opened) for _ in range(40)))
+        assert fake.calls("C_Login") == 2
+        assert opened.problems == []
+
+
+async def test_an_idle_token_is_looked_at(
+    token: SoftHsmToken,
+    fake: FakeCryptoki,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A token that was pulled out while nobody signed is known to be out, and it is known when it is back."""
+    monkeypatch.setattr(_pkcs11_supervisor, "_LOOKS_EVERY_SECONDS", 0.02)
+    async with open_ring(token.uri()) as opened:
+        fake.pull_out()
+        await eventually(lambda: opened.backend.problem is not None)
+        fake.put_in()
+        await eventually(lambda: opened.backend.problem is None)
+        assert opened.problems[-1] is None
+        await assert_signs(opened)
+
+
+# --- The token --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_token_that_is_pulled_out_and_put_into_another_slot(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """It is an error at once, and well again when the token is back, wherever; the ring's keys are the same objects."""
+    async with open_ring(token.uri()) as opened:
+        key = opened.key
+        fake.pull_out()
+        refused = await refusal(opened)
+        assert "it is not there" in refused.detail
+        assert str(token.module) not in refused.detail
+        assert "there is none at all" in (opened.backend.problem or "")
+        with pytest.raises(KeyBackendError, match="there is none at all"):
+            await opened.backend.load(lambda _done, _total: None)
+        fake.put_in(slots_later=7)
+        await eventually(lambda: opened.backend.problem is None)
+        assert opened.key is key
+        await assert_signs(opened)
+        assert [problem is None for problem in opened.problems] == [False, True]
+
+
+async def test_softhsms_files_moved_away_and_back(token: SoftHsmToken) -> None:
+    """The same with nothing but SoftHSM and its folder."""
+    async with open_ring(token.uri()) as opened:
+        token.take_out()
+        await refusal(opened)
+        token.put_back()
+        await eventually(lambda: opened.backend.problem is None)
+        await assert_signs(opened)
+
+
+async def test_whoever_refuses_tells_when_it_is_tried_again(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """While the token is down nobody waits and the library is not asked, but for the attempts to connect."""
+    async with open_ring(token.uri()) as opened:
+        fake.pull_out()
+        await refusal(opened)
+        signs = fake.calls("C_SignInit")
+        await asyncio.gather(*(refusal(opened) for _ in range(50)))
+        assert fake.calls("C_SignInit") == signs
+
+
+async def test_a_neighbours_recovery_costs_a_reconnection_and_no_error(
+    hsm: SoftHsm,
+    token: SoftHsmToken,
+    fake: FakeCryptoki,
+) -> None:
+    """Initialising a shared library anew ends the other backend's sessions; it connects again, unseen."""
+    other = hsm.add_token("coins")
+    other.put(SECRETS[0], "owner 0")
+    other.module = token.module
+    async with open_ring(token.uri()) as opened, open_ring(other.uri()) as neighbour:
+        other.take_out()
+        await refusal(neighbour)
+        for _ in range(20):
+            await assert_signs(opened)
+            await asyncio.sleep(0.02)
+        other.put_back()
+        await eventually(lambda: neighbour.backend.problem is None)
+        await asyncio.gather(assert_signs(neighbour), assert_signs(opened))
+        assert fake.calls("C_Finalize") > 0
+        assert opened.problems == []
+
+
+async def test_an_object_that_was_made_anew_is_found_again(
+    token: SoftHsmToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that got another number is looked up once more, though the token itself is well."""
+    monkeypatch.setattr(_pkcs11_token, "_OLD_INDEX_SECONDS", 0.0)
+    async with open_ring(token.uri()) as opened:
+        with open_token(token.uri()) as writable:
+            halves = writable.cryptoki.find_objects(writable.session, {Cka.LABEL: b"owner 0"})
+            writable.destroy(halves)
+            writable.put(SECRETS[0], SECP256K1.public_key_of(SECRETS[0]), b"owner 0", b"\x01", SECP256K1)
+        await assert_signs(opened)
+        assert opened.problems == []
+
+
+async def test_a_key_that_the_token_refuses_disturbs_nobody(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """A fault of one key is that key's: the error names it, nobody reconnects, and it may work the next time."""
+    async with open_ring(token.uri()) as opened:
+        fake.fail("C_SignInit", Ckr.KEY_FUNCTION_NOT_PERMITTED)
+        refused = await refusal(opened)
+        assert "CKR_KEY_FUNCTION_NOT_PERMITTED" in refused.detail
+        await assert_signs(opened)
+        assert fake.calls("C_Login") == 1
+        assert opened.problems == []
+
+
+async def test_a_busy_token_is_unavailable_for_a_moment(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """Too many sessions, or too little memory, is not mended by connecting again."""
+    async with open_ring(token.uri(x_sessions=1)) as opened:
+        fake.fail("C_Sign", Ckr.DEVICE_MEMORY)
+        assert "CKR_DEVICE_MEMORY" in (await refusal(opened)).detail
+        await assert_signs(opened)
+        assert opened.problems == []
+
+
+# --- Hanging ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_hang_is_an_error_within_the_deadline_and_heals(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """Whoever waits hears of it from us before the ring's deadline; when the call comes back all is well."""
+    async with open_ring(token.uri(x_timeout=0.2)) as opened:
+        fake.hang("C_Sign")
+        refusals = await asyncio.gather(*(refusal(opened) for _ in range(30)))
+        assert {"it does not answer" in refused.detail for refused in refusals} == {True}
+        assert "does not come back" in (opened.backend.problem or "")
+        assert "it does not answer" in (await refusal(opened)).detail
+        fake.let_go("C_Sign")
+        await eventually(lambda: opened.backend.problem is None)
+        await asyncio.gather(*(assert_signs(opened) for _ in range(30)))
+
+
+async def test_a_hang_does_not_use_up_threads(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """However often it hangs and however many ask, there are never more than two threads for a session, and one."""
+
+    def threads() -> int:
+        return sum(thread.name.startswith("pkcs11-") for thread in threading.enumerate())
+
+    async with open_ring(token.uri(x_timeout=0.1, x_sessions=2)) as opened:
+        for _ in range(4):
+            fake.hang("C_Sign")
+            await asyncio.gather(*(refusal(opened) for _ in range(20)))
+            await asyncio.gather(*(refusal(opened) for _ in range(20)))
+            assert threads() <= 5
+            fake.let_go("C_Sign")
+            await eventually(lambda: opened.backend.problem is None)
+        await assert_signs(opened)
+        await eventually(lambda: threads() == 3)
+    await eventually(lambda: threads() == 0)
+
+
+async def test_one_call_that_hangs_for_ever_is_replaced(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """Where one call is stuck and the token works else, another thread takes its place."""
+    async with open_ring(token.uri(x_timeout=0.2, x_sessions=1)) as opened:
+        fake.hang("C_Sign", times=1)
+        await refusal(opened)
+        await eventually(lambda: opened.backend.problem is None)
+        assert fake.hanging == 1
+        await asyncio.gather(*(assert_signs(opened) for _ in range(10)))
+        fake.let_go("C_Sign")
+
+
+async def test_a_hang_while_connecting_heals(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """The attempt that hangs is waited for, without anybody who wants a signature waiting."""
+    async with open_ring(token.uri(x_timeout=0.1)) as opened:
+        fake.hang("C_FindObjectsInit")
+        fake.fail("C_SignInit", Ckr.DEVICE_ERROR, times=3)
+        await refusal(opened)
+        await eventually(lambda: fake.hanging == 1)
+        await refusal(opened)
+        with pytest.raises(KeyBackendError, match="does not come back"):
+            await opened.backend.load(lambda _done, _total: None)
+        fake.let_go("C_FindObjectsInit")
+        await eventually(lambda: opened.backend.problem is None)
+        await assert_signs(opened)
+
+
+@pytest.mark.parametrize("function", ["C_Initialize", "C_OpenSession", "C_Login", "C_GetAttributeValue"])
+async def test_a_token_that_hangs_at_start_cannot_start(token: SoftHsmToken, fake: FakeCryptoki, function: str) -> None:
+    """The start fails and says why, and closing does not hang either."""
+    fake.hang(function)
+    with pytest.raises(KeyBackendError, match="does not come back"):
+        async with open_ring(token.uri(x_timeout=0.05)):
+            pass
+    fake.let_go(function)
+    await eventually(lambda: fake.calls("C_Finalize") == fake.calls("C_Initialize") == 1)
+
+
+async def test_closing_while_a_call_hangs_leaves_the_library_alone(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """A library is not finalized under somebody's feet; it is once he has come back."""
+    async with open_ring(token.uri(x_timeout=0.1)) as opened:
+        fake.hang("C_Sign")
+        await refusal(opened)
+    assert fake.calls("C_Finalize") == 0
+    fake.let_go("C_Sign")
+    await eventually(lambda: not fake.hanging)
+    share_module(token.module).release()
+    assert fake.calls("C_Finalize") == 1
+
+
+async def test_the_rings_deadline_is_kept_before_ours(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """A deadline that is shorter than what counts as a hang holds too, and the token is not given up for it."""
+    async with open_ring(token.uri(x_timeout=30), operation_timeout=timedelta(milliseconds=200)) as opened:
+        fake.hang("C_Sign")
+        assert "within 0.2 s" in (await refusal(opened)).detail
+        fake.let_go("C_Sign")
+        await assert_signs(opened)
+        assert opened.problems == []
+
+
+# --- All at once ------------------------------------------------------------------------------------------------------
+
+
+async def test_whatever_fails_nothing_crashes_and_all_ends_well(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """Eight sessions under load while sessions, logins, calls and the token itself fail at random.
+
+    A caller gets the owner's signature or a clear refusal. No session is used by two threads, the library is not
+    finalized with a thread inside, and in the end everything works.
+    """
+    chance = random.Random(7512)
+    functions = [
+        "C_SignInit",
+        "C_Sign",
+        "C_OpenSession",
+        "C_FindObjects",
+        "C_GetSessionInfo",
+        "C_Login",
+        "C_GetTokenInfo",
+    ]
+    codes = [Ckr.SESSION_HANDLE_INVALID, Ckr.DEVICE_ERROR, Ckr.GENERAL_ERROR, Ckr.USER_NOT_LOGGED_IN, Ckr.HOST_MEMORY]
+    signed = refused = 0
+    is_over = False
+
+    async def call(opened: OpenRing) -> None:
+        nonlocal signed, refused
+        while not is_over:
+            try:
+                await assert_signs(opened)
+                signed += 1
+            except Unavailable as unavailable:
+                assert unavailable.code is ErrorCode.KEY_BACKEND_UNAVAILABLE  # noqa: PT017
+                refused += 1
+                await asyncio.sleep(0.01)
+
+    async with open_ring(token.uri(x_sessions=8, x_timeout=0.3)) as opened:
+        callers = [asyncio.create_task(call(opened)) for _ in range(32)]
+        for number in range(60):
+            await asyncio.sleep(0.03)
+            match number % 6:
+                case 0:
+                    fake.pull_out()
+                    await asyncio.sleep(0.1)
+                    fake.put_in(slots_later=number)
+                case 1:
+                    fake.hang("C_Sign", times=chance.randint(1, 3))
+                    await asyncio.sleep(0.1)
+                    fake.let_go("C_Sign")
+                case _:
+                    fake.fail(chance.choice(functions), chance.choice(codes), times=chance.randint(1, 20))
+        for function in functions:
+            fake.fail(function, Ckr.OK, times=0)
+        await eventually(lambda: opened.backend.problem is None)
+        is_over = True
+        await asyncio.gather(*callers)
+        await asyncio.gather(*(assert_signs(opened) for _ in range(100)))
+        assert opened.ring.status().loaded == len(OWNERS)
+    assert signed > 100
+    assert refused > 0

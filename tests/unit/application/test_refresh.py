@@ -1,0 +1,113 @@
+"""A challenge that is past its time, or replaced upstream: exchanged where the request allows it, and never silently."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.sign_challenge import SigningLimits
+from signer.domain.errors import ErrorCode, RefusedByPolicy, Unavailable
+from signer.domain.lifecycle import ChallengeState
+from tests.unit.application.house import CUSTOMER, DEADLINE, NOW, PATIENCE, House, Replica
+
+
+async def test_a_replaced_challenge_is_exchanged_and_the_old_record_says_so(house: House, replica: Replica) -> None:
+    """The caller's challenge was replaced upstream: with ``refresh`` the answer is the new one's."""
+    old, new = house.challenge(nonce="old0old0"), house.issued(nonce="new0new0")
+    record = await replica.sign(house.request(old, refresh=True), within=PATIENCE)
+    assert (record.id, record.state) == (house.id_of(new), ChallengeState.VERIFIED)
+    assert house.record(old).state is ChallengeState.SUPERSEDED
+    assert house.record(old).superseded_by == record.id
+
+
+async def test_a_given_challenge_is_not_exchanged_unasked(house: House, replica: Replica) -> None:
+    """Without ``refresh`` the answer is the end of the challenge that was given."""
+    old, new = house.challenge(nonce="old0old0"), house.issued(nonce="new0new0")
+    record = await replica.sign(house.request(old), within=PATIENCE)
+    assert (record.id, record.state) == (house.id_of(old), ChallengeState.SUPERSEDED)
+    assert house.id_of(new) not in house.shelf.rows
+
+
+async def test_an_expired_challenge_is_exchanged(house: House, replica: Replica) -> None:
+    """Nothing was spent on it; the fresh one is judged in full and signed."""
+    old = house.challenge(nonce="old0old0")
+    house.let_pass(DEADLINE - NOW + timedelta(seconds=1))
+    new = house.issued(nonce="new0new0", issued_at="2026-11-22T13:00:00Z")
+    record = await replica.sign(house.request(old, refresh=True), within=PATIENCE)
+    assert (record.id, record.state) == (house.id_of(new), ChallengeState.VERIFIED)
+    assert house.id_of(old) not in house.shelf.rows
+    with pytest.raises(RefusedByPolicy) as refused:
+        await replica.sign(house.request(old), within=PATIENCE)
+    assert refused.value.code is ErrorCode.CHALLENGE_EXPIRED
+
+
+async def test_the_exchange_is_judged_in_full(house: House, replica: Replica) -> None:
+    """The card API's present challenge is for another domain: refused, with nothing signed."""
+    old = house.challenge(nonce="old0old0")
+    house.let_pass(DEADLINE - NOW + timedelta(seconds=1))
+    house.issued(nonce="new0new0", issued_at="2026-11-22T13:00:00Z", domain="evil.example")
+    with pytest.raises(RefusedByPolicy) as refused:
+        await replica.sign(house.request(old, refresh=True), within=PATIENCE)
+    assert refused.value.code is ErrorCode.DOMAIN_NOT_ALLOWED
+    assert house.key.signed == 0
+
+
+async def test_an_exchange_is_made_twice_at_most(house: House, replica: Replica) -> None:
+    """The card API refuses whatever it gets: three challenges are tried, and the third one's end is the answer."""
+    house.issued(nonce="nonce000")
+    seen: list[str] = []
+    original = house.card_api.submit
+
+    async def replacing(*args: object, **named: object) -> Delivery:
+        delivery = await original(*args, **named)  # type: ignore[arg-type]
+        seen.append("POST")
+        house.issued(nonce=f"nonce00{len(seen)}")
+        return delivery
+
+    house.card_api.submit = replacing  # type: ignore[method-assign]
+    house.card_api.verdicts.extend([Delivery(DeliveryVerdict.REFUSED, 400)] * 9)
+    record = await replica.sign(house.request(refresh=True), within=PATIENCE)
+    assert record.state is ChallengeState.SUPERSEDED
+    assert len(seen) == 3
+
+
+async def test_a_record_that_ends_superseded_while_it_is_carried_on_is_exchanged(house: House) -> None:
+    """No challenge is named, an earlier one is under way, and turns out to be replaced: the new one is signed."""
+    dead, replica = house.replica(), house.replica()
+    old = house.issued(nonce="old0old0")
+    await house.signed(dead, old)
+    house.let_pass(timedelta(minutes=1))
+    new = house.issued(nonce="new0new0")
+    record = await replica.sign(house.request(refresh=True), within=PATIENCE)
+    assert (record.id, record.state) == (house.id_of(new), ChallengeState.VERIFIED)
+    assert house.record(old).superseded_by == record.id
+
+
+async def test_an_expired_challenge_that_has_no_successor_stays_refused(house: House, replica: Replica) -> None:
+    """The card API still has the old one: refused as expired, after it was asked twice."""
+    old = house.issued()
+    house.let_pass(DEADLINE - NOW + timedelta(seconds=1))
+    with pytest.raises(RefusedByPolicy) as refused:
+        await replica.sign(house.request(old, refresh=True), within=PATIENCE)
+    assert refused.value.code is ErrorCode.CHALLENGE_EXPIRED
+    assert house.card_api.readings == 2
+
+
+async def test_more_work_than_a_replica_takes_is_refused(house: House) -> None:
+    """Memory stays flat: a request beyond the limit is told to come back; one for the same work still joins it."""
+    replica = house.replica()
+    sign = replace(replica.sign, limits=SigningLimits(most_at_once=1))
+    house.key.open.clear()
+    challenge = house.issued()
+    first = house.request(challenge)
+    with pytest.raises(Unavailable) as waiting:
+        await sign(first, within=timedelta(milliseconds=1))
+    assert waiting.value.code is ErrorCode.CHALLENGE_IN_PROGRESS
+    with pytest.raises(Unavailable) as refused:
+        await sign(house.request(house.challenge(nonce="other000")), within=PATIENCE)
+    assert refused.value.code is ErrorCode.OVERLOADED
+    house.key.open.set()
+    assert (await sign(first, within=PATIENCE)).customer_id == CUSTOMER
