@@ -10,14 +10,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import secrets
-import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import uvloop
 
@@ -28,7 +26,7 @@ from signer.adapters.keys.backend import BackendResources
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.domain.ethereum import self_test_message
-from tests.softhsm import SoftHsmToken, softhsm
+from tests.softhsm import SoftHsmToken, folder_in_memory, softhsm
 
 SLICE_SECONDS = 0.5
 CALLERS_PER_SESSION = 8
@@ -178,9 +176,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--slices", type=int, default=6, help=f"of {SLICE_SECONDS} s, for each of bare and whole")
     parser.add_argument("--keys", type=int, default=0, help="also fill a token with so many keys, and load it")
     arguments = parser.parse_args(argv)
-    shared_memory = Path("/dev/shm")  # a token of thousands of keys is thousands of files that are synced one by one
-    where = shared_memory if shared_memory.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=where) as folder, softhsm(Path(folder)) as hsm:
+    with folder_in_memory() as folder, softhsm(folder) as hsm:
         token = hsm.add_token("one key")
         token.put(secrets.token_bytes(32), "owner")
         heads = ("sessions", "bare/s", "whole/s", "ratio", "goal", "bare µs", "whole µs", "stall ms")

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from signer.adapters.keys.backend import BackendResources, HealthChanged
+from signer.adapters.keys.backend import BackendResources, HealthChanged, KeyBackend
 from signer.adapters.keys.file_watch import FileWatch, files_of
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.registry import backend_for
@@ -124,6 +124,7 @@ async def open_keys(
     settings: KeysSettings,
     clock: Clock,
     health_changed: HealthChanged = tell_of_backend,
+    make_backend: Callable[[str, BackendResources], KeyBackend] = backend_for,
 ) -> AsyncIterator[Keys]:
     """Compose the backends that the settings name. Nothing is loaded yet.
 
@@ -131,6 +132,7 @@ async def open_keys(
         settings: which, and how.
         clock: dates reloads.
         health_changed: told when a backend that was loaded stops working, and when it works again.
+        make_backend: makes a backend out of its key URI.
 
     Raises:
         KeyBackendError: a key URI cannot be used, or what it needs is not installed.
@@ -142,7 +144,7 @@ async def open_keys(
         stack.callback(pool.close)
         resources = BackendResources(opening=pool, health_changed=health.changed)
         ring = LoadedKeyRing(
-            [backend_for(uri, resources) for uri in settings.uris],
+            [make_backend(uri, resources) for uri in settings.uris],
             operation_timeout=settings.sign_timeout,
             duplicates=Duplicates.FIRST if settings.duplicates == "first" else Duplicates.ERROR,
             expected_owners=_addresses(settings.expected_owners),

@@ -28,7 +28,7 @@ CREDENTIALS: Final[Mapping[str, str]] = {
     "AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST",
     "AWS_SECRET_ACCESS_KEY": "kms-test-secret-that-is-never-shown",
     "AWS_SESSION_TOKEN": "kms-test-token-that-is-never-shown",
-    "AWS_REGION": REGION,
+    "AWS_DEFAULT_REGION": REGION,
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": "/nonexistent",
     "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
@@ -68,9 +68,9 @@ class KmsEndpoint:
         """Have an operation's answer come late."""
         self._server.command("fault", port=self._port, delay=seconds, times=times, operation=operation)
 
-    def say(self, body: str, *, operation: str | None = None) -> None:
+    def say(self, body: str, *, times: int = _FOR_EVER, operation: str | None = None) -> None:
         """Have an operation answered with 200 and this body."""
-        self._server.command("fault", port=self._port, body=body, times=_FOR_EVER, operation=operation)
+        self._server.command("fault", port=self._port, body=body, times=times, operation=operation)
 
     def recover(self) -> None:
         """Have nothing go wrong any more."""
@@ -78,7 +78,12 @@ class KmsEndpoint:
 
     def asked(self, operation: str) -> int:
         """Count how often an operation was asked for."""
-        return list(self._server.command("asked", port=self._port)).count(operation)
+        return len(self.requests(operation))
+
+    def requests(self, operation: str) -> list[dict[str, Any]]:
+        """Give what was asked, each time when an operation was asked for."""
+        asked = self._server.command("asked", port=self._port)
+        return [request for each, request in asked if each == operation]
 
     def peak(self) -> int:
         """Tell how many requests were under way at once, at most."""
@@ -109,9 +114,9 @@ class KmsServer:
             aws_secret_access_key="maker",
         )
 
-    def open(self, *, mended: bool = True) -> KmsEndpoint:
-        """Open a port; one that is not mended lies about digests."""
-        return KmsEndpoint(self, self.command("open", mended=mended))
+    def open(self, *, mended: bool = True, quick: bool = False) -> KmsEndpoint:
+        """Open a port; one that is not mended lies about digests, one that is quick repeats its answers."""
+        return KmsEndpoint(self, self.command("open", mended=mended, quick=quick))
 
     def command(self, do: str, **parameters: object) -> Any:  # noqa: ANN401 - JSON
         """Have the process do something."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,14 @@ def softhsm_library() -> Path:
     if not found:
         raise FileNotFoundError(f"SoftHSM is not installed (Debian: softhsm2); looked for {', '.join(_LIBRARIES)}")
     return found[0]
+
+
+@contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """Make a folder, in shared memory where there is some: SoftHSM syncs every file that it writes, twice a key."""
+    shared_memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared_memory if shared_memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 class SoftHsmToken:

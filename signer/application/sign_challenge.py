@@ -6,7 +6,8 @@
 * A request that goes away leaves its work running; requests for the same work share it.
 * A challenge that is past its time, or was replaced upstream, is exchanged for the card API's present one where the
   request allows it, at most twice; each one is read and judged in full.
-* A caller gets an answer within its time: the record if a signature is in it, else ``challenge_in_progress``.
+* A caller gets an answer within its time: the record if a signature is in it, else ``challenge_in_progress``; at once
+  where the card API is not asked for now, for then it is recovery that delivers.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord, SignatureForm, Submission, challenge_id
 
 _MOST_REFRESHES: Final = 2
+_TOO_LONG_TO_WAIT: Final = timedelta(seconds=1)
 _PAST_ITS_TIME: Final = frozenset({ErrorCode.CHALLENGE_EXPIRED, ErrorCode.CHALLENGE_EXPIRES_TOO_SOON})
 
 
@@ -176,6 +178,8 @@ class SignChallenge:
             record = await self.store.get(challenge_id(request.owner, challenge.domain, challenge.nonce))
             if record is not None and record.message_hash != challenge.message_hash:
                 record = None
+        if record is not None and request.refresh and record.state is ChallengeState.SUPERSEDED:
+            record = None  # the work goes on with the one that took its place
         if record is None or record.customer_id != request.customer_id or record.signature is None:
             raise _in_progress()
         return record
@@ -320,7 +324,7 @@ class SignChallenge:
         return claimed
 
     async def _follow(self, record: ChallengeRecord, ends: float) -> ChallengeRecord:
-        while not record.is_settled and time.monotonic() < ends:
+        while not record.is_settled and time.monotonic() < ends and not self._is_held_off():
             try:
                 moved = await self.forward.take_over(record.id)
             except LeaseLost:
@@ -330,6 +334,11 @@ class SignChallenge:
             await asyncio.sleep(self.limits.poll_every.total_seconds())
             record = await self.store.get(record.id) or record
         return record
+
+    def _is_held_off(self) -> bool:
+        """Tell whether nothing will be delivered for so long that a caller is not kept waiting for it."""
+        held_off_for = self.card_api.held_off_for()
+        return held_off_for is not None and held_off_for >= _TOO_LONG_TO_WAIT
 
     def _moved(
         self,

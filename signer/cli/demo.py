@@ -52,7 +52,7 @@ def demo_command(*, once: bool, keys: str) -> None:
         try:
             sys.exit(asyncio.run(_demo(Path(folder), console, SiteOptions(keys=keys), once=once)))
         except ProcessFailed as error:
-            console.print(Text(f"failed: {error}", style="bold red"))
+            console.print(Text(f"failed: {error}", style="bold red"), soft_wrap=True)
             sys.exit(1)
 
 

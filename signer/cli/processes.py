@@ -68,6 +68,11 @@ class SignerProcess:
         self._process.kill()
         await self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """Which process it is."""
+        return self._process.pid
+
     def signal(self, number: int) -> None:
         """Send the child a signal."""
         self._process.send_signal(number)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.chaos.load import Answer, Customer
 from tests.chaos.moves import Move
-from tests.chaos.plan import FaultKind, Plan
+from tests.chaos.plan import FaultKind, Plan, Struck
 from tests.chaos.stores import Record
 
 Line = dict[str, Any]
@@ -133,11 +133,7 @@ class Evidence:
                 what = " ".join(str(line[key]) for key in kept if line.get(key) is not None)
                 told.append((_unix(line["timestamp"]), f"log     {name:5} {line['event']} {what}"))
         began, ended = min((at for at, _ in told), default=0.0), max((at for at, _ in told), default=0.0)
-        for struck in self.diary:
-            if struck.began <= ended and began <= struck.ended:
-                told.append(
-                    (struck.began, f"fault   {struck.whom:5} {struck.kind}, {struck.ended - struck.began:.2f} s")
-                )
+        told += [(fault.began, str(fault)) for fault in self.diary if fault.began <= ended and began <= fault.ended]
         record = self.records.get(challenge_id, {})
         shown = {key: value for key, value in record.items() if key not in {"submission", "signature", "token"}}
         return [f"{at - began:8.3f}  {text}" for at, text in sorted(told)] + [f"          record: {shown}"]

@@ -7,14 +7,14 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from tests.chaos.card_api import Row
-from tests.chaos.evidence import Struck
 from tests.chaos.moves import Move
-from tests.chaos.plan import Fault, FaultKind, storms
+from tests.chaos.plan import Fault, FaultKind, Struck, storms
+from tests.chaos.proxy import Way
 from tests.chaos.replica import Replica
 from tests.chaos.site import DRAIN_WITHIN, Site
 
@@ -113,7 +113,7 @@ class Weather:
     # --- a replica ----------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _somebody(self, fault: Fault) -> Any:  # noqa: ANN401 - an asynccontextmanager's own type
+    async def _somebody(self, fault: Fault) -> AsyncIterator[Replica]:
         """Take a replica that nothing else is being done to: the one that is meant, or the next."""
         replicas = self._site.replicas
         in_turn = [replicas[(fault.replica + step) % len(replicas)] for step in range(len(replicas))]
@@ -259,7 +259,7 @@ class Weather:
             await self._site.api.admin("POST", f"expire/{customer}")
 
 
-async def _hold(fault: Fault, *ways: Any) -> None:  # noqa: ANN401 - ways
+async def _hold(fault: Fault, *ways: Way) -> None:
     """Hold ways up for a while; what was held passes afterwards, or its connections are cut, as the dice say."""
     for way in ways:
         way.hold()

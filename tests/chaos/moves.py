@@ -19,6 +19,7 @@ from signer.adapters import challenge_scripts
 from signer.adapters.challenge_scripts import FIELDS, Script
 
 _FENCED: Final = frozenset({"record_signature", "release", "defer", "settle"})
+_NO_MOVES: Final = frozenset({"due", "probe"})
 _MICROSECONDS: Final = 1_000_000
 _WORDS: Final = 3
 _KEPT: Final = ("state", "fence", "leased_until", "forward", "customer_id", "message_hash", "code")
@@ -90,7 +91,7 @@ class Trace:
         known = scripts_by_name() if scripts is None else scripts
         self.moves: list[Move] = []
         self.listeners: list[Callable[[Move], bool]] = []
-        self._name_for_sha1: Final = {script.sha1: name for name, script in known.items()}
+        self._name_for_sha1: Final = {script.sha1: name for name, script in known.items() if name not in _NO_MOVES}
 
     def name_of(self, command: Sequence[bytes]) -> str | None:
         """Name the script that a command runs, where it is one of the moves."""

@@ -60,12 +60,12 @@ MOVES: Final = ("claim", "record_signature", "begin_forwarding", "settle", "defe
 """The moves behind which a replica is caught: the store has made it, and the replica has not been told."""
 
 _DECK: Final[dict[FaultKind, int]] = {
-    _K.REPLICA_KILLED: 4,
-    _K.REPLICA_KILLED_AT_MOVE: 6,
-    _K.REPLICA_STALLED: 5,
-    _K.REPLICA_STALLED_PAST_LEASE: 3,
-    _K.REPLICA_STALLED_AT_MOVE: 5,
-    _K.REPLICA_TERMINATED: 3,
+    _K.REPLICA_KILLED: 3,
+    _K.REPLICA_KILLED_AT_MOVE: 4,
+    _K.REPLICA_STALLED: 3,
+    _K.REPLICA_STALLED_PAST_LEASE: 2,
+    _K.REPLICA_STALLED_AT_MOVE: 4,
+    _K.REPLICA_TERMINATED: 2,
     _K.STORE_PAUSED: 4,
     _K.STORE_STALLED: 3,
     _K.STORE_KILLED: 1,
@@ -95,7 +95,7 @@ _DECK: Final[dict[FaultKind, int]] = {
     _K.API_REVOKES_TOKENS: 2,
     _K.API_REPLACES_CHALLENGES: 3,
 }
-"""How often each kind comes, of 114; those that cost the guarantee most come most."""
+"""How often each kind comes; those that cost the guarantee most come most."""
 
 LEASE_SECONDS: Final = 5.0
 _PAST_LEASE: Final = frozenset({_K.REPLICA_STALLED_PAST_LEASE, _K.REPLICA_STALLED_AT_MOVE})
@@ -123,6 +123,26 @@ class Fault:
     replica: int
     move: str
     dice: int
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """One fault that struck.
+
+    Attributes:
+        began: Unix seconds.
+        ended: Unix seconds.
+        kind: which.
+        whom: which life of which replica, where it struck one.
+    """
+
+    began: float
+    ended: float
+    kind: FaultKind
+    whom: str
+
+    def __str__(self) -> str:
+        return f"fault   {self.whom:5} {self.kind}, for {self.ended - self.began:.2f} s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,11 +70,13 @@ class Way:
     Attributes:
         port: on 127.0.0.1.
         answers_to_lose: how many answers are still to be lost.
+        errors: what went wrong in here, and must not: a tap that does not understand what it hears.
     """
 
     def __init__(self, connect: Connect, new_tap: NewTap = LosingTap) -> None:
         self.port = free_port()
         self.answers_to_lose = 0
+        self.errors: list[BaseException] = []
         self._connect = connect
         self._new_tap = new_tap
         self._passable = asyncio.Event()
@@ -140,6 +142,8 @@ class Way:
             for task in (there, back, cutting):
                 task.cancel()
             await asyncio.wait({there, back, cutting})
+            ended = (task for task in (there, back) if not task.cancelled())
+            self.errors += [error for task in ended if (error := task.exception()) is not None]
             server_writer.transport.abort()
 
     async def _pass_questions(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, tap: Tap) -> None:

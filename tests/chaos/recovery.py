@@ -16,7 +16,8 @@ class Recovery:
         challenge_id: of it.
         life: that held it.
         alone: whether nothing else was wrong.
-        seconds: from the death to the first delivery by another; ``None`` where there was none.
+        seconds: from the death to the first delivery by another, or to its end where it may not be delivered any more;
+            ``None`` where there was neither.
     """
 
     challenge_id: str
@@ -45,13 +46,11 @@ def _was_delivering(last: Move, life: LifeStory) -> bool:
 
 def _seconds_until_delivery(run: Evidence, moves: list[Move], life: LifeStory) -> float | None:
     assert life.killed is not None
-    takeovers = [
-        move.at
-        for move in moves
-        if move.at > life.killed and move.process != life.name and move.grants_lease and move.state == "forwarding"
-    ]
-    if not takeovers:
+    others = [move for move in moves if move.at > life.killed and move.process != life.name and not move.is_refused]
+    taken_over = next((move.at for move in others if move.grants_lease and move.state == "forwarding"), None)
+    if taken_over is None:
         return None
     entries = run.deliveries.get(moves[0].challenge_id, ())
-    delivered = [entry["at"] for entry in entries if entry["at"] >= takeovers[0]]
-    return min(delivered) - life.killed if delivered else None
+    delivered = [entry["at"] for entry in entries if entry["at"] >= taken_over]
+    settled = [move.at for move in others if move.script == "settle"]  # without a delivery, past its deadline
+    return min([*delivered, *settled], default=life.killed) - life.killed or None

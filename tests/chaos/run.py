@@ -70,6 +70,8 @@ async def _stop(site: Site) -> list[str]:
 
 async def _gather(site: Site, weather: Weather, load: Load, failures: list[str], seconds: float) -> Evidence:
     told = await site.api.admin("GET", "ledger")
+    ways = [way for replica in site.replicas for way in (*replica.store_ways, replica.api_way)]
+    failures = [*failures, *(f"the way itself failed: {error!r}" for way in ways for error in way.errors)]
     lives = [
         LifeStory(life.name, life.killed, life.name in weather.alone, life.ended, life.lines())
         for replica in site.replicas

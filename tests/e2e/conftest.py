@@ -18,8 +18,17 @@ async def open_site(tmp_path: Path) -> AsyncIterator[OpenSite]:
     """Give a function that opens a site, to be closed at the test's end."""
     async with AsyncExitStack() as stack:
 
-        async def opened(*, simulate: tuple[str, ...] = (), **settings: str) -> LocalSite:
-            options = SiteOptions(settings={"logging": 'level = "debug"', **settings}, simulate=simulate)
+        async def opened(
+            *,
+            simulate: tuple[str, ...] = (),
+            expected_owners: tuple[str, ...] = (),
+            **settings: str,
+        ) -> LocalSite:
+            options = SiteOptions(
+                settings={"logging": 'level = "debug"', **settings},
+                simulate=simulate,
+                expected_owners=expected_owners,
+            )
             return await stack.enter_async_context(local_site(tmp_path, options=options))
 
         yield opened

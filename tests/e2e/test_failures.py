@@ -20,7 +20,8 @@ QUICK = {"card_api": "request_timeout = 2", "redis": "lease = 6", "http": "answe
 def stored(site: LocalSite, challenge_id: str) -> dict[bytes, bytes]:
     """Read a record as it lies in Redis."""
     with redis.Redis.from_url(site.redis_url) as client:
-        return client.hgetall(f"signer:{{s{challenge_id[:2]}}}:challenge:{challenge_id[2:]}")
+        found: dict[bytes, bytes] = client.hgetall(f"signer:{{s{challenge_id[:2]}}}:challenge:{challenge_id[2:]}")
+        return found
 
 
 async def settled(site: LocalSite, challenge_id: str, within: float) -> dict[str, Any]:

@@ -265,4 +265,4 @@ def machine() -> Iterator[type[Stores]]:
 
 def test_the_scripts_do_what_the_model_does(machine: type[Stores]) -> None:
     """Any sequence of calls on the real store is answered as by the fake, and keeps the promises."""
-    run_state_machine_as_test(machine, settings=settings(stateful_step_count=40))
+    run_state_machine_as_test(machine, settings=settings(stateful_step_count=30))

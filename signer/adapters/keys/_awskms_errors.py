@@ -10,6 +10,7 @@ from botocore import exceptions as aws  # type: ignore[import-untyped]
 
 from signer.adapters.keys._remote_calls import RemoteFailure, Trouble
 
+_TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
 _PRINTABLE_CODE: Final = re.compile(r"[A-Za-z0-9]{1,64}", re.ASCII)
 _CREDENTIALS_REFUSED: Final = "AWS does not accept the signer's credentials, or the clock is off by minutes"
@@ -58,7 +59,7 @@ _CLIENT_TROUBLES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (aws.NoCredentialsError, "the signer has no AWS credentials: see the SDK's own chain (docs/keys/awskms.md)"),
     (aws.PartialCredentialsError, "the signer's AWS credentials are not complete"),
     (aws.CredentialRetrievalError, "the signer's AWS credentials cannot be fetched from where they come from"),
-    (aws.NoRegionError, "no AWS region is set: add region=… to the key URI, or set AWS_REGION"),
+    (aws.NoRegionError, "no AWS region is set: add region=… to the key URI, or set AWS_DEFAULT_REGION"),
     (aws.ProfileNotFound, "the AWS profile that AWS_PROFILE names does not exist"),
     (aws.ConnectTimeoutError, "AWS KMS cannot be reached: no connection in time"),
     (aws.ReadTimeoutError, "AWS KMS did not answer in time"),
@@ -89,7 +90,7 @@ def _was_reset(exc: Exception) -> bool:
 def _explain_answer(exc: aws.ClientError) -> RemoteFailure:
     code = str(exc.response.get("Error", {}).get("Code", ""))
     status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in _THROTTLING:
+    if code in _THROTTLING or status == _TOO_MANY_REQUESTS:
         return RemoteFailure(_THROTTLED, Trouble.BUSY)
     if code in _KEY_TROUBLES:
         return RemoteFailure(_KEY_TROUBLES[code], Trouble.KEY)

@@ -104,9 +104,9 @@ def _endpoint(uri: KeyUri) -> str | None:
         return None
     try:
         parts = urlsplit(endpoint)
-        host = parts.hostname or ""
-        is_plain = parts.scheme == "http" and _is_loopback(host) and parts.port != 0
-        is_usable = host and (parts.scheme == "https" or is_plain) and parts.path in {"", "/"}
+        host, has_port = parts.hostname or "", parts.port != 0  # reading a port that is none raises
+        is_allowed = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+        is_usable = host and has_port and is_allowed and parts.path in {"", "/"}
     except ValueError:
         is_usable = False
     if not is_usable or set("?#@") & set(endpoint):

@@ -131,19 +131,18 @@ class RemoteCalls:
             RemoteFailure: it failed for good, or the deadline has come.
         """
         timeout = self._timeout if timeout is None else timeout
-        deadline = asyncio.get_running_loop().time() + timeout
-        known = RemoteFailure(f"{self._service} has had no place for it within {timeout:g} s", Trouble.BUSY)
+        begun = asyncio.get_running_loop().time()
+        deadline = begun + timeout
+        known = RemoteFailure(f"{self._service} had no place for another call within {timeout:g} s", Trouble.BUSY)
+        silence = RemoteFailure(f"{self._service} did not answer within {timeout:g} s", Trouble.SERVICE)
         attempt = 0
         try:
             async with asyncio.timeout_at(deadline):
                 while True:
                     async with self._places:
                         attempt += 1
-                        if attempt == 1:
-                            known = RemoteFailure(
-                                f"{self._service} did not answer within {timeout:g} s",
-                                Trouble.SERVICE,
-                            )
+                        if attempt == 1 and asyncio.get_running_loop().time() - begun < timeout / 2:
+                            known = silence  # else most of the time went into waiting for the place
                         try:
                             return await call()
                         except Exception as exc:  # noqa: BLE001 - each vendor has its own tree

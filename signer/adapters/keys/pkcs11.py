@@ -78,7 +78,7 @@ class Pkcs11Backend:
             index = await self._token.load(progress)
         except TokenUnavailable as exc:
             raise KeyBackendError(f"the token {self._uri} cannot be used: {exc}") from exc
-        # An address is a Keccak-256, and its checksum another: for thousands of keys that is no work for the event loop.
+        # Each address is two Keccak-256: for thousands of keys that is no work for the event loop.
         self._keys = await self._opening.run(partial(self._keys_of, index))
         return LoadedKeys(tuple(self._keys.values()), index.failures)
 

@@ -6,14 +6,19 @@ whole backend down. What the suite asks of it is in ``test_key_backend_contract.
 
 from __future__ import annotations
 
+import os
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from signer.adapters.keys.hd import write_seed
 from signer.adapters.keys.keystores import write_keystore
+from tests.kms_server import CREDENTIALS, kms_server
+from tests.messages import read_vectors
 
 PASSWORD = b"correct horse battery staple"
 SECRETS = tuple(bytes([number]) * 32 for number in (0x11, 0x22, 0x33))
@@ -64,7 +69,50 @@ def _keystores(directory: Path, *, kdf: Literal["scrypt", "pbkdf2"]) -> Prepared
     )
 
 
+def _hd(directory: Path) -> PreparedBackend:
+    vector = read_vectors("hd/bip44.json")
+    accounts = vector["accounts"][:3]
+    seed, password_file, indexes = directory / "seed.json", directory / "password", directory / "indexes"
+    write_seed(seed, bytes.fromhex(vector["seed"]), PASSWORD, work=2)
+    password_file.write_bytes(PASSWORD + b"\n")
+
+    def list_all_but(gone: str) -> None:
+        indexes.write_text("\n".join(str(account["index"]) for account in accounts if account["address"] != gone))
+
+    list_all_but("nobody")
+    return PreparedBackend(
+        uri=f"hd:{seed}?password_file={password_file}&path={vector['path']}&indexes_file={indexes}",
+        owners=tuple(sorted(account["address"] for account in accounts)),
+        secrets=(
+            *(bytes.fromhex(account["secret"]) for account in accounts),
+            bytes.fromhex(vector["seed"]),
+            vector["mnemonic"].encode(),
+            PASSWORD,
+        ),
+        signs_while_down=True,
+        remove=list_all_but,
+        take_down=seed.unlink,
+    )
+
+
+def _awskms(_directory: Path) -> PreparedBackend:
+    os.environ.update(CREDENTIALS)  # the SDK looks for them there; they are nobody's
+    server, tag = kms_server(), str(uuid.uuid4())
+    endpoint = server.open()
+    key_for_owner = {server.owner(key): key for key in (server.new_key(tag) for _ in range(3))}
+    return PreparedBackend(
+        uri=endpoint.uri(f"?tag=Purpose%3D{tag}"),
+        owners=tuple(sorted(key_for_owner)),
+        secrets=tuple(CREDENTIALS[name].encode() for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")),
+        signs_while_down=False,
+        remove=lambda owner: server.client.schedule_key_deletion(KeyId=key_for_owner[owner], PendingWindowInDays=7),
+        take_down=endpoint.close,
+    )
+
+
 ROWS = (
     BackendRow("keystore-scrypt", partial(_keystores, kdf="scrypt")),
     BackendRow("keystore-pbkdf2", partial(_keystores, kdf="pbkdf2")),
+    BackendRow("hd", _hd),
+    BackendRow("awskms", _awskms),
 )

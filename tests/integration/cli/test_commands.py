@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from signer.cli.main import COMMAND_FOR_NAME, main
 from signer.config import describe, load_settings
+from tests.missing_packages import without
 
 CONFIG = Path(__file__).parents[3] / "config"
 
@@ -166,10 +167,14 @@ def test_serve_does_not_start_with_what_cannot_work(text: str, complaint: str, t
     assert complaint in done.stdout
 
 
-def test_the_demo_ends_with_0_after_one_verified_challenge() -> None:
-    """What a newcomer sees: the decoded challenge, each step with its duration, and the result."""
+@pytest.mark.parametrize(
+    "keys",
+    ["keystore", "hd", pytest.param("pkcs11", marks=pytest.mark.needs("softhsm2-util")), "awskms"],
+)
+def test_the_demo_ends_with_0_after_one_verified_challenge(keys: str) -> None:
+    """What a newcomer sees: the decoded challenge, each step with its duration, and the result; for each backend."""
     done = subprocess.run(
-        [sys.executable, "-m", "signer", "demo", "--once"],
+        [sys.executable, "-m", "signer", "demo", "--once", "--keys", keys],
         capture_output=True,
         text=True,
         timeout=100,
@@ -179,10 +184,30 @@ def test_the_demo_ends_with_0_after_one_verified_challenge() -> None:
     for shown in (
         "statement",
         "claimed",
-        "signed by keystore:",
+        f"signed by {keys}:",
         "204",
         "verified",
         "the card API verified the signature",
     ):
         assert shown in done.stdout
     assert "FAILS" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [("pkcs11", "apt-get install softhsm2"), ("awskms", "pip install challenge-signer[awskms]")],
+)
+def test_the_demo_says_what_is_missing(keys: str, said: str, tmp_path: Path) -> None:
+    """A backend that is not installed is named, with what to do; nothing is started."""
+    environment = {"PATH": "/nonexistent", "PYTHONPATH": str(without(tmp_path, "aiobotocore"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "signer", "demo", "--once", "--keys", keys],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert said in done.stdout
+    assert "valkey" not in done.stdout

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio.connection import UnixDomainSocketConnection
 
 from signer.adapters.challenge_store import StoreSettings
 from signer.adapters.redis_client import RedisSettings
@@ -133,3 +134,10 @@ def test_store_settings_that_would_break_a_promise_are_refused(settings: dict[st
 def test_a_retention_of_twice_the_maximum_age_is_enough() -> None:
     """The boundary itself is allowed."""
     assert StoreSettings(nonce_retention=timedelta(hours=2)).max_age == timedelta(hours=1)
+
+
+def test_commands_are_packed_as_redis_py_packs_them() -> None:
+    """Texts, bytes and numbers, and redis-py's own spelling of a command of two words."""
+    ours, theirs = UnixConnection(path="/run/valkey.sock"), UnixDomainSocketConnection(path="/run/valkey.sock")
+    for command in (("EVALSHA", "ab", 1, "a key", b"\x00 bytes", "π", -5), ("CONFIG GET", "port")):
+        assert b"".join(ours.pack_command(*command)) == b"".join(theirs.pack_command(*command))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,17 @@ async def house() -> AsyncIterator[House]:
     house = House()
     yield house
     await house.close()
+
+
+@pytest.fixture
+async def no_error_unseen(house: House) -> AsyncIterator[None]:
+    """See that the event loop has no error to report that nobody looked at."""
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    yield
+    await house.close()
+    gc.collect()  # an error that nobody has looked at is reported when its task is collected
+    assert not reported
 
 
 @pytest.fixture

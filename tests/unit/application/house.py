@@ -37,7 +37,7 @@ CUSTOMER: Final = "04c5851c-4386-5bd9-9f89-08312f8aee3a"
 OTHER_CUSTOMER: Final = "04c5851c-4386-5bd9-9f89-08312f8aee3b"
 POLICY: Final = SigningPolicy(frozenset({"api.example.org"}), frozenset({324}), None)
 LEASE: Final = timedelta(seconds=15)
-PATIENCE: Final = timedelta(seconds=60)
+PATIENCE: Final = timedelta(seconds=20)
 """How long a caller waits who wants to see the end; no test takes as long."""
 
 NO_TIME: Final = timedelta(0)
@@ -107,6 +107,7 @@ class House:
         clock: Clock | None = None,
         forwarding: ForwardingLimits | None = None,
         work_for: timedelta = PATIENCE,
+        poll_every: timedelta = timedelta(seconds=_POLL),
         jitter: Callable[[], float] = lambda: 1.0,
         at_once: int = 8,
         batch: int = 64,
@@ -132,7 +133,7 @@ class House:
             forward=forward,
             clock=clock,
             audit=self.audit,
-            limits=SigningLimits(work_for=work_for, poll_every=timedelta(seconds=_POLL)),
+            limits=SigningLimits(work_for=work_for, poll_every=poll_every),
             gate=Gate(),
         )
         every = timedelta(seconds=_POLL)

@@ -8,9 +8,9 @@ import pytest
 
 from signer.application.ports import Delivery, DeliveryVerdict, EventName
 from signer.domain.errors import ErrorCode, Unavailable
-from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import ChallengeRecord
-from tests.unit.application.house import CUSTOMER, LEASE, NO_TIME, OTHER_CUSTOMER, PATIENCE, House, Replica
+from tests.unit.application.house import NO_TIME, OTHER_CUSTOMER, PATIENCE, House, Replica
 
 NAMED_OR_NOT = pytest.mark.parametrize("is_named", [True, False], ids=["challenge given", "challenge left out"])
 
@@ -86,6 +86,7 @@ async def test_work_goes_on_when_nobody_is_left_to_see_its_end(house: House, rep
     assert len(house.card_api.submitted) == 1
 
 
+@pytest.mark.usefixtures("no_error_unseen")
 async def test_a_failure_that_nobody_is_left_to_hear_harms_nobody(house: House, replica: Replica) -> None:
     """Given a caller that went away, when its work fails, then the next caller begins anew."""
     challenge = house.issued()
@@ -161,6 +162,19 @@ async def test_a_caller_in_a_hurry_is_not_shown_how_an_earlier_challenge_ended(h
     assert (await replica.sign(house.request(), within=PATIENCE)).id == house.id_of(new)
 
 
+async def test_a_caller_in_a_hurry_is_not_shown_the_challenge_that_is_being_exchanged(
+    house: House, replica: Replica
+) -> None:
+    """Given a replaced challenge and ``refresh``, when the new one takes its time, then the old record is no answer."""
+    old = house.challenge(nonce="old0old0")
+    new = house.issued(nonce="new0new0")
+    assert (await replica.sign(house.request(old), within=PATIENCE)).state is ChallengeState.SUPERSEDED
+    house.card_api.readable.clear()
+    await in_progress(replica.sign(house.request(old, refresh=True), within=NO_TIME))
+    house.card_api.readable.set()
+    assert (await replica.sign(house.request(old, refresh=True), within=PATIENCE)).id == house.id_of(new)
+
+
 @pytest.mark.parametrize("whose", ["another message's", "another customer's"])
 async def test_a_caller_in_a_hurry_is_not_shown_somebody_elses_record(
     house: House, replica: Replica, whose: str
@@ -176,86 +190,3 @@ async def test_a_caller_in_a_hurry_is_not_shown_somebody_elses_record(
         request = house.request(challenge, customer=OTHER_CUSTOMER)
     await in_progress(replica.sign(request, within=NO_TIME))
     held_up.set()
-
-
-async def test_a_caller_waits_for_the_holder_of_the_challenge(house: House, replica: Replica) -> None:
-    """Given a signing at another replica, when that one settles it, then its end is this caller's answer."""
-    challenge, elsewhere = house.issued(), house.replica()
-    house.key.open.clear()
-    there = asyncio.create_task(elsewhere.sign(house.request(challenge), within=PATIENCE))
-    await house.until(lambda: house.key.asked == 1)
-    here = asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
-    await house.until(lambda: replica.store.journal.count("claim") > 1)
-    house.key.open.set()
-    assert await here == await there
-    assert (house.key.asked, len(house.card_api.submitted)) == (1, 1)
-
-
-async def test_a_caller_signs_where_the_holder_gave_up(house: House, replica: Replica) -> None:
-    """Given a signing at another replica, when that one's backend fails, then this replica signs."""
-    challenge, elsewhere = house.issued(), house.replica()
-    claimed = await elsewhere.store.claim(house.claim(challenge))
-    assert claimed.lease is not None
-    here = asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
-    await house.until(lambda: replica.store.journal.count("claim") > 1)
-    assert house.key.asked == 0
-    await elsewhere.store.release(claimed.lease, "key_backend_unavailable")
-    assert (await here).state is ChallengeState.VERIFIED
-
-
-async def test_a_caller_signs_where_the_holder_died(house: House, replica: Replica) -> None:
-    """Given a claim whose holder is gone, when its lease ends, then this replica signs under a new fence."""
-    challenge = house.issued()
-    await house.replica().store.claim(house.claim(challenge))
-    here = asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
-    await house.until(lambda: replica.store.journal.count("claim") > 1)
-    assert house.key.asked == 0
-    house.let_pass(LEASE)
-    record = await here
-    assert (record.state, record.fence) == (ChallengeState.VERIFIED, 2)
-
-
-async def test_a_delivery_at_another_replica_is_waited_for_and_not_repeated(house: House, replica: Replica) -> None:
-    """Given a POST under way elsewhere, then this caller waits for its end; nothing is POSTed beside it."""
-    challenge, elsewhere = house.issued(), house.replica()
-    house.card_api.open.clear()
-    there = asyncio.create_task(elsewhere.sign(house.request(challenge), within=PATIENCE))
-    await house.until(lambda: bool(house.card_api.submitted))
-    here = asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
-    await house.until(lambda: replica.store.journal.count("get") > 1)
-    house.card_api.open.set()
-    assert await here == await there
-    assert len(house.card_api.submitted) == 1
-
-
-async def test_work_that_waits_for_the_holder_ends_with_its_time(house: House, hasty: Replica) -> None:
-    """Given a holder that takes longer than a work goes on, then the challenge is in progress, and not refused."""
-    challenge = house.issued()
-    await house.replica().store.claim(house.claim(challenge))
-    await in_progress(hasty.sign(house.request(challenge), within=PATIENCE))
-    assert house.record(challenge).state is ChallengeState.CLAIMED
-
-
-async def test_work_that_waits_for_the_card_api_ends_with_its_time(house: House, hasty: Replica) -> None:
-    """Given a card API that is busy longer than a work goes on, then the record is shown as it waits."""
-    challenge = house.issued()
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.NOT_PROCESSED, 503))
-    record = await hasty.sign(house.request(challenge), within=PATIENCE)
-    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.CARD_API_BUSY)
-    assert record.signature is not None
-    assert house.card_api.customers[CUSTOMER].status == "initiating"
-
-
-async def test_work_goes_on_with_a_busy_card_api_when_the_pause_is_over(house: House, replica: Replica) -> None:
-    """Given a card API that is busy twice, then the same body goes out three times, each after its pause."""
-    challenge = house.issued()
-    house.card_api.verdicts.extend([Delivery(DeliveryVerdict.NOT_PROCESSED, 503)] * 2)
-    here = asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
-    for attempt in (1, 2):
-        await house.until(lambda: house.is_now(challenge, ChallengeState.SIGNED))
-        assert len(house.card_api.submitted) == house.record(challenge).attempts == attempt
-        house.let_pass(replica.forward.limits.pause_after(attempt, None, lambda: 1.0))
-        await house.until(lambda: house.record(challenge).attempts > attempt)  # noqa: B023 - called at once
-    record = await here
-    assert (record.state, record.attempts) == (ChallengeState.VERIFIED, 3)
-    assert house.key.signed == 1

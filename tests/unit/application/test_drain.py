@@ -33,6 +33,7 @@ async def test_work_under_way_ends_well_in_its_time(house: House, replica: Repli
     assert (await caller).state is ChallengeState.VERIFIED
 
 
+@pytest.mark.usefixtures("no_error_unseen")
 async def test_a_caller_whose_work_is_left_is_told_to_come_back(house: House, replica: Replica) -> None:
     """Given a signing that takes too long, then its caller hears it, and another replica signs after the lease."""
     challenge = house.issued()

@@ -38,13 +38,14 @@ async def test_a_claim_is_given_back_when_the_backend_fails(
 
 
 @HOWEVER
+@pytest.mark.parametrize("is_named", [True, False], ids=["challenge given", "challenge left out"])
 async def test_the_same_message_is_signed_at_once_when_the_backend_is_well(
-    house: House, replica: Replica, failure: Unavailable
+    house: House, replica: Replica, failure: Unavailable, is_named: bool
 ) -> None:
     """Given a released nonce, when the same message comes again, to whichever replica, then it goes all the way."""
     challenge = house.issued()
     await refused_by_backend(house, replica, challenge, failure)
-    record = await house.replica().sign(house.request(challenge), within=PATIENCE)
+    record = await house.replica().sign(house.request(challenge if is_named else None), within=PATIENCE)
     assert (record.state, record.code, record.fence) == (ChallengeState.VERIFIED, None, 2)
 
 

@@ -1,4 +1,4 @@
-"""A challenge that is past its time, or replaced upstream: exchanged where the request allows it, and never silently."""
+"""A challenge that is past its time, or replaced upstream: exchanged where the request allows it, never silently."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from signer.domain.errors import (
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
 from tests.fakes.keys import FakeKeyRing
-from tests.unit.application.house import CUSTOMER, NO_TIME, OTHER_CUSTOMER, PATIENCE, House, Replica
+from tests.unit.application.house import CUSTOMER, NO_TIME, OTHER_CUSTOMER, PATIENCE, POLICY, House, Replica
 
 NOT_OURS: dict[str, tuple[dict[str, str | None], ErrorCode]] = {
     "another scheme": ({"scheme": "http"}, ErrorCode.SCHEME_NOT_ALLOWED),
@@ -91,6 +91,18 @@ async def test_an_owner_whose_key_is_not_here_is_unknown(house: House, replica: 
     assert not replica.store.journal
     assert house.card_api.readings == 0
     check_nothing_was_spent(house, replica)
+
+
+async def test_what_the_policy_refuses_now_is_refused_although_it_was_signed(house: House, replica: Replica) -> None:
+    """Given a proven challenge, when a stricter policy is asked for it again, then it is refused by its rule."""
+    challenge = house.issued()
+    await replica.sign(house.request(challenge), within=PATIENCE)
+    stricter = house.replica(policy=replace(POLICY, domains=frozenset({"api.example.com"})))
+    for later in (timedelta(0), timedelta(hours=2)):
+        house.let_pass(later)
+        with pytest.raises(RefusedByPolicy) as refusal:
+            await stricter.sign(house.request(challenge), within=PATIENCE)
+        assert refusal.value.code is ErrorCode.DOMAIN_NOT_ALLOWED
 
 
 async def test_the_chain_of_the_owner_has_to_be_the_challenges(house: House, replica: Replica) -> None:

@@ -122,9 +122,11 @@ async def test_the_same_request_again_gives_the_same_answer(
     challenge = house.issued()
     first = await replica.sign(house.request(challenge), within=PATIENCE)
     house.let_pass(later)
+    readings = house.card_api.readings
+    house.issued(nonce="anothernonce1")  # another proof is not wanted
     again = await house.replica().sign(house.request(challenge if is_named else None), within=PATIENCE)
     assert again == first
-    assert (house.key.asked, len(house.card_api.submitted)) == (1, 1)
+    assert (house.key.asked, len(house.card_api.submitted), house.card_api.readings) == (1, 1, readings)
 
 
 @LATER
@@ -133,7 +135,7 @@ async def test_the_same_request_again_gives_the_same_answer(
     [
         (DeliveryVerdict.ALREADY_SIGNED, ChallengeState.ALREADY_SIGNED),
         (DeliveryVerdict.REFUSED, ChallengeState.REJECTED),
-        (DeliveryVerdict.CUSTOMER_UNKNOWN, ChallengeState.REJECTED),
+        (DeliveryVerdict.KEY_REFUSED, ChallengeState.REJECTED),
     ],
 )
 async def test_a_challenge_that_ended_otherwise_is_answered_so_again(

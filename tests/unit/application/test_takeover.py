@@ -176,6 +176,28 @@ async def test_a_record_under_another_ones_id_is_not_sent(house: House, replica:
 
 
 @HOWEVER_LEFT
+async def test_a_record_of_another_message_is_not_sent(house: House, replica: Replica, left: Left) -> None:
+    """Given a record whose hash is not its message's, then it is rejected, although the signature is right."""
+    challenge = await left(house)
+    replace_stored(house, challenge, message_hash="0" * 64)
+    record = await taken_over(house, replica, challenge)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.SIGNATURE_DAMAGED)
+    assert not house.card_api.submitted
+
+
+async def test_a_record_that_lies_in_another_ones_place_is_not_sent(house: House, replica: Replica) -> None:
+    """Given a record under an id that is not its nonce's, then it is rejected, although all else is right."""
+    challenge = await perhaps_sent(house)
+    elsewhere = house.id_of(house.challenge(nonce="anothernonce1"))
+    row = house.shelf.rows.pop(house.id_of(challenge))
+    house.shelf.rows[elsewhere] = replace(row, record=replace(row.record, id=elsewhere))
+    record = await replica.forward.take_over(elsewhere)
+    assert record is not None
+    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.SIGNATURE_DAMAGED)
+    assert not house.card_api.submitted
+
+
+@HOWEVER_LEFT
 async def test_a_signature_of_another_key_is_not_sent(house: House, replica: Replica, left: Left) -> None:
     """Given a stored signature that recovers to somebody else, then it is rejected."""
     challenge = await left(house, key=FakeKey(ANOTHER_SECRET_KEY))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from signer.adapters.keys import awskms
 from signer.adapters.keys.awskms import AwsKmsBackend
 from signer.adapters.keys.backend import KeyBackendError, LoadedKeys
 from signer.adapters.keys.ring import LoadedKeyRing
@@ -53,10 +54,9 @@ async def test_a_key_is_found_by_its_alias(
 
 
 async def test_keys_are_found_by_their_tag(
-    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str, monkeypatch: pytest.MonkeyPatch
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
 ) -> None:
-    """All secp256k1 signing keys with the tag, over several pages, and nothing else that has it."""
-    monkeypatch.setattr(awskms, "_KEYS_A_PAGE", 2)
+    """All secp256k1 signing keys with the tag, and nothing else that has it."""
     wanted = [server.new_key(tag) for _ in range(3)]
     server.new_key()
     server.new_key(tag + "-other")
@@ -69,8 +69,29 @@ async def test_keys_are_found_by_their_tag(
     assert {key.address for key in loaded.keys} == {server.owner(key_id) for key_id in wanted}
     assert loaded.failures == {}
     assert seen == [(done, 6) for done in range(7)]
-    assert endpoint.asked("ListKeys") > 3
     assert backend.uri == f"awskms:?tag=Purpose%3D{tag}&region={REGION}"
+
+
+async def test_lists_of_several_pages_are_read_to_their_end(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
+) -> None:
+    """Of keys and of tags: each page is asked for with the marker of the one before."""
+    first, second = server.new_key(), server.new_key(tag)
+    arn = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/"
+    keys = [
+        {"Keys": [{"KeyId": each, "KeyArn": arn + each}], "Truncated": True, "NextMarker": each}
+        for each in (first, second)
+    ]
+    for page in (*keys, {"Keys": [], "Truncated": False}):
+        endpoint.say(json.dumps(page), times=1, operation="ListKeys")
+    endpoint.say(
+        json.dumps({"Tags": [], "Truncated": True, "NextMarker": "more"}), times=1, operation="ListResourceTags"
+    )
+    loaded = await load(open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}", max_concurrency="1")))
+    assert [key.address for key in loaded.keys] == [server.owner(second)]
+    assert [request.get("Marker") for request in endpoint.requests("ListKeys")] == [None, first, second]
+    tags_of = [(request["KeyId"], request.get("Marker")) for request in endpoint.requests("ListResourceTags")]
+    assert tags_of == [(arn + first, None), (arn + first, "more"), (arn + second, None)]
 
 
 async def test_a_tagged_key_that_is_disabled_is_a_failure(
@@ -219,7 +240,7 @@ async def test_down_at_load_is_an_error_at_start(
 async def test_trouble_that_is_not_the_keys_is_an_error_of_the_backend(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, code: str, status: int, reason: str, asked: int
 ) -> None:
-    """What passes is repeated before it is an error; what does not is one at once. A reload takes nothing away for it."""
+    """What passes is repeated before it is an error; what does not is an error at once."""
     endpoint.answer(code, status, operation="DescribeKey")
     backend = open_backend(endpoint.uri(server.new_key()))
     assert reason in await failure(backend)
@@ -243,8 +264,8 @@ async def test_a_load_that_hangs_ends_at_its_deadline(
 ) -> None:
     """An answer that does not come is an error within the deadline."""
     endpoint.hang()
-    backend = open_backend(endpoint.uri(server.new_key()), load_timeout=0.2)
-    assert "did not answer within 0.2 s" in await failure(backend)
+    backend = open_backend(endpoint.uri(server.new_key()), load_timeout=2)
+    assert "did not answer within 2 s" in await failure(backend)
 
 
 async def test_without_credentials_nothing_starts(
@@ -263,7 +284,7 @@ async def test_without_a_region_nothing_starts(
     wanted = f"awskms:{server.new_key()}?endpoint_url={endpoint.url}"
     loaded = await load(open_backend(wanted))
     assert loaded.keys[0].uri.endswith(f"?region={REGION}")
-    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
     assert "no AWS region is set" in await failure(open_backend(wanted))
 
 

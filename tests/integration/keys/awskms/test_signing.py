@@ -44,7 +44,7 @@ async def test_a_thousand_signatures_verify_with_eth_account(
 
 
 async def test_a_kms_that_hashes_the_digest_again_is_refused(server: KmsServer, open_backend: Opener) -> None:
-    """moto as it is signs sha256(digest): a valid signature of something else, which the finisher refuses."""
+    """As it comes, moto signs sha256(digest): a valid signature of something else, which the finisher refuses."""
     lying = server.open(mended=False)
     ring = LoadedKeyRing([open_backend(lying.uri(server.new_key()))], self_test=False)
     await ring.load()
@@ -62,7 +62,7 @@ async def test_the_self_test_finds_a_kms_that_lies(server: KmsServer, open_backe
     assert "self-test" in str(ring.status().failed)
 
 
-@pytest.mark.parametrize("answer", ["{}", '{"Signature": ""}', '{"Signature": "AAAA"}'])
+@pytest.mark.parametrize("answer", ["{}", '{"Signature": ""}', '{"Signature": "AAAA"}', "<html>"])
 async def test_an_answer_without_a_signature_is_refused(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, answer: str
 ) -> None:

@@ -50,7 +50,7 @@ async def refusal(key: BackendKey) -> Unavailable:
         ("NotFoundException", 400, "no such key or alias"),
         ("UnrecognizedClientException", 400, "does not accept the signer's credentials"),
         ("SomethingNewException", 418, "AWS KMS answered SomethingNewException (HTTP 418)"),
-        ("arn:aws:kms::111122223333:x", 400, "AWS KMS answered an unknown error (HTTP 400)"),
+        ("x" * 65, 400, "AWS KMS answered an unknown error (HTTP 400)"),
     ],
 )
 async def test_a_refusal_is_said_in_our_words_and_not_repeated(
@@ -65,7 +65,7 @@ async def test_a_refusal_is_said_in_our_words_and_not_repeated(
 
 BUSY = [
     ("ThrottlingException", 400, "AWS KMS is throttling"),
-    ("LimitExceededException", 429, ""),
+    ("SomethingNewException", 429, "AWS KMS is throttling"),
     ("KMSInternalException", 500, "AWS KMS answered KMSInternalException (HTTP 500)"),
     ("KeyUnavailableException", 500, "KeyUnavailableException"),
     ("DependencyTimeoutException", 503, "DependencyTimeoutException"),
@@ -73,7 +73,7 @@ BUSY = [
 ]
 
 
-@pytest.mark.parametrize(("code", "status", "reason"), [each for each in BUSY if each[2]])
+@pytest.mark.parametrize(("code", "status", "reason"), BUSY)
 async def test_what_passes_is_repeated_and_then_said(
     endpoint: KmsEndpoint, open_key: KeyOpener, code: str, status: int, reason: str
 ) -> None:
@@ -110,16 +110,16 @@ async def test_a_kms_that_is_down_is_unavailable_and_comes_back_never_half(
 
 async def test_a_kms_that_hangs_ends_at_the_deadline(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
     """An answer that does not come is not waited for twice; and the next one comes."""
-    key = await open_key(sign_timeout=0.2)
+    key = await open_key(sign_timeout=0.6)
     endpoint.hang(times=1, operation="Sign")
-    assert "did not answer within 0.2 s" in (await refusal(key)).detail
+    assert "did not answer within 0.6 s" in (await refusal(key)).detail
     assert endpoint.asked("Sign") == 1
     await key.sign(self_test_message())
 
 
 async def test_the_deadline_is_in_the_midst_of_pauses(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
     """A deadline that comes while it is busy says that it is busy."""
-    key = await open_key(sign_timeout=0.5)
+    key = await open_key(sign_timeout=1)
     endpoint.answer("ThrottlingException", times=1, operation="Sign")
     endpoint.hang(operation="Sign")
     assert "throttling" in (await refusal(key)).detail
@@ -127,7 +127,7 @@ async def test_the_deadline_is_in_the_midst_of_pauses(endpoint: KmsEndpoint, ope
 
 async def test_who_has_no_place_until_the_deadline_is_told(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
     """With one place and a signature that hangs in it, the next one says that it has had none."""
-    key = await open_key(sign_timeout=0.3, max_concurrency="1")
+    key = await open_key(sign_timeout=0.6, max_concurrency="1")
     endpoint.hang(operation="Sign")
     first, second = await asyncio.gather(refusal(key), refusal(key))
     assert "did not answer" in first.detail
@@ -139,22 +139,10 @@ async def test_a_cancelled_signature_gives_its_place_back(endpoint: KmsEndpoint,
     """The ring's deadline arrives as a cancellation: it passes, and whoever comes next has the place."""
     key = await open_key(max_concurrency="1")
     endpoint.hang(times=1, operation="Sign")
-    signing = asyncio.create_task(key.sign(self_test_message()))
-    while endpoint.asked("Sign") == 0:
-        await asyncio.sleep(0.01)
-    signing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await signing
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(key.sign(self_test_message()), 0.6)
+    assert endpoint.asked("Sign") == 1
     await key.sign(self_test_message())
-
-
-async def test_an_answer_that_is_no_json_is_a_failure_of_the_service(
-    endpoint: KmsEndpoint, open_key: KeyOpener
-) -> None:
-    """A proxy's page instead of KMS's answer is ours to say."""
-    key = await open_key()
-    endpoint.say("<html>", operation="Sign")
-    assert "AWS KMS cannot be used" in (await refusal(key)).detail
 
 
 async def test_down_at_a_reload_takes_nothing_away(

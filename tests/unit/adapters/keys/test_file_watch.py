@@ -12,23 +12,9 @@ import pytest
 from signer.adapters.keys import file_watch
 from signer.adapters.keys.backend import KeyUriInvalid
 from signer.adapters.keys.file_watch import FileWatch, Fingerprint, files_of, fingerprint
+from tests.kubernetes_mounts import as_kubernetes_does
 
 QUICK = 0.01
-
-
-def as_kubernetes_does(mount: Path, version: str, **files: str) -> None:
-    """Change a mounted secret: a new directory, and ``..data`` turned to it in one step."""
-    mount.mkdir(exist_ok=True)
-    (mount / version).mkdir()
-    for name, text in files.items():
-        (mount / version / name).write_text(text)
-    (mount / "..data_tmp").symlink_to(version)
-    (mount / "..data_tmp").rename(mount / "..data")
-    for name in files:
-        if not (mount / name).is_symlink():
-            (mount / name).symlink_to(f"..data/{name}")
-    for link in [path for path in mount.iterdir() if path.is_symlink() and not path.exists()]:
-        link.unlink()
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.adapters.keys import _pkcs11_supervisor, _pkcs11_token
+from signer.adapters.keys import _pkcs11_modules, _pkcs11_sessions, _pkcs11_supervisor, _pkcs11_token
 from signer.adapters.keys._cryptoki_names import Cka, Ckr
 from signer.adapters.keys._ec_keys import SECP256K1
 from signer.adapters.keys._pkcs11_connection import Connection
@@ -20,7 +20,7 @@ from signer.adapters.keys.backend import KeyBackendError
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import self_test_message
 from tests.fake_cryptoki import FakeCryptoki
-from tests.integration.keys.conftest import OWNERS, SECRETS, OpenRing, assert_signs, eventually, open_ring
+from tests.integration.keys.pkcs11.conftest import OWNERS, SECRETS, OpenRing, assert_signs, eventually, open_ring
 from tests.softhsm import SoftHsm, SoftHsmToken
 
 pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
@@ -33,6 +33,9 @@ def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for long between attempts."""
     monkeypatch.setattr(_pkcs11_supervisor, "COOLDOWN_SECONDS", 0.05)
     monkeypatch.setattr(_pkcs11_supervisor, "_LONGEST_DELAY_SECONDS", 0.2)
+    monkeypatch.setattr(_pkcs11_supervisor, "_CLOSES_WITHIN_SECONDS", 0.5)
+    monkeypatch.setattr(_pkcs11_sessions, "_ENDS_WITHIN_SECONDS", 0.5)
+    monkeypatch.setattr(_pkcs11_modules, "_PATIENCE", 0.5)
 
 
 def connection_of(opened: OpenRing) -> Connection:

@@ -19,7 +19,7 @@ from signer.domain.challenge import parse_challenge
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import SECP256K1_HALF_N, self_test_message
 from tests.fake_cryptoki import FakeCryptoki, build
-from tests.integration.keys.conftest import OWNERS, assert_signs, eventually, open_ring
+from tests.integration.keys.pkcs11.conftest import OWNERS, assert_signs, eventually, open_ring
 from tests.messages import Message
 from tests.softhsm import SoftHsm, SoftHsmToken
 

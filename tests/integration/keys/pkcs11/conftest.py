@@ -20,7 +20,7 @@ from signer.adapters.keys.secp256k1 import CoincurveVerifier
 from signer.application.ports import SigningKey
 from signer.domain.ethereum import self_test_message
 from tests.fake_cryptoki import FakeCryptoki
-from tests.softhsm import SoftHsm, SoftHsmToken, softhsm
+from tests.softhsm import SoftHsm, SoftHsmToken, folder_in_memory, softhsm
 
 SECRETS = (b"\x11" * 32, b"\x22" * 32)
 OWNERS = tuple(Account.from_key(secret).address for secret in SECRETS)
@@ -92,9 +92,9 @@ async def open_ring(uri: str, *, operation_timeout: timedelta = OPERATION_TIMEOU
 
 
 @pytest.fixture
-def hsm(tmp_path: Path) -> Iterator[SoftHsm]:
+def hsm() -> Iterator[SoftHsm]:
     """A folder of tokens."""
-    with softhsm(tmp_path / "softhsm") as hsm:
+    with folder_in_memory() as folder, softhsm(folder) as hsm:
         yield hsm
 
 

@@ -12,7 +12,7 @@ from signer.adapters.keys._ec_keys import P384, SECP256K1, Curve
 from signer.adapters.keys._pkcs11_provisioning import export_public, generate_key, import_key, open_token, remove_key
 from signer.adapters.keys.backend import KeyBackendError
 from tests.fake_cryptoki import FakeCryptoki
-from tests.integration.keys.conftest import OWNERS, open_ring
+from tests.integration.keys.pkcs11.conftest import OWNERS, open_ring
 from tests.softhsm import SoftHsmToken
 
 pytestmark = pytest.mark.needs("softhsm2-util", "gcc")

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 import pytest
 
+from signer.adapters.keys import _pkcs11_index
 from signer.adapters.keys._cryptoki_names import CKO_PUBLIC_KEY, Cka
 from signer.adapters.keys._ec_keys import P384, SECP256K1, Curve
 from signer.adapters.keys._pkcs11_provisioning import _private, _public, generate_key, open_token
 from tests.fake_cryptoki import FakeCryptoki
-from tests.integration.keys.conftest import OWNERS, SECRETS, assert_signs, open_ring
+from tests.integration.keys.pkcs11.conftest import OWNERS, SECRETS, assert_signs, open_ring
 from tests.softhsm import SoftHsm, SoftHsmToken
 
 pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
@@ -142,16 +143,14 @@ async def test_labels_and_ids_of_any_bytes(token: SoftHsmToken) -> None:
         assert one_key.ring.status().loaded == 1
 
 
-async def test_progress_is_told_while_a_token_is_indexed(hsm: SoftHsm) -> None:
-    """Every few hundred keys, on the event loop, and at the end."""
-    token = hsm.add_token("many")
-    token.put_many([secrets.token_bytes(32) for _ in range(600)])
+async def test_progress_is_told_while_a_token_is_indexed(token: SoftHsmToken, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every so many keys, on the event loop, and at the end."""
+    monkeypatch.setattr(_pkcs11_index, "_TELL_EVERY", 2)
+    token.put_many([bytes([number]) * 32 for number in range(1, 4)])
     told: list[tuple[int, int]] = []
-    async with open_ring(token.uri(";object=owner%200")) as opened:
-        pass
     async with open_ring(token.uri()) as opened:
         await opened.backend.load(lambda done, total: told.append((done, total)))
-    assert told == [(0, 600), (256, 600), (512, 600), (600, 600)]
+    assert told == [(0, 5), (2, 5), (4, 5), (5, 5)]
 
 
 @pytest.mark.heavy

@@ -1,0 +1,110 @@
+"""How fast ``hd:`` derives owners, whether the event loop goes on meanwhile, and what it signs beside coincurve."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+from coincurve import PrivateKey, PublicKey
+
+from benchmarks.measuring import SLICE_SECONDS, Stall, Tally
+from signer.adapters.keys.backend import BackendResources
+from signer.adapters.keys.hd import write_seed
+from signer.adapters.keys.registry import backend_for
+from signer.adapters.keys.ring import LoadedKeyRing
+from signer.domain.ethereum import self_test_message
+
+GOAL_SECONDS = 8.0
+GOAL_RATIO = 0.8
+PATHS = {"m/44'/60'/0'/0/*": 1, "m/44'/60'/*'/0/0": 10}
+"""Layouts, and which part of the keys is derived in them: Ledger Live's is hardened, and takes longer."""
+
+
+def resident() -> float:
+    """The most memory that this process has had, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def derive(folder: Path, path: str, keys: int) -> None:
+    """Print how long the owners of a path take, and a reload that changes nothing."""
+    backend = backend_for(uri(folder, path, keys), BackendResources())
+    stall, before = Stall(), resident()
+    async with stall.watch():
+        started = time.perf_counter()
+        loaded = await backend.load(lambda _done, _total: None)
+        took = time.perf_counter() - started
+    print(
+        f"{path:18} {len(loaded.keys):8,} owners in {took:5.2f} s, {keys / took:7,.0f}/s, "
+        f"{(resident() - before):4.0f} MiB; stalls: p99 {stall.p99:.1f} ms, longest {stall.longest:.1f} ms",
+    )
+    started = time.perf_counter()
+    await backend.load(lambda _done, _total: None)
+    print(f"{'':18} the same again {time.perf_counter() - started:.2f} s")
+    await backend.close()
+
+
+async def self_test(folder: Path, keys: int) -> None:
+    """Print how long a ring takes that has each key prove itself."""
+    ring, stall = LoadedKeyRing([backend_for(uri(folder, next(iter(PATHS)), keys), BackendResources())]), Stall()
+    async with stall.watch():
+        started = time.perf_counter()
+        await ring.load()
+        took = time.perf_counter() - started
+    print(
+        f"ready with every one of {len(ring.keys()):,} keys self-tested in {took:.2f} s; "
+        f"stalls: p99 {stall.p99:.1f} ms, longest {stall.longest:.1f} ms",
+    )
+    await ring.close()
+
+
+async def sign(folder: Path, slices: int) -> None:
+    """Print signatures a second beside bare sign and recover."""
+    ring = LoadedKeyRing([backend_for(uri(folder, next(iter(PATHS)), 1000), BackendResources())])
+    await ring.load()
+    keys, message, secret, turn = ring.keys(), self_test_message(), PrivateKey(b"\x11" * 32), 0
+
+    async def bare() -> None:
+        signature = secret.sign_recoverable(message.digest, hasher=None)
+        PublicKey.from_signature_and_message(signature, message.digest, hasher=None)
+
+    async def whole() -> None:
+        nonlocal turn
+        turn = (turn + 1) % len(keys)
+        await keys[turn].sign(message)
+
+    bares, wholes = Tally(), Tally()
+    for _ in range(slices):
+        await bares.take(bare, 1)
+        await wholes.take(whole, 1)
+    print(
+        f"signatures/s: bare sign and recover {bares.rate:,.0f}, through the ring, over {len(keys):,} owners, "
+        f"{wholes.rate:,.0f}: {wholes.rate / bares.rate:.2f} (goal {GOAL_RATIO})",
+    )
+    await ring.close()
+
+
+def uri(folder: Path, path: str, keys: int) -> str:
+    """The key URI of so many owners."""
+    return f"hd:{folder}/seed.json?password_file={folder}/password&path={path}&indexes=0-{keys - 1}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks keys_hd", description=__doc__)
+    parser.add_argument("--keys", type=int, default=100_000, help=f"owners (goal: 100,000 in {GOAL_SECONDS:g} s)")
+    parser.add_argument("--slices", type=int, default=6, help=f"of {SLICE_SECONDS} s, for each of bare and whole")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_seed(folder / "seed.json", bytes(range(64)), b"password", work=2)
+        (folder / "password").write_bytes(b"password")
+        for path, part in PATHS.items():
+            uvloop.run(derive(folder, path, arguments.keys // part))
+        uvloop.run(sign(folder, arguments.slices))
+        uvloop.run(self_test(folder, arguments.keys))
+    return 0

@@ -1,0 +1,418 @@
+"""``signer keys``: every command over real keystores and a real token; no secret is an argument, and none is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from coincurve import PrivateKey
+from eth_account import Account
+
+from signer.adapters.keys._web3_secret_storage import read_keystore
+from signer.adapters.keys.keystores import write_keystore
+from signer.cli.keys import group
+from signer.cli.keys.group import COMMAND_FOR_NAME
+from signer.cli.main import main
+from tests.missing_packages import without
+from tests.softhsm import softhsm
+from tests.terminal import on_terminal
+
+SECRET = b"\x11" * 32
+OWNER = Account.from_key(SECRET).address
+PASSWORD = "correct horse battery"
+LIGHT = ("--n", "2")
+ENVIRONMENT = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {"TERM": "xterm"}
+
+
+@pytest.fixture(autouse=True)
+def _the_tests_process_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hardening is for ever, and this process is not the command's: it has tests of its own."""
+    monkeypatch.setattr(group, "harden", lambda: None)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """An empty directory, beside the file with the password."""
+    (tmp_path / "password").write_text(PASSWORD + "\n")
+    (tmp_path / "keys").mkdir()
+    return tmp_path / "keys"
+
+
+def run(*arguments: object, stdin: str | None = None) -> Result:
+    """Run ``signer keys``."""
+    return CliRunner().invoke(main, ["keys", *map(str, arguments)], input=stdin)
+
+
+def refused(result: Result, said: str, status: int = 1) -> None:
+    """See that a command was refused, with a word why, and without a traceback."""
+    assert (result.exit_code, said in result.output) == (status, True), result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert PASSWORD not in result.output
+    assert SECRET.hex() not in result.output
+
+
+def uri_of(keys: Path) -> str:
+    """Name the keystores as a key URI."""
+    return f"keystore:{keys}?password_file={keys.with_name('password')}"
+
+
+def settings_with(keys: Path, *lines: str) -> Path:
+    """Write settings whose keys are these."""
+    file = keys.with_name("signer.toml")
+    file.write_text("\n".join(["[keys]", f'uris = ["{uri_of(keys)}"]', *lines]))
+    return file
+
+
+@pytest.mark.parametrize("name", COMMAND_FOR_NAME)
+def test_every_command_helps(name: str) -> None:
+    """The list names commands that are there, and no help speaks of a secret as an argument."""
+    assert name in run("--help").output
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert "--password " not in result.output
+
+
+# --- new and import ---------------------------------------------------------------------------------------------------
+
+
+def test_new_makes_a_strong_keystore(keys: Path) -> None:
+    """By default scrypt of the usual strength; owner and place are printed, the file is its owner's alone."""
+    result = run("new", keys, "--password-file", keys.with_name("password"))
+    assert result.exit_code == 0, result.output
+    (file,) = keys.iterdir()
+    assert result.output == f"{file.stem}  keystore:{file}\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert json.loads(file.read_text())["crypto"]["kdfparams"]["n"] == 262_144
+    assert Account.from_key(read_keystore(file.read_bytes()).decrypt(PASSWORD.encode())).address == file.stem
+
+
+def test_new_makes_the_directory(keys: Path) -> None:
+    """A directory that is not there yet is made for its owner alone."""
+    result = run("new", keys / "more", "--password-file", keys.with_name("password"), *LIGHT)
+    assert result.exit_code == 0, result.output
+    assert (keys / "more").stat().st_mode & 0o777 == 0o700
+
+
+def test_new_takes_the_one_place_of_the_settings(keys: Path) -> None:
+    """With no target the key goes where the service will find it, under the password that it will use."""
+    result = run("new", "--config", settings_with(keys), "--kdf", "pbkdf2", "--iterations", "10", "--json")
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.output)
+    assert made == {"owner": made["owner"], "uri": f"keystore:{keys / made['owner']}.json"}
+    assert made["owner"] in run("list", uri_of(keys)).output
+
+
+@pytest.mark.parametrize(
+    "text",
+    [SECRET.hex(), f"0x{SECRET.hex()}", f"  0x{SECRET.hex().upper()}\n\n"],
+)
+def test_import_takes_hex_from_standard_input_and_from_a_file(text: str, keys: Path) -> None:
+    """64 hex digits, with ``0x`` or without, and space around them."""
+    from_stdin = run("import", keys, "--password-file", keys.with_name("password"), *LIGHT, stdin=text)
+    assert from_stdin.output == f"{OWNER}  keystore:{keys}/{OWNER}.json\n"
+    (keys / f"{OWNER}.json").unlink()
+    keys.with_name("raw").write_text(text)
+    options = ("--from", keys.with_name("raw"), "--password-file", keys.with_name("password"))
+    assert run("import", keys, *options, *LIGHT).output == from_stdin.output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no raw private key"),
+        (SECRET.hex()[:-1], "no raw private key"),
+        (SECRET.hex() + "0", "no raw private key"),
+        ("0X" + SECRET.hex(), "no raw private key"),
+        (SECRET.hex()[:-1] + "\uff11", "no raw private key"),
+        (f"{SECRET.hex()} {SECRET.hex()}", "no raw private key"),
+        ("00" * 32, "no key of secp256k1"),
+        ("ff" * 32, "no key of secp256k1"),
+    ],
+)
+def test_import_refuses_what_is_no_key_and_does_not_repeat_it(text: str, said: str, keys: Path) -> None:
+    """Nothing is written, and what was read is not shown: it may be a key with a slip in it."""
+    result = run("import", keys, "--password-file", keys.with_name("password"), *LIGHT, stdin=text)
+    refused(result, said)
+    assert not text or text not in result.output
+    assert list(keys.iterdir()) == []
+
+
+def test_import_refuses_a_file_that_is_no_text(keys: Path) -> None:
+    """32 raw bytes are not hex."""
+    keys.with_name("raw").write_bytes(b"\xff" * 32)
+    options = ("--from", keys.with_name("raw"), "--password-file", keys.with_name("password"))
+    refused(run("import", keys, *options), "cannot be read as text")
+
+
+def test_an_owner_is_not_written_over(keys: Path) -> None:
+    """The second keystore of one owner is refused, and the first is as it was."""
+    arguments = ("import", keys, "--password-file", keys.with_name("password"), *LIGHT)
+    run(*arguments, stdin=SECRET.hex())
+    before = (keys / f"{OWNER}.json").read_bytes()
+    refused(run(*arguments, stdin=SECRET.hex()), "has a keystore of that owner already")
+    assert (keys / f"{OWNER}.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "status"),
+    [
+        (("new", "keys", "--n", "3"), "power of two", 2),
+        (("new", "keys", "--iterations", "5"), "--iterations is PBKDF2's", 2),
+        (("new", "keys", "--kdf", "pbkdf2", "--n", "2"), "--n is scrypt's", 2),
+        (("new", "keys", "--label", "x"), "--label names a key in a token", 2),
+        (("new", "awskms:alias/x"), "aws kms create-key", 2),
+        (("new", "hd:/seed?password_file=/p&indexes=0"), "add the index", 2),
+        (("new", "keystore:"), "names no file", 1),
+        (("new", "keystore:/keys?colour=red"), "colour", 1),
+        (("new",), "name 0 places", 2),
+        (("new", "password"), "is a file", 1),
+        (("new", "absent/keys"), "cannot be written to (No such file or directory)", 1),
+        (("new", "keys", "--password-file", "empty"), "may not be empty", 1),
+        (("new", "keys", "--password-file", "long"), "it is no password", 1),
+        (("list",), "name key URIs", 2),
+        (("list", "hsm:slot"), "no key backend is called 'hsm'", 1),
+        (("reencrypt", "keys", "--out", "x", "--password-file", "password", "--password-dir", "."), "not both", 2),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    arguments: tuple[str, ...],
+    said: str,
+    status: int,
+    keys: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A usage error is 2, anything else 1; a sentence says what to do, and nothing is written."""
+    monkeypatch.chdir(keys.parent)
+    Path("empty").write_text("\n")
+    Path("long").write_text("x" * 5000)
+    if arguments[0] == "new" and "--password-file" not in arguments:
+        arguments = (*arguments, "--password-file", "password")
+    refused(run(*arguments), said, status)
+    assert list(keys.iterdir()) == []
+
+
+def test_two_places_are_one_too_many(keys: Path) -> None:
+    """Where the settings name two places that take keys, the command does not choose."""
+    file = settings_with(keys)
+    file.write_text(f'[keys]\nuris = ["{uri_of(keys)}", "{uri_of(keys)}"]')
+    refused(run("new", "--config", file), "name 2 places", 2)
+
+
+# --- list, check, export-public ---------------------------------------------------------------------------------------
+
+
+def test_list_shows_each_key_and_what_is_not_there(keys: Path) -> None:
+    """Loaded, failed with its reason, and missing: as the service would say, as a table and as JSON; nothing signs."""
+    write_keystore(keys, SECRET, PASSWORD.encode(), work=2)
+    (keys / "broken.json").write_text("{}")
+    missing = Account.from_key(b"\x22" * 32).address
+    config = settings_with(keys, f'expected_owners = ["eip155:324:{missing}", "eip155:324:{OWNER}"]')
+    table = run("list", "--config", config)
+    assert table.exit_code == 0
+    assert [line.split()[:3] for line in table.output.splitlines()] == [
+        ["owner", "backend", "state"],
+        [OWNER, "keystore", "loaded"],
+        ["-", "keystore", "failed"],
+        [missing, "-", "missing"],
+    ]
+    rows = json.loads(run("list", "--config", config, "--json").output)
+    assert [row["state"] for row in rows] == ["loaded", "failed", "missing"]
+    assert rows[0] == {
+        "owner": OWNER,
+        "backend": "keystore",
+        "uri": f"keystore:{keys}/{OWNER}.json",
+        "state": "loaded",
+        "detail": None,
+    }
+    assert "version 3" in rows[1]["detail"]
+
+
+def test_check_has_every_key_sign(keys: Path) -> None:
+    """Exit 0 where each key signs and each signature is its owner's; the settings' expectations count, too."""
+    write_keystore(keys, SECRET, PASSWORD.encode(), work=2)
+    result = run("check", "--config", settings_with(keys), "--json")
+    (row,) = json.loads(result.output)
+    assert (result.exit_code, row["owner"], row["state"], row["detail"].endswith(" ms")) == (0, OWNER, "signs", True)
+    missing = run("check", "--config", settings_with(keys, f'expected_owners = ["eip155:1:0x{"22" * 20}"]'))
+    assert (missing.exit_code, "missing" in missing.output) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda keys: (keys / "broken.json").write_text("{}"), "is not of version 3"),
+        (lambda keys: keys.with_name("password").write_text("wrong"), "the password does not open it"),
+        (lambda keys: keys.with_name("password").unlink(), "cannot be read (No such file or directory)"),
+        (lambda keys: keys.rename(keys.with_name("gone")), "cannot be read (No such file or directory)"),
+        (lambda keys: (keys / "same.json").write_bytes((keys / f"{OWNER}.json").read_bytes()), "has two keys"),
+        (lambda keys: (keys / f"{OWNER}.json").unlink(), "holds no keystore"),
+    ],
+)
+def test_check_fails_where_one_key_does(spoil: Any, said: str, keys: Path) -> None:  # noqa: ANN401
+    """Exit 1, and the reason beside the key or the place."""
+    write_keystore(keys, SECRET, PASSWORD.encode(), work=2)
+    spoil(keys)
+    result = run("check", uri_of(keys))
+    refused(result, said)
+    assert "failed" in result.output
+
+
+def test_export_public_gives_address_and_public_key(keys: Path) -> None:
+    """The key that signs: 65 bytes, uncompressed; what cannot be exported goes to standard error, and the exit is 1."""
+    write_keystore(keys, SECRET, PASSWORD.encode(), work=2)
+    public_key = "0x" + PrivateKey(SECRET).public_key.format(compressed=False).hex()
+    result = run("export-public", uri_of(keys))
+    assert (result.exit_code, result.stdout) == (0, f"{OWNER} {public_key}\n")
+    exported = json.loads(run("export-public", uri_of(keys), "--json").stdout)
+    assert exported == [{"owner": OWNER, "publicKey": public_key, "uri": f"keystore:{keys}/{OWNER}.json"}]
+    (keys / "broken.json").write_text("{}")
+    result = run("export-public", uri_of(keys))
+    assert (result.exit_code, result.stdout) == (1, f"{OWNER} {public_key}\n")
+    assert "broken.json: failed:" in result.stderr
+
+
+def test_a_missing_extra_is_named(keys: Path, tmp_path: Path) -> None:
+    """A backend whose library is not installed says which extra brings it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "signer", "keys", "list", "awskms:alias/x?region=eu-west-1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT | {"PYTHONPATH": str(without(tmp_path, "aiobotocore"))},
+    )
+    assert (done.returncode, "pip install challenge-signer[awskms]" in done.stderr) == (1, True)
+
+
+# --- reencrypt --------------------------------------------------------------------------------------------------------
+
+
+def test_reencrypt_writes_lighter_ones_and_says_what_that_means(keys: Path) -> None:
+    """The same owner under the new password; standard error says when lighter is right, and when it is wrong."""
+    write_keystore(keys, SECRET, PASSWORD.encode(), work=16_384)
+    keys.with_name("new-password").write_text("battery staple")
+    out = keys.with_name("light")
+    passwords = ("--password-file", keys.with_name("password"), "--new-password-file", keys.with_name("new-password"))
+    result = run("reencrypt", keys, "--out", out, *passwords, "--kdf", "scrypt", "--n", 4096)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{OWNER}  {out}/{OWNER}.json  16 MiB to open, now 4\n"
+    assert "64 times less" in result.stderr
+    assert "right for secrets that are mounted" in result.stderr
+    assert json.loads((out / f"{OWNER}.json").read_text())["crypto"]["kdfparams"]["n"] == 4096
+    assert run("check", f"keystore:{out}?password_file={keys.with_name('new-password')}").exit_code == 0
+    refused(run("reencrypt", keys, "--out", out, *passwords), "is there already")
+
+
+def test_reencrypt_takes_passwords_of_their_own(keys: Path) -> None:
+    """``--password-dir`` has one for each; as JSON the files and their memory are listed."""
+    write_keystore(keys, SECRET, b"its own", work=2)
+    passwords = keys.with_name("passwords")
+    passwords.mkdir()
+    (passwords / f"{OWNER}.txt").write_text("its own")
+    options = ("--password-dir", passwords, "--new-password-file", keys.with_name("password"), "--json")
+    result = run("reencrypt", keys, "--out", keys.with_name("light"), *options, *LIGHT)
+    assert json.loads(result.stdout) == [
+        {
+            "owner": OWNER,
+            "file": f"{keys.with_name('light')}/{OWNER}.json",
+            "memoryBefore": 3072,
+            "memory": 3072,
+        },
+    ]
+
+
+# --- a terminal -------------------------------------------------------------------------------------------------------
+
+
+def test_passwords_are_asked_for_on_the_terminal(keys: Path) -> None:
+    """Twice where they are new, never echoed; two that differ are refused."""
+    command = [sys.executable, "-m", "signer", "keys", "new", str(keys), *LIGHT]
+    for second, status in (("another", 1), (PASSWORD, 0)):
+        with on_terminal(command, ENVIRONMENT) as terminal:
+            terminal.wait_for(f"Password of the new keystore in {keys}: ")
+            terminal.type(PASSWORD + "\n")
+            terminal.wait_for("The same again: ")
+            terminal.type(second + "\n")
+            assert terminal.end() == status
+            assert PASSWORD not in terminal.shown
+            assert ("not the same" in terminal.shown) is (status == 1)
+    assert run("check", uri_of(keys)).exit_code == 0
+
+
+def test_the_key_is_asked_for_on_the_terminal(keys: Path) -> None:
+    """``import`` without a file does not wait silently, and does not echo what is typed."""
+    options = ("--password-file", str(keys.with_name("password")), *LIGHT)
+    with on_terminal([sys.executable, "-m", "signer", "keys", "import", str(keys), *options], ENVIRONMENT) as terminal:
+        terminal.wait_for("Private key (hex): ")
+        terminal.type(SECRET.hex() + "\n")
+        assert terminal.end() == 0
+        assert OWNER in terminal.shown
+        assert SECRET.hex() not in terminal.shown
+
+
+def test_reencrypt_asks_for_both_passwords(keys: Path) -> None:
+    """The old one once, the new one twice; with files beside the keystores that look like passwords."""
+    write_keystore(keys, SECRET, PASSWORD.encode(), work=2)
+    (keys / "notes.txt").write_text("not a keystore")
+    out = keys.with_name("light")
+    command = [sys.executable, "-m", "signer", "keys", "reencrypt", str(keys), "--out", str(out), *LIGHT]
+    with on_terminal(command, ENVIRONMENT) as terminal:
+        terminal.wait_for(f"Password of the keystores in {keys}: ")
+        terminal.type(PASSWORD + "\n")
+        seen = terminal.wait_for(f"Password of the new keystores in {out}: ")
+        terminal.type("battery staple\n")
+        terminal.wait_for("The same again: ", after=seen)
+        terminal.type("battery staple\n")
+        assert terminal.end() == 0, terminal.shown
+    assert read_keystore((out / f"{OWNER}.json").read_bytes()).decrypt(b"battery staple") == SECRET
+
+
+def test_without_a_terminal_nobody_is_asked(keys: Path) -> None:
+    """A program that is started by another one does not wait for a keyboard: it says which option to use."""
+    done = subprocess.run(
+        [sys.executable, "-m", "signer", "keys", "new", str(keys)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
+    assert (done.returncode, "name a file with --password-file" in done.stderr) == (2, True)
+
+
+def test_a_bar_shows_how_far_the_keys_are_on_a_terminal_only(keys: Path) -> None:
+    """It counts the keys and is gone at the end; where standard error is a pipe there is none."""
+    for number in range(1, 7):
+        write_keystore(keys, bytes([number]) * 32, PASSWORD.encode(), work=16_384)
+    command = [sys.executable, "-m", "signer", "keys", "list", uri_of(keys)]
+    with on_terminal(command, ENVIRONMENT) as terminal:
+        assert terminal.end() == 0
+        assert "opening keys" in terminal.shown
+        assert "/6" in terminal.shown
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "opening keys" not in done.stdout
+
+
+# --- a token ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("softhsm2-util")
+def test_a_key_is_made_inside_the_token_and_another_one_put_there(tmp_path: Path) -> None:
+    """``new`` and ``import`` with a label; the token signs with both, and a name is not taken twice."""
+    with softhsm(tmp_path / "hsm") as hsm:
+        uri = hsm.add_token().uri()
+        made = json.loads(run("new", uri, "--label", "made here", "--json").output)
+        put = json.loads(run("import", f"{uri}", "--label", "put there", "--json", stdin=SECRET.hex()).output)
+        assert (put["owner"], "object=put%20there" in put["uri"]) == (OWNER, True)
+        assert {row["owner"] for row in json.loads(run("check", uri, "--json").output)} == {OWNER, made["owner"]}
+        public_key = PrivateKey(SECRET).public_key.format(compressed=False).hex()
+        assert f"{OWNER} 0x{public_key}" in run("export-public", uri).output
+        refused(run("new", uri, "--label", "made here"), "of that label already")
+        refused(run("new", uri), "add object=<label>")
+        refused(run("import", uri, "--label", "zero", stdin="00" * 32), "no key of secp256k1")

