@@ -26,15 +26,15 @@ from aiohttp import web
 from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.opening import open_card_api
 from signer.adapters.card_api.settings import CardApiSettings, CardApiSettingsInvalid
-from signer.adapters.challenge_store import RedisChallengeStore, StoreSettings
 from signer.adapters.circuit_breaker import BreakerLimits
 from signer.adapters.clock import SystemClock
-from signer.adapters.customer_intents import RedisCustomerIntents
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.secp256k1 import CoincurveVerifier
 from signer.adapters.message_signatures import SignatureProfile
-from signer.adapters.redis_calls import RedisCalls, ReplicaWait
-from signer.adapters.redis_client import RedisSettings, find_weaknesses, open_redis
+from signer.adapters.redis_store.calls import RedisCalls, ReplicaWait
+from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
+from signer.adapters.redis_store.client import RedisSettings, find_weaknesses, open_redis
+from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
 from signer.adapters.request_keys import RequestKeyError, load_request_key
 from signer.adapters.signature_base import MessageSignatureError
 from signer.adapters.siwe_judge import JudgeError, judge_shapes

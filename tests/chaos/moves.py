@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import hiredis
 
-from signer.adapters import challenge_scripts
-from signer.adapters.challenge_scripts import FIELDS, Script
+from signer.adapters.redis_store import scripts as challenge_scripts
+from signer.adapters.redis_store.scripts import FIELDS, Script
 
 _FENCED: Final = frozenset({"record_signature", "release", "defer", "settle"})
 _NO_MOVES: Final = frozenset({"due", "probe"})

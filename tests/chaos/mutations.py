@@ -12,8 +12,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from signer.adapters import challenge_scripts
-from signer.adapters.challenge_scripts import Script
+from signer.adapters.redis_store import scripts as challenge_scripts
+from signer.adapters.redis_store.scripts import Script
 from signer.cli.main import main
 from signer.domain.record import Submission
 from tests.chaos.moves import scripts_by_name

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from signer.adapters.challenge_store import ForbiddenMove, StoreSettings
+from signer.adapters.redis_store.challenge_store import ForbiddenMove, StoreSettings
 from signer.application.ports import Claim, Claimed, ClaimOutcome, Held, Lease
 from signer.domain.errors import ErrorCode, LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId

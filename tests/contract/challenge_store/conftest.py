@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from signer.adapters.redis_client import RedisSettings, open_redis
+from signer.adapters.redis_store.client import RedisSettings, open_redis
 from signer.application.ports import ChallengeStore
 from tests.challenge_stores import FakeUnderTest, RedisUnderTest, StoreUnderTest
 from tests.servers import RedisServer, debian_redis, valkey

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from signer.adapters.challenge_store import ForbiddenMove
+from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore
 from signer.domain.lifecycle import ChallengeState
 from tests.challenge_stores import (

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from signer.adapters.challenge_store import ForbiddenMove
+from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore, Lease
 from signer.domain.errors import LeaseLost
 from signer.domain.lifecycle import MOVES, ChallengeState

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.adapters.challenge_store import ForbiddenMove
+from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore, Lease
 from signer.domain.errors import LeaseLost
 from signer.domain.lifecycle import ChallengeState

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from signer.adapters import challenge_scripts as scripts
+from signer.adapters.redis_store import scripts
 from tests.lossy_proxy import LossyProxy, lossy_proxy
 from tests.servers import RedisServer, valkey
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from signer.adapters.challenge_store import RedisChallengeStore
-from signer.adapters.redis_client import ACL_COMMANDS, RedisSettings, find_weaknesses, open_redis
+from signer.adapters.redis_store.challenge_store import RedisChallengeStore
+from signer.adapters.redis_store.client import ACL_COMMANDS, RedisSettings, find_weaknesses, open_redis
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState
 from tests.certificates import CertificateAuthority

@@ -12,7 +12,7 @@ from typing import Any, Final
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
-from signer.adapters.challenge_store import StoreSettings
+from signer.adapters.redis_store.challenge_store import StoreSettings
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
 from signer.application.gate import Gate
 from signer.application.onboard_customer import OnboardCustomer

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from redis.asyncio.connection import UnixDomainSocketConnection
 
-from signer.adapters.challenge_store import StoreSettings
-from signer.adapters.redis_client import RedisSettings
-from signer.adapters.redis_connections import TcpConnection, TlsConnection, UnixConnection
+from signer.adapters.redis_store.challenge_store import StoreSettings
+from signer.adapters.redis_store.client import RedisSettings
+from signer.adapters.redis_store.connections import TcpConnection, TlsConnection, UnixConnection
 
 FILE = Path("/run/secrets/a-file")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from signer.adapters.challenge_store import StoreSettings
+from signer.adapters.redis_store.challenge_store import StoreSettings
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
 from signer.application.gate import Gate
 from signer.application.ports import Claim, ClaimOutcome, Clock, Held

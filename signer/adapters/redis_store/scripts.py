@@ -1,6 +1,6 @@
 """The Lua that makes each move of a challenge one atomic step, as Redis is to run it.
 
-The scripts are the files in ``redis_scripts``: ``_prelude.lua``, which says what they share, and one file a move. The
+The scripts are the files in ``lua``: ``_prelude.lua``, which says what they share, and one file a move. The
 tables of moves and of final states in the prelude are generated from ``signer.domain.lifecycle``, so that a move which
 the domain's table lacks cannot be made here either.
 """
@@ -53,7 +53,7 @@ class Script:
 
 
 def _read(name: str) -> str:
-    return resources.files("signer.adapters").joinpath("redis_scripts", f"{name}.lua").read_text("utf-8")
+    return resources.files("signer.adapters.redis_store").joinpath("lua", f"{name}.lua").read_text("utf-8")
 
 
 def _lua_set(names: list[str]) -> str:

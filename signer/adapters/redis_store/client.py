@@ -23,8 +23,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from signer.adapters.redis_calls import RedisCalls
-from signer.adapters.redis_connections import PasswordFile, TcpConnection, TlsConnection, UnixConnection
+from signer.adapters.redis_store.calls import RedisCalls
+from signer.adapters.redis_store.connections import PasswordFile, TcpConnection, TlsConnection, UnixConnection
 
 ACL_COMMANDS: Final = (
     *("+evalsha", "+eval", "+time", "+get", "+set", "+hset", "+hmget", "+hdel", "+pexpire"),

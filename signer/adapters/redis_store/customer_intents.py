@@ -1,7 +1,7 @@
 """The port ``CustomerIntents`` over Redis: one hash an intent, on the owner's shard.
 
-``{prefix}:{sXX}:intent:<32 hex>`` holds ``body``, ``idempotency_key``, ``created_at`` (Redis's clock, µs) and, once it
-is known, ``customer_id``. An id that is known is never changed. An intent is kept for the retention, from its last touch.
+``{prefix}:{sXX}:intent:<32 hex>`` holds ``body``, ``idempotency_key``, ``created_at`` (Redis's clock, µs) and, once it is
+known, ``customer_id``. An id that is known is never changed. An intent is kept for the retention, from its last touch.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from signer.adapters.challenge_scripts import Script
-from signer.adapters.redis_calls import NO_WAIT, RedisCalls, ReplicaWait
+from signer.adapters.redis_store.calls import NO_WAIT, RedisCalls, ReplicaWait
+from signer.adapters.redis_store.scripts import Script
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, Unavailable
 

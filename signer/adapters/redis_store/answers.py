@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from signer.adapters.challenge_scripts import FIELDS
+from signer.adapters.redis_store.scripts import FIELDS
 from signer.application.ports import Held, Lease
 from signer.domain.ethereum import AccountId, ChainId
 from signer.domain.lifecycle import ChallengeState

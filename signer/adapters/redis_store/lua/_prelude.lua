@@ -1,4 +1,4 @@
--- What every move begins with. challenge_scripts.py puts this text in front of each script, and fills in the tables from
+-- What every move begins with. scripts.py puts this text in front of each script, and fills in the tables from
 -- signer.domain.lifecycle, so that there is one table of moves.
 --
 -- KEYS[1]  the record, a hash            ARGV[1]  the challenge's id

@@ -34,7 +34,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from signer.adapters.challenge_scripts import Script
+from signer.adapters.redis_store.scripts import Script
 from signer.domain.errors import ErrorCode, Unavailable
 
 Part = str | bytes | int

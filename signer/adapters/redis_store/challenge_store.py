@@ -27,10 +27,10 @@ from datetime import timedelta
 from itertools import chain, islice, zip_longest
 from typing import Any, Final
 
-from signer.adapters import challenge_scripts as scripts
-from signer.adapters.challenge_answers import MICROSECOND, Answer, microseconds, read_record
-from signer.adapters.challenge_scripts import Script
-from signer.adapters.redis_calls import NO_WAIT, Part, RedisCalls, ReplicaWait
+from signer.adapters.redis_store import scripts
+from signer.adapters.redis_store.answers import MICROSECOND, Answer, microseconds, read_record
+from signer.adapters.redis_store.calls import NO_WAIT, Part, RedisCalls, ReplicaWait
+from signer.adapters.redis_store.scripts import Script
 from signer.application.ports import Claim, Claimed, ClaimOutcome, Held, Lease
 from signer.domain.errors import ErrorCode, LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId
