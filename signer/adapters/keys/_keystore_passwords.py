@@ -108,13 +108,19 @@ def read_password(path: Path) -> bytes:
         KeystoreRefused: it cannot be read, or is too long for one.
     """
     try:
-        with path.open("rb") as file:
-            password = file.read(_MAX_PASSWORD_BYTES + 1)
+        password = _read_bounded(path)
     except OSError as exc:
         raise KeystoreRefused(f"the password file {path} cannot be read ({exc.strerror})") from exc
-    if len(password) > _MAX_PASSWORD_BYTES:
+    if password is None:
         raise KeystoreRefused(f"the password file {path} is over {_MAX_PASSWORD_BYTES} bytes: it is no password")
     for newline in (b"\r\n", b"\n"):
         if password.endswith(newline):
             return password[: -len(newline)]
     return password
+
+
+def _read_bounded(path: Path) -> bytes | None:
+    """Read a file, or give ``None`` where it is too long: whoever raises then has no piece of it among his variables."""
+    with path.open("rb") as file:
+        content = file.read(_MAX_PASSWORD_BYTES + 1)
+    return content if len(content) <= _MAX_PASSWORD_BYTES else None

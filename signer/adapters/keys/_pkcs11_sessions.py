@@ -67,21 +67,24 @@ class _Worker:
 
 
 class SessionPool:
-    """Signs with several sessions at once."""
+    """Signs with several sessions at once.
 
-    def __init__(self, size: int, signature_bytes: int, patience: float, hung: Callable[[], None]) -> None:
+    Attributes:
+        hung: called on the event loop when a call does not come back.
+    """
+
+    def __init__(self, size: int, signature_bytes: int, patience: float) -> None:
         """Start the threads; to be called on the event loop.
 
         Args:
             size: how many sessions, and threads.
             signature_bytes: how long a signature is.
             patience: seconds after which a call hangs.
-            hung: called on the event loop when one does.
         """
+        self.hung: Callable[[], None] = lambda: None
         self._size = size
         self._signature_bytes = signature_bytes
         self._patience = patience
-        self._hung = hung
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._done: deque[tuple[_Worker, _Job, bytes | Exception | None]] = deque()
@@ -115,12 +118,13 @@ class SessionPool:
                 self._under_way -= 1
                 _settle(job, TokenHangs())
 
-    def replace_hanging(self) -> None:
-        """Start a thread for each that still hangs, as far as the bound allows."""
+    def is_ready(self) -> bool:
+        """Replace threads that hang, as far as the bound allows; tell whether there is one now that does not."""
         for worker in [worker for worker in self._workers if worker.hangs and not worker.is_replaced]:
             if len(self._workers) < 2 * self._size:
                 worker.is_replaced = True
                 self._workers.append(_Worker(self._serve))
+        return not all(worker.hangs for worker in self._workers)
 
     async def close(self) -> None:
         """End the threads, each after what it is doing, and wait a moment for that."""
@@ -154,7 +158,7 @@ class SessionPool:
                 _settle(job, TokenHangs())
         if hanging:
             self.drop_waiting()
-            self._hung()
+            self.hung()
 
     def _deliver(self) -> None:
         self._delivery_is_due = False
@@ -210,7 +214,7 @@ class SessionPool:
                 session = _fitting(session, job.connection)
                 session = session or _open(job.connection)
                 job.connection.cryptoki.begin_signature(session.handle, job.key)
-                # What was signed before is delivered now, for this is the long call, and the GIL is the loop's meanwhile.
+                # The long call comes, and the GIL is the loop's meanwhile: what was signed before is delivered now.
                 self._have_delivered()
                 signature = job.connection.cryptoki.end_signature(session.handle, job.digest, self._signature_bytes)
             except CryptokiError as error:

@@ -35,6 +35,7 @@ from signer.adapters.keys._pkcs11_connection import Connection, Connector
 from signer.adapters.keys._pkcs11_control import ControlThread
 from signer.adapters.keys._pkcs11_index import KeysDone, TokenIndex
 from signer.adapters.keys._pkcs11_login import PinRefused, TokenError
+from signer.adapters.keys._pkcs11_sessions import SessionPool
 
 HealthChanged = Callable[[str | None], None]
 """Called on the event loop with what is wrong, and with ``None`` once nothing is."""
@@ -82,11 +83,18 @@ class Supervisor:
         problem: why it is down; ``None`` where it is not.
     """
 
-    def __init__(self, connector: Connector, patience: float, health_changed: HealthChanged) -> None:
-        """Take what connects; ``start`` is what begins.
+    def __init__(
+        self,
+        connector: Connector,
+        pool: SessionPool,
+        patience: float,
+        health_changed: HealthChanged,
+    ) -> None:
+        """Begin; nothing is connected before ``load``.
 
         Args:
             connector: the control thread's.
+            pool: the sessions that sign.
             patience: seconds after which a call that signs hangs.
             health_changed: told of ``problem``.
         """
@@ -95,6 +103,7 @@ class Supervisor:
         self.problem: str | None = None
         self._brief = ""
         self._connector = connector
+        self._pool = pool
         self._patience = patience
         self._health_changed = health_changed
         self._next_attempt_at = 0.0
@@ -105,6 +114,7 @@ class Supervisor:
         self._asked: list[_Asked] = []
         self._in_turn: list[_Asked] = []
         self._control = ControlThread()
+        pool.hung = self.hangs
         self._task = asyncio.create_task(self._supervise())
 
     # --- For those who need the token ---------------------------------------------------------------------------------
@@ -223,8 +233,12 @@ class Supervisor:
             unavailable.__cause__ = exc
             self._answer(unavailable)
         else:
-            self._is_up(connection)
-            self._answer(connection.index)
+            if self._pool.is_ready():
+                self._is_up(connection)
+                self._answer(connection.index)
+            else:
+                self._is_down("every thread hangs in a call into the token's library: start anew", "it does not answer")
+                self._answer(self.unavailable())
 
     def _progress_of(self, asked: Sequence[_Asked]) -> KeysDone:
         loop = asyncio.get_running_loop()

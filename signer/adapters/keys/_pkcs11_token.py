@@ -69,9 +69,8 @@ class Token:
             TokenUnavailable: it cannot be done.
         """
         if self._open is None:
-            supervisor = Supervisor(self._connector, self._uri.timeout, self._health_has_changed)
-            signature_bytes = self._curve.signature_bytes
-            pool = SessionPool(self._uri.sessions, signature_bytes, self._uri.timeout, hung=supervisor.hangs)
+            pool = SessionPool(self._uri.sessions, self._curve.signature_bytes, self._uri.timeout)
+            supervisor = Supervisor(self._connector, pool, self._uri.timeout, self._health_changed)
             self._open = supervisor, pool
             self._process = os.getpid()
         return await self._open[0].load(progress)
@@ -115,11 +114,6 @@ class Token:
         await supervisor.stop()
         await pool.close()
         await supervisor.close()
-
-    def _health_has_changed(self, problem: str | None) -> None:
-        if problem is None and self._open is not None:
-            self._open[1].replace_hanging()
-        self._health_changed(problem)
 
     async def _examine(self, supervisor: Supervisor, connection: Connection, error: CryptokiError) -> None:
         """Find out, once for all who ask, whether it is the token that has failed; if so, it is mended."""

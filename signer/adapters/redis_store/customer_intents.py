@@ -1,7 +1,8 @@
 """The port ``CustomerIntents`` over Redis: one hash an intent, on the owner's shard.
 
-``{prefix}:{sXX}:intent:<32 hex>`` holds ``body``, ``idempotency_key``, ``created_at`` (Redis's clock, µs) and, once it is
-known, ``customer_id``. An id that is known is never changed. An intent is kept for the retention, from its last touch.
+``{prefix}:{sXX}:intent:<32 hex>`` holds ``body``, ``idempotency_key``, ``created_at`` (Redis's clock, µs) and, once it
+is known, ``customer_id``. An id that is known is never changed. An intent is kept for the retention, from its last
+touch.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ _SHARD_DIGITS: Final = 2
 _TOUCH: Final = Script.of(
     """
 -- KEYS[1] the intent    ARGV  1 retention (ms)  2 body  3 Idempotency-Key  4 the customer's id, or nothing
-local time = redis.call('TIME')
-redis.call('HSETNX', KEYS[1], 'created_at', time[1] * 1000000 + time[2])
-redis.call('HSETNX', KEYS[1], 'body', ARGV[2])
-redis.call('HSETNX', KEYS[1], 'idempotency_key', ARGV[3])
-if ARGV[4] ~= '' then
-  redis.call('HSETNX', KEYS[1], 'customer_id', ARGV[4])
+local known = redis.call('HMGET', KEYS[1], 'created_at', 'customer_id')
+if not known[1] then
+  local time = redis.call('TIME')
+  redis.call('HSET', KEYS[1], 'created_at', time[1] * 1000000 + time[2], 'body', ARGV[2], 'idempotency_key', ARGV[3])
+end
+if ARGV[4] ~= '' and not known[2] then
+  known[2] = ARGV[4]
+  redis.call('HSET', KEYS[1], 'customer_id', ARGV[4])
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
-return redis.call('HGET', KEYS[1], 'customer_id')
+return known[2]
 """,
 )
 

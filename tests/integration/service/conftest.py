@@ -35,11 +35,11 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def start(tmp_path: Path, redis: RedisServer) -> AsyncIterator[StartSite]:
-    """Starts a service, with the settings of ``[card_api]`` that a test wants."""
+    """Starts a service, with further settings by section."""
     async with AsyncExitStack() as stack:
 
-        async def start_one(**card_api: object) -> Site:
-            return await stack.enter_async_context(open_site(tmp_path, redis, **card_api))
+        async def start_one(**sections: dict[str, object]) -> Site:
+            return await stack.enter_async_context(open_site(tmp_path, redis, **sections))
 
         yield start_one
 

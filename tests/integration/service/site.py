@@ -10,7 +10,6 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,8 +111,8 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(folder: Path, redis: RedisServer, **card_api: object) -> AsyncIterator[Site]:
-    """Compose a service in an empty folder, with these settings of ``[card_api]``; at the end every log line is checked."""
+async def open_site(folder: Path, redis: RedisServer, **sections: dict[str, object]) -> AsyncIterator[Site]:
+    """Compose a service in an empty folder, with further settings by section; at the end every log line is checked."""
     token, digest = generate_token()
     _lay_out(folder)
     async with AsyncExitStack() as stack:
@@ -131,7 +130,7 @@ async def open_site(folder: Path, redis: RedisServer, **card_api: object) -> Asy
                 )
             )
         )
-        settings = _settings(folder, redis, simulator.base_url, digest, card_api)
+        settings = _settings(folder, redis, simulator.base_url, digest, sections)
         service = await stack.enter_async_context(open_service(settings))
         client = await stack.enter_async_context(TestClient(TestServer(service.app, host="127.0.0.1")))
         await service.prepare()
@@ -156,24 +155,24 @@ def _lay_out(folder: Path) -> None:
 
 
 def _settings(
-    folder: Path, redis: RedisServer, base_url: str, token_sha256: str, card_api: dict[str, object]
+    folder: Path, redis: RedisServer, base_url: str, token_sha256: str, sections: dict[str, dict[str, object]]
 ) -> Settings:
-    of_card_api = {
-        "base_url": base_url,
-        "api_key_file": folder / "api-key",
-        "api_secret_file": folder / "api-secret",
-        "signing_key_file": folder / "signing-key.pem",
-        "signing_key_id": KEY_ID,
-        "request_timeout": timedelta(seconds=5),
-        "breaker_cool_down": timedelta(milliseconds=200),
+    settings: dict[str, Any] = {
+        "http": {"answer_within": 60},
+        "callers": [{"name": "wallet-backend", "token_sha256": token_sha256}],
+        "redis": {"url": redis.url, "key_prefix": uuid.uuid4().hex[:8]},
+        "card_api": {
+            "base_url": base_url,
+            "api_key_file": folder / "api-key",
+            "api_secret_file": folder / "api-secret",
+            "signing_key_file": folder / "signing-key.pem",
+            "signing_key_id": KEY_ID,
+            "request_timeout": 5,
+            "breaker_cool_down": 0.2,
+        },
+        "keys": {"uris": [f"keystore:{folder / 'keystores'}?password_file={folder / 'password'}"]},
+        "forwarding": {"first_pause": 0.02, "longest_pause": 0.1, "recover_every": 0.05},
     }
-    return Settings.model_validate(
-        {
-            "http": {"answer_within": 60},
-            "callers": [{"name": "wallet-backend", "token_sha256": token_sha256}],
-            "redis": {"url": redis.url, "key_prefix": uuid.uuid4().hex[:8]},
-            "card_api": of_card_api | card_api,
-            "keys": {"uris": [f"keystore:{folder / 'keystores'}?password_file={folder / 'password'}"]},
-            "forwarding": {"first_pause": 0.02, "longest_pause": 0.1, "recover_every": 0.05},
-        }
-    )
+    for name, section in sections.items():
+        settings[name] |= section
+    return Settings.model_validate(settings)

@@ -45,7 +45,9 @@ async def test_a_wrong_pin_is_tried_once(token: SoftHsmToken, fake: FakeCryptoki
     for backend in backends * 5:
         with pytest.raises(KeyBackendError, match=r"does not take the PIN|refused the PIN"):
             await backend.load(lambda _done, _total: None)
+    looks = fake.calls("C_GetTokenInfo")
     await asyncio.sleep(0.2)
+    assert fake.calls("C_GetTokenInfo") == looks  # it is not even looked for
     assert fake.calls("C_Login") == 1
     token.pin_file.write_bytes(PIN)
     for backend in backends:

@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 
 from signer.adapters.keys import _pkcs11_modules, _pkcs11_sessions, _pkcs11_supervisor, _pkcs11_token
+from signer.adapters.keys._cryptoki import Cryptoki, CryptokiError, LibraryBusy
 from signer.adapters.keys._cryptoki_names import Cka, Ckr
 from signer.adapters.keys._ec_keys import SECP256K1
 from signer.adapters.keys._pkcs11_connection import Connection
@@ -284,6 +285,28 @@ async def test_one_call_that_hangs_for_ever_is_replaced(token: SoftHsmToken, fak
         fake.let_go("C_Sign")
 
 
+async def test_calls_that_hang_for_ever_use_up_no_more_than_their_share(
+    token: SoftHsmToken,
+    fake: FakeCryptoki,
+) -> None:
+    """Once twice as many threads hang as there are sessions, the token is down until one comes back."""
+    async with open_ring(token.uri(x_timeout=0.1, x_sessions=1)) as opened:
+        for hanging in (1, 2):
+            await assert_signs(opened)
+            fake.hang("C_Sign", times=1)
+            await refusal(opened)
+            if hanging == 1:
+                await eventually(lambda: opened.backend.problem is None)
+        await eventually(lambda: "every thread hangs" in (opened.backend.problem or ""))
+        with pytest.raises(KeyBackendError, match="every thread hangs"):
+            await opened.backend.load(lambda _done, _total: None)
+        assert "it does not answer" in (await refusal(opened)).detail
+        assert fake.hanging == 2
+        fake.let_go("C_Sign")
+        await eventually(lambda: opened.backend.problem is None)
+        await assert_signs(opened)
+
+
 async def test_a_hang_while_connecting_heals(token: SoftHsmToken, fake: FakeCryptoki) -> None:
     """The attempt that hangs is waited for, without anybody who wants a signature waiting."""
     async with open_ring(token.uri(x_timeout=0.1)) as opened:
@@ -330,6 +353,34 @@ async def test_the_rings_deadline_is_kept_before_ours(token: SoftHsmToken, fake:
         fake.let_go("C_Sign")
         await assert_signs(opened)
         assert opened.problems == []
+
+
+def test_what_is_over_does_not_enter_the_library(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """A session's number from before an initialisation may be another's after it: it is not used any more."""
+    over, present = Cryptoki(token.module), Cryptoki(token.module)
+    over.initialize()
+    over.open_session(over.slots()[0])
+    over.finalize(0.1)
+    present.initialize()
+    session = present.open_session(present.slots()[0])
+    for use in (over.close_session, over.is_logged_in):
+        with pytest.raises(CryptokiError, match="CKR_CRYPTOKI_NOT_INITIALIZED"):
+            use(session)
+    assert not present.is_logged_in(session)
+    assert fake.calls("C_CloseSession") == 0
+    present.finalize(0.1)
+
+
+def test_a_library_that_another_has_initialised_is_used_and_left_alone(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """Who has not initialised a library does not finalize it."""
+    others, ours = Cryptoki(token.module), Cryptoki(token.module)
+    others.initialize()
+    ours.initialize()
+    assert ours.slots() == others.slots()
+    with pytest.raises(LibraryBusy, match="another part of this process"):
+        ours.finalize(0.1)
+    assert fake.calls("C_Finalize") == 0
+    others.finalize(0.1)
 
 
 # --- All at once ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,92 @@
+"""The contract of ``CustomerIntents``, on the fake and on a real Valkey under the rights that the documentation names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from signer.adapters.redis_store.client import ACL_COMMANDS, RedisSettings, open_redis
+from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
+from signer.application.ports import CustomerIntents
+from signer.domain.customer import CustomerIntent
+from signer.domain.errors import ErrorCode, Unavailable
+from signer.domain.ethereum import AccountId
+from tests.fakes.customer_intents import FakeCustomerIntents
+from tests.servers import RedisServer, valkey
+
+OWNER = AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")
+INTENT = CustomerIntent(OWNER, "alice", OWNER)
+OTHER = CustomerIntent(OWNER, "bob", OWNER)
+CUSTOMER = "0191b1d6-4a4e-7c8e-9d4d-1a2b3c4d5e6f"
+RETENTION = timedelta(days=30)
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A Valkey with a user that has the documented rights and no other."""
+    with valkey() as server:
+        server.command("ACL", "SETUSER", "signer", "on", ">secret", "resetkeys", "~signer:*", "-@all", *ACL_COMMANDS)
+        yield server
+
+
+@pytest.fixture(params=["fake", "valkey"])
+async def intents(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CustomerIntents]:
+    """One row."""
+    if request.param == "fake":
+        yield FakeCustomerIntents()
+        return
+    server: RedisServer = request.getfixturevalue("server")
+    (tmp_path / "password").write_text("secret")
+    redis = await open_redis(
+        RedisSettings(url=server.tcp_url, username="signer", password_file=tmp_path / "password"),
+    )
+    yield RedisCustomerIntents(redis, retention=RETENTION)
+    await redis.close()
+
+
+async def test_a_new_intent_has_no_customer(intents: CustomerIntents) -> None:
+    """Stored, and nothing known; asked again, the same."""
+    assert await intents.begin(INTENT) is None
+    assert await intents.begin(INTENT) is None
+
+
+async def test_a_customers_id_is_known_from_its_completion_on(intents: CustomerIntents) -> None:
+    """For that intent and for no other; completing it again is no error."""
+    await intents.begin(INTENT)
+    await intents.complete(INTENT, CUSTOMER)
+    await intents.complete(INTENT, CUSTOMER)
+    assert await intents.begin(INTENT) == CUSTOMER
+    assert await intents.begin(OTHER) is None
+
+
+async def test_a_known_id_never_changes(intents: CustomerIntents) -> None:
+    """The first one stays."""
+    await intents.begin(INTENT)
+    await intents.complete(INTENT, CUSTOMER)
+    await intents.complete(INTENT, CUSTOMER.replace("0191", "0192"))
+    assert await intents.begin(INTENT) == CUSTOMER
+
+
+async def test_an_intent_lies_on_its_owners_shard_for_the_retention(server: RedisServer) -> None:
+    """One hash under the owner's tag, with a time to live, and with what is to be sent."""
+    redis = await open_redis(RedisSettings(url=server.url))
+    await RedisCustomerIntents(redis, retention=RETENTION).begin(INTENT)
+    key = f"signer:{{s{INTENT.id[:2]}}}:intent:{INTENT.id[2:]}"
+    fields = await redis.command("HMGET", key, "body", "idempotency_key")
+    assert fields == [INTENT.body, INTENT.idempotency_key.encode()]
+    remaining = await redis.command("PTTL", key)
+    assert RETENTION - timedelta(minutes=1) < timedelta(milliseconds=remaining) <= RETENTION
+    await redis.close()
+
+
+async def test_a_store_that_is_down_is_unavailable(server: RedisServer) -> None:
+    """Nothing is guessed."""
+    redis = await open_redis(RedisSettings(url=server.url))
+    server.stop()
+    with pytest.raises(Unavailable) as refused:
+        await RedisCustomerIntents(redis).begin(INTENT)
+    assert refused.value.code is ErrorCode.STORE_UNAVAILABLE
+    await redis.close()
