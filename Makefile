@@ -72,6 +72,12 @@ check-manifests: $(VENV)/.test
 bench: $(VENV)/.test ## the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: bench-keys
+bench-keys: $(VENV)/.test programs ## the benchmarks of the key backends, each beside its raw ceiling
+	@failed=; for each in benchmarks/keys_*.py; do \
+	  name=$$(basename $$each .py); echo "== $$name"; $(BIN)/python -m benchmarks $$name || failed="$$failed $$name"; echo; \
+	done; [ -z "$$failed" ] || { echo "goals missed, or not measured:$$failed"; exit 1; }
+
 .PHONY: format
 format: $(VENV)/.test ## sorts and formats the code
 	@$(BIN)/ruff check --fix --quiet . || true
@@ -81,7 +87,7 @@ format: $(VENV)/.test ## sorts and formats the code
 lock: $(VENV)/.test ## makes locks/ again from pyproject.toml; ARGS=--upgrade takes newer versions
 	@$(COMPILE) pyproject.toml --all-extras --group build --group test --group check $(ARGS) --output-file locks/test.txt
 	@$(COMPILE) pyproject.toml --extra demo --extra awscrt --extra awskms --group build --constraint locks/test.txt --output-file locks/demo.txt
-	@$(COMPILE) pyproject.toml --extra awskms --constraint locks/test.txt --output-file locks/run.txt
+	@$(COMPILE) pyproject.toml --extra awscrt --extra awskms --constraint locks/test.txt --output-file locks/run.txt
 	@$(COMPILE) --group build --constraint locks/test.txt --output-file locks/build.txt
 
 .PHONY: clean

@@ -27,7 +27,9 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static CK failure[FUNCTIONS];                 /* what a function answers instead of being called, */
 static long failures[FUNCTIONS];              /* how often; below zero: always, */
 static long successes[FUNCTIONS];             /* and after how many calls */
-static long hangs[FUNCTIONS], let_gos[FUNCTIONS];  /* how many calls will hang, below zero all; until when */
+static long hangs[FUNCTIONS];                 /* how many calls will hang, below zero: all, */
+static long passes[FUNCTIONS];                /* after how many, */
+static long let_gos[FUNCTIONS];               /* and until when */
 static atomic_long calls[FUNCTIONS], inside, hanging, violations;
 static atomic_char busy[SESSIONS];
 static CK shift, next_shift, token_flags;     /* what is added to slot numbers, now and after C_Initialize */
@@ -36,7 +38,7 @@ static int is_out, was_out, point_form;
 static CK take_failure(int index) {
   CK code = 0;
   pthread_mutex_lock(&lock);
-  if (hangs[index]) {
+  if (hangs[index] && passes[index]-- <= 0) {
     long until = let_gos[index] + 1;
     if (hangs[index] > 0) hangs[index]--;
     atomic_fetch_add(&hanging, 1);
@@ -122,9 +124,10 @@ void fake_fail(int index, CK code, long times, long after) {
   pthread_mutex_unlock(&lock);
 }
 
-void fake_hang(int index, long calls_to_come) {
+void fake_hang(int index, long calls_to_come, long after) {
   pthread_mutex_lock(&lock);
   hangs[index] = calls_to_come;
+  passes[index] = after;
   if (!calls_to_come) let_gos[index]++;
   pthread_cond_broadcast(&changed);
   pthread_mutex_unlock(&lock);

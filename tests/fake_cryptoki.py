@@ -42,13 +42,13 @@ class FakeCryptoki:
         numbers = (ctypes.c_ulong(code), ctypes.c_long(times), ctypes.c_long(after))
         self._library.fake_fail(_index(function), *numbers)
 
-    def hang(self, function: str, times: int = ALWAYS) -> None:
-        """Have so many calls of a function not come back."""
-        self._library.fake_hang(_index(function), ctypes.c_long(times))
+    def hang(self, function: str, times: int = ALWAYS, *, after: int = 0) -> None:
+        """Have so many calls of a function not come back, after so many calls that do."""
+        self._library.fake_hang(_index(function), ctypes.c_long(times), ctypes.c_long(after))
 
     def let_go(self, function: str) -> None:
         """Have it come back, and all that hang in it."""
-        self._library.fake_hang(_index(function), ctypes.c_long(0))
+        self._library.fake_hang(_index(function), ctypes.c_long(0), ctypes.c_long(0))
 
     def pull_out(self) -> None:
         """Pull the token out of the machine."""

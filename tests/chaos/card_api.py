@@ -100,7 +100,7 @@ class CardApi:
         body = json.dumps({"chainId": str(owner), "externalId": str(uuid.uuid4())}).encode()
         idempotency_key = str(uuid.uuid4())
         while True:
-            with suppress(aiohttp.ClientError, TimeoutError):
+            with suppress(aiohttp.ClientError, TimeoutError, ValueError):
                 headers = {
                     "Authorization": f"Bearer {await self._present_token()}",
                     "Content-Type": "application/json",
@@ -116,7 +116,8 @@ class CardApi:
                     scheme="http",
                 )
                 url = f"{self.origin}/v1/customers"
-                async with self._session.post(url, data=body, headers=headers, timeout=_PATIENCE) as answer:
+                options: dict[str, Any] = {"timeout": _PATIENCE, "allow_redirects": False}
+                async with self._session.post(url, data=body, headers=headers, **options) as answer:
                     if answer.status == HTTPStatus.CREATED:
                         customer: dict[str, Any] = await answer.json()
                         return customer

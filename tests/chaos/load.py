@@ -2,8 +2,8 @@
 
 Each customer's clients ask for the same signature several times at once and in a row, of any replica, with short
 patience, with and without the challenge. Most have one client at last who does not give up before the answer is final;
-he polls where he is told to. Some hold the signature back first; some never have it forwarded; some desert; and some
-send a second message with the same nonce, which must not be signed beside the first.
+he polls where he is told to. Some have the service create the customer; some hold the signature back first; some never
+have it forwarded; some desert; and some send a second message with the same nonce, which must not be signed, too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import random
 import re
 import time
+import uuid
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -33,7 +34,8 @@ _PAUSE_SECONDS: Final = 0.3
 class Manner(Enum):
     """How a customer's clients behave."""
 
-    PERSISTENT = 70
+    PERSISTENT = 60
+    ONBOARDS = 10
     HOLDS_BACK = 12
     NEVER_FORWARDS = 4
     DESERTS = 8
@@ -48,8 +50,8 @@ class Answer:
         began: Unix seconds.
         took: seconds.
         life: of the replica that was asked: ``2.5``.
-        customer_id: whose challenge it was about.
-        sent: what of it mattered: ``challenge``, ``twin``, ``fetch``, ``hold`` or ``poll``.
+        customer_id: whose challenge it was about; the wallet's own id where the customer was to be created.
+        sent: what of it mattered: ``challenge``, ``twin``, ``fetch``, ``onboard``, ``hold`` or ``poll``.
         status: HTTP's, or ``None`` where no answer came.
         code: of the problem, or of the record.
         body: the answer.
@@ -88,7 +90,7 @@ class Customer:
         id: the card API's.
         owner: who signs for him.
         manner: of his clients.
-        challenge: the first that he was given, base64.
+        challenge: the first that he was given, base64; empty where the service created him.
         satisfied: whether a client who does not give up has had a final answer.
     """
 
@@ -101,7 +103,7 @@ class Customer:
     @property
     def message_hashes(self) -> dict[str, str]:
         """SHA-256 of the first challenge and of its twin."""
-        texts = {"challenge": self.challenge, "twin": twin_of(self.challenge)}
+        texts = {"challenge": self.challenge, "twin": twin_of(self.challenge)} if self.challenge else {}
         return {name: hashlib.sha256(base64.b64decode(text)).hexdigest() for name, text in texts.items()}
 
 
@@ -133,8 +135,11 @@ class Load:
 
     async def _live(self, dice: random.Random, *, early: bool) -> None:
         owner = dice.choice(self.site.keys.owners)
-        created = await self.site.api.create_customer(owner)
         manner = dice.choices(list(Manner), [manner.value for manner in Manner])[0]
+        if manner is Manner.ONBOARDS:
+            await self._onboard(owner, dice)
+            return
+        created = await self.site.api.create_customer(owner)
         if manner is Manner.NEVER_FORWARDS and not early:
             manner = Manner.HOLDS_BACK
         customer = Customer(created["id"], owner, manner, created["challenge"])
@@ -151,6 +156,28 @@ class Load:
                 await self._persist(customer, dice, forward=False, until={"signed", "forwarding", *FINAL})
             await self._persist(customer, dice, forward=True, until=set(FINAL))
 
+    async def _onboard(self, owner: AccountId, dice: random.Random) -> None:
+        """Have the service create the customer, asked by several at once, and go on as everybody does."""
+        external_id = str(uuid.UUID(int=dice.getrandbits(128)))
+        customer = Customer(external_id, owner, Manner.ONBOARDS, challenge="")
+        self.customers.append(customer)
+
+        async def ask(patience: float) -> Answer:
+            body: dict[str, object] = {"chainId": str(owner), "externalId": external_id, "ownerId": str(owner)}
+            number = dice.choice(self.site.replicas).number
+            return await self._send("POST", number, "customers", customer, "onboard, fetch", patience, body)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(dice.randint(0, 3)):
+                group.create_task(ask(dice.choice((0.02, 0.1, 0.5, 1.5))))
+        while not self._over.is_set():
+            answer = await ask(self.site.plan.answer_within + _PATIENCE_BEYOND_DEADLINE)
+            if "customerId" in answer.body:
+                customer.id = answer.body["customerId"]
+                await self._persist(customer, dice, forward=True, until=set(FINAL))
+                return
+            await asyncio.sleep(dice.uniform(0.5, 1.5) * _PAUSE_SECONDS)
+
     async def _ask_impatiently(self, customer: Customer, dice: random.Random, *, forward: bool) -> None:
         await asyncio.sleep(dice.uniform(0.0, 1.5))
         sent = "challenge" if dice.random() < 0.6 else "fetch"
@@ -161,7 +188,7 @@ class Load:
 
     async def _persist(self, customer: Customer, dice: random.Random, *, forward: bool, until: set[str]) -> None:
         """Ask until the answer is in one of the states; where that challenge came to nothing, for the next one."""
-        sent = "challenge" if dice.random() < 0.7 else "fetch"
+        sent = "challenge" if customer.challenge and dice.random() < 0.7 else "fetch"
         rounds = 0
         while not self._over.is_set():
             patience = self.site.plan.answer_within + _PATIENCE_BEYOND_DEADLINE
@@ -219,6 +246,7 @@ class Load:
             url = f"{replica.base_url}/v1/{path}"
             async with self.site.session.request(method, url, json=body, headers=headers, timeout=timeout) as response:
                 read = await response.json(content_type=None)
+                read |= read.get("record", {})  # of a customer that was created
                 status, retry_after = response.status, response.headers.get("Retry-After")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             read = {"error": type(error).__name__}

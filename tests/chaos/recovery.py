@@ -33,7 +33,8 @@ def recoveries(run: Evidence) -> list[Recovery]:
         if life.killed is None:
             continue
         for name, moves in run.moves_of.items():
-            before = [move for move in moves if move.at <= life.killed and not move.is_refused]
+            # What the dead one had asked for just before may have been done just after.
+            before = [m for m in moves if not m.is_refused and (m.at <= life.killed or m.process == life.name)]
             if before and _was_delivering(before[-1], life):
                 found.append(Recovery(name, life.name, life.alone, _seconds_until_delivery(run, moves, life)))
     return found

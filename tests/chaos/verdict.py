@@ -81,21 +81,21 @@ def one_message_for_a_nonce(run: Evidence) -> Iterator[Finding]:
     signed = {move.record["message_hash"] for move in run.moves if move.signature and "message_hash" in move.record}
     for customer in run.customers:
         both = set(customer.message_hashes.values())
-        if both <= delivered[customer.id] | signed:
+        if both and both <= delivered[customer.id] | signed:
             yield None, f"customer {customer.id}: two messages with one nonce were signed"
 
 
 def one_key_for_a_signature(run: Evidence) -> Iterator[Finding]:
-    """A signature is delivered under one Idempotency-Key, however often and by whomever."""
+    """A signature is delivered, and a customer created, under one Idempotency-Key, however often and by whomever."""
     keys: defaultdict[str, set[str]] = defaultdict(set)
     for name, entries in run.deliveries.items():
         keys[name].update(entry["idempotencyKey"] for entry in entries)
     for _, line in run.lines():
         if line.get("idempotency_key"):
-            keys[line["challenge_id"]].add(line["idempotency_key"])
+            keys[line.get("challenge_id") or f"of customer {line['customer_id']}"].add(line["idempotency_key"])
     for name, found in keys.items():
         if name and len(found) > 1:
-            yield name, f"was delivered under {len(found)} Idempotency-Keys"
+            yield name, f"was sent under {len(found)} Idempotency-Keys"
 
 
 def signed_once(run: Evidence) -> Iterator[Finding]:
@@ -203,11 +203,22 @@ _REFUSALS_OF_WHAT_WAS_FETCHED: Final = frozenset(
 
 def _makes_sense(answer: Answer) -> bool:
     if answer.is_record:
-        return answer.status in {200, 202}
+        return answer.status in ({201, 202} if "onboard" in answer.sent else {200, 202})
     if answer.status in _DOWN:
         return answer.code is not None
     known = (answer.status, answer.code)
     return known in _REFUSALS or ("fetch" in answer.sent and known in _REFUSALS_OF_WHAT_WAS_FETCHED)
+
+
+def customers_are_created_once(run: Evidence) -> Iterator[Finding]:
+    """Whoever asks to have a customer created, however often, is given one id, and never told that it is lost."""
+    ids: defaultdict[str, set[str]] = defaultdict(set)
+    for answer in run.answers:
+        if "onboard" in answer.sent and "customerId" in answer.body:
+            ids[answer.customer_id].add(answer.body["customerId"])
+    for external_id, found in ids.items():
+        if len(found) > 1:
+            yield None, f"the customer known as {external_id} was created {len(found)} times"
 
 
 def logs_are_in_order(run: Evidence) -> Iterator[Finding]:
@@ -261,6 +272,7 @@ RULES: Final[tuple[Rule, ...]] = (
     everybody_is_answered_in_time,
     whoever_persists_gets_his_answer,
     answers_make_sense,
+    customers_are_created_once,
     logs_are_in_order,
     nobody_follows_redirects,
     recovery_keeps_its_time,

@@ -12,7 +12,7 @@ from signer.adapters.keys._remote_calls import RemoteFailure, Trouble
 
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
-_PRINTABLE_CODE: Final = re.compile(r"[A-Za-z0-9]{1,64}", re.ASCII)
+_PRINTABLE_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}", re.ASCII)
 _CREDENTIALS_REFUSED: Final = "AWS does not accept the signer's credentials, or the clock is off by minutes"
 _EXPIRED: Final = "the signer's AWS credentials have expired"
 _THROTTLED: Final = "AWS KMS is throttling: the account's request quota is used up"

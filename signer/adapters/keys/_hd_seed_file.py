@@ -29,7 +29,6 @@ from eth_utils.crypto import keccak
 
 from signer.adapters.keys._bip32 import MAX_SEED_BYTES, MIN_SEED_BYTES
 from signer.adapters.keys._web3_secret_storage import (
-    MAX_KEYSTORE_BYTES,
     WORK_FOR_KDF,
     Kdf,
     KeystoreRefused,
@@ -73,8 +72,6 @@ def read_seed_file(text: bytes) -> SeedFile:
     Raises:
         KeystoreRefused: it is not one; the text says why, to go behind its name.
     """
-    if len(text) > MAX_KEYSTORE_BYTES:
-        raise KeystoreRefused(f"is over {MAX_KEYSTORE_BYTES} bytes: it is no seed's file")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):

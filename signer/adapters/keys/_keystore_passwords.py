@@ -120,7 +120,7 @@ def read_password(path: Path) -> bytes:
 
 
 def _read_bounded(path: Path) -> bytes | None:
-    """Read a file, or give ``None`` where it is too long: whoever raises then has no piece of it among his variables."""
+    """Read a file; ``None`` where it is too long: whoever raises then has no piece of it among his variables."""
     with path.open("rb") as file:
         content = file.read(_MAX_PASSWORD_BYTES + 1)
     return content if len(content) <= _MAX_PASSWORD_BYTES else None

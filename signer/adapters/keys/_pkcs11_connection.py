@@ -121,10 +121,12 @@ class Connector:
 
     def close(self) -> None:
         """Close the connection and let go of the library."""
-        if self._newest is not None:
-            self._newest.close()
-        if self._module is not None:
-            self._module.release()
+        newest, self._newest = self._newest, None
+        module, self._module = self._module, None
+        if newest is not None:
+            newest.close()
+        if module is not None:
+            module.release()
 
     def _connect_somehow(self, module: SharedModule, keys_done: KeysDone) -> Connection:
         known = module.known()

@@ -144,6 +144,7 @@ class SessionPool:
 
     def _look(self) -> None:
         self._watch = None
+        self._deliver()  # what is done and waits for a thread that may hang by now
         if self._under_way:
             self._watch_later()
         hanging = [

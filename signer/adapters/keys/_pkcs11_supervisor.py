@@ -137,9 +137,12 @@ class Supervisor:
             TokenUnavailable: the token is down.
         """
         if self.problem is None:
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(self._patience):
                     await self._settled.wait()
+            except TimeoutError:
+                if self.connection is None and self.problem is None:  # the attempt goes on, and nobody waits any more
+                    self._problem_is("it is being connected to, and that takes long", "it is being connected to")
         if self.connection is None:
             raise self.unavailable()
         return self.connection
@@ -171,7 +174,7 @@ class Supervisor:
         if self._waits_for_a_person:
             return TokenUnavailable(self.problem or "", self._brief)
         retry_after = max(COOLDOWN_SECONDS, self._next_attempt_at - time.monotonic())
-        return TokenUnavailable(self.problem or "it is being connected to", self._brief or "it is busy", retry_after)
+        return TokenUnavailable(self.problem or "it is being connected to", self._brief, retry_after)
 
     async def stop(self) -> None:
         """Connect no more; whoever waits is told so."""

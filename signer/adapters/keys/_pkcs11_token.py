@@ -73,7 +73,8 @@ class Token:
             supervisor = Supervisor(self._connector, pool, self._uri.timeout, self._health_changed)
             self._open = supervisor, pool
             self._process = os.getpid()
-        return await self._open[0].load(progress)
+        supervisor, _ = self._opened()
+        return await supervisor.load(progress)
 
     async def sign(self, public_key: bytes, digest: bytes) -> bytes:
         """Sign a digest with the key of ``public_key`` (``X ‖ Y``).
@@ -84,9 +85,7 @@ class Token:
         Raises:
             TokenUnavailable: the token, or this key, does not sign.
         """
-        if self._open is None or self._process != os.getpid():  # no thread of ours has come along into a fork
-            raise TokenUnavailable("the token has not been opened in this process", "it has not been opened")
-        supervisor, pool = self._open
+        supervisor, pool = self._opened()
         error: CryptokiError | None = None
         for _ in range(_ATTEMPTS):
             connection = supervisor.connection or await supervisor.mended()
@@ -114,6 +113,11 @@ class Token:
         await supervisor.stop()
         await pool.close()
         await supervisor.close()
+
+    def _opened(self) -> tuple[Supervisor, SessionPool]:
+        if self._open is None or self._process != os.getpid():  # no thread of ours has come along into a fork
+            raise TokenUnavailable("the token has not been opened in this process", "it has not been opened")
+        return self._open
 
     async def _examine(self, supervisor: Supervisor, connection: Connection, error: CryptokiError) -> None:
         """Find out, once for all who ask, whether it is the token that has failed; if so, it is mended."""

@@ -1,6 +1,6 @@
 """The whole service in this process: its own composition over a real Valkey, a real simulator, real HTTP.
 
-What a failing card API comes to for a wallet backend is seen here; the same over processes that are killed is ``tests/e2e``.
+What a failing card API comes to for a wallet backend is seen here; over processes, which are killed, in ``tests/e2e``.
 """
 
 from __future__ import annotations
@@ -85,9 +85,11 @@ class Site:
     async def settled(self, challenge_id: str) -> dict[str, Any]:
         """Give a record once it is final."""
         async with asyncio.timeout(30):
-            while (record := await self.get(f"/v1/challenges/{challenge_id}"))["state"] not in FINAL:
+            while True:
+                record = await self.get(f"/v1/challenges/{challenge_id}")
+                if record["state"] in FINAL:
+                    return record
                 await asyncio.sleep(_POLL)
-        return record
 
     def total_calls(self) -> int:
         """Tell how often the card API was called at all."""
@@ -96,9 +98,11 @@ class Site:
     async def logged(self, event: str) -> dict[str, Any]:
         """Wait for the first line of an event."""
         async with asyncio.timeout(30):
-            while not (lines := self.log.of(event)):
+            while True:
+                lines = self.log.of(event)
+                if lines:
+                    return lines[0]
                 await asyncio.sleep(_POLL)
-        return lines[0]
 
     async def readiness(self) -> dict[str, Any]:
         """Tell what ``/readyz`` says of the card API."""
@@ -108,6 +112,16 @@ class Site:
     @property
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
+
+
+async def check_waiting(answer: ClientResponse) -> dict[str, Any]:
+    """See that a caller has a signature which is still under way."""
+    record: dict[str, Any] = await answer.json()
+    is_waiting = (answer.status, record.get("state")) in {(202, "signed"), (202, "forwarding")}
+    assert is_waiting, f"{answer.status}: {record}"
+    assert answer.headers["Location"] == f"/v1/challenges/{record['id']}"
+    assert record["signature"] is not None
+    return record
 
 
 @asynccontextmanager
@@ -160,7 +174,7 @@ def _settings(
     settings: dict[str, Any] = {
         "http": {"answer_within": 60},
         "callers": [{"name": "wallet-backend", "token_sha256": token_sha256}],
-        "redis": {"url": redis.url, "key_prefix": uuid.uuid4().hex[:8]},
+        "redis": {"url": redis.url, "key_prefix": uuid.uuid4().hex[:8], "max_connections": 128},
         "card_api": {
             "base_url": base_url,
             "api_key_file": folder / "api-key",

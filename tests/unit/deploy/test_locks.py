@@ -36,7 +36,7 @@ def wanted(project: dict[str, Any], lock: str) -> list[str]:
     base = project["project"]["dependencies"]
     requirements_for_lock = {
         "build": groups["build"],
-        "run": [*base, *extras["awskms"]],
+        "run": [*base, *extras["awscrt"], *extras["awskms"]],
         "demo": [*base, *extras["demo"], *extras["awscrt"], *extras["awskms"], *groups["build"]],
         "test": [*base, *(line for group in [*extras.values(), *groups.values()] for line in group)],
     }

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from signer.observability.logs import render_json
 from signer.observability.redaction import LONGEST, MASK, masked_name, masked_text, redact
-from signer.web.auth import generate_token
 from tests.messages import Message, golden_vector, to_base64
 
 SIGNATURE_HEX = "0x" + "5f" * 65
@@ -97,7 +96,7 @@ SECRETS = {
     "private key with 0x": "0x" + PRIVATE_KEY.upper(),
     "private key as base64": to_base64(bytes(range(32, 64))),
     "JSON Web Token": JWT,
-    "token of a caller": generate_token()[0],
+    "token of a caller": "cs_u_l5jglCOmGp0wnOuC54dzGyocIZu26y9Iis6Kcmems",
     "base64url": base64.urlsafe_b64encode(bytes(range(190, 240))).decode(),
     "PEM": PEM,
 }

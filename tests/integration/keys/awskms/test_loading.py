@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from signer.adapters.keys.awskms import AwsKmsBackend
 from signer.adapters.keys.backend import KeyBackendError, LoadedKeys
@@ -12,6 +15,7 @@ from signer.adapters.keys.ring import LoadedKeyRing
 from signer.domain.ethereum import self_test_message
 from tests.integration.keys.awskms.conftest import Opener
 from tests.kms_server import REGION, KmsEndpoint, KmsServer
+from tests.messages import to_base64
 
 ACCOUNT = "123456789012"
 
@@ -178,12 +182,16 @@ async def test_a_key_that_is_denied_is_a_failure(
     assert endpoint.asked(operation) == 1
 
 
-@pytest.mark.parametrize("spki", ["AAAA", "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE" + "A" * 88])
+P256 = generate_private_key(SECP256R1()).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+OFF_CURVE = P256[:-64] + bytes(64)
+
+
+@pytest.mark.parametrize("spki", [b"", b"AAA", OFF_CURVE, P256], ids=["nothing", "garbage", "off-curve", "P-256"])
 async def test_what_is_no_secp256k1_public_key_is_refused(
-    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, spki: str
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, spki: bytes
 ) -> None:
     """An answer that is no SubjectPublicKeyInfo of the curve gives no owner."""
-    endpoint.say(f'{{"PublicKey": "{spki}"}}', operation="GetPublicKey")
+    endpoint.say(json.dumps({"PublicKey": to_base64(spki)}), operation="GetPublicKey")
     loaded = await load(open_backend(endpoint.uri(server.new_key())))
     assert "no secp256k1 public key" in str(loaded.failures)
 
@@ -266,6 +274,33 @@ async def test_a_load_that_hangs_ends_at_its_deadline(
     endpoint.hang()
     backend = open_backend(endpoint.uri(server.new_key()), load_timeout=2)
     assert "did not answer within 2 s" in await failure(backend)
+
+
+async def test_tags_that_cannot_be_read_for_trouble_are_an_error(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
+) -> None:
+    """Throttled for ever is not the same as denied: no key is left out for it."""
+    server.new_key(tag)
+    endpoint.answer("ThrottlingException", operation="ListResourceTags")
+    assert "throttling" in await failure(open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}")))
+
+
+async def test_credentials_that_do_not_come_are_an_error(
+    endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's credentials service that hangs does not hold the start for ever."""
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as service:
+        port = service.sockets[0].getsockname()[1]
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{port}/")
+        backend = open_backend(endpoint.uri("alias/a"), load_timeout=1)
+        assert "credentials were not found in time" in await failure(backend)
 
 
 async def test_without_credentials_nothing_starts(

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 
-from signer.adapters.keys.backend import BackendResources, LoadedKeys
+from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys
 from signer.adapters.keys.key_uri import KeyUri
 from signer.adapters.keys.pkcs11 import Pkcs11Backend, open_pkcs11
 from signer.domain.errors import Unavailable
@@ -33,11 +33,15 @@ async def sign_anew(uri: str) -> None:
     say("signed")
 
 
-async def refuse(loaded: LoadedKeys) -> None:
-    """Sign with what the parent has opened."""
+async def refuse(backend: Pkcs11Backend, loaded: LoadedKeys) -> None:
+    """Sign with what the parent has opened, and load it again."""
     try:
         await loaded.keys[0].sign(self_test_message())
     except Unavailable:
+        say("refused")
+    try:
+        await backend.load(lambda _done, _total: None)
+    except KeyBackendError:
         say("refused")
 
 
@@ -49,7 +53,7 @@ def main(uri: str) -> None:
     if not child:
         asyncio.set_event_loop(None)
         asyncio.events._set_running_loop(None)
-        asyncio.run(refuse(loaded))
+        asyncio.run(refuse(backend, loaded))
         asyncio.run(sign_anew(uri))
         os._exit(0)
     status = os.waitpid(child, 0)[1]

@@ -81,12 +81,17 @@ async def test_a_session_that_fails_is_replaced(
     function: str,
     code: Ckr,
 ) -> None:
-    """The caller gets a signature all the same, from a new session; nobody logs in again."""
+    """The caller gets a signature all the same, from a new session; nobody logs in again.
+
+    A session that is no more is not closed either: its number may be another's.
+    """
     async with open_ring(token.uri(x_sessions=1)) as opened:
-        opens = fake.calls("C_OpenSession")
+        opens, closes = fake.calls("C_OpenSession"), fake.calls("C_CloseSession")
         fake.fail(function, code)
         await assert_signs(opened)
         assert fake.calls("C_OpenSession") == opens + 1
+        is_gone = code in {Ckr.SESSION_HANDLE_INVALID, Ckr.SESSION_CLOSED}
+        assert fake.calls("C_CloseSession") == closes + (not is_gone)
         assert fake.calls("C_Login") == 1
         assert opened.problems == []
 
@@ -219,6 +224,34 @@ async def test_an_object_that_was_made_anew_is_found_again(
         assert opened.problems == []
 
 
+async def test_a_fault_that_the_keeper_does_not_see_disturbs_nobody(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """An error of the device that does not come again is got over without connecting anew."""
+    async with open_ring(token.uri()) as opened:
+        searches = fake.calls("C_FindObjectsInit")
+        fake.fail("C_SignInit", Ckr.DEVICE_ERROR)
+        await asyncio.gather(*(assert_signs(opened) for _ in range(20)))
+        assert fake.calls("C_FindObjectsInit") == searches
+        assert opened.problems == []
+
+
+async def test_within_the_cooldown_nothing_is_tried(
+    token: SoftHsmToken,
+    fake: FakeCryptoki,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A token that loses its login over and over is not logged in to over and over; who asks for it is heard."""
+    monkeypatch.setattr(_pkcs11_supervisor, "COOLDOWN_SECONDS", 3600.0)
+    async with open_ring(token.uri(x_timeout=0.1)) as opened:
+        with open_token(token.uri(), writable=False) as other:
+            call_behind_its_back(token, C_LOGOUT, other.session)
+            assert "it is being connected to" in (await refusal(opened)).detail
+            assert "takes long" in (opened.backend.problem or "")
+            assert fake.calls("C_Login") == 1
+            await opened.backend.load(lambda _done, _total: None)
+            await assert_signs(opened)
+            assert fake.calls("C_Login") == 2
+
+
 async def test_a_key_that_the_token_refuses_disturbs_nobody(token: SoftHsmToken, fake: FakeCryptoki) -> None:
     """A fault of one key is that key's: the error names it, nobody reconnects, and it may work the next time."""
     async with open_ring(token.uri()) as opened:
@@ -253,6 +286,18 @@ async def test_a_hang_is_an_error_within_the_deadline_and_heals(token: SoftHsmTo
         fake.let_go("C_Sign")
         await eventually(lambda: opened.backend.problem is None)
         await asyncio.gather(*(assert_signs(opened) for _ in range(30)))
+
+
+async def test_a_signature_is_not_held_up_by_a_later_call_that_hangs(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """What was signed before the hang is delivered, though the thread that has made it hangs in its next call."""
+    async with open_ring(token.uri(x_timeout=0.1, x_sessions=1)) as opened:
+        await assert_signs(opened)
+        fake.hang("C_SignInit", times=1, after=1)
+        first, second = (asyncio.create_task(opened.key.sign(self_test_message())) for _ in range(2))
+        await first
+        with pytest.raises(Unavailable, match="does not answer"):
+            await second
+        fake.let_go("C_SignInit")
 
 
 async def test_a_hang_does_not_use_up_threads(token: SoftHsmToken, fake: FakeCryptoki) -> None:

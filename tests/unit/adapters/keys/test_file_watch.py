@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ QUICK = 0.01
 
 
 @asynccontextmanager
-async def watching(*paths: Path) -> AsyncIterator[Callable[[int], object]]:
+async def watching(*paths: Path) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
     """Watch; gives what waits until so many changes have been told, and sees that no more are."""
     told = 0
 

@@ -187,6 +187,34 @@ async def test_bip32_index_without_a_key(folder: Path, pool: OpeningPool, monkey
     assert list(loaded.failures) == [f"hd:{folder}/seed.json?path=m/44'/60'/0'/0/1"]
 
 
+@pytest.mark.parametrize(
+    ("tweak", "reason"),
+    [(bytes(64), "could not be opened (ValueError)"), (b"\xff" * 64, "has no key at m/44'/60'/0'/0/*")],
+)
+async def test_bip32_seed_or_account_without_a_key(
+    folder: Path, pool: OpeningPool, monkeypatch: pytest.MonkeyPatch, tweak: bytes, reason: str
+) -> None:
+    """A seed that has no master key, and a path that has no parent, are errors of the whole backend."""
+    real = hmac.digest
+    is_master = not any(tweak)
+
+    def digest(key: bytes, text: bytes, name: str) -> bytes:
+        return tweak if (key == b"Bitcoin seed") is is_master else real(key, text, name)
+
+    monkeypatch.setattr(hmac, "digest", digest)
+    assert reason in str(await failure(backend(folder, pool)))
+
+
+async def test_an_index_that_is_no_key_signs_nothing(
+    folder: Path, pool: OpeningPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no private key, there is an error and no signature of somebody else's."""
+    (key,) = (await load(backend(folder, pool, "indexes=0"))).keys
+    monkeypatch.setattr(hmac, "digest", lambda *_: b"\xff" * 64)
+    with pytest.raises(LookupError, match="no key there"):
+        await key.sign(self_test_message())
+
+
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
 async def test_both_key_derivations_open(tmp_path: Path, pool: OpeningPool, kdf: Kdf) -> None:
     """What is written with either opens."""

@@ -1,0 +1,54 @@
+"""What the proof is worth: a guarantee that is switched off is noticed, each by the rules that stand for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.moves import scripts_by_name
+from tests.chaos.mutations import MUTATIONS, mutated_scripts
+from tests.chaos.plan import FaultKind, Plan
+from tests.chaos.run import run_chaos
+from tests.chaos.verdict import by_rule, violations
+
+_K = FaultKind
+_DECK_FOR_MUTATION = {
+    "fence": {_K.REPLICA_STALLED_AT_MOVE: 4, _K.API_SLOW: 1},
+    "claim": {_K.STORE_ANSWERS_LOST: 1, _K.REPLICA_STALLED: 1},
+    "nonce": {_K.STORE_ANSWERS_LOST: 1, _K.REPLICA_STALLED: 1},
+    "idempotency": {_K.API_ANSWERS_DROPPED: 1, _K.API_FAILS_AFTER_COMMIT: 1, _K.REPLICA_KILLED_AT_MOVE: 1},
+}
+_NOTICED_BY = {
+    "fence": "old_fences_are_refused",
+    "claim": "one_signature_for_a_nonce",
+    "nonce": "one_message_for_a_nonce",
+    "idempotency": "one_key_for_a_signature",
+}
+
+
+def test_there_is_a_trial_for_each_mutation() -> None:
+    """No guarantee can be switched off that is not tried below."""
+    assert set(MUTATIONS) == set(_DECK_FOR_MUTATION) == set(_NOTICED_BY)
+
+
+@pytest.mark.parametrize("mutation", [name for name in MUTATIONS if name != "idempotency"])
+def test_a_mutation_of_the_scripts_changes_them(mutation: str) -> None:
+    """The product's scripts still hold what a mutation replaces."""
+    assert mutated_scripts(mutation) != scripts_by_name()
+
+
+@pytest.mark.heavy
+@pytest.mark.needs("softhsm2-util")
+@pytest.mark.parametrize("mutation", MUTATIONS)
+async def test_a_guarantee_that_is_switched_off_is_noticed(mutation: str) -> None:
+    """A run under this mutation breaks the rule that the guarantee is for."""
+    plan = Plan(
+        seed=3,
+        challenges=300,
+        faults=24,
+        load_seconds=40.0,
+        max_age=15.0,
+        deck=_DECK_FOR_MUTATION[mutation],
+        mutation=mutation,
+    )
+    found = by_rule(violations(await run_chaos(plan)))
+    assert found[_NOTICED_BY[mutation]] > 0, found

@@ -1,0 +1,33 @@
+"""The short form of ``make chaos``: a handful of faults from a fixed seed, in less than a minute."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.plan import FaultKind, Plan
+from tests.chaos.run import run_chaos
+from tests.chaos.table import as_findings, as_text
+from tests.chaos.verdict import violations
+
+_MOST_TELLING = {
+    FaultKind.REPLICA_KILLED_AT_MOVE: 1,
+    FaultKind.REPLICA_STALLED_AT_MOVE: 1,
+    FaultKind.STORE_STALLED: 1,
+    FaultKind.STORE_ANSWERS_LOST: 2,
+    FaultKind.API_ANSWERS_LOST: 1,
+    FaultKind.API_ANSWERS_DROPPED: 1,
+    FaultKind.API_FAILS_AFTER_COMMIT: 1,
+    FaultKind.API_CONFLICTS_BARE: 1,
+}
+
+
+@pytest.mark.needs("softhsm2-util")
+async def test_nothing_is_lost_and_nothing_signed_twice() -> None:
+    """Sixty challenges, ten faults, three replicas, half of the keys in SoftHSM: no rule is broken."""
+    plan = Plan(seed=7, challenges=60, faults=10, load_seconds=18.0, max_age=15.0, deck=_MOST_TELLING)
+    run = await run_chaos(plan)
+    found = violations(run)
+    assert not found, f"{as_findings(run, found)}\n{as_text(run, found)}"
+    assert run.faults.total() == 10
+    assert len(run.customers) == 60
+    assert sum(record["state"] == "verified" for record in run.records.values()) > 40

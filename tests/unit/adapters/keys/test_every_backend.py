@@ -1,0 +1,28 @@
+"""One file, one registry line, one extra, one page, one row of the contract suite: no backend lacks any of them."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from signer.adapters.keys.registry import BACKEND_FOR_SCHEME
+from signer.cli.local_keys import PROVISIONER_FOR_KIND
+from tests.contract.key_backends.rows import ROWS
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.mark.parametrize("scheme", BACKEND_FOR_SCHEME)
+def test_a_backend_has_all_that_belongs_to_it(scheme: str) -> None:
+    """Its page, its row in the map, its row in the contract suite, its extra, its name among the independent ones."""
+    entry, project = BACKEND_FOR_SCHEME[scheme], tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert f"`{scheme}:" in (ROOT / "docs" / "keys" / f"{scheme}.md").read_text().splitlines()[0]
+    assert f"| `{scheme}:` |" in (ROOT / "docs" / "keys" / "README.md").read_text()
+    assert [row.name for row in ROWS if row.name.split("-")[0] == scheme]
+    assert entry.extra is None or entry.extra in project["project"]["optional-dependencies"]
+    contracts = {each["id"]: each for each in project["tool"]["importlinter"]["contracts"]}
+    (backends,) = [layer for layer in contracts["backends"]["layers"] if " | " in layer]
+    assert f"({entry.module.rpartition('.')[2]})" in backends.split(" | ")
+    assert scheme in PROVISIONER_FOR_KIND
