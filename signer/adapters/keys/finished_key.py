@@ -31,6 +31,10 @@ class FinishedKey:
         self._timeout = timeout
         self._finisher = SignatureFinisher(key.address)
 
+    def finishes(self, key: BackendKey) -> bool:
+        """Tell whether it is this very key that is finished here."""
+        return self._key is key
+
     async def sign(self, message: Eip191Message) -> EvmSignature:
         """See ``SigningKey.sign``."""
         try:

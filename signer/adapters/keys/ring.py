@@ -55,7 +55,7 @@ class _Contents:
         failed: what could not be loaded, and why.
     """
 
-    by_address: Mapping[str, SigningKey] = field(default_factory=dict)
+    by_address: Mapping[str, FinishedKey] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -207,7 +207,7 @@ class LoadedKeyRing:
         return loaded, errors
 
     async def _compose(self, loaded: Sequence[LoadedKeys]) -> _Contents:
-        """Make the ring's contents.
+        """Make the ring's contents. A key that is in the ring already has proved itself, and is not asked again.
 
         Raises:
             OwnerHeldTwice: an owner has two keys, and that is an error.
@@ -220,8 +220,15 @@ class LoadedKeyRing:
                 first = taken.setdefault(key.address, key)
                 if first is not key and self._duplicates is Duplicates.ERROR:
                     raise OwnerHeldTwice(key.address, first.uri, key.uri)
-        keys = [FinishedKey(taken[address], self._timeout) for address in sorted(taken)]
-        refused = await self_test(keys) if self._self_test else {}
+        keys: list[FinishedKey] = []
+        unproven: list[FinishedKey] = []
+        for address in sorted(taken):
+            finished = self._contents.by_address.get(address)
+            if finished is None or not finished.finishes(taken[address]):
+                finished = FinishedKey(taken[address], self._timeout)
+                unproven.append(finished)
+            keys.append(finished)
+        refused = await self_test(unproven) if self._self_test else {}
         failed.update({key.uri: reason for key, reason in refused.items()})
         return _Contents({key.address: key for key in keys if key not in refused}, failed)
 
