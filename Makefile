@@ -36,7 +36,7 @@ run: $(VENV)/.demo ## the demo: embedded Valkey, simulator, service, one challen
 
 .PHONY: test
 test: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## all tests but the heavy ones, with coverage; or some of them: ARGS="tests/unit -k nonce"
-	@$(PYTEST) $(or $(ARGS),--cov --cov-report=term-missing)
+	@$(PYTEST) $(or $(ARGS),--numprocesses 3 --cov --cov-report=term-missing)
 
 .PHONY: test-all
 test-all: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## the heavy tests too, and 5,000 examples for each property

@@ -1,4 +1,4 @@
-"""The contract of ``CustomerIntents``, on the fake and on a real Valkey under the rights that the documentation names."""
+"""The contract of ``CustomerIntents``, on the fake and on a real Valkey under the rights that docs/redis.md names."""
 
 from __future__ import annotations
 
