@@ -1,7 +1,7 @@
 """What every test shares: how hard Hypothesis tries, and what happens where a program that a test runs is missing.
 
-* ``HYPOTHESIS_PROFILE`` picks ``dev`` (100 examples for each property), ``ci`` (the same, chosen where ``CI`` is set) or
-  ``heavy`` (5,000, what ``make test-all`` uses). None has a deadline: a shared machine's pauses are no failures.
+* ``HYPOTHESIS_PROFILE`` picks ``dev`` (100 examples for each property, the default) or ``heavy`` (5,000, what
+  ``make test-all`` uses). Neither has a deadline: a shared machine's pauses are no failures.
 * A test marked ``needs("redis-server")`` runs that program. ``make test`` installs what is missing. What it could not
   install, for want of root, it names in ``TESTS_WITHOUT``; only then are those tests left out, and the run's
   last lines say so. Without that variable a missing program is a failure like any other.
@@ -15,11 +15,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("dev", max_examples=100, deadline=None, print_blob=True)
-settings.register_profile("ci", max_examples=100, deadline=None, print_blob=True)
 settings.register_profile(
     "heavy", max_examples=5000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "dev")
 
 _left_out: dict[str, int] = {}
 

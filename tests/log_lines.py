@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import stamina.instrumentation
 import structlog
 
 from signer.observability.events import Level
@@ -56,5 +55,4 @@ def captured_logs(level: Level = "debug", form: LogForm = "json") -> Iterator[Lo
         assert root.handlers == handlers
         root.setLevel(number)
         logging.captureWarnings(capture=False)
-        stamina.instrumentation.set_on_retry_hooks(None)
         structlog.reset_defaults()

@@ -241,15 +241,6 @@ STORE_WARNING: Final = _event(
 )
 JUDGE_PASSED: Final = _event("judge.passed", "info", "siwe agrees with the parser on the pinned shapes.", "duration_ms")
 JUDGE_FAILED: Final = _event("judge.failed", "error", "siwe and the parser disagree, or it did not run.", "reason")
-RETRY_SCHEDULED: Final = _event(
-    "retry.scheduled",
-    "warning",
-    "A call failed and will be repeated after duration_ms.",
-    "call",
-    "attempt",
-    "duration_ms",
-    *_FAILURE,
-)
 LIBRARY_MESSAGE: Final = _event(
     "library.message",
     "warning",
@@ -287,7 +278,6 @@ CATALOGUE: Final[Mapping[str, Event]] = {
         STORE_WARNING,
         JUDGE_PASSED,
         JUDGE_FAILED,
-        RETRY_SCHEDULED,
         LIBRARY_MESSAGE,
     )
 }

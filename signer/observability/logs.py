@@ -15,14 +15,12 @@ from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Literal
 
-import stamina.instrumentation
 import structlog
 from structlog.typing import EventDict, Processor
 
 from signer.application.context import ORIGIN
-from signer.observability.events import LIBRARY_MESSAGE, RETRY_SCHEDULED, Level
+from signer.observability.events import LIBRARY_MESSAGE, Level
 from signer.observability.redaction import redact
-from signer.observability.writers import emit
 
 LogForm = Literal["json", "console"]
 
@@ -173,15 +171,3 @@ def _route_libraries() -> None:
     root.addHandler(LibraryHandler())
     root.setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
-    stamina.instrumentation.set_on_retry_hooks([_retry_scheduled])
-
-
-def _retry_scheduled(details: stamina.instrumentation.RetryDetails) -> None:
-    """Write that a call is repeated; stamina's own hook would show the call's arguments."""
-    emit(
-        RETRY_SCHEDULED,
-        call=details.name,
-        attempt=details.retry_num,
-        duration_ms=details.wait_for * 1000,
-        error=details.caused_by,
-    )

@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from tests.chaos.card_api import Row
@@ -20,6 +20,7 @@ from tests.chaos.site import DRAIN_WITHIN, Site
 
 _K = FaultKind
 _MOVE_WITHIN_SECONDS: Final = 2.0
+_A_MOMENT_SECONDS: Final = 0.03
 _SLOW_SECONDS: Final = 1.6
 """Longer than the service waits for the API: it commits, and nobody hears of it."""
 _READS: Final = ("challenge", "customer", "create_customer")
@@ -154,23 +155,30 @@ class Weather:
             return replica.name
 
     async def _at_move(self, fault: Fault, replica: Replica, strike: Callable[[], None]) -> None:
-        """Strike when the store has made a move for the replica and the answer is on its way; at last, anyway."""
-        struck = asyncio.Event()
+        """Strike when the store has made a move for the replica; at last, anyway.
+
+        That is while the answer is on its way, or a moment later, when the replica is at what the move allows it to do.
+        """
+        at_once = fault.dice % 2 == 0
+        moved = asyncio.Event()
 
         def listen(move: Move) -> bool:
             accepted = not move.is_refused and move.outcome not in {"known", "held"}
-            if move.process == replica.name and move.script == fault.move and accepted and not struck.is_set():
-                strike()
-                struck.set()
+            if move.process == replica.name and move.script == fault.move and accepted and not moved.is_set():
+                moved.set()
+                if at_once:
+                    strike()
             return True
 
         self._site.trace.listeners.append(listen)
         try:
-            await asyncio.wait_for(struck.wait(), _MOVE_WITHIN_SECONDS)
-        except TimeoutError:
-            strike()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(moved.wait(), _MOVE_WITHIN_SECONDS)
         finally:
             self._site.trace.listeners.remove(listen)
+        if not (moved.is_set() and at_once):
+            await asyncio.sleep(_A_MOMENT_SECONDS)
+            strike()
 
     async def _terminate(self, fault: Fault) -> str:
         async with self._somebody(fault) as replica:

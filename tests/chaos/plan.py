@@ -57,7 +57,7 @@ class FaultKind(StrEnum):
 
 _K = FaultKind
 MOVES: Final = ("claim", "record_signature", "begin_forwarding", "settle", "defer")
-"""The moves behind which a replica is caught: the store has made it, and the replica has not been told."""
+"""The moves behind which a replica is caught: the store has made it, and the replica has not gone on yet."""
 
 _DECK: Final[dict[FaultKind, int]] = {
     _K.REPLICA_KILLED: 3,
@@ -159,6 +159,7 @@ class Plan:
         answer_within: seconds that a caller waits at most.
         max_age: seconds that a challenge lives; what is left undelivered for so long is expired.
         deck: the kinds of fault to draw from, and how often each; all by default.
+        moves: those behind which a replica is caught.
         store: the name of the store's topology.
         mutation: the guarantee that is switched off, for the test that this is noticed.
         hsm: whether half of the owners' keys are in SoftHSM.
@@ -173,6 +174,7 @@ class Plan:
     answer_within: float = 3.0
     max_age: float = 30.0
     deck: dict[FaultKind, int] = field(default_factory=lambda: dict(_DECK))
+    moves: tuple[str, ...] = MOVES
     store: str = "single"
     mutation: str | None = None
     hsm: bool = True
@@ -224,6 +226,6 @@ def _fault(kind: FaultKind, storm: float, plan: Plan, dice: random.Random) -> Fa
         kind=kind,
         seconds=seconds,
         replica=dice.randrange(plan.replicas),
-        move=dice.choice(MOVES),
+        move=dice.choice(plan.moves),
         dice=dice.randrange(1 << 32),
     )

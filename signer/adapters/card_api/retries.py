@@ -1,7 +1,7 @@
 """Asks again for what can be asked again: jittered pauses that double, within a deadline.
 
-A loop of our own instead of stamina's: a pause that the API asked for with ``Retry-After`` is kept, a pause that would
-outlast the deadline ends the work at once with what is known, and no hook of another library logs what was called.
+A loop of our own instead of a library's: a pause that the API asked for with ``Retry-After`` is kept, and a pause that
+would outlast the deadline ends the work at once with what is known.
 """
 
 from __future__ import annotations

@@ -104,9 +104,9 @@ async def test_a_refused_delivery_is_repeated_once_under_its_key(calling: Callin
 
 
 async def test_a_401_that_a_fresh_token_does_not_mend_is_final(calling: Calling) -> None:
-    """The API's clock is behind, so it refuses our signatures: one repetition, then the truth; no storm of tokens."""
+    """The API's clock is far behind, so it refuses our requests: one repetition, then the truth; no storm of tokens."""
     customer_id, submission = calling.customer()
-    calling.simulator.state.clock.offset = -60
+    calling.simulator.state.clock.offset = -600
     delivery = await calling.deliver(customer_id, submission)
     assert (delivery.verdict, delivery.status) == (DeliveryVerdict.CREDENTIALS_REFUSED, 401)
     assert calling.calls("sign") == 2

@@ -76,6 +76,7 @@ def test_config_check_prints_settings_that_can_be_read_again(name: str, tmp_path
         ('[policy]\nchains = ["solana:x"]', "policy.chains.0: Only EVM chains"),
         ("[redis]\nnonce_retention = 3600", "redis.nonce_retention"),
         ("[redis]\nlease = 5", "redis.lease"),
+        ("[card_api]\nbreaker_cool_down = 31", "card_api: breaker_cool_down"),
         ("[http]\nport = ", "is not TOML"),
         ('[[callers]]\nname = "a"\ntoken_sha256 = "hunter2"', "callers.0.token_sha256"),
     ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64decode
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -168,6 +170,14 @@ async def test_a_fault_set_over_the_wire_strikes_and_is_counted(backend: WalletB
     told = (await backend.send("GET", "/_sim/faults")).json
     assert told["struck"] == {"status": 1}
     assert told["faults"][0]["left"] == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/customers/x", "/_sim/ledger", "/nowhere"])
+async def test_rfc9110_6_6_1_date_is_the_simulators_own_time(start: StartSimulator, path: str) -> None:
+    """A clock that is wrong is wrong everywhere: whoever compares ``Date`` with his own sees it."""
+    _, backend = await start(clock_offset=-86_400.0)
+    told = parsedate_to_datetime((await backend.send("GET", path)).headers["Date"])
+    assert (datetime.now(UTC) - told).total_seconds() == pytest.approx(86_400, abs=60)
 
 
 async def test_deleting_goes_back_to_the_settings(start: StartSimulator) -> None:

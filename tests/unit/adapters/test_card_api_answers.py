@@ -82,6 +82,7 @@ class TestDelivery:
             (NoAnswerKind.LOST, V.UNKNOWN),
             (NoAnswerKind.TIMED_OUT, V.UNKNOWN),
             (NoAnswerKind.SENSELESS, V.UNKNOWN),
+            (NoAnswerKind.HELD_OFF, V.NOT_PROCESSED),
         ],
     )
     def test_without_an_answer_only_no_connection_is_certain(
@@ -98,6 +99,11 @@ class TestDelivery:
     def test_what_the_api_asks_for_is_passed_on(self, status: int) -> None:
         """``Retry-After`` reaches whoever plans the next attempt."""
         assert delivery_of(Answer(status, b"", A_MINUTE)).retry_after == A_MINUTE
+
+    def test_what_is_held_off_says_for_how_long(self) -> None:
+        """The breaker's rest reaches whoever plans the next attempt."""
+        held_off = NoAnswer(NoAnswerKind.HELD_OFF, "why", retry_after=A_MINUTE)
+        assert delivery_of(held_off) == Delivery(V.NOT_PROCESSED, None, A_MINUTE)
 
     @pytest.mark.parametrize(
         ("code", "verdict"),
@@ -199,6 +205,7 @@ class TestReading:
             (NoAnswerKind.LOST, Unavailable, ErrorCode.CARD_API_UNAVAILABLE, True),
             (NoAnswerKind.TIMED_OUT, UpstreamTimeout, ErrorCode.CARD_API_TIMEOUT, False),
             (NoAnswerKind.SENSELESS, BadUpstream, ErrorCode.CARD_API_INVALID_ANSWER, False),
+            (NoAnswerKind.HELD_OFF, Unavailable, ErrorCode.CARD_API_UNAVAILABLE, False),
         ],
     )
     def test_each_want_of_an_answer_has_its_error(

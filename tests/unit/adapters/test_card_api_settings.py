@@ -78,6 +78,8 @@ def test_another_base_url_is_refused_and_not_quoted(text: str) -> None:
         ("longest_pause", timedelta(seconds=-1)),
         ("longest_retry_after", timedelta(seconds=-1)),
         ("failure_pause", timedelta(seconds=-1)),
+        ("clock_skew_tolerated", timedelta(0)),
+        ("longest_backdate", timedelta(seconds=-1)),
         ("read_attempts", 0),
         ("max_answer", 0),
         ("max_connections", 0),

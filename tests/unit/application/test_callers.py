@@ -99,13 +99,14 @@ async def test_a_failure_that_nobody_is_left_to_hear_harms_nobody(house: House, 
     assert (await replica.sign(house.request(challenge), within=PATIENCE)).state is ChallengeState.VERIFIED
 
 
+@pytest.mark.parametrize("refresh", [True, False])
 @NAMED_OR_NOT
 async def test_a_caller_in_a_hurry_is_shown_a_signature_on_its_way(
-    house: House, replica: Replica, is_named: bool
+    house: House, replica: Replica, is_named: bool, refresh: bool
 ) -> None:
     """Given a POST that takes longer than the caller waits, then he gets the record as it is; later it is proven."""
     challenge = house.issued()
-    request = house.request(challenge if is_named else None)
+    request = house.request(challenge if is_named else None, refresh=refresh)
     house.card_api.open.clear()
     patient = asyncio.create_task(replica.sign(request, within=PATIENCE))
     await house.until(lambda: bool(house.card_api.submitted))
@@ -133,16 +134,18 @@ async def test_a_caller_in_a_hurry_is_told_that_nothing_is_signed_yet(
     assert house.key.asked == 1
 
 
+@pytest.mark.parametrize("refresh", [True, False])
 @NAMED_OR_NOT
 async def test_a_caller_in_a_hurry_may_come_before_there_is_a_record(
-    house: House, replica: Replica, is_named: bool
+    house: House, replica: Replica, is_named: bool, refresh: bool
 ) -> None:
     """Given a card API, or a store, that takes longer than the caller waits, then it is in progress."""
     challenge = house.issued()
     held_up = asyncio.Event()
     house.card_api.readable.clear()
     replica.store.before["claim"] = held_up.wait
-    await in_progress(replica.sign(house.request(challenge if is_named else None), within=NO_TIME))
+    request = house.request(challenge if is_named else None, refresh=refresh)
+    await in_progress(replica.sign(request, within=NO_TIME))
     assert not house.shelf.rows
     held_up.set()
     house.card_api.readable.set()
@@ -173,6 +176,17 @@ async def test_a_caller_in_a_hurry_is_not_shown_the_challenge_that_is_being_exch
     await in_progress(replica.sign(house.request(old, refresh=True), within=NO_TIME))
     house.card_api.readable.set()
     assert (await replica.sign(house.request(old, refresh=True), within=PATIENCE)).id == house.id_of(new)
+
+
+async def test_a_caller_in_a_hurry_is_shown_that_his_challenge_was_replaced(house: House, replica: Replica) -> None:
+    """Given a replaced challenge that may not be exchanged, then its end is the answer, however short the time."""
+    old, _ = house.challenge(nonce="old0old0"), house.issued(nonce="new0new0")
+    end = await replica.sign(house.request(old), within=PATIENCE)
+    held_up = asyncio.Event()
+    replica.store.before["claim"] = held_up.wait
+    assert await replica.sign(house.request(old), within=NO_TIME) == end
+    assert end.state is ChallengeState.SUPERSEDED
+    held_up.set()
 
 
 @pytest.mark.parametrize("whose", ["another message's", "another customer's"])

@@ -86,6 +86,28 @@ async def test_a_record_that_ends_superseded_while_it_is_carried_on_is_exchanged
     assert house.record(old).superseded_by == record.id
 
 
+@pytest.mark.parametrize("refresh", [True, False])
+async def test_a_record_that_is_proven_while_it_is_carried_on_is_the_answer(house: House, refresh: bool) -> None:
+    """No challenge is named, an earlier one is under way and ends well: nothing is fetched."""
+    challenge = house.issued()
+    await house.signed(house.replica(), challenge)
+    house.let_pass(timedelta(minutes=1))
+    record = await house.replica().sign(house.request(refresh=refresh), within=PATIENCE)
+    assert (record.id, record.state) == (house.id_of(challenge), ChallengeState.VERIFIED)
+    assert house.card_api.readings == 0
+
+
+async def test_a_record_that_ends_superseded_while_it_is_carried_on_is_not_exchanged_unasked(house: House) -> None:
+    """Without ``refresh`` the answer is the end of what was under way."""
+    old = house.issued(nonce="old0old0")
+    await house.signed(house.replica(), old)
+    house.let_pass(timedelta(minutes=1))
+    new = house.issued(nonce="new0new0")
+    record = await house.replica().sign(house.request(), within=PATIENCE)
+    assert (record.id, record.state) == (house.id_of(old), ChallengeState.SUPERSEDED)
+    assert house.id_of(new) not in house.shelf.rows
+
+
 async def test_an_expired_challenge_that_has_no_successor_stays_refused(house: House, replica: Replica) -> None:
     """The card API still has the old one: refused as expired, after it was asked twice."""
     old = house.issued()

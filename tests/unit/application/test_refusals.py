@@ -69,6 +69,13 @@ async def test_what_is_no_challenge_does_not_even_reach_the_store(
     check_nothing_was_spent(house, replica)
 
 
+async def test_what_is_no_challenge_is_refused_before_its_owner_is_looked_up(house: House, replica: Replica) -> None:
+    """Given neither a challenge nor a key, then it is the text that is at fault."""
+    without_keys = replace(replica.sign, keys=FakeKeyRing([]))
+    with pytest.raises(MalformedChallenge):
+        await without_keys(house.request("aGVsbG8="), within=PATIENCE)
+
+
 async def test_a_challenge_longer_than_the_settings_allow_is_refused(house: House, replica: Replica) -> None:
     """Given a cap, then a longer text is refused, also where the card API sends it."""
     challenge = house.issued()

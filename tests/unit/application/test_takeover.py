@@ -231,6 +231,16 @@ async def test_past_the_deadline_the_card_api_says_how_it_ended(
 
 
 @pytest.mark.parametrize("policy", [POLICY, STRICTER["domain"]], ids=["same policy", "changed policy"])
+async def test_at_the_very_deadline_it_has_expired(house: House, policy: SigningPolicy) -> None:
+    """Given an attempt that proved nothing, when the deadline comes, then it has expired, whatever the policy is now."""
+    challenge = await perhaps_sent(house)
+    house.let_pass(house.record(challenge).expires_at - house.clock.now())
+    record = await taken_over(house, house.replica(policy=policy), challenge)
+    assert (record.state, record.code) == (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
+    assert not house.card_api.submitted
+
+
+@pytest.mark.parametrize("policy", [POLICY, STRICTER["domain"]], ids=["same policy", "changed policy"])
 async def test_past_the_deadline_it_is_asked_until_somebody_knows(house: House, policy: SigningPolicy) -> None:
     """Given a card API that is down, then it is asked again and again; an hour after the deadline that is the end."""
     replica = house.replica(policy=policy)

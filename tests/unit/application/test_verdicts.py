@@ -233,6 +233,15 @@ async def test_the_third_5xx_leaves_it_open_where_nothing_is_proven(
     assert again.state is ChallengeState.VERIFIED
 
 
+@pytest.mark.parametrize("verdict", [DeliveryVerdict.NOT_PROCESSED, DeliveryVerdict.CREDENTIALS_REFUSED])
+async def test_an_api_that_did_not_take_it_up_is_not_asked(
+    house: House, replica: Replica, verdict: DeliveryVerdict
+) -> None:
+    """Given answers that say that nothing was processed, then there is nothing to ask: the same is sent again."""
+    record = await third_answer(house, replica, Delivery(verdict, 429))
+    assert (record.state, house.card_api.readings) == (ChallengeState.SIGNED, 0)
+
+
 async def test_silence_is_followed_by_no_question(house: House, replica: Replica) -> None:
     """Given deliveries without an answer, then there is nobody to ask: the same is sent again."""
     await third_answer(house, replica, Delivery(DeliveryVerdict.UNKNOWN))

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
-import stamina
 import structlog
 
 from signer.application.context import ORIGIN, Origin
@@ -254,25 +253,6 @@ async def test_a_task_that_failed_unseen_is_told_without_its_message(log: LogLin
     (line,) = log.all()
     assert (line["logger"], line["message"]) == ("asyncio", "Task exception was never retrieved")
     assert line["error"] == "builtins.ValueError"
-    assert SECRET not in log.text
-
-
-async def test_a_retry_is_told_without_the_calls_arguments(log: LogLines) -> None:
-    """The hook that stamina brings hook would write them."""
-    calls = 0
-
-    @stamina.retry(on=ConnectionError, attempts=2, wait_initial=0.001, wait_max=0.001, wait_jitter=0.0)
-    async def ask(password: str) -> str:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            raise ConnectionError(password)
-        return "answer"
-
-    assert await ask(SECRET) == "answer"
-    (line,) = log.all()
-    assert irregularities(line) == ()
-    assert (line["event"], line["attempt"], line["error"]) == ("retry.scheduled", 1, "builtins.ConnectionError")
     assert SECRET not in log.text
 
 
