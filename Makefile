@@ -68,6 +68,10 @@ check-locks: $(VENV)/.test
 check-manifests: $(VENV)/.test
 	@.ci/check-manifests $(BIN)
 
+.PHONY: chaos
+chaos: $(VENV)/.test programs ## nothing lost, nothing signed twice, whatever is killed: SEED=7, or SEED=1-10; ARGS=--help tells the rest
+	@$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $$(grep -w softhsm2-util $(VENV)/.missing >/dev/null && echo --no-hsm) $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.test ## the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -118,8 +118,8 @@ class CardApi:
                 url = f"{self.origin}/v1/customers"
                 options: dict[str, Any] = {"timeout": _PATIENCE, "allow_redirects": False}
                 async with self._session.post(url, data=body, headers=headers, **options) as answer:
-                    if answer.status == HTTPStatus.CREATED:
-                        customer: dict[str, Any] = await answer.json()
+                    customer: dict[str, Any] = await answer.json()
+                    if answer.status == HTTPStatus.CREATED and "challenge" in customer:  # and not garbage
                         return customer
                 self._token = None  # 401, perhaps: tokens are revoked as a fault
             await asyncio.sleep(_PAUSE_SECONDS)

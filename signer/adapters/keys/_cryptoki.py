@@ -184,24 +184,11 @@ class Cryptoki:
     # --- Keys ---------------------------------------------------------------------------------------------------------
 
     def sign(self, session: int, key: int, digest: bytes, size: int) -> bytes:
-        """Make an ECDSA signature: ``begin_signature`` and ``end_signature`` in one."""
-        self.begin_signature(session, key)
-        return self.end_signature(session, digest, size)
-
-    def begin_signature(self, session: int, key: int) -> None:
-        """Say which key will make an ECDSA signature (CKM_ECDSA).
+        """Make an ECDSA signature (CKM_ECDSA).
 
         Args:
             session: one that nobody else is using.
             key: the private key's handle.
-        """
-        self._call("C_SignInit", session, byref(c.ECDSA), key)
-
-    def end_signature(self, session: int, digest: bytes, size: int) -> bytes:
-        """Make the signature that was begun.
-
-        Args:
-            session: the same one.
             digest: what is signed, as it is.
             size: how long a signature is, in bytes.
 
@@ -209,6 +196,7 @@ class Cryptoki:
             ``r ‖ s``.
         """
         signature, length = (c_char * size)(), c_ulong(size)
+        self._call("C_SignInit", session, byref(c.ECDSA), key)
         self._call("C_Sign", session, digest, len(digest), signature, byref(length))
         return signature.raw[: length.value]
 

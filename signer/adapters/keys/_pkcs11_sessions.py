@@ -144,7 +144,6 @@ class SessionPool:
 
     def _look(self) -> None:
         self._watch = None
-        self._deliver()  # what is done and waits for a thread that may hang by now
         if self._under_way:
             self._watch_later()
         hanging = [
@@ -179,28 +178,17 @@ class SessionPool:
     def _serve(self, worker: _Worker) -> None:
         session: _Session | None = None
         with suppress(RuntimeError):  # the event loop is closed, and with it all that anybody waits for
-            while not worker.is_replaced and (job := self._next_job()) is not None:
+            while not worker.is_replaced and (job := self._jobs.get()) is not None:
                 worker.job = job
                 session, outcome = self._work(session, job)
                 worker.job = None
                 self._done.append((worker, job, outcome))
-            self._have_delivered()
+                if not self._delivery_is_due:
+                    self._delivery_is_due = True
+                    self._loop.call_soon_threadsafe(self._deliver)
         _close(session)
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._has_ended, worker)
-
-    def _next_job(self) -> _Job | None:
-        try:
-            return self._jobs.get_nowait()
-        except Empty:
-            self._have_delivered()
-            return self._jobs.get()
-
-    def _have_delivered(self) -> None:
-        """Wake the event loop, unless it is being woken already, or there is nothing to deliver."""
-        if self._done and not self._delivery_is_due:
-            self._delivery_is_due = True
-            self._loop.call_soon_threadsafe(self._deliver)
 
     def _work(self, session: _Session | None, job: _Job) -> tuple[_Session | None, bytes | Exception | None]:
         """Make a signature.
@@ -214,10 +202,7 @@ class SessionPool:
             try:
                 session = _fitting(session, job.connection)
                 session = session or _open(job.connection)
-                job.connection.cryptoki.begin_signature(session.handle, job.key)
-                # The long call comes, and the GIL is the loop's meanwhile: what was signed before is delivered now.
-                self._have_delivered()
-                signature = job.connection.cryptoki.end_signature(session.handle, job.digest, self._signature_bytes)
+                signature = job.connection.cryptoki.sign(session.handle, job.key, job.digest, self._signature_bytes)
             except CryptokiError as error:
                 _close(session, error)
                 session = None

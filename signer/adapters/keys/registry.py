@@ -11,6 +11,8 @@ scheme        path                                                    parameters
                                                                       ``indexes_file``
 ``awskms``    an AWS KMS key: ARN, alias or id; or none, and a tag    ``tag``, ``region``, ``endpoint_url``,
                                                                       ``max_concurrency``
+``pkcs11``    RFC 7512: ``token``, ``serial``, ``object``, ``id``     ``module-path``, ``pin-source``, ``x-sessions``,
+                                                                      ``x-timeout``
 ============  ======================================================  ===============================================
 
 For example ``keystore:/run/secrets/keys?password_file=/run/secrets/password``.

@@ -15,10 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from signer.adapters.keys._pkcs11_provisioning import remove_key
 from signer.adapters.keys.hd import write_seed
 from signer.adapters.keys.keystores import write_keystore
 from tests.kms_server import CREDENTIALS, kms_server
 from tests.messages import read_vectors
+from tests.softhsm import PIN, SoftHsm
 
 PASSWORD = b"correct horse battery staple"
 SECRETS = tuple(bytes([number]) * 32 for number in (0x11, 0x22, 0x33))
@@ -41,16 +43,23 @@ class PreparedBackend:
     owners: tuple[str, ...]
     secrets: tuple[bytes, ...]
     signs_while_down: bool
-    remove: Callable[[str], None]
+    remove: Callable[[str], object]
     take_down: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class BackendRow:
-    """One backend of the suite; ``prepare`` gets a directory of its own."""
+    """One backend of the suite; ``prepare`` gets a directory of its own.
+
+    Attributes:
+        name: its scheme, and which kind of it where there are several.
+        prepare: makes it ready for one test.
+        needs: the programs that it runs.
+    """
 
     name: str
     prepare: Callable[[Path], PreparedBackend]
+    needs: tuple[str, ...] = ()
 
 
 def _keystores(directory: Path, *, kdf: Literal["scrypt", "pbkdf2"]) -> PreparedBackend:
@@ -110,9 +119,26 @@ def _awskms(_directory: Path) -> PreparedBackend:
     )
 
 
+def _pkcs11(directory: Path) -> PreparedBackend:
+    hsm = SoftHsm(directory)
+    os.environ["SOFTHSM2_CONF"] = str(hsm.settings)  # SoftHSM reads it whenever it is initialised
+    token = hsm.add_token()
+    query = token.uri().partition("?")[2]
+    uri_for_owner = {key.address: f"{key.uri}?{query}" for key in (token.put(each, each[:1].hex()) for each in SECRETS)}
+    return PreparedBackend(
+        uri=token.uri(),
+        owners=tuple(sorted(uri_for_owner)),
+        secrets=(*SECRETS, PIN),
+        signs_while_down=False,
+        remove=lambda owner: remove_key(uri_for_owner[owner]),
+        take_down=token.take_out,
+    )
+
+
 ROWS = (
     BackendRow("keystore-scrypt", partial(_keystores, kdf="scrypt")),
     BackendRow("keystore-pbkdf2", partial(_keystores, kdf="pbkdf2")),
     BackendRow("hd", _hd),
     BackendRow("awskms", _awskms),
+    BackendRow("pkcs11-softhsm", _pkcs11, needs=("softhsm2-util",)),
 )

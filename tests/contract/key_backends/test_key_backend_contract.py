@@ -35,7 +35,7 @@ SIGNATURES = 1000
 STRANGER = checksum_address("0x" + "ab" * 20)
 
 
-@pytest.fixture(params=ROWS, ids=lambda row: row.name)
+@pytest.fixture(params=[pytest.param(row, id=row.name, marks=pytest.mark.needs(*row.needs)) for row in ROWS])
 def prepared(request: pytest.FixtureRequest, tmp_path: Path) -> PreparedBackend:
     """One backend that stands ready, with three keys at least."""
     row: BackendRow = request.param

@@ -8,6 +8,7 @@ import pytest
 from signer.adapters.card_api.answers import (
     Grant,
     challenge_in,
+    created_in,
     delivery_not_begun,
     delivery_of,
     grant_in,
@@ -347,3 +348,21 @@ class TestSecrecy:
             for failure in (challenge_in(exchange), status_in(exchange, CUSTOMER), grant_in(exchange)):
                 assert isinstance(failure, Failure)
                 assert "QUOTED" not in f"{failure!r} {failure.error()}"
+
+
+class TestNewCustomer:
+    """What became of a customer that was to be created."""
+
+    @pytest.mark.parametrize("status", [200, 201])
+    def test_its_id_is_read_in_one_spelling(self, status: int) -> None:
+        """A UUID in capitals is the same UUID."""
+        assert created_in(answer({"id": CUSTOMER.upper(), "status": "initiating"}, status)) == CUSTOMER
+
+    @pytest.mark.parametrize(
+        "payload", [{}, [], {"id": 7}, {"id": ""}, {"id": "../x"}, {"id": CUSTOMER.replace("-", "")}]
+    )
+    def test_an_id_that_is_none_is_refused(self, payload: object) -> None:
+        """It would become a part of a path."""
+        failure = created_in(answer(payload, 201))
+        assert isinstance(failure, Failure)
+        assert failure.code is ErrorCode.CARD_API_INVALID_ANSWER

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 
@@ -149,6 +150,19 @@ async def test_it_goes_on_by_itself_until_it_is_stopped(house: House, replica: R
     running.cancel()
     await asyncio.wait({running})
     assert running.cancelled()
+
+
+@pytest.mark.parametrize("lot", [0.0, 0.999])
+async def test_it_looks_only_now_and_then(replica: Replica, lot: float) -> None:
+    """Given a long time between two ticks, then the store is not asked meanwhile, whatever lot is drawn."""
+    every = timedelta(hours=1)
+    recover = Recover(store=replica.store, forward=replica.forward, every=every, jitter=lambda: lot)
+    running = asyncio.create_task(recover.run())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not replica.store.journal
+    running.cancel()
+    await asyncio.wait({running})
 
 
 async def test_an_outage_of_the_store_does_not_end_it(house: House, replica: Replica) -> None:

@@ -232,7 +232,7 @@ async def test_past_the_deadline_the_card_api_says_how_it_ended(
 
 @pytest.mark.parametrize("policy", [POLICY, STRICTER["domain"]], ids=["same policy", "changed policy"])
 async def test_at_the_very_deadline_it_has_expired(house: House, policy: SigningPolicy) -> None:
-    """Given an attempt that proved nothing, when the deadline comes, then it has expired, whatever the policy is now."""
+    """Given an attempt that proved nothing, when the deadline comes, then it has expired under any policy."""
     challenge = await perhaps_sent(house)
     house.let_pass(house.record(challenge).expires_at - house.clock.now())
     record = await taken_over(house, house.replica(policy=policy), challenge)
