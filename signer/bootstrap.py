@@ -242,6 +242,7 @@ def _compose(
         every=settings.forwarding.recover_every,
         batch=settings.forwarding.recover_batch,
         at_once=settings.forwarding.recover_at_once,
+        tell=lambda error: emit(events.RECOVERY_UNEXPECTED_ERROR, error=error),
     )
     app = create_app(
         WebServices(

@@ -152,6 +152,13 @@ HTTP_UNEXPECTED_ERROR: Final = _event(
     *_FAILURE,
 )
 
+RECOVERY_UNEXPECTED_ERROR: Final = _event(
+    "recovery.unexpected_error",
+    "error",
+    "Recovery met an error that nobody expected; it goes on with the other challenges: a defect.",
+    *_FAILURE,
+)
+
 SERVICE_STARTED: Final = _event("service.started", "info", "The process begins.", "version", "python", "host", "port")
 SERVICE_READY: Final = _event("service.ready", "info", "Requests are accepted.", "host", "port", "duration_ms")
 SERVICE_STOPPING: Final = _event("service.stopping", "info", "The end was asked for; work goes on.", "reason")
@@ -257,6 +264,7 @@ CATALOGUE: Final[Mapping[str, Event]] = {
         HTTP_REQUEST,
         HTTP_PROBE,
         HTTP_UNEXPECTED_ERROR,
+        RECOVERY_UNEXPECTED_ERROR,
         SERVICE_STARTED,
         SERVICE_READY,
         SERVICE_STOPPING,

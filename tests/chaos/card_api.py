@@ -119,7 +119,9 @@ class CardApi:
                 options: dict[str, Any] = {"timeout": _PATIENCE, "allow_redirects": False}
                 async with self._session.post(url, data=body, headers=headers, **options) as answer:
                     customer: dict[str, Any] = await answer.json()
-                    if answer.status == HTTPStatus.CREATED and "challenge" in customer:  # and not garbage
+                    if (
+                        answer.status == HTTPStatus.CREATED and {"id", "challenge"} <= customer.keys()
+                    ):  # and not garbage
                         return customer
                 self._token = None  # 401, perhaps: tokens are revoked as a fault
             await asyncio.sleep(_PAUSE_SECONDS)

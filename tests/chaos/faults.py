@@ -7,11 +7,11 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from tests.chaos.card_api import Row
+from tests.chaos.moods import MOOD_FOR_KIND, rows
 from tests.chaos.moves import Move
 from tests.chaos.plan import Fault, FaultKind, Struck, storms
 from tests.chaos.proxy import Way
@@ -21,41 +21,9 @@ from tests.chaos.site import DRAIN_WITHIN, Site
 _K = FaultKind
 _MOVE_WITHIN_SECONDS: Final = 2.0
 _A_MOMENT_SECONDS: Final = 0.03
-_SLOW_SECONDS: Final = 1.6
-"""Longer than the service waits for the API: it commits, and nobody hears of it."""
-_READS: Final = ("challenge", "customer", "create_customer")
-"""Routes whose requests are repeated at once. A customer is created under one key, so that this changes nothing."""
-
-
-def _rows(kind: str, *routes: str, probability: float = 0.6, **more: object) -> tuple[Row, ...]:
-    return tuple({"kind": kind, "route": route, "probability": probability, **more} for route in routes)
-
-
-_MOOD_FOR_KIND: Final[Mapping[FaultKind, tuple[Sequence[Row], Mapping[str, object]]]] = {
-    _K.API_SLOW: (_rows("latency", "sign", *_READS, seconds=_SLOW_SECONDS), {}),
-    _K.API_REQUESTS_DROPPED: (_rows("drop_request", "sign", *_READS), {}),
-    _K.API_ANSWERS_DROPPED: (_rows("drop_reply", "sign", *_READS, "token"), {}),
-    _K.API_FAILS_AFTER_COMMIT: (_rows("status_after_commit", "sign"), {}),
-    _K.API_FAILS: (_rows("status", "sign", *_READS, "token", status=503), {}),
-    _K.API_REPLAYS_FAILURES: (_rows("status", "sign", status=500), {"replayServerErrors": True}),
-    _K.API_BUSY: (_rows("status", "sign", *_READS, status=429, retry_after=1), {}),
-    _K.API_CONFLICTS: (_rows("conflict", "sign", "create_customer"), {}),
-    _K.API_CONFLICTS_BARE: (_rows("conflict", "sign"), {"bareConflicts": True}),
-    _K.API_CUTS_ANSWERS: (_rows("cut_reply", "sign", *_READS, "token"), {}),
-    _K.API_TALKS_NONSENSE: ((*_rows("garbage", "sign", *_READS), *_rows("wrong_content_type", *_READS)), {}),
-    _K.API_TALKS_TOO_MUCH: (_rows("oversized", "sign", *_READS, size=1 << 21), {}),
-    _K.API_REDIRECTS: (_rows("redirect", "sign", *_READS), {}),
-    _K.API_REFUSES_FALSELY: (_rows("status", "sign", status=400, probability=0.3), {}),
-    _K.API_DENIES_CUSTOMERS: (_rows("status", "sign", "challenge", status=404, probability=0.3), {}),
-    _K.API_GIVES_WRONG_CHALLENGES: (
-        (
-            *_rows("challenge_pem", "challenge", probability=0.3),
-            *_rows("challenge_other_owner", "challenge", probability=0.3),
-            *_rows("challenge_other_domain", "challenge", probability=0.3),
-        ),
-        {},
-    ),
-}
+_CALM_SECONDS: Final = 1.0
+_LONGEST_CALM_SECONDS: Final = 5.0
+_DELIVERIES_AT_DEATH: Final = 4
 
 
 class Weather:
@@ -74,6 +42,8 @@ class Weather:
         self.diary: list[Struck] = []
         self.customers: list[str] = []
         self._site = site
+        self._delivering: dict[str, str] = {}
+        site.trace.listeners.append(self._watch_deliveries)
         self._strike_for_kind: dict[FaultKind, Callable[[Fault], Awaitable[str | None]]] = {
             _K.REPLICA_KILLED: self._kill,
             _K.REPLICA_KILLED_AT_MOVE: self._kill_at_move,
@@ -89,7 +59,7 @@ class Weather:
             _K.API_ANSWERS_LOST: self._lose_api_answers,
             _K.API_REVOKES_TOKENS: self._revoke_tokens,
             _K.API_REPLACES_CHALLENGES: self._replace_challenges,
-            **dict.fromkeys(_MOOD_FOR_KIND, self._be_moody),
+            **dict.fromkeys(MOOD_FOR_KIND, self._be_moody),
             **dict.fromkeys(site.store.faults, self._ill_treat_store),
         }
 
@@ -189,22 +159,37 @@ class Weather:
             return whom
 
     async def _kill_alone(self) -> str:
-        """Kill the replica that holds most while nothing else is wrong, and start it again when others had its work."""
+        """Kill a replica in the midst of deliveries while nothing else is wrong; bring it back when others had its work.  # noqa: E501
+
+        So that it has some on its way, the card API takes a moment for each, until the kill.
+        """
         site = self._site
-        slow = asyncio.create_task(
-            site.api.misbehave(site.plan.lease + 2.0, _rows("latency", "sign", probability=1.0, seconds=0.3), {}),
-        )
-        await asyncio.sleep(1.0)
-        held: Counter[str] = Counter({replica.name: 0 for replica in site.replicas})
-        holders = {move.challenge_id: move for move in site.trace.moves if move.script != "claim"}
-        held.update(move.process for move in holders.values() if move.grants_lease)
-        busiest = max(site.replicas, key=lambda replica: held[replica.name])
+        slowness = site.api.misbehave(_LONGEST_CALM_SECONDS, rows("latency", "sign", seconds=0.4), {})
+        slow = asyncio.create_task(slowness)
+        await asyncio.sleep(_CALM_SECONDS)
+        ends = time.monotonic() + _LONGEST_CALM_SECONDS - 2 * _CALM_SECONDS
+        while True:
+            held = Counter({replica.name: 0 for replica in site.replicas})
+            held.update(self._delivering.values())
+            busiest = max(site.replicas, key=lambda replica: held[replica.name])
+            if held[busiest.name] >= _DELIVERIES_AT_DEATH or time.monotonic() > ends:
+                break
+            await asyncio.sleep(_A_MOMENT_SECONDS)
         async with busiest.busy:
             self.alone.append(busiest.name)
             await busiest.kill()
-            await slow
+            slow.cancel()
+            await asyncio.sleep(site.plan.lease + _CALM_SECONDS)
             await busiest.start()
             return self.alone[-1]
+
+    def _watch_deliveries(self, move: Move) -> bool:
+        """Keep in mind who is delivering what."""
+        if move.grants_lease and move.state == "forwarding":
+            self._delivering[move.challenge_id] = move.process
+        elif not move.is_refused and move.state != "forwarding":
+            self._delivering.pop(move.challenge_id, None)
+        return True
 
     # --- the store ----------------------------------------------------------------------------------------------------
 
@@ -241,7 +226,7 @@ class Weather:
     # --- the card API -------------------------------------------------------------------------------------------------
 
     async def _be_moody(self, fault: Fault) -> None:
-        await self._site.api.misbehave(fault.seconds, *_MOOD_FOR_KIND[fault.kind])
+        await self._site.api.misbehave(fault.seconds, *MOOD_FOR_KIND[fault.kind])
 
     async def _stall_api(self, fault: Fault) -> None:
         self._site.api.process.signal(signal.SIGSTOP)

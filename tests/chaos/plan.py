@@ -193,7 +193,7 @@ def alone_count(faults: int) -> int:
 
 def alone_seconds(lease: float) -> float:
     """Tell how long one of them is given: the lease, a second, and what the others need to be well before."""
-    return lease + 4.0
+    return lease + 6.0
 
 
 def storms(plan: Plan) -> Sequence[Sequence[Fault]]:

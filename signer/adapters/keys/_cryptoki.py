@@ -1,4 +1,4 @@
-"""PKCS #11 v2.40 through ctypes: the calls that signing needs, and nothing else (``docs/adr/pkcs11-binding.md``).
+"""PKCS #11 v2.40 through ctypes: the calls that signing needs, and nothing else (ADR 6).
 
 * A ``Cryptoki`` is one initialisation of one library. After ``finalize`` it is over: every call on it says
   ``CKR_CRYPTOKI_NOT_INITIALIZED`` without entering the library, so that a session's number from before can never name

@@ -57,7 +57,7 @@ class KeyUri:
                 "keystore:/run/secrets/keys?password_file=/run/secrets/password (spaces and the like as %20)",
             )
         parts = urlsplit(text)
-        shown = f"{parts.scheme}:{parts.path}"
+        shown = f"{parts.scheme}:{parts.path.partition(';')[0]}"  # behind ";" a PIN could stand (RFC 7512)
         if "@" in parts.netloc:
             raise KeyUriInvalid(f"the key URI {shown} has a userinfo in front of its host: secrets belong into files")
         if "#" in text:

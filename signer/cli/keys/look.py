@@ -29,7 +29,7 @@ from signer.domain.errors import SignerError
 from signer.domain.ethereum import EvmSignature, self_test_message
 
 _AT_ONCE: Final = 16
-_WIDTH_OF_A_PIPE: Final = 240
+_WIDTH_OF_A_PIPE: Final = 4096
 _GOOD: Final = frozenset({"loaded", "signs"})
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
+from signer.adapters.keys import _pkcs11_modules, _pkcs11_sessions, _pkcs11_supervisor
 from signer.adapters.keys.backend import BackendResources
 from signer.adapters.keys.pkcs11 import Pkcs11Backend
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import OPERATION_TIMEOUT, LoadedKeyRing
 from signer.adapters.keys.secp256k1 import CoincurveVerifier
 from signer.application.ports import SigningKey
+from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import self_test_message
 from tests.fake_cryptoki import FakeCryptoki
 from tests.softhsm import SoftHsm, SoftHsmToken, folder_in_memory, softhsm
@@ -42,6 +44,15 @@ async def assert_signs(opened: OpenRing) -> None:
     """Have the first owner's key sign, and see that it is its signature."""
     message = self_test_message()
     assert CoincurveVerifier().signer_of(message, await opened.key.sign(message)) == OWNERS[0]
+
+
+async def refusal(opened: OpenRing) -> Unavailable:
+    """Ask for a signature that cannot be had."""
+    with pytest.raises(Unavailable) as refused:
+        await opened.key.sign(self_test_message())
+    assert refused.value.code is ErrorCode.KEY_BACKEND_UNAVAILABLE
+    assert refused.value.retry_after > 0
+    return refused.value
 
 
 @dataclass(slots=True)
@@ -114,3 +125,13 @@ def fake(token: SoftHsmToken, tmp_path: Path) -> Iterator[FakeCryptoki]:
     token.module = fake.path
     yield fake
     assert fake.violations == 0
+
+
+@pytest.fixture
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for long between attempts."""
+    monkeypatch.setattr(_pkcs11_supervisor, "COOLDOWN_SECONDS", 0.05)
+    monkeypatch.setattr(_pkcs11_supervisor, "_LONGEST_DELAY_SECONDS", 0.2)
+    monkeypatch.setattr(_pkcs11_supervisor, "_CLOSES_WITHIN_SECONDS", 0.5)
+    monkeypatch.setattr(_pkcs11_sessions, "_ENDS_WITHIN_SECONDS", 0.5)
+    monkeypatch.setattr(_pkcs11_modules, "_PATIENCE", 0.5)

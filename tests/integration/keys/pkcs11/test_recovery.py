@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import random
-import threading
-from datetime import timedelta
 
 import pytest
 
-from signer.adapters.keys import _pkcs11_modules, _pkcs11_sessions, _pkcs11_supervisor, _pkcs11_token
-from signer.adapters.keys._cryptoki import Cryptoki, CryptokiError, LibraryBusy
+from signer.adapters.keys import _pkcs11_supervisor, _pkcs11_token
 from signer.adapters.keys._cryptoki_names import Cka, Ckr
 from signer.adapters.keys._ec_keys import SECP256K1
 from signer.adapters.keys._pkcs11_connection import Connection
-from signer.adapters.keys._pkcs11_modules import share_module
 from signer.adapters.keys._pkcs11_provisioning import open_token
 from signer.adapters.keys.backend import KeyBackendError
-from signer.domain.errors import ErrorCode, Unavailable
-from signer.domain.ethereum import self_test_message
 from tests.fake_cryptoki import FakeCryptoki
-from tests.integration.keys.pkcs11.conftest import OWNERS, SECRETS, OpenRing, assert_signs, eventually, open_ring
+from tests.integration.keys.pkcs11.conftest import (
+    SECRETS,
+    OpenRing,
+    assert_signs,
+    eventually,
+    open_ring,
+    refusal,
+)
 from tests.softhsm import SoftHsm, SoftHsmToken
 
-pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
+pytestmark = [pytest.mark.needs("softhsm2-util", "gcc"), pytest.mark.usefixtures("short_delays")]
 
 C_LOGOUT, C_CLOSE_ALL_SESSIONS = 19, 14
-
-
-@pytest.fixture(autouse=True)
-def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for long between attempts."""
-    monkeypatch.setattr(_pkcs11_supervisor, "COOLDOWN_SECONDS", 0.05)
-    monkeypatch.setattr(_pkcs11_supervisor, "_LONGEST_DELAY_SECONDS", 0.2)
-    monkeypatch.setattr(_pkcs11_supervisor, "_CLOSES_WITHIN_SECONDS", 0.5)
-    monkeypatch.setattr(_pkcs11_sessions, "_ENDS_WITHIN_SECONDS", 0.5)
-    monkeypatch.setattr(_pkcs11_modules, "_PATIENCE", 0.5)
 
 
 def connection_of(opened: OpenRing) -> Connection:
@@ -55,15 +45,6 @@ def call_behind_its_back(token: SoftHsmToken, index: int, argument: int) -> None
     assert function_list.value is not None
     address = ctypes.c_void_p.from_address(function_list.value + 8 + 8 * index).value
     assert ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong)(address or 0)(argument) == 0
-
-
-async def refusal(opened: OpenRing) -> Unavailable:
-    """Ask for a signature that cannot be had."""
-    with pytest.raises(Unavailable) as refused:
-        await opened.key.sign(self_test_message())
-    assert refused.value.code is ErrorCode.KEY_BACKEND_UNAVAILABLE
-    assert refused.value.retry_after > 0
-    return refused.value
 
 
 # --- Sessions ---------------------------------------------------------------------------------------------------------
@@ -270,219 +251,3 @@ async def test_a_busy_token_is_unavailable_for_a_moment(token: SoftHsmToken, fak
         assert "CKR_DEVICE_MEMORY" in (await refusal(opened)).detail
         await assert_signs(opened)
         assert opened.problems == []
-
-
-# --- Hanging ----------------------------------------------------------------------------------------------------------
-
-
-async def test_a_hang_is_an_error_within_the_deadline_and_heals(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """Whoever waits hears of it from us before the ring's deadline; when the call comes back all is well."""
-    async with open_ring(token.uri(x_timeout=0.2)) as opened:
-        fake.hang("C_Sign")
-        refusals = await asyncio.gather(*(refusal(opened) for _ in range(30)))
-        assert {"it does not answer" in refused.detail for refused in refusals} == {True}
-        assert "does not come back" in (opened.backend.problem or "")
-        assert "it does not answer" in (await refusal(opened)).detail
-        fake.let_go("C_Sign")
-        await eventually(lambda: opened.backend.problem is None)
-        await asyncio.gather(*(assert_signs(opened) for _ in range(30)))
-
-
-async def test_a_signature_is_not_held_up_by_a_later_call_that_hangs(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """What was signed before the hang is delivered, though the thread that has made it hangs in its next call."""
-    async with open_ring(token.uri(x_timeout=0.1, x_sessions=1)) as opened:
-        await assert_signs(opened)
-        fake.hang("C_SignInit", times=1, after=1)
-        first, second = (asyncio.create_task(opened.key.sign(self_test_message())) for _ in range(2))
-        await first
-        with pytest.raises(Unavailable, match="does not answer"):
-            await second
-        fake.let_go("C_SignInit")
-
-
-async def test_a_hang_does_not_use_up_threads(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """However often it hangs and however many ask, there are never more than two threads for a session, and one."""
-
-    def threads() -> int:
-        return sum(thread.name.startswith("pkcs11-") for thread in threading.enumerate())
-
-    async with open_ring(token.uri(x_timeout=0.1, x_sessions=2)) as opened:
-        for _ in range(4):
-            fake.hang("C_Sign")
-            await asyncio.gather(*(refusal(opened) for _ in range(20)))
-            await asyncio.gather(*(refusal(opened) for _ in range(20)))
-            assert threads() <= 5
-            fake.let_go("C_Sign")
-            await eventually(lambda: opened.backend.problem is None)
-        await assert_signs(opened)
-        await eventually(lambda: threads() == 3)
-    await eventually(lambda: threads() == 0)
-
-
-async def test_one_call_that_hangs_for_ever_is_replaced(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """Where one call is stuck and the token works else, another thread takes its place."""
-    async with open_ring(token.uri(x_timeout=0.2, x_sessions=1)) as opened:
-        fake.hang("C_Sign", times=1)
-        await refusal(opened)
-        await eventually(lambda: opened.backend.problem is None)
-        assert fake.hanging == 1
-        await asyncio.gather(*(assert_signs(opened) for _ in range(10)))
-        fake.let_go("C_Sign")
-
-
-async def test_calls_that_hang_for_ever_use_up_no_more_than_their_share(
-    token: SoftHsmToken,
-    fake: FakeCryptoki,
-) -> None:
-    """Once twice as many threads hang as there are sessions, the token is down until one comes back."""
-    async with open_ring(token.uri(x_timeout=0.1, x_sessions=1)) as opened:
-        for hanging in (1, 2):
-            await assert_signs(opened)
-            fake.hang("C_Sign", times=1)
-            await refusal(opened)
-            if hanging == 1:
-                await eventually(lambda: opened.backend.problem is None)
-        await eventually(lambda: "every thread hangs" in (opened.backend.problem or ""))
-        with pytest.raises(KeyBackendError, match="every thread hangs"):
-            await opened.backend.load(lambda _done, _total: None)
-        assert "it does not answer" in (await refusal(opened)).detail
-        assert fake.hanging == 2
-        fake.let_go("C_Sign")
-        await eventually(lambda: opened.backend.problem is None)
-        await assert_signs(opened)
-
-
-async def test_a_hang_while_connecting_heals(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """The attempt that hangs is waited for, without anybody who wants a signature waiting."""
-    async with open_ring(token.uri(x_timeout=0.1)) as opened:
-        fake.hang("C_FindObjectsInit")
-        fake.fail("C_SignInit", Ckr.DEVICE_ERROR, times=3)
-        await refusal(opened)
-        await eventually(lambda: fake.hanging == 1)
-        await refusal(opened)
-        with pytest.raises(KeyBackendError, match="does not come back"):
-            await opened.backend.load(lambda _done, _total: None)
-        fake.let_go("C_FindObjectsInit")
-        await eventually(lambda: opened.backend.problem is None)
-        await assert_signs(opened)
-
-
-@pytest.mark.parametrize("function", ["C_Initialize", "C_OpenSession", "C_Login", "C_GetAttributeValue"])
-async def test_a_token_that_hangs_at_start_cannot_start(token: SoftHsmToken, fake: FakeCryptoki, function: str) -> None:
-    """The start fails and says why, and closing does not hang either."""
-    fake.hang(function)
-    with pytest.raises(KeyBackendError, match="does not come back"):
-        async with open_ring(token.uri(x_timeout=0.05)):
-            pass
-    fake.let_go(function)
-    await eventually(lambda: fake.calls("C_Finalize") == fake.calls("C_Initialize") == 1)
-
-
-async def test_closing_while_a_call_hangs_leaves_the_library_alone(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """A library is not finalized under somebody's feet; it is once he has come back."""
-    async with open_ring(token.uri(x_timeout=0.1)) as opened:
-        fake.hang("C_Sign")
-        await refusal(opened)
-    assert fake.calls("C_Finalize") == 0
-    fake.let_go("C_Sign")
-    await eventually(lambda: not fake.hanging)
-    share_module(token.module).release()
-    assert fake.calls("C_Finalize") == 1
-
-
-async def test_the_rings_deadline_is_kept_before_ours(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """A deadline that is shorter than what counts as a hang holds too, and the token is not given up for it."""
-    async with open_ring(token.uri(x_timeout=30), operation_timeout=timedelta(milliseconds=200)) as opened:
-        fake.hang("C_Sign")
-        assert "within 0.2 s" in (await refusal(opened)).detail
-        fake.let_go("C_Sign")
-        await assert_signs(opened)
-        assert opened.problems == []
-
-
-def test_what_is_over_does_not_enter_the_library(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """A session's number from before an initialisation may be another's after it: it is not used any more."""
-    over, present = Cryptoki(token.module), Cryptoki(token.module)
-    over.initialize()
-    over.open_session(over.slots()[0])
-    over.finalize(0.1)
-    present.initialize()
-    session = present.open_session(present.slots()[0])
-    for use in (over.close_session, over.is_logged_in):
-        with pytest.raises(CryptokiError, match="CKR_CRYPTOKI_NOT_INITIALIZED"):
-            use(session)
-    assert not present.is_logged_in(session)
-    assert fake.calls("C_CloseSession") == 0
-    present.finalize(0.1)
-
-
-def test_a_library_that_another_has_initialised_is_used_and_left_alone(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """Who has not initialised a library does not finalize it."""
-    others, ours = Cryptoki(token.module), Cryptoki(token.module)
-    others.initialize()
-    ours.initialize()
-    assert ours.slots() == others.slots()
-    with pytest.raises(LibraryBusy, match="another part of this process"):
-        ours.finalize(0.1)
-    assert fake.calls("C_Finalize") == 0
-    others.finalize(0.1)
-
-
-# --- All at once ------------------------------------------------------------------------------------------------------
-
-
-async def test_whatever_fails_nothing_crashes_and_all_ends_well(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """Eight sessions under load while sessions, logins, calls and the token itself fail at random.
-
-    A caller gets the owner's signature or a clear refusal. No session is used by two threads, the library is not
-    finalized with a thread inside, and in the end everything works.
-    """
-    chance = random.Random(7512)
-    functions = [
-        "C_SignInit",
-        "C_Sign",
-        "C_OpenSession",
-        "C_FindObjects",
-        "C_GetSessionInfo",
-        "C_Login",
-        "C_GetTokenInfo",
-    ]
-    codes = [Ckr.SESSION_HANDLE_INVALID, Ckr.DEVICE_ERROR, Ckr.GENERAL_ERROR, Ckr.USER_NOT_LOGGED_IN, Ckr.HOST_MEMORY]
-    signed = refused = 0
-    is_over = False
-
-    async def call(opened: OpenRing) -> None:
-        nonlocal signed, refused
-        while not is_over:
-            try:
-                await assert_signs(opened)
-                signed += 1
-            except Unavailable as unavailable:
-                assert unavailable.code is ErrorCode.KEY_BACKEND_UNAVAILABLE  # noqa: PT017
-                refused += 1
-                await asyncio.sleep(0.01)
-
-    async with open_ring(token.uri(x_sessions=8, x_timeout=0.3)) as opened:
-        callers = [asyncio.create_task(call(opened)) for _ in range(32)]
-        for number in range(60):
-            await asyncio.sleep(0.03)
-            match number % 6:
-                case 0:
-                    fake.pull_out()
-                    await asyncio.sleep(0.1)
-                    fake.put_in(slots_later=number)
-                case 1:
-                    fake.hang("C_Sign", times=chance.randint(1, 3))
-                    await asyncio.sleep(0.1)
-                    fake.let_go("C_Sign")
-                case _:
-                    fake.fail(chance.choice(functions), chance.choice(codes), times=chance.randint(1, 20))
-        for function in functions:
-            fake.fail(function, Ckr.OK, times=0)
-        await eventually(lambda: opened.backend.problem is None)
-        is_over = True
-        await asyncio.gather(*callers)
-        await asyncio.gather(*(assert_signs(opened) for _ in range(100)))
-        assert opened.ring.status().loaded == len(OWNERS)
-    assert signed > 100
-    assert refused > 0

@@ -1,0 +1,108 @@
+"""The binding itself, and everything at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from signer.adapters.keys._cryptoki import Cryptoki, CryptokiError, LibraryBusy
+from signer.adapters.keys._cryptoki_names import Ckr
+from signer.domain.errors import ErrorCode, Unavailable
+from tests.fake_cryptoki import FakeCryptoki
+from tests.integration.keys.pkcs11.conftest import (
+    OWNERS,
+    OpenRing,
+    assert_signs,
+    eventually,
+    open_ring,
+)
+from tests.softhsm import SoftHsmToken
+
+pytestmark = [pytest.mark.needs("softhsm2-util", "gcc"), pytest.mark.usefixtures("short_delays")]
+
+
+def test_what_is_over_does_not_enter_the_library(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """A session's number from before an initialisation may be another's after it: it is not used any more."""
+    over, present = Cryptoki(token.module), Cryptoki(token.module)
+    over.initialize()
+    over.open_session(over.slots()[0])
+    over.finalize(0.1)
+    present.initialize()
+    session = present.open_session(present.slots()[0])
+    for use in (over.close_session, over.is_logged_in):
+        with pytest.raises(CryptokiError, match="CKR_CRYPTOKI_NOT_INITIALIZED"):
+            use(session)
+    assert not present.is_logged_in(session)
+    assert fake.calls("C_CloseSession") == 0
+    present.finalize(0.1)
+
+
+def test_a_library_that_another_has_initialised_is_used_and_left_alone(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """Who has not initialised a library does not finalize it."""
+    others, ours = Cryptoki(token.module), Cryptoki(token.module)
+    others.initialize()
+    ours.initialize()
+    assert ours.slots() == others.slots()
+    with pytest.raises(LibraryBusy, match="another part of this process"):
+        ours.finalize(0.1)
+    assert fake.calls("C_Finalize") == 0
+    others.finalize(0.1)
+
+
+async def test_whatever_fails_nothing_crashes_and_all_ends_well(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """Eight sessions under load while sessions, logins, calls and the token itself fail at random.
+
+    A caller gets the owner's signature or a clear refusal. No session is used by two threads, the library is not
+    finalized with a thread inside, and in the end everything works.
+    """
+    chance = random.Random(7512)
+    functions = [
+        "C_SignInit",
+        "C_Sign",
+        "C_OpenSession",
+        "C_FindObjects",
+        "C_GetSessionInfo",
+        "C_Login",
+        "C_GetTokenInfo",
+    ]
+    codes = [Ckr.SESSION_HANDLE_INVALID, Ckr.DEVICE_ERROR, Ckr.GENERAL_ERROR, Ckr.USER_NOT_LOGGED_IN, Ckr.HOST_MEMORY]
+    signed = refused = 0
+    is_over = False
+
+    async def call(opened: OpenRing) -> None:
+        nonlocal signed, refused
+        while not is_over:
+            try:
+                await assert_signs(opened)
+                signed += 1
+            except Unavailable as unavailable:
+                assert unavailable.code is ErrorCode.KEY_BACKEND_UNAVAILABLE  # noqa: PT017
+                refused += 1
+                await asyncio.sleep(0.01)
+
+    async with open_ring(token.uri(x_sessions=8, x_timeout=0.3)) as opened:
+        callers = [asyncio.create_task(call(opened)) for _ in range(32)]
+        for number in range(60):
+            await asyncio.sleep(0.03)
+            match number % 6:
+                case 0:
+                    fake.pull_out()
+                    await asyncio.sleep(0.1)
+                    fake.put_in(slots_later=number)
+                case 1:
+                    fake.hang("C_Sign", times=chance.randint(1, 3))
+                    await asyncio.sleep(0.1)
+                    fake.let_go("C_Sign")
+                case _:
+                    fake.fail(chance.choice(functions), chance.choice(codes), times=chance.randint(1, 20))
+        for function in functions:
+            fake.fail(function, Ckr.OK, times=0)
+        await eventually(lambda: opened.backend.problem is None)
+        is_over = True
+        await asyncio.gather(*callers)
+        await asyncio.gather(*(assert_signs(opened) for _ in range(100)))
+        assert opened.ring.status().loaded == len(OWNERS)
+    assert signed > 100
+    assert refused > 0

@@ -1,0 +1,32 @@
+"""How many keys sign the fixed text before they are used."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from signer.adapters.keys.finished_key import FinishedKey, self_test
+from signer.domain.ethereum import Eip191Message
+from tests.fakes.keys import FakeKey
+
+
+class CountingKey(FakeKey):
+    """A key that notes that it was asked, and saves the signature."""
+
+    def __init__(self) -> None:
+        super().__init__(b"\x01" * 32)
+        self.tests = 0
+
+    async def sign(self, message: Eip191Message) -> None:  # type: ignore[override]
+        """Count."""
+        self.tests += 1
+
+
+@pytest.mark.parametrize(("keys", "tested"), [(0, 0), (1, 1), (1000, 1000), (1001, 501), (2500, 834)])
+async def test_all_of_a_thousand_keys_are_tested_and_a_spread_sample_of_more(keys: int, tested: int) -> None:
+    """Up to a thousand, each; beyond, every second, third … one, the first among them."""
+    ring = [CountingKey() for _ in range(keys)]
+    assert await self_test(cast("list[FinishedKey]", ring)) == {}
+    assert sum(key.tests for key in ring) == tested
+    assert max((key.tests for key in ring), default=0) <= 1
