@@ -159,7 +159,7 @@ class Weather:
             return whom
 
     async def _kill_alone(self) -> str:
-        """Kill a replica in the midst of deliveries while nothing else is wrong; bring it back when others had its work.  # noqa: E501
+        """Kill a replica amid deliveries while nothing else is wrong; bring it back when others took its work.
 
         So that it has some on its way, the card API takes a moment for each, until the kill.
         """
