@@ -6,13 +6,13 @@ benchmarks that need more than a few.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from Crypto.Protocol.KDF import scrypt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from eth_utils.crypto import keccak
 
@@ -25,8 +25,10 @@ _DERIVED_BYTES: Final = 32
 
 
 def derive(password: bytes, salt: bytes, n: int = N) -> bytes:
-    """Do the bare key derivation, as hashlib has it (RFC 7914): 32 bytes."""
-    return hashlib.scrypt(password, salt=salt, n=n, r=R, p=P, maxmem=2 * 128 * R * (n + P), dklen=_DERIVED_BYTES)
+    """Do the bare key derivation (RFC 7914), as the library that opens keystores does it: 32 bytes."""
+    derived = scrypt(password, salt, _DERIVED_BYTES, N=n, r=R, p=P)  # type: ignore[arg-type] # it takes bytes, too
+    assert isinstance(derived, bytes)
+    return derived
 
 
 def write_strong_keystores(directory: Path, count: int, password: bytes, n: int = N) -> Sequence[str]:

@@ -31,13 +31,14 @@ from signer.application.ports import (
     SignatureVerifier,
 )
 from signer.domain.challenge import decode_challenge
-from signer.domain.errors import LeaseLost, MalformedChallenge, NotFound, RefusedByPolicy, SignerError
+from signer.domain.errors import ErrorCode, LeaseLost, MalformedChallenge, NotFound, RefusedByPolicy, SignerError
 from signer.domain.lifecycle import ChallengeState, Reason
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord, challenge_id
 
 _S = ChallengeState
 _V = DeliveryVerdict
+_TOO_EARLY: Final = frozenset({ErrorCode.ISSUED_IN_THE_FUTURE, ErrorCode.CHALLENGE_NOT_YET_VALID})
 _END_FOR_VERDICT: Final = {
     _V.ACCEPTED: (_S.VERIFIED, None),
     _V.ALREADY_SIGNED: (_S.ALREADY_SIGNED, Reason.ALREADY_SIGNED_UPSTREAM),
@@ -141,6 +142,8 @@ class ForwardSignature:
         doubt = self._doubt(held.record)
         if doubt is None:
             return await self.attempt(held)
+        if doubt is Reason.NOT_YET_VALID:  # a clock is wrong, perhaps ours: that ends nothing
+            return await self._defer(held, doubt)
         if held.record.attempts > int(held.deliverable):  # it was sent before us, and may have been accepted
             return await self._close(held, ChallengeState.REJECTED, doubt)
         return await self._settle(held, ChallengeState.REJECTED, doubt)
@@ -163,7 +166,9 @@ class ForwardSignature:
         now = self.clock.now()
         try:
             self.policy.check(challenge, owner, now)
-        except RefusedByPolicy:
+        except RefusedByPolicy as refusal:
+            if refusal.code in _TOO_EARLY:
+                return Reason.NOT_YET_VALID
             return None if record.expires_at <= now else Reason.POLICY_CHANGED
         return None
 

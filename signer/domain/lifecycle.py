@@ -89,6 +89,7 @@ class Reason(StrEnum):
     IDEMPOTENCY_KEY_REFUSED = "idempotency_key_refused"
     CREDENTIALS_REFUSED = "credentials_refused"
     POLICY_CHANGED = "policy_changed"
+    NOT_YET_VALID = "not_yet_valid"
     SIGNATURE_DAMAGED = "signature_damaged"
     NOT_SIGNED = "not_signed"
     NOT_FORWARDED = "not_forwarded"

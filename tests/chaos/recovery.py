@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from tests.chaos.evidence import Evidence, LifeStory
 from tests.chaos.moves import Move
+
+_SERVER_ERROR: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,7 @@ class Recovery:
     Attributes:
         challenge_id: of it.
         life: that held it.
-        alone: whether nothing else was wrong.
+        alone: whether nothing else was wrong: no other fault, and no failure that the card API repeats for an old one.
         seconds: from the death to the first delivery by another, or to its end where it may not be delivered any more;
             ``None`` where there was neither.
     """
@@ -29,14 +32,17 @@ class Recovery:
 def recoveries(run: Evidence) -> list[Recovery]:
     """Name every signature that was being delivered by a replica when it was killed."""
     found: list[Recovery] = []
+    failed = [entry["at"] for entry in run.ledger if entry["status"] is None or entry["status"] >= _SERVER_ERROR]
     for life in run.lives:
         if life.killed is None:
             continue
+        window = life.killed - 1, life.killed + run.plan.lease + 1
+        alone = life.alone and not any(window[0] < at < window[1] for at in failed)
         for name, moves in run.moves_of.items():
             # What the dead one had asked for just before may have been done just after.
             before = [m for m in moves if not m.is_refused and (m.at <= life.killed or m.process == life.name)]
             if before and _was_delivering(before[-1], life):
-                found.append(Recovery(name, life.name, life.alone, _seconds_until_delivery(run, moves, life)))
+                found.append(Recovery(name, life.name, alone, _seconds_until_delivery(run, moves, life)))
     return found
 
 

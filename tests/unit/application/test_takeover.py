@@ -14,6 +14,7 @@ from signer.domain.lifecycle import ChallengeState, Reason
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord, Submission
 from tests.fakes.card_api import ACTIVE
+from tests.fakes.clock import FakeClock
 from tests.fakes.keys import FakeKey
 from tests.unit.application.house import ANOTHER_SECRET_KEY, CUSTOMER, LEASE, NO_TIME, PATIENCE, POLICY, House, Replica
 
@@ -85,6 +86,17 @@ async def test_what_our_policy_would_not_sign_is_not_sent(house: House, policy: 
     record = await taken_over(house, house.replica(policy=policy), challenge)
     assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.POLICY_CHANGED)
     assert (house.card_api.submitted, house.card_api.readings) == ([], 0)
+
+
+async def test_a_replica_whose_clock_is_behind_ends_nothing(house: House) -> None:
+    """Given a signature of a challenge that seems to come from the future, then it is left for a better clock."""
+    challenge = await unsent(house)
+    behind = house.replica(clock=FakeClock(house.clock.now() - timedelta(minutes=3)))
+    record = await taken_over(house, behind, challenge)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.NOT_YET_VALID)
+    assert not house.card_api.submitted
+    house.let_pass(timedelta(minutes=1))
+    assert (await taken_over(house, house.replica(), challenge)).state is ChallengeState.VERIFIED
 
 
 @pytest.mark.parametrize(
