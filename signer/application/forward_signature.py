@@ -167,9 +167,8 @@ class ForwardSignature:
         try:
             self.policy.check(challenge, owner, now)
         except RefusedByPolicy as refusal:
-            if refusal.code in _TOO_EARLY:
-                return Reason.NOT_YET_VALID
-            return None if record.expires_at <= now else Reason.POLICY_CHANGED
+            doubt = Reason.NOT_YET_VALID if refusal.code in _TOO_EARLY else Reason.POLICY_CHANGED
+            return None if record.expires_at <= now else doubt
         return None
 
     def _timeout(self, held: Held) -> timedelta:
