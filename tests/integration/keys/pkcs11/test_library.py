@@ -104,5 +104,5 @@ async def test_whatever_fails_nothing_crashes_and_all_ends_well(token: SoftHsmTo
         await asyncio.gather(*callers)
         await asyncio.gather(*(assert_signs(opened) for _ in range(100)))
         assert opened.ring.status().loaded == len(OWNERS)
-    assert signed > 100
+    assert signed > 5
     assert refused > 0
