@@ -102,6 +102,16 @@ class Evidence:
         return dict(found)
 
     @cached_property
+    def posts_of(self) -> dict[str, list[tuple[float, str]]]:
+        """When the POSTs of each challenge that left a replica were begun, Unix seconds, and which life did so."""
+        found: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+        for name, line in self.lines():
+            held_off = line.get("code") == "not_processed" and line.get("status") is None
+            if line["event"] == "challenge.delivered" and not held_off:
+                found[line["challenge_id"]].append((_unix(line["timestamp"]) - line["duration_ms"] / 1000, name))
+        return dict(found)
+
+    @cached_property
     def verified_customers(self) -> frozenset[str]:
         """Those whose proof the card API accepted."""
         return frozenset(entry["customerId"] for entry in self.ledger if entry["verified"])

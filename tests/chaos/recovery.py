@@ -1,4 +1,4 @@
-"""How long what a dead replica held took to be delivered by another one, read off the moves and the ledger."""
+"""How long what a dead replica held took to be delivered by another one, read off the moves and the logs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Recovery:
         challenge_id: of it.
         life: that held it.
         alone: whether nothing else was wrong: no other fault, and no failure that the card API repeats for an old one.
-        seconds: from the death to the first delivery by another, or to its end where it may not be delivered any more;
-            ``None`` where there was neither.
+        seconds: from the death until another begins to POST it, or to its end where it may not be delivered any more;
+            ``None`` where there was neither. How long the card API then takes to answer is its own affair.
     """
 
     challenge_id: str
@@ -53,11 +53,8 @@ def _was_delivering(last: Move, life: LifeStory) -> bool:
 
 def _seconds_until_delivery(run: Evidence, moves: list[Move], life: LifeStory) -> float | None:
     assert life.killed is not None
-    others = [move for move in moves if move.at > life.killed and move.process != life.name and not move.is_refused]
-    taken_over = next((move.at for move in others if move.grants_lease and move.state == "forwarding"), None)
-    if taken_over is None:
-        return None
-    entries = run.deliveries.get(moves[0].challenge_id, ())
-    delivered = [entry["at"] for entry in entries if entry["at"] >= taken_over]
-    settled = [move.at for move in others if move.script == "settle"]  # without a delivery, past its deadline
-    return min([*delivered, *settled], default=life.killed) - life.killed or None
+    name = moves[0].challenge_id
+    begun = [at for at, process in run.posts_of.get(name, ()) if process != life.name]
+    others = (move for move in moves if move.process != life.name and not move.is_refused)
+    ended = [move.at for move in others if move.script == "settle"]  # without a POST, past its deadline
+    return min((at - life.killed for at in (*begun, *ended) if at > life.killed), default=None)

@@ -6,6 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -48,6 +49,18 @@ def line(event: str, **fields: object) -> dict[str, Any]:
     return {"timestamp": "2026-11-22T12:00:00Z", "level": "info", "event": event, **fields}
 
 
+POSTED = line(
+    "challenge.delivered",
+    customer_id=CUSTOMER.id,
+    owner="",
+    challenge_id=ID,
+    idempotency_key="a key",
+    code="accepted",
+    status=204,
+    duration_ms=50.0,
+)
+
+
 def answer(**changes: object) -> Answer:
     """Make an answer with the record."""
     body = {"id": ID, "state": "verified", "code": None, "signature": "a proof", "customerId": CUSTOMER.id}
@@ -83,8 +96,7 @@ def record(**changes: str) -> dict[str, str]:
 
 def life(**changes: object) -> LifeStory:
     """Make the story of a replica that ended well."""
-    delivered = line("challenge.delivered", customer_id=CUSTOMER.id, owner="", challenge_id=ID, idempotency_key="a key")
-    made = LifeStory("1.1", None, alone=False, ended=(0, 0.5), lines=[delivered])
+    made = LifeStory("1.1", None, alone=False, ended=(0, 0.5), lines=[POSTED])
     return replace(made, **cast("Any", changes))
 
 
@@ -114,6 +126,12 @@ def taken_over(at: float) -> list[Move]:
         move("begin_forwarding", "deliverable", "forwarding", at=at, fence=2, life="2.1"),
         move("settle", "moved", "verified", at=at + 0.2, fence=2, life="2.1"),
     ]
+
+
+def heir(at: float) -> LifeStory:
+    """Give the story of the replica that took over, and began its POST at ``at``."""
+    written = datetime.fromtimestamp(T0 + at + 0.05, UTC).isoformat()
+    return life(name="2.1", lines=[POSTED | {"timestamp": written}])
 
 
 DIED = life(killed=T0 + 0.3, alone=True, ended=None)
@@ -154,9 +172,7 @@ SPOILT: dict[str, Callable[[], Evidence]] = {
     ),
     "logs_are_in_order": lambda: replace(GOOD, lives=[life(lines=[line("challenge.invented")])]),
     "nobody_follows_redirects": lambda: replace(GOOD, elsewhere=1),
-    "recovery_keeps_its_time": lambda: replace(
-        GOOD, lives=[DIED], moves=taken_over(6.3), ledger=[entry(), entry(at=T0 + 6.4, verified=False)]
-    ),
+    "recovery_keeps_its_time": lambda: replace(GOOD, lives=[DIED, heir(6.4)], moves=taken_over(6.3)),
     "drains_end_well": lambda: replace(GOOD, lives=[life(ended=(-15, 0.1))]),
 }
 
@@ -201,8 +217,8 @@ def test_half_a_line_is_excused_at_a_death_only() -> None:
 
 
 def test_recovery_is_measured_from_the_death_to_the_next_delivery() -> None:
-    """The holder dies at 0.3 s, another takes over at 5.3 s, and the card API has it at 5.4 s."""
-    run = replace(GOOD, lives=[DIED], moves=taken_over(5.3), ledger=[entry(), entry(at=T0 + 5.4, verified=False)])
+    """The holder dies at 0.3 s, another takes over at 5.3 s, and POSTs it from 5.4 s on."""
+    run = replace(GOOD, lives=[DIED, heir(5.4)], moves=taken_over(5.3))
     assert [round(recovery.seconds or 0, 2) for recovery in recoveries(run)] == [5.1]
     assert violations(run) == []
 
