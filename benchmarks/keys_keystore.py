@@ -29,7 +29,7 @@ from signer.adapters.keys._local_key import LocalKey
 from signer.adapters.keys.opening_pool import available_cores
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.bootstrap_keys import open_keys
-from signer.config import KeysSettings
+from signer.config.sections import KeysSettings
 from signer.domain.ethereum import self_test_message
 from tests.contract.key_backends.doubles import GivenBackend
 from tests.strong_keystores import derive, write_strong_keystores

@@ -46,7 +46,7 @@ from signer.application.recover import Recover
 from signer.application.reload_keys import ReloadCause
 from signer.application.sign_challenge import SignChallenge, SigningLimits
 from signer.bootstrap_keys import Keys, KeysDone, open_keys
-from signer.config import ConfigError, Settings
+from signer.config.settings import ConfigError, Settings
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
 from signer.observability.writers import CardApiLog, StructlogAudit, StructlogRequestLog, emit

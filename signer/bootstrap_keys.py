@@ -20,7 +20,7 @@ from signer.adapters.keys.ring import Duplicates, LoadedKeyRing
 from signer.adapters.keys.secp256k1 import require_coincurve
 from signer.application.ports import Clock
 from signer.application.reload_keys import ReloadCause, ReloadKeys
-from signer.config import KeysSettings
+from signer.config.sections import KeysSettings
 from signer.domain.ethereum import AccountId
 from signer.observability import events
 from signer.observability.writers import StructlogReloadLog, emit

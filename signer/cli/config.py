@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from signer.cli.options import config_option, read_settings
-from signer.config import describe, secret_files
+from signer.config.showing import describe, secret_files
 
 
 @click.group("config")

@@ -21,7 +21,7 @@ from signer.cli.inspect_challenge import inspect, print_inspection
 from signer.cli.local_keys import PROVISIONER_FOR_KIND
 from signer.cli.local_site import CHAIN, LocalSite, SiteOptions, Step, local_site
 from signer.cli.processes import ProcessFailed
-from signer.config import PolicySettings
+from signer.config.sections import PolicySettings
 
 _OK: Final = 200
 _LOG_WITHIN_SECONDS: Final = 5.0

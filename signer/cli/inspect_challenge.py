@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from signer.adapters.siwe_judge import judge
-from signer.config import KNOWN_CHAINS, PRODUCTION_DOMAIN, SANDBOX_DOMAIN
+from signer.config.sections import KNOWN_CHAINS, PRODUCTION_DOMAIN, SANDBOX_DOMAIN
 from signer.domain.challenge import Challenge, decode_challenge, parse_date_time
 from signer.domain.errors import ErrorCode, MalformedRequest, RefusedByPolicy, SignerError
 from signer.domain.ethereum import AccountId, ChainId

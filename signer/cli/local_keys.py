@@ -24,7 +24,7 @@ from signer.adapters.clock import SystemClock
 from signer.adapters.keys.keystores import write_keystore
 from signer.bootstrap_keys import open_keys
 from signer.cli.processes import ProcessFailed, python_process
-from signer.config import KeysSettings
+from signer.config.sections import KeysSettings
 
 _START_WITHIN_SECONDS: Final = 60.0
 _SCRYPT_WORK: Final = 4096

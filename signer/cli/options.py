@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from signer.config import DEFAULT_CONFIG_FILE, ConfigError, Settings, load_settings
+from signer.config.settings import DEFAULT_CONFIG_FILE, ConfigError, Settings, load_settings
 
 EXIT_CONFIG = 78
 """``EX_CONFIG`` of sysexits.h: what is wrong is the configuration."""

@@ -19,7 +19,7 @@ from signer.bootstrap import Service, StartFailed, open_service
 from signer.cli.hardening import harden
 from signer.cli.options import EXIT_CONFIG, config_option, read_settings
 from signer.cli.progress import key_progress
-from signer.config import Settings
+from signer.config.settings import Settings
 from signer.observability import events
 from signer.observability.logs import configure_logging
 from signer.observability.writers import emit

@@ -16,7 +16,7 @@ from signer.adapters.keys.backend import BackendResources, KeyBackendError, Load
 from signer.adapters.keys.keystores import write_keystore
 from signer.adapters.keys.opening_pool import available_cores
 from signer.bootstrap_keys import Keys, open_keys
-from signer.config import KeysSettings
+from signer.config.sections import KeysSettings
 from tests.contract.key_backends.doubles import GivenBackend
 from tests.fakes.clock import FakeClock
 from tests.log_lines import LogLines, captured_logs

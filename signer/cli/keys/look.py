@@ -24,7 +24,7 @@ from signer.application.ports import SigningKey
 from signer.bootstrap_keys import Keys, open_keys
 from signer.cli.options import config_option, read_settings
 from signer.cli.progress import key_progress
-from signer.config import KeysSettings
+from signer.config.sections import KeysSettings
 from signer.domain.errors import SignerError
 from signer.domain.ethereum import EvmSignature, self_test_message
 

@@ -21,7 +21,7 @@ from eth_account import Account
 
 from signer.adapters.keys.keystores import write_keystore
 from signer.bootstrap import Service, open_service
-from signer.config import Settings
+from signer.config.settings import Settings
 from signer.observability.events import irregularities
 from signer.simulator.app import RunningSimulator, serving
 from signer.simulator.faults import ROUTE_NAMES, Fault

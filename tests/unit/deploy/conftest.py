@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from signer.config import Settings, load_settings
+from signer.config.settings import Settings, load_settings
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from signer.config import Settings
+from signer.config.settings import Settings
 
 SECRETS = PurePosixPath("/run/secrets/signer")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from signer.config import Settings
+from signer.config.settings import Settings
 
 Manifests = dict[str, dict[str, Any]]
 

@@ -1,0 +1,167 @@
+"""The sections of the settings, a class each, with every default. Spans of time are in seconds, secrets are files."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from signer.config.values import Account, Chain, Sha256, Span, Url
+from signer.domain.challenge import MAX_BASE64
+from signer.domain.ethereum import ChainId
+from signer.domain.policy import SigningPolicy
+from signer.domain.record import SignatureForm
+
+OFFBLOCKS_STATEMENT: Final = (
+    "OffBlocks wants to verify ownership of your wallet. By connecting your wallet and using OffBlocks, "
+    "you agree to our Terms of services and Privacy Policy"
+)
+"""The statement of the card API's own challenges."""
+PRODUCTION_DOMAIN: Final = "api.offblocks.xyz"
+SANDBOX_DOMAIN: Final = "api.sandbox.offblocks.xyz"
+KNOWN_CHAINS: Final = ("eip155:324", "eip155:300", "eip155:280", "eip155:42161", "eip155:421614")
+"""zkSync Era, its Sepolia and its retired Goerli testnet, Arbitrum One and its Sepolia testnet."""
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class HttpSettings(Section):
+    """``[http]``: where we listen and how long we take."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    answer_within: Span = timedelta(seconds=8)
+    drain_within: Span = timedelta(seconds=20)
+    max_body: int = Field(16_384, ge=1024, le=1_048_576)
+
+
+class CallerSettings(Section):
+    """``[[callers]]``: who may call us, by the SHA-256 of a bearer token. ``signer token`` makes both.
+
+    A name may stand twice, each time with another token, so that a token can be replaced without a gap.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    token_sha256: Sha256
+
+
+class PolicySettings(Section):
+    """``[policy]``: what is signed. The default is the sandbox's challenge and nothing else."""
+
+    domains: tuple[str, ...] = Field((SANDBOX_DOMAIN,), min_length=1)
+    chains: tuple[Chain, ...] = Field(("eip155:324", "eip155:300"), min_length=1)
+    statements: tuple[str, ...] | Literal["any"] = (OFFBLOCKS_STATEMENT,)
+    uris: tuple[str, ...] | Literal["any"] | None = None
+    schemes: tuple[str, ...] = ("https",)
+    max_age: Span = timedelta(hours=1)
+    clock_skew: timedelta = Field(timedelta(seconds=60), ge=timedelta(0), le=timedelta(minutes=10))
+    min_remaining: timedelta = Field(timedelta(seconds=30), ge=timedelta(0))
+    max_base64: int = Field(MAX_BASE64, ge=256, le=65_536)
+
+    def to_domain(self) -> SigningPolicy:
+        """Give the domain's policy; URIs that are not set are pinned to ``https://<domain>``."""
+        uris = tuple(f"https://{domain}" for domain in self.domains) if self.uris is None else self.uris
+        return SigningPolicy(
+            domains=frozenset(self.domains),
+            chains=frozenset(ChainId.parse(chain).reference for chain in self.chains),
+            statements=None if self.statements == "any" else frozenset(self.statements),
+            uris=None if uris == "any" else frozenset(uris),
+            schemes=frozenset(self.schemes),
+            max_age=self.max_age,
+            clock_skew=self.clock_skew,
+            min_remaining=self.min_remaining,
+        )
+
+
+class RedisSettings(Section):
+    """``[redis]``: the shared state."""
+
+    url: Url = "redis://127.0.0.1:6379/0"
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    key_prefix: str = Field("signer", pattern=r"^[A-Za-z0-9._-]{1,32}$")
+    nonce_retention: Span = timedelta(days=30)
+    lease: Span = timedelta(seconds=15)
+    connect_timeout: Span = timedelta(seconds=2)
+    command_timeout: Span = timedelta(seconds=2)
+    max_connections: int = Field(32, ge=1, le=1024)
+    wait_for_replicas: int = Field(0, ge=0, le=8)
+    wait_timeout: Span = timedelta(milliseconds=500)
+
+
+class CardApiSettings(Section):
+    """``[card_api]``: where signatures go, and how requests are signed (RFC 9421, RFC 9530)."""
+
+    base_url: Url = f"https://{SANDBOX_DOMAIN}/v1"
+    api_key_file: Path = Path("/run/secrets/signer/card-api/api-key")
+    api_secret_file: Path = Path("/run/secrets/signer/card-api/api-secret")
+    signing_key_file: Path = Path("/run/secrets/signer/card-api/signing-key.pem")
+    signing_key_id: str = Field("", description="keyid, as PUT /v1/auth/signing answered it")
+    signature_form: SignatureForm = SignatureForm.HEX
+    covered_components: tuple[str, ...] = (
+        "@method",
+        "@authority",
+        "@path",
+        "content-type",
+        "content-digest",
+        "authorization",
+        "idempotency-key",
+    )
+    signature_label: str = "sig1"
+    digest_algorithm: Literal["sha-256", "sha-512"] = "sha-256"
+    backdate: int = Field(2, ge=0, le=60)
+    longest_backdate: Span = timedelta(seconds=60)
+    clock_skew_tolerated: Span = timedelta(seconds=5)
+    request_timeout: Span = timedelta(seconds=8)
+    token_margin: Span = timedelta(seconds=60)
+    breaker_failures: int = Field(5, ge=1)
+    breaker_failure_share: float = Field(0.5, gt=0, le=1)
+    breaker_least_calls: int = Field(20, ge=1)
+    breaker_window: Span = timedelta(seconds=10)
+    breaker_cool_down: Span = timedelta(seconds=2)
+    breaker_longest_cool_down: Span = timedelta(seconds=30)
+
+    @model_validator(mode="after")
+    def _cool_downs_fit(self) -> Self:
+        if self.breaker_cool_down > self.breaker_longest_cool_down:
+            raise ValueError("breaker_cool_down has to be at most breaker_longest_cool_down")
+        return self
+
+
+class KeysSettings(Section):
+    """``[keys]``: the backends, by URI, and the owners that have to be there."""
+
+    uris: tuple[str, ...] = Field((), description="for example keystore:/run/secrets/keystores?password_file=…")
+    expected_owners: tuple[Account, ...] = ()
+    duplicates: Literal["refuse", "first"] = "refuse"
+    sign_timeout: Span = timedelta(seconds=5)
+    self_test: bool = True
+    open_memory: int = Field(1024, ge=1, le=1_048_576, description="MiB")
+    open_threads: int = Field(0, ge=0, le=256, description="0: one for each core")
+    watch_every: timedelta = Field(timedelta(seconds=5), ge=timedelta(0), description="0: never")
+
+
+class ForwardingSettings(Section):
+    """``[forwarding]``: how hard a delivery is tried."""
+
+    first_pause: Span = timedelta(milliseconds=250)
+    longest_pause: Span = timedelta(seconds=30)
+    recover_every: Span = timedelta(seconds=1)
+    recover_batch: int = Field(64, ge=1, le=1024)
+    recover_at_once: int = Field(8, ge=1, le=64)
+
+
+class LoggingSettings(Section):
+    """``[logging]``."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "json"

@@ -1,0 +1,45 @@
+"""The kinds of value that settings have beside numbers and texts: CAIP identifiers, spans, URLs without secrets."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from signer.domain.errors import MalformedRequest
+from signer.domain.ethereum import AccountId, ChainId
+
+
+def _caip_2(text: str) -> str:
+    try:
+        return str(ChainId.parse(text))
+    except MalformedRequest as error:
+        raise ValueError(error.detail) from None
+
+
+def _caip_10(text: str) -> str:
+    try:
+        return str(AccountId.parse(text))
+    except MalformedRequest as error:
+        raise ValueError(error.detail) from None
+
+
+def _positive(span: timedelta) -> timedelta:
+    if span <= timedelta(0):
+        raise ValueError("has to be more than 0 seconds")
+    return span
+
+
+def _without_password(url: str) -> str:
+    if urlsplit(url).password is not None or "@" in urlsplit(url).netloc:
+        raise ValueError("holds a user or a password; name them in their own settings, the secret as a file")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_without_password)]
+Span = Annotated[timedelta, AfterValidator(_positive)]
+Chain = Annotated[str, AfterValidator(_caip_2)]
+Account = Annotated[str, AfterValidator(_caip_10)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
