@@ -1,0 +1,62 @@
+"""The audit trail: what happened to a challenge, without a secret in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class EventName(StrEnum):
+    """What can happen to a challenge. Alerts are written against these names: append; never rename."""
+
+    CUSTOMER_CREATED = "customer.created"
+    REFUSED = "challenge.refused"
+    CONFLICTED = "challenge.conflicted"
+    CLAIMED = "challenge.claimed"
+    RELEASED = "challenge.released"
+    SIGNED = "challenge.signed"
+    TAKEN_OVER = "challenge.taken_over"
+    DELIVERED = "challenge.delivered"
+    DEFERRED = "challenge.deferred"
+    SETTLED = "challenge.settled"
+    LEASE_LOST = "challenge.lease_lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """One thing that happened to one challenge. It has no field that could hold a secret or a text of the message.
+
+    Attributes:
+        name: what happened.
+        challenge_id: where it is known.
+        customer_id: of the request.
+        owner: CAIP-10.
+        state: the record's, after the move.
+        code: the reason or the refusal's code.
+        key_uri: which backend signed, without secrets.
+        attempt: the number of the POST.
+        status: the card API's HTTP status.
+        duration_ms: how long the step took.
+        idempotency_key: under which the signature was delivered.
+    """
+
+    name: EventName
+    customer_id: str
+    owner: str
+    challenge_id: str | None = None
+    state: str | None = None
+    code: str | None = None
+    key_uri: str | None = None
+    attempt: int | None = None
+    status: int | None = None
+    duration_ms: float | None = None
+    idempotency_key: str | None = None
+
+
+class AuditLog(Protocol):
+    """Where the moves of challenges are written down."""
+
+    def write(self, event: AuditEvent) -> None:
+        """Write one event; never raises and never waits."""
+        ...

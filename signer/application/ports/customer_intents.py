@@ -1,0 +1,19 @@
+"""The customers that are to be created."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from signer.domain.customer import CustomerIntent
+
+
+class CustomerIntents(Protocol):
+    """The customers that are to be created. Both methods raise ``Unavailable`` where the store cannot be reached."""
+
+    async def begin(self, intent: CustomerIntent) -> str | None:
+        """Store the intent where it is new; gives the customer's id where it is known already."""
+        ...
+
+    async def complete(self, intent: CustomerIntent, customer_id: str) -> None:
+        """Store the id that the card API gave; a second one for the same intent changes nothing."""
+        ...
