@@ -8,7 +8,8 @@ The way of a process:
    succeed; a failure ends the process.
 4. The gate opens, and recovery begins. Redis and the card API may come and go: readiness says so, requests are answered
    with 503 or 202, and nothing is forgotten.
-5. Asked to stop: the gate closes, what is under way ends or is left to recovery, everything is closed in reverse order.
+5. Asked to stop: the gate closes and recovery looks no more, what is under way ends or is handed back for another
+   replica to take up at once, everything is closed in reverse order.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ from signer.application.onboard_customer import OnboardCustomer
 from signer.application.ports import CardApi, Clock
 from signer.application.recover import Recover
 from signer.application.reload_keys import ReloadCause
-from signer.application.sign_challenge import SignChallenge, SigningLimits
+from signer.application.sign_challenge import SignChallenge
+from signer.application.sign_once import SigningLimits, SignOnce
+from signer.application.stored_signature import StoredSignatureDoubts
 from signer.bootstrap_keys import Keys, KeysDone, open_keys
 from signer.config.settings import ConfigError, Settings
 from signer.domain.errors import ErrorCode, Unavailable
@@ -71,16 +74,16 @@ class Service:
 
     Attributes:
         app: the HTTP API.
-        sign: the use case, for draining.
         gate: closed until ``prepare`` is done.
     """
 
     app: web.Application
-    sign: SignChallenge
     gate: Gate
     _settings: Settings
     _keys: Keys
     _redis: RedisCalls
+    _sign: SignChallenge
+    _onboard: OnboardCustomer
     _recover: Recover
     _background: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -111,9 +114,10 @@ class Service:
         self._keys.reload.begin(ReloadCause.SIGNAL)
 
     async def drain(self) -> int:
-        """Take no more work and let what is under way end; gives how many pieces are left to recovery."""
+        """Take no more work and let what is under way end; gives how many pieces were handed back."""
         self.gate.close(ErrorCode.SHUTTING_DOWN, "This replica is stopping; ask again, another one answers.")
-        return await self.sign.drain(self._settings.http.drain_within)
+        within = self._settings.http.drain_within
+        return sum(await asyncio.gather(*(work.drain(within) for work in (self._sign, self._onboard, self._recover))))
 
     async def close(self) -> None:
         """End what runs in the background."""
@@ -195,8 +199,7 @@ def _compose(
     forward = ForwardSignature(
         store=store,
         card_api=card_api,
-        policy=policy,
-        verifier=CoincurveVerifier(),
+        doubts=StoredSignatureDoubts(policy=policy, verifier=CoincurveVerifier(), clock=clock),
         clock=clock,
         audit=audit,
         limits=ForwardingLimits(
@@ -204,11 +207,11 @@ def _compose(
             lease_margin=_LEASE_MARGIN,
             first_pause=settings.forwarding.first_pause,
             longest_pause=settings.forwarding.longest_pause,
+            at_work_for=settings.forwarding.at_work_for,
         ),
     )
-    sign = SignChallenge(
+    sign_once = SignOnce(
         policy=policy,
-        keys=keys.ring,
         store=store,
         card_api=card_api,
         forward=forward,
@@ -220,8 +223,8 @@ def _compose(
             max_base64=settings.policy.max_base64,
             signature_form=settings.card_api.signature_form,
         ),
-        gate=gate,
     )
+    sign = SignChallenge(sign_once=sign_once, keys=keys.ring, gate=gate)
     onboard = OnboardCustomer(
         intents=RedisCustomerIntents(
             redis,
@@ -237,8 +240,8 @@ def _compose(
         create_timeout=settings.card_api.request_timeout,
     )
     recover = Recover(
-        store=store,
-        forward=forward,
+        store,
+        forward,
         every=settings.forwarding.recover_every,
         batch=settings.forwarding.recover_batch,
         at_once=settings.forwarding.recover_at_once,
@@ -263,7 +266,16 @@ def _compose(
             request_log=StructlogRequestLog(),
         ),
     )
-    return Service(app=app, sign=sign, gate=gate, _settings=settings, _keys=keys, _redis=redis, _recover=recover)
+    return Service(
+        app=app,
+        gate=gate,
+        _settings=settings,
+        _keys=keys,
+        _redis=redis,
+        _sign=sign,
+        _onboard=onboard,
+        _recover=recover,
+    )
 
 
 async def _open_card_api(settings: Settings, clock: Clock, stack: AsyncExitStack) -> CardApiClient:

@@ -1,22 +1,29 @@
 """Deliver a recorded signature, and settle its record. Safe to run again, by anybody, after any failure.
 
 * The stored body is delivered unchanged, under the one Idempotency-Key that is computed from it.
-* Nothing is POSTed without a lease that outlives the request, nor past the challenge's deadline.
+* Nothing is POSTed without a lease that outlives the request, nor past the challenge's deadline. What is left of a
+  lease is told by our own monotonic clock, from before the store was asked, so that a stall in between counts.
+* A question after a POST ends with the lease, too; whoever is stopped while he waits for the card API puts the
+  challenge down first, for another to take up at once.
 * Whoever did not make the signature himself checks it again first: the policy with his own settings and clock, the
   signature against the owner.
 * An answer that leaves the outcome open is followed by the same request again; from the third time on, and at the
   deadline, by a question first: what an API keeps answering under one Idempotency-Key need not be how things are.
-* A 404 is believed when the customer itself is not there either: not every 404 is the card API's.
+* A 404 is believed when the customer itself is not there either and the card API lets us in anew at the same time: not
+  every 404 is the card API's, and a gateway that is lost gives it to everything.
+* That the card API has no proof is believed when it cannot be at work on one any more: a while after the deadline.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from signer.application.ports import (
     AuditEvent,
@@ -28,17 +35,24 @@ from signer.application.ports import (
     DeliveryVerdict,
     EventName,
     Held,
-    SignatureVerifier,
 )
+from signer.application.stored_signature import StoredSignatureDoubts
 from signer.domain.challenge import decode_challenge
-from signer.domain.errors import ErrorCode, LeaseLost, MalformedChallenge, NotFound, RefusedByPolicy, SignerError
+from signer.domain.errors import (
+    ErrorCode,
+    LeaseLost,
+    MalformedChallenge,
+    NotFound,
+    SignerError,
+    UpstreamTimeout,
+)
 from signer.domain.lifecycle import ChallengeState, Reason
-from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord, challenge_id
+
+Answer = TypeVar("Answer")
 
 _S = ChallengeState
 _V = DeliveryVerdict
-_TOO_EARLY: Final = frozenset({ErrorCode.ISSUED_IN_THE_FUTURE, ErrorCode.CHALLENGE_NOT_YET_VALID})
 _END_FOR_VERDICT: Final = {
     _V.ACCEPTED: (_S.VERIFIED, None),
     _V.ALREADY_SIGNED: (_S.ALREADY_SIGNED, Reason.ALREADY_SIGNED_UPSTREAM),
@@ -60,10 +74,11 @@ class ForwardingLimits:
 
     Attributes:
         request_timeout: the longest that one POST, or one question, may take.
-        lease_margin: how much of the lease has to be left when a POST's timeout ends, for the settling.
+        lease_margin: how much of the lease has to be left when a POST, or a question, ends: for the settling.
         first_pause: before the second attempt; it doubles with each one, and is jittered to between half and all of it.
         longest_pause: the cap on that.
         ask_from: from which attempt on an answer that leaves the outcome open is followed by a question.
+        at_work_for: how long after the deadline the card API may still be at work on a POST that was begun before it.
         ask_for: how long after the deadline an unknown outcome is asked about, before it is closed as unknown.
     """
 
@@ -72,6 +87,7 @@ class ForwardingLimits:
     first_pause: timedelta = timedelta(milliseconds=250)
     longest_pause: timedelta = timedelta(seconds=30)
     ask_from: int = 3
+    at_work_for: timedelta = timedelta(seconds=30)
     ask_for: timedelta = timedelta(hours=1)
 
     def pause_after(self, attempts: int, asked: timedelta | None, jitter: Callable[[], float]) -> timedelta:
@@ -87,12 +103,12 @@ class ForwardSignature:
 
     store: ChallengeStore
     card_api: CardApi
-    policy: SigningPolicy
-    verifier: SignatureVerifier
+    doubts: StoredSignatureDoubts
     clock: Clock
     audit: AuditLog
     limits: ForwardingLimits
     jitter: Callable[[], float] = random.random
+    monotonic: Callable[[], float] = time.monotonic
 
     async def attempt(self, held: Held) -> ChallengeRecord:
         """Deliver what this process has just signed and recorded; gives the record, settled or deferred.
@@ -107,11 +123,14 @@ class ForwardSignature:
         if timeout <= timedelta(0):  # by our clock, or our hold on it; the store's clock alone says when it is over
             return await self._defer(held, Reason.OUTCOME_UNKNOWN)
         started = time.perf_counter()
-        delivery = await self.card_api.submit(
-            record.customer_id,
-            record.submission,
-            idempotency_key=record.submission.idempotency_key,
-            timeout=timeout,
+        delivery = await self._at_the_api(
+            held,
+            self.card_api.submit(
+                record.customer_id,
+                record.submission,
+                idempotency_key=record.submission.idempotency_key,
+                timeout=timeout,
+            ),
         )
         self._write(
             EventName.DELIVERED,
@@ -139,7 +158,7 @@ class ForwardSignature:
                 self._write(EventName.SETTLED, expired, code=expired.code)
             return expired
         self._write(EventName.TAKEN_OVER, held.record)
-        doubt = self._doubt(held.record)
+        doubt = self.doubts.about(held.record)
         if doubt is None:
             return await self.attempt(held)
         if doubt is Reason.NOT_YET_VALID:  # a clock is wrong, perhaps ours: that ends nothing
@@ -148,32 +167,12 @@ class ForwardSignature:
             return await self._close(held, ChallengeState.REJECTED, doubt)
         return await self._settle(held, ChallengeState.REJECTED, doubt)
 
-    def _doubt(self, record: ChallengeRecord) -> Reason | None:
-        """Say why a stored signature must not be sent by us, where there is a reason. The deadline is not one."""
-        if record.submission is None:
-            return Reason.SIGNATURE_DAMAGED
-        try:
-            encoded, signature = record.submission.parts()
-            challenge = decode_challenge(encoded, max_base64=len(encoded))
-        except (ValueError, MalformedChallenge):
-            return Reason.SIGNATURE_DAMAGED
-        owner = record.owner
-        known_as = challenge_id(owner, challenge.domain, challenge.nonce)
-        if challenge.message_hash != record.message_hash or known_as != record.id:
-            return Reason.SIGNATURE_DAMAGED
-        if self.verifier.signer_of(challenge.message_to_sign(), signature) != owner.address:
-            return Reason.SIGNATURE_DAMAGED
-        now = self.clock.now()
-        try:
-            self.policy.check(challenge, owner, now)
-        except RefusedByPolicy as refusal:
-            doubt = Reason.NOT_YET_VALID if refusal.code in _TOO_EARLY else Reason.POLICY_CHANGED
-            return None if record.expires_at <= now else doubt
-        return None
-
     def _timeout(self, held: Held) -> timedelta:
-        left = held.record.expires_at - self.clock.now()
-        return min(self.limits.request_timeout, held.lease.remaining - self.limits.lease_margin, left)
+        return min(self._time_to_ask(held), held.record.expires_at - self.clock.now())
+
+    def _time_to_ask(self, held: Held) -> timedelta:
+        """Say how long the card API may take; what it answers later is for the next holder to find out."""
+        return min(self.limits.request_timeout, held.lease.left(self.monotonic()) - self.limits.lease_margin)
 
     async def _conclude(self, held: Held, delivery: Delivery) -> ChallengeRecord:
         verdict = delivery.verdict
@@ -216,7 +215,7 @@ class ForwardSignature:
     async def _ask_whether_replaced(self, held: Held) -> ChallengeRecord:
         record = held.record
         try:
-            current = await self.card_api.fetch_challenge(record.customer_id, timeout=self.limits.request_timeout)
+            current = await self._ask(held, self.card_api.fetch_challenge)
         except SignerError:
             return await self._defer(held, Reason.CARD_API_UNAVAILABLE)
         ours = None if record.submission is None else record.submission.parts()[0]
@@ -239,7 +238,7 @@ class ForwardSignature:
         proven = await self._is_proven(held)
         if proven:
             return await self._settle(held, ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
-        if proven is not None:
+        if proven is False and not (state is ChallengeState.EXPIRED and self._may_be_at_work(held.record)):
             return await self._settle(held, state, code)
         if self.clock.now() >= held.record.expires_at + self.limits.ask_for:
             return await self._settle(held, ChallengeState.EXPIRED, Reason.OUTCOME_UNKNOWN)
@@ -255,8 +254,29 @@ class ForwardSignature:
             return None
         return status != CUSTOMER_NOT_PROVEN
 
+    def _may_be_at_work(self, record: ChallengeRecord) -> bool:
+        return self.clock.now() < record.expires_at + self.limits.at_work_for
+
     async def _customer_status(self, held: Held) -> str:
-        return await self.card_api.customer_status(held.record.customer_id, timeout=self.limits.request_timeout)
+        try:
+            return await self._ask(held, self.card_api.customer_status)
+        except NotFound:
+            await self._at_the_api(held, self.card_api.authenticate(timeout=self._time_to_ask(held)))
+            raise
+
+    async def _ask(self, held: Held, reading: Callable[..., Awaitable[str]]) -> str:
+        timeout = self._time_to_ask(held)
+        if timeout <= timedelta(0):
+            raise UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "No time was left to ask the card API.")
+        return await self._at_the_api(held, reading(held.record.customer_id, timeout=timeout))
+
+    async def _at_the_api(self, held: Held, call: Awaitable[Answer]) -> Answer:
+        try:
+            return await call
+        except asyncio.CancelledError:
+            with suppress(SignerError):
+                await self._put_down(held, Reason.HANDED_BACK, timedelta(0))
+            raise
 
     async def _settle(
         self,
@@ -270,7 +290,9 @@ class ForwardSignature:
         return record
 
     async def _defer(self, held: Held, code: Reason, asked: timedelta | None = None) -> ChallengeRecord:
-        pause = self.limits.pause_after(held.record.attempts, asked, self.jitter)
+        return await self._put_down(held, code, self.limits.pause_after(held.record.attempts, asked, self.jitter))
+
+    async def _put_down(self, held: Held, code: Reason, pause: timedelta) -> ChallengeRecord:
         record = await self._under_lease(held, self.store.defer(held.lease, code, pause))
         self._write(EventName.DEFERRED, record, code=code, duration_ms=pause.total_seconds() * 1000)
         return record

@@ -9,11 +9,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from signer.application.gate import Gate
 from signer.application.ports import AuditEvent, AuditLog, CardApi, CustomerIntents, EventName, KeyRing
+from signer.application.shared_work import SharedWork, StillUnderWay
 from signer.application.sign_challenge import SignChallenge, SignRequest
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, NotFound, SignerError, Unavailable
@@ -35,18 +36,30 @@ class Onboarded:
     error: SignerError | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OnboardCustomer:
     """The use case."""
 
-    intents: CustomerIntents
-    card_api: CardApi
-    keys: KeyRing
-    sign: SignChallenge
-    audit: AuditLog
-    gate: Gate
-    create_timeout: timedelta = timedelta(seconds=8)
-    _under_way: dict[CustomerIntent, asyncio.Task[str]] = field(default_factory=dict, init=False, repr=False)
+    def __init__(
+        self,
+        *,
+        intents: CustomerIntents,
+        card_api: CardApi,
+        keys: KeyRing,
+        sign: SignChallenge,
+        audit: AuditLog,
+        gate: Gate,
+        create_timeout: timedelta = timedelta(seconds=8),
+        most_at_once: int = 1000,
+    ) -> None:
+        """Take the ports, and the use case that goes on once there is a customer."""
+        self._intents = intents
+        self._card_api = card_api
+        self._keys = keys
+        self._sign = sign
+        self._audit = audit
+        self._gate = gate
+        self._create_timeout = create_timeout
+        self._work = SharedWork(self._create, most_at_once)
 
     async def __call__(self, intent: CustomerIntent, *, within: timedelta) -> Onboarded:
         """Create the customer where it is not there yet, then sign and deliver its present challenge.
@@ -57,8 +70,8 @@ class OnboardCustomer:
             Unavailable, UpstreamTimeout, BadUpstream: the customer may or may not have been created; ask again for the
                 same, and it will be found or created, once.
         """
-        self.gate.check()
-        if self.keys.find(intent.owner.address) is None:
+        self._gate.check()
+        if self._keys.find(intent.owner.address) is None:
             raise NotFound(
                 ErrorCode.OWNER_UNKNOWN,
                 "No key of this service belongs to ownerId; GET /v1/keys lists the owners it can sign for.",
@@ -69,37 +82,31 @@ class OnboardCustomer:
         customer_id = await self._customer_of(intent, within)
         request = SignRequest(customer_id, intent.owner, challenge=None, forward=True, refresh=True)
         try:
-            record = await self.sign(request, within=timedelta(seconds=max(ends - loop.time(), 0.0)))
+            record = await self._sign(request, within=timedelta(seconds=max(ends - loop.time(), 0.0)))
         except SignerError as error:
             return Onboarded(customer_id, None, error)
         return Onboarded(customer_id, record, None)
 
+    async def drain(self, within: timedelta) -> int:
+        """Let the creations that are under way end; gives how many were stopped: the same request goes on with them."""
+        return await self._work.drain(within)
+
     async def _customer_of(self, intent: CustomerIntent, within: timedelta) -> str:
         """Give the customer's id; the creation goes on where its caller goes away, and is shared by those who ask."""
-        work = self._under_way.get(intent)
-        if work is None:
-            work = asyncio.create_task(self._create(intent))
-            self._under_way[intent] = work
-            work.add_done_callback(lambda done: self._ended(intent, done))
-        await asyncio.wait({work}, timeout=within.total_seconds())
-        if work.done() and not work.cancelled():
-            return work.result()
-        raise Unavailable(
-            ErrorCode.CHALLENGE_IN_PROGRESS,
-            "The customer is being created and took longer than this request may; ask again for the same.",
-        )
-
-    def _ended(self, intent: CustomerIntent, work: asyncio.Task[str]) -> None:
-        self._under_way.pop(intent, None)
-        if not work.cancelled():
-            work.exception()  # seen here, in case no caller is left to see it
+        try:
+            return await self._work.join(intent, within=within)
+        except StillUnderWay:
+            raise Unavailable(
+                ErrorCode.CHALLENGE_IN_PROGRESS,
+                "The customer is being created and took longer than this request may; ask again for the same.",
+            ) from None
 
     async def _create(self, intent: CustomerIntent) -> str:
-        customer_id = await self.intents.begin(intent)
+        customer_id = await self._intents.begin(intent)
         if customer_id is not None:
             return customer_id
-        customer_id = await self.card_api.create_customer(intent, timeout=self.create_timeout)
-        self.audit.write(
+        customer_id = await self._card_api.create_customer(intent, timeout=self._create_timeout)
+        self._audit.write(
             AuditEvent(
                 name=EventName.CUSTOMER_CREATED,
                 customer_id=customer_id,
@@ -107,5 +114,5 @@ class OnboardCustomer:
                 idempotency_key=intent.idempotency_key,
             ),
         )
-        await self.intents.complete(intent, customer_id)
+        await self._intents.complete(intent, customer_id)
         return customer_id

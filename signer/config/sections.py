@@ -155,7 +155,8 @@ class ForwardingSettings(Section):
 
     first_pause: Span = timedelta(milliseconds=250)
     longest_pause: Span = timedelta(seconds=30)
-    recover_every: Span = timedelta(seconds=1)
+    at_work_for: timedelta = Field(timedelta(seconds=30), ge=timedelta(0))
+    recover_every: Span = timedelta(seconds=0.5)
     recover_batch: int = Field(64, ge=1, le=1024)
     recover_at_once: int = Field(8, ge=1, le=64)
 

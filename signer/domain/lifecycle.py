@@ -98,3 +98,4 @@ class Reason(StrEnum):
     KEY_BACKEND_UNAVAILABLE = "key_backend_unavailable"
     CARD_API_UNAVAILABLE = "card_api_unavailable"
     CARD_API_BUSY = "card_api_busy"
+    HANDED_BACK = "handed_back"

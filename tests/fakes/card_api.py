@@ -14,7 +14,7 @@ from datetime import timedelta
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.challenge import decode_challenge
 from signer.domain.customer import CustomerIntent
-from signer.domain.errors import ErrorCode, NotFound, SignerError
+from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError
 from signer.domain.record import Submission
 from tests.fakes.keys import FakeVerifier
 
@@ -48,6 +48,7 @@ class FakeCardApi:
         timeouts: of those deliveries.
         at_once: how many deliveries were ever under way at one time.
         hold: for how long nobody asks, as far as ``held_off_for`` says.
+        is_lost: whether a gateway in front of it answers 404 to everything.
     """
 
     def __init__(self) -> None:
@@ -64,6 +65,7 @@ class FakeCardApi:
         self.timeouts: list[timedelta] = []
         self.at_once = 0
         self.hold: timedelta | None = None
+        self.is_lost = False
         self._under_way = 0
         self.announced: dict[str, str] = {}
         self.first_challenge = ""
@@ -90,6 +92,11 @@ class FakeCardApi:
         """Return, unless a failure is set."""
         self._fail()
 
+    async def authenticate(self, *, timeout: timedelta) -> None:
+        """Return, unless a gateway has lost the card API."""
+        if self.is_lost:
+            raise BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, "The card API gave no token.")
+
     async def submit(
         self,
         customer_id: str,
@@ -106,11 +113,13 @@ class FakeCardApi:
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 await asyncio.sleep(0)
-                await self.open.wait()
+                await self.open.wait()  # a test may put another door in its place for those who come later
         except TimeoutError:
             return Delivery(DeliveryVerdict.UNKNOWN)
         finally:
             self._under_way -= 1
+        if self.is_lost:
+            return Delivery(DeliveryVerdict.CUSTOMER_UNKNOWN, 404)
         if self.verdicts:
             return self.verdicts.popleft()
         body, answer = self._answers.get(idempotency_key, (submission.body, None))
@@ -153,7 +162,7 @@ class FakeCardApi:
         await self.readable.wait()
         self._fail()
         customer = self.customers.get(customer_id)
-        if customer is None:
+        if customer is None or self.is_lost:
             raise NotFound(ErrorCode.CUSTOMER_UNKNOWN, "The card API knows no such customer.", field="customerId")
         return customer
 

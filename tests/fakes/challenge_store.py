@@ -7,6 +7,7 @@ over one ``Shelf`` are several replicas; a store whose ``new_token`` repeats its
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -66,11 +67,13 @@ class FakeChallengeStore:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_token: Callable[[], str] = lambda: str(next(_CALLS)),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.shelf = shelf or Shelf()
         self._settings = settings or StoreSettings()
         self._clock = now
         self._new_token = new_token
+        self._monotonic = monotonic
 
     async def claim(self, claim: Claim) -> Claimed:
         """See the port."""
@@ -238,11 +241,15 @@ class FakeChallengeStore:
         return record
 
     def _mine(self, record: ChallengeRecord, now: datetime) -> Claimed:
-        return Claimed(ClaimOutcome.MINE, record, _lease(record, now))
+        return Claimed(ClaimOutcome.MINE, record, self._lease(record, now))
 
     def _held(self, challenge_id: str, now: datetime) -> Held:
         record = self.shelf.rows[challenge_id].record
-        return Held(record, _lease(record, now), self._is_deliverable(record, now))
+        return Held(record, self._lease(record, now), self._is_deliverable(record, now))
+
+    def _lease(self, record: ChallengeRecord, now: datetime) -> Lease:
+        left = timedelta(0) if record.leased_until is None else max(record.leased_until - now, timedelta(0))
+        return Lease(record.id, record.fence, left, self._monotonic())
 
     def _is_deliverable(self, record: ChallengeRecord, now: datetime) -> bool:
         first = record.first_attempt_at
@@ -283,8 +290,3 @@ def _holders(row: _Row | None, lease: Lease, source: ChallengeState, target: Cha
 
 def _is_leased(record: ChallengeRecord, now: datetime) -> bool:
     return record.leased_until is not None and record.leased_until > now
-
-
-def _lease(record: ChallengeRecord, now: datetime) -> Lease:
-    left = timedelta(0) if record.leased_until is None else max(record.leased_until - now, timedelta(0))
-    return Lease(record.id, record.fence, left)

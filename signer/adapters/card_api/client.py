@@ -137,6 +137,12 @@ class CardApiClient:
         outcome = await self._call(request, _now() + timeout.total_seconds())
         return delivery_not_begun(outcome) if isinstance(outcome, Failure) else delivery_of(outcome)
 
+    async def authenticate(self, *, timeout: timedelta) -> None:
+        """See ``CardApi.authenticate``."""
+        token = await self._tokens.fresh(_now() + timeout.total_seconds())
+        if isinstance(token, Failure):
+            raise token.error()
+
     async def check(self) -> str | None:
         """See ``CardApi.check``."""
         token = await self._tokens.present(_now() + self._settings.token_timeout.total_seconds())

@@ -93,6 +93,10 @@ class TokenSource:
                 if self._remembered_failure() is None:
                     self._begin()
                 return token
+        return await self.fresh(deadline)
+
+    async def fresh(self, deadline: float) -> Token | Failure:
+        """Fetch a token, whatever is at hand; waits as ``present`` does."""
         failure = self._remembered_failure()
         if failure is not None:
             return failure

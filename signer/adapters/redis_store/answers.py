@@ -94,12 +94,14 @@ class Answer:
         outcome: the script's word for what became of the call.
         now: the instant of it, by Redis's clock.
         fields: the record's, as they are now; empty where there was nothing to move.
+        asked_at: when the call was begun, seconds of our monotonic clock.
     """
 
-    __slots__ = ("fields", "id", "now", "outcome")
+    __slots__ = ("asked_at", "fields", "id", "now", "outcome")
 
-    def __init__(self, challenge_id: str, outcome: bytes, now: int, fields: Fields = ()) -> None:
+    def __init__(self, challenge_id: str, asked_at: float, outcome: bytes, now: int, fields: Fields = ()) -> None:
         self.id = challenge_id
+        self.asked_at = asked_at
         self.outcome = outcome
         self.now = now
         self.fields = fields
@@ -121,7 +123,7 @@ class Answer:
     def lease(self) -> Lease:
         """Read what is left of the record's present lease; nothing where it has none."""
         left = max(int(self.fields[_LEASED_UNTIL] or 0) - self.now, 0)
-        return Lease(self.id, int(self.fields[_FENCE] or 0), timedelta(microseconds=left))
+        return Lease(self.id, int(self.fields[_FENCE] or 0), timedelta(microseconds=left), self.asked_at)
 
     def held(self) -> Held:
         """Read the record together with its lease."""

@@ -21,6 +21,7 @@ Rules:
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -220,8 +221,9 @@ class RedisChallengeStore:
         if pointer is not None:
             keys.append(pointer)
         more = self._confirmation(challenge_id) if confirmed else ()
+        asked_at = time.monotonic()  # before the call, repetitions included: a lease never seems longer than it is
         answers = await self._redis.script(script, keys, (challenge_id, self._new_token(), *arguments), *more)
-        answer = Answer(challenge_id, *answers[0])
+        answer = Answer(challenge_id, asked_at, *answers[0])
         if answer.outcome == b"lease_lost":
             raise LeaseLost
         if answer.outcome == b"forbidden":

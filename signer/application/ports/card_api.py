@@ -91,6 +91,13 @@ class CardApi(Protocol):
         """
         ...
 
+    async def authenticate(self, *, timeout: timedelta) -> None:
+        """Return where the card API itself answers now: where it gives a new token for our credentials.
+
+        Raises as ``fetch_challenge`` does, but for ``NotFound``.
+        """
+        ...
+
     def held_off_for(self) -> timedelta | None:
         """Say for how long the API is not asked, because it is down or wants it so; ``None`` where it is asked.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Protocol
@@ -43,17 +43,23 @@ class ClaimOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to move one record, until ``until`` (the store's clock) and while ``fence`` is the record's.
+    """The right to move one record for a while, as long as ``fence`` is the record's.
 
     Attributes:
         id: of the challenge.
         fence: the fencing token: it grows with every new holder, and a move that carries an old one is refused.
-        remaining: how much of the lease was left when the store answered.
+        remaining: how much of the lease was left when the store answered, by the store's clock.
+        asked_at: when the store was asked for that, seconds of this process's monotonic clock.
     """
 
     id: str
     fence: int
     remaining: timedelta
+    asked_at: float = field(compare=False)
+
+    def left(self, now: float) -> timedelta:
+        """Say how much is left, on the safe side, at ``now`` by the same clock as ``asked_at``; may be negative."""
+        return self.remaining - timedelta(seconds=now - self.asked_at)
 
 
 @dataclass(frozen=True, slots=True)

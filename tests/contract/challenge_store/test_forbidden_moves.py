@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -67,5 +68,5 @@ async def test_a_move_under_another_fence_is_refused_from_every_state(
     lease = await bring_to(store, state)
     before = await store.get(lease.id)
     with pytest.raises(LeaseLost):
-        await _call(name)(store, Lease(lease.id, lease.fence + off_by, lease.remaining))
+        await _call(name)(store, replace(lease, fence=lease.fence + off_by))
     assert await store.get(lease.id) == before

@@ -96,7 +96,7 @@ async def test_a_released_claim_says_why_and_is_free(store: ChallengeStore) -> N
 
 async def test_a_lease_on_nothing_is_lost(store: ChallengeStore) -> None:
     """A record that is gone, as after a failover that forgot it, is not written again in part."""
-    lease = Lease(claim_of().id, 1, LEASE)
+    lease = Lease(claim_of().id, 1, LEASE, 0.0)
     with pytest.raises(LeaseLost):
         await store.record_signature(lease, SUBMISSION)
     with pytest.raises(LeaseLost):

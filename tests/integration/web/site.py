@@ -17,7 +17,9 @@ from signer.application.forward_signature import ForwardingLimits, ForwardSignat
 from signer.application.gate import Gate
 from signer.application.onboard_customer import OnboardCustomer
 from signer.application.reload_keys import ReloadKeys
-from signer.application.sign_challenge import SignChallenge, SigningLimits
+from signer.application.sign_challenge import SignChallenge
+from signer.application.sign_once import SigningLimits, SignOnce
+from signer.application.stored_signature import StoredSignatureDoubts
 from signer.domain.policy import SigningPolicy
 from signer.observability.events import irregularities
 from signer.observability.writers import StructlogAudit, StructlogReloadLog, StructlogRequestLog
@@ -141,23 +143,21 @@ async def open_site(
         forward = ForwardSignature(
             store=store,
             card_api=card_api,
-            policy=policy,
-            verifier=FakeVerifier(),
+            doubts=StoredSignatureDoubts(policy=policy, verifier=FakeVerifier(), clock=clock),
             clock=clock,
             audit=audit,
             limits=ForwardingLimits(),
         )
-        sign = SignChallenge(
+        sign_once = SignOnce(
             policy=policy,
-            keys=keys,
             store=store,
             card_api=card_api,
             forward=forward,
             clock=clock,
             audit=audit,
             limits=SigningLimits(work_for=timedelta(seconds=5), poll_every=timedelta(milliseconds=5)),
-            gate=gate,
         )
+        sign = SignChallenge(sign_once=sign_once, keys=keys, gate=gate)
         token, digest = generate_token()
         reloader = FakeKeyReloader()
         reload = ReloadKeys(reloader, clock, StructlogReloadLog())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -14,7 +14,9 @@ from signer.application.forward_signature import ForwardingLimits, ForwardSignat
 from signer.application.gate import Gate
 from signer.application.ports import Claim, ClaimOutcome, Clock, Held
 from signer.application.recover import Recover
-from signer.application.sign_challenge import SignChallenge, SigningLimits, SignRequest
+from signer.application.sign_challenge import SignChallenge, SignRequest
+from signer.application.sign_once import SigningLimits, SignOnce
+from signer.application.stored_signature import StoredSignatureDoubts
 from signer.domain.challenge import Challenge, decode_challenge
 from signer.domain.ethereum import AccountId, EvmSignature
 from signer.domain.lifecycle import ChallengeState
@@ -52,6 +54,11 @@ class Replica:
     forward: ForwardSignature
     sign: SignChallenge
     recover: Recover
+    gate: Gate
+
+    async def tick(self) -> int:
+        """Look once for what is due, and wait until it has been taken; gives how many challenges were moved."""
+        return sum(await asyncio.gather(*await self.recover.tick()))
 
 
 @dataclass(slots=True)
@@ -62,6 +69,7 @@ class House:
         clock: the store's and, where a test gives none of its own, each replica's.
         shelf: the records.
         challenges: the base64 texts that were made here; no event may show any of them.
+        told: the errors that nobody expected, as recovery told them.
     """
 
     clock: FakeClock = field(default_factory=lambda: FakeClock(NOW))
@@ -70,6 +78,7 @@ class House:
     key: FakeKey = field(default_factory=lambda: FakeKey(SECRET_KEY, restless=True))
     audit: FakeAuditLog = field(default_factory=FakeAuditLog)
     challenges: list[str] = field(default_factory=list)
+    told: list[Exception] = field(default_factory=list)
     replicas: list[Replica] = field(default_factory=list)
 
     @property
@@ -106,6 +115,8 @@ class House:
         policy: SigningPolicy = POLICY,
         clock: Clock | None = None,
         forwarding: ForwardingLimits | None = None,
+        signing: SigningLimits | None = None,
+        keys: Sequence[FakeKey] | None = None,
         work_for: timedelta = PATIENCE,
         poll_every: timedelta = timedelta(seconds=_POLL),
         jitter: Callable[[], float] = lambda: 1.0,
@@ -114,31 +125,33 @@ class House:
     ) -> Replica:
         """Start a process. ``work_for=NO_TIME`` makes each of its works one that tries everything once."""
         clock = clock or self.clock
-        store = UnreliableStore(self.shelf, StoreSettings(lease=LEASE), now=self.clock.now)
+        store = UnreliableStore(self.shelf, StoreSettings(lease=LEASE), now=self.clock.now, monotonic=self.monotonic)
         forward = ForwardSignature(
             store=store,
             card_api=self.card_api,
-            policy=policy,
-            verifier=FakeVerifier(),
+            doubts=StoredSignatureDoubts(policy=policy, verifier=FakeVerifier(), clock=clock),
             clock=clock,
             audit=self.audit,
             limits=forwarding or ForwardingLimits(),
             jitter=jitter,
+            monotonic=self.monotonic,
         )
-        sign = SignChallenge(
+        sign_once = SignOnce(
             policy=policy,
-            keys=FakeKeyRing([self.key]),
             store=store,
             card_api=self.card_api,
             forward=forward,
             clock=clock,
             audit=self.audit,
-            limits=SigningLimits(work_for=work_for, poll_every=poll_every),
-            gate=Gate(),
+            limits=signing or SigningLimits(work_for=work_for, poll_every=poll_every),
         )
+        gate = Gate()
+        sign = SignChallenge(sign_once=sign_once, keys=FakeKeyRing([self.key] if keys is None else keys), gate=gate)
         every = timedelta(seconds=_POLL)
-        recover = Recover(store=store, forward=forward, every=every, batch=batch, at_once=at_once, jitter=jitter)
-        self.replicas.append(Replica(store=store, forward=forward, sign=sign, recover=recover))
+        recover = Recover(
+            store, forward, every=every, batch=batch, at_once=at_once, jitter=jitter, tell=self.told.append
+        )
+        self.replicas.append(Replica(store=store, forward=forward, sign=sign, recover=recover, gate=gate))
         return self.replicas[-1]
 
     async def signed(
@@ -188,6 +201,10 @@ class House:
         row = self.shelf.rows.get(self.id_of(challenge))
         return row is not None and row.record.state is state
 
+    def monotonic(self) -> float:
+        """Give the seconds that a process counts: they pass as time does here."""
+        return (self.clock.now() - NOW).total_seconds()
+
     def let_pass(self, span: timedelta) -> None:
         """Let time pass, for everybody."""
         self.clock.advance(span)
@@ -206,6 +223,7 @@ class House:
             event.set()
         for replica in self.replicas:
             await replica.sign.drain(NO_TIME)
+            await replica.recover.drain(NO_TIME)
         self.check_delivered_once()
         self.check_secrecy()
 

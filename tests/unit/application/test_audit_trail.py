@@ -77,7 +77,7 @@ async def test_a_busy_card_api(house: House, hasty: Replica) -> None:
     house.card_api.verdicts.append(Delivery(DeliveryVerdict.NOT_PROCESSED, 429, timedelta(seconds=20)))
     await hasty.sign(house.request(challenge), within=PATIENCE)
     house.let_pass(timedelta(seconds=20))
-    await hasty.recover.tick()
+    await hasty.tick()
     assert house.audit.names == [N.CLAIMED, N.SIGNED, N.DELIVERED, N.DEFERRED, N.TAKEN_OVER, N.DELIVERED, N.SETTLED]
     deferred = house.audit.of(N.DEFERRED)[0]
     assert (deferred.state, deferred.code, deferred.duration_ms) == ("signed", "card_api_busy", 20_000)
@@ -103,8 +103,8 @@ async def test_a_deadline_without_an_attempt(house: House, replica: Replica) -> 
     await replica.sign(house.request(challenge, forward=False), within=PATIENCE)
     house.audit.events.clear()
     house.let_pass(timedelta(hours=1))
-    await replica.recover.tick()
-    await replica.recover.tick()
+    await replica.tick()
+    await replica.tick()
     [event] = house.audit.events
     assert (event.name, event.state, event.code) == (N.SETTLED, "expired", "not_forwarded")
 
@@ -184,5 +184,5 @@ async def test_work_is_written_down_for_the_request_that_started_it(house: House
     assert house.audit.origins == [origin] * 4
     await house.signed(house.replica(), other)
     house.let_pass(LEASE)
-    await replica.recover.tick()
+    await replica.tick()
     assert set(house.audit.origins[4:]) == {None}

@@ -101,7 +101,7 @@ async def test_a_replica_whose_clock_is_ahead_ends_nothing(house: House) -> None
     assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
     assert (house.card_api.submitted, house.card_api.readings) == ([], 0)
     house.let_pass(timedelta(minutes=1))
-    assert await house.replica().recover.tick() == 1
+    assert await house.replica().tick() == 1
     assert house.record(challenge).state is ChallengeState.VERIFIED
 
 
@@ -115,10 +115,10 @@ def test_nothing_is_posted_past_the_deadline_however_long_the_api_is_busy(steps:
         replica = house.replica(work_for=timedelta(0), jitter=lambda: lot)
         house.card_api.verdicts.extend([Delivery(DeliveryVerdict.UNKNOWN)] * 1000)
         await replica.sign(house.request(challenge), within=LEASE)
-        for step in [*steps, 3600]:
+        for step in [*steps, 3600, 60]:
             house.let_pass(timedelta(seconds=step))
             sent = len(house.card_api.submitted)
-            await replica.recover.tick()
+            await replica.tick()
             for timeout in house.card_api.timeouts[sent:]:
                 assert house.clock.now() + timeout <= DEADLINE
         return house.record(challenge)
@@ -131,11 +131,44 @@ def test_nothing_is_posted_past_the_deadline_however_long_the_api_is_busy(steps:
 
 @pytest.mark.parametrize("is_deliverable", [True, False], ids=["without a body", "past its time"])
 async def test_a_hold_that_is_not_for_sending_is_for_asking(house: House, is_deliverable: bool) -> None:
-    """Given nothing that may be sent, then what became of the challenge is asked, and the record ends."""
+    """Given nothing that may be sent, then what became of the challenge is asked; that may be too early."""
     replica = house.replica()
     held = await house.signed(replica, house.issued())
     if is_deliverable:
         held = replace(held, record=replace(held.record, submission=None))
     record = await replica.forward.attempt(replace(held, deliverable=is_deliverable))
-    assert (record.state, record.code) == (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
-    assert not house.card_api.submitted
+    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+    assert (house.card_api.submitted, house.card_api.readings) == ([], 1)
+
+
+@pytest.mark.parametrize("stalled_for", [timedelta(0), timedelta(seconds=10), LEASE - LIMITS.lease_margin])
+async def test_a_stall_between_the_lease_and_the_post_is_part_of_the_lease(
+    house: House, stalled_for: timedelta
+) -> None:
+    """Given a process that slept with a lease in its hands, then it POSTs for what is left of it, or not at all."""
+    replica = house.replica()
+    held = await house.signed(replica, house.issued())
+    house.let_pass(stalled_for)
+    record = await replica.forward.attempt(held)
+    left = LEASE - stalled_for - LIMITS.lease_margin
+    if left > timedelta(0):
+        assert house.card_api.timeouts == [min(left, LIMITS.request_timeout)]
+        assert record.state is ChallengeState.VERIFIED
+    else:
+        assert not house.card_api.submitted
+        assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+
+
+@pytest.mark.parametrize("verdict", [DeliveryVerdict.CONFLICT_UNCLEAR, DeliveryVerdict.REFUSED])
+async def test_a_question_ends_with_the_lease(house: House, verdict: DeliveryVerdict) -> None:
+    """Given a POST that took nearly all of the lease, then nothing more is asked under it: the next holder asks."""
+    replica = house.replica()
+    held = await house.signed(replica, house.issued())
+    house.card_api.verdicts.append(Delivery(verdict, 409))
+    house.card_api.open.clear()
+    posting = asyncio.create_task(replica.forward.attempt(held))
+    await house.until(lambda: bool(house.card_api.submitted))
+    house.let_pass(LEASE - LIMITS.lease_margin)
+    house.card_api.open.set()
+    assert (await posting).state is ChallengeState.SIGNED
+    assert house.card_api.readings == 0

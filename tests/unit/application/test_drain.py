@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from signer.domain.errors import ErrorCode, Unavailable
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, Reason
 from signer.domain.record import ChallengeRecord
 from tests.unit.application.house import LEASE, NO_TIME, PATIENCE, House, Replica
 
@@ -26,7 +26,7 @@ async def test_work_under_way_ends_well_in_its_time(house: House, replica: Repli
     house.key.open.clear()
     caller = await asked(replica, house, challenge)
     await house.until(lambda: house.key.asked == 1)
-    replica.sign.gate.close(ErrorCode.SHUTTING_DOWN, "It is stopping.")
+    replica.gate.close(ErrorCode.SHUTTING_DOWN, "It is stopping.")
     draining = asyncio.create_task(replica.sign.drain(PATIENCE))
     house.key.open.set()
     assert await draining == 0
@@ -35,7 +35,7 @@ async def test_work_under_way_ends_well_in_its_time(house: House, replica: Repli
 
 @pytest.mark.usefixtures("no_error_unseen")
 async def test_a_caller_whose_work_is_left_is_told_to_come_back(house: House, replica: Replica) -> None:
-    """Given a signing that takes too long, then its caller hears it, and another replica signs after the lease."""
+    """Given a signing that takes too long, then its caller hears it, and another replica signs at once."""
     challenge = house.issued()
     house.key.open.clear()
     caller = await asked(replica, house, challenge)
@@ -44,8 +44,9 @@ async def test_a_caller_whose_work_is_left_is_told_to_come_back(house: House, re
     with pytest.raises(Unavailable) as refusal:
         await caller
     assert refusal.value.code is ErrorCode.CHALLENGE_IN_PROGRESS
+    released = house.record(challenge)
+    assert (released.state, released.code) == (ChallengeState.RELEASED, Reason.HANDED_BACK)
     house.key.open.set()
-    house.let_pass(LEASE)
     record = await house.replica().sign(house.request(challenge), within=PATIENCE)
     assert (record.state, house.key.signed) == (ChallengeState.VERIFIED, 1)
 
@@ -58,13 +59,30 @@ async def test_a_caller_whose_delivery_is_left_is_shown_the_signature(house: Hou
     await house.until(lambda: bool(house.card_api.submitted))
     assert await replica.sign.drain(NO_TIME) == 1
     shown = await caller
-    assert shown.state is ChallengeState.FORWARDING
+    assert (shown.state, shown.code) == (ChallengeState.SIGNED, Reason.HANDED_BACK)
     house.card_api.open.set()
-    house.let_pass(LEASE)
-    assert await house.replica().recover.tick() == 1
+    assert await house.replica().tick() == 1
     record = house.record(challenge)
     assert (record.state, record.signature) == (ChallengeState.VERIFIED, shown.signature)
     assert len(house.card_api.submitted) == 2
+
+
+@pytest.mark.parametrize("at", ["key", "card_api"])
+async def test_what_cannot_be_handed_back_is_taken_up_after_its_lease(house: House, replica: Replica, at: str) -> None:
+    """Given a store that is down when a replica stops, then the lease ends by itself, and another one goes on."""
+    challenge = house.issued()
+    door = house.key.open if at == "key" else house.card_api.open
+    door.clear()
+    caller = await asked(replica, house, challenge)
+    await house.until(lambda: bool(house.key.asked if at == "key" else house.card_api.submitted))
+    house.shelf.is_down = True
+    assert await replica.sign.drain(NO_TIME) == 1
+    await asyncio.gather(caller, return_exceptions=True)
+    house.shelf.is_down = False
+    door.set()
+    house.let_pass(LEASE)
+    record = await house.replica().sign(house.request(challenge), within=PATIENCE)
+    assert record.state is ChallengeState.VERIFIED
 
 
 async def test_work_that_is_left_has_ended_when_the_drain_has(house: House, replica: Replica) -> None:

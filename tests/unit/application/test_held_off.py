@@ -34,7 +34,7 @@ async def test_a_signature_is_answered_at_once_and_delivered_later(down: House, 
     assert replica.store.journal == ["claim", "record_signature", "defer"]
     down.card_api.hold = None
     down.let_pass(A_WHILE)
-    assert await replica.recover.tick() == 1
+    assert await replica.tick() == 1
     assert down.record(challenge).state is ChallengeState.VERIFIED
 
 

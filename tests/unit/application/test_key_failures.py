@@ -69,7 +69,7 @@ async def test_a_backend_that_stays_down_is_asked_once_a_request(house: House, r
         await refused_by_backend(house, replica, challenge, FAILURES["down"])
         assert house.key.asked == asked
     house.let_pass(DEADLINE - NOW)
-    assert await replica.recover.tick() == 1
+    assert await replica.tick() == 1
     record = house.record(challenge)
     assert (record.state, record.code) == (ChallengeState.EXPIRED, "not_signed")
 

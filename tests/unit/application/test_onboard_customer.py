@@ -14,7 +14,7 @@ from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
 from tests.fakes.customer_intents import FakeCustomerIntents
 from tests.fakes.keys import FakeKeyRing
-from tests.unit.application.house import CUSTOMER, PATIENCE, House, Replica
+from tests.unit.application.house import CUSTOMER, NO_TIME, PATIENCE, House, Replica
 
 ALICE = "alice"
 
@@ -33,7 +33,7 @@ class Wallet:
             keys=FakeKeyRing([house.key]),
             sign=replica.sign,
             audit=house.audit,
-            gate=replica.sign.gate,
+            gate=replica.gate,
         )
 
     async def asks(self, *, within: timedelta = PATIENCE, owner: AccountId | None = None) -> Onboarded:
@@ -138,15 +138,14 @@ async def test_a_cancelled_creation_tells_its_callers_to_ask_again(wallet: Walle
     house.card_api.readable.clear()
     caller = asyncio.create_task(wallet.asks())
     await house.until(lambda: bool(house.card_api.created))
-    for work in list(wallet.onboard._under_way.values()):
-        work.cancel()
+    assert await wallet.onboard.drain(NO_TIME) == 1
     with pytest.raises(Unavailable):
         await caller
 
 
 async def test_a_closed_gate_onboards_nobody(wallet: Wallet, house: House, replica: Replica) -> None:
     """Starting or stopping: refused."""
-    replica.sign.gate.close(ErrorCode.SHUTTING_DOWN, "stopping")
+    replica.gate.close(ErrorCode.SHUTTING_DOWN, "stopping")
     with pytest.raises(Unavailable):
         await wallet.asks()
     assert house.card_api.created == []

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from signer.application.ports import Delivery, DeliveryVerdict
-from signer.application.sign_challenge import SigningLimits
+from signer.application.sign_once import SigningLimits
 from signer.domain.errors import ErrorCode, RefusedByPolicy, Unavailable
 from signer.domain.lifecycle import ChallengeState
 from tests.unit.application.house import CUSTOMER, DEADLINE, NOW, PATIENCE, House, Replica
@@ -120,8 +119,7 @@ async def test_an_expired_challenge_that_has_no_successor_stays_refused(house: H
 
 async def test_more_work_than_a_replica_takes_is_refused(house: House) -> None:
     """Memory stays flat: a request beyond the limit is told to come back; one for the same work still joins it."""
-    replica = house.replica()
-    sign = replace(replica.sign, limits=SigningLimits(most_at_once=1))
+    sign = house.replica(signing=SigningLimits(most_at_once=1)).sign
     house.key.open.clear()
     challenge = house.issued()
     first = house.request(challenge)

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from signer.application.sign_once import SigningLimits
 from signer.domain.errors import (
     BadUpstream,
     Conflict,
@@ -18,7 +19,6 @@ from signer.domain.errors import (
 )
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
-from tests.fakes.keys import FakeKeyRing
 from tests.unit.application.house import CUSTOMER, NO_TIME, OTHER_CUSTOMER, PATIENCE, POLICY, House, Replica
 
 NOT_OURS: dict[str, tuple[dict[str, str | None], ErrorCode]] = {
@@ -71,7 +71,7 @@ async def test_what_is_no_challenge_does_not_even_reach_the_store(
 
 async def test_what_is_no_challenge_is_refused_before_its_owner_is_looked_up(house: House, replica: Replica) -> None:
     """Given neither a challenge nor a key, then it is the text that is at fault."""
-    without_keys = replace(replica.sign, keys=FakeKeyRing([]))
+    without_keys = house.replica(keys=[]).sign
     with pytest.raises(MalformedChallenge):
         await without_keys(house.request("aGVsbG8="), within=PATIENCE)
 
@@ -79,7 +79,7 @@ async def test_what_is_no_challenge_is_refused_before_its_owner_is_looked_up(hou
 async def test_a_challenge_longer_than_the_settings_allow_is_refused(house: House, replica: Replica) -> None:
     """Given a cap, then a longer text is refused, also where the card API sends it."""
     challenge = house.issued()
-    strict = replace(replica.sign, limits=replace(replica.sign.limits, max_base64=len(challenge) - 1))
+    strict = house.replica(signing=SigningLimits(max_base64=len(challenge) - 1)).sign
     for request in (house.request(challenge), house.request()):
         with pytest.raises(MalformedChallenge) as refusal:
             await strict(request, within=PATIENCE)
@@ -91,7 +91,7 @@ async def test_a_challenge_longer_than_the_settings_allow_is_refused(house: Hous
 async def test_an_owner_whose_key_is_not_here_is_unknown(house: House, replica: Replica, named: bool) -> None:
     """Given an owner without a key, then he is unknown, and neither store nor card API is asked for him."""
     challenge = house.issued()
-    without_keys = replace(replica.sign, keys=FakeKeyRing([]))
+    without_keys = house.replica(keys=[]).sign
     with pytest.raises(NotFound) as refusal:
         await without_keys(house.request(challenge if named else None), within=PATIENCE)
     assert (refusal.value.code, refusal.value.field) == (ErrorCode.OWNER_UNKNOWN, "ownerId")
@@ -209,7 +209,7 @@ async def test_a_refused_wish_to_forward_does_not_forward(house: House, replica:
         with pytest.raises(Conflict):
             await replica.sign(request, within=PATIENCE)
     assert house.record(challenge).forward is False
-    assert await replica.recover.tick() == 0
+    assert await replica.tick() == 0
     assert CUSTOMER not in {customer for customer, _, _ in house.card_api.submitted}
 
 
@@ -218,7 +218,7 @@ async def test_a_closed_gate_takes_no_work(house: House, replica: Replica) -> No
     challenge = house.issued()
     await replica.sign(house.request(challenge), within=PATIENCE)
     replica.store.journal.clear()
-    replica.sign.gate.close(ErrorCode.SHUTTING_DOWN, "It is stopping.", retry_after=3)
+    replica.gate.close(ErrorCode.SHUTTING_DOWN, "It is stopping.", retry_after=3)
     with pytest.raises(Unavailable) as refusal:
         await replica.sign(house.request(challenge), within=PATIENCE)
     assert (refusal.value.code, refusal.value.retry_after) == (ErrorCode.SHUTTING_DOWN, 3)

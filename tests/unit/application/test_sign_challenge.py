@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from signer.application.ports import Delivery, DeliveryVerdict
-from signer.application.sign_challenge import SigningLimits
+from signer.application.sign_once import SigningLimits
 from signer.domain.challenge import decode_challenge
 from signer.domain.errors import ErrorCode, RefusedByPolicy
 from signer.domain.ethereum import EvmSignature
@@ -55,7 +54,7 @@ async def test_a_record_ends_with_its_expiration_time_where_that_is_earlier(hous
 
 async def test_the_signature_has_the_form_that_the_settings_name(house: House, replica: Replica) -> None:
     """Given the form ``raw``, then the field is the base64 of 65 bytes."""
-    raw_form = replace(replica.sign, limits=SigningLimits(signature_form=SignatureForm.RAW))
+    raw_form = house.replica(signing=SigningLimits(signature_form=SignatureForm.RAW)).sign
     challenge = house.issued()
     record = await raw_form(house.request(challenge), within=PATIENCE)
     assert record.signature is not None
@@ -71,7 +70,7 @@ async def test_a_signature_that_is_not_to_be_forwarded_stays_here(house: House, 
     assert (record.state, record.attempts, record.is_settled) == (ChallengeState.SIGNED, 0, True)
     assert record.signature is not None
     house.let_pass(10 * MINUTE)
-    assert await replica.recover.tick() == 0
+    assert await replica.tick() == 0
     assert not house.card_api.submitted
 
 
@@ -95,7 +94,7 @@ async def test_what_is_to_be_forwarded_stays_so(house: House, hasty: Replica, is
     assert await hasty.sign(house.request(named, forward=False), within=PATIENCE) == waiting
     assert (waiting.state, waiting.forward) == (ChallengeState.SIGNED, True)
     house.let_pass(MINUTE)
-    assert await hasty.recover.tick() == 1
+    assert await hasty.tick() == 1
     assert house.record(challenge).state is ChallengeState.VERIFIED
 
 
@@ -164,7 +163,7 @@ async def test_without_a_challenge_what_ended_without_proof_is_followed_by_a_new
     await replica.sign(house.request(old, forward=end != "expired"), within=PATIENCE)
     if end == "expired":
         house.let_pass(timedelta(hours=1))
-        await replica.recover.tick()
+        await replica.tick()
         new = house.challenge(nonce="anothernonce1", issued_at="2026-11-22T13:00:20Z")
     assert house.record(old).state == end
     house.card_api.issue(CUSTOMER, new)

@@ -180,6 +180,6 @@ async def test_an_outage_behind_a_recorded_signature_ends_with_its_delivery(hous
     await ask_in_vain(replica, house.request(challenge))
     house.shelf.is_down = False
     house.let_pass(LEASE)
-    assert await house.replica().recover.tick() == 1
+    assert await house.replica().tick() == 1
     assert house.record(challenge).state is ChallengeState.VERIFIED
     assert len(house.card_api.submitted) == 2

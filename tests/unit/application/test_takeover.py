@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from signer.application.forward_signature import ForwardingLimits
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, Reason
@@ -25,6 +26,7 @@ STRICTER = {
     "URI": replace(POLICY, uris=frozenset({"https://api.example.org/v2"})),
     "age": replace(POLICY, max_age=timedelta(seconds=10)),
 }
+AT_WORK = ForwardingLimits().at_work_for
 
 
 async def unsent(house: House, key: FakeKey | None = None) -> str:
@@ -243,13 +245,32 @@ async def test_past_the_deadline_the_card_api_says_how_it_ended(
 
 
 @pytest.mark.parametrize("policy", [POLICY, STRICTER["domain"]], ids=["same policy", "changed policy"])
-async def test_at_the_very_deadline_it_has_expired(house: House, policy: SigningPolicy) -> None:
-    """Given an attempt that proved nothing, when the deadline comes, then it has expired under any policy."""
+async def test_past_its_deadline_it_expires_when_no_post_can_be_at_work_any_more(
+    house: House, policy: SigningPolicy
+) -> None:
+    """Given an attempt that proved nothing, then it expires under any policy, a while after the deadline."""
     challenge = await perhaps_sent(house)
-    house.let_pass(house.record(challenge).expires_at - house.clock.now())
-    record = await taken_over(house, house.replica(policy=policy), challenge)
+    replica = house.replica(policy=policy)
+    for wait in (house.record(challenge).expires_at - house.clock.now(), AT_WORK - timedelta(seconds=1)):
+        house.let_pass(wait)
+        record = await taken_over(house, replica, challenge)
+        assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+    house.let_pass(timedelta(seconds=1))
+    record = await taken_over(house, replica, challenge)
     assert (record.state, record.code) == (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
     assert not house.card_api.submitted
+
+
+async def test_what_the_card_api_verifies_a_moment_after_the_deadline_is_verified(house: House) -> None:
+    """Given a POST that the API is still at work on when the deadline comes, then its proof is found, not lost."""
+    challenge = await perhaps_sent(house)
+    replica = house.replica()
+    house.let_pass(house.record(challenge).expires_at - house.clock.now())
+    assert not (await taken_over(house, replica, challenge)).state.is_final
+    house.card_api.customers[CUSTOMER].status = ACTIVE
+    house.let_pass(timedelta(seconds=1))
+    record = await taken_over(house, replica, challenge)
+    assert (record.state, record.code) == (ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
 
 
 @pytest.mark.parametrize("policy", [POLICY, STRICTER["domain"]], ids=["same policy", "changed policy"])
@@ -278,6 +299,9 @@ async def test_a_key_that_the_card_api_has_forgotten_is_not_used_again(house: Ho
     house.let_pass(timedelta(hours=1))
     record = await taken_over(house, lenient, challenge)
     assert house.clock.now() < record.expires_at
+    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+    house.let_pass(record.expires_at - house.clock.now() + AT_WORK)
+    record = await taken_over(house, lenient, challenge)
     assert (record.state, record.code) == (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
     assert len(house.card_api.submitted) == 1
 

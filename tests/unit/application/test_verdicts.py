@@ -16,6 +16,7 @@ from tests.unit.application.house import CUSTOMER, OTHER_CUSTOMER, House, Replic
 
 FIRST_PAUSE = timedelta(milliseconds=250)
 INSTANT = timedelta(microseconds=1)
+LONG_AFTER = timedelta(minutes=2)
 UNREACHABLE: list[SignerError] = [
     Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "It is down."),
     UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "It took too long."),
@@ -178,6 +179,36 @@ async def test_a_stray_404_ends_nothing(house: House, replica: Replica, status: 
     assert record.code == Reason.CARD_API_UNAVAILABLE
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
     assert again.state.is_proof
+
+
+async def test_a_gateway_that_has_lost_the_card_api_ends_nothing(house: House, replica: Replica) -> None:
+    """Given 404 to everything, tokens too, then it is nobody's answer; once the API is back, the same is delivered."""
+    held = await house.signed(replica, house.issued())
+    house.card_api.is_lost = True
+    record = await replica.forward.attempt(held)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.CARD_API_UNAVAILABLE)
+    house.card_api.is_lost = False
+    again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
+    assert again.state is ChallengeState.VERIFIED
+
+
+async def test_a_gateway_that_has_lost_the_card_api_does_not_expire_what_was_sent(
+    house: House, replica: Replica
+) -> None:
+    """Given 404 to everything past the deadline, then whether it was delivered stays open until the API is back."""
+    house.card_api.lost_answers = 1
+    held = await house.signed(replica, house.issued())
+    record = await replica.forward.attempt(held)
+    house.card_api.is_lost = True
+    house.let_pass(record.expires_at - house.clock.now() + LONG_AFTER)
+    lost = await replica.forward.take_over(record.id)
+    assert lost is not None
+    assert (lost.state, lost.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+    house.card_api.is_lost = False
+    house.let_pass(timedelta(minutes=1))
+    found = await replica.forward.take_over(record.id)
+    assert found is not None
+    assert (found.state, found.code) == (ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
 
 
 @HOWEVER_UNREACHABLE
