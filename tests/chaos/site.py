@@ -34,6 +34,7 @@ DRAIN_WITHIN: Final = 5.0
 REQUEST_TIMEOUT: Final = 1.0
 MIN_REMAINING: Final = 3.0
 RECOVER_EVERY: Final = 0.5
+AT_WORK_FOR: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,12 @@ def _settings(
             "breaker_longest_cool_down": 2,
         },
         "keys": {"uris": list(keys.uris), "expected_owners": owners},
-        "forwarding": {"first_pause": 0.1, "longest_pause": 1.0, "recover_every": RECOVER_EVERY},
+        "forwarding": {
+            "first_pause": 0.1,
+            "longest_pause": 1.0,
+            "recover_every": RECOVER_EVERY,
+            "at_work_for": AT_WORK_FOR,
+        },
     }
     text = f'[[callers]]\nname = "chaos"\ntoken_sha256 = "{token_sha256}"\n'
     for name, section in sections.items():

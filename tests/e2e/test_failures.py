@@ -139,6 +139,28 @@ async def test_sigterm_lets_work_end_and_refuses_new_work(open_site: OpenSite) -
     assert stopped["left"] == 0
 
 
+async def test_a_delivery_that_a_stopping_replica_cannot_end_is_taken_up_at_once(open_site: OpenSite) -> None:
+    """Its time to drain is over in the middle of a POST: it hands the challenge back, and nobody waits for a lease."""
+    site = await open_site(**QUICK | {"http": "answer_within = 2\ndrain_within = 0.3", "redis": "lease = 60"})
+    customer = await site.create_customer()
+    await site.set_faults({"kind": "latency", "route": "sign", "seconds": 1.5, "times": 1})
+    request = asyncio.create_task(site.sign(customer["id"]))
+    stopping = site.replicas[0].process
+    signed = await stopping.wait_for("challenge.signed", 10)
+    stopping.signal(signal.SIGTERM)
+    deferred = await stopping.wait_for("challenge.deferred", 10)
+    stopped = await stopping.wait_for("service.stopped", 10)
+    assert (deferred["code"], stopped["left"]) == ("handed_back", 1)
+    status, shown = await request
+    assert (status, shown["state"], shown["code"]) == (202, "signed", "handed_back")
+    assert await asyncio.wait_for(stopping.wait(), 10) == 0
+    await site.start_replica()
+    record = await settled(site, signed["challenge_id"], within=20)  # and not after the minute of the lease
+    assert record["state"] == "verified"
+    assert record["attempts"] >= 2
+    assert len({entry["idempotencyKey"] for entry in (await site.ledger(customer["id"]))["entries"]}) == 1
+
+
 async def test_a_challenge_replaced_upstream_is_superseded(open_site: OpenSite) -> None:
     """The API has another challenge by now: the old one ends as superseded, and the next request signs the new one."""
     site = await open_site(**QUICK)

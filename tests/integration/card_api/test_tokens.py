@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from signer.application.ports import DeliveryVerdict
-from signer.domain.errors import BadUpstream, ErrorCode, SignerError, Unavailable, UpstreamTimeout
-from signer.simulator.faults import FaultKind
+from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError, Unavailable, UpstreamTimeout
+from signer.simulator.faults import Fault, FaultKind
 from tests.integration.card_api.calling import API_SECRET, SOON, Calling
 from tests.integration.card_api.conftest import StartCalling
 
@@ -207,3 +207,22 @@ async def test_closing_ends_a_fetch(calling: Calling) -> None:
     await calling.client.aclose()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_authentication_is_asked_for_anew_whatever_is_at_hand(calling: Calling) -> None:
+    """Who wants to know whether the card API itself answers is not told so by a token from before."""
+    await calling.client.check()
+    await calling.client.authenticate(timeout=SOON)
+    assert calling.calls("token") == 2
+
+
+async def test_a_gateway_that_answers_404_to_everything_is_not_the_card_api(calling: Calling) -> None:
+    """The token at hand is no proof: it is the gateway that answers now."""
+    customer_id, _ = calling.customer()
+    await calling.client.check()
+    lost = [Fault(FaultKind.STATUS, route, status=404) for route in ("token", "customer")]
+    calling.simulator.state.faults.put(lost)
+    with pytest.raises(NotFound):
+        await calling.client.customer_status(customer_id, timeout=SOON)
+    with pytest.raises((BadUpstream, Unavailable)):
+        await calling.client.authenticate(timeout=SOON)
