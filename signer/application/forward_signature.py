@@ -214,6 +214,8 @@ class ForwardSignature:
 
     async def _ask_whether_replaced(self, held: Held) -> ChallengeRecord:
         record = held.record
+        if record.attempts > 1 and await self._is_proven(held):  # an earlier POST was accepted, and nobody heard of it
+            return await self._settle(held, ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
         try:
             current = await self._ask(held, self.card_api.fetch_challenge)
         except SignerError:

@@ -295,6 +295,24 @@ async def test_a_refused_signature_of_a_replaced_challenge_is_superseded(house: 
     assert record.superseded_by == house.id_of(new)
 
 
+async def test_a_refusal_after_an_answer_that_was_lost_is_not_believed(house: House, replica: Replica) -> None:
+    """Given a delivery that was accepted unheard, when its repetition is refused, then the customer's status counts."""
+    house.card_api.lost_answers = 1
+    held = await house.signed(replica, house.issued())
+    record = await replica.forward.attempt(held)
+    house.card_api.verdicts.append(Delivery(DeliveryVerdict.REFUSED, 400))
+    again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
+    assert (again.state, again.code) == (ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
+
+
+async def test_a_repetition_that_is_refused_and_proves_nothing_is_rejected(house: House, replica: Replica) -> None:
+    """Given a second POST that is refused, when the customer is not proven, then it is as with the first."""
+    record = await answered(house, replica, Delivery(DeliveryVerdict.UNKNOWN))
+    house.card_api.verdicts.append(Delivery(DeliveryVerdict.REFUSED, 400))
+    again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
+    assert (again.state, again.code) == (ChallengeState.REJECTED, Reason.REFUSED_BY_CARD_API)
+
+
 @pytest.mark.parametrize("text", ["", "no base64", to_base64(b"-----BEGIN PUBLIC KEY-----")])
 async def test_a_replacement_that_cannot_be_read_has_no_name(house: House, replica: Replica, text: str) -> None:
     """Given a 400, when the API has something that is no challenge, then the record is superseded by nothing known."""
