@@ -62,6 +62,7 @@ _LOOK_AGAIN_SECONDS: Final = 5.0
 _CHECK_WITHIN_SECONDS: Final = 1.5
 _LEASE_MARGIN: Final = timedelta(seconds=2)
 _WORK_LONGER_THAN_CALLER: Final = timedelta(seconds=2)
+_LONGEST_LOOK: Final = timedelta(seconds=1)
 
 
 class StartFailed(Exception):
@@ -219,6 +220,7 @@ def _compose(
         audit=audit,
         limits=SigningLimits(
             work_for=settings.http.answer_within + _WORK_LONGER_THAN_CALLER,
+            look_within=min(settings.http.answer_within / 4, _LONGEST_LOOK),
             fetch_timeout=settings.card_api.request_timeout,
             max_base64=settings.policy.max_base64,
             signature_form=settings.card_api.signature_form,

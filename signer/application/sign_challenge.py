@@ -13,6 +13,7 @@ How the one challenge is then signed, once, is ``sign_once``.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -35,6 +36,7 @@ from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import ChallengeRecord, challenge_id
 
 _MOST_REFRESHES: Final = 2
+_SHORTEST_LOOK: Final = timedelta(milliseconds=250)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,16 @@ class SignChallenge:
             BadUpstream: the card API's challenge could not be fetched for a reason of its own.
         """
         self._gate.check()
+        wait = max(within - self._limits.look_within, timedelta(0))
         try:
-            return await self._work.join(request, within=within)
+            return await self._work.join(request, within=wait)
         except StillUnderWay:
-            return await self._answer_so_far(request)
+            pass
+        try:
+            async with asyncio.timeout(max(within - wait, _SHORTEST_LOOK).total_seconds()):
+                return await self._answer_so_far(request)
+        except TimeoutError:  # the store is slow: what is not known in time is not told
+            raise in_progress() from None
 
     async def drain(self, within: timedelta) -> int:
         """Let the work that is under way end; gives how many pieces had to be handed back."""

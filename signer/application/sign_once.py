@@ -58,6 +58,7 @@ class SigningLimits:
 
     Attributes:
         work_for: how long one piece of work goes on before it is left to recovery.
+        look_within: how much of a caller's time is kept to look up the record where the work is not done by then.
         poll_every: how often a challenge in other hands is looked at.
         fetch_timeout: the longest that fetching a challenge may take.
         max_base64: the longest challenge, in characters.
@@ -66,6 +67,7 @@ class SigningLimits:
     """
 
     work_for: timedelta = timedelta(seconds=10)
+    look_within: timedelta = timedelta(seconds=1)
     poll_every: timedelta = timedelta(milliseconds=100)
     fetch_timeout: timedelta = timedelta(seconds=8)
     max_base64: int = MAX_BASE64

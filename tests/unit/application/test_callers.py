@@ -204,3 +204,21 @@ async def test_a_caller_in_a_hurry_is_not_shown_somebody_elses_record(
         request = house.request(challenge, customer=OTHER_CUSTOMER)
     await in_progress(replica.sign(request, within=NO_TIME))
     held_up.set()
+
+
+@NAMED_OR_NOT
+async def test_a_caller_whose_time_is_over_does_not_wait_for_a_store_that_hangs(
+    house: House, replica: Replica, is_named: bool
+) -> None:
+    """Given work that takes long and a store that answers no look, then he is told to come back all the same."""
+    challenge = house.issued()
+    request = house.request(challenge if is_named else None)
+    house.card_api.open.clear()
+    patient = asyncio.create_task(replica.sign(request, within=PATIENCE))
+    await house.until(lambda: bool(house.card_api.submitted))
+    hanging = asyncio.Event()
+    replica.store.before["get" if is_named else "find"] = hanging.wait
+    async with asyncio.timeout(5):
+        await in_progress(replica.sign(request, within=NO_TIME))
+    house.card_api.open.set()
+    assert (await patient).state is ChallengeState.VERIFIED
