@@ -317,12 +317,9 @@ class ForwardSignature:
         idempotency_key: str | None = None,
     ) -> None:
         self.audit.write(
-            AuditEvent(
-                name=name,
-                challenge_id=record.id,
-                customer_id=record.customer_id,
-                owner=str(record.owner),
-                state=record.state,
+            AuditEvent.about(
+                name,
+                record,
                 code=code,
                 attempt=record.attempts,
                 status=status,

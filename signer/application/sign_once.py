@@ -217,18 +217,7 @@ class SignOnce:
         key_uri: str | None = None,
         duration_ms: float | None = None,
     ) -> None:
-        self.audit.write(
-            AuditEvent(
-                name=name,
-                challenge_id=record.id,
-                customer_id=record.customer_id,
-                owner=str(record.owner),
-                state=record.state,
-                code=record.code,
-                key_uri=key_uri,
-                duration_ms=duration_ms,
-            ),
-        )
+        self.audit.write(AuditEvent.about(name, record, code=record.code, key_uri=key_uri, duration_ms=duration_ms))
 
 
 def in_progress() -> Unavailable:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from signer.domain.record import ChallengeRecord
+
 
 class EventName(StrEnum):
     """What can happen to a challenge. Alerts are written against these names: append; never rename."""
@@ -52,6 +54,34 @@ class AuditEvent:
     status: int | None = None
     duration_ms: float | None = None
     idempotency_key: str | None = None
+
+    @classmethod
+    def about(
+        cls,
+        name: EventName,
+        record: ChallengeRecord,
+        *,
+        code: str | None = None,
+        key_uri: str | None = None,
+        attempt: int | None = None,
+        status: int | None = None,
+        duration_ms: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> AuditEvent:
+        """Make an event of what happened to the challenge of ``record``, which is as it is afterwards."""
+        return cls(
+            name=name,
+            challenge_id=record.id,
+            customer_id=record.customer_id,
+            owner=str(record.owner),
+            state=record.state,
+            code=code,
+            key_uri=key_uri,
+            attempt=attempt,
+            status=status,
+            duration_ms=duration_ms,
+            idempotency_key=idempotency_key,
+        )
 
 
 class AuditLog(Protocol):
