@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -74,8 +75,8 @@ class SignerProcess:
         return self._process.pid
 
     def signal(self, number: int) -> None:
-        """Send the child a signal."""
-        self._process.send_signal(number)
+        """Send the child a signal, if it still runs."""
+        send_signal(self._process, number)
 
     async def wait(self) -> int:
         """Wait for the child's end; gives its exit status."""
@@ -144,3 +145,10 @@ async def python_process(
         yield child
     finally:
         await child.stop()
+
+
+def send_signal(child: asyncio.subprocess.Process, number: int) -> None:
+    """Send a child a signal, if it still runs. Its own method looks first, and takes its exit status from asyncio."""
+    if child.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(child.pid, number)

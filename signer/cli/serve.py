@@ -9,6 +9,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import click
@@ -25,6 +26,7 @@ from signer.observability.logs import configure_logging
 from signer.observability.writers import emit
 
 _CLOSE_CONNECTIONS_WITHIN_SECONDS: Final = 2.0
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @click.command("serve")
@@ -44,8 +46,7 @@ def serve_command(*, config_file: Path | None) -> None:
 async def _serve(settings: Settings) -> int:
     started = time.perf_counter()
     stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, _ask_to_stop, stop, number)
+    _stop_by_signal(stop)
     # Its default would end the process. Before there are keys there is nothing to reload: they are about to be read.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _do_nothing)
     try:
@@ -100,9 +101,20 @@ def _do_nothing() -> None:
     return
 
 
-def _ask_to_stop(stop: asyncio.Future[str], number: signal.Signals) -> None:
-    if not stop.done():  # a second signal changes nothing: the work under way is safe either way
-        stop.set_result(number.name)
+def _stop_by_signal(stop: asyncio.Future[str]) -> None:
+    """Have the first SIGTERM or SIGINT ask us to stop; later ones change nothing, to the very end of the process.
+
+    It is the kernel that ignores them: the event loop's own handlers end with the loop, and what came then would kill.
+    """
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        for each in _STOP_SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        loop.call_soon_threadsafe(stop.set_result, signal.Signals(number).name)
+
+    loop = asyncio.get_running_loop()
+    for each in _STOP_SIGNALS:
+        signal.signal(each, ask)
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from signer.cli.processes import send_signal
 from tests.chaos.proxy import Way
 from tests.servers import free_port
 
@@ -121,11 +122,11 @@ class Replica:
     def stall(self) -> None:
         """Stop it where it stands."""
         self._hinder()
-        self._child.send_signal(signal.SIGSTOP)
+        send_signal(self._child, signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on from there."""
-        self._child.send_signal(signal.SIGCONT)
+        send_signal(self._child, signal.SIGCONT)
         self._hindered_until_now()
 
     async def terminate(self, within: float, times: int = 1) -> None:
@@ -137,7 +138,7 @@ class Replica:
         self._hinder()
         asked = time.monotonic()
         for _ in range(times):
-            self._child.send_signal(signal.SIGTERM)
+            send_signal(self._child, signal.SIGTERM)
             await asyncio.sleep(_POLL_SECONDS)
             if self._child.returncode is not None:
                 break

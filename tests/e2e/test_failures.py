@@ -139,6 +139,17 @@ async def test_sigterm_lets_work_end_and_refuses_new_work(open_site: OpenSite) -
     assert stopped["left"] == 0
 
 
+async def test_signals_until_the_very_end_change_nothing(open_site: OpenSite) -> None:
+    """Whoever is impatient and sends SIGTERM again and again does not kill a process that is closing down."""
+    site = await open_site(**QUICK)
+    replica = site.replicas[0].process
+    ended = asyncio.create_task(replica.wait())
+    while not ended.done():
+        replica.signal(signal.SIGTERM)
+        await asyncio.sleep(0.0005)
+    assert await ended == 0
+
+
 async def test_a_delivery_that_a_stopping_replica_cannot_end_is_taken_up_at_once(open_site: OpenSite) -> None:
     """Its time to drain is over in the middle of a POST: it hands the challenge back, and nobody waits for a lease."""
     site = await open_site(**QUICK | {"http": "answer_within = 2\ndrain_within = 0.3", "redis": "lease = 60"})
