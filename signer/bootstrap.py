@@ -24,35 +24,32 @@ from typing import Final
 
 from aiohttp import web
 
-from signer.adapters.card_api.client import CardApiClient
-from signer.adapters.card_api.opening import open_card_api
-from signer.adapters.card_api.settings import CardApiSettings, CardApiSettingsInvalid
-from signer.adapters.circuit_breaker import BreakerLimits
+from signer.adapters.card_api.settings import CardApiSettingsInvalid
 from signer.adapters.clock import SystemClock
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.secp256k1 import CoincurveVerifier
-from signer.adapters.message_signatures import SignatureProfile
 from signer.adapters.redis_store.calls import RedisCalls, ReplicaWait
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
 from signer.adapters.redis_store.client import RedisSettings, find_weaknesses, open_redis
 from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
-from signer.adapters.request_keys import RequestKeyError, load_request_key
+from signer.adapters.request_keys import RequestKeyError
 from signer.adapters.signature_base import MessageSignatureError
 from signer.adapters.siwe_judge import JudgeError, judge_shapes
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
 from signer.application.gate import Gate
 from signer.application.onboard_customer import OnboardCustomer
-from signer.application.ports import CardApi, Clock
+from signer.application.ports import Clock
 from signer.application.recover import Recover
 from signer.application.reload_keys import ReloadCause
 from signer.application.sign_challenge import SignChallenge
 from signer.application.sign_once import SigningLimits, SignOnce
 from signer.application.stored_signature import StoredSignatureDoubts
+from signer.bootstrap_card_api import OpenCardApi, open_card_api_of
 from signer.bootstrap_keys import Keys, KeysDone, open_keys
 from signer.config.settings import ConfigError, Settings
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
-from signer.observability.writers import CardApiLog, StructlogAudit, StructlogRequestLog, emit
+from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
 from signer.web.app import WebServices, create_app
 from signer.web.auth import Caller, Callers
 from signer.web.health import Check, check_keys
@@ -167,7 +164,7 @@ async def open_service(settings: Settings, *, clock: Clock | None = None) -> Asy
         try:
             redis = await open_redis(_redis_settings(settings))
             stack.push_async_callback(redis.close)
-            card_api = await _open_card_api(settings, clock, stack)
+            card_api = await stack.enter_async_context(open_card_api_of(settings.card_api, clock))
             keys = await stack.enter_async_context(open_keys(settings.keys, clock))
             callers = Callers(Caller.of(caller.name, caller.token_sha256) for caller in settings.callers)
         except (
@@ -188,7 +185,7 @@ def _compose(
     settings: Settings,
     clock: Clock,
     redis: RedisCalls,
-    card_api: CardApi,
+    card_api: OpenCardApi,
     keys: Keys,
     callers: Callers,
 ) -> Service:
@@ -199,7 +196,7 @@ def _compose(
     gate = Gate.closed()
     forward = ForwardSignature(
         store=store,
-        card_api=card_api,
+        card_api=card_api.client,
         doubts=StoredSignatureDoubts(policy=policy, verifier=CoincurveVerifier(), clock=clock),
         clock=clock,
         audit=audit,
@@ -214,7 +211,7 @@ def _compose(
     sign_once = SignOnce(
         policy=policy,
         store=store,
-        card_api=card_api,
+        card_api=card_api.client,
         forward=forward,
         clock=clock,
         audit=audit,
@@ -234,7 +231,7 @@ def _compose(
             retention=store_settings.nonce_retention,
             replica_wait=store_settings.replica_wait,
         ),
-        card_api=card_api,
+        card_api=card_api.client,
         keys=keys.ring,
         sign=sign,
         audit=audit,
@@ -261,7 +258,8 @@ def _compose(
                 "gate": _check_gate(gate),
                 "keys": check_keys(keys.ring),
                 "redis": _check(store.ping, ErrorCode.STORE_UNAVAILABLE, "Redis"),
-                "card_api": _check(card_api.check, ErrorCode.CARD_API_TIMEOUT, "The card API"),
+                "request_key": card_api.request_key.check,
+                "card_api": _check(card_api.client.check, ErrorCode.CARD_API_TIMEOUT, "The card API"),
             },
             answer_within=settings.http.answer_within,
             max_body=settings.http.max_body,
@@ -277,39 +275,6 @@ def _compose(
         _sign=sign,
         _onboard=onboard,
         _recover=recover,
-    )
-
-
-async def _open_card_api(settings: Settings, clock: Clock, stack: AsyncExitStack) -> CardApiClient:
-    section = settings.card_api
-    if not section.signing_key_id:
-        raise ConfigError("card_api.signing_key_id: name the key id that PUT /v1/auth/signing answered.")
-    profile = SignatureProfile(
-        covered_components=section.covered_components,
-        label=section.signature_label,
-        digest_algorithm=section.digest_algorithm,
-        backdate_seconds=section.backdate,
-    )
-    key = load_request_key(section.signing_key_file, section.signing_key_id)
-    client_settings = CardApiSettings(
-        base_url=section.base_url,
-        api_key_file=section.api_key_file,
-        api_secret_file=section.api_secret_file,
-        token_margin=section.token_margin,
-        token_timeout=section.request_timeout,
-        breaker=BreakerLimits(
-            failures_in_a_row=section.breaker_failures,
-            failure_share=section.breaker_failure_share,
-            least_calls=section.breaker_least_calls,
-            window=section.breaker_window,
-            cool_down=section.breaker_cool_down,
-            longest_cool_down=section.breaker_longest_cool_down,
-        ),
-        clock_skew_tolerated=section.clock_skew_tolerated,
-        longest_backdate=section.longest_backdate,
-    )
-    return await stack.enter_async_context(
-        open_card_api(client_settings, profile, key, clock=clock, watch=CardApiLog()),
     )
 
 

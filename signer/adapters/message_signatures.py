@@ -145,7 +145,11 @@ class MessageSigner:
         self._fields = tuple(name for name in profile.covered_components if name not in DERIVED_COMPONENTS)
         self._templates: dict[tuple[str, bool, tuple[str, ...]], BaseTemplate] = {}
 
-    def headers_for(
+    def unavailable_for(self) -> float | None:
+        """Say for how many seconds at least nothing can be signed; ``None`` where something can."""
+        return self._key.unavailable_for()
+
+    async def headers_for(
         self,
         *,
         method: str,
@@ -172,7 +176,7 @@ class MessageSigner:
 
         Raises:
             RequestNotSignable: A part of the request is malformed, or a covered field is missing.
-            RequestKeyError: The key could not sign.
+            RequestKeyError: The key could not sign; ``RequestKeyUnavailable`` where it may later.
         """
         fields = {name.lower(): value for name, value in headers.items()}
         if len(fields) != len(headers):
@@ -195,7 +199,7 @@ class MessageSigner:
             [fields[name].strip(" \t") for name in template.filled],
             f";created={created}{self._parameters_after_created}",
         )
-        signature = self._key.sign(base.octets)
+        signature = await self._key.sign(base.octets)
         if len(signature) != SIGNATURE_BYTES:
             raise RequestKeyFailed(f"the request-signing key gave no {SIGNATURE_BYTES} bytes r || s (RFC 9421 §3.3.5)")
         signed["Signature-Input"] = f"{self._profile.label}={base.signature_params}"

@@ -1,7 +1,9 @@
 """The key that signs our requests to the card API: ECDSA on P-384, ``ecdsa-p384-sha384`` of RFC 9421 §3.3.5.
 
-Rules:
+Here is what any such key is, and the one in a file; ``pkcs11_request_key`` has the one in a token. Rules:
 
+* ``sign`` is awaited, for a token is not waited for by the event loop. A key in this process's memory signs at once, on
+  the caller's thread: a hop to another costs more than it gives.
 * The key comes from one PEM file, SEC 1 (``openssl ecparam -name secp384r1 -genkey -noout``) or PKCS#8, not encrypted.
   Who may read the file is the machine's affair: Kubernetes mounts secrets as symlinks that a group may read.
 * A signature is ``r || s``, 48 bytes each, never DER.
@@ -31,6 +33,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from signer.adapters.keys._new_file import write_new_file
+
 ALGORITHM: Final = "ecdsa-p384-sha384"
 """The name in RFC 9421's registry (§6.2.2), and the only one that the card API accepts."""
 SCALAR_BYTES: Final = 48
@@ -42,7 +46,7 @@ _PEM_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1--
 _PRIVATE_LABELS: Final = {b"PRIVATE KEY", b"EC PRIVATE KEY", b"RSA PRIVATE KEY", b"DSA PRIVATE KEY"}
 _ENCRYPTED_LABEL: Final = b"ENCRYPTED PRIVATE KEY"
 _LEGACY_ENCRYPTION: Final = b"Proc-Type: 4,ENCRYPTED"  # RFC 1421 §4.6.1.1
-_HOW_TO_MAKE_ONE: Final = "make one with: openssl ecparam -name secp384r1 -genkey -noout"
+_HOW_TO_MAKE_ONE: Final = "make one with: signer request-key new <file>"
 _SELF_TEST: Final = b"signer: the request-signing key works"
 
 
@@ -70,6 +74,20 @@ class RequestKeyFailed(RequestKeyError):
     """The library that signs failed, or gave a signature that does not verify."""
 
 
+class RequestKeyUnavailable(RequestKeyError):
+    """The key does not sign now, and may later. The text is for the operator.
+
+    Attributes:
+        brief: the same for a caller, whom paths and serial numbers do not concern.
+        retry_after: seconds after which it makes sense to ask again.
+    """
+
+    def __init__(self, reason: str, brief: str, retry_after: float) -> None:
+        super().__init__(reason)
+        self.brief = brief
+        self.retry_after = retry_after
+
+
 class RequestSigningKey(Protocol):
     """What signs a signature base, wherever the key lives."""
 
@@ -77,7 +95,7 @@ class RequestSigningKey(Protocol):
     def keyid(self) -> str:
         """The id that the card API gave when the public key was registered."""
 
-    def sign(self, base: bytes) -> bytes:
+    async def sign(self, base: bytes) -> bytes:
         """Sign a signature base (RFC 9421 §2.5).
 
         Args:
@@ -87,8 +105,12 @@ class RequestSigningKey(Protocol):
             96 bytes: ``r || s``, 48 bytes each (RFC 9421 §3.3.5).
 
         Raises:
+            RequestKeyUnavailable: The key does not sign now, and may later.
             RequestKeyError: The key could not sign.
         """
+
+    def unavailable_for(self) -> float | None:
+        """Say for how many seconds at least the key is known not to sign; ``None`` where nothing is known of that."""
 
 
 class LocalRequestKey:
@@ -111,8 +133,16 @@ class LocalRequestKey:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(keyid={self.keyid!r})"
 
-    def sign(self, base: bytes) -> bytes:
-        """See ``RequestSigningKey.sign``."""
+    async def sign(self, base: bytes) -> bytes:
+        """See ``RequestSigningKey.sign``; nothing is waited for."""
+        return self.sign_at_once(base)
+
+    def unavailable_for(self) -> None:
+        """See ``RequestSigningKey.unavailable_for``: never."""
+        return
+
+    def sign_at_once(self, base: bytes) -> bytes:
+        """Do what ``sign`` does, for whoever has no event loop."""
         try:
             return _raw_signature(self._der_signature(base))
         except Exception as exc:  # neither library says which errors it raises
@@ -139,7 +169,7 @@ class OpenSslRequestKey(LocalRequestKey):
 
 
 class AwsLcRequestKey(LocalRequestKey):
-    """Signs with AWS-LC through `awscrt`, on the caller's thread: a hop to another costs more than it gives."""
+    """Signs with AWS-LC through `awscrt`."""
 
     __slots__ = ("_key",)
 
@@ -178,6 +208,16 @@ def load_request_key(path: Path, keyid: str) -> LocalRequestKey:
     return request_key_from_pem(pem, keyid, origin=str(path))
 
 
+def write_request_key(path: Path) -> None:
+    """Make a request-signing key in a file of its own (PKCS#8, mode 0600), in no other file's place; blocking.
+
+    Raises:
+        OSError: it cannot be written; ``FileExistsError`` where it is there already.
+    """
+    key = ec.generate_private_key(ec.SECP384R1())
+    write_new_file(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
 def request_key_from_pem(pem: bytes, keyid: str, *, origin: str = "given") -> LocalRequestKey:
     """Make a request-signing key of PEM bytes (SEC 1 or PKCS#8; other blocks beside the key are passed over).
 
@@ -193,7 +233,7 @@ def request_key_from_pem(pem: bytes, keyid: str, *, origin: str = "given") -> Lo
     aws_ec = _aws_ec()
     try:
         loaded = OpenSslRequestKey(key, keyid) if aws_ec is None else AwsLcRequestKey(key, keyid, aws_ec)
-        signature = loaded.sign(_SELF_TEST)
+        signature = loaded.sign_at_once(_SELF_TEST)
         r, s = (int.from_bytes(half, "big") for half in (signature[:SCALAR_BYTES], signature[SCALAR_BYTES:]))
         key.public_key().verify(encode_dss_signature(r, s), _SELF_TEST, ec.ECDSA(SHA384()))
     except (InvalidSignature, RuntimeError, ValueError) as exc:

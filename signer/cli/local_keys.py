@@ -41,6 +41,19 @@ _SOFTHSM_LIBRARIES: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class RequestKeyInToken:
+    """A key that signs the service's requests to the card API.
+
+    Attributes:
+        uri: names it.
+        public_pem: what the card API has to know.
+    """
+
+    uri: str
+    public_pem: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvisionedKeys:
     """Keys that have been made.
@@ -50,11 +63,13 @@ class ProvisionedKeys:
         uri: the key URI.
         told: what was made, for people.
         environment: what the service's process needs beside its settings.
+        request_key: where the request-signing key is, if it is not to be in a file.
     """
 
     owner: str
     uri: str
     told: str
+    request_key: RequestKeyInToken | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -99,13 +114,18 @@ async def _make_token(folder: Path, environment: Mapping[str, str], _stack: Asyn
     init = ("--init-token", "--free", "--label", "local-site", "--so-pin", so_pin, "--pin", pin)
     await _ran(tool, *init, environment=environment)
     uri = f"pkcs11:token=local-site?module-path={library}&pin-source=file:{folder / 'pin'}"
-    new = (sys.executable, "-m", "signer", "keys", "new", uri, "--label", "demo", "--json")
-    made = json.loads(await _ran(*new, environment=environment))
+    signer = (sys.executable, "-m", "signer")
+    made = json.loads(await _ran(*signer, "keys", "new", uri, "--label", "demo", "--json", environment=environment))
+    request_uri = uri.replace("?", ";object=requests?", 1)
+    for_requests = json.loads(
+        await _ran(*signer, "request-key", "new", request_uri, "--json", environment=environment),
+    )
     return ProvisionedKeys(
         owner=made["owner"],
         uri=uri,
-        told=f"a SoftHSM token, in which the key of {made['owner']} was made",
+        told=f"a SoftHSM token, in which the key of {made['owner']} was made, and the service's P-384 key for requests",
         environment={"SOFTHSM2_CONF": str(settings)},
+        request_key=RequestKeyInToken(request_uri, for_requests["publicKeyPem"]),
     )
 
 

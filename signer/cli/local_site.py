@@ -25,13 +25,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from signer.adapters.message_signatures import MessageSigner, SignatureProfile
 from signer.adapters.request_keys import load_request_key
 from signer.cli.embedded_valkey import embedded_valkey
-from signer.cli.local_keys import PROVISIONER_FOR_KIND
+from signer.cli.local_keys import PROVISIONER_FOR_KIND, ProvisionedKeys, RequestKeyInToken
 from signer.cli.processes import ProcessFailed, SignerProcess, signer_process
 from signer.domain.ethereum import AccountId, ChainId
 from signer.web.auth import generate_token
 
 CHAIN: Final = ChainId(324)
 _KEY_ID: Final = "local-site"
+_KEY_ID_IN_HSM: Final = "local-site-token"
 _START_WITHIN_SECONDS: Final = 60.0
 
 
@@ -99,7 +100,7 @@ class LocalSite:
         keys = await PROVISIONER_FOR_KIND[options.keys](self.folder, _environment(), self._stack)
         self.owner = AccountId(CHAIN, keys.owner)
         self._keys_environment = keys.environment
-        self._done("keys", f"{keys.told}; and a P-384 key for requests")
+        self._done("keys", keys.told if keys.request_key else f"{keys.told}; and a P-384 key for requests")
         self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
         valkey = await self._stack.enter_async_context(embedded_valkey())
         self.redis_url = valkey.url
@@ -110,13 +111,14 @@ class LocalSite:
                 *("--api-key", (self.folder / "card-api/api-key").read_text()),
                 *("--api-secret-file", str(self.folder / "card-api/api-secret")),
                 *("--signing-key", f"{_KEY_ID}={self.folder / 'card-api/signing-key.pem'}"),
+                *self._register(keys.request_key),
                 *options.simulate,
                 environment=_environment(),
             ),
         )
         self.card_api = (await card_api.wait_for("simulator.started", _START_WITHIN_SECONDS))["address"]
         self._done("card API", f"simulated, at {self.card_api}")
-        (self.folder / "signer.toml").write_text(self._config(keys.uri, options))
+        (self.folder / "signer.toml").write_text(self._config(keys, options))
         await self.start_replica()
 
     async def start_replica(self) -> Replica:
@@ -157,7 +159,7 @@ class LocalSite:
         }
         key = load_request_key(secrets_folder / "signing-key.pem", _KEY_ID)
         signer = MessageSigner(SignatureProfile(), key, lambda: int(time.time()))
-        headers |= signer.headers_for(
+        headers |= await signer.headers_for(
             method="POST",
             authority=self.card_api.removeprefix("http://"),
             path="/v1/customers",
@@ -204,7 +206,22 @@ class LocalSite:
         self._tell(Step(name, result, (now - self._step_began) * 1000))
         self._step_began = now
 
-    def _config(self, key_uri: str, options: SiteOptions) -> str:
+    def _register(self, key: RequestKeyInToken | None) -> tuple[str, ...]:
+        """Give the card API's option that makes the service's own key for requests known to it."""
+        if key is None:
+            return ()
+        public = self.folder / "card-api/signing-key-in-hsm.pem"
+        public.write_text(key.public_pem)
+        return "--signing-key", f"{_KEY_ID_IN_HSM}={public}"
+
+    def _signing_key(self, key: RequestKeyInToken | None) -> str:
+        """Write the settings of the key that signs the service's requests."""
+        if key is not None:
+            return f'signing_key_uri = {json.dumps(key.uri)}\nsigning_key_id = "{_KEY_ID_IN_HSM}"'
+        file = json.dumps(str(self.folder / "card-api/signing-key.pem"))
+        return f'signing_key_file = {file}\nsigning_key_id = "{_KEY_ID}"'
+
+    def _config(self, keys: ProvisionedKeys, options: SiteOptions) -> str:
         """Write the service's settings; JSON's strings and lists are TOML's."""
         folder, more = self.folder, options.settings
         expected = json.dumps([str(self.owner), *options.expected_owners])
@@ -216,9 +233,8 @@ class LocalSite:
 base_url = {json.dumps(self.card_api + "/v1")}
 api_key_file = {json.dumps(str(folder / "card-api/api-key"))}
 api_secret_file = {json.dumps(str(folder / "card-api/api-secret"))}
-signing_key_file = {json.dumps(str(folder / "card-api/signing-key.pem"))}
-signing_key_id = "{_KEY_ID}\"""",
-            "keys": f"uris = [{json.dumps(key_uri)}]\nexpected_owners = {expected}",
+{self._signing_key(keys.request_key)}""",
+            "keys": f"uris = [{json.dumps(keys.uri)}]\nexpected_owners = {expected}",
             "forwarding": "",
             "logging": "",
         }

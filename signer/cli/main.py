@@ -19,6 +19,11 @@ COMMAND_FOR_NAME: Final = {
     ),
     "config": ("signer.cli.config", "config_group", "Look at the settings."),
     "keys": ("signer.cli.keys.group", "keys_group", "Make keys, look at them, check them."),
+    "request-key": (
+        "signer.cli.request_key",
+        "request_key_group",
+        "Make the key that signs requests to the card API; print what is registered.",
+    ),
     "token": ("signer.cli.token", "token_command", "Make a bearer token for a caller."),
     "healthcheck": ("signer.cli.healthcheck", "healthcheck_command", "Ask a running service whether it is well."),
 }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from signer.config.values import Account, Chain, Sha256, Span, Url
+from signer.config.values import Account, Chain, Seconds, Sha256, Span, Url
 from signer.domain.challenge import MAX_BASE64
 from signer.domain.ethereum import ChainId
 from signer.domain.policy import SigningPolicy
@@ -60,8 +60,8 @@ class PolicySettings(Section):
     uris: tuple[str, ...] | Literal["any"] | None = None
     schemes: tuple[str, ...] = ("https",)
     max_age: Span = timedelta(hours=1)
-    clock_skew: timedelta = Field(timedelta(seconds=60), ge=timedelta(0), le=timedelta(minutes=10))
-    min_remaining: timedelta = Field(timedelta(seconds=30), ge=timedelta(0))
+    clock_skew: Seconds = Field(timedelta(seconds=60), ge=timedelta(0), le=timedelta(minutes=10))
+    min_remaining: Seconds = Field(timedelta(seconds=30), ge=timedelta(0))
     max_base64: int = Field(MAX_BASE64, ge=256, le=65_536)
 
     def to_domain(self) -> SigningPolicy:
@@ -104,7 +104,8 @@ class CardApiSettings(Section):
     base_url: Url = f"https://{SANDBOX_DOMAIN}/v1"
     api_key_file: Path = Path("/run/secrets/signer/card-api/api-key")
     api_secret_file: Path = Path("/run/secrets/signer/card-api/api-secret")
-    signing_key_file: Path = Path("/run/secrets/signer/card-api/signing-key.pem")
+    signing_key_file: Path | None = Path("/run/secrets/signer/card-api/signing-key.pem")
+    signing_key_uri: str | None = Field(None, description="in the place of signing_key_file: pkcs11:…;object=…?…")
     signing_key_id: str = Field("", description="keyid, as PUT /v1/auth/signing answered it")
     signature_form: SignatureForm = SignatureForm.HEX
     covered_components: tuple[str, ...] = (
@@ -130,6 +131,21 @@ class CardApiSettings(Section):
     breaker_cool_down: Span = timedelta(seconds=2)
     breaker_longest_cool_down: Span = timedelta(seconds=30)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_signing_key(cls, given: Any) -> Any:  # noqa: ANN401 - what pydantic gives
+        if not isinstance(given, dict) or given.get("signing_key_uri") is None:
+            return given
+        if given.get("signing_key_file") is not None:
+            raise ValueError("signing_key_file and signing_key_uri are both set: leave one of them out")
+        return {**given, "signing_key_file": None}
+
+    @model_validator(mode="after")
+    def _has_a_signing_key(self) -> Self:
+        if self.signing_key_file is None and self.signing_key_uri is None:
+            raise ValueError("neither signing_key_file nor signing_key_uri is set")
+        return self
+
     @model_validator(mode="after")
     def _cool_downs_fit(self) -> Self:
         if self.breaker_cool_down > self.breaker_longest_cool_down:
@@ -147,7 +163,7 @@ class KeysSettings(Section):
     self_test: bool = True
     open_memory: int = Field(1024, ge=1, le=1_048_576, description="MiB")
     open_threads: int = Field(0, ge=0, le=256, description="0: one for each core")
-    watch_every: timedelta = Field(timedelta(seconds=5), ge=timedelta(0), description="0: never")
+    watch_every: Seconds = Field(timedelta(seconds=5), ge=timedelta(0), description="0: never")
 
 
 class ForwardingSettings(Section):

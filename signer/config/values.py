@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from signer.domain.errors import MalformedRequest
 from signer.domain.ethereum import AccountId, ChainId
@@ -26,6 +26,14 @@ def _caip_10(text: str) -> str:
         raise ValueError(error.detail) from None
 
 
+def _from_seconds(value: object) -> object:
+    """Read seconds that come as text, out of the environment, as if they came as a number."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def _positive(span: timedelta) -> timedelta:
     if span <= timedelta(0):
         raise ValueError("has to be more than 0 seconds")
@@ -39,7 +47,8 @@ def _without_password(url: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_without_password)]
-Span = Annotated[timedelta, AfterValidator(_positive)]
+Seconds = Annotated[timedelta, BeforeValidator(_from_seconds)]
+Span = Annotated[Seconds, AfterValidator(_positive)]
 Chain = Annotated[str, AfterValidator(_caip_2)]
 Account = Annotated[str, AfterValidator(_caip_10)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -236,6 +236,13 @@ CARD_API_BREAKER_CLOSED: Final = _event(
     "openings",
     "duration_ms",
 )
+REQUEST_KEY_DOWN: Final = _event(
+    "card_api.request_key_down",
+    "error",
+    "The token with the request-signing key has stopped working; it is tried again, and readiness is false meanwhile.",
+    "reason",
+)
+REQUEST_KEY_UP: Final = _event("card_api.request_key_up", "info", "The request-signing key works again.")
 CLOCK_SKEWED: Final = _event(
     "clock.skewed",
     "warning",
@@ -281,6 +288,8 @@ CATALOGUE: Final[Mapping[str, Event]] = {
         KEY_BACKEND_UP,
         CARD_API_BREAKER_OPENED,
         CARD_API_BREAKER_CLOSED,
+        REQUEST_KEY_DOWN,
+        REQUEST_KEY_UP,
         CLOCK_SKEWED,
         CLOCK_AGREED,
         STORE_WARNING,

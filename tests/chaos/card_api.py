@@ -106,7 +106,7 @@ class CardApi:
                     "Content-Type": "application/json",
                     "Idempotency-Key": idempotency_key,
                 }
-                headers |= self._signer.headers_for(
+                headers |= await self._signer.headers_for(
                     method="POST",
                     authority=self.origin.removeprefix("http://"),
                     path="/v1/customers",

@@ -22,11 +22,13 @@ async def open_site(tmp_path: Path) -> AsyncIterator[OpenSite]:
             *,
             simulate: tuple[str, ...] = (),
             expected_owners: tuple[str, ...] = (),
+            kind: str = "keystore",
             **settings: str,
         ) -> LocalSite:
             options = SiteOptions(
                 settings={"logging": 'level = "debug"', **settings},
                 simulate=simulate,
+                keys=kind,
                 expected_owners=expected_owners,
             )
             return await stack.enter_async_context(local_site(tmp_path, options=options))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ KEYIDS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size
 def test_what_we_sign_verifies(request: Request, profile: SignatureProfile, keyid: str) -> None:
     """Any request under any profile and key id: verified, with the coverage that the profile asks for."""
     signer = MessageSigner(profile, request_key_from_pem(PEM, keyid), lambda: NOW)
-    signed = signer.headers_for(**vars(request))
+    signed = asyncio.run(signer.headers_for(**vars(request)))
     expected = [name for name in profile.covered_components if not (name == "content-digest" and request.body is None)]
     body = request.body if "content-digest" in expected else None
 
@@ -144,7 +145,9 @@ def test_what_does_not_fit_on_one_line_is_refused(value: str, name: str) -> None
     signer = MessageSigner(SignatureProfile(), request_key_from_pem(PEM, "key-1"), lambda: NOW)
     headers = {"Content-Type": "text/plain", "Authorization": "Bearer t", "Idempotency-Key": "k"} | {name: value}
     with pytest.raises(RequestNotSignable) as refusal:
-        signer.headers_for(method="POST", authority="a.example", path="/", query="", headers=headers, body=b"")
+        asyncio.run(
+            signer.headers_for(method="POST", authority="a.example", path="/", query="", headers=headers, body=b"")
+        )
     assert refusal.value.component == name.lower()
 
 
@@ -199,7 +202,7 @@ TAMPERINGS: dict[str, Callable[[Message], Message]] = {
 def message() -> Message:
     """One signed request, as it arrives."""
     signer = MessageSigner(PROFILE, request_key_from_pem(PEM, "key-1"), lambda: NOW)
-    return _arrived(REQUEST, signer.headers_for(**vars(REQUEST)))
+    return _arrived(REQUEST, asyncio.run(signer.headers_for(**vars(REQUEST))))
 
 
 def test_the_untouched_request_verifies(message: Message) -> None:

@@ -6,6 +6,7 @@
   attempt, for each needs its lease.
 * A timeout covers the whole call, the wait for a token included.
 * An API that is down is not asked (``circuit_breaker``): a call then ends at once, and says when to come back.
+* A request that cannot be signed is not sent, and says nothing about the API.
 * Inside, what happened is a value (``exchange``); an error is made where the port raises it.
 
 Its parts: ``requests`` makes the requests, ``wire`` sends them, ``answers`` says what the
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http import HTTPStatus
+from typing import Final
 
 import aiohttp
 
@@ -42,7 +44,7 @@ from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.card_api.wire import CardApiWire
 from signer.adapters.circuit_breaker import CircuitBreaker
 from signer.adapters.message_signatures import MessageSigner
-from signer.adapters.request_keys import RequestKeyError
+from signer.adapters.request_keys import RequestKeyError, RequestKeyUnavailable
 from signer.adapters.signature_base import MessageSignatureError
 from signer.application.ports import Delivery
 from signer.domain.customer import CustomerIntent
@@ -74,13 +76,10 @@ class CardApiClient:
             breaker: of this API.
             monotonic: seconds of a clock that never jumps, for the life of tokens.
             jitter: gives 0 … 1, for pauses.
-
-        Raises:
-            MessageSignatureError: our requests cannot be signed under the signer's profile.
-            RequestKeyError: the request-signing key does not work.
         """
         self._settings = settings
         self._clock = clock
+        self._signer = signer
         self._requests = CardApiRequests(parse_base_url(settings.base_url), signer)
         self._wire = CardApiWire(
             session,
@@ -105,10 +104,22 @@ class CardApiClient:
             failure_pause=settings.failure_pause,
         )
 
+    async def check_signing(self) -> None:
+        """Sign one request of each form, so that what cannot be signed shows at the start and not at a delivery.
+
+        Raises:
+            MessageSignatureError: our requests cannot be signed under the signer's profile.
+            RequestKeyError: the request-signing key does not work.
+        """
+        await self._requests.check_signing()
+
     def held_off_for(self) -> timedelta | None:
-        """See ``CardApi.held_off_for``."""
+        """See ``CardApi.held_off_for``; an API that could be asked is not, where no request can be signed."""
         held_off = self._wire.held_off()
-        return None if held_off is None else held_off.retry_after
+        if held_off is not None:
+            return held_off.retry_after
+        unsigned_for = self._signer.unavailable_for()
+        return None if unsigned_for is None else timedelta(seconds=unsigned_for)
 
     async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
         """See ``CardApi.create_customer``."""
@@ -203,13 +214,23 @@ class CardApiClient:
 
     async def _send(self, request: Request, token: Token, deadline: float) -> Exchange | Failure:
         if _now() >= deadline:
-            return Failure(ErrorCode.CARD_API_TIMEOUT, "The time was over before the card API could be asked.")
+            return _TOO_LATE
+        held_off = self._wire.held_off()
+        if held_off is not None:  # nothing is signed that is not sent
+            return held_off
         try:
-            headers = self._requests.signed(request, token)
+            async with asyncio.timeout_at(deadline):
+                headers = await self._requests.signed(request, token)
+        except TimeoutError:
+            return _TOO_LATE
+        except RequestKeyUnavailable as error:
+            detail = f"The request to the card API could not be signed: {error.brief}."
+            return Failure(ErrorCode.CARD_API_UNAVAILABLE, detail, retry_after=timedelta(seconds=error.retry_after))
         except (MessageSignatureError, RequestKeyError) as error:
             detail = f"The request to the card API could not be signed ({type(error).__name__})."
             return Failure(ErrorCode.CARD_API_UNAVAILABLE, detail)
-        return await self._wire.exchange(request, headers, deadline)
+        # A key that is in no hurry may have used the time up, and what is late is not sent.
+        return await self._wire.exchange(request, headers, deadline) if _now() < deadline else _TOO_LATE
 
     async def _fetch_token(self) -> Grant | Failure:
         key_file, secret_file = self._settings.api_key_file, self._settings.api_secret_file
@@ -223,6 +244,9 @@ class CardApiClient:
             return grant_in(await self._wire.exchange(request, request.headers, deadline))
 
         return await self._repetition.until(deadline, attempt)
+
+
+_TOO_LATE: Final = Failure(ErrorCode.CARD_API_TIMEOUT, "The time was over before the card API could be asked.")
 
 
 def _is_unauthorised(exchange: Exchange | Failure) -> bool:

@@ -61,6 +61,7 @@ async def open_card_api(
             breaker=CircuitBreaker(settings.breaker, monotonic=time.monotonic, watch=watch),
         )
         try:
+            await client.check_signing()
             yield client
         finally:
             await client.aclose()

@@ -49,15 +49,11 @@ class CardApiRequests:
     """Makes the requests of one card API."""
 
     def __init__(self, base: URL, signer: MessageSigner) -> None:
-        """Sign one request of each form, so that what cannot be signed shows at once.
+        """Prepare what is the same in all of them.
 
         Args:
             base: as ``card_api_settings.parse_base_url`` gives it.
             signer: of requests.
-
-        Raises:
-            MessageSignatureError: a request cannot be signed under the signer's profile.
-            RequestKeyError: the request-signing key does not work.
         """
         self._signer = signer
         self._authority = base.host_port_subcomponent or ""  # exactly what aiohttp sends as Host
@@ -71,8 +67,16 @@ class CardApiRequests:
             "User-Agent": f"challenge-signer/{_version()}",
         }
         self._headers_of_post = {**self._headers_of_get, "Content-Type": "application/json"}
+
+    async def check_signing(self) -> None:
+        """Sign one request of each form; none is sent.
+
+        Raises:
+            MessageSignatureError: a request cannot be signed under the signer's profile.
+            RequestKeyError: the request-signing key does not work.
+        """
         for request in (self.for_customer(_TRIAL_ID), self.for_delivery(_TRIAL_ID, b"{}", _TRIAL_ID)):
-            self.signed(request, _TRIAL_TOKEN)
+            await self.signed(request, _TRIAL_TOKEN)
 
     def for_token(self, credentials: Credentials) -> Request:
         """``POST /auth/token``: complete, without a signature, for there is no token to sign."""
@@ -97,15 +101,15 @@ class CardApiRequests:
         headers = {**self._headers_of_post, "Idempotency-Key": idempotency_key}
         return Request("POST", self._url(customer_id, "/challenge/sign"), headers, body)
 
-    def signed(self, request: Request, token: Token) -> dict[str, str]:
+    async def signed(self, request: Request, token: Token) -> dict[str, str]:
         """Give all headers of one sending.
 
         Raises:
             MessageSignatureError: the request cannot be signed.
-            RequestKeyError: the key could not sign.
+            RequestKeyError: the key could not sign; ``RequestKeyUnavailable`` where it may later.
         """
         headers = {**request.headers, "Authorization": token.authorization}
-        signature = self._signer.headers_for(
+        signature = await self._signer.headers_for(
             method=request.method,
             authority=self._authority,
             path=request.url.raw_path,

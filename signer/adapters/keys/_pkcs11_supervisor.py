@@ -15,7 +15,8 @@
   the time of the next attempt.
 * All connecting is done here, one attempt at a time, never twice within the cooldown. After a refused PIN nothing is
   tried before ``load`` is called.
-* A token that is idle is looked at now and then, so that its loss is known before somebody needs it.
+* A token that is idle is looked at now and then, so that its loss is known before somebody needs it. It has to sign:
+  whether a session is alive and logged in, some libraries tell without asking the token.
 * All state is the event loop's. What blocks runs on the control thread.
 """
 
@@ -200,7 +201,7 @@ class Supervisor:
             if self._asked or self._is_time_to_connect():
                 await self._connect()
             elif self.connection is not None and not was_woken:
-                await self.look_at(self.connection, Connection.check_login)
+                await self.look_at(self.connection, self._connector.check_signing)
 
     async def _rest(self) -> bool:
         """Wait until there is something to do; tell whether somebody said so."""

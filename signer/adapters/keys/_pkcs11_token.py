@@ -62,6 +62,10 @@ class Token:
         """Why nothing can be signed; ``None`` while it works, or is being mended for the first time since it did."""
         return None if self._open is None else self._open[0].problem
 
+    def unavailable_for(self) -> float | None:
+        """Say after how many seconds it makes sense to ask again, where nothing can be signed now."""
+        return None if self.problem is None or self._open is None else self._open[0].unavailable().retry_after
+
     async def load(self, progress: Progress) -> TokenIndex:
         """Connect, or connect anew, and give the keys; a PIN that was refused is tried again if its file has changed.
 

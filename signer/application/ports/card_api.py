@@ -99,7 +99,9 @@ class CardApi(Protocol):
         ...
 
     def held_off_for(self) -> timedelta | None:
-        """Say for how long the API is not asked, because it is down or wants it so; ``None`` where it is asked.
+        """Say for how long at least the API is not asked; ``None`` where it is.
+
+        It is down, or wants it so, or the key that signs our requests to it is away.
 
         Meanwhile a reading raises ``card_api_unavailable`` and a delivery ends ``NOT_PROCESSED``, both at once.
         """

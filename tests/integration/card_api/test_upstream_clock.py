@@ -106,4 +106,5 @@ class TestRequestsAreNotFromTheFuture:
         """Beyond the limit requests are refused, and it is for a person to set the clocks."""
         calling = await start({"clock_offset": -90.0})
         assert await calling.deliver(*calling.customer()) == Delivery(DeliveryVerdict.CREDENTIALS_REFUSED, 401)
-        assert await calling.client.check() == "its clock is 90 s behind ours"
+        said = await calling.client.check()
+        assert said in {f"its clock is {seconds} s behind ours" for seconds in (89, 90, 91)}  # ``Date`` is cut

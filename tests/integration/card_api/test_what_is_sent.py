@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
@@ -11,11 +15,12 @@ import pytest
 from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.card_api.wire import open_session
+from signer.adapters.circuit_breaker import BreakerLimits, CircuitBreaker
 from signer.adapters.message_signatures import MessageSigner, SignatureProfile
-from signer.adapters.request_keys import RequestKeyFailed
+from signer.adapters.request_keys import RequestKeyError, RequestKeyFailed, RequestKeyUnavailable
 from signer.adapters.signature_base import RequestNotSignable
 from signer.application.ports import Delivery, DeliveryVerdict
-from signer.domain.errors import Unavailable
+from signer.domain.errors import ErrorCode, Unavailable, UpstreamTimeout
 from tests.integration.card_api.calling import (
     API_KEY,
     API_SECRET,
@@ -28,7 +33,7 @@ from tests.integration.card_api.calling import (
     never_open,
 )
 from tests.integration.card_api.conftest import StartRaw
-from tests.integration.card_api.raw_server import http, token_answer
+from tests.integration.card_api.raw_server import RawServer, http, token_answer
 
 V = DeliveryVerdict
 
@@ -106,17 +111,50 @@ class TestWhatIsSent:
         assert (len(proxy.received), len(server.received)) == (0, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """A client whose key may fail, and the API that it calls."""
+
+    client: CardApiClient
+    server: RawServer
+
+
 class FailingKey:
-    """A request-signing key that works until it is told not to."""
+    """A request-signing key that does what it is told, and works at first."""
 
     keyid = "failing"
-    works = True
 
-    def sign(self, base: bytes) -> bytes:
+    def __init__(self) -> None:
+        self.error: RequestKeyError | None = None
+        self.takes = 0.0
+
+    async def sign(self, base: bytes) -> bytes:
         """96 bytes, or the key's error."""
-        if not self.works:
-            raise RequestKeyFailed("the key is gone")
+        if self.error is not None:
+            raise self.error
+        await asyncio.sleep(self.takes)
         return bytes(96)
+
+    def unavailable_for(self) -> float | None:
+        """What its error says."""
+        return self.error.retry_after if isinstance(self.error, RequestKeyUnavailable) else None
+
+
+@pytest.fixture
+def key() -> FailingKey:
+    """The key of the client below."""
+    return FailingKey()
+
+
+@pytest.fixture
+async def failing(session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path, key: FailingKey) -> Failing:
+    """A client that signs with it, and an API that gives tokens and counts what it gets."""
+    server = await start_raw(token_answer(), http(204))
+    breaker = CircuitBreaker(BreakerLimits(failures_in_a_row=1), monotonic=time.monotonic)
+    settings = make_client(server.base_url, session, tmp_path)._settings
+    signer = MessageSigner(SignatureProfile(), key, lambda: 0)
+    clock = UpstreamClock(MachineClock())
+    return Failing(CardApiClient(settings, session=session, signer=signer, clock=clock, breaker=breaker), server)
 
 
 class TestSigning:
@@ -128,22 +166,49 @@ class TestSigning:
         """Not at the first delivery."""
         good = make_client("http://127.0.0.1:1/v1", session, tmp_path)
         signer = MessageSigner(SignatureProfile(("@method", "x-not-there")), FailingKey(), lambda: 0)
+        client = CardApiClient(good._settings, session=session, signer=signer, clock=good._clock, breaker=never_open())
         with pytest.raises(RequestNotSignable, match="x-not-there"):
-            CardApiClient(good._settings, session=session, signer=signer, clock=good._clock, breaker=never_open())
+            await client.check_signing()
 
-    async def test_a_key_that_fails_leaves_a_delivery_unprocessed(
-        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
-    ) -> None:
+    async def test_a_key_that_fails_leaves_a_delivery_unprocessed(self, failing: Failing, key: FailingKey) -> None:
         """Nothing is POSTed; reading says that the API cannot be asked."""
-        server = await start_raw(token_answer())
-        settings = make_client(server.base_url, session, tmp_path)._settings
-        key = FailingKey()
-        signer = MessageSigner(SignatureProfile(), key, lambda: 0)
-        client = CardApiClient(
-            settings, session=session, signer=signer, clock=UpstreamClock(MachineClock()), breaker=never_open()
-        )
-        key.works = False
-        assert await deliver_something(client) == Delivery(V.NOT_PROCESSED, None)
+        key.error = RequestKeyFailed("the key is broken")
+        assert await deliver_something(failing.client) == Delivery(V.NOT_PROCESSED, None)
         with pytest.raises(Unavailable, match="could not be signed"):
-            await client.customer_status(str(uuid.uuid4()), timeout=SOON)
-        assert len(server.received) == 1
+            await failing.client.customer_status(str(uuid.uuid4()), timeout=SOON)
+        assert len(failing.server.received) == 1
+
+    async def test_a_token_that_is_away_says_when_to_come_back(self, failing: Failing, key: FailingKey) -> None:
+        """The delivery is unprocessed, a reader is told in words for a caller, and both learn when to ask again."""
+        key.error = RequestKeyUnavailable("no token in /usr/lib/x.so", "the token did not sign: it is not there", 4.0)
+        assert await deliver_something(failing.client) == Delivery(V.NOT_PROCESSED, None, timedelta(seconds=4))
+        with pytest.raises(Unavailable, match="it is not there") as refused:
+            await failing.client.fetch_challenge(CUSTOMER, timeout=SOON)
+        assert (refused.value.code, refused.value.retry_after) == (ErrorCode.CARD_API_UNAVAILABLE, 4.0)
+        assert "/usr/lib" not in refused.value.detail
+        assert len(failing.server.received) == 1
+
+    async def test_a_request_that_cannot_be_signed_says_nothing_about_the_api(
+        self, failing: Failing, key: FailingKey
+    ) -> None:
+        """One failure would open this breaker; ten that are ours do not, and then the API is asked."""
+        key.error = RequestKeyUnavailable("gone", "gone", 1.0)
+        for _ in range(10):
+            await deliver_something(failing.client)
+        assert failing.client.held_off_for() == timedelta(seconds=1)
+        key.error = None
+        assert failing.client.held_off_for() is None
+        assert await deliver_something(failing.client) == Delivery(V.ACCEPTED, 204)
+
+    async def test_a_signature_that_comes_too_late_is_not_sent(self, failing: Failing, key: FailingKey) -> None:
+        """A request's time covers its signature; what is late is unprocessed, and the API did not see it."""
+        await failing.client.check()
+        key.takes = 30.0
+        began = time.monotonic()
+        delivery = await deliver_something(failing.client, timeout=timedelta(seconds=0.2))
+        assert delivery == Delivery(V.NOT_PROCESSED, None)
+        assert time.monotonic() - began < 10
+        with pytest.raises(UpstreamTimeout):
+            await failing.client.fetch_challenge(CUSTOMER, timeout=timedelta(seconds=0.2))
+        assert failing.client.held_off_for() is None
+        assert len(failing.server.received) == 1

@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,11 @@ def test_the_default_file_says_what_the_defaults_are() -> None:
     listed = tomllib.loads((CONFIG / "default.toml").read_text())
     defaults = describe(load_settings(None))
     assert describe(load_settings(CONFIG / "default.toml")) == defaults
-    unset = {"redis": {"username", "password_file", "ca_file", "cert_file", "key_file"}, "policy": {"uris"}}
+    unset = {
+        "redis": {"username", "password_file", "ca_file", "cert_file", "key_file"},
+        "policy": {"uris"},
+        "card_api": {"signing_key_uri"},
+    }
     for section, values in defaults.items():
         if isinstance(values, dict):
             assert set(values) - set(listed[section]) == unset.get(section, set()), section
@@ -78,6 +83,10 @@ def test_config_check_prints_settings_that_can_be_read_again(name: str, tmp_path
         ("[redis]\nnonce_retention = 3600", "redis.nonce_retention"),
         ("[redis]\nlease = 5", "redis.lease"),
         ("[card_api]\nbreaker_cool_down = 31", "card_api: breaker_cool_down"),
+        (
+            '[card_api]\nsigning_key_file = "/hunter2"\nsigning_key_uri = "pkcs11:hunter2"',
+            "card_api: signing_key_file and",
+        ),
         ("[http]\nport = ", "is not TOML"),
         ('[[callers]]\nname = "a"\ntoken_sha256 = "hunter2"', "callers.0.token_sha256"),
     ],
@@ -100,10 +109,12 @@ def test_the_environment_goes_over_the_file_and_unknown_names_are_refused(
     file.write_text("[http]\nport = 1\nmax_body = 2048\n")
     monkeypatch.setenv("SIGNER_HTTP__PORT", "2")
     monkeypatch.setenv("SIGNER_POLICY__CHAINS", '["eip155:1"]')
+    monkeypatch.setenv("SIGNER_POLICY__CLOCK_SKEW", "1.5")
     monkeypatch.setenv("SIGNER_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("SIGNER_PORT_8080_TCP_ADDR", "10.0.0.1")
     settings = load_settings(file)
     assert (settings.http.port, settings.http.max_body, settings.policy.chains) == (2, 2048, ("eip155:1",))
+    assert (settings.policy.clock_skew, settings.policy.max_age) == (timedelta(seconds=1.5), timedelta(hours=1))
     monkeypatch.setenv("SIGNER_HTTP__PROT", "2")
     result = run("config", "check", "--config", str(file))
     assert result.exit_code == 78

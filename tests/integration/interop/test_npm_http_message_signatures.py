@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import shutil
@@ -89,7 +90,7 @@ def _signed(id_: str, expected: str = "verified", **change: Any) -> Case:  # noq
         "headers": HEADERS,
         "body": b'{"ownerId":"eip155:280:0x43158f45b5EbD7b1179130130DF00393928C2691"}',
     } | change
-    signed = MessageSigner(profile, key, lambda: now).headers_for(**request)
+    signed = asyncio.run(MessageSigner(profile, key, lambda: now).headers_for(**request))
     query = f"?{request['query']}" if request["query"] else ""
     present = {name.lower() for name in [*request["headers"], *signed]}
     return Case(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ async def start(tmp_path: Path, redis: RedisServer) -> AsyncIterator[StartSite]:
     """Starts a service, with further settings by section."""
     async with AsyncExitStack() as stack:
 
-        async def start_one(**sections: dict[str, object]) -> Site:
+        async def start_one(**sections: Any) -> Site:  # noqa: ANN401 - a table of settings each
             return await stack.enter_async_context(open_site(tmp_path, redis, **sections))
 
         yield start_one

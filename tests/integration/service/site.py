@@ -21,6 +21,7 @@ from eth_account import Account
 
 from signer.adapters.keys.keystores import write_keystore
 from signer.bootstrap import Service, open_service
+from signer.cli.local_keys import RequestKeyInToken
 from signer.config.settings import Settings
 from signer.observability.events import irregularities
 from signer.simulator.app import RunningSimulator, serving
@@ -104,10 +105,10 @@ class Site:
                     return lines[0]
                 await asyncio.sleep(_POLL)
 
-    async def readiness(self) -> dict[str, Any]:
-        """Tell what ``/readyz`` says of the card API."""
+    async def readiness(self, name: str = "card_api") -> dict[str, Any]:
+        """Tell what ``/readyz`` says of the card API, or of something else."""
         report = await self.get("/readyz")
-        return next(check for check in report["checks"] if check["name"] == "card_api")
+        return next(check for check in report["checks"] if check["name"] == name)
 
     @property
     def _authorization(self) -> dict[str, str]:
@@ -125,7 +126,9 @@ async def check_waiting(answer: ClientResponse) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def open_site(folder: Path, redis: RedisServer, **sections: dict[str, object]) -> AsyncIterator[Site]:
+async def open_site(
+    folder: Path, redis: RedisServer, *, request_key: RequestKeyInToken | None = None, **sections: dict[str, object]
+) -> AsyncIterator[Site]:
     """Compose a service in an empty folder, with further settings by section; at the end every log line is checked."""
     token, digest = generate_token()
     _lay_out(folder)
@@ -139,12 +142,12 @@ async def open_site(folder: Path, redis: RedisServer, **sections: dict[str, obje
                 SimulatorSettings(
                     api_key=API_KEY,
                     api_secret=API_SECRET,
-                    signing_keys={KEY_ID: public_pem.decode()},
+                    signing_keys={KEY_ID: public_pem.decode() if request_key is None else request_key.public_pem},
                     judge="fast",
                 )
             )
         )
-        settings = _settings(folder, redis, simulator.base_url, digest, sections)
+        settings = _settings(folder, redis, simulator.base_url, digest, request_key, sections)
         service = await stack.enter_async_context(open_service(settings))
         client = await stack.enter_async_context(TestClient(TestServer(service.app, host="127.0.0.1")))
         await service.prepare()
@@ -169,7 +172,12 @@ def _lay_out(folder: Path) -> None:
 
 
 def _settings(
-    folder: Path, redis: RedisServer, base_url: str, token_sha256: str, sections: dict[str, dict[str, object]]
+    folder: Path,
+    redis: RedisServer,
+    base_url: str,
+    token_sha256: str,
+    request_key: RequestKeyInToken | None,
+    sections: dict[str, dict[str, object]],
 ) -> Settings:
     settings: dict[str, Any] = {
         "http": {"answer_within": 60},
@@ -189,4 +197,7 @@ def _settings(
     }
     for name, section in sections.items():
         settings[name] |= section
+    if request_key is not None:
+        del settings["card_api"]["signing_key_file"]
+        settings["card_api"]["signing_key_uri"] = request_key.uri
     return Settings.model_validate(settings)

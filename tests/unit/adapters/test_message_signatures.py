@@ -57,10 +57,13 @@ class RecordingKey:
         self.keyid = keyid
         self.bases: list[bytes] = []
 
-    def sign(self, base: bytes) -> bytes:
+    async def sign(self, base: bytes) -> bytes:
         """Sign, and remember what."""
         self.bases.append(base)
-        return self._key.sign(base)
+        return await self._key.sign(base)
+
+    def unavailable_for(self) -> None:
+        """Never."""
 
 
 def _signer(key: RecordingKey, profile: SignatureProfile | None = None) -> MessageSigner:
@@ -71,10 +74,10 @@ def _without(request: dict[str, Any], header: str) -> dict[str, Any]:
     return request | {"headers": {name: value for name, value in request["headers"].items() if name != header}}
 
 
-def test_a_post_is_signed_over_what_travels_well() -> None:
+async def test_a_post_is_signed_over_what_travels_well() -> None:
     """The headers of a POST, to the letter, and a signature that verifies over the base they describe."""
     key = RecordingKey()
-    headers = _signer(key).headers_for(**SIGN_REQUEST)
+    headers = await _signer(key).headers_for(**SIGN_REQUEST)
     params = (
         '("@method" "@authority" "@path" "content-type" "content-digest" "authorization" "idempotency-key")'
         ';created=1699999998;keyid="key-1";alg="ecdsa-p384-sha384"'
@@ -100,27 +103,27 @@ def test_a_post_is_signed_over_what_travels_well() -> None:
     key.private.public_key().verify(der, key.bases[0], ec.ECDSA(SHA384()))
 
 
-def test_a_get_leaves_out_what_does_not_apply() -> None:
+async def test_a_get_leaves_out_what_does_not_apply() -> None:
     """Without a body there is no digest; what describes a body or makes a change repeatable is not covered."""
     key = RecordingKey()
-    headers = _signer(key).headers_for(**FETCH_REQUEST)
+    headers = await _signer(key).headers_for(**FETCH_REQUEST)
     covered = '("@method" "@authority" "@path" "authorization")'
     assert list(headers) == ["Signature-Input", "Signature"]
     assert headers["Signature-Input"].startswith(f"sig1={covered};created=")
     assert key.bases[0].count(b"\n") == 4
 
 
-def test_what_a_get_does_carry_is_covered() -> None:
+async def test_what_a_get_does_carry_is_covered() -> None:
     """A header that could be left out is covered where it is there."""
     key = RecordingKey()
-    _signer(key).headers_for(**FETCH_REQUEST | {"headers": SIGN_REQUEST["headers"]})
+    await _signer(key).headers_for(**FETCH_REQUEST | {"headers": SIGN_REQUEST["headers"]})
     assert b'"content-type": application/json\n"authorization"' in key.bases[0]
     assert b'"idempotency-key": 123e4567' in key.bases[0]
 
 
-def test_rfc9530_2_an_empty_body_is_a_body() -> None:
+async def test_rfc9530_2_an_empty_body_is_a_body() -> None:
     """Empty content has a digest; no content has none."""
-    headers = _signer(RecordingKey()).headers_for(**SIGN_REQUEST | {"body": b""})
+    headers = await _signer(RecordingKey()).headers_for(**SIGN_REQUEST | {"body": b""})
     assert headers["Content-Digest"] == "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"
 
 
@@ -135,32 +138,32 @@ def test_rfc9530_2_an_empty_body_is_a_body() -> None:
     ],
     ids=["post-token", "post-type", "post-idempotency", "get-token", "bodiless-post-idempotency"],
 )
-def test_a_covered_field_is_never_dropped_silently(request_: dict[str, Any], missing: str) -> None:
+async def test_a_covered_field_is_never_dropped_silently(request_: dict[str, Any], missing: str) -> None:
     """What the request ought to carry and does not is an error, again on the second try."""
     signer = _signer(RecordingKey())
     for _ in range(2):
         with pytest.raises(RequestNotSignable, match="missing from the request") as refusal:
-            signer.headers_for(**request_)
+            await signer.headers_for(**request_)
         assert refusal.value.component == missing
 
 
-def test_header_names_in_any_case_and_values_without_their_edges() -> None:
+async def test_header_names_in_any_case_and_values_without_their_edges() -> None:
     """RFC 9421 §2.1: names are lower-cased, spaces and tabs around values dropped; aiohttp's multidict is taken."""
     key = RecordingKey()
     headers = CIMultiDict({name.upper(): f" \t{value} " for name, value in SIGN_REQUEST["headers"].items()})
-    _signer(key).headers_for(**SIGN_REQUEST | {"headers": headers})
-    _signer(key).headers_for(**SIGN_REQUEST)
+    await _signer(key).headers_for(**SIGN_REQUEST | {"headers": headers})
+    await _signer(key).headers_for(**SIGN_REQUEST)
     assert key.bases[0] == key.bases[1]
 
 
-def test_templates_are_kept_apart_by_shape() -> None:
+async def test_templates_are_kept_apart_by_shape() -> None:
     """One signer signs requests of several shapes in turn; none takes another's template."""
     key = RecordingKey()
     signer = _signer(key)
     for _ in range(2):
-        signer.headers_for(**SIGN_REQUEST)
-        signer.headers_for(**FETCH_REQUEST)
-        signer.headers_for(**SIGN_REQUEST | {"method": "PUT"})
+        await signer.headers_for(**SIGN_REQUEST)
+        await signer.headers_for(**FETCH_REQUEST)
+        await signer.headers_for(**SIGN_REQUEST | {"method": "PUT"})
     assert key.bases[:3] == key.bases[3:]
     assert [base.split(b"\n")[0] for base in key.bases[:3]] == [
         b'"@method": POST',
@@ -169,26 +172,26 @@ def test_templates_are_kept_apart_by_shape() -> None:
     ]
 
 
-def test_settings_show_in_the_headers() -> None:
+async def test_settings_show_in_the_headers() -> None:
     """Covered components in their order, label, digest algorithm and back-dating are the profile's."""
     key = RecordingKey()
     profile = SignatureProfile(("content-digest", "@query", "@path"), "sig-b21", "sha-512", 0)
-    headers = _signer(key, profile).headers_for(**SIGN_REQUEST | {"query": "a=1&b"})
+    headers = await _signer(key, profile).headers_for(**SIGN_REQUEST | {"query": "a=1&b"})
     assert headers["Signature-Input"].startswith(f'sig-b21=("content-digest" "@query" "@path");created={NOW};')
     assert headers["Signature"].startswith("sig-b21=:")
     assert headers["Content-Digest"].startswith("sha-512=:YMAam51Jz/jOATT6/zvHrLVg")
     assert b'\n"@query": ?a=1&b\n' in key.bases[0]
 
 
-def test_the_clock_is_read_for_every_request() -> None:
+async def test_the_clock_is_read_for_every_request() -> None:
     """A retry is signed with its own time."""
     now = iter([100, 200])
     signer = MessageSigner(SignatureProfile(backdate_seconds=1), RecordingKey(), lambda: next(now))
-    inputs = [signer.headers_for(**FETCH_REQUEST)["Signature-Input"] for _ in range(2)]
+    inputs = [(await signer.headers_for(**FETCH_REQUEST))["Signature-Input"] for _ in range(2)]
     assert [re.findall(r";created=(\d+);", each) for each in inputs] == [["99"], ["199"]]
 
 
-def test_rfc9421_2_5_request_through_the_signer() -> None:
+async def test_rfc9421_2_5_request_through_the_signer() -> None:
     """The RFC's own request: our digest is its digest, our component lines are its lines."""
     rfc = json.loads((Path(__file__).parents[2] / "vectors" / "rfc9421.json").read_text(encoding="utf-8"))
     request = rfc["requests"]["B.2 test-request"]
@@ -196,7 +199,7 @@ def test_rfc9421_2_5_request_through_the_signer() -> None:
     key = RecordingKey()
     digest = request["headers"].pop("Content-Digest")
     profile = SignatureProfile(tuple(vector["covered"]), digest_algorithm="sha-512")
-    headers = _signer(key, profile).headers_for(**request | {"body": request["body"].encode()})
+    headers = await _signer(key, profile).headers_for(**request | {"body": request["body"].encode()})
     assert headers["Content-Digest"] == digest
     assert key.bases[0].decode().split("\n")[:-1] == vector["base"][:-1]
 
@@ -220,21 +223,21 @@ def test_rfc9421_2_5_request_through_the_signer() -> None:
         ({"headers": SIGN_REQUEST["headers"] | {"Idempotency-Key": "é"}}, "idempotency-key"),
     ],
 )
-def test_a_malformed_request_is_refused(change: dict[str, Any], component: str) -> None:
+async def test_a_malformed_request_is_refused(change: dict[str, Any], component: str) -> None:
     """Each malformed part is named, nothing is signed, and no token is repeated in the error."""
     key = RecordingKey()
     with pytest.raises(RequestNotSignable) as refusal:
-        _signer(key).headers_for(**SIGN_REQUEST | change)
+        await _signer(key).headers_for(**SIGN_REQUEST | change)
     assert refusal.value.component == component
     assert "Bearer" not in str(refusal.value)
     assert not key.bases
 
 
-def test_a_request_of_which_nothing_is_covered_is_refused() -> None:
+async def test_a_request_of_which_nothing_is_covered_is_refused() -> None:
     """A profile over the body alone has nothing to say about a GET."""
     signer = _signer(RecordingKey(), SignatureProfile(("content-digest",)))
     with pytest.raises(RequestNotSignable, match="would cover nothing"):
-        signer.headers_for(**FETCH_REQUEST)
+        await signer.headers_for(**FETCH_REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -284,10 +287,10 @@ def test_the_profile_by_default() -> None:
         profile.label = "other"  # type: ignore[misc]
 
 
-def test_rfc8941_3_3_3_keyid_is_escaped() -> None:
+async def test_rfc8941_3_3_3_keyid_is_escaped() -> None:
     """Quotes and backslashes of the key's id are escaped; the base and the header agree on it."""
     key = RecordingKey(r'a"b\c, %s  d')
-    headers = _signer(key).headers_for(**FETCH_REQUEST)
+    headers = await _signer(key).headers_for(**FETCH_REQUEST)
     assert r';keyid="a\"b\\c, %s  d";alg=' in headers["Signature-Input"]
     assert key.bases[0].decode().endswith(headers["Signature-Input"].removeprefix("sig1="))
 
@@ -299,18 +302,21 @@ def test_rfc8941_3_3_3_keyid_refused(keyid: str) -> None:
         _signer(RecordingKey(keyid))
 
 
-def test_a_key_that_gives_der_is_refused() -> None:
+async def test_a_key_that_gives_der_is_refused() -> None:
     """RFC 9421 §3.3.5 wants 96 raw bytes: a remote key that answers in DER is not passed on."""
 
     class DerKey:
         keyid = "key-1"
 
-        def sign(self, base: bytes) -> bytes:
+        async def sign(self, base: bytes) -> bytes:
             """Sign as most libraries do."""
             return ec.generate_private_key(ec.SECP384R1()).sign(base, ec.ECDSA(SHA384()))
 
+        def unavailable_for(self) -> None:
+            """Never."""
+
     with pytest.raises(RequestKeyFailed, match="no 96 bytes"):
-        MessageSigner(SignatureProfile(), DerKey(), lambda: NOW).headers_for(**FETCH_REQUEST)
+        await MessageSigner(SignatureProfile(), DerKey(), lambda: NOW).headers_for(**FETCH_REQUEST)
 
 
 @pytest.mark.parametrize(

@@ -69,25 +69,33 @@ def _verify(public: ec.EllipticCurvePublicKey, signature: bytes, base: bytes) ->
 
 
 @pytest.mark.parametrize("form", [SEC1, PKCS8])
-def test_rfc9421_3_3_5_signature(library: str, form: PrivateFormat, p384: ec.EllipticCurvePrivateKey) -> None:
+async def test_rfc9421_3_3_5_signature(library: str, form: PrivateFormat, p384: ec.EllipticCurvePrivateKey) -> None:
     """Both libraries sign with both forms of file: 96 bytes that verify over the base and over nothing else."""
     key = request_key_from_pem(_pem(p384, form), "kid")
     assert type(key) is LIBRARIES[library]
     assert key.library == library
-    signature = key.sign(BASE)
+    signature = await key.sign(BASE)
     assert len(signature) == 96
     _verify(p384.public_key(), signature, BASE)
     with pytest.raises(InvalidSignature):
         _verify(p384.public_key(), signature, BASE + b" ")
 
 
-def test_rfc9421_3_3_5_width_over_many_signatures(library: str, p384: ec.EllipticCurvePrivateKey) -> None:
+async def test_rfc9421_3_3_5_width_over_many_signatures(library: str, p384: ec.EllipticCurvePrivateKey) -> None:
     """One signature in 128 has a short half: all of a few hundred are 96 bytes and verify."""
     key = request_key_from_pem(_pem(p384), "kid")
-    signatures = [key.sign(BASE) for _ in range(300)]
+    signatures = [await key.sign(BASE) for _ in range(300)]
     assert {len(signature) for signature in signatures} == {96}
     for signature in signatures:
         _verify(p384.public_key(), signature, BASE)
+
+
+def test_a_key_in_memory_signs_at_once(library: str, p384: ec.EllipticCurvePrivateKey) -> None:
+    """Awaiting it suspends nobody: there is no other thread, and no turn of the event loop."""
+    signing = request_key_from_pem(_pem(p384), "kid").sign(BASE)
+    with pytest.raises(StopIteration) as ended:
+        signing.send(None)
+    assert len(ended.value.value) == 96, library
 
 
 def test_rfc9421_3_3_5_short_halves_are_padded() -> None:
@@ -99,12 +107,12 @@ def test_rfc9421_3_3_5_short_halves_are_padded() -> None:
 
 @pytest.mark.needs("openssl")
 @pytest.mark.parametrize("options", [["-noout"], []], ids=["noout", "with-parameters"])
-def test_the_guides_openssl_command_makes_a_key(options: list[str], library: str) -> None:
+async def test_the_guides_openssl_command_makes_a_key(options: list[str], library: str) -> None:
     """The command of the card API's guide, with and without its parameter block."""
-    made = subprocess.run(
+    made = subprocess.run(  # noqa: ASYNC221
         ["openssl", "ecparam", "-name", "secp384r1", "-genkey", *options], check=True, capture_output=True
     ).stdout
-    assert len(request_key_from_pem(made, "kid").sign(BASE)) == 96
+    assert len(await request_key_from_pem(made, "kid").sign(BASE)) == 96
     assert (b"EC PARAMETERS" in made) == (not options)
 
 
@@ -157,7 +165,7 @@ def _damaged() -> bytes:
     ("make", "error", "advice"),
     [
         (lambda: b"", RequestKeyNotPem, "no PEM block at all"),
-        (lambda: b"\x30\x81\xa4\x02\x01\x01", RequestKeyNotPem, "openssl ecparam -name secp384r1"),
+        (lambda: b"\x30\x81\xa4\x02\x01\x01", RequestKeyNotPem, "signer request-key new"),
         (_public, RequestKeyNotPem, "found: PUBLIC KEY"),
         (_damaged, RequestKeyNotPem, "is damaged"),
         (lambda: _pem(ec.generate_private_key(ec.SECP384R1())) * 2, RequestKeyNotPem, "holds 2 private keys"),

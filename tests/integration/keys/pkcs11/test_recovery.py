@@ -128,6 +128,19 @@ async def test_an_idle_token_is_looked_at(
         await assert_signs(opened)
 
 
+async def test_an_idle_token_whose_files_are_gone_is_noticed(
+    token: SoftHsmToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SoftHSM itself goes on to say that its sessions are alive and logged in: the token has to sign."""
+    monkeypatch.setattr(_pkcs11_supervisor, "_LOOKS_EVERY_SECONDS", 0.02)
+    async with open_ring(token.uri()) as opened:
+        token.take_out()
+        await eventually(lambda: opened.backend.problem is not None)
+        token.put_back()
+        await eventually(lambda: opened.backend.problem is None)
+        await assert_signs(opened)
+
+
 # --- The token --------------------------------------------------------------------------------------------------------
 
 

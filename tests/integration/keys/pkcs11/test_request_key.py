@@ -16,7 +16,7 @@ from signer.adapters.keys._cryptoki_names import Cka
 from signer.adapters.keys._ec_keys import P384
 from signer.adapters.keys._pkcs11_provisioning import _private, _public, generate_key, open_token
 from signer.adapters.pkcs11_request_key import Pkcs11RequestKey, RequestKeyNotInToken, open_pkcs11_request_key
-from signer.adapters.request_keys import RequestKeyFailed
+from signer.adapters.request_keys import RequestKeyFailed, RequestKeyUnavailable
 from tests.fake_cryptoki import FakeCryptoki
 from tests.integration.keys.pkcs11.conftest import assert_signs, eventually, open_ring
 from tests.softhsm import PIN, SoftHsmToken
@@ -79,8 +79,11 @@ async def test_a_token_that_is_gone_is_an_error_and_comes_back(
     problems: list[str | None] = []
     key = await open_pkcs11_request_key(requests_token.uri(PATH), "key-1", problems.append)
     fake.pull_out()
-    with pytest.raises(RequestKeyFailed, match="no token in"):
+    with pytest.raises(RequestKeyUnavailable, match="no token in") as refused:
         await key.sign(BASE)
+    assert "it is not there" in refused.value.brief
+    assert str(requests_token.module) not in refused.value.brief
+    assert refused.value.retry_after > 0
     fake.put_in(slots_later=3)
     await eventually(lambda: problems[-1] is None)
     verify(key, await key.sign(BASE))
@@ -100,6 +103,12 @@ async def test_a_key_that_cannot_be_had(requests_token: SoftHsmToken, path: str,
     """Exactly one key of P-384 has to be named."""
     with pytest.raises(RequestKeyNotInToken, match=reason):
         await open_pkcs11_request_key(requests_token.uri(path), "key-1")
+
+
+async def test_another_place_than_a_token() -> None:
+    """What holds owners' keys elsewhere does not hold this one."""
+    with pytest.raises(RequestKeyNotInToken, match="cannot be keystore"):
+        await open_pkcs11_request_key("keystore:/keys?password_file=/password", "key-1")
 
 
 async def test_a_token_that_cannot_be_had(requests_token: SoftHsmToken) -> None:

@@ -1,0 +1,199 @@
+"""The request-signing key is in a real token: requests verify, and what a token that is taken out comes to for callers.
+
+The owner's key is in a keystore, so that only requests to the card API need the token; in ``tests/e2e`` both do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from signer.adapters.keys import _pkcs11_supervisor
+from signer.adapters.keys._ec_keys import P384
+from signer.adapters.keys._pkcs11_provisioning import generate_key
+from signer.bootstrap import StartFailed
+from signer.cli.local_keys import RequestKeyInToken
+from tests.fake_cryptoki import FakeCryptoki
+from tests.integration.service.site import SECRET_KEY, Site, check_waiting, open_site
+from tests.servers import RedisServer
+from tests.softhsm import PIN, SoftHsm, SoftHsmToken, folder_in_memory, softhsm
+
+pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
+
+PATH = ";object=requests"
+REASON = "The token that holds the request-signing key does not work; the log says why."
+StartWithToken = Callable[..., Awaitable[Site]]
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for long between attempts to find the token."""
+    monkeypatch.setattr(_pkcs11_supervisor, "_LONGEST_DELAY_SECONDS", _pkcs11_supervisor.COOLDOWN_SECONDS)
+    monkeypatch.setattr(_pkcs11_supervisor, "_LOOKS_EVERY_SECONDS", 0.1)
+
+
+@pytest.fixture
+def hsm() -> Iterator[SoftHsm]:
+    """A folder of tokens."""
+    with folder_in_memory() as folder, softhsm(folder) as hsm:
+        yield hsm
+
+
+@pytest.fixture
+def token(hsm: SoftHsm) -> SoftHsmToken:
+    """The token of the request-signing key."""
+    return hsm.add_token()
+
+
+@pytest.fixture
+async def start(tmp_path: Path, redis: RedisServer, token: SoftHsmToken) -> AsyncIterator[StartWithToken]:
+    """Starts a service whose request-signing key is in the token, with further settings by section."""
+    made = generate_key(token.uri(PATH), curve=P384)
+    async with AsyncExitStack() as stack:
+
+        async def start_one(**sections: dict[str, object]) -> Site:
+            key = RequestKeyInToken(token.uri(PATH, x_timeout=0.5), made.pem)
+            site = await stack.enter_async_context(open_site(tmp_path, redis, request_key=key, **sections))
+            site.secrets.add(PIN.decode())
+            return site
+
+        yield start_one
+
+
+async def becomes(site: Site, check: str, *, ok: bool) -> dict[str, Any]:
+    """Wait until readiness says this of a check; a report is good for a second."""
+    async with asyncio.timeout(30):
+        while True:
+            said = await site.readiness(check)
+            if said["ok"] is ok:
+                return said
+            await asyncio.sleep(0.1)
+
+
+async def signs(site: Site) -> None:
+    """Have one challenge signed and delivered; the simulator verifies every request's signature."""
+    record = await (await site.ask(*site.customer())).json()
+    assert record["state"] == "verified", record
+
+
+async def test_requests_that_the_token_signs_verify(start: StartWithToken) -> None:
+    """Fetching, reading and delivering, many at once."""
+    site = await start()
+    assert await site.readiness("request_key") == {"name": "request_key", "ok": True}
+    answers = await asyncio.gather(*(site.ask(site.customer()[0]) for _ in range(50)))
+    assert {answer.status for answer in answers} == {200}
+    assert site.simulator.state.ledger.outcomes("sign") == {"204": 50}
+
+
+async def test_a_token_that_is_taken_out_stops_requests_and_nothing_else(
+    start: StartWithToken, token: SoftHsmToken, tmp_path: Path
+) -> None:
+    """Owners' signatures are made and wait; who needs the API is told when to come back; all goes on by itself.
+
+    The API is not blamed: its breaker would open at the first failure, and stays closed.
+    """
+    fake = FakeCryptoki(tmp_path)
+    token.module = fake.path
+    site = await start(card_api={"breaker_failures": 1})
+    await signs(site)
+    fake.pull_out()
+    said = await becomes(site, "request_key", ok=False)
+    assert (said["code"], said["detail"]) == ("card_api_unavailable", REASON)
+    down = await site.logged("card_api.request_key_down")
+    assert "no token in" in down["reason"]
+    site.simulator.state.ledger.clear()
+
+    waiting = [await check_waiting(await site.ask(*site.customer())) for _ in range(10)]
+    for answer in await asyncio.gather(*(site.ask(site.customer()[0]) for _ in range(10))):
+        problem = await answer.json()
+        assert (answer.status, problem["code"]) == (503, "card_api_unavailable")
+        assert "the request-signing key did not sign: it is not there" in problem["detail"]
+        assert str(fake.path) not in problem["detail"]
+        assert int(answer.headers["Retry-After"]) >= 1
+    assert site.total_calls() == 0
+
+    fake.put_in(slots_later=3)
+    await becomes(site, "request_key", ok=True)
+    assert (await site.logged("card_api.request_key_up"))["level"] == "info"
+    for record in waiting:
+        assert (await site.settled(record["id"]))["state"] == "verified"
+    await signs(site)
+    assert site.simulator.state.ledger.outcomes("sign") == {"204": 11}
+    for event in ("card_api.breaker_opened", "http.unexpected_error", "recovery.unexpected_error"):
+        assert not site.log.of(event)
+    assert fake.violations == 0
+
+
+async def test_a_token_that_hangs_stops_requests_and_not_the_event_loop(
+    start: StartWithToken, token: SoftHsmToken, tmp_path: Path
+) -> None:
+    """A call that does not come back is told after the URI's x-timeout; healthz answers meanwhile, and it recovers."""
+    fake = FakeCryptoki(tmp_path)
+    token.module = fake.path
+    site = await start()
+    await signs(site)
+    fake.hang("C_Sign")
+    loop = asyncio.get_running_loop()
+    asked = [asyncio.create_task(site.ask(site.customer()[0])) for _ in range(10)]
+    longest = 0.0
+    while not all(task.done() for task in asked):
+        began = loop.time()
+        assert (await site.client.get("/healthz")).status == 200
+        longest = max(longest, loop.time() - began)
+        await asyncio.sleep(0.01)
+    for task in asked:
+        assert (task.result().status, (await task.result().json())["code"]) == (503, "card_api_unavailable")
+    assert longest < 0.4, "the event loop waited for the token"
+    await becomes(site, "request_key", ok=False)
+    fake.let_go("C_Sign")
+    await becomes(site, "request_key", ok=True)
+    await signs(site)
+    assert not site.log.of("http.unexpected_error")
+
+
+async def test_owners_keys_and_the_request_key_in_one_token(
+    start: StartWithToken, token: SoftHsmToken, tmp_path: Path
+) -> None:
+    """One library, initialised once, one login; a reload of the owners' keys disturbs no request."""
+    token.put(SECRET_KEY, "owner")
+    fake = FakeCryptoki(tmp_path)
+    token.module = fake.path
+    site = await start(keys={"uris": [token.uri()]})
+    signing = asyncio.gather(*(signs(site) for _ in range(20)))
+    while not signing.done():
+        await site.service._keys.ring.reload()
+    await signing
+    assert (fake.calls("C_Initialize"), fake.calls("C_Login"), fake.violations) == (1, 1, 0)
+
+
+async def test_owners_keys_in_another_token_of_the_same_library(
+    start: StartWithToken, hsm: SoftHsm, token: SoftHsmToken
+) -> None:
+    """While the owners' token is out, and looked for, requests are signed all the same."""
+    owners = hsm.add_token("owners")
+    owners.put(SECRET_KEY, "owner")
+    site = await start(keys={"uris": [owners.uri()]})
+    await signs(site)
+    owners.take_out()
+    await becomes(site, "keys", ok=False)
+    for _ in range(20):
+        answer = await site.ask(site.customer()[0])
+        assert (answer.status, (await answer.json())["code"]) == (503, "key_backend_unavailable")
+        await asyncio.sleep(0.05)
+    assert site.calls("challenge") >= 20
+    assert not site.log.of("card_api.request_key_down")
+    owners.put_back()
+    await becomes(site, "keys", ok=True)
+    await signs(site)
+
+
+async def test_without_its_token_the_service_does_not_start(start: StartWithToken, token: SoftHsmToken) -> None:
+    """The reason says which key, and what there is instead."""
+    token.take_out()
+    with pytest.raises(StartFailed, match="the token of the request-signing key cannot be used: no token in"):
+        await start()
