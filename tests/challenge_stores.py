@@ -17,7 +17,8 @@ import pytest
 
 from signer.adapters.redis_store.calls import RedisCalls
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
-from signer.adapters.redis_store.client import RedisSettings, open_redis
+from signer.adapters.redis_store.client import open_redis
+from signer.adapters.redis_store.settings import RedisSettings
 from signer.application.ports import ChallengeStore, Claim, ClaimOutcome, Held, Lease
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId

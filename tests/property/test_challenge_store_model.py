@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from signer.adapters.redis_store.challenge_store import ForbiddenMove, RedisChallengeStore
-from signer.adapters.redis_store.client import RedisSettings, open_redis
+from signer.adapters.redis_store.client import open_redis
+from signer.adapters.redis_store.settings import RedisSettings
 from signer.application.ports import ChallengeStore, Claim, Claimed, Held, Lease
 from signer.domain.errors import LeaseLost
 from signer.domain.ethereum import AccountId, ChainId

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from signer.adapters.redis_store.client import RedisSettings, open_redis
+from signer.adapters.redis_store.client import open_redis
+from signer.adapters.redis_store.settings import RedisSettings
 from signer.application.ports import ChallengeStore
 from tests.challenge_stores import FakeUnderTest, RedisUnderTest, StoreUnderTest
 from tests.servers import RedisServer, debian_redis, valkey
