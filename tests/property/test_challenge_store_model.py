@@ -57,7 +57,7 @@ class Stores(RuleBasedStateMachine):
         super().__init__()
         self._runner = asyncio.Runner()
         self._redis = self._runner.run(open_redis(RedisSettings(url=self.server.url)))
-        self._world = RedisUnderTest(self.server, self._redis)
+        self._world = RedisUnderTest(self._redis, self.server)
         self._shelf = Shelf()
         kept = replace(SETTINGS, prefix=self._world.prefix)
         self._real = RedisChallengeStore(self._redis, kept, new_token=lambda: self._token)
