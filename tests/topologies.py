@@ -20,7 +20,7 @@ from tests.servers import RedisServer, free_port, sentinel, valkey
 
 SERVICE: Final = "the-store"
 _SETTLED_WITHIN_SECONDS: Final = 30.0
-_POLL_SECONDS: Final = 0.02
+_POLL_SECONDS: Final = 0.01
 _ROLE: Final = 0
 _REPLICAS: Final = 2
 

@@ -2,8 +2,10 @@
 
 * All Sentinels are asked at once, and the newest configuration counts: one that was cut off, or has just woken, still
   names the old primary.
-* The address is the one that they give to clients: it names the promoted replica as soon as that takes writes, while
-  the other replicas are still being told to follow it.
+* The address is the one that they give to clients: it names the promoted replica as soon as they have seen that it
+  takes writes, while the other replicas are still being told to follow it.
+* They are asked every ``PATROL_SECONDS``, too: after a failover by command the old primary goes on to take writes, for
+  seconds, until it is told that it is none; all of these are forgotten then, and nothing about them looks wrong.
 * Sentinels have users and passwords of their own; ours there needs ``SENTINEL_ACL_COMMANDS``.
 """
 
@@ -24,6 +26,7 @@ from signer.adapters.redis_store.urls import Address
 SENTINEL_ACL_COMMANDS: Final = ("+sentinel|get-master-addr-by-name", "+sentinel|master", "+ping")
 """What the Sentinels' own ACL has to allow."""
 
+PATROL_SECONDS: Final = 0.25
 _GRACE_SECONDS: Final = 0.05
 _UNKNOWN_NAME: Final = "No such "
 """How a Sentinel says that it does not know the name, whatever it calls a primary."""
@@ -48,6 +51,7 @@ class SentinelTopology(Followed):
         self._open_node = open_node
         self._within = within
         self._primary: Node | None = None
+        self._patrol: asyncio.TimerHandle | None = None
 
     async def by_node(self, keys: Sequence[str]) -> list[list[int]]:
         """See ``Topology.by_node``."""
@@ -61,7 +65,23 @@ class SentinelTopology(Followed):
         """See ``Topology.uncovered_slots``."""
         return 0
 
+    async def close(self) -> None:
+        """See ``Topology.close``."""
+        self._end_patrol()
+        await super().close()
+
     async def _look(self) -> None:
+        self._end_patrol()
+        try:
+            await self._follow()
+        finally:
+            self._patrol = asyncio.get_running_loop().call_later(PATROL_SECONDS, self._lookout.soon)
+
+    def _end_patrol(self) -> None:
+        if self._patrol is not None:
+            self._patrol.cancel()
+
+    async def _follow(self) -> None:
         commands = (
             ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service),
             ("SENTINEL", "MASTER", self._service),
