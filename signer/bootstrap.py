@@ -30,8 +30,9 @@ from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.secp256k1 import CoincurveVerifier
 from signer.adapters.redis_store.calls import RedisCalls, ReplicaWait
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
-from signer.adapters.redis_store.client import RedisSettings, find_weaknesses, open_redis
+from signer.adapters.redis_store.client import open_redis
 from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
+from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.adapters.request_keys import RequestKeyError
 from signer.adapters.signature_base import MessageSignatureError
 from signer.adapters.siwe_judge import JudgeError, judge_shapes
@@ -143,7 +144,8 @@ class Service:
         """Warn about a Redis that could forget; it may be down, and is looked at once it is not."""
         while True:
             with suppress(Unavailable):
-                for weakness in await find_weaknesses(self._redis):
+                replica_wait = _store_settings(self._settings).replica_wait
+                for weakness in await find_weaknesses(self._redis, replica_wait):
                     emit(events.STORE_WARNING, reason=weakness)
                 return
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
@@ -162,7 +164,7 @@ async def open_service(settings: Settings, *, clock: Clock | None = None) -> Asy
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         try:
-            redis = await open_redis(_redis_settings(settings))
+            redis = await open_redis(settings.redis.to_adapter())
             stack.push_async_callback(redis.close)
             card_api = await stack.enter_async_context(open_card_api_of(settings.card_api, clock))
             keys = await stack.enter_async_context(open_keys(settings.keys, clock))
@@ -275,21 +277,6 @@ def _compose(
         _sign=sign,
         _onboard=onboard,
         _recover=recover,
-    )
-
-
-def _redis_settings(settings: Settings) -> RedisSettings:
-    section = settings.redis
-    return RedisSettings(
-        url=section.url,
-        username=section.username,
-        password_file=section.password_file,
-        ca_file=section.ca_file,
-        cert_file=section.cert_file,
-        key_file=section.key_file,
-        call_timeout=section.command_timeout,
-        connect_timeout=section.connect_timeout,
-        max_connections=section.max_connections,
     )
 
 

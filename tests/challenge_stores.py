@@ -17,7 +17,8 @@ import pytest
 
 from signer.adapters.redis_store.calls import RedisCalls
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
-from signer.adapters.redis_store.client import RedisSettings, open_redis
+from signer.adapters.redis_store.client import open_redis
+from signer.adapters.redis_store.settings import RedisSettings
 from signer.application.ports import ChallengeStore, Claim, ClaimOutcome, Held, Lease
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
@@ -90,10 +91,10 @@ class FakeUnderTest:
 
 
 class RedisUnderTest:
-    """A real server. Each instance has a prefix of its own, so tests share the server and nothing else."""
+    """A real store. Each instance has a prefix of its own, so tests share the servers and nothing else."""
 
-    def __init__(self, server: RedisServer, redis: RedisCalls) -> None:
-        self._server = server
+    def __init__(self, redis: RedisCalls, *primaries: RedisServer) -> None:
+        self._primaries = primaries
         self._redis = redis
         self.prefix = f"test-{next(_NUMBERS)}"
 
@@ -106,7 +107,8 @@ class RedisUnderTest:
 
     async def advance(self, by: timedelta) -> None:
         """See ``StoreUnderTest``."""
-        self._server.command("EVAL", _LET_TIME_PASS, 0, f"{self.prefix}:*", by // timedelta(microseconds=1))
+        for primary in self._primaries:
+            primary.command("EVAL", _LET_TIME_PASS, 0, f"{self.prefix}:*", by // timedelta(microseconds=1))
 
 
 def claim_of(

@@ -12,7 +12,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -36,8 +36,11 @@ class RedisServer(ValkeyProcess):
         port: the port on 127.0.0.1.
     """
 
-    def __init__(self, binary: Path, folder: Path, port: int, options: tuple[str, ...]) -> None:
-        super().__init__(binary, folder, ("--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0", *options))
+    def __init__(
+        self, binary: Path, folder: Path, port: int, options: tuple[str, ...], config: Path | None = None
+    ) -> None:
+        always = ("--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0")
+        super().__init__(binary, folder, (*always, *options), config=config)
         self.port = port
         self.tcp_url = f"redis://127.0.0.1:{port}"
         self.tls_url = f"rediss://127.0.0.1:{port}"
@@ -54,6 +57,11 @@ class RedisServer(ValkeyProcess):
     def restart(self) -> None:
         """Kill it and start it again, empty, where it was."""
         self.stop()
+        self.start()
+
+    def come_back(self, primary: RedisServer) -> None:
+        """Start again where it was, as a replica of ``primary``."""
+        self._command += ["--replicaof", "127.0.0.1", str(primary.port)]  # the last one counts
         self.start()
 
     def pause(self) -> None:
@@ -106,20 +114,34 @@ def debian_redis(options: Options = plain_port) -> Iterator[RedisServer]:
 
 
 @contextmanager
-def _running(binary: Path, options: Options) -> Iterator[RedisServer]:
+def sentinel(settings: Sequence[str]) -> Iterator[RedisServer]:
+    """Run a Sentinel.
+
+    Args:
+        settings: lines of its configuration, ``monitor …`` first.
+    """
+    with _running(find_binary(), lambda port: (*plain_port(port), "--sentinel"), settings) as server:
+        yield server
+
+
+@contextmanager
+def _running(binary: Path, options: Options, settings: Sequence[str] = ()) -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory(prefix="signer-") as folder:
-        server = _start(binary, Path(folder), options)
+        config = Path(folder) / "server.conf" if settings else None
+        if config is not None:
+            config.write_text("".join(f"{line}\n" for line in settings))
+        server = _start(binary, Path(folder), options, config)
         try:
             yield server
         finally:
             server.stop()
 
 
-def _start(binary: Path, folder: Path, options: Options) -> RedisServer:
+def _start(binary: Path, folder: Path, options: Options, config: Path | None) -> RedisServer:
     """Start it on a free port; another process may take that first, so try a few."""
     for tries_left in reversed(range(_PORT_TRIES)):
         port = free_port()
-        server = RedisServer(binary, folder, port, options(port))
+        server = RedisServer(binary, folder, port, options(port), config)
         try:
             server.start()
         except ProcessFailed:

@@ -40,19 +40,21 @@ class ValkeyProcess:
         folder: where it lives.
     """
 
-    def __init__(self, binary: Path, folder: Path, options: Sequence[str] = ()) -> None:
+    def __init__(self, binary: Path, folder: Path, options: Sequence[str] = (), *, config: Path | None = None) -> None:
         """Lay out a server that is not started yet.
 
         Args:
             binary: Valkey's or Redis's server.
             folder: private, with a short path: a Unix socket's may have about 100 bytes.
             options: more of the server's own options, for example ``("--port", "6400")``; by default it has no port.
+            config: a configuration file, which goes before the options; a Sentinel writes to its own.
         """
         self.folder = folder
         self._socket = folder / "valkey.sock"
         self._log = folder / "valkey.log"
         place = ("--dir", str(folder), "--unixsocket", str(self._socket), "--port", "0")
-        self._command = [*_tied_to_us(), str(binary), *place, *_PRIVATE, *_FORGETFUL, *options]
+        first = () if config is None else (str(config),)
+        self._command = [*_tied_to_us(), str(binary), *first, *place, *_PRIVATE, *_FORGETFUL, *options]
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"unix://{self._socket}"
 

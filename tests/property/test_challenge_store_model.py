@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from signer.adapters.redis_store.challenge_store import ForbiddenMove, RedisChallengeStore
-from signer.adapters.redis_store.client import RedisSettings, open_redis
+from signer.adapters.redis_store.client import open_redis
+from signer.adapters.redis_store.settings import RedisSettings
 from signer.application.ports import ChallengeStore, Claim, Claimed, Held, Lease
 from signer.domain.errors import LeaseLost
 from signer.domain.ethereum import AccountId, ChainId
@@ -56,7 +57,7 @@ class Stores(RuleBasedStateMachine):
         super().__init__()
         self._runner = asyncio.Runner()
         self._redis = self._runner.run(open_redis(RedisSettings(url=self.server.url)))
-        self._world = RedisUnderTest(self.server, self._redis)
+        self._world = RedisUnderTest(self._redis, self.server)
         self._shelf = Shelf()
         kept = replace(SETTINGS, prefix=self._world.prefix)
         self._real = RedisChallengeStore(self._redis, kept, new_token=lambda: self._token)

@@ -30,7 +30,8 @@ from typing import Any, Final
 
 from signer.adapters.redis_store import scripts
 from signer.adapters.redis_store.answers import MICROSECOND, Answer, microseconds, read_record
-from signer.adapters.redis_store.calls import NO_WAIT, Part, RedisCalls, ReplicaWait
+from signer.adapters.redis_store.calls import NO_WAIT, RedisCalls, ReplicaWait
+from signer.adapters.redis_store.node import Command, Part
 from signer.adapters.redis_store.scripts import Script
 from signer.application.ports import Claim, Claimed, ClaimOutcome, Held, Lease
 from signer.domain.errors import ErrorCode, LeaseLost, Unavailable
@@ -182,8 +183,9 @@ class RedisChallengeStore:
 
     async def get(self, challenge_id: str) -> ChallengeRecord | None:
         """See ``ChallengeStore.get``."""
-        read = ("HMGET", self._record_key(challenge_id), *scripts.FIELDS)
-        fields, *confirmations = await self._redis.commands([read, *self._confirmation(challenge_id)])
+        key = self._record_key(challenge_id)
+        commands = [("HMGET", key, *scripts.FIELDS), *self._confirmation(challenge_id)]
+        fields, *confirmations = await self._redis.commands(commands, key=key)
         if fields[0] is None:
             return None
         record = read_record(challenge_id, fields)
@@ -192,15 +194,19 @@ class RedisChallengeStore:
 
     async def find(self, customer_id: str, owner: AccountId) -> ChallengeRecord | None:
         """See ``ChallengeStore.find``."""
-        newest: bytes | None = await self._redis.command("GET", self._pointer_key(customer_id, owner))
+        key = self._pointer_key(customer_id, owner)
+        newest: bytes | None = await self._redis.command("GET", key, key=key)
         return None if newest is None else await self.get(newest.decode("ascii"))
 
     async def due(self, limit: int) -> Sequence[str]:
-        """See ``ChallengeStore.due``. No owner's backlog keeps others waiting: one of each shard, then a second."""
-        shards = _CHANCE.sample(range(SHARDS), SHARDS)
-        script = scripts.DUE.source
-        lists = await self._redis.commands([("EVAL", script, 1, self._index_key(f"{n:02x}"), limit) for n in shards])
-        in_turn: chain[bytes | None] = chain.from_iterable(zip_longest(*lists))
+        """See ``ChallengeStore.due``.
+
+        No owner's backlog keeps others waiting: one of each shard, then a second. Nor does a node that is down hide
+        what the others have.
+        """
+        keys = [self._index_key(f"{shard:02x}") for shard in _CHANCE.sample(range(SHARDS), SHARDS)]
+        lists = await self._redis.scatter([(key, ("EVAL", scripts.DUE.source, 1, key, limit)) for key in keys])
+        in_turn: chain[bytes | None] = chain.from_iterable(zip_longest(*(names or () for names in lists)))
         return [name.decode("ascii") for name in islice(filter(None, in_turn), limit)]
 
     async def ping(self) -> None:
@@ -240,7 +246,7 @@ class RedisChallengeStore:
                 "Too few replicas of the store confirmed in time: what a failover could forget is not acted upon.",
             )
 
-    def _confirmation(self, challenge_id: str) -> tuple[tuple[Part, ...], ...]:
+    def _confirmation(self, challenge_id: str) -> tuple[Command, ...]:
         return self._replica_wait.commands(f"{self._prefix}:{{s{challenge_id[:_SHARD_DIGITS]}}}:confirm")
 
     def _record_key(self, challenge_id: str) -> str:

@@ -20,6 +20,10 @@ from redis.asyncio.connection import (
 )
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from signer.adapters.redis_store.failures import ANSWERS, CannotConnect
 
 
 class _OurConnection(AbstractConnection):
@@ -31,6 +35,20 @@ class _OurConnection(AbstractConnection):
             return super().pack_command(*args)
         return [hiredis.pack_command(args)]
 
+    async def connect(self) -> None:
+        """Connect, and tell a connection that there never was from one that broke: then nothing was asked.
+
+        Raises:
+            CannotConnect: there is none.
+            RedisError: the server is there, and answers that it does not want us, or is not ready.
+        """
+        try:
+            await super().connect()  # type: ignore[no-untyped-call]
+        except ANSWERS:
+            raise
+        except (RedisConnectionError, RedisTimeoutError) as exc:
+            raise CannotConnect from exc
+
     async def disconnect(
         self,
         nowait: bool = False,  # noqa: FBT001, FBT002 - redis-py's own arguments
@@ -38,8 +56,8 @@ class _OurConnection(AbstractConnection):
         failure_count: int | None = None,
         health_check_failed: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
-        """Drop a connection that failed: closing it with TLS would wait half a minute for the other side's farewell."""
-        if nowait and self._writer is not None:
+        """Drop it: closing it with TLS would wait half a minute for the farewell of a server that hangs."""
+        if self._writer is not None:
             self._writer.transport.abort()
         await super().disconnect(nowait, error, failure_count, health_check_failed)
 

@@ -1,20 +1,27 @@
-"""The rows of the contract: the fake, Valkey by each kind of connection and as a cluster, and Debian's Redis."""
+"""The rows of the contract: the fake, Valkey by each kind of connection and topology, and Debian's Redis."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Final
 
 import pytest
 
-from signer.adapters.redis_store.client import RedisSettings, open_redis
+from signer.adapters.redis_store.client import open_redis
+from signer.adapters.redis_store.settings import RedisSettings
 from signer.application.ports import ChallengeStore
 from tests.challenge_stores import FakeUnderTest, RedisUnderTest, StoreUnderTest
 from tests.servers import RedisServer, debian_redis, valkey
+from tests.topologies import ClusterSite, SentinelSite, cluster_site, sentinel_site
+
+_PATIENCE_SECONDS: Final = 30.0
 
 ROWS = (
     "fake",
     "valkey-unix",
     "valkey-tcp",
+    "valkey-strict",
+    "valkey-sentinel",
     "valkey-cluster",
     pytest.param("redis", marks=pytest.mark.needs("redis-server")),
 )
@@ -28,13 +35,27 @@ def valkey_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def cluster_server() -> Iterator[RedisServer]:
+def strict_server() -> Iterator[RedisServer]:
     """A cluster of one node, which refuses a script whose keys are not all on one slot."""
     with valkey("--cluster-enabled", "yes") as server:
         server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         while "cluster_state:ok" not in server.command("CLUSTER", "INFO"):
             pass
         yield server
+
+
+@pytest.fixture(scope="session")
+def sentinels() -> Iterator[SentinelSite]:
+    """A primary, two replicas and three Sentinels, which take nothing amiss of a slow machine."""
+    with sentinel_site(down_after=_PATIENCE_SECONDS) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[ClusterSite]:
+    """Three primaries with a replica each."""
+    with cluster_site(timeout=_PATIENCE_SECONDS) as site:
+        yield site
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +72,23 @@ async def under_test(request: pytest.FixtureRequest) -> AsyncIterator[StoreUnder
     if row == "fake":
         yield FakeUnderTest()
         return
-    fixture = {"valkey-cluster": "cluster_server", "redis": "redis_server"}.get(row, "valkey_server")
-    server: RedisServer = request.getfixturevalue(fixture)
-    redis = await open_redis(RedisSettings(url=server.url if row == "valkey-unix" else server.tcp_url))
-    yield RedisUnderTest(server, redis)
+    url, primaries = _place(request, row)
+    redis = await open_redis(RedisSettings(url=url))
+    yield RedisUnderTest(redis, *primaries)
     await redis.close()
+
+
+def _place(request: pytest.FixtureRequest, row: str) -> tuple[str, Sequence[RedisServer]]:
+    """Give a row's URL, and the servers that have its keys."""
+    if row == "valkey-cluster":
+        nodes: ClusterSite = request.getfixturevalue("cluster")
+        return nodes.url, nodes.nodes[:3]
+    if row == "valkey-sentinel":
+        site: SentinelSite = request.getfixturevalue("sentinels")
+        return site.url, site.servers[:1]
+    fixture = {"valkey-strict": "strict_server", "redis": "redis_server"}.get(row, "valkey_server")
+    server: RedisServer = request.getfixturevalue(fixture)
+    return (server.url if row == "valkey-unix" else server.tcp_url), [server]
 
 
 @pytest.fixture

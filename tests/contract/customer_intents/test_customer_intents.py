@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from signer.adapters.redis_store.client import ACL_COMMANDS, RedisSettings, open_redis
+from signer.adapters.redis_store.client import ACL_COMMANDS, open_redis
 from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
+from signer.adapters.redis_store.settings import RedisSettings
 from signer.application.ports import CustomerIntents
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, Unavailable

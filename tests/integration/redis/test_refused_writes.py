@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from signer.adapters.redis_store.client import RedisSettings, find_weaknesses, open_redis
+from signer.adapters.redis_store.client import open_redis
+from signer.adapters.redis_store.settings import RedisSettings
+from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.domain.lifecycle import ChallengeState
 from tests.challenge_stores import claim_of, fails_saying, open_store, sign
 from tests.servers import RedisServer, valkey

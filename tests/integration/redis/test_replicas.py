@@ -10,7 +10,8 @@ import pytest
 
 from signer.adapters.redis_store.calls import ReplicaWait
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
-from signer.adapters.redis_store.client import RedisSettings, open_redis
+from signer.adapters.redis_store.client import open_redis
+from signer.adapters.redis_store.settings import RedisSettings
 from signer.application.ports import ClaimOutcome
 from signer.domain.lifecycle import ChallengeState
 from tests.challenge_stores import SETTINGS, SUBMISSION, claim_mine, claim_of, fails_saying, open_store, sign

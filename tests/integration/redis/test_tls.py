@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore
-from signer.adapters.redis_store.client import ACL_COMMANDS, RedisSettings, find_weaknesses, open_redis
+from signer.adapters.redis_store.client import ACL_COMMANDS, open_redis
+from signer.adapters.redis_store.settings import RedisSettings
+from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState
 from tests.certificates import CertificateAuthority

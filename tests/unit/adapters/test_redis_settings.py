@@ -10,8 +10,10 @@ import pytest
 from redis.asyncio.connection import UnixDomainSocketConnection
 
 from signer.adapters.redis_store.challenge_store import StoreSettings
-from signer.adapters.redis_store.client import RedisSettings
+from signer.adapters.redis_store.client import connection_to
 from signer.adapters.redis_store.connections import TcpConnection, TlsConnection, UnixConnection
+from signer.adapters.redis_store.settings import RedisSettings
+from signer.adapters.redis_store.urls import Address, RedisUrl, Topology
 
 FILE = Path("/run/secrets/a-file")
 
@@ -19,19 +21,63 @@ FILE = Path("/run/secrets/a-file")
 @pytest.mark.parametrize(
     ("url", "kind", "place"),
     [
-        ("redis://store", TcpConnection, {"host": "store", "port": 6379, "db": 0}),
-        ("redis://store:6400/3", TcpConnection, {"host": "store", "port": 6400, "db": 3}),
-        ("redis://[::1]:6400/", TcpConnection, {"host": "::1", "port": 6400, "db": 0}),
-        ("rediss://store.example.org", TlsConnection, {"host": "store.example.org", "port": 6379, "db": 0}),
-        ("unix:///run/valkey.sock", UnixConnection, {"path": "/run/valkey.sock", "db": 0}),
-        ("unix:///run/val%20key.sock?db=2", UnixConnection, {"path": "/run/val key.sock", "db": 2}),
+        ("redis://store", TcpConnection, {"host": "store", "port": 6379}),
+        ("redis://[::1]:6400/", TcpConnection, {"host": "::1", "port": 6400}),
+        ("rediss://store.example.org", TlsConnection, {"host": "store.example.org", "port": 6379}),
+        ("rediss+sentinel://sentinel/name", TlsConnection, {"host": "sentinel", "port": 26379}),
+        ("redis+cluster://node", TcpConnection, {"host": "node", "port": 6379}),
+        ("unix:///run/val%20key.sock?db=2", UnixConnection, {"path": "/run/val key.sock"}),
     ],
 )
-def test_a_url_names_a_place(url: str, kind: type, place: dict[str, Any]) -> None:
-    """Scheme, host, port, path and database become redis-py's words for them."""
-    connection_class, arguments = RedisSettings(url=url).connection()
+def test_a_url_names_a_connection(url: str, kind: type, place: dict[str, Any]) -> None:
+    """Scheme, host, port and path become redis-py's words for them."""
+    settings = RedisSettings(url=url)
+    addresses = settings.place.addresses
+    connection_class, arguments = connection_to(settings, addresses[0] if addresses else None)
     assert connection_class is kind
     assert arguments.items() >= place.items()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://store:6400/3", RedisUrl(addresses=(Address("store", 6400),), database=3)),
+        ("rediss://store", RedisUrl(tls=True, addresses=(Address("store", 6379),))),
+        ("unix:///run/valkey.sock", RedisUrl(socket="/run/valkey.sock")),
+        ("unix:///run/valkey.sock?db=2", RedisUrl(socket="/run/valkey.sock", database=2)),
+        (
+            "redis+sentinel://one:26380,two/the-store/4",
+            RedisUrl(
+                topology=Topology.SENTINEL,
+                addresses=(Address("one", 26380), Address("two", 26379)),
+                service="the-store",
+                database=4,
+            ),
+        ),
+        (
+            "rediss+sentinel://[::1],[::2]:7/a%20name",
+            RedisUrl(
+                topology=Topology.SENTINEL,
+                tls=True,
+                addresses=(Address("::1", 26379), Address("::2", 7)),
+                service="a name",
+            ),
+        ),
+        (
+            "redis+cluster://one,two:7000/0",
+            RedisUrl(topology=Topology.CLUSTER, addresses=(Address("one", 6379), Address("two", 7000))),
+        ),
+        ("rediss+cluster://one", RedisUrl(topology=Topology.CLUSTER, tls=True, addresses=(Address("one", 6379),))),
+    ],
+)
+def test_a_url_is_read(url: str, expected: RedisUrl) -> None:
+    """Topology, TLS, all hosts with their ports, the primary's name, the database."""
+    assert RedisSettings(url=url).place == expected
+
+
+def test_an_address_is_written_as_in_a_url() -> None:
+    """An IPv6 address in brackets."""
+    assert [str(Address("store", 1)), str(Address("::1", 2))] == ["store:1", "[::1]:2"]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +92,9 @@ def test_a_url_names_a_place(url: str, kind: type, place: dict[str, Any]) -> Non
         "redis://store?username=signer",
         "unix:///run/valkey.sock?db=0&password=s3cret",
         "unix://signer:s3cret@/run/valkey.sock",
+        "redis+sentinel://one,:s3cret@two/name",
+        "redis+cluster://signer:s3cret@one,two",
+        "rediss+cluster://one?password=s3cret",
     ],
 )
 def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
@@ -64,6 +113,23 @@ def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
         "redis://",
         "redis://store/first",
         "redis://store/-1",
+        "redis://store/1/2",
+        "redis://one,two",
+        "redis://one,one",
+        "redis://one one",
+        "redis://[::1]6379",
+        "redis://store:0",
+        "redis://store#1",
+        "redis+sentinel://one",
+        "redis+sentinel://one/",
+        "redis+sentinel:///name",
+        "redis+sentinel://one,/name",
+        "redis+sentinel://one/name/first",
+        "redis+cluster://one/1",
+        "redis+cluster://one/name",
+        "redis+cluster://",
+        "redis+something://one",
+        "unix+cluster:///run/valkey.sock",
         "redis://store/²",
         "redis://store:port",
         "redis://store:99999",
@@ -86,6 +152,9 @@ def test_what_is_no_place_is_refused(url: str) -> None:
     ("settings", "why"),
     [
         ({"username": "signer"}, "password file"),
+        ({"url": "redis+sentinel://one/name", "sentinel_username": "signer"}, "password file"),
+        ({"sentinel_password_file": FILE}, "Sentinels"),
+        ({"url": "redis+cluster://one", "ca_file": FILE}, "rediss"),
         ({"cert_file": FILE, "key_file": FILE}, "rediss"),
         ({"ca_file": FILE}, "rediss"),
         ({"url": "rediss://store", "cert_file": FILE}, "go together"),
@@ -113,6 +182,13 @@ def test_a_description_says_where_and_how() -> None:
     assert full.describe() == f"rediss://store (user signer, CA {FILE}, client certificate {FILE})"
     default = RedisSettings(url="redis://store", password_file=FILE)
     assert default.describe() == "redis://store (user default)"
+    sentinel = RedisSettings(
+        url="redis+sentinel://one,two/name",
+        password_file=FILE,
+        sentinel_username="watcher",
+        sentinel_password_file=FILE,
+    )
+    assert sentinel.describe() == "redis+sentinel://one,two/name (user default, at the Sentinels user watcher)"
 
 
 @pytest.mark.parametrize(
