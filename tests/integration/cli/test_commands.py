@@ -48,7 +48,10 @@ def test_the_default_file_says_what_the_defaults_are() -> None:
     defaults = describe(load_settings(None))
     assert describe(load_settings(CONFIG / "default.toml")) == defaults
     unset = {
-        "redis": {"username", "password_file", "ca_file", "cert_file", "key_file"},
+        "redis": {
+            *("username", "password_file", "ca_file", "cert_file", "key_file"),
+            *("sentinel_username", "sentinel_password_file"),
+        },
         "policy": {"uris"},
         "card_api": {"signing_key_uri"},
     }
