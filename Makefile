@@ -19,7 +19,7 @@ LOCKED := $(INSTALL) --require-hashes --only-binary :all: --requirement
 PACKAGE := $(INSTALL) --no-build-isolation --editable .
 
 # The programs that tests run and pip cannot bring, each with the Debian package that does.
-PROGRAMS := redis-server:redis-server node:nodejs npm:npm openssl:openssl softhsm2-util:softhsm2 gcc:build-essential
+PROGRAMS := redis-server:redis-server node:nodejs npm:npm openssl:openssl softhsm2-util:softhsm2 gcc:build-essential faketime:faketime
 
 PYTEST = TESTS_WITHOUT="$$(cat $(VENV)/.missing)" $(BIN)/python -m pytest
 COMPILE = $(BIN)/uv pip compile --quiet --system-certs --universal --python $(BIN)/python --python-version 3.11.0 --no-build \
