@@ -72,6 +72,10 @@ check-manifests: $(VENV)/.test
 chaos: $(VENV)/.test programs ## nothing lost, nothing signed twice, whatever is killed: SEED=7, or SEED=1-10; ARGS=--help tells the rest
 	@$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $$(grep -w softhsm2-util $(VENV)/.missing >/dev/null && echo --no-hsm) $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.test ## a day in miniature, 100,000 challenges: memory flat, Redis empty, nothing secret in the logs; ARGS=--help
+	@$(BIN)/python -m tests.soak $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.test ## the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
