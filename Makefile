@@ -19,7 +19,7 @@ LOCKED := $(INSTALL) --require-hashes --only-binary :all: --requirement
 PACKAGE := $(INSTALL) --no-build-isolation --editable .
 
 # The programs that tests run and pip cannot bring, each with the Debian package that does.
-PROGRAMS := redis-server:redis-server node:nodejs npm:npm openssl:openssl softhsm2-util:softhsm2 gcc:build-essential
+PROGRAMS := redis-server:redis-server node:nodejs npm:npm openssl:openssl softhsm2-util:softhsm2 gcc:build-essential faketime:faketime
 
 PYTEST = TESTS_WITHOUT="$$(cat $(VENV)/.missing)" $(BIN)/python -m pytest
 COMPILE = $(BIN)/uv pip compile --quiet --system-certs --universal --python $(BIN)/python --python-version 3.11.0 --no-build \
@@ -71,6 +71,10 @@ check-manifests: $(VENV)/.test
 .PHONY: chaos
 chaos: $(VENV)/.test programs ## nothing lost, nothing signed twice, whatever is killed: SEED=7, or SEED=1-10; ARGS=--help tells the rest
 	@$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $$(grep -w softhsm2-util $(VENV)/.missing >/dev/null && echo --no-hsm) $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.test ## a day in miniature, 100,000 challenges: memory flat, Redis empty, nothing secret in the logs; ARGS=--help
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.test ## the benchmarks

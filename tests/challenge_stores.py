@@ -146,9 +146,11 @@ async def sign(store: ChallengeStore, claim: Claim) -> Held:
     return await store.record_signature(await claim_mine(store, claim), SUBMISSION)
 
 
-async def bring_to(store: ChallengeStore, state: ChallengeState, *, forward: bool = True) -> Lease:
+async def bring_to(
+    store: ChallengeStore, state: ChallengeState, *, nonce: str = "nonce0001", forward: bool = True
+) -> Lease:
     """Bring a new record to ``state`` (``signed``: deferred for 1 s); gives the last lease on it, which may be over."""
-    claim = claim_of(forward=forward)
+    claim = claim_of(nonce, forward=forward)
     lease = await claim_mine(store, claim)
     if state is ChallengeState.RELEASED:
         await store.release(lease, "a reason")

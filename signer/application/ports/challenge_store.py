@@ -98,7 +98,8 @@ class ChallengeStore(Protocol):
         """Take the nonce for this message: the record becomes, or is again, ``claimed`` under a new lease.
 
         A record that is ``released``, or ``claimed`` under a lease that has ended, is taken over. ``claim.forward``
-        turns a record's ``forward`` on, whatever the outcome but a conflict; it never turns it off.
+        turns a record's ``forward`` on, whatever the outcome but a conflict; it never turns it off. A challenge that
+        is over by the store's clock, and that the store does not know, is not begun: ``Unavailable``.
         """
         ...
 

@@ -18,10 +18,12 @@ from tests.challenge_stores import (
     OWNER,
     RETENTION,
     SUBMISSION,
+    VALID_FOR,
     StoreUnderTest,
     bring_to,
     claim_mine,
     claim_of,
+    fails_saying,
     sign,
 )
 
@@ -200,7 +202,15 @@ async def test_the_nonce_is_spent_until_the_retention_ends(under_test: StoreUnde
     await under_test.advance(timedelta(minutes=1))
     assert await store.get(claim.id) is None
     assert await store.find(CUSTOMER, OWNER) is None
-    assert (await store.claim(claim_of(message=OTHER_MESSAGE))).outcome is ClaimOutcome.MINE
+    another = claim_of(message=OTHER_MESSAGE, valid_for=RETENTION + VALID_FOR)
+    assert (await store.claim(another)).outcome is ClaimOutcome.MINE
+
+
+async def test_a_challenge_that_is_over_is_not_begun(store: ChallengeStore) -> None:
+    """By the store's clock, whatever ours says: a record of it may have been there, and be forgotten."""
+    claim = claim_of(valid_for=-timedelta(seconds=1))
+    await fails_saying("By the store's clock the challenge is over", store.claim(claim))
+    assert await store.get(claim.id) is None
 
 
 async def test_one_nonce_is_free_for_each_owner(store: ChallengeStore) -> None:

@@ -84,11 +84,12 @@ async def test_a_begin_whose_answer_is_lost_counts_one_attempt(proxy: LossyProxy
         assert (held.record.attempts, held.lease.fence) == (2, 2)
 
 
-async def test_an_expire_whose_answer_is_lost_gives_the_record(proxy: LossyProxy) -> None:
+async def test_an_expire_whose_answer_is_lost_gives_the_record(proxy: LossyProxy, server: RedisServer) -> None:
     """The caller has an event to write."""
     async with open_store(proxy.url) as store:
-        lease = await claim_mine(store, claim_of(valid_for=timedelta(0)))
+        lease = await claim_mine(store, claim_of())
         await store.release(lease, "a_reason")
+        server.command("HSET", f"signer:{{s{lease.id[:2]}}}:challenge:{lease.id[2:]}", "expires_at", 1)
         proxy.lose_next()
         expired = await store.expire(lease.id)
         assert proxy.lost == 1

@@ -47,13 +47,14 @@ async def test_the_prefix_is_a_setting(server: RedisServer) -> None:
     assert all(key.startswith("another:") for key in server.command("KEYS", "*"))
 
 
-async def _end(store: ChallengeStore) -> None:
+async def _end(store: ChallengeStore, server: RedisServer) -> None:
     held = await sign(store, claim_of())
     await store.settle(held.lease, ChallengeState.VERIFIED, None)
 
 
-async def _expire(store: ChallengeStore) -> None:
-    held = await sign(store, claim_of(forward=False, valid_for=timedelta(0)))
+async def _expire(store: ChallengeStore, server: RedisServer) -> None:
+    held = await sign(store, claim_of(forward=False))
+    server.command("HSET", RECORD, "expires_at", 1)
     assert await store.expire(held.record.id) is not None
 
 
@@ -62,7 +63,7 @@ async def test_a_final_record_holds_no_body_and_is_not_indexed(server: RedisServ
     """The body is a live credential; what is settled costs recovery nothing."""
     async with open_store(server.url) as store:
         assert callable(end)
-        await end(store)
+        await end(store, server)
     assert "submission" not in server.command("HKEYS", RECORD)
     assert server.command("HGET", RECORD, "signature") == SUBMISSION.signature
     assert server.command("EXISTS", INDEX) == 0

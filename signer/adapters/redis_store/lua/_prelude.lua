@@ -6,7 +6,7 @@
 --          set of ids, scored by when             the same one, and is given the same answer
 --          each next needs attention
 --
--- Instants are microseconds of Unix time by Redis's own clock, which is the only clock that leases live by.
+-- Instants are microseconds of Unix time by Redis's own clock, which is the only clock that leases live by. It may be set.
 -- An absent field and an empty one both mean: none.
 -- A script answers with its outcome, the present instant, and the record's fields in the order of FIELDS.
 
@@ -18,7 +18,7 @@ local now = time[1] * 1000000 + time[2]
 
 local function read()
   local v = redis.call('HMGET', KEYS[1], 'state', 'fence', 'leased_until', 'due_at', 'expires_at', 'forward', 'attempts',
-    'first_attempt_at', 'token', 'message_hash', 'customer_id')
+    'first_attempt_at', 'token', 'message_hash', 'customer_id', 'updated_at')
   if not v[1] then
     return nil
   end
@@ -34,6 +34,7 @@ local function read()
     token = v[9],
     message_hash = v[10],
     customer_id = v[11],
+    updated_at = tonumber(v[12]),
   }
 end
 
@@ -55,8 +56,14 @@ local function repeated()
   return record and record.token == token
 end
 
+-- Whether a lease, or a pause, that the record's last move gave still has to end. None outlasts twice its length: one that
+-- would was given before the clock was set back. Ending it early is safe, for the fence shuts its holder out.
+local function pending(ends)
+  return ends > now and ends - now <= 2 * (ends - record.updated_at)
+end
+
 local function leased()
-  return record.leased_until > now
+  return pending(record.leased_until)
 end
 
 -- Whether the record may be POSTed now: before its deadline, and while the card API remembers the Idempotency-Key.

@@ -9,7 +9,7 @@ local outcome = open and 'deliverable' or 'overdue'
 if record.state == 'forwarding' and leased() then
   return repeated() and answer(outcome) or nothing()
 end
-if record.state == 'signed' and record.due_at > now then
+if record.state == 'signed' and pending(record.due_at) then
   return nothing()
 end
 if not open and record.attempts == 0 then
