@@ -47,7 +47,7 @@ def recoveries(run: Evidence) -> list[Recovery]:
 
 
 def _was_delivering(last: Move, life: LifeStory) -> bool:
-    held = last.process == life.name and last.grants_lease and last.state == "forwarding"
+    held = last.process == life.name and last.grants_lease and last.confirmed and last.state == "forwarding"
     return held and life.killed is not None and last.leased_until > life.killed
 
 
