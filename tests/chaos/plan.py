@@ -117,6 +117,8 @@ def deck_for(store: str) -> dict[FaultKind, int]:
 LEASE_SECONDS: Final = 5.0
 _PAST_LEASE: Final = frozenset({_K.REPLICA_STALLED_PAST_LEASE, _K.REPLICA_STALLED_AT_MOVE})
 _ENDS_A_REPLICA: Final = frozenset({_K.REPLICA_KILLED, _K.REPLICA_KILLED_AT_MOVE, _K.REPLICA_TERMINATED})
+_FAILOVER_SECONDS: Final = 6.0
+"""What a failover of the store takes until all is well again; one comes after the other."""
 _RESTART_SECONDS: Final = 3.0
 """What a storm leaves at its end for a replica to be back."""
 
@@ -199,9 +201,16 @@ class Plan:
     @classmethod
     def of_size(cls, seed: int, challenges: int, faults: int, **more: Any) -> Plan:  # noqa: ANN401 - fields of a plan
         """Give a run of that many challenges and faults the time that they need on two cores."""
-        load_seconds = max(faults * 0.44, challenges * 0.05) + alone_count(faults) * alone_seconds(LEASE_SECONDS)
-        plan = replace(cls(seed=seed, challenges=challenges, faults=faults, load_seconds=load_seconds), **more)
-        return plan if "deck" in more else replace(plan, deck=deck_for(plan.store))
+        plan = replace(cls(seed=seed, challenges=challenges, faults=faults), **more)
+        deck = plan.deck if "deck" in more else deck_for(plan.store)
+        share_of_failovers = sum(deck.get(kind, 0) for kind in _WITH_REPLICAS) / sum(deck.values())
+        return replace(
+            plan,
+            deck=deck,
+            load_seconds=max(faults * 0.44, challenges * 0.05)
+            + alone_count(faults) * alone_seconds(LEASE_SECONDS)
+            + faults * share_of_failovers * _FAILOVER_SECONDS,
+        )
 
 
 def alone_count(faults: int) -> int:

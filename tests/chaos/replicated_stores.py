@@ -1,8 +1,8 @@
 """Stores that fail over: a primary whose replicas Sentinels promote, and a cluster.
 
 * Every replica of the service has an address of its own, 127.0.1.N, where each server of the store seems to listen
-  on its own port. So a tap knows who asks whom. What Sentinels answer is rewritten to that address; nodes of the cluster
-  tell no host (``unknown-endpoint``), which means the one that was asked.
+  on its own port. So a tap knows who asks whom. What Sentinels answer is rewritten to that address; a node of the
+  cluster tells no host (``unknown-endpoint``), which means the one that was asked.
 * The service waits for **all** replicas of a primary. With fewer, a promoted one may lack what was confirmed.
 * One fault at a time; each lasts until all is well again, so that the next one finds what it needs.
 """
