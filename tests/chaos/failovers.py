@@ -14,23 +14,21 @@ _ENDS: Final = frozenset({"settle", "expire"})
 
 
 def forgotten_ends(run: Evidence) -> frozenset[str]:
-    """Name the challenges that ended at one server, and went on at another, which a failover had made primary.
+    """Name the challenges that ended at one server, and went on at another: only a failover takes them there.
 
     An end is not waited for: a lost one is found again, by the same delivery under the same key.
     """
-    promoted = {failover.server for failover in run.failovers}
     forgotten = set()
     for name, moves in run.moves_of.items():
         ended_at: int | None = None
         for move in moves:
             if move.is_refused:
                 continue
-            if move.script in _ENDS and move.state in _FINAL:
-                if ended_at is not None and move.server != ended_at and move.server in promoted:
-                    forgotten.add(name)
-                ended_at = move.server
-            elif ended_at is not None and move.state not in _FINAL and move.server in promoted - {ended_at}:
+            is_end = move.script in _ENDS and move.state in _FINAL
+            if ended_at not in {None, move.server} and (is_end or move.state not in _FINAL):
                 forgotten.add(name)
+            if is_end:
+                ended_at = move.server
     return frozenset(forgotten)
 
 

@@ -27,6 +27,7 @@ from tests.topologies import SERVICE, ClusterSite, SentinelSite, cluster_site, s
 
 _ROLE: Final = 0
 _WAIT_SECONDS: Final = 0.3
+_LONGEST_PAUSE_SECONDS: Final = 0.3
 _FAILS_OVER_WITHIN_SECONDS: Final = 30.0
 _HERE: Final = b"127.0.0.1"
 
@@ -125,6 +126,7 @@ class ReplicatedStore(ABC):
     def _in_turn(self, strike: Callable[[float], None]) -> Callable[[float], Awaitable[None]]:
         async def strike_in_turn(seconds: float) -> None:
             async with self._one_at_a_time:
+                await asyncio.to_thread(self._settle)
                 await asyncio.to_thread(strike, seconds)
 
         return strike_in_turn
@@ -167,8 +169,9 @@ class ReplicatedStore(ABC):
         self._settle()
 
     def _pause(self, seconds: float) -> None:
-        """Of writes only: who watches is answered, so nobody fails over."""
+        """Shorter than whoever watches takes for a death: a Sentinel's own messages are held up, too."""
         primary, _ = self._choose()
+        seconds = min(seconds, _LONGEST_PAUSE_SECONDS)
         primary.command("CLIENT", "PAUSE", int(seconds * 1000), "WRITE")
         time.sleep(seconds)
 
