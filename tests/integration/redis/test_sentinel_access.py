@@ -142,6 +142,21 @@ async def test_what_keeps_the_primary_from_being_found_is_said() -> None:
             await store.ping()
 
 
+@pytest.mark.parametrize("url", [f"redis+sentinel://127.0.0.1:%d/{SERVICE}", "redis+cluster://127.0.0.1:%d"])
+async def test_answers_of_another_shape_are_no_crash(url: str) -> None:
+    """Whatever it is that listens there."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while asked := await reader.read(1000):
+            writer.write(b"+PONG\r\n" if b"PING" in asked else b"+OK\r\n$5\r\nhello\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server, open_store(url % server.sockets[0].getsockname()[1]) as store:
+        await fails_saying("cannot be read", store.ping())
+        await fails_saying("cannot be read", store.due(1))
+
+
 async def test_a_name_is_looked_up_at_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a name that moves the new server is found, without a restart."""
     port, at = free_port(), "127.0.0.2"
