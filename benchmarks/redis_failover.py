@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _sentinel(fault: str) -> Failover:
-    with sentinel_site() as site:
+    with sentinel_site(brisk=False) as site:
         primary = site.servers[0]
         strikes = {"killed": primary.stop, "stalled": primary.pause, "by command": site.fail_over}
         return await fail_over(

@@ -100,8 +100,12 @@ def valkey(*options: str) -> Iterator[RedisServer]:
 
 
 @contextmanager
-def debian_redis(options: Options = plain_port) -> Iterator[RedisServer]:
+def debian_redis(options: Options = plain_port, settings: Sequence[str] = ()) -> Iterator[RedisServer]:
     """Run the redis-server of Debian's package of that name.
+
+    Args:
+        options: of the server.
+        settings: lines of its configuration file; none, and it has none.
 
     Raises:
         ProcessFailed: it is not installed; a test that wants it is marked ``needs("redis-server")``.
@@ -109,7 +113,7 @@ def debian_redis(options: Options = plain_port) -> Iterator[RedisServer]:
     found = shutil.which("redis-server")
     if found is None:
         raise ProcessFailed("redis-server is not installed: `make test` installs it (Debian package redis-server).")
-    with running(Path(found), options) as server:
+    with running(Path(found), options, settings) as server:
         yield server
 
 

@@ -13,8 +13,8 @@ import uvloop
 from tests.chaos.mutations import MUTATIONS
 from tests.chaos.plan import Plan
 from tests.chaos.run import run_chaos
-from tests.chaos.stores import TOPOLOGIES
 from tests.chaos.table import as_findings, as_markdown, as_text
+from tests.chaos.topologies import TOPOLOGIES
 from tests.chaos.verdict import violations
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from tests.chaos.load import Answer, Customer
 from tests.chaos.moves import Move
 from tests.chaos.plan import FaultKind, Plan, Struck
-from tests.chaos.stores import Record
+from tests.chaos.stores import Record, StoreFailover
 
 Line = dict[str, Any]
 
@@ -55,6 +55,7 @@ class Evidence:
         lives: the replicas' processes.
         failures: of the run itself: replicas that did not start, or end.
         diary: the faults, each with when and whom.
+        failovers: the store's own.
     """
 
     plan: Plan
@@ -70,6 +71,7 @@ class Evidence:
     lives: Sequence[LifeStory]
     failures: Sequence[str] = ()
     diary: Sequence[Struck] = ()
+    failovers: Sequence[StoreFailover] = ()
 
     @cached_property
     def id_for_message(self) -> dict[str, str]:
@@ -126,7 +128,8 @@ class Evidence:
         for move in self.moves_of.get(challenge_id, ()):
             fence = f" fence {move.fence}" if move.fence is not None else ""
             after = f"{move.state} fence {move.fence_after} signature {_short(move.signature)}"
-            told.append((move.at, f"store   {move.process:5} {move.script}{fence} → {move.outcome}: {after}"))
+            where = f" at {move.server}{'' if move.confirmed else ', unconfirmed'}" if self.failovers else ""
+            told.append((move.at, f"store   {move.process:5} {move.script}{fence} → {move.outcome}: {after}{where}"))
         for entry in self.deliveries.get(challenge_id, ()):
             what = f"{entry['status']} {entry['code'] or ''} {entry['fate']}{' verified' if entry['verified'] else ''}"
             keys = f"key {entry['idempotencyKey']} signature {_short(entry['signatureSha256'])}"
@@ -144,6 +147,9 @@ class Evidence:
                 told.append((_unix(line["timestamp"]), f"log     {name:5} {line['event']} {what}"))
         began, ended = min((at for at, _ in told), default=0.0), max((at for at, _ in told), default=0.0)
         told += [(fault.began, str(fault)) for fault in self.diary if fault.began <= ended and began <= fault.ended]
+        for failover in self.failovers:
+            if began <= failover.told and failover.began <= ended:
+                told.append((failover.promoted, f"store         {failover.server} is primary"))
         record = self.records.get(challenge_id, {})
         shown = {key: value for key, value in record.items() if key not in {"submission", "signature", "token"}}
         return [f"{at - began:8.3f}  {text}" for at, text in sorted(told)] + [f"          record: {shown}"]

@@ -25,7 +25,7 @@ _WORDS: Final = 3
 _KEPT: Final = ("state", "fence", "leased_until", "forward", "customer_id", "message_hash", "code")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Move:
     """One call of a script, and its answer.
 
@@ -39,6 +39,8 @@ class Move:
         outcome: the script's word.
         record: the record afterwards: some of its fields; empty where there is none.
         signature: SHA-256 of the record's signature, or ``None``.
+        server: the port of the server that made it.
+        confirmed: whether as many replicas have it as the caller waits for; what is not, he must not act upon.
     """
 
     at: float
@@ -50,6 +52,8 @@ class Move:
     outcome: str
     record: Mapping[str, str]
     signature: str | None
+    server: int = 0
+    confirmed: bool = True
 
     @property
     def state(self) -> str:
@@ -104,11 +108,19 @@ class Trace:
             return self._name_for_sha1.get(hashlib.sha1(command[1], usedforsecurity=False).hexdigest())
         return None
 
-    def hear(self, process: str, command: Sequence[bytes], answer: Any) -> bool:  # noqa: ANN401 - whatever was answered
-        """Note one call; tells whether its answer may pass."""
+    def hear(
+        self,
+        process: str,
+        command: Sequence[bytes],
+        answer: Any,  # noqa: ANN401 - whatever was answered
+        *,
+        server: int = 0,
+        confirmed: bool = True,
+    ) -> tuple[Move | None, bool]:
+        """Note one call; gives the move, where it is one, and tells whether its answer may pass."""
         name = self.name_of(command)
         if name is None or not isinstance(answer, list) or len(answer) < _WORDS:  # an error, or nothing to move
-            return True
+            return None, True
         arguments = command[_WORDS + int(command[2]) :]
         record = {field: value for field, value in zip(FIELDS, answer[2], strict=False) if value is not None}
         signature = record.get("signature")
@@ -122,20 +134,27 @@ class Trace:
             outcome=answer[0].decode(),
             record={field: record[field].decode() for field in _KEPT if field in record},
             signature=hashlib.sha256(signature).hexdigest() if signature else None,
+            server=server,
+            confirmed=confirmed,
         )
         self.moves.append(move)
         passes = True
         for listener in tuple(self.listeners):
             passes &= listener(move)
-        return passes
+        return move, passes
 
 
 class StoreTap:
-    """Reads one connection to the store."""
+    """Reads one connection to a server of the store.
 
-    def __init__(self, trace: Trace, process: str) -> None:
+    Where the service waits for replicas, ``WAIT`` comes second behind the script, a write of no meaning in between.
+    """
+
+    def __init__(self, trace: Trace, process: str, server: int = 0) -> None:
         self._trace = trace
         self._process = process
+        self._server = server
+        self._unconfirmed: Move | None = None
         self._questions = hiredis.Reader()
         self._answers = hiredis.Reader()
         self._unanswered: deque[Sequence[bytes]] = deque()
@@ -151,8 +170,23 @@ class StoreTap:
         self._answers.feed(data)
         passes = True
         while (answer := self._answers.gets()) is not False:
-            passes &= self._trace.hear(self._process, self._unanswered.popleft(), answer)
+            command = self._unanswered.popleft()
+            if command[0].upper() == b"WAIT":
+                self._confirm(command, answer)
+                continue
+            is_waited_for = len(self._unanswered) > 1 and self._unanswered[1][0].upper() == b"WAIT"
+            move, may_pass = self._trace.hear(
+                self._process, command, answer, server=self._server, confirmed=not is_waited_for
+            )
+            passes &= may_pass
+            if move is not None:
+                self._unconfirmed = move if is_waited_for else None
         return passes
+
+    def _confirm(self, command: Sequence[bytes], answer: Any) -> None:  # noqa: ANN401 - whatever was answered
+        if self._unconfirmed is not None and isinstance(answer, int) and answer >= int(command[1]):
+            self._unconfirmed.confirmed = True
+        self._unconfirmed = None
 
     @property
     def waits(self) -> bool:

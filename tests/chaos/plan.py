@@ -32,6 +32,10 @@ class FaultKind(StrEnum):
     STORE_ANSWERS_LOST = "store's answers lost after commit"
     STORE_CONNECTIONS_CUT = "store's connections cut"
     STORE_CUT_OFF = "one replica cut off from the store"
+    STORE_PRIMARY_KILLED = "store's primary killed (-9), back as a replica"
+    STORE_PRIMARY_STALLED = "store's primary stalled (SIGSTOP) past the failover, then woken"
+    STORE_FAILED_OVER = "store failed over by command"
+    STORE_REPLICA_STALLED = "store's replica stalled (SIGSTOP)"
     API_STALLED = "card API stalled (SIGSTOP)"
     API_CUT_OFF = "one replica cut off from the card API"
     API_ANSWERS_LOST = "card API's answers lost on the way, after commit"
@@ -67,8 +71,6 @@ _DECK: Final[dict[FaultKind, int]] = {
     _K.REPLICA_STALLED_AT_MOVE: 4,
     _K.REPLICA_TERMINATED: 2,
     _K.STORE_PAUSED: 4,
-    _K.STORE_STALLED: 3,
-    _K.STORE_KILLED: 1,
     _K.STORE_SCRIPTS_FORGOTTEN: 2,
     _K.STORE_ANSWERS_LOST: 10,
     _K.STORE_CONNECTIONS_CUT: 4,
@@ -97,9 +99,26 @@ _DECK: Final[dict[FaultKind, int]] = {
 }
 """How often each kind comes; those that cost the guarantee most come most."""
 
+SINGLE: Final = "single"
+_ONE_SERVER: Final = {_K.STORE_STALLED: 3, _K.STORE_KILLED: 1}
+_WITH_REPLICAS: Final = {
+    _K.STORE_PRIMARY_KILLED: 8,
+    _K.STORE_PRIMARY_STALLED: 8,
+    _K.STORE_FAILED_OVER: 8,
+    _K.STORE_REPLICA_STALLED: 5,
+}
+
+
+def deck_for(store: str) -> dict[FaultKind, int]:
+    """Give the kinds of fault for a topology of the store, and how often each comes."""
+    return _DECK | (_ONE_SERVER if store == SINGLE else _WITH_REPLICAS)
+
+
 LEASE_SECONDS: Final = 5.0
 _PAST_LEASE: Final = frozenset({_K.REPLICA_STALLED_PAST_LEASE, _K.REPLICA_STALLED_AT_MOVE})
 _ENDS_A_REPLICA: Final = frozenset({_K.REPLICA_KILLED, _K.REPLICA_KILLED_AT_MOVE, _K.REPLICA_TERMINATED})
+_FAILOVER_SECONDS: Final = 6.0
+"""What a failover of the store takes until all is well again; one comes after the other."""
 _RESTART_SECONDS: Final = 3.0
 """What a storm leaves at its end for a replica to be back."""
 
@@ -173,17 +192,25 @@ class Plan:
     lease: float = LEASE_SECONDS
     answer_within: float = 3.0
     max_age: float = 30.0
-    deck: dict[FaultKind, int] = field(default_factory=lambda: dict(_DECK))
+    deck: dict[FaultKind, int] = field(default_factory=lambda: deck_for(SINGLE))
     moves: tuple[str, ...] = MOVES
-    store: str = "single"
+    store: str = SINGLE
     mutation: str | None = None
     hsm: bool = True
 
     @classmethod
     def of_size(cls, seed: int, challenges: int, faults: int, **more: Any) -> Plan:  # noqa: ANN401 - fields of a plan
         """Give a run of that many challenges and faults the time that they need on two cores."""
-        load_seconds = max(faults * 0.44, challenges * 0.05) + alone_count(faults) * alone_seconds(LEASE_SECONDS)
-        return replace(cls(seed=seed, challenges=challenges, faults=faults, load_seconds=load_seconds), **more)
+        plan = replace(cls(seed=seed, challenges=challenges, faults=faults), **more)
+        deck = plan.deck if "deck" in more else deck_for(plan.store)
+        share_of_failovers = sum(deck.get(kind, 0) for kind in _WITH_REPLICAS) / sum(deck.values())
+        return replace(
+            plan,
+            deck=deck,
+            load_seconds=max(faults * 0.44, challenges * 0.05)
+            + alone_count(faults) * alone_seconds(LEASE_SECONDS)
+            + faults * share_of_failovers * _FAILOVER_SECONDS,
+        )
 
 
 def alone_count(faults: int) -> int:

@@ -41,6 +41,9 @@ class Tap(Protocol):
 NewTap = Callable[["Way"], Tap]
 """Makes the tap of a new connection."""
 
+Rewrite = Callable[[bytes], bytes]
+"""Changes what the server sent, before it is passed on."""
+
 
 class LosingTap:
     """Understands nothing, and loses answers when its way is told to."""
@@ -65,20 +68,31 @@ class LosingTap:
 
 
 class Way:
-    """A listener on a port of its own, in front of a server.
+    """A listener on an address of its own, in front of a server.
 
     Attributes:
-        port: on 127.0.0.1.
+        host: a loopback address.
+        port: there.
         answers_to_lose: how many answers are still to be lost.
         errors: what went wrong in here, and must not: a tap that does not understand what it hears.
     """
 
-    def __init__(self, connect: Connect, new_tap: NewTap = LosingTap) -> None:
-        self.port = free_port()
+    def __init__(
+        self,
+        connect: Connect,
+        new_tap: NewTap = LosingTap,
+        *,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        rewrite: Rewrite = lambda data: data,
+    ) -> None:
+        self.host = host
+        self.port = free_port() if port is None else port
         self.answers_to_lose = 0
         self.errors: list[BaseException] = []
         self._connect = connect
         self._new_tap = new_tap
+        self._rewrite = rewrite
         self._passable = asyncio.Event()
         self._passable.set()
         self._cuts: set[asyncio.Event] = set()
@@ -87,7 +101,7 @@ class Way:
 
     async def open(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accept, self.host, self.port)
 
     async def close(self) -> None:
         """Listen no more, and end everything."""
@@ -165,6 +179,6 @@ class Way:
                     continue
                 await self._passable.wait()
                 if not writer.is_closing():
-                    writer.write(data)
+                    writer.write(self._rewrite(data))
                     with suppress(OSError):
                         await writer.drain()

@@ -19,8 +19,9 @@ class Recovery:
         challenge_id: of it.
         life: that held it.
         alone: whether nothing else was wrong: no other fault, and no failure that the card API repeats for an old one.
-        seconds: from the death until another begins to POST it, or to its end where it may not be delivered any more;
-            ``None`` where there was neither. How long the card API then takes to answer is its own affair.
+        seconds: from the death until another begins to POST it, or takes it over where it may not be delivered any more
+            and is only asked about; ``None`` where there was neither. How long the card API then takes to answer is
+            its own affair.
     """
 
     challenge_id: str
@@ -47,7 +48,7 @@ def recoveries(run: Evidence) -> list[Recovery]:
 
 
 def _was_delivering(last: Move, life: LifeStory) -> bool:
-    held = last.process == life.name and last.grants_lease and last.state == "forwarding"
+    held = last.process == life.name and last.grants_lease and last.confirmed and last.state == "forwarding"
     return held and life.killed is not None and last.leased_until > life.killed
 
 
@@ -55,6 +56,7 @@ def _seconds_until_delivery(run: Evidence, moves: list[Move], life: LifeStory) -
     assert life.killed is not None
     name = moves[0].challenge_id
     begun = [at for at, process in run.posts_of.get(name, ()) if process != life.name]
-    others = (move for move in moves if move.process != life.name and not move.is_refused)
-    ended = [move.at for move in others if move.script == "settle"]  # without a POST, past its deadline
+    others = [move for move in moves if move.process != life.name and not move.is_refused]
+    # Without a POST, past its deadline.
+    ended = [move.at for move in others if move.script == "settle" or (move.grants_lease and move.outcome == "overdue")]
     return min((at - life.killed for at in (*begun, *ended) if at > life.killed), default=None)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from signer.cli.processes import ProcessFailed
 from tests.chaos.evidence import Evidence, LifeStory
 from tests.chaos.faults import Weather
 from tests.chaos.load import Load
@@ -42,7 +43,7 @@ async def _rage(site: Site, weather: Weather, load: Load) -> list[str]:
     coming = asyncio.create_task(load.come())
     try:
         await weather.blow()
-    except* ReplicaFailed as group:
+    except* (ReplicaFailed, ProcessFailed) as group:
         failures += [str(error) for error in group.exceptions]
     for replica in site.replicas:
         for way in (*replica.store_ways, replica.api_way):
@@ -91,4 +92,5 @@ async def _gather(site: Site, weather: Weather, load: Load, failures: list[str],
         lives=lives,
         failures=failures,
         diary=weather.diary,
+        failovers=site.store.failovers,
     )

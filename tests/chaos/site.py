@@ -23,7 +23,8 @@ from tests.chaos.mutations import mutated_scripts
 from tests.chaos.plan import Plan
 from tests.chaos.proxy import Connect, NewTap, Way
 from tests.chaos.replica import Replica, plain_environment
-from tests.chaos.stores import TOPOLOGIES, ChaosStore
+from tests.chaos.stores import ChaosStore
+from tests.chaos.topologies import TOPOLOGIES
 from tests.softhsm import softhsm
 
 CHAIN: Final = ChainId(324)
@@ -109,14 +110,15 @@ async def running_site(plan: Plan, folder: Path) -> AsyncIterator[Site]:
             await replica.api_way.open()
             for way in (*replica.store_ways, replica.api_way):
                 stack.push_async_callback(way.close)
-            settings.write_text(_settings(plan, replica, keys, credentials, redis_url, token_sha256))
+            redis_settings = {"url": redis_url, **store.settings}
+            settings.write_text(_settings(plan, replica, keys, credentials, redis_settings, token_sha256))
             replicas.append(replica)
         await asyncio.gather(*(replica.start() for replica in replicas))
         yield Site(plan, keys, tuple(replicas), store, api, trace, session, token)
 
 
 def _tap_of(replica: Replica, trace: Trace) -> NewTap:
-    return lambda _way: StoreTap(trace, replica.name)
+    return lambda way: StoreTap(trace, replica.name, way.port)
 
 
 def _connect_to(api: CardApi) -> Connect:
@@ -150,7 +152,7 @@ def _owners(keys: list[PrivateKey]) -> tuple[AccountId, ...]:
 
 
 def _settings(
-    plan: Plan, replica: Replica, keys: Keys, credentials: Credentials, redis_url: str, token_sha256: str
+    plan: Plan, replica: Replica, keys: Keys, credentials: Credentials, redis: Mapping[str, object], token_sha256: str
 ) -> str:
     """Write one replica's settings: the production ones with every span scaled down."""
     owners = [str(owner) for owner in keys.owners]
@@ -162,7 +164,7 @@ def _settings(
         },
         "policy": {"max_age": plan.max_age, "min_remaining": MIN_REMAINING},
         "redis": {
-            "url": redis_url,
+            **redis,
             "lease": plan.lease,
             "connect_timeout": 0.5,
             "command_timeout": 0.5,

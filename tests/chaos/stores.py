@@ -1,13 +1,14 @@
 """The store of a run, by topology: how replicas reach it through taps, how it is ill-treated, and what it knows.
 
-A topology is one class here and one line in ``TOPOLOGIES``; the run asks no more of it than ``ChaosStore`` says.
+A topology is one class and one line in ``tests.chaos.topologies``; the run asks no more of it than ``ChaosStore`` says.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from redis.asyncio import Redis
@@ -19,8 +20,25 @@ from tests.servers import RedisServer, valkey
 
 Record = dict[str, str]
 _PREFIX: Final = "signer"
-_DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always")
+DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always")
 """A store that is killed comes back with all that it answered for; without a file it could promise nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailover:
+    """One failover.
+
+    Attributes:
+        began: when the fault struck, Unix seconds.
+        promoted: when a replica said that it is primary.
+        told: when the store told its clients.
+        server: the port of the new primary.
+    """
+
+    began: float
+    promoted: float
+    told: float
+    server: int
 
 
 class ChaosStore(Protocol):
@@ -28,9 +46,13 @@ class ChaosStore(Protocol):
 
     Attributes:
         faults: what can be done to it, by kind; each takes the fault's seconds and returns when it is over.
+        settings: what the service's section ``[redis]`` has to say because of it.
+        failovers: those that there were.
     """
 
     faults: Mapping[FaultKind, Callable[[float], Awaitable[None]]]
+    settings: Mapping[str, object]
+    failovers: Sequence[StoreFailover]
 
     async def open_way(self, new_tap: NewTap) -> tuple[str, tuple[Way, ...]]:
         """Open one replica's way to the store; gives the URL for its settings, and the ways to close."""
@@ -51,6 +73,8 @@ class SingleNode:
     def __init__(self, server: RedisServer) -> None:
         self._server = server
         self._one_at_a_time = asyncio.Lock()
+        self.settings: Mapping[str, object] = {}
+        self.failovers: Sequence[StoreFailover] = ()
         self.faults: Mapping[FaultKind, Callable[[float], Awaitable[None]]] = {
             FaultKind.STORE_PAUSED: self._pause,
             FaultKind.STORE_STALLED: self._stall,
@@ -115,7 +139,7 @@ class SingleNode:
 @asynccontextmanager
 async def single_node() -> AsyncIterator[ChaosStore]:
     """Run one Valkey."""
-    with valkey(*_DURABLE) as server:
+    with valkey(*DURABLE) as server:
         yield SingleNode(server)
 
 
@@ -133,9 +157,3 @@ async def read_records(client: Redis) -> dict[str, Record]:
 async def count_unsettled(client: Redis) -> int:
     """Count the index entries of one node."""
     return sum([await client.zcard(key) async for key in client.scan_iter(match=f"{_PREFIX}:{{s*}}:unsettled")])
-
-
-TOPOLOGIES: Final[Mapping[str, Callable[[], AbstractAsyncContextManager[ChaosStore]]]] = {
-    "single": single_node,
-}
-"""Every topology by its name."""

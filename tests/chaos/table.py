@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tests.chaos.evidence import Evidence
-from tests.chaos.plan import FaultKind
+from tests.chaos.failovers import first_moves, forgotten_ends
+from tests.chaos.plan import SINGLE, FaultKind
 from tests.chaos.recovery import recoveries
 from tests.chaos.verdict import Violation
 
@@ -20,7 +21,7 @@ def figures(run: Evidence, found: Sequence[Violation]) -> dict[str, str]:
     lines = Counter(line["event"] for _, line in run.lines())
     worst = max((answer.took for answer in run.answers if not answer.hindered and answer.status), default=0.0)
     repeated = Counter((move.challenge_id, move.token) for move in run.moves)
-    return {
+    rows = {
         "seed": str(run.plan.seed),
         "store": run.plan.store,
         "customers": str(len(run.customers)),
@@ -42,6 +43,23 @@ def figures(run: Evidence, found: Sequence[Violation]) -> dict[str, str]:
         "took": f"{run.seconds:.0f} s",
         "violations": str(len(found)),
     }
+    return rows if run.plan.store == SINGLE else _with_failovers(rows, run)
+
+
+def _with_failovers(rows: dict[str, str], run: Evidence) -> dict[str, str]:
+    """Put what only a store with replicas has before the last rows."""
+    named = [failover.told - failover.began for failover in run.failovers]
+    more = {
+        "failovers of the store": str(len(run.failovers)),
+        "worst time until the store told of one": _worst(named),
+        "worst time from then to the new primary's first move": _worst(first_moves(run)),
+        "moves not confirmed by replicas, and not acted upon": str(sum(not move.confirmed for move in run.moves)),
+        "ends that a failover forgot, found again": str(len(forgotten_ends(run))),
+    }
+    last = ("lease", "took", "violations")
+    return (
+        {name: value for name, value in rows.items() if name not in last} | more | {name: rows[name] for name in last}
+    )
 
 
 def _worst(seconds: Sequence[float]) -> str:

@@ -34,3 +34,28 @@ async def test_nothing_is_lost_and_nothing_signed_twice() -> None:
     assert run.faults.total() == 10
     assert len(run.customers) == 60
     assert sum(record["state"] == "verified" for record in run.records.values()) > 40
+
+
+_FAILOVERS = {
+    FaultKind.STORE_PRIMARY_KILLED: 2,
+    FaultKind.STORE_PRIMARY_STALLED: 2,
+    FaultKind.STORE_FAILED_OVER: 2,
+    FaultKind.STORE_REPLICA_STALLED: 1,
+    FaultKind.REPLICA_KILLED_AT_MOVE: 1,
+    FaultKind.STORE_ANSWERS_LOST: 2,
+    FaultKind.API_ANSWERS_LOST: 1,
+}
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(300)
+@pytest.mark.needs("softhsm2-util")
+@pytest.mark.parametrize("store", ["sentinel", "cluster"])
+async def test_nothing_is_lost_in_a_failover_of_the_store(store: str) -> None:
+    """The primary is killed, stopped past its own replacement, and replaced by command: no rule is broken."""
+    plan = Plan.of_size(7, 150, 14, store=store, deck=_FAILOVERS)
+    run = await run_chaos(plan)
+    found = violations(run, timed=False)
+    assert not found, f"{as_findings(run, found)}\n{as_text(run, found)}"
+    assert len(run.failovers) >= 6
+    assert sum(record["state"] == "verified" for record in run.records.values()) > 75

@@ -19,7 +19,7 @@ from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import Submission, challenge_id
 from tests.chaos.moves import Move, StoreTap, Trace
-from tests.chaos.plan import FaultKind, Plan, storms
+from tests.chaos.plan import FaultKind, Plan, deck_for, storms
 from tests.chaos.stores import SingleNode, single_node
 
 OWNER = AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")
@@ -148,4 +148,6 @@ def test_a_seed_gives_the_same_faults_again() -> None:
     assert storms(plan) != storms(Plan.of_size(6, 2000, 200))
     faults = [fault for storm in storms(plan) for fault in storm]
     assert len(faults) + len(storms(plan)) == 200
-    assert {fault.kind for fault in faults} == set(FaultKind) - {FaultKind.REPLICA_KILLED_ALONE}
+    assert {fault.kind for fault in faults} == set(deck_for("single"))
+    every = {FaultKind.REPLICA_KILLED_ALONE, *deck_for("single"), *deck_for("cluster")}
+    assert every == set(FaultKind)

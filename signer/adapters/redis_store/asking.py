@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from signer.adapters.redis_store.failures import PlaceUnknown, cause_of, code_of
 from signer.adapters.redis_store.node import Command, Node, first_error
@@ -43,6 +43,9 @@ class Survey:
                 f"{who} cannot be reached by TLS: check the CA, the client certificate and its key, and the names.",
                 may_pass=False,
             )
+        if any(isinstance(cause, ResponseError) for cause in causes):
+            detail = f"{who} answer with an error: is redis.url right about what they are?"
+            return PlaceUnknown(detail, may_pass=False)
         return PlaceUnknown(f"{who} cannot be reached.", may_pass=False)
 
 

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, RedisError
 
-from signer.adapters.redis_store.failures import is_lost, unavailable
+from signer.adapters.redis_store.failures import has_moved, is_lost, unavailable
 from signer.adapters.redis_store.node import Command, Part, first_error
 from signer.adapters.redis_store.scripts import Script
 from signer.adapters.redis_store.topology import Topology
@@ -167,12 +167,14 @@ class RedisCalls:
                 repeats -= 1
 
     async def _hear(self, commands: Sequence[tuple[str, Command]], group: Sequence[int]) -> Sequence[Any]:
-        """Ask one server, without waiting for a failover; what is said of another server's key is followed."""
+        """Ask one server, without waiting for a failover; only what has moved to another one is asked there."""
         deadline = asyncio.get_running_loop().time() + self._timeout
+        some = [commands[index] for index in group]
         try:
-            heard = await self._topology.send(
-                commands[group[0]][0], [commands[index][1] for index in group], deadline, patient=False
-            )
+            heard = await self._topology.send(some[0][0], [command for _, command in some], deadline, patient=False)
+            for index, (key, command) in enumerate(some):
+                if has_moved(heard[index]):
+                    [heard[index]] = await self._topology.send(key, [command], deadline)
         except (RedisError, TimeoutError) as exc:
             return [exc] * len(group)
         return heard

@@ -75,7 +75,7 @@ class ClusterTopology(Followed):
     async def primaries(self) -> Sequence[Node]:
         """See ``Topology.primaries``."""
         await self._know()
-        return list({node for node in self._slots if node is not None})
+        return list(dict.fromkeys(node for node in self._slots if node is not None))
 
     async def uncovered_slots(self) -> int:
         """See ``Topology.uncovered_slots``."""

@@ -13,10 +13,10 @@ import ssl
 from typing import Final
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
-    MovedError,
     RedisError,
     ResponseError,
 )
@@ -86,7 +86,7 @@ def code_of(exc: Exception) -> str:
 
 def is_lost(exc: Exception) -> bool:
     """Tell whether the call may have been carried out, or may go through at a second try."""
-    if isinstance(exc, ANSWERS) or str(exc) == _POOL_IS_EMPTY:
+    if isinstance(exc, (*ANSWERS, CannotConnect)) or str(exc) == _POOL_IS_EMPTY:
         return False
     return isinstance(exc, (RedisConnectionError, RedisTimeoutError, TimeoutError))
 
@@ -97,7 +97,12 @@ def is_of_place(exc: Exception) -> bool:
         return True
     if isinstance(exc, PlaceUnknown):
         return exc.may_pass
-    return isinstance(exc, (ResponseError, BusyLoadingError, MovedError)) and code_of(exc) in _OF_PLACE
+    return isinstance(exc, (ResponseError, BusyLoadingError)) and code_of(exc) in _OF_PLACE
+
+
+def has_moved(answer: object) -> bool:
+    """Tell whether an answer names the node that has the key (``MOVED``, ``ASK``)."""
+    return isinstance(answer, AskError)  # redis-py's MovedError is one
 
 
 def unavailable(exc: Exception) -> Unavailable:

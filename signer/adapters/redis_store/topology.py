@@ -133,6 +133,10 @@ class Lookout:
             await self._look()
         except PlaceUnknown as trouble:
             return trouble
+        except (LookupError, TypeError, ValueError) as exc:  # an answer of another shape than any known server's
+            unread = PlaceUnknown("What the store says of its primaries cannot be read.", may_pass=False)
+            unread.__cause__ = exc
+            return unread
         return None
 
 

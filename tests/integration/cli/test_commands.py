@@ -47,11 +47,9 @@ def test_the_default_file_says_what_the_defaults_are() -> None:
     listed = tomllib.loads((CONFIG / "default.toml").read_text())
     defaults = describe(load_settings(None))
     assert describe(load_settings(CONFIG / "default.toml")) == defaults
+    accounts = {"username", "password_file", "sentinel_username", "sentinel_password_file"}
     unset = {
-        "redis": {
-            *("username", "password_file", "ca_file", "cert_file", "key_file"),
-            *("sentinel_username", "sentinel_password_file"),
-        },
+        "redis": accounts | {"ca_file", "cert_file", "key_file"},
         "policy": {"uris"},
         "card_api": {"signing_key_uri"},
     }
@@ -102,6 +100,38 @@ def test_config_check_says_what_is_wrong_and_quotes_no_value(text: str, complain
     assert result.exit_code == 78
     assert complaint in result.output
     assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('url = "redis+sentinel://one,two"', "redis: the Redis URL names no primary"),
+        ('url = "redis+cluster://one/1"', "redis: the Redis URL names a database"),
+        ('url = "redis+cluster://one:hunter2"', "redis: the Redis URL has a port that is none"),
+        ('url = "redis+sentinel://:hunter2@one/name"', "redis.url: holds a user or a password"),
+        ('url = "redis+sentinel://one/name"\nsentinel_username = "signer"', "redis: a user of the Sentinels needs"),
+        ('ca_file = "/run/ca.crt"', "redis: a CA, a certificate and a key are for rediss://"),
+        ("wait_for_replicas = 1\nwait_timeout = 2", "redis: wait_timeout has to be shorter than command_timeout"),
+    ],
+)
+def test_config_check_knows_what_redis_needs(text: str, complaint: str, tmp_path: Path) -> None:
+    """What the store would refuse at start is refused here, in the same words."""
+    file = tmp_path / "signer.toml"
+    file.write_text(f"[redis]\n{text}\n")
+    result = run("config", "check", "--config", str(file))
+    assert result.exit_code == 78
+    assert complaint in result.output
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize("url", ["rediss+sentinel://one,two:26380/name/0", "redis+cluster://one,two:7000"])
+def test_config_check_knows_every_topology(url: str, tmp_path: Path) -> None:
+    """And prints the URL as it was given."""
+    file = tmp_path / "signer.toml"
+    file.write_text(f'[redis]\nurl = "{url}"\n')
+    result = run("config", "check", "--config", str(file))
+    assert result.exit_code == 0, result.output
+    assert f'url = "{url}"' in result.output
 
 
 def test_the_environment_goes_over_the_file_and_unknown_names_are_refused(

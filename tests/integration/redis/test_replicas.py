@@ -12,6 +12,7 @@ from signer.adapters.redis_store.calls import ReplicaWait
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
 from signer.adapters.redis_store.client import open_redis
 from signer.adapters.redis_store.settings import RedisSettings
+from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.application.ports import ClaimOutcome
 from signer.domain.lifecycle import ChallengeState
 from tests.challenge_stores import SETTINGS, SUBMISSION, claim_mine, claim_of, fails_saying, open_store, sign
@@ -131,3 +132,18 @@ async def test_waiting_for_replicas_has_to_fit_into_a_call(primary: RedisServer)
     with pytest.raises(ValueError, match="shorter"):
         RedisChallengeStore(redis, HASTY)
     await redis.close()
+
+
+async def test_replicas_that_are_not_waited_for_are_warned_about(primary: RedisServer, replica: RedisServer) -> None:
+    """As are those that are waited for and are not there: then nothing is signed."""
+    primary.command("CONFIG", "SET", "appendonly", "yes")
+    redis = await open_redis(RedisSettings(url=primary.url))
+    try:
+        [forgets] = await find_weaknesses(redis)
+        assert "wait_for_replicas = 1" in forgets
+        assert await find_weaknesses(redis, ReplicaWait(replicas=1)) == ()
+        [refuses] = await find_weaknesses(redis, ReplicaWait(replicas=2))
+        assert "nothing is signed" in refuses
+    finally:
+        primary.command("CONFIG", "SET", "appendonly", "no")
+        await redis.close()

@@ -111,6 +111,15 @@ async def test_with_wait_nothing_is_promised_that_a_failover_forgets(cut_off: Se
         assert (await store.claim(claim_of(message="b" * 64))).outcome is ClaimOutcome.MINE
 
 
+async def test_a_slow_primary_is_waited_for(site: SentinelSite) -> None:
+    """A call that takes suspiciously long has the Sentinels asked, and they name the same one: it is not given up."""
+    async with open_store(site.url) as store:
+        await store.ping()
+        site.primary.command("CLIENT", "PAUSE", 800, "WRITE")
+        claimed = await store.claim(claim_of())
+        assert (claimed.outcome, claimed.record.fence) == (ClaimOutcome.MINE, 1)
+
+
 async def test_one_sentinel_is_enough(site: SentinelSite) -> None:
     """One is killed, one hangs: the third is asked beside them, and its answer is not waited for long."""
     site.sentinels[0].stop()

@@ -1,0 +1,177 @@
+"""Sentinels that speak TLS and have users of their own, names that move, and what is said where nobody tells."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from signer.adapters.redis_store.challenge_store import RedisChallengeStore
+from signer.adapters.redis_store.client import ACL_COMMANDS, open_redis
+from signer.adapters.redis_store.sentinel import SENTINEL_ACL_COMMANDS
+from signer.adapters.redis_store.settings import RedisSettings
+from signer.domain.errors import Unavailable
+from tests.certificates import CertificateAuthority
+from tests.challenge_stores import claim_of, fails_saying, open_store, sign
+from tests.servers import debian_redis, free_port, valkey
+from tests.topologies import SERVICE, sentinel_site
+
+PASSWORD = "a password of the store"
+SENTINEL_PASSWORD = "a-password-of-the-sentinels"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the passwords are."""
+
+    store: Path
+    sentinel: Path
+    wrong: Path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """One each, and one that nobody accepts."""
+    folder = tmp_path_factory.mktemp("passwords")
+    found = Files(folder / "store", folder / "sentinel", folder / "wrong")
+    found.store.write_text(PASSWORD)
+    found.sentinel.write_text(f"{SENTINEL_PASSWORD}\n")
+    found.wrong.write_text("not-the-password")
+    return found
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory, files: Files) -> Iterator[RedisSettings]:
+    """Debian's Redis, a primary and its Sentinel, which listen with TLS only and know a user of ours each."""
+    folder = tmp_path_factory.mktemp("tls")
+    authority = CertificateAuthority(folder)
+    server_files = authority.server()
+
+    def options(port: int) -> tuple[str, ...]:
+        return (
+            *("--tls-port", str(port), "--tls-auth-clients", "no", "--tls-ca-cert-file", str(authority.ca_file)),
+            *("--tls-cert-file", str(server_files.cert_file), "--tls-key-file", str(server_files.key_file)),
+            *("--tls-replication", "yes"),
+        )
+
+    with debian_redis(options) as primary:
+        rights = ("resetkeys", "~signer:*", "resetchannels", "-@all", *ACL_COMMANDS)
+        primary.command("ACL", "SETUSER", "signer", "on", f">{PASSWORD}", *rights)
+        settings = (
+            f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} 1",
+            f"user watcher on >{SENTINEL_PASSWORD} -@all {' '.join(SENTINEL_ACL_COMMANDS)}",
+            "user default on nopass ~* &* +@all",
+        )
+        with debian_redis(lambda port: (*options(port), "--sentinel"), settings) as watcher:
+            yield RedisSettings(
+                url=f"rediss+sentinel://127.0.0.1:{watcher.port}/{SERVICE}/0",
+                username="signer",
+                password_file=files.store,
+                sentinel_username="watcher",
+                sentinel_password_file=files.sentinel,
+                ca_file=authority.ca_file,
+            )
+
+
+async def _refusal(settings: RedisSettings) -> str:
+    redis = await open_redis(settings)
+    try:
+        with pytest.raises(Unavailable) as refused:
+            await RedisChallengeStore(redis).ping()
+    finally:
+        await redis.close()
+    return refused.value.detail
+
+
+@pytest.mark.needs("redis-server")
+async def test_the_documented_rights_suffice(guarded: RedisSettings) -> None:
+    """Over TLS, as two users with two passwords, by the documented ACLs and nothing more."""
+    redis = await open_redis(guarded)
+    store = RedisChallengeStore(redis)
+    await store.ping()
+    await sign(store, claim_of())
+    await store.due(10)
+    await redis.close()
+
+
+@pytest.mark.needs("redis-server")
+async def test_it_is_said_which_of_the_two_refused_us(guarded: RedisSettings, files: Files) -> None:
+    """A wrong password at the Sentinels is told from one at the store; no password shows."""
+    at_sentinel = await _refusal(replace(guarded, sentinel_password_file=files.wrong))
+    assert "Sentinels" in at_sentinel
+    assert "sentinel_password_file" in at_sentinel
+    at_store = await _refusal(replace(guarded, password_file=files.wrong))
+    assert "Sentinel" not in at_store
+    assert "password" in at_store
+    missing = await _refusal(replace(guarded, sentinel_password_file=files.wrong.with_name("none")))
+    assert "Sentinels" in missing
+    assert not any("not-the-password" in text for text in (at_sentinel, at_store, missing))
+
+
+@pytest.mark.needs("redis-server")
+async def test_sentinels_of_another_ca_are_refused(guarded: RedisSettings, tmp_path: Path) -> None:
+    """TLS is verified there, too."""
+    another = CertificateAuthority(tmp_path, "another CA")
+    assert "TLS" in await _refusal(replace(guarded, ca_file=another.ca_file))
+
+
+async def test_what_keeps_the_primary_from_being_found_is_said() -> None:
+    """No Sentinel there, or something else; a name that they do not know. It is said at once, not when time is up.
+
+    A primary that is known goes on to be used, whatever becomes of its Sentinels.
+    """
+    with sentinel_site(replicas=1, down_after=30) as site:
+        async with asyncio.timeout(5):
+            async with open_store(site.url.replace(SERVICE, "another")) as store:
+                await fails_saying("name", store.ping())
+            async with open_store(f"redis+sentinel://127.0.0.1:{free_port()}/{SERVICE}") as store:
+                await fails_saying("Sentinels cannot be reached", store.ping())
+                await fails_saying("Sentinels cannot be reached", store.due(1))
+            async with open_store(f"redis+sentinel://127.0.0.1:{site.servers[0].port}/{SERVICE}") as store:
+                await fails_saying("redis.url", store.ping())
+            async with open_store(f"redis+cluster://127.0.0.1:{site.servers[0].port}") as store:
+                await fails_saying("redis.url", store.ping())
+        async with open_store(site.url) as store:
+            await store.ping()
+            for watcher in site.sentinels:
+                watcher.stop()
+            await store.ping()
+
+
+@pytest.mark.parametrize("url", [f"redis+sentinel://127.0.0.1:%d/{SERVICE}", "redis+cluster://127.0.0.1:%d"])
+async def test_answers_of_another_shape_are_no_crash(url: str) -> None:
+    """Whatever it is that listens there."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while asked := await reader.read(1000):
+            writer.write(b"+PONG\r\n" if b"PING" in asked else b"+OK\r\n$5\r\nhello\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server, open_store(url % server.sockets[0].getsockname()[1]) as store:
+        await fails_saying("cannot be read", store.ping())
+        await fails_saying("cannot be read", store.due(1))
+
+
+async def test_a_name_is_looked_up_at_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a name that moves the new server is found, without a restart."""
+    port, at = free_port(), "127.0.0.2"
+    ask: Any = asyncio.get_running_loop().getaddrinfo
+
+    async def look_up(host: str, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - the loop's own arguments
+        return await ask(at if host == "store.example" else host, *args, **more)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+    with valkey("--port", str(port), "--bind", "127.0.0.2") as first:
+        async with open_store(f"redis://store.example:{port}") as store:
+            await store.claim(claim_of())
+            first.stop()
+            await fails_saying("cannot be reached", store.ping())
+            with valkey("--port", str(port), "--bind", "127.0.0.3") as second:
+                at = "127.0.0.3"
+                await store.claim(claim_of())
+                assert second.command("EXISTS", f"signer:{{s{claim_of().id[:2]}}}:challenge:{claim_of().id[2:]}")
