@@ -2,7 +2,8 @@
 
 * Every key of a backend is wrapped (``finished_key``): its signature has to arrive within the deadline, and passes the
   one finisher. Nothing hands out a backend's key as it is.
-* Reading takes no lock: the ring's contents are one immutable object, and a load puts another in its place.
+* Reading takes no lock: the ring's contents are one immutable object, and a load puts another in its place. It is put
+  together on a thread, so that nobody waits while a hundred thousand keys are counted.
 * An owner has one key. Two are an error, unless the settings say that the first wins: the first URI in the settings,
   and within a backend its own order.
 * The first load fails as a whole where a backend cannot start, or an owner has two keys. A reload never takes away what
@@ -173,13 +174,7 @@ class LoadedKeyRing:
             new = old
         else:
             self._contents, self._loaded = new, loaded
-        before, after = old.by_address.keys(), new.by_address.keys()
-        return KeyReloadReport(
-            added=tuple(sorted(after - before)),
-            removed=tuple(sorted(before - after)),
-            unchanged=tuple(sorted(before & after)),
-            failed={**new.failed, **failed},
-        )
+        return await asyncio.to_thread(_report_of, old, new, failed)
 
     async def _load_backends(
         self,
@@ -207,30 +202,56 @@ class LoadedKeyRing:
         return loaded, errors
 
     async def _compose(self, loaded: Sequence[LoadedKeys]) -> _Contents:
-        """Make the ring's contents. A key that is in the ring already has proved itself, and is not asked again.
+        """Make the ring's contents.
 
         Raises:
             OwnerHeldTwice: an owner has two keys, and that is an error.
         """
+        keys, unproven = await asyncio.to_thread(self._finished, loaded)
+        refused = await self_test(unproven) if self._self_test else {}
+        failed = {uri: reason for each in loaded for uri, reason in each.failures.items()}
+        failed.update({key.uri: reason for key, reason in refused.items()})
+        return await asyncio.to_thread(_contents_of, keys, refused, failed)
+
+    def _finished(self, loaded: Sequence[LoadedKeys]) -> tuple[Sequence[FinishedKey], Sequence[FinishedKey]]:
+        """Finish each owner's key, ordered by address; on a thread, for there may be a hundred thousand.
+
+        Returns:
+            All of them, and those that have to prove themselves: one that is in the ring already has.
+
+        Raises:
+            OwnerHeldTwice: see ``_compose``.
+        """
         taken: dict[str, BackendKey] = {}
-        failed: dict[str, str] = {}
         for each in loaded:
-            failed.update(each.failures)
             for key in each.keys:
                 first = taken.setdefault(key.address, key)
                 if first is not key and self._duplicates is Duplicates.ERROR:
                     raise OwnerHeldTwice(key.address, first.uri, key.uri)
+        known = self._contents.by_address
         keys: list[FinishedKey] = []
         unproven: list[FinishedKey] = []
         for address in sorted(taken):
-            finished = self._contents.by_address.get(address)
+            finished = known.get(address)
             if finished is None or not finished.finishes(taken[address]):
                 finished = FinishedKey(taken[address], self._timeout)
                 unproven.append(finished)
             keys.append(finished)
-        refused = await self_test(unproven) if self._self_test else {}
-        failed.update({key.uri: reason for key, reason in refused.items()})
-        return _Contents({key.address: key for key in keys if key not in refused}, failed)
+        return keys, unproven
+
+
+def _contents_of(keys: Sequence[FinishedKey], refused: Collection[FinishedKey], failed: Mapping[str, str]) -> _Contents:
+    return _Contents({key.address: key for key in keys if key not in refused}, failed)
+
+
+def _report_of(old: _Contents, new: _Contents, failed: Mapping[str, str]) -> KeyReloadReport:
+    before, after = old.by_address.keys(), new.by_address.keys()
+    return KeyReloadReport(
+        added=tuple(sorted(after - before)),
+        removed=tuple(sorted(before - after)),
+        unchanged=tuple(sorted(before & after)),
+        failed={**new.failed, **failed},
+    )
 
 
 def _unexpected(backend: KeyBackend, exc: Exception) -> KeyBackendError:
