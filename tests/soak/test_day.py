@@ -20,7 +20,7 @@ async def _passes(day: Day) -> None:
 
 async def test_a_few_hundred_challenges_leave_nothing_behind() -> None:
     """Long enough for every rule but that of the memory, which has not settled by then."""
-    await _passes(Day(challenges=300, max_age=15.0, outages=1, outage_seconds=1.0, growth_allowed=0.3))
+    await _passes(Day(challenges=300, at_once=8, max_age=12.0, outages=1, outage_seconds=1.0, growth_allowed=0.3))
 
 
 @pytest.mark.heavy

@@ -19,7 +19,8 @@ _KEYS_BESIDE: Final = 400
 """The index and the readiness probe have a few for each of 64 shards."""
 _SLACK_SECONDS: Final = 15.0
 """Redis sweeps what has expired a little later; a customer comes a little earlier than he is done."""
-_DESCRIPTORS_ALLOWED: Final = 16
+_DESCRIPTORS_ALLOWED: Final = 32
+"""Pools of connections grow to the highest peak so far, and the last tenth may have seen a higher one."""
 _THREADS_ALLOWED: Final = 4
 
 
