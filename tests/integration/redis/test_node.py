@@ -13,7 +13,7 @@ from tests.servers import RedisServer
 
 
 async def test_whatever_waits_for_a_server_that_is_given_up_ends(server: RedisServer) -> None:
-    """Also where one of the calls runs out of time at that very moment: that one ends by itself, and holds up nobody."""
+    """Also where a call runs out of time at that very moment: it ends by itself, and holds up nobody."""
     settings = RedisSettings(url=server.tcp_url)
     node = _open_server(settings, settings.place.addresses[0])
     far = asyncio.get_running_loop().time() + 60
