@@ -107,9 +107,11 @@ class ClusterSite:
 
     Attributes:
         nodes: all; the primaries first, as it was at the start.
+        primaries: how many of them there are.
     """
 
     nodes: Sequence[RedisServer]
+    primaries: int
 
     @property
     def url(self) -> str:
@@ -132,13 +134,12 @@ class ClusterSite:
 
     def settle(self) -> None:
         """Wait until every node says that all is well, and that every primary has its replicas, connected."""
-        primaries = sum(1 for node in self.nodes if node.command("ROLE")[_ROLE] == "master")
-        wanted = len(self.nodes) - primaries
 
         def is_settled() -> bool:
             roles = [node.command("ROLE") for node in self.nodes]
-            connected = sum(len(role[_REPLICAS]) for role in roles if role[_ROLE] == "master")
-            return connected == wanted and all(self._is_well(node) for node in self.nodes)
+            replicas = [len(role[_REPLICAS]) for role in roles if role[_ROLE] == "master"]
+            all_there = len(replicas) == self.primaries and sum(replicas) == len(self.nodes) - self.primaries
+            return all_there and all(self._is_well(node) for node in self.nodes)
 
         wait_until(is_settled, "The cluster does not come to rest")
 
@@ -172,13 +173,13 @@ def cluster_site(*options: str, primaries: int = 3, replicas: int = 1, timeout: 
             )
             for _ in range(primaries * (1 + replicas))
         ]
-        site = ClusterSite(nodes)
-        _form(site, primaries)
+        site = ClusterSite(nodes, primaries)
+        _form(site)
         yield site
 
 
-def _form(site: ClusterSite, primaries: int) -> None:
-    nodes = site.nodes
+def _form(site: ClusterSite) -> None:
+    nodes, primaries = site.nodes, site.primaries
     step = REDIS_CLUSTER_HASH_SLOTS // primaries
     for number, node in enumerate(nodes):
         if number < primaries:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from signer.adapters.redis_store import scripts as challenge_scripts
+from signer.adapters.redis_store.calls import ReplicaWait
+from signer.adapters.redis_store.node import Command
 from signer.adapters.redis_store.scripts import Script
 from signer.cli.main import main
 from signer.domain.record import Submission
@@ -30,7 +32,8 @@ _EDITS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     ),
 }
 _IDEMPOTENCY: Final = "idempotency"
-MUTATIONS: Final = (*_EDITS, _IDEMPOTENCY)
+_WAIT: Final = "wait"
+MUTATIONS: Final = (*_EDITS, _IDEMPOTENCY, _WAIT)
 """What can be switched off."""
 
 
@@ -50,11 +53,18 @@ def _mutate(name: str) -> None:
         setattr(challenge_scripts, key.upper(), script)
     if name == _IDEMPOTENCY:
         _new_key_each_time()
+    if name == _WAIT:
+        _wait_for_no_replica()
 
 
 def _new_key_each_time() -> None:
     fresh: Callable[[Submission], str] = lambda _: str(uuid.uuid4())  # noqa: E731 - one line, one lie
     Submission.idempotency_key = property(fresh)  # type: ignore[assignment, method-assign]
+
+
+def _wait_for_no_replica() -> None:
+    nothing: Callable[[ReplicaWait, str], tuple[Command, ...]] = lambda _self, _key: ()  # noqa: E731
+    ReplicaWait.commands = nothing  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":

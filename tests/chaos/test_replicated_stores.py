@@ -17,12 +17,12 @@ from signer.application.ports import Claim
 from signer.domain.errors import Unavailable
 from signer.domain.record import challenge_id
 from tests.chaos.failovers import first_moves, forgotten_ends
+from tests.chaos.good_run import GOOD, ID, OTHER, T0, answer, move, record
 from tests.chaos.moves import Move, StoreTap, Trace
 from tests.chaos.plan import FaultKind
 from tests.chaos.replicated_stores import ReplicatedStore
 from tests.chaos.stores import StoreFailover
 from tests.chaos.table import as_text, figures
-from tests.chaos.test_verdict import GOOD, ID, OTHER, T0, answer, move, record
 from tests.chaos.topologies import TOPOLOGIES
 from tests.chaos.verdict import by_rule, violations
 from tests.failovers import owner_on

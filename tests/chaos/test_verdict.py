@@ -2,121 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, cast
 
 import pytest
 
-from signer.domain.ethereum import AccountId
-from tests.chaos.evidence import Evidence, LifeStory, signature_hash
-from tests.chaos.load import Answer, Customer, Manner
+from tests.chaos.evidence import Evidence, LifeStory
+from tests.chaos.good_run import CUSTOMER, GOOD, ID, OTHER, POSTED, T0, answer, entry, life, line, move, record
 from tests.chaos.moves import Move
-from tests.chaos.plan import Plan
 from tests.chaos.recovery import recoveries
 from tests.chaos.verdict import by_rule, violations
-
-ID = "0a" + "1" * 32
-CHALLENGE = base64.b64encode(b"a text\nNonce: n\nIssued At: 2026-11-22T12:00:00Z").decode()
-CUSTOMER = Customer(
-    "a customer", AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"), Manner.PERSISTENT, CHALLENGE
-)
-MESSAGE = CUSTOMER.message_hashes["challenge"]
-PROOF = signature_hash("a proof")
-OTHER = signature_hash("another proof")
-T0 = 1_795_000_000.0
-
-
-def move(
-    script: str, outcome: str, state: str, *, at: float, fence: int = 1, life: str = "1.1", **more: object
-) -> Move:
-    """Make one move of the one challenge."""
-    record = {
-        "state": state,
-        "fence": str(fence),
-        "message_hash": MESSAGE,
-        "leased_until": str(int((T0 + at + 5) * 1e6)),
-    }
-    values: Any = {"token": f"{script} {at}", "fence": None, "signature": PROOF, **more}
-    return Move(at=T0 + at, process=life, script=script, challenge_id=ID, outcome=outcome, record=record, **values)
-
-
-def line(event: str, **fields: object) -> dict[str, Any]:
-    """Make one line of a log."""
-    return {"timestamp": "2026-11-22T12:00:00Z", "level": "info", "event": event, **fields}
-
-
-POSTED = line(
-    "challenge.delivered",
-    customer_id=CUSTOMER.id,
-    owner="",
-    challenge_id=ID,
-    idempotency_key="a key",
-    code="accepted",
-    status=204,
-    duration_ms=50.0,
-)
-
-
-def answer(**changes: object) -> Answer:
-    """Make an answer with the record."""
-    body = {"id": ID, "state": "verified", "code": None, "signature": "a proof", "customerId": CUSTOMER.id}
-    made = Answer(T0, 0.1, "1.1", CUSTOMER.id, "challenge", 200, body, None, 9.0, hindered=False)
-    return replace(made, **cast("Any", changes))
-
-
-def entry(**changes: object) -> dict[str, object]:
-    """Make an entry of the card API's ledger."""
-    return {
-        "at": T0 + 0.3,
-        "customerId": CUSTOMER.id,
-        "idempotencyKey": "a key",
-        "signatureSha256": PROOF,
-        "challengeSha256": MESSAGE,
-        "status": 204,
-        "code": None,
-        "verified": True,
-        "fate": "sent",
-    } | changes
-
-
-def record(**changes: str) -> dict[str, str]:
-    """Make a record of the store."""
-    return {
-        "state": "verified",
-        "customer_id": CUSTOMER.id,
-        "message_hash": MESSAGE,
-        "signature": "a proof",
-        "forward": "1",
-    } | changes
-
-
-def life(**changes: object) -> LifeStory:
-    """Make the story of a replica that ended well."""
-    made = LifeStory("1.1", None, alone=False, ended=(0, 0.5), lines=[POSTED])
-    return replace(made, **cast("Any", changes))
-
-
-GOOD = Evidence(
-    plan=Plan(),
-    faults=Counter(),
-    seconds=1.0,
-    customers=[replace(CUSTOMER, satisfied=True)],
-    answers=[answer()],
-    records={ID: record()},
-    unsettled=0,
-    ledger=[entry()],
-    elsewhere=0,
-    moves=[
-        move("claim", "mine", "claimed", at=0.0, signature=None),
-        move("record_signature", "deliverable", "forwarding", at=0.2, fence=1),
-        move("settle", "moved", "verified", at=0.4, fence=1),
-    ],
-    lives=[life()],
-)
 
 
 def taken_over(at: float) -> list[Move]:

@@ -68,7 +68,8 @@ class Node:
         self._given_up = True
         now = asyncio.get_running_loop().time()
         for patience in self._waiting:
-            patience.reschedule(now)
+            if not patience.expired():  # one that has just expired ends by itself, and cannot be changed
+                patience.reschedule(now)
         await self.close()
 
     async def close(self) -> None:

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from redis.crc import key_slot
 
 from signer.adapters.redis_store.calls import ReplicaWait
-from signer.adapters.redis_store.client import open_redis
+from signer.adapters.redis_store.challenge_store import RedisChallengeStore
+from signer.adapters.redis_store.client import ACL_COMMANDS, CLUSTER_ACL_COMMANDS, open_redis
 from signer.adapters.redis_store.settings import RedisSettings
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.application.ports import ClaimOutcome
@@ -228,6 +230,31 @@ async def test_wait_speaks_for_the_node_that_has_the_key(steady: ClusterSite) ->
             await claim_mine(store, claim_of(owner=owner_on(elsewhere)))
         finally:
             replica.resume()
+
+
+async def test_the_documented_rights_suffice(steady: ClusterSite, tmp_path: Path) -> None:
+    """By the documented ACL and nothing more, also while a slot moves."""
+    (tmp_path / "password").write_text("a password")
+    rights = ("resetkeys", "~signer:*", "resetchannels", "-@all", *ACL_COMMANDS, *CLUSTER_ACL_COMMANDS)
+    for node in steady.nodes:
+        node.command("ACL", "SETUSER", "signer", "on", ">a password", *rights)
+    source, target = _two_nodes(steady)
+    password_file = tmp_path / "password"
+    user = RedisSettings(
+        url=steady.url, username="signer", password_file=password_file, call_timeout=timedelta(seconds=5)
+    )
+    redis = await open_redis(user)
+    store = RedisChallengeStore(redis, WAIT)
+    await store.ping()
+    held = await sign(store, claim_of())
+    _begin_to_move(source, target)
+    _move_keys(source, target)
+    assert await store.get(held.record.id) == held.record
+    _end_to_move(source, target)
+    await store.settle(held.lease, ChallengeState.VERIFIED, None)
+    await store.due(10)
+    await find_weaknesses(redis, ReplicaWait(replicas=1))
+    await redis.close()
 
 
 async def test_nodes_that_tell_no_host_are_found(steady: ClusterSite) -> None:
