@@ -79,7 +79,8 @@ class Curve:
         elif length not in {uncompressed, compressed}:
             raise ValueError(f"{length} bytes are no point of {self.name}")
         if self is SECP256K1:  # libsecp256k1 takes a tenth of the time, and a token may hold thousands
-            return PublicKey(value).format(compressed=False)[1:]
+            parsed = PublicKey(value)  # which refuses what is not on the curve
+            return value[1:] if len(value) == uncompressed else parsed.format(compressed=False)[1:]
         point = ec.EllipticCurvePublicKey.from_encoded_point(self._curve, value)
         return point.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]
 
