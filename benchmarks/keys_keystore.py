@@ -94,9 +94,8 @@ async def opening(count: int, rounds: int, goals: Goals) -> None:
         "key derivation, a thread each core": (spent.bare, bare),
         "opened by the backend": (spent.whole, 1 / spent.whole.rate),
     }
-    print(
-        f"\n{f'{count} keystores, {cores} cores':36} {'seconds':>8} {'each':>8} {'CPU each':>9} {'of bare':>8} {'others':>7}"
-    )
+    heads = (f"{count} keystores, {cores} cores", "seconds", "each", "CPU each", "of bare", "others")
+    print("\n{:36} {:>8} {:>8} {:>9} {:>8} {:>7}".format(*heads))
     for name, (each, seconds) in rows.items():
         cells = f"{seconds * count:8.2f} {seconds:7.3f}s {each.cpu_us / 1e6:8.3f}s {seconds / bare:7.2f}x"
         print(f"{name:36} {cells} {each.others:7.1f}")

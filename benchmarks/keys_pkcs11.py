@@ -33,6 +33,7 @@ CALLERS_PER_SESSION = 8
 GOALS = {1: 0.85}
 GOAL = 0.7
 READY_GOAL_SECONDS = 3.0
+LOADS = 3
 ONE_KEY_GOAL = 0.95
 """Of the rate of one key: a full token's keys, in turn, and no index in between, sign as fast as one."""
 
@@ -103,21 +104,30 @@ async def compare(token: SoftHsmToken, sessions: int, rounds: int, goals: Goals)
     )
 
 
-async def fill(token: SoftHsmToken, keys: int, rounds: int, goals: Goals) -> None:
-    """Print when a token of so many keys is ready, as the service loads it, and what it signs then."""
-    ring = LoadedKeyRing([backend_for(token.uri(), BackendResources())])
-    ready, stall = Spent(keys), Stall()
+async def load(token: SoftHsmToken, keys: int, stall: Stall) -> Spent:
+    """Load a token once, from C_Initialize to C_Finalize; give what it took until its keys were ready."""
+    ring, spent = LoadedKeyRing([backend_for(token.uri(), BackendResources())]), Spent(keys)
     async with stall.watch():
-        with ready.watch():
+        with spent.watch():
             await ring.load()
     assert len(ring.keys()) == keys
-    verdict = goals.check(
-        f"{keys:,} keys ready, seconds", ready.seconds, READY_GOAL_SECONDS, ready.others, at_most=True
-    )
+    await ring.close()
+    return spent
+
+
+async def fill(token: SoftHsmToken, keys: int, rounds: int, goals: Goals) -> None:
+    """Print when a token of so many keys is ready, and what it signs then."""
+    stall = Stall()
+    loads = [await load(token, keys, stall) for _ in range(LOADS)]
+    ready = min(loads, key=lambda spent: spent.seconds)  # whatever else the machine does can only add to it
+    what = f"{keys:,} keys ready, seconds"
+    verdict = goals.check(what, ready.seconds, READY_GOAL_SECONDS, ready.others, at_most=True)
     print(
-        f"{keys:,} keys ready in {ready.seconds:.2f} s ({verdict}: {READY_GOAL_SECONDS:g} s), "
+        f"{keys:,} keys ready in {ready.seconds:.2f} s ({verdict}: {READY_GOAL_SECONDS:g} s), the quickest of {LOADS}; "
         f"{ready.cpu:.2f} s of CPU, others had {ready.others:.1f} cores; longest stall {stall.longest:.1f} ms",
     )
+    ring = LoadedKeyRing([backend_for(token.uri(), BackendResources())])
+    await ring.load()
     pairs, again, stall = Pairs(), Spent(keys), Stall()
     for _ in range(rounds):
         await pairs.take(partial(sign_whole, ring, SESSIONS), partial(sign_whole, ring, SESSIONS, keys))

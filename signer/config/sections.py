@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from signer.adapters.redis_store import settings as redis_store
-from signer.config.values import Account, Chain, Seconds, Sha256, Span, Url
+from signer.config.values import Account, Chain, KeyUriText, Seconds, Sha256, Span, Url
 from signer.domain.challenge import MAX_BASE64
 from signer.domain.ethereum import ChainId
 from signer.domain.policy import SigningPolicy
@@ -131,7 +131,9 @@ class CardApiSettings(Section):
     api_key_file: Path = Path("/run/secrets/signer/card-api/api-key")
     api_secret_file: Path = Path("/run/secrets/signer/card-api/api-secret")
     signing_key_file: Path | None = Path("/run/secrets/signer/card-api/signing-key.pem")
-    signing_key_uri: str | None = Field(None, description="in the place of signing_key_file: pkcs11:…;object=…?…")
+    signing_key_uri: KeyUriText | None = Field(
+        None, description="in the place of signing_key_file: pkcs11:…;object=…?…"
+    )
     signing_key_id: str = Field("", description="keyid, as PUT /v1/auth/signing answered it")
     signature_form: SignatureForm = SignatureForm.HEX
     covered_components: tuple[str, ...] = (
@@ -182,7 +184,7 @@ class CardApiSettings(Section):
 class KeysSettings(Section):
     """``[keys]``: the backends, by URI, and the owners that have to be there."""
 
-    uris: tuple[str, ...] = Field((), description="for example keystore:/run/secrets/keystores?password_file=…")
+    uris: tuple[KeyUriText, ...] = Field((), description="for example keystore:/run/secrets/keystores?password_file=…")
     expected_owners: tuple[Account, ...] = ()
     duplicates: Literal["refuse", "first"] = "refuse"
     sign_timeout: Span = timedelta(seconds=5)

@@ -1,4 +1,4 @@
-"""The kinds of value that settings have beside numbers and texts: CAIP identifiers, spans, URLs without secrets."""
+"""The kinds of value that settings have beside numbers and texts: CAIP identifiers, spans, URIs without secrets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from signer.adapters.keys.backend import KeyBackendError
+from signer.adapters.keys.key_uri import KeyUri
 from signer.domain.errors import MalformedRequest
 from signer.domain.ethereum import AccountId, ChainId
 
@@ -40,12 +42,21 @@ def _positive(span: timedelta) -> timedelta:
     return span
 
 
+def _key_uri(text: str) -> str:
+    try:
+        KeyUri.parse(text)
+    except KeyBackendError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
 def _without_password(url: str) -> str:
     if urlsplit(url).password is not None or "@" in urlsplit(url).netloc:
         raise ValueError("holds a user or a password; name them in their own settings, the secret as a file")
     return url
 
 
+KeyUriText = Annotated[str, AfterValidator(_key_uri)]
 Url = Annotated[str, AfterValidator(_without_password)]
 Seconds = Annotated[timedelta, BeforeValidator(_from_seconds)]
 Span = Annotated[Seconds, AfterValidator(_positive)]

@@ -24,7 +24,7 @@ _CAIP_2: Final = re.compile(r"(?P<namespace>[-a-z0-9]{3,8}):(?P<reference>[-_a-z
 _CHAIN_REFERENCE: Final = re.compile(r"[1-9][0-9]{0,31}", re.ASCII)
 _EIP155: Final = "eip155"
 _V_OFFSET: Final = 27
-_DIGIT_THAT_RAISES: Final = 8
+_DIGIT_THAT_RAISES: Final = "8"
 
 
 def checksum_address(address: str) -> str:
@@ -32,7 +32,7 @@ def checksum_address(address: str) -> str:
     digits = address[2:].lower()
     digest = keccak(text=digits).hex()
     pairs = zip(digits, digest, strict=False)
-    return "0x" + "".join(c.upper() if int(d, 16) >= _DIGIT_THAT_RAISES else c for c, d in pairs)
+    return "0x" + "".join(c.upper() if d >= _DIGIT_THAT_RAISES else c for c, d in pairs)
 
 
 def address_of_public_key(public_key: bytes) -> str:

@@ -222,11 +222,9 @@ class Cryptoki:
             Their values, in the order of ``room``; ``None`` for one that the object does not have or does not show.
         """
         room.clear()
-        try:
-            self._call("C_GetAttributeValue", session, handle, room.array, len(room))
-        except CryptokiError as error:
-            if error.code not in _ABOUT_ONE_ATTRIBUTE:  # the others have been read all the same (v2.40 §5.7)
-                raise
+        code = self._code_of("C_GetAttributeValue", session, handle, room.array, len(room))
+        if code and code not in _ABOUT_ONE_ATTRIBUTE:  # where it is about one, the others have been read (v2.40 §5.7)
+            raise CryptokiError("C_GetAttributeValue", code)
         return room.values()
 
     def generate_key_pair(self, session: int, public: c.Template, private: c.Template) -> tuple[int, int]:
@@ -259,15 +257,18 @@ class Cryptoki:
         self._call("C_DestroyObject", session, handle)
 
     def _call(self, name: str, *arguments: object) -> None:
+        code = self._code_of(name, *arguments)
+        if code:
+            raise CryptokiError(name, code)
+
+    def _code_of(self, name: str, *arguments: object) -> int:
         # In first, then look whether it is over; `finalize` says that it is over first, then looks who is in. So at
         # least one of the two sees the other.
         _enter(self)
         try:
-            code = Ckr.CRYPTOKI_NOT_INITIALIZED if self._is_over else self._functions[name](*arguments)
+            return Ckr.CRYPTOKI_NOT_INITIALIZED if self._is_over else self._functions[name](*arguments)
         finally:
             _leave()
-        if code:
-            raise CryptokiError(name, code)
 
 
 def seconds_inside(thread: int | None) -> float:

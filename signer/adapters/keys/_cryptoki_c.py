@@ -121,8 +121,10 @@ class AttributeArray:
         """Take the buffers."""
         self._buffers = tuple(buffers.values())
         self.array = (_Attribute * len(buffers))()
-        for attribute, cka, buffer in zip(self.array, buffers, self._buffers, strict=True):
+        self._attributes = tuple(self.array)  # each is a view of its place in the array
+        for attribute, cka, buffer in zip(self._attributes, buffers, self._buffers, strict=True):
             attribute.type, attribute.value, attribute.length = cka, ctypes.addressof(buffer), len(buffer)
+        self._cleared = bytes(self.array)
 
     def __len__(self) -> int:
         return len(self._buffers)
@@ -139,14 +141,13 @@ class AttributeArray:
 
     def clear(self) -> None:
         """Make the lengths those of the buffers again."""
-        for attribute, buffer in zip(self.array, self._buffers, strict=True):
-            attribute.length = len(buffer)
+        ctypes.memmove(self.array, self._cleared, len(self._cleared))
 
     def values(self) -> Sequence[bytes | None]:
         """Give what a library has written: ``None`` where it says CK_UNAVAILABLE_INFORMATION, or there was no room."""
         return [
-            buffer.raw[: attribute.length] if attribute.length <= len(buffer) else None
-            for attribute, buffer in zip(self.array, self._buffers, strict=True)
+            ctypes.string_at(buffer, length) if (length := attribute.length) <= len(buffer) else None
+            for attribute, buffer in zip(self._attributes, self._buffers, strict=True)
         ]
 
     def wipe(self) -> None:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from coincurve import PublicKey
@@ -37,6 +37,12 @@ class Curve:
     oid: bytes
     scalar_bytes: int
     _curve: ec.EllipticCurve
+    _names: frozenset[bytes] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        name = self.name.encode("ascii")
+        names = frozenset({self.params, bytes([_DER_PRINTABLE_STRING, len(name)]) + name})
+        object.__setattr__(self, "_names", names)
 
     @property
     def signature_bytes(self) -> int:
@@ -50,8 +56,7 @@ class Curve:
 
     def is_named_by(self, params: bytes) -> bool:
         """Tell whether ``CKA_EC_PARAMS`` mean this curve."""
-        name = self.name.encode("ascii")
-        return params in {self.params, bytes([_DER_PRINTABLE_STRING, len(name)]) + name}
+        return params in self._names
 
     def read_point(self, value: bytes) -> bytes:
         """Read ``CKA_EC_POINT`` in any of its forms.
@@ -74,7 +79,8 @@ class Curve:
         elif length not in {uncompressed, compressed}:
             raise ValueError(f"{length} bytes are no point of {self.name}")
         if self is SECP256K1:  # libsecp256k1 takes a tenth of the time, and a token may hold thousands
-            return PublicKey(value).format(compressed=False)[1:]
+            parsed = PublicKey(value)  # which refuses what is not on the curve
+            return value[1:] if len(value) == uncompressed else parsed.format(compressed=False)[1:]
         point = ec.EllipticCurvePublicKey.from_encoded_point(self._curve, value)
         return point.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]
 

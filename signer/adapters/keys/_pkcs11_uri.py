@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import quote, unquote_to_bytes
@@ -107,8 +108,10 @@ class Pkcs11Uri:
 
     def of_key(self, label: bytes, key_id: bytes) -> str:
         """Name one of the token's keys, without module and PIN."""
-        attributes = [*self.token, ("object", label), ("id", key_id)]
-        return f"{SCHEME}:" + ";".join(f"{name}={_escaped(name, value)}" for name, value in attributes if value)
+        name = _name_of_token(self.token)
+        if label:
+            name += f";object={_escaped('object', label)}"
+        return f"{name};id={_escaped('id', key_id)}" if key_id else name
 
     def __str__(self) -> str:
         """Give the path, which is fit for a log line."""
@@ -169,6 +172,11 @@ def _timeout(uri: KeyUri) -> float:
     return float(text)
 
 
+@lru_cache(maxsize=64)
+def _name_of_token(token: tuple[tuple[str, bytes], ...]) -> str:
+    return f"{SCHEME}:" + ";".join(f"{name}={_escaped(name, value)}" for name, value in token)
+
+
 def _escaped(name: str, value: bytes) -> str:
     # §2.3: `id` is bytes, each of them better escaped.
-    return "".join(f"%{octet:02X}" for octet in value) if name == "id" else quote(value, safe=_NOT_ESCAPED)
+    return f"%{value.hex('%').upper()}" if name == "id" else quote(value, safe=_NOT_ESCAPED)

@@ -11,7 +11,7 @@ from signer.adapters.keys.backend import BackendKey
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
 from signer.domain.ethereum import Eip191Message, EvmSignature, self_test_message
 
-_MOST_SELF_TESTS: Final = 1000
+_MOST_SELF_TESTS: Final = 256
 _SELF_TESTS_AT_ONCE: Final = 16
 _RETRY_AFTER: Final = 2.0
 
