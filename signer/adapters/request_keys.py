@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -113,7 +114,7 @@ class RequestSigningKey(Protocol):
         """Say for how many seconds at least the key is known not to sign; ``None`` where nothing is known of that."""
 
 
-class LocalRequestKey:
+class LocalRequestKey(ABC):
     """A request-signing key in this process's memory; which library signs with it is the subclass's affair.
 
     Attributes:
@@ -148,8 +149,9 @@ class LocalRequestKey:
         except Exception as exc:  # neither library says which errors it raises
             raise RequestKeyFailed(f"{self.library} could not sign with the request-signing key") from exc
 
+    @abstractmethod
     def _der_signature(self, base: bytes) -> bytes:
-        raise NotImplementedError
+        """Sign ``base`` (ECDSA over SHA-384); DER, as both libraries give it."""
 
 
 class OpenSslRequestKey(LocalRequestKey):
