@@ -107,7 +107,7 @@ async def test_a_node_that_is_down_hides_nothing_of_the_others() -> None:
         owners = [owner_on(shard) for shard in range(64)]
         async with open_store(site.url, call_timeout=timedelta(seconds=1)) as store:
             for owner in owners:
-                await sign(store, claim_of(owner=owner, valid_for=timedelta(0)))
+                await sign(store, claim_of(owner=owner))
             for node in site.nodes:
                 for key in node.command("KEYS", "*:unsettled"):
                     node.command("ZADD", key, 1, node.command("ZRANGE", key, 0, 0)[0])
