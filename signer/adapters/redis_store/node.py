@@ -94,4 +94,7 @@ class Node:
 
 def first_error(answers: Sequence[Any]) -> RedisError | None:
     """Give the first answer that is an error."""
-    return next((answer for answer in answers if isinstance(answer, RedisError)), None)
+    for answer in answers:  # each call comes through here
+        if isinstance(answer, RedisError):
+            return answer
+    return None
