@@ -40,7 +40,7 @@ from signer.adapters.request_keys import (
 )
 
 BASE = b'"@method": GET\n"@signature-params": ("@method");created=1'
-LIBRARIES = {"AWS-LC": AwsLcRequestKey, "OpenSSL": OpenSslRequestKey}
+LIBRARIES: dict[str, type[LocalRequestKey]] = {"AWS-LC": AwsLcRequestKey, "OpenSSL": OpenSslRequestKey}
 SEC1 = PrivateFormat.TraditionalOpenSSL
 PKCS8 = PrivateFormat.PKCS8
 
@@ -72,7 +72,7 @@ def _verify(public: ec.EllipticCurvePublicKey, signature: bytes, base: bytes) ->
 async def test_rfc9421_3_3_5_signature(library: str, form: PrivateFormat, p384: ec.EllipticCurvePrivateKey) -> None:
     """Both libraries sign with both forms of file: 96 bytes that verify over the base and over nothing else."""
     key = request_key_from_pem(_pem(p384, form), "kid")
-    assert type(key) is LIBRARIES[library]
+    assert isinstance(key, LIBRARIES[library])
     assert key.library == library
     signature = await key.sign(BASE)
     assert len(signature) == 96
