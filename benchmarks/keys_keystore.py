@@ -23,7 +23,7 @@ from pathlib import Path
 import uvloop
 from coincurve import PrivateKey, PublicKey
 
-from benchmarks.measuring import Goals, Pairs, Spent, Stall, for_a_slice
+from benchmarks.measuring import CALM, Goals, Pairs, Spent, Stall, for_a_slice
 from signer.adapters.clock import SystemClock
 from signer.adapters.keys._local_key import LocalKey
 from signer.adapters.keys.opening_pool import available_cores
@@ -101,9 +101,12 @@ async def opening(count: int, rounds: int, goals: Goals) -> None:
         print(f"{name:36} {cells} {each.others:7.1f}")
     print(f"{'reloaded, unchanged':36} {spent.again.seconds:8.3f}")
     print(f"stalls of the event loop while opening: p99 {spent.stall.p99:.1f} ms, longest {spent.stall.longest:.1f} ms")
-    multiple, others = 1 / spent.whole.rate / bare, max(spent.whole.others, spent.bare.others)
+    by_clock, by_cpu = 1 / spent.whole.rate / bare, spent.whole.cpu_us / spent.bare.cpu_us
+    others = max(spent.whole.others, spent.bare.others)
+    # Minutes are never calm to their end; and a derivation is nothing but CPU, whoever else wants the cores.
+    multiple = by_clock if others <= CALM else by_cpu
     verdict = goals.check(f"{count} keystores, of bare", multiple, OPENING_GOAL, others, at_most=True)
-    print(f"{multiple:.2f} of bare ({verdict}: at most {OPENING_GOAL})")
+    print(f"by the clock {by_clock:.2f} of bare, by CPU {by_cpu:.2f} ({verdict}: at most {OPENING_GOAL})")
 
 
 async def one_round(place: Path, count: int, cores: int, spent: Opening) -> None:
