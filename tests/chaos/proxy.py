@@ -107,6 +107,7 @@ class Way:
         """Listen no more, and end everything."""
         if self._server is not None:
             self._server.close()
+            await asyncio.sleep(0)  # whoever was accepted just now begins to pass, for only then he is closed
         for task in self._passing:
             task.cancel()
         if self._passing:

@@ -229,7 +229,7 @@ async def test_a_slow_backend_is_unavailable_and_comes_back(backend: KeyBackend,
         return hanging
 
     slow = ChangingBackend(backend, lambda keys: hang(list(keys)))
-    ring = await loaded_ring(slow, self_test=False, operation_timeout=timedelta(milliseconds=20))
+    ring = await loaded_ring(slow, self_test=False, operation_timeout=timedelta(seconds=1))
     with pytest.raises(Unavailable) as refused:
         await ring.keys()[0].sign(self_test_message())
     assert refused.value.code is ErrorCode.KEY_BACKEND_UNAVAILABLE
