@@ -56,6 +56,7 @@ class Evidence:
         failures: of the run itself: replicas that did not start, or end.
         diary: the faults, each with when and whom.
         failovers: the store's own.
+        served: when a server of the store answered a script, Unix seconds, and its port.
     """
 
     plan: Plan
@@ -72,6 +73,7 @@ class Evidence:
     failures: Sequence[str] = ()
     diary: Sequence[Struck] = ()
     failovers: Sequence[StoreFailover] = ()
+    served: Sequence[tuple[float, int]] = ()
 
     @cached_property
     def id_for_message(self) -> dict[str, str]:

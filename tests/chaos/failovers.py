@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tests.chaos.evidence import Evidence
-from tests.chaos.moves import Move
+from tests.chaos.plan import Struck
 from tests.chaos.stores import StoreFailover
 
 _FINAL: Final = frozenset({"verified", "already_signed", "superseded", "rejected", "expired"})
@@ -32,16 +32,23 @@ def forgotten_ends(run: Evidence) -> frozenset[str]:
     return frozenset(forgotten)
 
 
-def first_moves(run: Evidence) -> Sequence[float]:
-    """Give, for each failover, the seconds from when clients were told of it until the new primary's first move.
+def first_answers(run: Evidence) -> Sequence[float]:
+    """Give the seconds from when clients were told of a failover until the new primary answered the service.
 
-    That includes the time until somebody asked for one.
+    Recovery asks every server all the time, so somebody always does; but for the failovers during which a replica of
+    the service was itself stalled, dead or starting: these are left out.
     """
     return [
-        max(min((move.at for move in run.moves if _is_of(move, failover)), default=failover.told) - failover.told, 0.0)
+        max(min(answered) - failover.told, 0.0)
         for failover in run.failovers
+        if not any(_is_of_replica(fault) and _overlap(fault, failover) for fault in run.diary)
+        and (answered := [at for at, server in run.served if server == failover.server and at >= failover.promoted])
     ]
 
 
-def _is_of(move: Move, failover: StoreFailover) -> bool:
-    return move.server == failover.server and move.at >= failover.promoted
+def _is_of_replica(fault: Struck) -> bool:
+    return fault.kind.name.startswith("REPLICA")
+
+
+def _overlap(fault: Struck, failover: StoreFailover) -> bool:
+    return fault.began < failover.told + 1 and failover.began < fault.ended

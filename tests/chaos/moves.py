@@ -8,6 +8,7 @@ fence a call carried, and what was asked twice. It understands RESP2 and the scr
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import hiredis
 from signer.adapters.redis_store import scripts as challenge_scripts
 from signer.adapters.redis_store.scripts import FIELDS, Script
 
+_SCRIPTED: Final = frozenset({b"EVAL", b"EVALSHA"})
 _FENCED: Final = frozenset({"record_signature", "release", "defer", "settle"})
 _NO_MOVES: Final = frozenset({"due", "probe"})
 _MICROSECONDS: Final = 1_000_000
@@ -88,12 +90,14 @@ class Trace:
 
     Attributes:
         moves: in the order in which they were heard.
+        served: when a server answered any script, Unix seconds, and its port; looks of recovery and probes, too.
         listeners: each is told of a move before its answer is passed on; one that says ``False`` has it lost.
     """
 
     def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
         known = scripts_by_name() if scripts is None else scripts
         self.moves: list[Move] = []
+        self.served: list[tuple[float, int]] = []
         self.listeners: list[Callable[[Move], bool]] = []
         self._name_for_sha1: Final = {script.sha1: name for name, script in known.items() if name not in _NO_MOVES}
 
@@ -174,6 +178,8 @@ class StoreTap:
             if command[0].upper() == b"WAIT":
                 self._confirm(command, answer)
                 continue
+            if command[0].upper() in _SCRIPTED and not isinstance(answer, hiredis.ReplyError):
+                self._trace.served.append((time.time(), self._server))
             is_waited_for = len(self._unanswered) > 1 and self._unanswered[1][0].upper() == b"WAIT"
             move, may_pass = self._trace.hear(
                 self._process, command, answer, server=self._server, confirmed=not is_waited_for

@@ -96,7 +96,8 @@ class Way:
         self._passable = asyncio.Event()
         self._passable.set()
         self._cuts: set[asyncio.Event] = set()
-        self._passing: set[asyncio.Task[None]] = set()
+        self._passing: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._is_closed = False
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -105,13 +106,15 @@ class Way:
 
     async def close(self) -> None:
         """Listen no more, and end everything."""
+        self._is_closed = True
         if self._server is not None:
             self._server.close()
-            await asyncio.sleep(0)  # whoever was accepted just now begins to pass, for only then he is closed
-        for task in self._passing:
+            await asyncio.sleep(0.01)  # whoever was accepted just now comes to be heard, and is turned away
+        for task, writer in self._passing.items():
             task.cancel()
+            writer.transport.abort()  # a task that has not begun yet does not do it
         if self._passing:
-            await asyncio.wait(self._passing)
+            await asyncio.wait(set(self._passing))
 
     def cut(self) -> None:
         """Cut every connection there is."""
@@ -126,16 +129,20 @@ class Way:
         """Let pass again, and what was held, too."""
         self._passable.set()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._passing.add(task)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_closed:
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(self._pass(reader, writer))
+        self._passing[task] = writer
+        task.add_done_callback(self._passing.pop)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(OSError, asyncio.CancelledError):
                 await self._connect_through(reader, writer)
         finally:
             writer.transport.abort()
-            self._passing.discard(task)
 
     async def _connect_through(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._passable.wait()

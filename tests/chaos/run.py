@@ -93,4 +93,5 @@ async def _gather(site: Site, weather: Weather, load: Load, failures: list[str],
         failures=failures,
         diary=weather.diary,
         failovers=site.store.failovers,
+        served=site.trace.served,
     )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tests.chaos.evidence import Evidence
-from tests.chaos.failovers import first_moves, forgotten_ends
+from tests.chaos.failovers import first_answers, forgotten_ends
 from tests.chaos.plan import SINGLE, FaultKind
 from tests.chaos.recovery import recoveries
 from tests.chaos.verdict import Violation
@@ -52,7 +52,7 @@ def _with_failovers(rows: dict[str, str], run: Evidence) -> dict[str, str]:
     more = {
         "failovers of the store": str(len(run.failovers)),
         "worst time until the store told of one": _worst(named),
-        "worst time from then to the new primary's first move": _worst(first_moves(run)),
+        "worst time from then until it answered the service": _worst(first_answers(run)),
         "moves not confirmed by replicas, and not acted upon": str(sum(not move.confirmed for move in run.moves)),
         "ends that a failover forgot, found again": str(len(forgotten_ends(run))),
     }

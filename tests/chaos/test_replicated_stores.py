@@ -16,10 +16,10 @@ from signer.adapters.redis_store.settings import RedisSettings
 from signer.application.ports import Claim
 from signer.domain.errors import Unavailable
 from signer.domain.record import challenge_id
-from tests.chaos.failovers import first_moves, forgotten_ends
+from tests.chaos.failovers import first_answers, forgotten_ends
 from tests.chaos.good_run import GOOD, ID, OTHER, T0, answer, move, record
 from tests.chaos.moves import Move, StoreTap, Trace
-from tests.chaos.plan import FaultKind
+from tests.chaos.plan import FaultKind, Struck
 from tests.chaos.replicated_stores import ReplicatedStore
 from tests.chaos.stores import StoreFailover
 from tests.chaos.table import as_text, figures
@@ -160,10 +160,13 @@ def test_a_signature_that_was_not_confirmed_was_released_to_nobody() -> None:
 
 def test_the_table_tells_of_failovers() -> None:
     """How many there were, how soon the run went on, and what was forgotten; one server has no such rows."""
-    assert [round(seconds, 2) for seconds in first_moves(FOUND_AGAIN)] == [0.4]
-    told = figures(FOUND_AGAIN, [])
+    run = replace(FOUND_AGAIN, served=[(T0 + 1.4, 2), (T0 + 1.7, 1), (T0 + 2.0, 2)])
+    assert [round(seconds, 2) for seconds in first_answers(run)] == [0.4]
+    dead = Struck(T0, T0 + 2, FaultKind.REPLICA_KILLED, "1.1")
+    assert first_answers(replace(run, diary=[dead])) == []
+    told = figures(run, [])
     assert told["failovers of the store"] == "1"
-    assert told["worst time from then to the new primary's first move"] == "0.40 s (of 1)"
+    assert told["worst time from then until it answered the service"] == "0.40 s (of 1)"
     assert told["ends that a failover forgot, found again"] == "1"
     assert "found again" not in as_text(GOOD, [])
     assert any("2 is primary" in line for line in FOUND_AGAIN.history(ID))
