@@ -11,6 +11,7 @@ import pytest
 from tests.chaos.evidence import Evidence, LifeStory
 from tests.chaos.good_run import CUSTOMER, GOOD, ID, OTHER, POSTED, T0, answer, entry, life, line, move, record
 from tests.chaos.moves import Move
+from tests.chaos.plan import FaultKind, Struck
 from tests.chaos.recovery import recoveries
 from tests.chaos.verdict import by_rule, violations
 
@@ -122,6 +123,23 @@ def test_recovery_is_measured_from_the_death_to_the_next_delivery() -> None:
 def test_a_holder_that_settled_before_it_died_left_nothing_to_recover() -> None:
     """What the dead one had asked for, and the store has done, is done."""
     assert recoveries(replace(GOOD, lives=[DIED])) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "began", "is_excused"),
+    [
+        (FaultKind.API_CONFLICTS_BARE, T0, True),
+        (FaultKind.API_CONFLICTS_BARE, T0 + 1, False),
+        (FaultKind.API_CONFLICTS, T0, False),
+    ],
+)
+def test_that_a_customer_exists_is_told_where_the_api_said_no_word_only(
+    kind: FaultKind, began: float, is_excused: bool
+) -> None:
+    """A 409 without a body may be either; one with a body may not, nor one at another time."""
+    told = answer(sent="onboard, fetch", status=409, body={"code": "customer_exists"})
+    run = replace(GOOD, answers=[*GOOD.answers, told], diary=[Struck(began, began + 0.5, kind, "")])
+    assert set(by_rule(violations(run))) == (set() if is_excused else {"answers_make_sense"})
 
 
 def test_a_violation_is_explained_by_the_whole_history() -> None:

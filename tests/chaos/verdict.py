@@ -15,6 +15,7 @@ from signer.observability.events import irregularities
 from tests.chaos.evidence import Evidence, signature_hash
 from tests.chaos.failovers import forgotten_ends
 from tests.chaos.load import FINAL, Answer, Manner
+from tests.chaos.plan import FaultKind
 from tests.chaos.recovery import recoveries
 
 _PROOF: Final = frozenset({"verified", "already_signed"})
@@ -196,7 +197,7 @@ def answers_make_sense(run: Evidence) -> Iterator[Finding]:
     for answer in run.answers:
         if answer.status is None:
             continue
-        if not _makes_sense(answer):
+        if not (_makes_sense(answer) or _is_a_conflict_without_a_word(run, answer)):
             yield answer.body.get("id"), f"'{answer.sent}' was answered {answer.status} {answer.body}"
         elif answer.status in {202, 503} and not (answer.retry_after or "").isdigit():
             yield answer.body.get("id"), f"{answer.status} {answer.code} without Retry-After"
@@ -218,6 +219,17 @@ def _makes_sense(answer: Answer) -> bool:
         return answer.code is not None
     known = (answer.status, answer.code)
     return known in _REFUSALS or ("fetch" in answer.sent and known in _REFUSALS_OF_WHAT_WAS_FETCHED)
+
+
+def _is_a_conflict_without_a_word(run: Evidence, answer: Answer) -> bool:
+    """Tell whether the API, asked several times, said 409 to a creation in flight and not what that meant."""
+    exists = (answer.status, answer.code) == (409, "customer_exists") and "onboard" in answer.sent
+    return exists and any(
+        fault.kind is FaultKind.API_CONFLICTS_BARE
+        and fault.began <= answer.began + answer.took
+        and answer.began <= fault.ended
+        for fault in run.diary
+    )
 
 
 def customers_are_created_once(run: Evidence) -> Iterator[Finding]:

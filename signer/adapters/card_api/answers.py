@@ -136,11 +136,13 @@ def created_in(exchange: Exchange) -> str | Failure:
 
 
 def _creation_conflict_in(answer: Answer) -> Failure:
+    """Tell a customer that is being created from one that is there. A 409 without a word is asked again, to see."""
     if _conflict_in(answer) is _V.NOT_PROCESSED:
         detail = "The card API is still creating this customer."
         return Failure(ErrorCode.CARD_API_UNAVAILABLE, detail, transient=True, retry_after=answer.retry_after)
     detail = "The card API has this customer already, and nobody here knows its id: use the one it gave at first."
-    return Failure(ErrorCode.CUSTOMER_EXISTS, detail)
+    says_why = any(_texts_in(_object_in(answer), _DEEPEST))
+    return Failure(ErrorCode.CUSTOMER_EXISTS, detail, transient=not says_why, retry_after=answer.retry_after)
 
 
 def _is_uuid(text: str) -> bool:

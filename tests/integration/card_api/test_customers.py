@@ -53,13 +53,21 @@ async def test_409_in_flight_is_asked_again(calling: Calling, intent: CustomerIn
 
 @pytest.mark.parametrize("bare", [False, True])
 async def test_409_customer_exists(start: StartCalling, intent: CustomerIntent, bare: bool) -> None:
-    """Somebody else created it, and the contract has no way to learn its id; a 409 without a word is taken for that."""
+    """Somebody else created it, and the contract has no way to learn its id; what says no word is asked a few times."""
     calling = await start({"bare_conflicts": bare})
     calling.simulator.state.customers.create(str(intent.account), intent.external_id, None)
     with pytest.raises(Conflict) as refusal:
         await calling.client.create_customer(intent, timeout=SOON)
     assert refusal.value.code is ErrorCode.CUSTOMER_EXISTS
-    assert calling.calls(ROUTE) == 1
+    assert calling.calls(ROUTE) == (4 if bare else 1)
+
+
+async def test_409_without_a_word_may_be_one_in_flight(start: StartCalling, intent: CustomerIntent) -> None:
+    """Nobody is told that a customer exists while it is being created for him."""
+    calling = await start({"bare_conflicts": True})
+    calling.fault(FaultKind.CONFLICT, ROUTE, times=2)
+    customer_id = await calling.client.create_customer(intent, timeout=SOON)
+    assert str(calling.simulator.state.customers.find(customer_id).id) == customer_id
 
 
 @pytest.mark.parametrize(
