@@ -7,13 +7,14 @@ loop, so a fixture may keep a server for a whole session.
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ from signer.cli.embedded_valkey import POLL_SECONDS, START_WITHIN_SECONDS, Valke
 from signer.cli.processes import ProcessFailed
 
 _PORT_TRIES: Final = 5
+_PORTS: Final = (10_000, 32_000)
+_CHANCE: Final = random.SystemRandom()
 
 Options = Callable[[int], tuple[str, ...]]
 """Makes a server's options out of its port."""
@@ -159,8 +162,12 @@ def _start(binary: Path, folder: Path, options: Options, config: Path | None) ->
 
 
 def free_port() -> int:
-    """Give a TCP port of 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Give a TCP port of 127.0.0.1 that nobody listens on just now.
+
+    It is below those that the kernel gives out by itself, so that no connection takes it while its server is down.
+    """
+    while True:
+        port = _CHANCE.randrange(*_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
