@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from signer.domain.lifecycle import ChallengeState
 from tests.chaos.evidence import Evidence
 from tests.chaos.failovers import first_answers, forgotten_ends
 from tests.chaos.plan import SINGLE, FaultKind
@@ -27,7 +28,7 @@ def figures(run: Evidence, found: Sequence[Violation]) -> dict[str, str]:
         "customers": str(len(run.customers)),
         "challenges recorded": str(len(run.records)),
         "requests of their clients": str(len(run.answers)),
-        "final states": ", ".join(f"{count} {state}" for state, count in states.most_common()),
+        **{f"ended as {state}": str(states[state]) for state in ChallengeState if state.is_final},
         "faults": str(run.faults.total()),
         "processes killed": str(sum(life.killed is not None for life in run.lives)),
         "moves in the store": str(len(run.moves)),
