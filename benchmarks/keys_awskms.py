@@ -22,7 +22,7 @@ from signer.adapters.keys.backend import BackendResources
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.domain.ethereum import self_test_message
-from tests.kms_server import CREDENTIALS, REGION, kms_server
+from tests.support.kms_server import CREDENTIALS, REGION, kms_server
 
 RETRIES = {
     "bare, SDK's default retries": None,

@@ -16,7 +16,7 @@ from coincurve import PrivateKey, PublicKey
 
 from benchmarks.measuring import SLICE_SECONDS, Goals, Pairs, Spent, Stall, for_a_slice
 from signer.adapters.keys.backend import BackendResources
-from signer.adapters.keys.hd import write_seed
+from signer.adapters.keys.hd.backend import write_seed
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.application.ports import SigningKey

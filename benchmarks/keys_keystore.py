@@ -25,14 +25,14 @@ from coincurve import PrivateKey, PublicKey
 
 from benchmarks.measuring import CALM, Goals, Pairs, Spent, Stall, for_a_slice
 from signer.adapters.clock import SystemClock
-from signer.adapters.keys._local_key import LocalKey
+from signer.adapters.keys.local_key import LocalKey
 from signer.adapters.keys.opening_pool import available_cores
 from signer.adapters.keys.ring import LoadedKeyRing
-from signer.bootstrap_keys import open_keys
+from signer.bootstrap.keys import open_keys
 from signer.config.sections import KeysSettings
 from signer.domain.ethereum import self_test_message
 from tests.contract.key_backends.doubles import GivenBackend
-from tests.strong_keystores import derive, write_strong_keystores
+from tests.support.strong_keystores import derive, write_strong_keystores
 
 SIGNING_GOAL = 0.8
 OPENING_GOAL = 1.15

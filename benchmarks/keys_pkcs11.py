@@ -19,15 +19,15 @@ from functools import partial
 import uvloop
 
 from benchmarks.measuring import SLICE_SECONDS, Goals, Pairs, Spent, Stall
-from signer.adapters.keys._cryptoki_names import CKO_PRIVATE_KEY, Cka
-from signer.adapters.keys._ec_keys import SECP256K1
-from signer.adapters.keys._pkcs11_provisioning import open_token
-from signer.adapters.keys._pkcs11_uri import SESSIONS
 from signer.adapters.keys.backend import BackendResources
+from signer.adapters.keys.pkcs11.cryptoki.constants import CKO_PRIVATE_KEY, Cka
+from signer.adapters.keys.pkcs11.curves import SECP256K1
+from signer.adapters.keys.pkcs11.provisioning import open_token
+from signer.adapters.keys.pkcs11.uri import SESSIONS
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.domain.ethereum import self_test_message
-from tests.softhsm import SoftHsmToken, folder_in_memory, softhsm
+from tests.support.softhsm import SoftHsmToken, folder_in_memory, softhsm
 
 CALLERS_PER_SESSION = 8
 GOALS = {1: 0.85}

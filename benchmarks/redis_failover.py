@@ -13,8 +13,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from tests.failovers import Failover, fail_over, owner_on
-from tests.topologies import cluster_site, sentinel_site
+from tests.support.failovers import Failover, fail_over, owner_on
+from tests.support.topologies import cluster_site, sentinel_site
 
 _GOAL_SECONDS: Final = 1.0
 _ROUNDS: Final = 3

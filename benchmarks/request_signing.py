@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from benchmarks.measuring import Stall, Tally
-from signer.adapters.keys._ec_keys import P384
-from signer.adapters.keys._pkcs11_provisioning import generate_key
-from signer.adapters.message_signatures import MessageSigner, SignatureProfile
-from signer.adapters.pkcs11_request_key import open_pkcs11_request_key
-from signer.adapters.request_keys import OpenSslRequestKey, RequestSigningKey, request_key_from_pem
-from tests.softhsm import folder_in_memory, softhsm
+from signer.adapters.keys.pkcs11.curves import P384
+from signer.adapters.keys.pkcs11.provisioning import generate_key
+from signer.adapters.request_signing.local_key import OpenSslRequestKey, RequestSigningKey, request_key_from_pem
+from signer.adapters.request_signing.pkcs11_key import open_pkcs11_request_key
+from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
+from tests.support.softhsm import folder_in_memory, softhsm
 
 SESSIONS = 4
 CALLERS_PER_SESSION = 8

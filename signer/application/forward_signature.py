@@ -36,7 +36,7 @@ from signer.application.ports import (
     EventName,
     Held,
 )
-from signer.application.stored_signature import StoredSignatureDoubts
+from signer.application.stored_signature_check import StoredSignatureDoubts
 from signer.domain.challenge import decode_challenge
 from signer.domain.errors import (
     ErrorCode,

@@ -12,10 +12,10 @@ import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 
-from signer.application.gate import Gate
+from signer.application.admission import Gate
 from signer.application.ports import AuditEvent, AuditLog, CardApi, CustomerIntents, EventName, KeyRing
-from signer.application.shared_work import SharedWork, StillUnderWay
 from signer.application.sign_challenge import SignChallenge, SignRequest
+from signer.application.single_flight import SharedWork, StillUnderWay
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, NotFound, SignerError, Unavailable
 from signer.domain.record import ChallengeRecord

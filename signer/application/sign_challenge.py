@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from signer.application.gate import Gate
+from signer.application.admission import Gate
 from signer.application.ports import (
     AuditEvent,
     Claim,
@@ -27,8 +27,8 @@ from signer.application.ports import (
     KeyRing,
     SigningKey,
 )
-from signer.application.shared_work import SharedWork, StillUnderWay
 from signer.application.sign_once import PastItsTime, SignOnce, in_progress
+from signer.application.single_flight import SharedWork, StillUnderWay
 from signer.domain.challenge import Challenge, decode_challenge
 from signer.domain.errors import Conflict, ErrorCode, NotFound, SignerError
 from signer.domain.ethereum import AccountId

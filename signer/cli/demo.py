@@ -18,10 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from signer.cli.inspect_challenge import inspect, print_inspection
-from signer.cli.local_keys import PROVISIONER_FOR_KIND
-from signer.cli.local_site import CHAIN, LocalSite, SiteOptions, Step, local_site
-from signer.cli.processes import ProcessFailed
 from signer.config.sections import PolicySettings
+from signer.devsite.local_keys import PROVISIONER_FOR_KIND
+from signer.devsite.processes import ProcessFailed
+from signer.devsite.site import CHAIN, LocalSite, SiteOptions, Step, local_site
 
 _OK: Final = 200
 _LOG_WITHIN_SECONDS: Final = 5.0

@@ -15,13 +15,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from signer.adapters.keys._ec_keys import P384
-from signer.adapters.keys._pkcs11_provisioning import generate_key
-from signer.adapters.keys._pkcs11_uri import SCHEME
 from signer.adapters.keys.backend import KeyBackendError
+from signer.adapters.keys.pkcs11.curves import P384
+from signer.adapters.keys.pkcs11.provisioning import generate_key
+from signer.adapters.keys.pkcs11.uri import SCHEME
 from signer.adapters.keys.registry import BACKEND_FOR_SCHEME
-from signer.adapters.pkcs11_request_key import open_pkcs11_request_key
-from signer.adapters.request_keys import RequestKeyError, load_request_key, write_request_key
+from signer.adapters.request_signing.local_key import RequestKeyError, load_request_key, write_request_key
+from signer.adapters.request_signing.pkcs11_key import open_pkcs11_request_key
 from signer.cli.hardening import harden
 from signer.cli.options import config_option, read_settings
 

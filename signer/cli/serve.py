@@ -16,7 +16,7 @@ import click
 import uvloop
 from aiohttp import web
 
-from signer.bootstrap import Service, StartFailed, open_service
+from signer.bootstrap.service import Service, StartFailed, open_service
 from signer.cli.hardening import harden
 from signer.cli.options import EXIT_CONFIG, config_option, read_settings
 from signer.cli.progress import key_progress

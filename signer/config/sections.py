@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from signer.adapters.redis_store import settings as redis_store
+from signer.adapters.redis_client import settings as redis_store
 from signer.config.values import Account, Chain, KeyUriText, Seconds, Sha256, Span, Url
 from signer.domain.challenge import MAX_BASE64
 from signer.domain.ethereum import ChainId

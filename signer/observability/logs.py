@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, Literal
 import structlog
 from structlog.typing import EventDict, Processor
 
-from signer.application.context import ORIGIN
+from signer.application.origin import ORIGIN
 from signer.observability.events import LIBRARY_MESSAGE, Level
 from signer.observability.redaction import redact
 

@@ -23,7 +23,7 @@ from signer.observability.events import (
     KEYS_RELOADED,
     Event,
 )
-from signer.web.exchange import Exchange
+from signer.web.request_summary import Exchange
 
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
 _OK: Final = 200

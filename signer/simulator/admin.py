@@ -24,9 +24,9 @@ from typing import Any
 from aiohttp import web
 
 from signer.simulator.accounts import AccountError
-from signer.simulator.answers import Answer, Refusal, bad_request, json_answer, read_object
 from signer.simulator.faults import ELSEWHERE, FaultTable, fault_from_json
 from signer.simulator.ledger import Fate
+from signer.simulator.responses import Answer, Refusal, bad_request, json_answer, read_object
 from signer.simulator.state import SimulatorState
 
 _NO_CONTENT = Answer(HTTPStatus.NO_CONTENT.value)

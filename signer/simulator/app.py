@@ -16,9 +16,9 @@ from http import HTTPStatus
 from aiohttp import web
 
 from signer.simulator.admin import ADMIN_ROUTES, bind
-from signer.simulator.answers import error_answer
-from signer.simulator.gate import Gate
 from signer.simulator.handlers import ROUTES
+from signer.simulator.request_checks import Gate
+from signer.simulator.responses import error_answer
 from signer.simulator.settings import SimulatorSettings
 from signer.simulator.state import SimulatorState
 

@@ -19,10 +19,10 @@ from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from signer.simulator.accounts import Account, AccountError, parse_account
-from signer.simulator.answers import Refusal, bad_request
 from signer.simulator.challenges import ChallengeIssuer, IssuedChallenge
 from signer.simulator.clock import SimulatorClock, as_datetime, as_rfc3339
 from signer.simulator.judges import JUDGE_FOR_NAME, SignatureInvalid, SignatureJudge, decode_signature
+from signer.simulator.responses import Refusal, bad_request
 from signer.simulator.settings import SimulatorSettings
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from base64 import b64decode
 from http import HTTPStatus
 
-from signer.simulator.answers import Answer, bad_request, json_answer, read_object, read_text
-from signer.simulator.gate import SIGN_ROUTE, Call, Guard, Route
+from signer.simulator.request_checks import SIGN_ROUTE, Call, Guard, Route
+from signer.simulator.responses import Answer, bad_request, json_answer, read_object, read_text
 from signer.simulator.state import SimulatorState
 
 

@@ -16,8 +16,8 @@ from http import HTTPStatus
 from itertools import takewhile
 from uuid import UUID
 
-from signer.simulator.answers import Answer, Refusal, bad_request
 from signer.simulator.clock import SimulatorClock
+from signer.simulator.responses import Answer, Refusal, bad_request
 
 
 @dataclass(slots=True)

@@ -37,8 +37,8 @@ from http_message_signatures.algorithms import ECDSA_P384_SHA384
 from http_sf.compat import InnerList
 from multidict import CIMultiDict
 
-from signer.simulator.answers import Refusal, unauthorised
 from signer.simulator.clock import SimulatorClock
+from signer.simulator.responses import Refusal, unauthorised
 
 _ALGORITHM = ECDSA_P384_SHA384.algorithm_id
 _SIGNATURE_LENGTH = 96

@@ -8,8 +8,8 @@ import json
 import secrets
 from base64 import urlsafe_b64encode
 
-from signer.simulator.answers import unauthorised
 from signer.simulator.clock import SimulatorClock
+from signer.simulator.responses import unauthorised
 
 _SCHEME = "Bearer "
 

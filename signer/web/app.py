@@ -20,17 +20,17 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from signer.application.context import ORIGIN, Origin
 from signer.application.onboard_customer import OnboardCustomer
+from signer.application.origin import ORIGIN, Origin
 from signer.application.ports import ChallengeStore, KeyRing
 from signer.application.reload_keys import ReloadKeys
 from signer.application.sign_challenge import SignChallenge
 from signer.domain.errors import SignerError
 from signer.web.auth import Callers
-from signer.web.exchange import Exchange, RequestLog
 from signer.web.handlers import EXCHANGE, Handlers
 from signer.web.health import Check, Readiness
 from signer.web.problems import problem, refusal_of_http, unexpected
+from signer.web.request_summary import Exchange, RequestLog
 
 HEALTH: Final = "/healthz"
 READINESS: Final = "/readyz"

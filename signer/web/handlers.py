@@ -16,10 +16,7 @@ from signer.application.reload_keys import KeyReload, ReloadCause, ReloadKeys, R
 from signer.application.sign_challenge import SignChallenge, SignRequest
 from signer.domain.errors import ErrorCode, MalformedRequest, NotFound
 from signer.domain.record import ChallengeRecord, parse_challenge_id, parse_customer_id
-from signer.web.exchange import Exchange
-from signer.web.health import Readiness
-from signer.web.problems import problem, unexpected
-from signer.web.wire import (
+from signer.web.bodies import (
     keys_body,
     onboarded_body,
     read_customer_body,
@@ -27,6 +24,9 @@ from signer.web.wire import (
     record_body,
     reload_body,
 )
+from signer.web.health import Readiness
+from signer.web.problems import problem, unexpected
+from signer.web.request_summary import Exchange
 
 EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 """What the log's canonical line will say of a request."""

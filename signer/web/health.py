@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from signer.application.ports import KeyRing
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
-from signer.web.exchange import RequestLog
+from signer.web.request_summary import RequestLog
 
 Check = Callable[[], Awaitable[str | None]]
 """Returns where all is well, with a few words or ``None``; raises a ``SignerError`` where it is not."""

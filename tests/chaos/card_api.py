@@ -17,9 +17,9 @@ import aiohttp
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from signer.adapters.message_signatures import MessageSigner, SignatureProfile
-from signer.adapters.request_keys import load_request_key
-from signer.cli.processes import SignerProcess, signer_process
+from signer.adapters.request_signing.local_key import load_request_key
+from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
+from signer.devsite.processes import SignerProcess, signer_process
 from signer.domain.ethereum import AccountId
 from tests.chaos.replica import plain_environment
 

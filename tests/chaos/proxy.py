@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 _CHUNK: Final = 1 << 16
 _LAST_ANSWERS_WITHIN_SECONDS: Final = 6.0

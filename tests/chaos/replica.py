@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from signer.cli.processes import send_signal
+from signer.devsite.processes import send_signal
 from tests.chaos.proxy import Way
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 _READY_WITHIN_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.05

@@ -22,8 +22,8 @@ from redis.asyncio import Redis
 from tests.chaos.plan import FaultKind
 from tests.chaos.proxy import NewTap, Way
 from tests.chaos.stores import DURABLE, ChaosStore, Record, StoreFailover, count_unsettled, read_records
-from tests.servers import RedisServer
-from tests.topologies import SERVICE, ClusterSite, SentinelSite, cluster_site, sentinel_site, wait_until
+from tests.support.servers import RedisServer
+from tests.support.topologies import SERVICE, ClusterSite, SentinelSite, cluster_site, sentinel_site, wait_until
 
 _ROLE: Final = 0
 _WAIT_SECONDS: Final = 0.3

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from signer.cli.processes import ProcessFailed
+from signer.devsite.processes import ProcessFailed
 from tests.chaos.evidence import Evidence, LifeStory
 from tests.chaos.faults import Weather
 from tests.chaos.load import Load

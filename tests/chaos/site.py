@@ -14,7 +14,7 @@ from typing import Final
 import aiohttp
 from coincurve import PrivateKey
 
-from signer.adapters.keys.keystores import write_keystore
+from signer.adapters.keys.keystore.backend import write_keystore
 from signer.domain.ethereum import AccountId, ChainId, address_of_public_key
 from signer.web.auth import generate_token
 from tests.chaos.card_api import KEY_ID, CardApi, Credentials, card_api
@@ -25,7 +25,7 @@ from tests.chaos.proxy import Connect, NewTap, Way
 from tests.chaos.replica import Replica, plain_environment
 from tests.chaos.stores import ChaosStore
 from tests.chaos.topologies import TOPOLOGIES
-from tests.softhsm import softhsm
+from tests.support.softhsm import softhsm
 
 CHAIN: Final = ChainId(324)
 _OWNERS_OF_A_KIND: Final = 8

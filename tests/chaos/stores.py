@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from tests.chaos.plan import FaultKind
 from tests.chaos.proxy import NewTap, Way
-from tests.servers import RedisServer, valkey
+from tests.support.servers import RedisServer, valkey
 
 Record = dict[str, str]
 _PREFIX: Final = "signer"

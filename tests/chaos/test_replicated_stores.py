@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from signer.adapters.redis_store.calls import ReplicaWait
+from signer.adapters.redis_client.calls import ReplicaWait
+from signer.adapters.redis_client.opening import open_redis
+from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
-from signer.adapters.redis_store.client import open_redis
-from signer.adapters.redis_store.settings import RedisSettings
 from signer.application.ports import Claim
 from signer.domain.errors import Unavailable
 from signer.domain.record import challenge_id
@@ -25,7 +25,7 @@ from tests.chaos.stores import StoreFailover
 from tests.chaos.table import as_text, figures
 from tests.chaos.topologies import TOPOLOGIES
 from tests.chaos.verdict import by_rule, violations
-from tests.failovers import owner_on
+from tests.support.failovers import owner_on
 
 NOW = datetime.now(UTC)
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from signer.adapters.redis_client.opening import open_redis
+from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
-from signer.adapters.redis_store.client import open_redis
-from signer.adapters.redis_store.settings import RedisSettings
 from signer.application.ports import Claim, ClaimOutcome
 from signer.domain.errors import LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from signer.cli.local_site import LocalSite, SiteOptions, local_site
+from signer.devsite.site import LocalSite, SiteOptions, local_site
 
 OpenSite = Callable[..., Awaitable[LocalSite]]
 

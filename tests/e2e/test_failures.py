@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from signer.cli.local_site import LocalSite
+from signer.devsite.site import LocalSite
 from tests.e2e.conftest import OpenSite
 
 QUICK = {"card_api": "request_timeout = 2", "redis": "lease = 6", "http": "answer_within = 2"}

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from eth_account import Account
 
-from signer.adapters.keys.keystores import write_keystore
-from signer.cli.local_site import LocalSite
-from signer.cli.processes import ProcessFailed, SignerProcess, signer_process
+from signer.adapters.keys.keystore.backend import write_keystore
+from signer.devsite.processes import ProcessFailed, SignerProcess, signer_process
+from signer.devsite.site import LocalSite
 from signer.observability.events import irregularities
 from tests.e2e.conftest import OpenSite
-from tests.kubernetes_mounts import as_kubernetes_does
-from tests.missing_packages import without
-from tests.terminal import on_terminal
+from tests.support.kubernetes_mounts import as_kubernetes_does
+from tests.support.missing_packages import without
+from tests.support.terminal import on_terminal
 
 SECRETS = (b"\x11" * 32, b"\x22" * 32)
 OWNERS = tuple(Account.from_key(secret).address for secret in SECRETS)
@@ -189,7 +189,7 @@ def test_with_every_extra_present_a_keystore_still_imports_no_sdk() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert loaded.isdisjoint({"aiobotocore", "botocore", "boto3", "moto", "google", "azure", "hvac"})
-    assert "signer.adapters.keys.pkcs11" not in done.stdout.split()
+    assert "signer.adapters.keys.pkcs11.backend" not in done.stdout.split()
 
 
 async def test_a_person_who_starts_the_service_sees_a_bar(open_site: OpenSite) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from signer.cli.local_site import LocalSite
+from signer.devsite.site import LocalSite
 from tests.e2e.conftest import OpenSite
 
 QUICK = {"card_api": "request_timeout = 2", "redis": "lease = 6", "http": "answer_within = 2"}

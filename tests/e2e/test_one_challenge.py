@@ -11,7 +11,7 @@ from typing import Any
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
-from signer.cli.local_site import LocalSite
+from signer.devsite.site import LocalSite
 from signer.domain.challenge import decode_challenge
 from signer.observability.events import irregularities
 from tests.e2e.conftest import OpenSite

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from signer.cli.local_site import LocalSite
+from signer.devsite.site import LocalSite
 from signer.observability.events import irregularities
 from tests.e2e.conftest import OpenSite
 

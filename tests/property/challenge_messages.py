@@ -14,7 +14,7 @@ from typing import Final
 from hypothesis import strategies as st
 
 from signer.domain.ethereum import checksum_address
-from tests.messages import Message
+from tests.support.messages import Message
 
 UNRESERVED: Final = string.ascii_letters + string.digits + "-._~"
 SUB_DELIMS: Final = "!$&'()*+,;="

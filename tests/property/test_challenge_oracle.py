@@ -22,8 +22,8 @@ from signer.adapters.siwe_judge import judge
 from signer.domain import rfc3986
 from signer.domain.challenge import Challenge, decode_challenge, parse_challenge
 from signer.domain.errors import ErrorCode, MalformedChallenge
-from tests.messages import Message, to_base64
 from tests.property.challenge_messages import authorities, messages, mutations, uris
+from tests.support.messages import Message, to_base64
 
 MORE = settings(max_examples=max(500, settings().max_examples))
 

@@ -1,7 +1,7 @@
 """The scripts against the model while Redis's own clock is set, forward and back, by seconds or by a year.
 
 A real Valkey under libfaketime: nothing that is stored is touched, it is the time that jumps. Beside what holds on any
-clock (``tests/challenge_store_machine.py``):
+clock (``tests/support/challenge_store_machine.py``):
 
 * One signature for a nonce, also where the clock, set ahead, let Redis forget the record. The exception is a clock that
   goes past the retention and comes back before the challenge's end.
@@ -24,7 +24,7 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 from signer.application.ports import Claim, Claimed, Held
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
-from tests.challenge_store_machine import (
+from tests.support.challenge_store_machine import (
     OTHER_CUSTOMER,
     OWNERS,
     SUBMISSIONS,
@@ -36,8 +36,8 @@ from tests.challenge_store_machine import (
     replicas,
     settle,
 )
-from tests.challenge_stores import CUSTOMER, LEASE, RETENTION, SETTINGS, VALID_FOR, claim_of
-from tests.jumping_clock import JumpingClock, valkey_with_clock
+from tests.support.challenge_stores import CUSTOMER, LEASE, RETENTION, SETTINGS, VALID_FOR, claim_of
+from tests.support.jumping_clock import JumpingClock, valkey_with_clock
 
 A_SECOND = timedelta(seconds=1)
 JUMPS = (A_SECOND, LEASE / 2, LEASE, VALID_FOR, timedelta(hours=1), RETENTION + A_SECOND, timedelta(days=365))

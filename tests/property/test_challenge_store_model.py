@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from signer.application.ports import ChallengeStore, Claim
-from tests.challenge_store_machine import Call, ChallengeStoreMachine
-from tests.challenge_stores import LEASE, RETENTION, VALID_FOR
-from tests.servers import valkey
+from tests.support.challenge_store_machine import Call, ChallengeStoreMachine
+from tests.support.challenge_stores import LEASE, RETENTION, VALID_FOR
+from tests.support.servers import valkey
 
 SPANS = (timedelta(seconds=5), LEASE / 2, LEASE, VALID_FOR, timedelta(hours=1), RETENTION)
 

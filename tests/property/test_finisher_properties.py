@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.adapters.keys._ecdsa import SignatureFinisher
+from signer.adapters.keys.finisher import SignatureFinisher
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import SECP256K1_N, address_of_public_key
 

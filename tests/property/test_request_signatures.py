@@ -15,9 +15,9 @@ from http_message_signatures.algorithms import ECDSA_P384_SHA384
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signer.adapters.message_signatures import MessageSigner, SignatureProfile, content_digest
-from signer.adapters.request_keys import request_key_from_pem
-from signer.adapters.signature_base import RequestNotSignable, Scheme
+from signer.adapters.request_signing.local_key import request_key_from_pem
+from signer.adapters.request_signing.signature_base import RequestNotSignable, Scheme
+from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile, content_digest
 
 PRIVATE = ec.generate_private_key(ec.SECP384R1())
 PEM = PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 EVERY_SECONDS: Final = 1.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")

@@ -15,8 +15,8 @@ from signer.web.auth import generate_token
 from tests.chaos.card_api import KEY_ID, CardApi, Credentials, card_api
 from tests.chaos.replica import Replica, plain_environment
 from tests.chaos.site import Keys, as_toml, make_keys
-from tests.servers import RedisServer, valkey
 from tests.soak.plan import Day
+from tests.support.servers import RedisServer, valkey
 
 MIN_REMAINING: Final = 3.0
 ANSWER_WITHIN: Final = 4.0

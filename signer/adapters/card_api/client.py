@@ -26,7 +26,12 @@ from typing import Final
 
 import aiohttp
 
-from signer.adapters.card_api.answers import (
+from signer.adapters.card_api.access_token import Token, TokenSource, read_credentials
+from signer.adapters.card_api.circuit_breaker import CircuitBreaker
+from signer.adapters.card_api.http_transport import CardApiWire
+from signer.adapters.card_api.read_retries import Repetition
+from signer.adapters.card_api.requests import CardApiRequests, Request
+from signer.adapters.card_api.response_meaning import (
     Grant,
     challenge_in,
     created_in,
@@ -35,17 +40,12 @@ from signer.adapters.card_api.answers import (
     grant_in,
     status_in,
 )
-from signer.adapters.card_api.exchange import Answer, Exchange, Failure
-from signer.adapters.card_api.requests import CardApiRequests, Request
-from signer.adapters.card_api.retries import Repetition
 from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
-from signer.adapters.card_api.token import Token, TokenSource, read_credentials
 from signer.adapters.card_api.upstream_clock import UpstreamClock
-from signer.adapters.card_api.wire import CardApiWire
-from signer.adapters.circuit_breaker import CircuitBreaker
-from signer.adapters.message_signatures import MessageSigner
-from signer.adapters.request_keys import RequestKeyError, RequestKeyUnavailable
-from signer.adapters.signature_base import MessageSignatureError
+from signer.adapters.card_api.upstream_result import Answer, Exchange, Failure
+from signer.adapters.request_signing.local_key import RequestKeyError, RequestKeyUnavailable
+from signer.adapters.request_signing.signature_base import MessageSignatureError
+from signer.adapters.request_signing.signer import MessageSigner
 from signer.application.ports import Delivery
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from signer.adapters.card_api.circuit_breaker import BreakerWatch, CircuitBreaker
 from signer.adapters.card_api.client import CardApiClient
+from signer.adapters.card_api.http_transport import open_session
 from signer.adapters.card_api.settings import CardApiSettings
 from signer.adapters.card_api.upstream_clock import ClockWatch, UpstreamClock
-from signer.adapters.card_api.wire import open_session
-from signer.adapters.circuit_breaker import BreakerWatch, CircuitBreaker
-from signer.adapters.message_signatures import MessageSigner, SignatureProfile
-from signer.adapters.request_keys import RequestSigningKey
+from signer.adapters.request_signing.local_key import RequestSigningKey
+from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
 from signer.application.ports import Clock
 
 

@@ -16,9 +16,9 @@ from typing import Final, Literal
 
 from yarl import URL
 
-from signer.adapters.card_api.token import Credentials, Token
-from signer.adapters.message_signatures import MessageSigner, content_digest
-from signer.adapters.signature_base import Scheme
+from signer.adapters.card_api.access_token import Credentials, Token
+from signer.adapters.request_signing.signature_base import Scheme
+from signer.adapters.request_signing.signer import MessageSigner, content_digest
 from signer.domain.record import parse_customer_id
 
 _TRIAL_TOKEN: Final = Token("Bearer trial", renew_at=0.0, expires_at=0.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from yarl import URL
 
-from signer.adapters.circuit_breaker import BreakerLimits
+from signer.adapters.card_api.circuit_breaker import BreakerLimits
 
 
 class CardApiSettingsInvalid(ValueError):

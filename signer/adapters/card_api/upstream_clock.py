@@ -14,7 +14,7 @@ import math
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from signer.adapters.card_api.exchange import parse_http_date
+from signer.adapters.card_api.upstream_result import parse_http_date
 from signer.application.ports import Clock
 
 _HALF_A_SECOND: Final = timedelta(milliseconds=500)

@@ -17,14 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from signer.adapters.keys._keystore_passwords import Passwords
-from signer.adapters.keys._local_key import LocalKey
-from signer.adapters.keys._new_file import write_new_file
-from signer.adapters.keys._web3_secret_storage import Kdf, KeystoreRefused, make_keystore, read_keystore
 from signer.adapters.keys.backend import KeyBackendError, Progress
+from signer.adapters.keys.encrypted_json import Kdf, KeystoreRefused, make_keystore, read_keystore
 from signer.adapters.keys.key_uri import file_uri
-from signer.adapters.keys.keystores import SCHEME, FoundKeystore, survey_keystores
+from signer.adapters.keys.keystore.backend import SCHEME, FoundKeystore, survey_keystores
+from signer.adapters.keys.local_key import LocalKey
+from signer.adapters.keys.new_file import write_new_file
 from signer.adapters.keys.opening_pool import OpeningPool
+from signer.adapters.keys.passwords import Passwords
 
 _OWNER_ONLY: Final = 0o700
 

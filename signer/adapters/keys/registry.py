@@ -61,10 +61,10 @@ class BackendEntry:
 
 BACKEND_FOR_SCHEME: Final[Mapping[str, BackendEntry]] = MappingProxyType(
     {
-        "keystore": BackendEntry("signer.adapters.keys.keystores", "open_keystores"),
-        "pkcs11": BackendEntry("signer.adapters.keys.pkcs11", "open_pkcs11"),
-        "hd": BackendEntry("signer.adapters.keys.hd", "open_hd"),
-        "awskms": BackendEntry("signer.adapters.keys.awskms", "open_awskms", extra="awskms"),
+        "keystore": BackendEntry("signer.adapters.keys.keystore.backend", "open_keystores"),
+        "pkcs11": BackendEntry("signer.adapters.keys.pkcs11.backend", "open_pkcs11"),
+        "hd": BackendEntry("signer.adapters.keys.hd.backend", "open_hd"),
+        "awskms": BackendEntry("signer.adapters.keys.awskms.backend", "open_awskms", extra="awskms"),
     },
 )
 """Every backend, by the scheme of its URIs."""

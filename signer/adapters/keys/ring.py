@@ -32,7 +32,7 @@ from signer.adapters.keys.backend import (
     OwnerHeldTwice,
     Progress,
 )
-from signer.adapters.keys.finished_key import FinishedKey, self_test
+from signer.adapters.keys.verified_key import FinishedKey, self_test
 from signer.application.ports import KeyReloadReport, KeyRingStatus, SigningKey
 from signer.domain.ethereum import checksum_address
 

@@ -31,11 +31,11 @@ from datetime import timedelta
 from itertools import chain, islice, zip_longest
 from typing import Any, Final
 
+from signer.adapters.redis_client.calls import NO_WAIT, RedisCalls, ReplicaWait
+from signer.adapters.redis_client.node import Command, Part
+from signer.adapters.redis_client.script import Script
 from signer.adapters.redis_store import scripts
-from signer.adapters.redis_store.answers import MICROSECOND, Answer, microseconds, read_record
-from signer.adapters.redis_store.calls import NO_WAIT, RedisCalls, ReplicaWait
-from signer.adapters.redis_store.node import Command, Part
-from signer.adapters.redis_store.scripts import Script
+from signer.adapters.redis_store.script_results import MICROSECOND, Answer, microseconds, read_record
 from signer.application.ports import Claim, Claimed, ClaimOutcome, Held, Lease
 from signer.domain.errors import ErrorCode, LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId

@@ -10,8 +10,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from signer.adapters.redis_store.calls import NO_WAIT, RedisCalls, ReplicaWait
-from signer.adapters.redis_store.scripts import Script
+from signer.adapters.redis_client.calls import NO_WAIT, RedisCalls, ReplicaWait
+from signer.adapters.redis_client.script import Script
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, Unavailable
 

@@ -7,11 +7,10 @@ the domain's table lacks cannot be made here either.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
+from signer.adapters.redis_client.script import Script
 from signer.domain.lifecycle import MOVES, ChallengeState
 
 FIELDS: Final = (
@@ -37,19 +36,6 @@ FIELDS: Final = (
 
 The hash also holds ``due_at``, the end of a pause, and ``token``, which names the call that made the last move.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """One Lua script, and the name under which Redis keeps it (SHA-1 of the source, as ``EVALSHA`` has it)."""
-
-    source: str
-    sha1: str
-
-    @classmethod
-    def of(cls, source: str) -> Script:
-        """Name ``source``."""
-        return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
 def _read(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from signer.adapters.redis_store.calls import NO_WAIT, RedisCalls, ReplicaWait
+from signer.adapters.redis_client.calls import NO_WAIT, RedisCalls, ReplicaWait
 
 _LOOK: Final = (("INFO", "memory"), ("INFO", "persistence"), ("INFO", "replication"))
 

@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from signer.adapters.keys._keystore_passwords import read_password
-from signer.adapters.keys._web3_secret_storage import WORK_FOR_KDF, Kdf, KeystoreRefused
+from signer.adapters.keys.encrypted_json import WORK_FOR_KDF, Kdf, KeystoreRefused
+from signer.adapters.keys.passwords import read_password
 
 _HEX_KEY: Final = re.compile(r"(?:0x)?(?P<digits>[0-9a-fA-F]{64})", re.ASCII)
 _LONGEST_KEY_FILE: Final = 1024

@@ -21,7 +21,7 @@ from signer.adapters.clock import SystemClock
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.secp256k1 import CoincurveVerifier, recover_public_key
 from signer.application.ports import SigningKey
-from signer.bootstrap_keys import Keys, open_keys
+from signer.bootstrap.keys import Keys, open_keys
 from signer.cli.options import config_option, read_settings
 from signer.cli.progress import key_progress
 from signer.config.sections import KeysSettings

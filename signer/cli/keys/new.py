@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from signer.adapters.keys._web3_secret_storage import Kdf
+from signer.adapters.keys.encrypted_json import Kdf
 from signer.cli.keys.asking import file_type, kdf_options, private_key_from, work_of
 from signer.cli.keys.places import Wish, place_of, put_key
 from signer.cli.options import config_option, read_settings

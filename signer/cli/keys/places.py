@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 import click
 
-from signer.adapters.keys._local_key import LocalKey
-from signer.adapters.keys._web3_secret_storage import Kdf, KeystoreRefused, read_keystore
 from signer.adapters.keys.backend import KeyBackendError
+from signer.adapters.keys.encrypted_json import Kdf, KeystoreRefused, read_keystore
 from signer.adapters.keys.key_uri import KeyUri, file_uri
-from signer.adapters.keys.keystores import write_keystore
+from signer.adapters.keys.keystore.backend import write_keystore
+from signer.adapters.keys.local_key import LocalKey
 from signer.adapters.keys.registry import BACKEND_FOR_SCHEME
 from signer.cli.keys.asking import password_from
 
@@ -134,7 +134,7 @@ def _put_into_keystore(place: KeyUri, wish: Wish) -> NewKey:
 
 
 def _put_into_token(place: KeyUri, wish: Wish) -> NewKey:
-    from signer.adapters.keys._pkcs11_provisioning import generate_key, import_key
+    from signer.adapters.keys.pkcs11.provisioning import generate_key, import_key
 
     text = f"{place}?{'&'.join(f'{name}={quote(value)}' for name, value in place.query.items())}"
     if wish.label is not None:

@@ -10,10 +10,10 @@ from typing import Final
 
 import click
 
-from signer.adapters.keys._keystore_passwords import PASSWORD_SUFFIXES, OnePassword, PasswordEach, Passwords
-from signer.adapters.keys._web3_secret_storage import WORK_FOR_KDF, Kdf
 from signer.adapters.keys.backend import KeyBackendError
+from signer.adapters.keys.encrypted_json import WORK_FOR_KDF, Kdf
 from signer.adapters.keys.opening_pool import OpeningPool
+from signer.adapters.keys.passwords import PASSWORD_SUFFIXES, OnePassword, PasswordEach, Passwords
 from signer.adapters.keys.reencryption import Encryption, Reencrypted, reencrypt_keystores
 from signer.cli.keys.asking import directory_type, file_type, kdf_options, password_from, work_of
 from signer.cli.options import config_option, read_settings

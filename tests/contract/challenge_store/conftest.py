@@ -7,12 +7,12 @@ from typing import Final
 
 import pytest
 
-from signer.adapters.redis_store.client import open_redis
-from signer.adapters.redis_store.settings import RedisSettings
+from signer.adapters.redis_client.opening import open_redis
+from signer.adapters.redis_client.settings import RedisSettings
 from signer.application.ports import ChallengeStore
-from tests.challenge_stores import FakeUnderTest, RedisUnderTest, StoreUnderTest
-from tests.servers import RedisServer, debian_redis, valkey
-from tests.topologies import ClusterSite, SentinelSite, cluster_site, sentinel_site
+from tests.support.challenge_stores import FakeUnderTest, RedisUnderTest, StoreUnderTest
+from tests.support.servers import RedisServer, debian_redis, valkey
+from tests.support.topologies import ClusterSite, SentinelSite, cluster_site, sentinel_site
 
 _PATIENCE_SECONDS: Final = 30.0
 

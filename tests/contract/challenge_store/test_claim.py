@@ -12,7 +12,7 @@ from signer.application.ports import ChallengeStore, ClaimOutcome
 from signer.domain.errors import LeaseLost
 from signer.domain.ethereum import AccountId, ChainId
 from signer.domain.lifecycle import ChallengeState
-from tests.challenge_stores import (
+from tests.support.challenge_stores import (
     CUSTOMER,
     LEASE,
     OWNER,

@@ -7,7 +7,7 @@ import pytest
 from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore
 from signer.domain.lifecycle import ChallengeState
-from tests.challenge_stores import (
+from tests.support.challenge_stores import (
     LEASE,
     SUBMISSION,
     VALID_FOR,

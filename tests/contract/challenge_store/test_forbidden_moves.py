@@ -14,7 +14,7 @@ from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore, Lease
 from signer.domain.errors import LeaseLost
 from signer.domain.lifecycle import MOVES, ChallengeState
-from tests.challenge_stores import LEASE, SUBMISSION, VALID_FOR, StoreUnderTest, bring_to, claim_of
+from tests.support.challenge_stores import LEASE, SUBMISSION, VALID_FOR, StoreUnderTest, bring_to, claim_of
 
 _S = ChallengeState
 Move = Callable[[ChallengeStore, Lease], Awaitable[object]]

@@ -10,7 +10,7 @@ import pytest
 from signer.application.ports import ChallengeStore
 from signer.domain.errors import LeaseLost
 from signer.domain.lifecycle import ChallengeState
-from tests.challenge_stores import (
+from tests.support.challenge_stores import (
     LEASE,
     SUBMISSION,
     VALID_FOR,

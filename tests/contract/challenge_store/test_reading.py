@@ -9,7 +9,7 @@ import pytest
 from signer.application.ports import ChallengeStore
 from signer.domain.ethereum import AccountId, ChainId, checksum_address
 from signer.domain.lifecycle import ChallengeState
-from tests.challenge_stores import (
+from tests.support.challenge_stores import (
     CUSTOMER,
     LEASE,
     OWNER,

@@ -9,7 +9,7 @@ import pytest
 
 from signer.application.ports import ChallengeStore, ClaimOutcome, Held, Lease
 from signer.domain.lifecycle import ChallengeState
-from tests.challenge_stores import (
+from tests.support.challenge_stores import (
     LEASE,
     SUBMISSION,
     VALID_FOR,

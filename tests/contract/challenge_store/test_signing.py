@@ -11,7 +11,7 @@ from signer.application.ports import ChallengeStore, Lease
 from signer.domain.errors import LeaseLost
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import Submission
-from tests.challenge_stores import LEASE, SUBMISSION, StoreUnderTest, claim_mine, claim_of, sign
+from tests.support.challenge_stores import LEASE, SUBMISSION, StoreUnderTest, claim_mine, claim_of, sign
 
 ANOTHER = Submission(b'{"another":"body"}', "another proof")
 

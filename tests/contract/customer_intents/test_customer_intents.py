@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from signer.adapters.redis_store.client import ACL_COMMANDS, open_redis
+from signer.adapters.redis_client.opening import ACL_COMMANDS, open_redis
+from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
-from signer.adapters.redis_store.settings import RedisSettings
 from signer.application.ports import CustomerIntents
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
-from tests.fakes.customer_intents import FakeCustomerIntents
-from tests.servers import RedisServer, valkey
+from tests.support.fakes.customer_intents import FakeCustomerIntents
+from tests.support.servers import RedisServer, valkey
 
 OWNER = AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")
 INTENT = CustomerIntent(OWNER, "alice", OWNER)

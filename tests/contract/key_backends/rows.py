@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from signer.adapters.keys._pkcs11_provisioning import remove_key
-from signer.adapters.keys.hd import write_seed
-from signer.adapters.keys.keystores import write_keystore
-from tests.kms_server import CREDENTIALS, kms_server
-from tests.messages import read_vectors
-from tests.softhsm import PIN, SoftHsm
+from signer.adapters.keys.hd.backend import write_seed
+from signer.adapters.keys.keystore.backend import write_keystore
+from signer.adapters.keys.pkcs11.provisioning import remove_key
+from tests.support.kms_server import CREDENTIALS, kms_server
+from tests.support.messages import read_vectors
+from tests.support.softhsm import PIN, SoftHsm
 
 PASSWORD = b"correct horse battery staple"
 SECRETS = tuple(bytes([number]) * 32 for number in (0x11, 0x22, 0x33))

@@ -29,7 +29,7 @@ from tests.contract.key_backends.doubles import (
     RaisingKey,
 )
 from tests.contract.key_backends.rows import ROWS, BackendRow, PreparedBackend
-from tests.messages import Message
+from tests.support.messages import Message
 
 SIGNATURES = 1000
 STRANGER = checksum_address("0x" + "ab" * 20)

@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
+from signer.adapters.card_api.circuit_breaker import BreakerLimits, CircuitBreaker
 from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.settings import CardApiSettings
 from signer.adapters.card_api.upstream_clock import UpstreamClock
-from signer.adapters.circuit_breaker import BreakerLimits, CircuitBreaker
-from signer.adapters.message_signatures import MessageSigner, SignatureProfile
-from signer.adapters.request_keys import LocalRequestKey, request_key_from_pem
+from signer.adapters.request_signing.local_key import LocalRequestKey, request_key_from_pem
+from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
 from signer.application.ports import Delivery
 from signer.domain.ethereum import AccountId, EvmSignature
 from signer.domain.record import SignatureForm, Submission

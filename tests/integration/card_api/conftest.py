@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from signer.adapters.card_api.wire import open_session
+from signer.adapters.card_api.http_transport import open_session
 from signer.simulator.app import serving
 from signer.simulator.settings import SimulatorSettings
 from tests.integration.card_api.calling import API_KEY, API_SECRET, KEY_ID, Calling, Stopwatch, make_client, request_key

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from signer.adapters.circuit_breaker import BreakerLimits, CircuitBreaker, CircuitState
+from signer.adapters.card_api.circuit_breaker import BreakerLimits, CircuitBreaker, CircuitState
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.errors import ErrorCode, NotFound, Unavailable
 from signer.simulator.faults import FaultKind

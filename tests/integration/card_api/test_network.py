@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from signer.adapters.card_api.client import CardApiClient
-from signer.adapters.card_api.wire import open_session
+from signer.adapters.card_api.http_transport import open_session
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.errors import BadUpstream, ErrorCode, SignerError, Unavailable, UpstreamTimeout
 from signer.simulator.faults import FaultKind

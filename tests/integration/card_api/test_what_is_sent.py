@@ -12,13 +12,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from signer.adapters.card_api.circuit_breaker import BreakerLimits, CircuitBreaker
 from signer.adapters.card_api.client import CardApiClient
+from signer.adapters.card_api.http_transport import open_session
 from signer.adapters.card_api.upstream_clock import UpstreamClock
-from signer.adapters.card_api.wire import open_session
-from signer.adapters.circuit_breaker import BreakerLimits, CircuitBreaker
-from signer.adapters.message_signatures import MessageSigner, SignatureProfile
-from signer.adapters.request_keys import RequestKeyError, RequestKeyFailed, RequestKeyUnavailable
-from signer.adapters.signature_base import RequestNotSignable
+from signer.adapters.request_signing.local_key import RequestKeyError, RequestKeyFailed, RequestKeyUnavailable
+from signer.adapters.request_signing.signature_base import RequestNotSignable
+from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable, UpstreamTimeout
 from tests.integration.card_api.calling import (

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from signer.cli.main import COMMAND_FOR_NAME, main
 from signer.config.settings import load_settings
 from signer.config.showing import describe
-from tests.missing_packages import without
+from tests.support.missing_packages import without
 
 CONFIG = Path(__file__).parents[3] / "config"
 

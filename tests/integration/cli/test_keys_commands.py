@@ -14,14 +14,14 @@ from click.testing import CliRunner, Result
 from coincurve import PrivateKey
 from eth_account import Account
 
-from signer.adapters.keys._web3_secret_storage import read_keystore
-from signer.adapters.keys.keystores import write_keystore
+from signer.adapters.keys.encrypted_json import read_keystore
+from signer.adapters.keys.keystore.backend import write_keystore
 from signer.cli.keys import group
 from signer.cli.keys.group import COMMAND_FOR_NAME
 from signer.cli.main import main
-from tests.missing_packages import without
-from tests.softhsm import softhsm
-from tests.terminal import on_terminal
+from tests.support.missing_packages import without
+from tests.support.softhsm import softhsm
+from tests.support.terminal import on_terminal
 
 SECRET = b"\x11" * 32
 OWNER = Account.from_key(SECRET).address

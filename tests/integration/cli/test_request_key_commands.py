@@ -15,11 +15,11 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from signer.adapters.request_keys import load_request_key
+from signer.adapters.request_signing.local_key import load_request_key
 from signer.cli import request_key
 from signer.cli.main import main
 from signer.simulator.request_signatures import RequestSigningKeys
-from tests.softhsm import SoftHsmToken, folder_in_memory, softhsm
+from tests.support.softhsm import SoftHsmToken, folder_in_memory, softhsm
 
 
 @pytest.fixture(autouse=True)

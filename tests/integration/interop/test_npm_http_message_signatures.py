@@ -17,8 +17,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from signer.adapters.message_signatures import MessageSigner, SignatureProfile, content_digest
-from signer.adapters.request_keys import AwsLcRequestKey, LocalRequestKey, OpenSslRequestKey, request_key_from_pem
+from signer.adapters.request_signing.local_key import (
+    AwsLcRequestKey,
+    LocalRequestKey,
+    OpenSslRequestKey,
+    request_key_from_pem,
+)
+from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile, content_digest
 
 pytestmark = pytest.mark.needs("node")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.strong_keystores import write_strong_keystores
+from tests.support.strong_keystores import write_strong_keystores
 
 OPEN_MEMORY = 640
 THE_REST = 256

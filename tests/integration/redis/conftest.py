@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from signer.adapters.redis_store import scripts
-from tests.lossy_proxy import LossyProxy, lossy_proxy
-from tests.servers import RedisServer, valkey
+from tests.support.lossy_proxy import LossyProxy, lossy_proxy
+from tests.support.servers import RedisServer, valkey
 
 SCRIPTS = ("CLAIM", "RECORD_SIGNATURE", "RELEASE", "BEGIN_FORWARDING", "DEFER", "SETTLE", "EXPIRE", "PROBE")
 

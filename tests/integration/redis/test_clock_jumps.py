@@ -11,7 +11,7 @@ import pytest
 from signer.application.ports import ChallengeStore, ClaimOutcome
 from signer.domain.errors import LeaseLost
 from signer.domain.lifecycle import ChallengeState
-from tests.challenge_stores import (
+from tests.support.challenge_stores import (
     CUSTOMER,
     LEASE,
     OWNER,
@@ -25,8 +25,8 @@ from tests.challenge_stores import (
     open_store,
     sign,
 )
-from tests.jumping_clock import JumpingClock, valkey_with_clock
-from tests.servers import RedisServer
+from tests.support.jumping_clock import JumpingClock, valkey_with_clock
+from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.needs("faketime")
 Clocked = tuple[RedisServer, JumpingClock]

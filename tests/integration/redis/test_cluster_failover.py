@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 from redis.crc import key_slot
 
-from signer.adapters.redis_store.calls import ReplicaWait
+from signer.adapters.redis_client.calls import ReplicaWait
+from signer.adapters.redis_client.opening import ACL_COMMANDS, CLUSTER_ACL_COMMANDS, open_redis
+from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore
-from signer.adapters.redis_store.client import ACL_COMMANDS, CLUSTER_ACL_COMMANDS, open_redis
-from signer.adapters.redis_store.settings import RedisSettings
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.application.ports import ClaimOutcome
 from signer.domain.lifecycle import ChallengeState
-from tests.challenge_stores import OWNER, SETTINGS, claim_mine, claim_of, fails_saying, open_store, sign
-from tests.failovers import fail_over, owner_on
-from tests.servers import RedisServer
-from tests.topologies import ClusterSite, cluster_site, id_of, wait_until
+from tests.support.challenge_stores import OWNER, SETTINGS, claim_mine, claim_of, fails_saying, open_store, sign
+from tests.support.failovers import fail_over, owner_on
+from tests.support.servers import RedisServer
+from tests.support.topologies import ClusterSite, cluster_site, id_of, wait_until
 
 BEHIND_SECONDS = 4.0
 """Far more than the second that is promised, for a machine that has other things to do."""

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from signer.cli.embedded_valkey import BINARY_VARIABLE, embedded_valkey, find_binary
-from signer.cli.processes import ProcessFailed
-from tests.challenge_stores import open_store
+from signer.devsite.embedded_valkey import BINARY_VARIABLE, embedded_valkey, find_binary
+from signer.devsite.processes import ProcessFailed
+from tests.support.challenge_stores import open_store
 
 OWNER = textwrap.dedent(
     """
     import asyncio
-    from signer.cli.embedded_valkey import embedded_valkey
+    from signer.devsite.embedded_valkey import embedded_valkey
 
     async def main():
         async with embedded_valkey() as valkey:

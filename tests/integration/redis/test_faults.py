@@ -10,9 +10,9 @@ import pytest
 
 from signer.application.ports import ChallengeStore, ClaimOutcome, Lease
 from signer.domain.lifecycle import ChallengeState
-from tests.challenge_stores import SUBMISSION, claim_mine, claim_of, fails_saying, open_store, sign
-from tests.lossy_proxy import LossyProxy
-from tests.servers import RedisServer
+from tests.support.challenge_stores import SUBMISSION, claim_mine, claim_of, fails_saying, open_store, sign
+from tests.support.lossy_proxy import LossyProxy
+from tests.support.servers import RedisServer
 
 QUICK = timedelta(milliseconds=500)
 

@@ -10,7 +10,7 @@ import pytest
 from signer.application.ports import ChallengeStore
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import shard_of
-from tests.challenge_stores import (
+from tests.support.challenge_stores import (
     CUSTOMER,
     OWNER,
     RETENTION,
@@ -21,7 +21,7 @@ from tests.challenge_stores import (
     open_store,
     sign,
 )
-from tests.servers import RedisServer
+from tests.support.servers import RedisServer
 
 SHARD = shard_of(OWNER)
 ID = claim_of().id

@@ -10,8 +10,8 @@ import pytest
 
 from signer.application.ports import ClaimOutcome
 from signer.domain.errors import LeaseLost
-from tests.challenge_stores import SETTINGS, SUBMISSION, claim_mine, claim_of, open_store, sign
-from tests.servers import RedisServer
+from tests.support.challenge_stores import SETTINGS, SUBMISSION, claim_mine, claim_of, open_store, sign
+from tests.support.servers import RedisServer
 
 SHORT = timedelta(milliseconds=150)
 

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from signer.adapters.redis_store.client import _open_server
-from signer.adapters.redis_store.settings import RedisSettings
-from tests.servers import RedisServer
+from signer.adapters.redis_client.opening import _open_server
+from signer.adapters.redis_client.settings import RedisSettings
+from tests.support.servers import RedisServer
 
 
 async def test_whatever_waits_for_a_server_that_is_given_up_ends(server: RedisServer) -> None:

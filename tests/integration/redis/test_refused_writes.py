@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from signer.adapters.redis_store.client import open_redis
-from signer.adapters.redis_store.settings import RedisSettings
+from signer.adapters.redis_client.opening import open_redis
+from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.domain.lifecycle import ChallengeState
-from tests.challenge_stores import claim_of, fails_saying, open_store, sign
-from tests.servers import RedisServer, valkey
+from tests.support.challenge_stores import claim_of, fails_saying, open_store, sign
+from tests.support.servers import RedisServer, valkey
 
 
 async def test_a_full_server_signs_nothing(server: RedisServer) -> None:

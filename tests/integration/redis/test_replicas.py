@@ -8,16 +8,16 @@ from datetime import timedelta
 
 import pytest
 
-from signer.adapters.redis_store.calls import ReplicaWait
+from signer.adapters.redis_client.calls import ReplicaWait
+from signer.adapters.redis_client.opening import open_redis
+from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
-from signer.adapters.redis_store.client import open_redis
-from signer.adapters.redis_store.settings import RedisSettings
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.application.ports import ClaimOutcome
 from signer.domain.lifecycle import ChallengeState
-from tests.challenge_stores import SETTINGS, SUBMISSION, claim_mine, claim_of, fails_saying, open_store, sign
-from tests.lossy_proxy import lossy_proxy
-from tests.servers import RedisServer, valkey
+from tests.support.challenge_stores import SETTINGS, SUBMISSION, claim_mine, claim_of, fails_saying, open_store, sign
+from tests.support.lossy_proxy import lossy_proxy
+from tests.support.servers import RedisServer, valkey
 
 
 def _waiting(timeout: timedelta) -> StoreSettings:

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
+from signer.adapters.redis_client.opening import ACL_COMMANDS, open_redis
+from signer.adapters.redis_client.sentinel import SENTINEL_ACL_COMMANDS
+from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore
-from signer.adapters.redis_store.client import ACL_COMMANDS, open_redis
-from signer.adapters.redis_store.sentinel import SENTINEL_ACL_COMMANDS
-from signer.adapters.redis_store.settings import RedisSettings
 from signer.domain.errors import Unavailable
-from tests.certificates import CertificateAuthority
-from tests.challenge_stores import claim_of, fails_saying, open_store, sign
-from tests.servers import debian_redis, free_port, valkey
-from tests.topologies import SERVICE, sentinel_site
+from tests.support.certificates import CertificateAuthority
+from tests.support.challenge_stores import claim_of, fails_saying, open_store, sign
+from tests.support.servers import debian_redis, free_port, valkey
+from tests.support.topologies import SERVICE, sentinel_site
 
 PASSWORD = "a password of the store"
 SENTINEL_PASSWORD = "a-password-of-the-sentinels"

@@ -9,11 +9,11 @@ from datetime import timedelta
 
 import pytest
 
-from signer.adapters.redis_store.calls import ReplicaWait
+from signer.adapters.redis_client.calls import ReplicaWait
 from signer.application.ports import ClaimOutcome
-from tests.challenge_stores import OWNER, SETTINGS, claim_of, fails_saying, open_store
-from tests.failovers import fail_over
-from tests.topologies import SentinelSite, sentinel_site, wait_until
+from tests.support.challenge_stores import OWNER, SETTINGS, claim_of, fails_saying, open_store
+from tests.support.failovers import fail_over
+from tests.support.topologies import SentinelSite, sentinel_site, wait_until
 
 BEHIND_SECONDS = 4.0
 """Far more than the second that is promised, for a machine that has other things to do."""

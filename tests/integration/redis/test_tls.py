@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from signer.adapters.redis_client.opening import ACL_COMMANDS, open_redis
+from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore
-from signer.adapters.redis_store.client import ACL_COMMANDS, open_redis
-from signer.adapters.redis_store.settings import RedisSettings
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState
-from tests.certificates import CertificateAuthority
-from tests.challenge_stores import claim_mine, claim_of, sign
-from tests.servers import RedisServer, debian_redis
+from tests.support.certificates import CertificateAuthority
+from tests.support.challenge_stores import claim_mine, claim_of, sign
+from tests.support.servers import RedisServer, debian_redis
 
 pytestmark = pytest.mark.needs("redis-server")
 

@@ -12,7 +12,7 @@ import pytest
 
 from signer.domain.policy import SigningPolicy
 from tests.integration.service.site import Site, open_site
-from tests.servers import RedisServer, valkey
+from tests.support.servers import RedisServer, valkey
 
 StartSite = Callable[..., Awaitable[Site]]
 
@@ -31,7 +31,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> None:
     async def agree(_policy: SigningPolicy, _within: timedelta) -> None:
         return
 
-    monkeypatch.setattr("signer.bootstrap.judge_shapes", agree)
+    monkeypatch.setattr("signer.bootstrap.service.judge_shapes", agree)
 
 
 @pytest.fixture

@@ -19,17 +19,17 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from eth_account import Account
 
-from signer.adapters.keys.keystores import write_keystore
-from signer.bootstrap import Service, open_service
-from signer.cli.local_keys import RequestKeyInToken
+from signer.adapters.keys.keystore.backend import write_keystore
+from signer.bootstrap.service import Service, open_service
 from signer.config.settings import Settings
+from signer.devsite.local_keys import RequestKeyInToken
 from signer.observability.events import irregularities
 from signer.simulator.app import RunningSimulator, serving
 from signer.simulator.faults import ROUTE_NAMES, Fault
 from signer.simulator.settings import SimulatorSettings
 from signer.web.auth import generate_token
-from tests.log_lines import LogLines, captured_logs
-from tests.servers import RedisServer
+from tests.support.log_lines import LogLines, captured_logs
+from tests.support.servers import RedisServer
 
 SECRET_KEY: Final = bytes.fromhex("4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318")
 OWNER: Final = f"eip155:324:{Account.from_key(SECRET_KEY).address}"

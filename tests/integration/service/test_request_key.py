@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from signer.adapters.keys import _pkcs11_supervisor
-from signer.adapters.keys._ec_keys import P384
-from signer.adapters.keys._pkcs11_provisioning import generate_key
-from signer.bootstrap import StartFailed
-from signer.cli.local_keys import RequestKeyInToken
-from tests.fake_cryptoki import FakeCryptoki
+from signer.adapters.keys.pkcs11 import supervisor
+from signer.adapters.keys.pkcs11.curves import P384
+from signer.adapters.keys.pkcs11.provisioning import generate_key
+from signer.bootstrap.service import StartFailed
+from signer.devsite.local_keys import RequestKeyInToken
 from tests.integration.service.site import SECRET_KEY, Site, check_waiting, open_site
-from tests.servers import RedisServer
-from tests.softhsm import PIN, SoftHsm, SoftHsmToken, folder_in_memory, softhsm
+from tests.support.fake_cryptoki import FakeCryptoki
+from tests.support.servers import RedisServer
+from tests.support.softhsm import PIN, SoftHsm, SoftHsmToken, folder_in_memory, softhsm
 
 pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
 
@@ -33,8 +33,8 @@ StartWithToken = Callable[..., Awaitable[Site]]
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for long between attempts to find the token."""
-    monkeypatch.setattr(_pkcs11_supervisor, "_LONGEST_DELAY_SECONDS", _pkcs11_supervisor.COOLDOWN_SECONDS)
-    monkeypatch.setattr(_pkcs11_supervisor, "_LOOKS_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(supervisor, "_LONGEST_DELAY_SECONDS", supervisor.COOLDOWN_SECONDS)
+    monkeypatch.setattr(supervisor, "_LOOKS_EVERY_SECONDS", 0.1)
 
 
 @pytest.fixture

@@ -13,27 +13,27 @@ from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
 from signer.adapters.redis_store.challenge_store import StoreSettings
+from signer.application.admission import Gate
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
-from signer.application.gate import Gate
 from signer.application.onboard_customer import OnboardCustomer
 from signer.application.reload_keys import ReloadKeys
 from signer.application.sign_challenge import SignChallenge
 from signer.application.sign_once import SigningLimits, SignOnce
-from signer.application.stored_signature import StoredSignatureDoubts
+from signer.application.stored_signature_check import StoredSignatureDoubts
 from signer.domain.policy import SigningPolicy
 from signer.observability.events import irregularities
 from signer.observability.writers import StructlogAudit, StructlogReloadLog, StructlogRequestLog
 from signer.web.app import WebServices, create_app
 from signer.web.auth import Caller, Callers, generate_token
 from signer.web.health import Check, check_keys
-from tests.fakes.card_api import FakeCardApi
-from tests.fakes.challenge_store import FakeChallengeStore
-from tests.fakes.clock import FakeClock
-from tests.fakes.customer_intents import FakeCustomerIntents
-from tests.fakes.key_reloads import FakeKeyReloader
-from tests.fakes.keys import FakeKey, FakeKeyRing, FakeVerifier
-from tests.log_lines import LogLines, captured_logs
-from tests.messages import Message, to_base64
+from tests.support.fakes.card_api import FakeCardApi
+from tests.support.fakes.challenge_store import FakeChallengeStore
+from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.customer_intents import FakeCustomerIntents
+from tests.support.fakes.key_reloads import FakeKeyReloader
+from tests.support.fakes.keys import FakeKey, FakeKeyRing, FakeVerifier
+from tests.support.log_lines import LogLines, captured_logs
+from tests.support.messages import Message, to_base64
 
 SECRET_KEY: Final = bytes.fromhex("4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318")
 NOW: Final = datetime(2026, 11, 22, 12, 0, 30, tzinfo=UTC)

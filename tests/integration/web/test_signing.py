@@ -9,8 +9,8 @@ import pytest
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.challenge import decode_challenge
 from signer.domain.ethereum import EvmSignature
-from tests.fakes.keys import FakeVerifier
 from tests.integration.web.site import CUSTOMER, OTHER_CUSTOMER, PROBLEM, Site
+from tests.support.fakes.keys import FakeVerifier
 
 FIELDS = [
     "id",

@@ -10,7 +10,7 @@ import pytest
 
 from signer.adapters.siwe_judge import Disagreement, judge
 from signer.domain.challenge import Challenge, parse_challenge
-from tests.messages import Message
+from tests.support.messages import Message
 
 WHOLE = Message(
     scheme="https",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.application.house import NO_TIME, House, Replica
+from tests.unit.application.use_cases import NO_TIME, House, Replica
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from signer.application.context import ORIGIN, Origin
+from signer.application.origin import ORIGIN, Origin
 from signer.application.ports import AuditEvent, Delivery, DeliveryVerdict, EventName
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
-from tests.unit.application.house import CUSTOMER, LEASE, OTHER_CUSTOMER, PATIENCE, House, Replica
+from tests.unit.application.use_cases import CUSTOMER, LEASE, OTHER_CUSTOMER, PATIENCE, House, Replica
 
 N = EventName
 ALL_THE_WAY = [N.CLAIMED, N.SIGNED, N.DELIVERED, N.SETTLED]

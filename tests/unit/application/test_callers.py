@@ -10,7 +10,7 @@ from signer.application.ports import Delivery, DeliveryVerdict, EventName
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import ChallengeRecord
-from tests.unit.application.house import NO_TIME, OTHER_CUSTOMER, PATIENCE, House, Replica
+from tests.unit.application.use_cases import NO_TIME, OTHER_CUSTOMER, PATIENCE, House, Replica
 
 NAMED_OR_NOT = pytest.mark.parametrize("is_named", [True, False], ids=["challenge given", "challenge left out"])
 

@@ -14,8 +14,8 @@ from signer.application.forward_signature import ForwardingLimits
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.lifecycle import ChallengeState, Reason
 from signer.domain.record import ChallengeRecord
-from tests.fakes.clock import FakeClock
-from tests.unit.application.house import DEADLINE, LEASE, House
+from tests.support.fakes.clock import FakeClock
+from tests.unit.application.use_cases import DEADLINE, LEASE, House
 
 LIMITS = ForwardingLimits()
 MILLISECONDS = st.integers(0, 20_000).map(lambda count: timedelta(milliseconds=count))

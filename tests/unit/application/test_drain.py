@@ -7,7 +7,7 @@ import pytest
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, Reason
 from signer.domain.record import ChallengeRecord
-from tests.unit.application.house import LEASE, NO_TIME, PATIENCE, House, Replica
+from tests.unit.application.use_cases import LEASE, NO_TIME, PATIENCE, House, Replica
 
 
 async def asked(replica: Replica, house: House, challenge: str) -> asyncio.Task[ChallengeRecord]:

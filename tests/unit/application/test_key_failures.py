@@ -6,7 +6,7 @@ import pytest
 
 from signer.domain.errors import Conflict, ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState
-from tests.unit.application.house import DEADLINE, LEASE, NOW, PATIENCE, House, Replica
+from tests.unit.application.use_cases import DEADLINE, LEASE, NOW, PATIENCE, House, Replica
 
 FAILURES = {
     "down": Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "The backend is down.", retry_after=5),

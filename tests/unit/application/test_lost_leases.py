@@ -7,7 +7,7 @@ import pytest
 from signer.application.ports import Delivery, DeliveryVerdict, EventName
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState
-from tests.unit.application.house import LEASE, House, Replica
+from tests.unit.application.use_cases import LEASE, House, Replica
 
 
 @pytest.mark.parametrize("verdict", [DeliveryVerdict.ACCEPTED, DeliveryVerdict.NOT_PROCESSED])

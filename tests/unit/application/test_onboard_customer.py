@@ -12,9 +12,9 @@ from signer.domain.customer import CustomerIntent
 from signer.domain.errors import Conflict, ErrorCode, NotFound, Unavailable
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
-from tests.fakes.customer_intents import FakeCustomerIntents
-from tests.fakes.keys import FakeKeyRing
-from tests.unit.application.house import CUSTOMER, NO_TIME, PATIENCE, House, Replica
+from tests.support.fakes.customer_intents import FakeCustomerIntents
+from tests.support.fakes.keys import FakeKeyRing
+from tests.unit.application.use_cases import CUSTOMER, NO_TIME, PATIENCE, House, Replica
 
 ALICE = "alice"
 

@@ -10,7 +10,7 @@ from signer.application.ports import Delivery, DeliveryVerdict
 from signer.application.sign_once import SigningLimits
 from signer.domain.errors import ErrorCode, RefusedByPolicy, Unavailable
 from signer.domain.lifecycle import ChallengeState
-from tests.unit.application.house import CUSTOMER, DEADLINE, NOW, PATIENCE, House, Replica
+from tests.unit.application.use_cases import CUSTOMER, DEADLINE, NOW, PATIENCE, House, Replica
 
 
 async def test_a_replaced_challenge_is_exchanged_and_the_old_record_says_so(house: House, replica: Replica) -> None:

@@ -19,7 +19,7 @@ from signer.domain.errors import (
 )
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
-from tests.unit.application.house import CUSTOMER, NO_TIME, OTHER_CUSTOMER, PATIENCE, POLICY, House, Replica
+from tests.unit.application.use_cases import CUSTOMER, NO_TIME, OTHER_CUSTOMER, PATIENCE, POLICY, House, Replica
 
 NOT_OURS: dict[str, tuple[dict[str, str | None], ErrorCode]] = {
     "another scheme": ({"scheme": "http"}, ErrorCode.SCHEME_NOT_ALLOWED),

@@ -11,8 +11,8 @@ import pytest
 
 from signer.application.ports import KeyReloadReport
 from signer.application.reload_keys import RESULTS_KEPT, KeyReload, ReloadCause, ReloadKeys, ReloadState
-from tests.fakes.clock import FakeClock
-from tests.fakes.key_reloads import FakeKeyReloader, FakeReloadLog
+from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.key_reloads import FakeKeyReloader, FakeReloadLog
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 REPORT = KeyReloadReport(("0xA",), ("0xB",), ("0xC", "0xD"), {"given:e": "is broken"})

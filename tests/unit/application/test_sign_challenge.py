@@ -13,8 +13,8 @@ from signer.domain.errors import ErrorCode, RefusedByPolicy
 from signer.domain.ethereum import EvmSignature
 from signer.domain.lifecycle import ChallengeState, Reason
 from signer.domain.record import SignatureForm
-from tests.fakes.keys import FakeVerifier
-from tests.unit.application.house import CUSTOMER, DEADLINE, ISSUED_AT, NOW, PATIENCE, House, Replica
+from tests.support.fakes.keys import FakeVerifier
+from tests.unit.application.use_cases import CUSTOMER, DEADLINE, ISSUED_AT, NOW, PATIENCE, House, Replica
 
 MINUTE = timedelta(minutes=1)
 SPANS = {

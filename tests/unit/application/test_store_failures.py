@@ -9,7 +9,7 @@ from signer.application.sign_challenge import SignRequest
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import ChallengeRecord
-from tests.unit.application.house import CUSTOMER, LEASE, PATIENCE, House, Replica
+from tests.unit.application.use_cases import CUSTOMER, LEASE, PATIENCE, House, Replica
 
 AFTER_EVERY_LEASE_AND_PAUSE = LEASE + timedelta(minutes=1)
 BUSY = Delivery(DeliveryVerdict.NOT_PROCESSED, 503)

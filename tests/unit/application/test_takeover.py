@@ -14,10 +14,19 @@ from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, Reason
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord, Submission
-from tests.fakes.card_api import ACTIVE
-from tests.fakes.clock import FakeClock
-from tests.fakes.keys import FakeKey
-from tests.unit.application.house import ANOTHER_SECRET_KEY, CUSTOMER, LEASE, NO_TIME, PATIENCE, POLICY, House, Replica
+from tests.support.fakes.card_api import ACTIVE
+from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.keys import FakeKey
+from tests.unit.application.use_cases import (
+    ANOTHER_SECRET_KEY,
+    CUSTOMER,
+    LEASE,
+    NO_TIME,
+    PATIENCE,
+    POLICY,
+    House,
+    Replica,
+)
 
 DOWN = Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "It is down.")
 STRICTER = {

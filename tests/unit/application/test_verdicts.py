@@ -10,9 +10,9 @@ from signer.application.ports import Delivery, DeliveryVerdict, Held
 from signer.domain.errors import BadUpstream, ErrorCode, SignerError, Unavailable, UpstreamTimeout
 from signer.domain.lifecycle import ChallengeState, Reason
 from signer.domain.record import ChallengeRecord
-from tests.fakes.card_api import ACTIVE
-from tests.messages import to_base64
-from tests.unit.application.house import CUSTOMER, OTHER_CUSTOMER, House, Replica
+from tests.support.fakes.card_api import ACTIVE
+from tests.support.messages import to_base64
+from tests.unit.application.use_cases import CUSTOMER, OTHER_CUSTOMER, House, Replica
 
 FIRST_PAUSE = timedelta(milliseconds=250)
 INSTANT = timedelta(microseconds=1)

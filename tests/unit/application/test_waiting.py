@@ -10,7 +10,7 @@ import pytest
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, Reason
-from tests.unit.application.house import CUSTOMER, LEASE, PATIENCE, House, Replica
+from tests.unit.application.use_cases import CUSTOMER, LEASE, PATIENCE, House, Replica
 
 
 async def claimed_elsewhere(house: House, challenge: str) -> None:

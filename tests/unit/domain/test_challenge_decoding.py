@@ -9,7 +9,7 @@ import pytest
 
 from signer.domain.challenge import MAX_BASE64, decode_challenge, parse_challenge
 from signer.domain.errors import ErrorCode, MalformedChallenge
-from tests.messages import Message, to_base64
+from tests.support.messages import Message, to_base64
 
 WHOLE = Message(
     scheme="https",

@@ -10,7 +10,7 @@ import pytest
 
 from signer.domain import challenge as challenge_module
 from signer.domain.errors import ErrorCode
-from tests.messages import OWNER, Message
+from tests.support.messages import OWNER, Message
 from tests.unit.domain.verdicts import accepted, refused
 
 

@@ -27,7 +27,7 @@ from signer.domain.ethereum import (
     eip191_message,
     self_test_message,
 )
-from tests.messages import Message
+from tests.support.messages import Message
 
 EIP_55_VECTORS = [
     "0x52908400098527886E0F7030069857D2E4169EE7",

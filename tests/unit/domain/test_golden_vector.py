@@ -15,7 +15,7 @@ from signer.domain.errors import ErrorCode, RefusedByPolicy
 from signer.domain.ethereum import AccountId, EvmSignature
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import SignatureForm, Submission
-from tests.messages import golden_vector
+from tests.support.messages import golden_vector
 
 GOLDEN = golden_vector()
 OWNER = AccountId.parse(GOLDEN.owner_id)

@@ -12,7 +12,7 @@ from signer.domain.challenge import Challenge, parse_challenge
 from signer.domain.errors import ErrorCode, RefusedByPolicy
 from signer.domain.ethereum import AccountId
 from signer.domain.policy import RULES, SigningPolicy
-from tests.messages import OWNER, Message
+from tests.support.messages import OWNER, Message
 
 ISSUED_AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 INSTANT = timedelta(microseconds=1)

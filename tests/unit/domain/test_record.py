@@ -27,7 +27,7 @@ from signer.domain.record import (
     parse_customer_id,
     shard_of,
 )
-from tests.messages import OWNER, golden_vector
+from tests.support.messages import OWNER, golden_vector
 
 ME = AccountId.parse(f"eip155:324:{OWNER}")
 OTHER = AccountId.parse("eip155:324:0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from signer.domain.errors import ErrorCode
-from tests.messages import Message
+from tests.support.messages import Message
 from tests.unit.domain.verdicts import accepted, refused
 
 DOMAINS = [

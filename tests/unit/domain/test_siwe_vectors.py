@@ -18,7 +18,7 @@ from signer.domain.challenge import Challenge, decode_challenge, parse_challenge
 from signer.domain.errors import ErrorCode, MalformedChallenge, RefusedByPolicy
 from signer.domain.ethereum import AccountId
 from signer.domain.policy import SigningPolicy
-from tests.messages import VECTORS, Message, read_vectors, to_base64
+from tests.support.messages import VECTORS, Message, read_vectors, to_base64
 
 NARROWER: dict[tuple[str, str], tuple[ErrorCode, str]] = {
     ("valid_specification.json", "statement empty"): (

@@ -7,7 +7,7 @@ import pytest
 from signer.adapters.siwe_judge import judge
 from signer.domain.challenge import Challenge, parse_challenge
 from signer.domain.errors import ErrorCode, MalformedChallenge
-from tests.messages import Message
+from tests.support.messages import Message
 
 
 def accepted(message: Message) -> Challenge:

@@ -12,7 +12,7 @@ from datetime import datetime
 import pytest
 import structlog
 
-from signer.application.context import ORIGIN, Origin
+from signer.application.origin import ORIGIN, Origin
 from signer.application.ports import AuditEvent, EventName
 from signer.observability.events import (
     CHALLENGE_EVENTS,
@@ -24,9 +24,9 @@ from signer.observability.events import (
 )
 from signer.observability.logs import LibraryHandler, configure_logging
 from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
-from signer.web.exchange import Exchange
-from tests.log_lines import LogLines, captured_logs
-from tests.messages import golden_vector
+from signer.web.request_summary import Exchange
+from tests.support.log_lines import LogLines, captured_logs
+from tests.support.messages import golden_vector
 
 SECRET = "correct-horse-battery"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from signer.observability.logs import render_json
 from signer.observability.redaction import LONGEST, MASK, masked_name, masked_text, redact
-from tests.messages import Message, golden_vector, to_base64
+from tests.support.messages import Message, golden_vector, to_base64
 
 SIGNATURE_HEX = "0x" + "5f" * 65
 PRIVATE_KEY = "4c" * 32

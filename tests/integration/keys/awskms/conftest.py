@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from signer.adapters.keys._awskms_uri import KmsLocation
-from signer.adapters.keys._remote_calls import Repetition
-from signer.adapters.keys.awskms import AwsKmsBackend
+from signer.adapters.keys.awskms.backend import AwsKmsBackend
+from signer.adapters.keys.awskms.uri import KmsLocation
 from signer.adapters.keys.key_uri import KeyUri
-from tests.kms_server import CREDENTIALS, KmsEndpoint, KmsServer, kms_server
+from signer.adapters.keys.remote_calls import Repetition
+from tests.support.kms_server import CREDENTIALS, KmsEndpoint, KmsServer, kms_server
 
 Opener = Callable[..., AwsKmsBackend]
 

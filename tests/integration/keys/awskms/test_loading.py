@@ -9,13 +9,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from signer.adapters.keys.awskms import AwsKmsBackend
+from signer.adapters.keys.awskms.backend import AwsKmsBackend
 from signer.adapters.keys.backend import KeyBackendError, LoadedKeys
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.domain.ethereum import self_test_message
 from tests.integration.keys.awskms.conftest import Opener
-from tests.kms_server import REGION, KmsEndpoint, KmsServer
-from tests.messages import to_base64
+from tests.support.kms_server import REGION, KmsEndpoint, KmsServer
+from tests.support.messages import to_base64
 
 ACCOUNT = "123456789012"
 

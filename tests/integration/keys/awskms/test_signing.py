@@ -15,8 +15,8 @@ from signer.domain.challenge import parse_challenge
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import SECP256K1_HALF_N, self_test_message
 from tests.integration.keys.awskms.conftest import Opener
-from tests.kms_server import CREDENTIALS, KmsEndpoint, KmsServer
-from tests.messages import Message
+from tests.support.kms_server import CREDENTIALS, KmsEndpoint, KmsServer
+from tests.support.messages import Message
 
 SIGNATURES = 1000
 

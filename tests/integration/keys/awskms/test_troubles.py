@@ -12,7 +12,7 @@ from signer.adapters.keys.ring import LoadedKeyRing
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import self_test_message
 from tests.integration.keys.awskms.conftest import Opener
-from tests.kms_server import KmsEndpoint, KmsServer
+from tests.support.kms_server import KmsEndpoint, KmsServer
 
 KeyOpener = Callable[..., Awaitable[BackendKey]]
 

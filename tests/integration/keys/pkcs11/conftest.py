@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from signer.adapters.keys import _pkcs11_modules, _pkcs11_sessions, _pkcs11_supervisor
 from signer.adapters.keys.backend import BackendResources
-from signer.adapters.keys.pkcs11 import Pkcs11Backend
+from signer.adapters.keys.pkcs11 import modules, sessions, supervisor
+from signer.adapters.keys.pkcs11.backend import Pkcs11Backend
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import OPERATION_TIMEOUT, LoadedKeyRing
 from signer.adapters.keys.secp256k1 import CoincurveVerifier
 from signer.application.ports import SigningKey
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import self_test_message
-from tests.fake_cryptoki import FakeCryptoki
-from tests.softhsm import SoftHsm, SoftHsmToken, folder_in_memory, softhsm
+from tests.support.fake_cryptoki import FakeCryptoki
+from tests.support.softhsm import SoftHsm, SoftHsmToken, folder_in_memory, softhsm
 
 SECRETS = (b"\x11" * 32, b"\x22" * 32)
 OWNERS = tuple(Account.from_key(secret).address for secret in SECRETS)
@@ -130,8 +130,8 @@ def fake(token: SoftHsmToken, tmp_path: Path) -> Iterator[FakeCryptoki]:
 @pytest.fixture
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for long between attempts."""
-    monkeypatch.setattr(_pkcs11_supervisor, "COOLDOWN_SECONDS", 0.05)
-    monkeypatch.setattr(_pkcs11_supervisor, "_LONGEST_DELAY_SECONDS", 0.2)
-    monkeypatch.setattr(_pkcs11_supervisor, "_CLOSES_WITHIN_SECONDS", 0.5)
-    monkeypatch.setattr(_pkcs11_sessions, "_ENDS_WITHIN_SECONDS", 0.5)
-    monkeypatch.setattr(_pkcs11_modules, "_PATIENCE", 0.5)
+    monkeypatch.setattr(supervisor, "COOLDOWN_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor, "_LONGEST_DELAY_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor, "_CLOSES_WITHIN_SECONDS", 0.5)
+    monkeypatch.setattr(sessions, "_ENDS_WITHIN_SECONDS", 0.5)
+    monkeypatch.setattr(modules, "_PATIENCE", 0.5)

@@ -8,7 +8,7 @@ import sys
 
 from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys
 from signer.adapters.keys.key_uri import KeyUri
-from signer.adapters.keys.pkcs11 import Pkcs11Backend, open_pkcs11
+from signer.adapters.keys.pkcs11.backend import Pkcs11Backend, open_pkcs11
 from signer.domain.errors import Unavailable
 from signer.domain.ethereum import self_test_message
 

@@ -8,19 +8,19 @@ from datetime import timedelta
 
 import pytest
 
-from signer.adapters.keys._cryptoki_names import Ckr
-from signer.adapters.keys._pkcs11_modules import share_module
 from signer.adapters.keys.backend import KeyBackendError
+from signer.adapters.keys.pkcs11.cryptoki.constants import Ckr
+from signer.adapters.keys.pkcs11.modules import share_module
 from signer.domain.errors import Unavailable
 from signer.domain.ethereum import self_test_message
-from tests.fake_cryptoki import FakeCryptoki
 from tests.integration.keys.pkcs11.conftest import (
     assert_signs,
     eventually,
     open_ring,
     refusal,
 )
-from tests.softhsm import SoftHsmToken
+from tests.support.fake_cryptoki import FakeCryptoki
+from tests.support.softhsm import SoftHsmToken
 
 pytestmark = [pytest.mark.needs("softhsm2-util", "gcc"), pytest.mark.usefixtures("short_delays")]
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from signer.adapters.keys import _pkcs11_index
-from signer.adapters.keys._cryptoki_names import CKO_PUBLIC_KEY, Cka
-from signer.adapters.keys._ec_keys import P384, SECP256K1, Curve
-from signer.adapters.keys._pkcs11_provisioning import _private, _public, generate_key, open_token
-from tests.fake_cryptoki import FakeCryptoki
+from signer.adapters.keys.pkcs11 import index
+from signer.adapters.keys.pkcs11.cryptoki.constants import CKO_PUBLIC_KEY, Cka
+from signer.adapters.keys.pkcs11.curves import P384, SECP256K1, Curve
+from signer.adapters.keys.pkcs11.provisioning import _private, _public, generate_key, open_token
 from tests.integration.keys.pkcs11.conftest import OWNERS, SECRETS, assert_signs, open_ring
-from tests.softhsm import SoftHsm, SoftHsmToken
+from tests.support.fake_cryptoki import FakeCryptoki
+from tests.support.softhsm import SoftHsm, SoftHsmToken
 
 pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
 
@@ -145,7 +145,7 @@ async def test_labels_and_ids_of_any_bytes(token: SoftHsmToken) -> None:
 
 async def test_progress_is_told_while_a_token_is_indexed(token: SoftHsmToken, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every so many keys, on the event loop, and at the end."""
-    monkeypatch.setattr(_pkcs11_index, "_TELL_EVERY", 2)
+    monkeypatch.setattr(index, "_TELL_EVERY", 2)
     token.put_many([bytes([number]) * 32 for number in range(1, 4)])
     told: list[tuple[int, int]] = []
     async with open_ring(token.uri()) as opened:

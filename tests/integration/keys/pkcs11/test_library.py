@@ -7,10 +7,9 @@ import random
 
 import pytest
 
-from signer.adapters.keys._cryptoki import Cryptoki, CryptokiError, LibraryBusy
-from signer.adapters.keys._cryptoki_names import Ckr
+from signer.adapters.keys.pkcs11.cryptoki.constants import Ckr
+from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki, CryptokiError, LibraryBusy
 from signer.domain.errors import ErrorCode, Unavailable
-from tests.fake_cryptoki import FakeCryptoki
 from tests.integration.keys.pkcs11.conftest import (
     OWNERS,
     OpenRing,
@@ -18,7 +17,8 @@ from tests.integration.keys.pkcs11.conftest import (
     eventually,
     open_ring,
 )
-from tests.softhsm import SoftHsmToken
+from tests.support.fake_cryptoki import FakeCryptoki
+from tests.support.softhsm import SoftHsmToken
 
 pytestmark = [pytest.mark.needs("softhsm2-util", "gcc"), pytest.mark.usefixtures("short_delays")]
 

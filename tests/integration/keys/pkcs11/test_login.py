@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from signer.adapters.keys import _pkcs11_supervisor
-from signer.adapters.keys._cryptoki_names import Ckf, Ckr
 from signer.adapters.keys.backend import BackendResources, KeyBackendError
+from signer.adapters.keys.pkcs11 import supervisor
+from signer.adapters.keys.pkcs11.cryptoki.constants import Ckf, Ckr
 from signer.adapters.keys.registry import backend_for
 from signer.domain.errors import Unavailable
 from signer.domain.ethereum import self_test_message
-from tests.fake_cryptoki import ALWAYS, FakeCryptoki
 from tests.integration.keys.pkcs11.conftest import assert_signs, eventually, open_ring
-from tests.softhsm import PIN, SoftHsmToken
+from tests.support.fake_cryptoki import ALWAYS, FakeCryptoki
+from tests.support.softhsm import PIN, SoftHsmToken
 
 pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
 
@@ -25,8 +25,8 @@ WRONG_PIN = b"000000"
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever would be tried again is tried at once."""
-    monkeypatch.setattr(_pkcs11_supervisor, "COOLDOWN_SECONDS", 0.01)
-    monkeypatch.setattr(_pkcs11_supervisor, "_LONGEST_DELAY_SECONDS", 0.02)
+    monkeypatch.setattr(supervisor, "COOLDOWN_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "_LONGEST_DELAY_SECONDS", 0.02)
 
 
 async def assert_cannot_start(uri: str, reason: str) -> None:

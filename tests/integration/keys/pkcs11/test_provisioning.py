@@ -6,14 +6,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from signer.adapters.keys._cryptoki_c import AttributeArray, Template
-from signer.adapters.keys._cryptoki_names import CKO_PRIVATE_KEY, Cka, Ckr
-from signer.adapters.keys._ec_keys import P384, SECP256K1, Curve
-from signer.adapters.keys._pkcs11_provisioning import export_public, generate_key, import_key, open_token, remove_key
 from signer.adapters.keys.backend import KeyBackendError
-from tests.fake_cryptoki import FakeCryptoki
+from signer.adapters.keys.pkcs11.cryptoki.constants import CKO_PRIVATE_KEY, Cka, Ckr
+from signer.adapters.keys.pkcs11.cryptoki.structures import AttributeArray, Template
+from signer.adapters.keys.pkcs11.curves import P384, SECP256K1, Curve
+from signer.adapters.keys.pkcs11.provisioning import export_public, generate_key, import_key, open_token, remove_key
 from tests.integration.keys.pkcs11.conftest import OWNERS, open_ring
-from tests.softhsm import SoftHsmToken
+from tests.support.fake_cryptoki import FakeCryptoki
+from tests.support.softhsm import SoftHsmToken
 
 pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
 

@@ -7,13 +7,12 @@ import ctypes
 
 import pytest
 
-from signer.adapters.keys import _pkcs11_supervisor, _pkcs11_token
-from signer.adapters.keys._cryptoki_names import Cka, Ckr
-from signer.adapters.keys._ec_keys import SECP256K1
-from signer.adapters.keys._pkcs11_connection import Connection
-from signer.adapters.keys._pkcs11_provisioning import open_token
 from signer.adapters.keys.backend import KeyBackendError
-from tests.fake_cryptoki import FakeCryptoki
+from signer.adapters.keys.pkcs11 import supervisor
+from signer.adapters.keys.pkcs11.connection import Connection
+from signer.adapters.keys.pkcs11.cryptoki.constants import Cka, Ckr
+from signer.adapters.keys.pkcs11.curves import SECP256K1
+from signer.adapters.keys.pkcs11.provisioning import open_token
 from tests.integration.keys.pkcs11.conftest import (
     SECRETS,
     OpenRing,
@@ -22,7 +21,8 @@ from tests.integration.keys.pkcs11.conftest import (
     open_ring,
     refusal,
 )
-from tests.softhsm import SoftHsm, SoftHsmToken
+from tests.support.fake_cryptoki import FakeCryptoki
+from tests.support.softhsm import SoftHsm, SoftHsmToken
 
 pytestmark = [pytest.mark.needs("softhsm2-util", "gcc"), pytest.mark.usefixtures("short_delays")]
 
@@ -83,7 +83,7 @@ async def test_an_idle_session_is_looked_at_before_it_is_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A session that died while it was idle is found out before a signature is asked of it."""
-    monkeypatch.setattr("signer.adapters.keys._pkcs11_sessions._LOOKED_AT_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("signer.adapters.keys.pkcs11.sessions._LOOKED_AT_AFTER_SECONDS", 0.0)
     async with open_ring(token.uri(x_sessions=1)) as opened:
         signs, opens = fake.calls("C_SignInit"), fake.calls("C_OpenSession")
         fake.fail("C_GetSessionInfo", Ckr.SESSION_HANDLE_INVALID)
@@ -118,7 +118,7 @@ async def test_an_idle_token_is_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A token that was pulled out while nobody signed is known to be out, and it is known when it is back."""
-    monkeypatch.setattr(_pkcs11_supervisor, "_LOOKS_EVERY_SECONDS", 0.02)
+    monkeypatch.setattr(supervisor, "_LOOKS_EVERY_SECONDS", 0.02)
     async with open_ring(token.uri()) as opened:
         fake.pull_out()
         await eventually(lambda: opened.backend.problem is not None)
@@ -132,7 +132,7 @@ async def test_an_idle_token_whose_files_are_gone_is_noticed(
     token: SoftHsmToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SoftHSM itself goes on to say that its sessions are alive and logged in: the token has to sign."""
-    monkeypatch.setattr(_pkcs11_supervisor, "_LOOKS_EVERY_SECONDS", 0.02)
+    monkeypatch.setattr(supervisor, "_LOOKS_EVERY_SECONDS", 0.02)
     async with open_ring(token.uri()) as opened:
         token.take_out()
         await eventually(lambda: opened.backend.problem is not None)
@@ -208,7 +208,7 @@ async def test_an_object_that_was_made_anew_is_found_again(
     token: SoftHsmToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key that got another number is looked up once more, though the token itself is well."""
-    monkeypatch.setattr(_pkcs11_token, "_OLD_INDEX_SECONDS", 0.0)
+    monkeypatch.setattr("signer.adapters.keys.pkcs11.token._OLD_INDEX_SECONDS", 0.0)
     async with open_ring(token.uri()) as opened:
         with open_token(token.uri()) as writable:
             halves = writable.cryptoki.find_objects(writable.session, {Cka.LABEL: b"owner 0"})
@@ -234,7 +234,7 @@ async def test_within_the_cooldown_nothing_is_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A token that loses its login over and over is not logged in to over and over; who asks for it is heard."""
-    monkeypatch.setattr(_pkcs11_supervisor, "COOLDOWN_SECONDS", 3600.0)
+    monkeypatch.setattr(supervisor, "COOLDOWN_SECONDS", 3600.0)
     async with open_ring(token.uri(x_timeout=0.1)) as opened:
         with open_token(token.uri(), writable=False) as other:
             call_behind_its_back(token, C_LOGOUT, other.session)

@@ -11,15 +11,15 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from signer.adapters.keys import _pkcs11_supervisor
-from signer.adapters.keys._cryptoki_names import Cka
-from signer.adapters.keys._ec_keys import P384
-from signer.adapters.keys._pkcs11_provisioning import _private, _public, generate_key, open_token
-from signer.adapters.pkcs11_request_key import Pkcs11RequestKey, RequestKeyNotInToken, open_pkcs11_request_key
-from signer.adapters.request_keys import RequestKeyFailed, RequestKeyUnavailable
-from tests.fake_cryptoki import FakeCryptoki
+from signer.adapters.keys.pkcs11 import supervisor
+from signer.adapters.keys.pkcs11.cryptoki.constants import Cka
+from signer.adapters.keys.pkcs11.curves import P384
+from signer.adapters.keys.pkcs11.provisioning import _private, _public, generate_key, open_token
+from signer.adapters.request_signing.local_key import RequestKeyFailed, RequestKeyUnavailable
+from signer.adapters.request_signing.pkcs11_key import Pkcs11RequestKey, RequestKeyNotInToken, open_pkcs11_request_key
 from tests.integration.keys.pkcs11.conftest import assert_signs, eventually, open_ring
-from tests.softhsm import PIN, SoftHsmToken
+from tests.support.fake_cryptoki import FakeCryptoki
+from tests.support.softhsm import PIN, SoftHsmToken
 
 pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
 
@@ -74,7 +74,7 @@ async def test_a_token_that_is_gone_is_an_error_and_comes_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The request is not signed, the error says why, and later requests are signed again."""
-    monkeypatch.setattr(_pkcs11_supervisor, "COOLDOWN_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor, "COOLDOWN_SECONDS", 0.05)
     requests_token.module = fake.path
     problems: list[str | None] = []
     key = await open_pkcs11_request_key(requests_token.uri(PATH), "key-1", problems.append)

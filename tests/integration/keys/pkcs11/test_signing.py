@@ -12,16 +12,16 @@ import pytest
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
-from signer.adapters.keys._cryptoki_names import Cka
-from signer.adapters.keys._pkcs11_provisioning import open_token
 from signer.adapters.keys.backend import KeyBackendError
+from signer.adapters.keys.pkcs11.cryptoki.constants import Cka
+from signer.adapters.keys.pkcs11.provisioning import open_token
 from signer.domain.challenge import parse_challenge
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import SECP256K1_HALF_N, self_test_message
-from tests.fake_cryptoki import FakeCryptoki, build
 from tests.integration.keys.pkcs11.conftest import OWNERS, assert_signs, eventually, open_ring
-from tests.messages import Message
-from tests.softhsm import SoftHsm, SoftHsmToken
+from tests.support.fake_cryptoki import FakeCryptoki, build
+from tests.support.messages import Message
+from tests.support.softhsm import SoftHsm, SoftHsmToken
 
 pytestmark = pytest.mark.needs("softhsm2-util")
 

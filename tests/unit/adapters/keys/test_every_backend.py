@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from signer.adapters.keys.registry import BACKEND_FOR_SCHEME
-from signer.cli.local_keys import PROVISIONER_FOR_KIND
+from signer.devsite.local_keys import PROVISIONER_FOR_KIND
 from tests.contract.key_backends.rows import ROWS
 
 ROOT = Path(__file__).parents[4]

@@ -12,7 +12,7 @@ import pytest
 from signer.adapters.keys import file_watch
 from signer.adapters.keys.backend import KeyUriInvalid
 from signer.adapters.keys.file_watch import FileWatch, Fingerprint, files_of, fingerprint
-from tests.kubernetes_mounts import as_kubernetes_does
+from tests.support.kubernetes_mounts import as_kubernetes_does
 
 QUICK = 0.01
 

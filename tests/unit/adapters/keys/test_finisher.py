@@ -9,7 +9,7 @@ import pytest
 from coincurve import PrivateKey, PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from signer.adapters.keys._ecdsa import SignatureFinisher
+from signer.adapters.keys.finisher import SignatureFinisher
 from signer.domain.challenge import decode_challenge
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import (
@@ -19,7 +19,7 @@ from signer.domain.ethereum import (
     address_of_public_key,
     self_test_message,
 )
-from tests.messages import golden_vector
+from tests.support.messages import golden_vector
 
 N = SECP256K1_N
 DIGEST = self_test_message().digest

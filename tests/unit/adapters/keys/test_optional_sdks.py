@@ -19,7 +19,7 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 
-import signer.bootstrap
+import signer.bootstrap.service
 import signer.cli.main
 import signer.cli.serve
 from signer.adapters.keys.backend import BackendResources, KeyBackendError
@@ -47,8 +47,7 @@ def test_without_extras_the_service_imports_none_of_them() -> None:
 
 def test_with_extras_the_service_imports_none_of_them_unasked() -> None:
     """Where they are installed, a backend's module is imported when a URI asks for it, and not before."""
-    code = (
-        "import sys, signer.bootstrap, signer.cli.serve; print({'aiobotocore', 'botocore', 'boto3'} & set(sys.modules))"
-    )
+    imports = "import sys, signer.bootstrap.service, signer.cli.serve"
+    code = f"{imports}; print({{'aiobotocore', 'botocore', 'boto3'}} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "set()\n"

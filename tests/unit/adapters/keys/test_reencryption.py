@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from signer.adapters.keys import reencryption
-from signer.adapters.keys._keystore_passwords import OnePassword, PasswordEach, Passwords
-from signer.adapters.keys._web3_secret_storage import make_keystore, read_keystore
 from signer.adapters.keys.backend import KeyBackendError
-from signer.adapters.keys.keystores import write_keystore
+from signer.adapters.keys.encrypted_json import make_keystore, read_keystore
+from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.keys.opening_pool import OpeningPool
+from signer.adapters.keys.passwords import OnePassword, PasswordEach, Passwords
 from signer.adapters.keys.reencryption import Encryption, Reencrypted, reencrypt_keystores
 
 SECRETS = (b"\x11" * 32, b"\x22" * 32)

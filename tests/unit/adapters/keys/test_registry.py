@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from signer.adapters.keys.backend import BackendResources, KeyBackendNotInstalled, KeyBackendUnknown, KeyUriInvalid
-from signer.adapters.keys.keystores import KeystoreBackend
+from signer.adapters.keys.keystore.backend import KeystoreBackend
 from signer.adapters.keys.registry import BACKEND_FOR_SCHEME, BackendEntry, backend_for
 
 

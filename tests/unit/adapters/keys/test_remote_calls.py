@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from signer.adapters.keys._remote_calls import RemoteCalls, RemoteFailure, Repetition, Trouble
+from signer.adapters.keys.remote_calls import RemoteCalls, RemoteFailure, Repetition, Trouble
 from signer.domain.errors import ErrorCode
 
 

@@ -8,8 +8,8 @@ from operator import attrgetter
 
 import pytest
 
-from signer.adapters.keys._local_key import LocalKey
 from signer.adapters.keys.backend import KeyBackendError, OwnerHeldTwice
+from signer.adapters.keys.local_key import LocalKey
 from signer.adapters.keys.ring import Duplicates, LoadedKeyRing
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import self_test_message

@@ -13,7 +13,7 @@ from signer.adapters.keys import secp256k1
 from signer.adapters.keys.backend import KeyBackendError
 from signer.domain.challenge import decode_challenge
 from signer.domain.ethereum import EvmSignature, self_test_message
-from tests.messages import golden_vector
+from tests.support.messages import golden_vector
 
 
 def golden_signature() -> EvmSignature:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from signer.adapters.keys.backend import BackendResources, KeyBackend
-from signer.adapters.keys.hd import write_seed
-from signer.adapters.keys.keystores import write_keystore
+from signer.adapters.keys.hd.backend import write_seed
+from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 

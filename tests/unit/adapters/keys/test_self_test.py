@@ -6,9 +6,9 @@ from typing import cast
 
 import pytest
 
-from signer.adapters.keys.finished_key import FinishedKey, self_test
+from signer.adapters.keys.verified_key import FinishedKey, self_test
 from signer.domain.ethereum import Eip191Message
-from tests.fakes.keys import FakeKey
+from tests.support.fakes.keys import FakeKey
 
 
 class CountingKey(FakeKey):

@@ -1,0 +1,1 @@
+"""The C interface of a PKCS#11 library: its functions (``library``), its structures and its constants."""

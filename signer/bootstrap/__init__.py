@@ -1,0 +1,1 @@
+"""The composition root: decides which implementation stands behind which port."""

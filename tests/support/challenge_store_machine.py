@@ -1,0 +1,304 @@
+"""The scripts against the model, as a state machine: any sequence of calls, by any replica, gives what the fake gives.
+
+Three replicas claim, sign, deliver, stall, repeat calls and wake up with leases that others have taken over. After each
+step both stores have answered alike, and what must hold whatever happens is looked at: one signature for a nonce, no
+final record changed, fences that only grow, nothing due that cannot be moved.
+
+How time passes is a subclass's affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from signer.adapters.redis_client.opening import open_redis
+from signer.adapters.redis_client.settings import RedisSettings
+from signer.adapters.redis_store.challenge_store import ForbiddenMove, RedisChallengeStore
+from signer.application.ports import ChallengeStore, Claim, Claimed, Held, Lease
+from signer.domain.errors import LeaseLost, Unavailable
+from signer.domain.ethereum import AccountId, ChainId
+from signer.domain.lifecycle import ChallengeState
+from signer.domain.record import ChallengeRecord, Submission
+from tests.support.challenge_stores import CUSTOMER, LEASE, OWNER, SETTINGS, VALID_FOR, RedisUnderTest, claim_of
+from tests.support.fakes.challenge_store import FakeChallengeStore, Shelf
+from tests.support.servers import RedisServer
+
+OWNERS = (OWNER, AccountId(ChainId(324), "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359"))
+OTHER_CUSTOMER = "0191b1d6-4a4e-7c8e-9d4d-000000000000"
+REPLICAS = 3
+SUBMISSIONS = (Submission(b'{"one":"body"}', "one proof"), Submission(b'{"another":"body"}', "another proof"))
+ENDS = (*[state for state in ChallengeState if state.is_final], ChallengeState.SIGNED, ChallengeState.CLAIMED)
+LATEST_LEASES = 3
+
+Call = Callable[[ChallengeStore, bool], Awaitable[object]]
+"""A call on a store; told whether that is the fake."""
+
+owners = st.sampled_from(OWNERS)
+customers = st.sampled_from((*[CUSTOMER] * 5, OTHER_CUSTOMER))
+replicas = st.integers(0, REPLICAS - 1)
+lives = st.sampled_from((LEASE / 2, VALID_FOR, timedelta(hours=2)))
+pauses = st.sampled_from((timedelta(0), timedelta(seconds=5), timedelta(hours=2)))
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A lease and the replica that was given it."""
+
+    replica: int
+    lease: Lease
+
+
+class ChallengeStoreMachine(RuleBasedStateMachine):
+    """The fake and the real store, side by side, each seen by three replicas."""
+
+    server: ClassVar[RedisServer]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runner = asyncio.Runner()
+        self._redis = self._runner.run(open_redis(RedisSettings(url=self.server.url)))
+        self._world = RedisUnderTest(self._redis, self.server)
+        self._shelf = Shelf()
+        self._token = ""
+        kept = replace(SETTINGS, prefix=self._world.prefix)
+        self._reals = [RedisChallengeStore(self._redis, kept, new_token=self._present) for _ in range(REPLICAS)]
+        self._fakes = [
+            FakeChallengeStore(self._shelf, kept, now=self._now, new_token=self._present) for _ in range(REPLICAS)
+        ]
+        self._calls = 0
+        self._last: tuple[int, Call] | None = None
+        self._holdings: list[Holding] = []
+        self._seen: dict[str, ChallengeRecord] = {}
+
+    def teardown(self) -> None:
+        """Close the client."""
+        self._runner.run(self._redis.close())
+        self._runner.close()
+
+    # --- what a subclass decides -------------------------------------------------------------------------------------
+
+    def _now(self) -> datetime:
+        """Tell what the fake's clock shows, but for what its shelf was advanced by."""
+        raise NotImplementedError
+
+    def _claim(self, claim: Claim) -> Call:
+        """Make the call that claims."""
+        raise NotImplementedError
+
+    def _nonce(self, owner: AccountId) -> str:
+        """Name the owner's present nonce."""
+        return f"nonce-of-{owner.address}"
+
+    def _ids(self) -> list[str]:
+        """Name every challenge there was."""
+        return [claim_of(self._nonce(owner), owner=owner).id for owner in OWNERS]
+
+    # --- what replicas do --------------------------------------------------------------------------------------------
+
+    @rule(
+        replica=replicas,
+        owner=owners,
+        message=st.sampled_from("aaaaaab"),
+        customer=customers,
+        forward=st.booleans(),
+        valid_for=lives,
+    )
+    def claim(
+        self, replica: int, owner: AccountId, message: str, customer: str, *, forward: bool, valid_for: timedelta
+    ) -> None:
+        """Somebody asks for a signature."""
+        claim = claim_of(
+            self._nonce(owner),
+            message=message * 64,
+            customer_id=customer,
+            owner=owner,
+            forward=forward,
+            valid_for=valid_for,
+        )
+        self._make(replica, self._claim(claim))
+
+    @rule(replica=replicas, owner=owners, forward=st.booleans(), valid_for=lives, pause=pauses)
+    def sign_and_defer(
+        self, replica: int, owner: AccountId, *, forward: bool, valid_for: timedelta, pause: timedelta
+    ) -> None:
+        """Somebody asks, and the first attempt comes to nothing: what random single steps seldom reach."""
+        claim = claim_of(self._nonce(owner), owner=owner, forward=forward, valid_for=valid_for)
+        answer = self._make(replica, self._claim(claim))
+        if isinstance(answer, Claimed) and (lease := answer.lease):
+            self._make(replica, lambda store, _: store.record_signature(lease, SUBMISSIONS[0]))
+            self._make(replica, lambda store, _: store.defer(lease, "card_api_busy", pause))
+
+    @precondition(lambda self: self._holdings)
+    @rule(data=st.data(), submission=st.sampled_from(SUBMISSIONS))
+    def record_signature(self, data: st.DataObject, submission: Submission) -> None:
+        """A key has answered, perhaps long after its lease."""
+        self._use_a_lease(data, lambda store, lease: store.record_signature(lease, submission))
+
+    @precondition(lambda self: self._holdings)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        """A key backend was down."""
+        self._use_a_lease(data, lambda store, lease: store.release(lease, "key_backend_unavailable"))
+
+    @precondition(lambda self: self._holdings)
+    @rule(data=st.data(), pause=pauses)
+    def defer(self, data: st.DataObject, pause: timedelta) -> None:
+        """The card API was busy."""
+        self._use_a_lease(data, lambda store, lease: store.defer(lease, "card_api_busy", pause))
+
+    @precondition(lambda self: self._holdings)
+    @rule(data=st.data(), state=st.sampled_from(ENDS), code=st.none() | st.just("a_reason"))
+    def settle(self, data: st.DataObject, state: ChallengeState, code: str | None) -> None:
+        """The card API said something final; or the program is wrong, and the state is not."""
+        self._use_a_lease(data, lambda store, lease: store.settle(lease, state, code))
+
+    @rule(replica=replicas, data=st.data())
+    def begin_forwarding(self, replica: int, data: st.DataObject) -> None:
+        """Recovery tries to take one over."""
+        self._make(replica, begin_forwarding(self._any_id(data)))
+
+    @rule(replica=replicas, data=st.data())
+    def expire(self, replica: int, data: st.DataObject) -> None:
+        """Recovery tries to end one."""
+        self._make(replica, expire(self._any_id(data)))
+
+    @rule(replica=replicas, customer=customers, owner=owners)
+    def find(self, replica: int, customer: str, owner: AccountId) -> None:
+        """Somebody asks without a challenge."""
+        self._make(replica, lambda store, _: store.find(customer, owner))
+
+    @precondition(lambda self: self._last is not None)
+    @rule()
+    def repeat(self) -> None:
+        """The last call's answer was lost."""
+        assert self._last is not None
+        self._both(*self._last)
+
+    @rule(replica=replicas)
+    def recover(self, replica: int) -> None:
+        """What is due can be moved, or is gone and is not due again: nothing blocks the index for ever."""
+        for name in sorted(self._due(self._reals[replica])):
+            if self._make(replica, begin_forwarding(name)) is None and self._make(replica, expire(name)) is None:
+                assert self._has_nothing_to_move(name)
+
+    def _has_nothing_to_move(self, name: str) -> bool:
+        """Tell whether a challenge that is due and cannot be moved is gone, and forgotten by the index."""
+        return self._record(name) is None and name not in self._due(self._reals[0])
+
+    # --- what must hold ----------------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_index_is_the_same(self) -> None:
+        """What is due in one is due in the other, but for entries of records that are gone; they go when met."""
+        due = {name for name in self._due(self._reals[0]) if self._record(name) is not None}
+        assert due == self._due(self._fakes[0])
+
+    @invariant()
+    def no_nonce_has_two_signatures_and_no_end_is_undone(self) -> None:
+        """While a record is kept, its identity, signature and end never change; fence and attempts only grow."""
+        before, self._seen = self._seen, {}
+        for name in self._ids():
+            record = self._record(name)
+            if record is None:
+                continue
+            self._seen[name] = record
+            old = before.get(name, record)
+            assert _identity(record) == _identity(old)
+            assert (record.fence, record.attempts, record.forward) >= (old.fence, old.attempts, old.forward)
+            assert old.signature in {None, record.signature}
+            assert (record.submission is None) or not record.state.is_final
+            if old.state.is_final:
+                assert (record.state, record.code, record.fence) == (old.state, old.code, old.fence)
+
+    # --- both at once ------------------------------------------------------------------------------------------------
+
+    def _present(self) -> str:
+        return self._token
+
+    def _record(self, name: str) -> ChallengeRecord | None:
+        self._runner.run(self._fakes[0].get(name))  # what is read has expired in both, or in neither
+        return self._runner.run(self._reals[0].get(name))
+
+    def _due(self, store: ChallengeStore) -> set[str]:
+        names = self._runner.run(store.due(100))
+        assert len(names) == len(set(names))
+        return set(names)
+
+    def _any_id(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(self._ids()))
+
+    def _use_a_lease(self, data: st.DataObject, move: Callable[[ChallengeStore, Lease], Awaitable[object]]) -> None:
+        """Draw one of the leases that were handed out last; some of them have been taken over since."""
+        holding = data.draw(st.sampled_from(self._holdings[-LATEST_LEASES:][::-1]))
+        record = self._record(holding.lease.id)
+        answer = self._make(holding.replica, lambda store, _: move(store, holding.lease))
+        if record is None or record.fence > holding.lease.fence:
+            assert answer is LeaseLost
+
+    def _make(self, replica: int, call: Call) -> object:
+        """Have a replica make a call of its own name on both."""
+        self._calls += 1
+        self._token = f"replica-{replica}-call-{self._calls}"
+        self._last = replica, call
+        return self._both(replica, call)
+
+    def _both(self, replica: int, call: Call) -> object:
+        real = self._runner.run(_answer(call(self._reals[replica], False)))
+        fake = self._runner.run(_answer(call(self._fakes[replica], True)))
+        assert _comparable(real) == _comparable(fake)
+        lease = real.lease if isinstance(real, (Claimed, Held)) else None
+        if lease is not None:
+            holding = Holding(replica, replace(lease, remaining=timedelta(0)))
+            if holding not in self._holdings:
+                self._holdings.append(holding)
+        return real
+
+
+def begin_forwarding(challenge_id: str) -> Call:
+    """Make the call that takes one over."""
+    return lambda store, _: store.begin_forwarding(challenge_id)
+
+
+def expire(challenge_id: str) -> Call:
+    """Make the call that ends one."""
+    return lambda store, _: store.expire(challenge_id)
+
+
+def settle(lease: Lease, state: ChallengeState, code: str | None = None) -> Call:
+    """Make the call that ends one under a lease."""
+    return lambda store, _: store.settle(lease, state, code)
+
+
+async def _answer(call: Awaitable[object]) -> object:
+    try:
+        return await call
+    except (LeaseLost, ForbiddenMove, Unavailable) as error:
+        return type(error)
+
+
+def _comparable(answer: object) -> object:
+    """Take the instants out, which differ by the moment between two calls; that they are there is compared."""
+    match answer:
+        case Claimed(outcome, record, lease):
+            return outcome, _comparable(record), lease and lease.fence
+        case Held(record, lease, deliverable):
+            return _comparable(record), lease.fence, lease.remaining > timedelta(0), deliverable
+        case ChallengeRecord():
+            return (
+                *_identity(answer),
+                *(answer.state, answer.code, answer.forward, answer.submission, answer.signature, answer.superseded_by),
+                *(answer.attempts, answer.first_attempt_at is None, answer.fence, answer.leased_until is None),
+            )
+        case _:
+            return answer
+
+
+def _identity(record: ChallengeRecord) -> tuple[object, ...]:
+    return record.id, record.customer_id, record.owner, record.message_hash

@@ -1,0 +1,143 @@
+"""Real SoftHSM tokens for the tests and benchmarks, each in a folder of its own.
+
+SoftHSM reads its settings when it is initialised, from the file that ``SOFTHSM2_CONF`` names. That variable belongs to
+the process, and so does the library: tokens of one test lie in one folder, and before the next test begins, whoever has
+used the library has let go of it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from signer.adapters.keys.pkcs11 import modules
+from signer.adapters.keys.pkcs11.curves import SECP256K1
+from signer.adapters.keys.pkcs11.provisioning import PublicKey, import_key, open_token
+
+PIN: Final = b"482915"
+SO_PIN: Final = "70514862"
+_LIBRARIES: Final = (
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib64/softhsm/libsofthsm2.so",
+    "/usr/lib64/pkcs11/libsofthsm2.so",
+    "/usr/local/lib/softhsm/libsofthsm2.so",
+)
+
+
+def softhsm_library() -> Path:
+    """Find SoftHSM's PKCS #11 module."""
+    found = [Path(path) for path in _LIBRARIES if Path(path).exists()]
+    if not found:
+        raise FileNotFoundError(f"SoftHSM is not installed (Debian: softhsm2); looked for {', '.join(_LIBRARIES)}")
+    return found[0]
+
+
+@contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """Make a folder, in shared memory where there is some: SoftHSM syncs every file that it writes, twice a key."""
+    shared_memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared_memory if shared_memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+class SoftHsmToken:
+    """One token.
+
+    Attributes:
+        label: its label.
+        serial: its serial number.
+        folder: its files; moving them away takes the token out.
+        pin_file: holds the PIN and a newline.
+        module: the library that its URIs name.
+    """
+
+    def __init__(self, label: str, folder: Path, pin_file: Path) -> None:
+        self.label = label
+        self.folder = folder
+        self.serial = folder.name.replace("-", "")[-16:]
+        self.pin_file = pin_file
+        self.module = softhsm_library()
+
+    def uri(self, path: str = "", **query: object) -> str:
+        """Write its URI: ``path`` goes on behind the label, ``x_sessions=1`` is a parameter ``x-sessions``."""
+        parameters = {"module-path": self.module, "pin-source": f"file:{self.pin_file}"}
+        parameters.update({name.replace("_", "-"): value for name, value in query.items()})
+        written = "&".join(f"{name}={quote(str(value))}" for name, value in parameters.items())
+        return f"pkcs11:token={quote(self.label)}{path}?{written}"
+
+    def put(self, secret: bytes, label: str) -> PublicKey:
+        """Import a secp256k1 key."""
+        return import_key(self.uri(f";object={quote(label)}"), secret)
+
+    def put_many(self, secrets: Sequence[bytes]) -> None:
+        """Import keys by the hundred, labelled by their number."""
+        with open_token(self.uri()) as token:
+            for number, secret in enumerate(secrets):
+                public_key = SECP256K1.public_key_of(secret)
+                token.put(secret, public_key, f"owner {number}".encode(), number.to_bytes(4), SECP256K1)
+
+    def take_out(self) -> None:
+        """Take the token out of the machine."""
+        self.folder.rename(self._elsewhere)
+
+    def put_back(self) -> None:
+        """Put it back in."""
+        self._elsewhere.rename(self.folder)
+
+    @property
+    def _elsewhere(self) -> Path:
+        return self.folder.parents[1] / f"taken-out-{self.folder.name}"
+
+
+class SoftHsm:
+    """A folder of tokens."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tokens = folder / "tokens"
+        self._tokens.mkdir(parents=True)
+        self.settings = folder / "softhsm2.conf"
+        self.settings.write_text(f"directories.tokendir = {self._tokens}\nlog.level = ERROR\n")
+
+    def add_token(self, label: str = "cards", pin: bytes = PIN) -> SoftHsmToken:
+        """Make a token with a user PIN."""
+        before = set(self._tokens.iterdir())
+        command = [
+            "softhsm2-util",
+            "--init-token",
+            "--free",
+            "--label",
+            label,
+            "--so-pin",
+            SO_PIN,
+            "--pin",
+            pin.decode(),
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+        [token] = set(self._tokens.iterdir()) - before
+        pin_file = self._folder / f"pin-{token.name}"
+        pin_file.write_bytes(pin + b"\n")
+        return SoftHsmToken(label, token, pin_file)
+
+
+@contextmanager
+def softhsm(folder: Path) -> Iterator[SoftHsm]:
+    """Have SoftHSM look into ``folder`` for its tokens, in this process and in those that it starts."""
+    assert not modules._modules, "somebody still uses a PKCS #11 library"
+    hsm = SoftHsm(folder)
+    before = os.environ.get("SOFTHSM2_CONF")
+    os.environ["SOFTHSM2_CONF"] = str(hsm.settings)
+    try:
+        yield hsm
+        assert not modules._modules, "somebody has not let go of a PKCS #11 library"
+    finally:
+        if before is None:
+            del os.environ["SOFTHSM2_CONF"]
+        else:
+            os.environ["SOFTHSM2_CONF"] = before

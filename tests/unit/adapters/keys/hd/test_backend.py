@@ -1,0 +1,360 @@
+"""The backend ``hd:`` over real files: whose keys it holds, what a reload changes, what is refused, what is hidden."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import pickle
+import stat
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+from eth_account.messages import encode_defunct
+
+from signer.adapters.keys.backend import BackendResources, KeyBackend, KeyBackendError, KeyUriInvalid, LoadedKeys
+from signer.adapters.keys.encrypted_json import Kdf
+from signer.adapters.keys.hd.backend import write_seed
+from signer.adapters.keys.hd.bip39 import seed_of_mnemonic
+from signer.adapters.keys.hd.seed_file import make_seed_file
+from signer.adapters.keys.keystore.backend import write_keystore
+from signer.adapters.keys.opening_pool import OpeningPool
+from signer.adapters.keys.registry import backend_for
+from signer.adapters.keys.ring import LoadedKeyRing
+from signer.domain.ethereum import self_test_message
+from tests.support.messages import read_vectors
+
+VECTOR = read_vectors("hd/bip44.json")
+MNEMONIC = VECTOR["mnemonic"]
+OWNERS = [account["address"] for account in VECTOR["accounts"]]
+SEED = seed_of_mnemonic(MNEMONIC)
+PASSWORD = b"hunter2 hunter3"
+
+
+@pytest.fixture
+def pool() -> Iterator[OpeningPool]:
+    """Threads for opening and deriving."""
+    pool = OpeningPool()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A light seed's file, and its password's."""
+    write_seed(tmp_path / "seed.json", SEED, PASSWORD, work=2)
+    (tmp_path / "password").write_bytes(PASSWORD + b"\n")
+    return tmp_path
+
+
+def uri(folder: Path, parameters: str = "indexes=0-9") -> str:
+    """The key URI of the folder's seed."""
+    return f"hd:{folder}/seed.json?password_file={folder}/password&{parameters}"
+
+
+def backend(folder: Path, pool: OpeningPool, parameters: str = "indexes=0-9") -> KeyBackend:
+    """The backend of the folder's seed."""
+    return backend_for(uri(folder, parameters), BackendResources(pool))
+
+
+async def load(backend: KeyBackend) -> LoadedKeys:
+    """Load once."""
+    return await backend.load(lambda _done, _total: None)
+
+
+async def test_bip44_published_accounts(folder: Path, pool: OpeningPool) -> None:
+    """The ten accounts that Hardhat and Anvil publish for their mnemonic, in their order."""
+    loaded = await load(backend(folder, pool))
+    assert [key.address for key in loaded.keys] == OWNERS
+    assert loaded.keys[9].uri == f"hd:{folder}/seed.json?path=m/44'/60'/0'/0/9"
+
+
+@pytest.mark.parametrize(
+    ("path", "indexes"),
+    [
+        ("m/44h/60h/0h/0", [0, 1, 2147483647]),
+        ("m/44'/60'/*'/0/0", [0, 1, 5]),
+        ("m/44'/60'/0'/*/3", [0, 2]),
+        ("m/44'/60'/0'/*'", [0, 7]),
+        ("m/44'/60'/0'", [0, 4]),
+        ("m/*'", [0, 3]),
+    ],
+)
+async def test_eth_account_derives_the_same_owners(
+    folder: Path, pool: OpeningPool, path: str, indexes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the layout, the owners and their signatures are those of the other implementation."""
+    monkeypatch.setattr(Account, "_use_unaudited_hdwallet_features", True)
+    keys = (await load(backend(folder, pool, f"path={path}&indexes={','.join(map(str, indexes))}"))).keys
+    spelt = path.replace("h", "'") + ("" if "*" in path else "/*")
+    for key, index in zip(keys, indexes, strict=True):
+        other = Account.from_mnemonic(MNEMONIC, account_path=spelt.replace("*", str(index)))
+        assert key.address == other.address
+        body = b"challenge-signer self-test: this text proves that a key works and grants nothing"
+        assert (await key.sign(self_test_message()))[:64] == bytes(other.sign_message(encode_defunct(body)).signature)[
+            :64
+        ]
+
+
+async def test_keys_sign_after_one_another_as_themselves(folder: Path, pool: OpeningPool) -> None:
+    """The ring's finisher accepts every key's signature, in any order: none signs with another's secret."""
+    ring = LoadedKeyRing([backend(folder, pool)], expected_owners=OWNERS)
+    await ring.load()
+    assert ring.status().is_ready
+    keys = tuple(ring.keys())
+    for _ in range(3):
+        for key in reversed(keys):
+            await key.sign(self_test_message())
+    await asyncio.gather(*(key.sign(self_test_message()) for key in keys * 5))
+
+
+async def test_a_reload_reads_the_list_of_indexes_anew(folder: Path, pool: OpeningPool) -> None:
+    """Owners come and go with the list; who stays is the same key, derived once."""
+    listed = folder / "indexes"
+    listed.write_text("0-4\n")
+    ring = LoadedKeyRing([hd := backend(folder, pool, f"indexes_file={listed}")])
+    await ring.load()
+    first = {key.address: key for key in (await load(hd)).keys}
+    listed.write_text("# no comments\n")
+    assert "numbers and ranges" in str(await failure(hd))
+    listed.write_text("3-6\n9\n")
+    report = await ring.reload()
+    assert set(report.added) == {OWNERS[5], OWNERS[6], OWNERS[9]}
+    assert set(report.removed) == set(OWNERS[:3])
+    assert set(report.unchanged) == {OWNERS[3], OWNERS[4]}
+    second = {key.address: key for key in (await load(hd)).keys}
+    assert second[OWNERS[3]] is first[OWNERS[3]]
+
+
+async def test_a_seed_that_has_not_changed_is_not_opened_again(
+    folder: Path, pool: OpeningPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload costs no key derivation unless the file or the password has changed."""
+    hd = backend(folder, pool)
+    before = await load(hd)
+    monkeypatch.setattr("signer.adapters.keys.hd.seed_file.decrypt_crypto", lambda *_: pytest.fail("opened again"))
+    assert list((await load(hd)).keys) == list(before.keys)
+
+
+async def test_another_seed_in_its_place_is_another_set_of_owners(folder: Path, pool: OpeningPool) -> None:
+    """A seed that is replaced gives all its owners anew."""
+    hd = backend(folder, pool)
+    await load(hd)
+    (folder / "seed.json").write_bytes(make_seed_file(seed_of_mnemonic(MNEMONIC, "other"), PASSWORD, work=2))
+    owners = [key.address for key in (await load(hd)).keys]
+    assert len(owners) == 10
+    assert not set(owners) & set(OWNERS)
+
+
+async def test_progress_is_told_on_the_way(folder: Path, pool: OpeningPool) -> None:
+    """Progress begins with the total, never goes back, and ends with it."""
+    seen: list[tuple[int, int]] = []
+    await backend(folder, pool, "indexes=0-1499").load(lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 1500) for done in (0, 500, 1000, 1500)]
+
+
+async def test_the_loop_goes_on_while_keys_are_derived(folder: Path, pool: OpeningPool) -> None:
+    """Between two steps of the progress, somebody else has had the event loop."""
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    seen: list[int] = []
+    other = asyncio.create_task(take_turns())
+    await backend(folder, pool, "indexes=0-1499").load(lambda _done, _total: seen.append(turns))
+    other.cancel()
+    assert seen == sorted(set(seen))
+
+
+async def test_bip32_index_without_a_key(folder: Path, pool: OpeningPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index at which BIP-32 has no key is a failure with its path, and the other owners load."""
+    hd = backend(folder, pool, "indexes=0-2")
+    real, numbered = hmac.digest, (1).to_bytes(4)
+
+    def digest(key: bytes, text: bytes, name: str) -> bytes:
+        return b"\xff" * 64 if text.endswith(numbered) else real(key, text, name)
+
+    monkeypatch.setattr(hmac, "digest", digest)
+    loaded = await load(hd)
+    assert [key.address for key in loaded.keys] == [OWNERS[0], OWNERS[2]]
+    assert list(loaded.failures) == [f"hd:{folder}/seed.json?path=m/44'/60'/0'/0/1"]
+
+
+@pytest.mark.parametrize(
+    ("tweak", "reason"),
+    [(bytes(64), "could not be opened (ValueError)"), (b"\xff" * 64, "has no key at m/44'/60'/0'/0/*")],
+)
+async def test_bip32_seed_or_account_without_a_key(
+    folder: Path, pool: OpeningPool, monkeypatch: pytest.MonkeyPatch, tweak: bytes, reason: str
+) -> None:
+    """A seed that has no master key, and a path that has no parent, are errors of the whole backend."""
+    real = hmac.digest
+    is_master = not any(tweak)
+
+    def digest(key: bytes, text: bytes, name: str) -> bytes:
+        return tweak if (key == b"Bitcoin seed") is is_master else real(key, text, name)
+
+    monkeypatch.setattr(hmac, "digest", digest)
+    assert reason in str(await failure(backend(folder, pool)))
+
+
+async def test_an_index_that_is_no_key_signs_nothing(
+    folder: Path, pool: OpeningPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no private key, there is an error and no signature of somebody else's."""
+    (key,) = (await load(backend(folder, pool, "indexes=0"))).keys
+    monkeypatch.setattr(hmac, "digest", lambda *_: b"\xff" * 64)
+    with pytest.raises(LookupError, match="no key there"):
+        await key.sign(self_test_message())
+
+
+@pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
+async def test_both_key_derivations_open(tmp_path: Path, pool: OpeningPool, kdf: Kdf) -> None:
+    """What is written with either opens."""
+    write_seed(tmp_path / "seed.json", SEED, PASSWORD, kdf=kdf, work=4)
+    (tmp_path / "password").write_bytes(PASSWORD)
+    assert [key.address for key in (await load(backend(tmp_path, pool))).keys] == OWNERS
+
+
+async def failure(backend: KeyBackend) -> KeyBackendError:
+    """The error with which a load ends."""
+    with pytest.raises(KeyBackendError) as failed:
+        await load(backend)
+    return failed.value
+
+
+async def test_the_wrong_password_opens_nothing(folder: Path, pool: OpeningPool) -> None:
+    """It is an error of the whole backend, says which file, and no traceback holds the password or the seed."""
+    (folder / "password").write_bytes(b"another word")
+    error = await failure(backend(folder, pool))
+    assert "the password does not open it" in str(error)
+    shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    assert "another word" not in shown
+    assert SEED.hex() not in shown
+
+
+@pytest.mark.parametrize("missing", ["seed.json", "password", "indexes"])
+async def test_a_file_that_is_missing_is_named(folder: Path, pool: OpeningPool, missing: str) -> None:
+    """Each of the three files is named where it cannot be read."""
+    (folder / "indexes").write_text("0-9")
+    hd = backend(folder, pool, f"indexes_file={folder}/indexes")
+    (folder / missing).unlink()
+    assert f"{folder}/{missing} cannot be read (No such file or directory)" in str(await failure(hd))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"format": "web3"}, "no seed's file"),
+        ({"version": 3}, "another version than 1"),
+        ({"crypto": {}}, "another cipher"),
+        ({"crypto": None}, "no object crypto"),
+    ],
+)
+async def test_what_is_no_seed_is_refused(
+    folder: Path, pool: OpeningPool, change: dict[str, object], reason: str
+) -> None:
+    """Every field is checked before the password is used."""
+    document = json.loads((folder / "seed.json").read_text())
+    (folder / "seed.json").write_text(json.dumps(document | change))
+    assert reason in str(await failure(backend(folder, pool)))
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"\xff", b"[" * 60_000, b" " * 70_000])
+async def test_garbage_is_no_seed(folder: Path, pool: OpeningPool, text: bytes) -> None:
+    """Whatever lies there, the refusal is a sentence."""
+    (folder / "seed.json").write_bytes(text)
+    assert "seed" in str(await failure(backend(folder, pool)))
+
+
+async def test_a_keystore_is_no_seed_and_a_seed_is_no_keystore(tmp_path: Path, pool: OpeningPool) -> None:
+    """Neither reader takes the other's file, also where the secrets have one length."""
+    (tmp_path / "password").write_bytes(PASSWORD)
+    write_keystore(tmp_path, bytes([7]) * 32, PASSWORD, work=2).rename(tmp_path / "seed.json")
+    assert "no seed's file" in str(await failure(backend(tmp_path, pool)))
+    write_seed(tmp_path / "short.json", bytes([7]) * 32, PASSWORD, work=2)
+    keystore = backend_for(f"keystore:{tmp_path}/short.json?password_file={tmp_path}/password", BackendResources(pool))
+    assert "version 3" in str((await load(keystore)).failures)
+
+
+async def test_a_seed_that_takes_more_memory_than_there_is_is_refused(folder: Path) -> None:
+    """The budget is looked at before anybody begins."""
+    pool = OpeningPool(memory_budget=1024)
+    assert "the budget is" in str(await failure(backend(folder, pool)))
+    pool.close()
+
+
+async def test_indexes_that_are_no_text_are_refused(folder: Path, pool: OpeningPool) -> None:
+    """A list of indexes is ASCII and short."""
+    (folder / "indexes").write_bytes("0\N{EN DASH}9".encode())
+    hd = backend(folder, pool, f"indexes_file={folder}/indexes")
+    assert "ASCII" in str(await failure(hd))
+    (folder / "indexes").write_bytes(b"1," * 600_000)
+    assert "is over" in str(await failure(hd))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ("", "a parameter without"),
+        ("path=m", "one of indexes"),
+        ("indexes=0&indexes_file=/x", "one of indexes"),
+        ("indexes=0-", "the indexes of the key URI"),
+        ("indexes=0&path=44'/60'", "the path of the key URI"),
+        ("indexes=0&pth=m", "does not know"),
+        ("indexes=0&mnemonic=legal%20winner", "has a secret"),
+    ],
+)
+def test_a_uri_that_is_wrong_is_refused(folder: Path, pool: OpeningPool, parameters: str, reason: str) -> None:
+    """A parameter that is missing, unknown, twofold or wrong is said when the backend is made."""
+    with pytest.raises(KeyUriInvalid, match=reason) as refused:
+        backend(folder, pool, parameters)
+    assert "winner" not in str(refused.value)
+
+
+def test_a_uri_needs_the_password_file(pool: OpeningPool) -> None:
+    """A seed without a password does not exist."""
+    with pytest.raises(KeyUriInvalid, match="password_file"):
+        backend_for("hd:/run/secrets/seed.json?indexes=0", BackendResources(pool))
+
+
+def test_a_new_seed_is_its_owners_alone_and_replaces_nothing(folder: Path) -> None:
+    """Mode 0600, no half-written file left, and never in another's place."""
+    written = folder / "seed.json"
+    assert stat.S_IMODE(written.stat().st_mode) == 0o600
+    before = written.read_bytes()
+    with pytest.raises(FileExistsError):
+        write_seed(written, SEED, PASSWORD, work=2)
+    assert written.read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == ["password", "seed.json"]
+
+
+@pytest.mark.parametrize(("seed", "password"), [(SEED, b""), (SEED, b"pw\n"), (b"short", b"pw"), (bytes(65), b"pw")])
+def test_what_could_not_be_opened_again_is_not_written(tmp_path: Path, seed: bytes, password: bytes) -> None:
+    """An empty password, one that a file could not hold, and what is no seed are refused."""
+    with pytest.raises(ValueError, match=r"password|seed"):
+        write_seed(tmp_path / "seed.json", seed, password, work=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_no_secret_is_shown_pickled_or_left_behind(folder: Path, pool: OpeningPool) -> None:
+    """No seed, password or private key is in what a backend and its keys show; no key is pickled; close forgets."""
+    hd = backend(folder, pool)
+    loaded = await load(hd)
+    shown = repr(hd) + repr(hd.uri) + repr(loaded) + repr(vars(hd))
+    for secret in (SEED.hex(), PASSWORD.decode(), *(account["secret"] for account in VECTOR["accounts"])):
+        assert secret not in shown
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(loaded.keys[0])
+    await loaded.keys[0].sign(self_test_message())
+    pen = loaded.keys[0]._branch._pen  # type: ignore[attr-defined]
+    assert pen.secret == (1).to_bytes(32)
+    await hd.close()
+    assert "_opened': None" in repr(vars(hd))

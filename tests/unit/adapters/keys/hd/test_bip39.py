@@ -1,0 +1,60 @@
+"""BIP-39: the published vectors, new words, and words that are wrong."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from signer.adapters.keys.hd.bip39 import MnemonicInvalid, WordCount, new_mnemonic, seed_of_mnemonic
+from tests.support.messages import read_vectors
+
+VECTORS = read_vectors("hd/bip39.json")
+MNEMONIC = "legal winner thank year wave sausage worth useful legal winner thank yellow"
+
+
+@pytest.mark.parametrize(
+    "vector", VECTORS, ids=[f"{v['language']}-{v['entropy'][:16]}-{len(v['entropy'])}" for v in VECTORS]
+)
+def test_bip39_vector(vector: dict[str, str]) -> None:
+    """Each published mnemonic with its passphrase gives its published seed (UTF-8 NFKD, both)."""
+    assert seed_of_mnemonic(vector["mnemonic"], vector["passphrase"]).hex() == vector["seed"]
+
+
+@pytest.mark.parametrize("words", get_args(WordCount))
+def test_new_mnemonics_are_valid_and_new(words: WordCount) -> None:
+    """New words have a checksum that fits, are as many as asked for, and never the same."""
+    first, second = new_mnemonic(words), new_mnemonic(words)
+    assert len(first.split()) == words
+    assert seed_of_mnemonic(first) != seed_of_mnemonic(second)
+
+
+def test_bip39_passphrase() -> None:
+    """Another passphrase is another seed, and none is the empty one."""
+    assert seed_of_mnemonic(MNEMONIC) == seed_of_mnemonic(MNEMONIC, "")
+    assert seed_of_mnemonic(MNEMONIC) != seed_of_mnemonic(MNEMONIC, "TREZOR")
+
+
+def test_white_space_does_not_count() -> None:
+    """A mnemonic out of a file, with its line breaks, is the same mnemonic."""
+    assert seed_of_mnemonic("\n  " + MNEMONIC.replace(" ", " \r\n ") + "\n") == seed_of_mnemonic(MNEMONIC)
+
+
+@pytest.mark.parametrize(
+    ("mnemonic", "reason"),
+    [
+        ("", "and this has"),
+        ("legal winner thank", "and this has 3"),
+        (MNEMONIC + " yellow", "and this has 13"),
+        (MNEMONIC.replace("yellow", "year"), "checksum"),
+        (MNEMONIC.replace("yellow", "yelow"), "wordlist"),
+        (MNEMONIC.replace("winner", "gewinner"), "wordlist"),
+        (" ".join(sorted(MNEMONIC.split())), "checksum"),
+    ],
+)
+def test_bip39_wrong_words_are_refused_and_not_repeated(mnemonic: str, reason: str) -> None:
+    """Words are counted, looked up and checked; the refusal quotes none of them."""
+    with pytest.raises(MnemonicInvalid, match=reason) as refused:
+        seed_of_mnemonic(mnemonic)
+    shown = repr(refused.value) + repr(refused.value.__cause__) + repr(refused.value.__context__)
+    assert not any(word in shown for word in ("legal", "winner", "sausage", "yelow", "yellow"))

@@ -1,0 +1,103 @@
+"""Paths with an open place, and the indexes that go there."""
+
+from __future__ import annotations
+
+import pytest
+
+from signer.adapters.keys.hd.bip32 import HARDENED
+from signer.adapters.keys.hd.path import DerivationPath, IndexRanges
+
+ETHEREUM = (44 + HARDENED, 60 + HARDENED, HARDENED, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "spelt", "path"),
+    [
+        ("m/44'/60'/0'/0", "m/44'/60'/0'/0/*", DerivationPath(ETHEREUM, hardened=False, after=())),
+        ("m/44h/60H/0h/0/*", "m/44'/60'/0'/0/*", DerivationPath(ETHEREUM, hardened=False, after=())),
+        ("m/44'/60'/*'/0/0", "m/44'/60'/*'/0/0", DerivationPath(ETHEREUM[:2], hardened=True, after=(0, 0))),
+        ("m/44'/60'/*h", "m/44'/60'/*'", DerivationPath(ETHEREUM[:2], hardened=True, after=())),
+        ("m", "m/*", DerivationPath((), hardened=False, after=())),
+        ("m/2147483647'/*/2147483647", None, DerivationPath((2**32 - 1,), hardened=False, after=(2**31 - 1,))),
+    ],
+)
+def test_a_path_is_read_and_spelt(text: str, spelt: str | None, path: DerivationPath) -> None:
+    """Hardened is ' or h, a path without * has it at its end, and all are spelt in one way."""
+    assert DerivationPath.parse(text) == path
+    assert str(path) == (spelt or text)
+    assert path.at(17) == str(path).replace("*", "17")
+
+
+def test_bip44_is_the_default() -> None:
+    """Without a path it is Ethereum's of BIP-44 and SLIP-44, account and change 0."""
+    assert str(DerivationPath.parse()) == "m/44'/60'/0'/0/*"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "begin with m"),
+        ("44'/60'", "begin with m"),
+        ("/m/44'", "begin with m"),
+        ("m/", "a step"),
+        ("m//0", "a step"),
+        ("m/-1", "a step"),
+        ("m/01", "a step"),
+        ("m/1 ", "a step"),
+        ("m/44''", "a step"),
+        ("m/٤", "a step"),
+        ("m/**", "a step"),
+        ("m/0x2c", "a step"),
+        ("m/2147483648", "over 2147483647"),
+        ("m/*/0/*'", "more than one"),
+        ("m" + "/0" * 255, "more than 255"),
+    ],
+)
+def test_what_is_no_path_is_refused(text: str, reason: str) -> None:
+    """Each refusal says what a path is made of."""
+    with pytest.raises(ValueError, match=reason):
+        DerivationPath.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "indexes"),
+    [
+        ("0", [0]),
+        ("0-3", [0, 1, 2, 3]),
+        ("7,3-4", [7, 3, 4]),
+        (" 1-2,\n\n9 , 11\t12-12\n", [1, 2, 9, 11, 12]),
+        ("2147483646-2147483647", [2**31 - 2, 2**31 - 1]),
+    ],
+)
+def test_indexes_are_read_in_their_order(text: str, indexes: list[int]) -> None:
+    """Ranges hold both their ends, and nothing is sorted."""
+    ranges = IndexRanges.parse(text)
+    assert list(ranges) == indexes
+    assert len(ranges) == len(indexes)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "numbers and ranges"),
+        (",", "numbers and ranges"),
+        ("0-", "numbers and ranges"),
+        ("-5", "numbers and ranges"),
+        ("1-2-3", "numbers and ranges"),
+        ("00", "numbers and ranges"),
+        ("1;2", "numbers and ranges"),
+        ("0x10", "numbers and ranges"),
+        ("9-3", "backwards"),
+        ("2147483648", "over 2147483647"),
+        ("0-99999999999", "numbers and ranges"),
+        ("0-5,3", "twice"),
+        ("7,7", "twice"),
+        ("0-9,20,9-12", "twice"),
+        ("0-1000000", "more than 1000000"),
+        ("0-2147483647", "more than 1000000"),
+    ],
+)
+def test_what_are_no_indexes_is_refused(text: str, reason: str) -> None:
+    """Each refusal says what is wrong."""
+    with pytest.raises(ValueError, match=reason):
+        IndexRanges.parse(text)

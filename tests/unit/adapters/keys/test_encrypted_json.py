@@ -1,0 +1,165 @@
+"""Web3 Secret Storage V3: the published vectors, the other implementation, and every way to be wrong."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from eth_account import Account
+
+from signer.adapters.keys import encrypted_json as storage
+from signer.adapters.keys.encrypted_json import Kdf, KeystoreRefused, make_keystore, read_keystore
+from tests.support.messages import read_vectors
+
+SECRET = bytes(range(1, 33))
+ADDRESS = Account.from_key(SECRET).address
+PASSWORD = "Pässwort ☂"
+
+
+@pytest.mark.parametrize("name", ["pbkdf2", "scrypt", "evil_nonce", "odd_iv"])
+def test_web3_secret_storage_vector(name: str) -> None:
+    """Each published keystore gives its published key, and says before how much memory that takes."""
+    vector = read_vectors(f"keystores/{name}.json")
+    keystore = read_keystore(json.dumps(vector["keystore"]).encode())
+    assert keystore.address is None
+    assert keystore.memory == (128 * (262_144 + 8) if name == "scrypt" else 0)
+    assert keystore.decrypt(vector["password"].encode()).hex() == vector["secret"]
+
+
+@pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
+def test_what_we_write_eth_account_reads(kdf: Kdf) -> None:
+    """The other implementation opens our file, with a password beyond ASCII."""
+    document = json.loads(make_keystore(SECRET, PASSWORD.encode(), kdf=kdf, work=2))
+    assert bytes(Account.decrypt(document, PASSWORD)) == SECRET
+
+
+@pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
+def test_what_eth_account_writes_we_read(kdf: Kdf) -> None:
+    """We open the other implementation's file."""
+    document = Account.encrypt(SECRET, PASSWORD, kdf=kdf, iterations=2)
+    keystore = read_keystore(json.dumps(document).encode())
+    assert keystore.address == ADDRESS
+    assert keystore.decrypt(PASSWORD.encode()) == SECRET
+
+
+def test_an_iv_keeps_its_leading_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An IV is written in 32 digits also where it begins with zeros, for geth reads no shorter one."""
+    monkeypatch.setattr("eth_keyfile.keyfile.Random.get_random_bytes", lambda size: bytes(size - 1) + b"\x01")
+    text = make_keystore(SECRET, b"pw", work=2)
+    assert json.loads(text)["crypto"]["cipherparams"]["iv"] == "0" * 31 + "1"
+    assert read_keystore(text).decrypt(b"pw") == SECRET
+
+
+def test_the_usual_strength_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a wish, scrypt takes n = 262144 and PBKDF2 a million rounds."""
+    seen: dict[str, int] = {}
+
+    def create(*_: object, kdf: str, iterations: int) -> dict[str, Any]:
+        seen[kdf] = iterations
+        return {"crypto": {"cipherparams": {"iv": "1"}}}
+
+    monkeypatch.setattr(storage, "create_keyfile_json", create)
+    make_keystore(SECRET, b"pw")
+    make_keystore(SECRET, b"pw", kdf="pbkdf2")
+    assert seen == {"scrypt": 262_144, "pbkdf2": 1_000_000}
+
+
+def document(kdf: Kdf = "scrypt") -> dict[str, Any]:
+    """Make a good keystore to spoil."""
+    made: dict[str, Any] = Account.encrypt(SECRET, "pw", kdf=kdf, iterations=2)
+    return copy.deepcopy(made)
+
+
+def test_old_writers_capitals_are_read() -> None:
+    """``Crypto`` and ``KDFParams`` are the old spelling of the same names."""
+    spoilt = document()
+    crypto = spoilt.pop("crypto")
+    crypto["KDFParams"] = crypto.pop("kdfparams")
+    spoilt["Crypto"] = crypto
+    assert read_keystore(json.dumps(spoilt).encode()).decrypt(b"pw") == SECRET
+
+
+@pytest.mark.parametrize("spelling", [str.lower, str.upper, lambda text: "0x" + text, lambda text: text])
+def test_the_address_is_read_in_any_spelling(spelling: Callable[[str], str]) -> None:
+    """With or without 0x, in any case: EIP-55 is what comes out."""
+    spelt = document()
+    spelt["address"] = spelling(ADDRESS[2:])
+    assert read_keystore(json.dumps(spelt).encode()).address == ADDRESS
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 30_000, b" " * 70_000])
+def test_what_is_no_json_object_is_refused(text: bytes) -> None:
+    """Empty, broken, deep, too long or no object: refused without a word of it."""
+    with pytest.raises(KeystoreRefused, match="it is no keystore"):
+        read_keystore(text)
+
+
+SPOILERS: dict[str, tuple[tuple[str, ...], Any]] = {
+    "version-1": (("version",), 1),
+    "version-4": (("version",), 4),
+    "version-text": (("version",), "3"),
+    "no-crypto": (("crypto",), None),
+    "crypto-text": (("crypto",), "x"),
+    "cipher-cbc": (("crypto", "cipher"), "aes-128-cbc"),
+    "ciphertext-short": (("crypto", "ciphertext"), "ab" * 31),
+    "ciphertext-no-hex": (("crypto", "ciphertext"), "zz" * 32),
+    "mac-missing": (("crypto", "mac"), None),
+    "mac-short": (("crypto", "mac"), "ab"),
+    "iv-empty": (("crypto", "cipherparams", "iv"), ""),
+    "iv-long": (("crypto", "cipherparams", "iv"), "ab" * 17),
+    "cipherparams-list": (("crypto", "cipherparams"), []),
+    "kdf-argon": (("crypto", "kdf"), "argon2id"),
+    "kdfparams-none": (("crypto", "kdfparams"), None),
+    "salt-none": (("crypto", "kdfparams", "salt"), ""),
+    "dklen-short": (("crypto", "kdfparams", "dklen"), 16),
+    "n-no-power-of-two": (("crypto", "kdfparams", "n"), 1000),
+    "n-one": (("crypto", "kdfparams", "n"), 1),
+    "n-true": (("crypto", "kdfparams", "n"), True),
+    "n-text": (("crypto", "kdfparams", "n"), "2"),
+    "r-zero": (("crypto", "kdfparams", "r"), 0),
+    "p-endless": (("crypto", "kdfparams", "p"), 10**9),
+    "address-short": (("address",), "0xabc"),
+    "address-number": (("address",), 7),
+}
+
+
+@pytest.mark.parametrize(("path", "value"), SPOILERS.values(), ids=SPOILERS.keys())
+def test_a_spoilt_field_is_refused_before_the_password(path: tuple[str, ...], value: object) -> None:
+    """Every field is looked at before anything is derived."""
+    spoilt = document()
+    place = spoilt
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    with pytest.raises(KeystoreRefused):
+        read_keystore(json.dumps(spoilt).encode())
+
+
+@pytest.mark.parametrize(("name", "value"), [("prf", "hmac-sha1"), ("c", 0), ("c", 10**12), ("c", None)])
+def test_a_spoilt_pbkdf2_is_refused(name: str, value: object) -> None:
+    """Another function, no rounds, or rounds without end."""
+    spoilt = document("pbkdf2")
+    spoilt["crypto"]["kdfparams"][name] = value
+    with pytest.raises(KeystoreRefused):
+        read_keystore(json.dumps(spoilt).encode())
+
+
+@pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
+def test_a_wrong_password_is_refused_and_not_shown(kdf: Kdf) -> None:
+    """The MAC tells; the refusal holds neither the password nor another exception."""
+    keystore = read_keystore(json.dumps(document(kdf)).encode())
+    with pytest.raises(KeystoreRefused, match=r"^the password does not open it$") as refused:
+        keystore.decrypt(b"hunter2")
+    assert refused.value.__context__ is None
+    with pytest.raises(KeystoreRefused, match="empty"):
+        keystore.decrypt(b"")
+
+
+def test_a_keystore_shows_nothing() -> None:
+    """``repr`` holds no ciphertext."""
+    made = document()
+    shown = repr(read_keystore(json.dumps(made).encode()))
+    assert made["crypto"]["ciphertext"] not in shown

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signer.application.ports import KeyRingStatus
+from signer.domain.errors import ErrorCode, MalformedRequest
+from signer.domain.ethereum import AccountId
+from signer.domain.lifecycle import ChallengeState
+from signer.domain.record import ChallengeRecord
+from signer.web.bodies import SignBody, keys_body, read_sign_body, record_body
+from tests.support.fakes.keys import FakeKey, FakeKeyRing
+from tests.support.messages import OWNER
+
+OWNER_ID = f"eip155:324:{OWNER}"
+MARKER = "c2VjcmV0IGNvbnRlbnQ"
+
+RECORD = ChallengeRecord(
+    id="2d" + "ab" * 16,
+    customer_id="04c5851c-4386-5bd9-9f89-08312f8aee3a",
+    owner=AccountId.parse(OWNER_ID),
+    message_hash="00" * 32,
+    state=ChallengeState.VERIFIED,
+    code=None,
+    forward=True,
+    submission=None,
+    signature="c2ln",
+    issued_at=datetime(2026, 11, 22, 12, 0, 0, 999_999, tzinfo=UTC),
+    expires_at=datetime(2026, 11, 22, 13, tzinfo=UTC),
+    attempts=1,
+    first_attempt_at=None,
+    superseded_by=None,
+    fence=1,
+    leased_until=None,
+    created_at=datetime(2026, 11, 22, 12, 0, 1, 1_000, tzinfo=UTC),
+    updated_at=datetime(2026, 11, 22, 12, 0, 2, tzinfo=UTC),
+)
+
+
+def body_of(**fields: object) -> bytes:
+    """Write a body."""
+    return json.dumps(fields).encode()
+
+
+def refusal_of(body: bytes) -> MalformedRequest:
+    """Have a body refused."""
+    with pytest.raises(MalformedRequest) as caught:
+        read_sign_body(body)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("fields", "challenge", "forward"),
+    [
+        ({}, None, True),
+        ({"challenge": "Zm9v"}, "Zm9v", True),
+        ({"challenge": ""}, "", True),
+        ({"forward": False}, None, False),
+        ({"challenge": "Zm9v", "forward": True}, "Zm9v", True),
+    ],
+)
+def test_a_body_is_read(fields: dict[str, Any], challenge: str | None, forward: bool) -> None:
+    """``forward`` is true by default, and ``challenge`` optional; an empty one is the decoder's to refuse."""
+    body = read_sign_body(body_of(ownerId=OWNER_ID, **fields))
+    assert (str(body.owner), body.challenge, body.forward) == (OWNER_ID, challenge, forward)
+
+
+def test_a_body_does_not_show_its_challenge() -> None:
+    """The representation leaves it out."""
+    assert MARKER not in repr(read_sign_body(body_of(ownerId=OWNER_ID, challenge=MARKER)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "hint"),
+    [
+        ({}, "ownerId", "required"),
+        ({"ownerId": None}, "ownerId", "CAIP-10"),
+        ({"ownerId": 1}, "ownerId", "CAIP-10"),
+        ({"ownerId": [OWNER_ID]}, "ownerId", "CAIP-10"),
+        ({"ownerId": OWNER_ID, "challenge": None}, "challenge", "leave it out"),
+        ({"ownerId": OWNER_ID, "challenge": 7}, "challenge", "base64"),
+        ({"ownerId": OWNER_ID, "challenge": {"text": MARKER}}, "challenge", "base64"),
+        ({"ownerId": OWNER_ID, "forward": "false"}, "forward", "without quotes"),
+        ({"ownerId": OWNER_ID, "forward": 0}, "forward", "true or false"),
+        ({"ownerId": OWNER_ID, "forward": None}, "forward", "true or false"),
+        ({"ownerId": OWNER_ID, "signature": MARKER}, "signature", "leave the field out"),
+        ({"ownerId": OWNER_ID, "customerId": MARKER}, "customerId", "the path"),
+        ({"ownerId": OWNER_ID, "ownerid": MARKER}, "ownerid", "unknown"),
+        ({"ownerId": OWNER_ID, MARKER * 3: 1}, None, "unknown"),
+        ({"ownerId": OWNER_ID, "\ud800": 1}, None, "unknown"),
+        ({"ownerId": OWNER_ID, "": 1}, None, "unknown"),
+    ],
+)
+def test_a_wrong_field_is_named_with_a_hint(fields: dict[str, Any], field: str | None, hint: str) -> None:
+    """The field is named where its name is one, what is expected is said, and no content is repeated."""
+    refusal = refusal_of(body_of(**fields))
+    assert (refusal.code, refusal.field) == (ErrorCode.REQUEST_MALFORMED, field)
+    assert hint in refusal.detail
+    assert MARKER not in refusal.detail
+
+
+def test_a_wrong_account_is_refused_by_the_domain() -> None:
+    """``ownerId`` has the codes of ``AccountId.parse``."""
+    assert refusal_of(body_of(ownerId="eip155:324:0x12")).code is ErrorCode.OWNER_ID_MALFORMED
+    assert refusal_of(body_of(ownerId="solana:1:abc")).code is ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"ownerId":"a","ownerId":"b"}', "ownerId"),
+        (b'{"forward":false,"ownerId":"a","\\u0066orward":true}', "forward"),
+        (b'{"ownerId":"a","forward":{"x":1,"x":2}}', "x"),
+        (b'{"ownerId":"a","' + MARKER.encode() * 3 + b'":1,"' + MARKER.encode() * 3 + b'":1}', None),
+    ],
+)
+def test_rfc8259_4_names_are_unique(body: bytes, field: str | None) -> None:
+    """A field that is given twice is refused, however it is spelled and wherever it stands."""
+    refusal = refusal_of(body)
+    assert refusal.field == field
+    assert "twice" in refusal.detail
+    assert MARKER not in refusal.detail
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "line 1, column 1"),
+        (b" \n ", "line 2, column 2"),
+        (b'{"ownerId":\n "' + MARKER.encode(), "line 2, column 2"),
+        (b"{'ownerId': 'a'}", "line 1, column 2"),
+        (b'{"ownerId":"a",}', "line 1, column"),
+        (b'{"ownerId":"a"} x', "line 1, column 17"),
+        (b'{"ownerId":"' + MARKER.encode() + b'\n"}', "line 1"),
+        (b'{"ownerId":"\\x"}', "line 1"),
+        (b"\xef\xbb\xbf{}", "line 1, column 1"),
+        (b"\xff\xfe{\x00}\x00", "byte 0"),
+        (b'{"ownerId":"\xe9"}', "byte 12"),
+        (b'{"ownerId":NaN}', "NaN"),
+        (b'{"ownerId":-Infinity}', "Infinity"),
+        (b'{"ownerId":' + b"1" * 5000 + b"}", "number"),
+        (b'{"ownerId":' + b"[" * 100_000, "nesting"),
+        (b"[]", "not an object"),
+        (b'"' + MARKER.encode() + b'"', "not an object"),
+        (b"null", "not an object"),
+        (b"1", "not an object"),
+    ],
+)
+def test_rfc8259_what_is_not_a_json_object_is_told_by_its_place(body: bytes, said: str) -> None:
+    """The place is told, never a piece of the content."""
+    refusal = refusal_of(body)
+    assert (refusal.code, refusal.field) == (ErrorCode.REQUEST_MALFORMED, None)
+    assert said in refusal.detail
+    assert MARKER not in refusal.detail
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = st.dictionaries(
+    st.sampled_from(["ownerId", "challenge", "forward", "signature"]) | st.text(), JSON, max_size=5
+)
+
+
+@given(st.binary() | JSON.map(json.dumps).map(str.encode) | FIELDS.map(json.dumps).map(str.encode))
+def test_no_body_raises_anything_else(body: bytes) -> None:
+    """Whatever arrives, it is read or it is a ``MalformedRequest``."""
+    with suppress(MalformedRequest):
+        assert isinstance(read_sign_body(body), SignBody)
+
+
+def test_a_record_is_worded_with_exactly_these_fields() -> None:
+    """The order and the names of the HTTP API; instants in UTC, cut to milliseconds."""
+    assert list(json.loads(record_body(RECORD)).items()) == [
+        ("id", RECORD.id),
+        ("customerId", RECORD.customer_id),
+        ("ownerId", OWNER_ID),
+        ("state", "verified"),
+        ("code", None),
+        ("signature", "c2ln"),
+        ("issuedAt", "2026-11-22T12:00:00.999Z"),
+        ("expiresAt", "2026-11-22T13:00:00.000Z"),
+        ("attempts", 1),
+        ("createdAt", "2026-11-22T12:00:01.001Z"),
+        ("updatedAt", "2026-11-22T12:00:02.000Z"),
+    ]
+
+
+def test_a_superseded_record_names_its_successor() -> None:
+    """``supersededBy`` is there only where there is one."""
+    record = replace(RECORD, state=ChallengeState.SUPERSEDED, superseded_by="00" * 17, code="replaced_upstream")
+    fields = json.loads(record_body(record))
+    assert (fields["state"], fields["code"], fields["supersededBy"]) == ("superseded", "replaced_upstream", "00" * 17)
+
+
+def test_keys_are_worded_with_what_is_missing_and_why() -> None:
+    """Who can be signed for, who not, and the reasons."""
+    key = FakeKey(b"\x01" * 32)
+    ring = FakeKeyRing([key])
+    ring.state = KeyRingStatus(1, loading=True, missing=(OWNER,), failed={"fake:b": "no file", "fake:a": "no password"})
+    assert json.loads(keys_body(ring)) == {
+        "keys": [{"address": key.address, "uri": key.uri}],
+        "ready": False,
+        "loaded": 1,
+        "loading": True,
+        "missing": [OWNER],
+        "failed": [{"uri": "fake:a", "reason": "no password"}, {"uri": "fake:b", "reason": "no file"}],
+    }
+
+
+def test_instants_of_other_zones_would_be_told_in_utc() -> None:
+    """``Z`` is never put behind another zone's time."""
+    berlin = timezone(timedelta(hours=1))
+    record = replace(RECORD, expires_at=datetime(2026, 11, 22, 14, tzinfo=berlin))
+    assert json.loads(record_body(record))["expiresAt"] == "2026-11-22T13:00:00.000Z"
