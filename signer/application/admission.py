@@ -8,7 +8,7 @@ from signer.domain.errors import ErrorCode, Unavailable
 
 
 @dataclass(slots=True)
-class Gate:
+class AdmissionGate:
     """A door with a sign on it.
 
     Attributes:
@@ -18,7 +18,7 @@ class Gate:
     closed_for: Unavailable | None = None
 
     @classmethod
-    def closed(cls) -> Gate:
+    def closed(cls) -> AdmissionGate:
         """Make the gate of a process that is still starting."""
         gate = cls()
         gate.close(ErrorCode.STARTING, "The service is starting; it signs nothing before it has been checked.")

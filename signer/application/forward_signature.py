@@ -34,9 +34,9 @@ from signer.application.ports import (
     Delivery,
     DeliveryVerdict,
     EventName,
-    Held,
+    LeasedRecord,
 )
-from signer.application.stored_signature_check import StoredSignatureDoubts
+from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.domain.challenge import decode_challenge
 from signer.domain.errors import (
     ErrorCode,
@@ -56,7 +56,7 @@ _V = DeliveryVerdict
 _END_FOR_VERDICT: Final = {
     _V.ACCEPTED: (_S.VERIFIED, None),
     _V.ALREADY_SIGNED: (_S.ALREADY_SIGNED, Reason.ALREADY_SIGNED_UPSTREAM),
-    _V.KEY_REFUSED: (_S.REJECTED, Reason.IDEMPOTENCY_KEY_REFUSED),
+    _V.IDEMPOTENCY_KEY_REFUSED: (_S.REJECTED, Reason.IDEMPOTENCY_KEY_REFUSED),
 }
 _PAUSE_FOR_VERDICT: Final = {
     _V.CREDENTIALS_REFUSED: Reason.CREDENTIALS_REFUSED,
@@ -77,8 +77,8 @@ class ForwardingLimits:
         lease_margin: how much of the lease has to be left when a POST, or a question, ends: for the settling.
         first_pause: before the second attempt; it doubles with each one, and is jittered to between half and all of it.
         longest_pause: the cap on that.
-        ask_from: from which attempt on an answer that leaves the outcome open is followed by a question.
-        at_work_for: how long after the deadline the card API may still be at work on a POST that was begun before it.
+        check_status_after_attempts: from this attempt on, an open outcome is followed by a question about the customer.
+        settle_grace_period: how long after the deadline the card API may still process a POST that began before it.
         ask_for: how long after the deadline an unknown outcome is asked about, before it is closed as unknown.
     """
 
@@ -86,8 +86,8 @@ class ForwardingLimits:
     lease_margin: timedelta = timedelta(seconds=2)
     first_pause: timedelta = timedelta(milliseconds=250)
     longest_pause: timedelta = timedelta(seconds=30)
-    ask_from: int = 3
-    at_work_for: timedelta = timedelta(seconds=30)
+    check_status_after_attempts: int = 3
+    settle_grace_period: timedelta = timedelta(seconds=30)
     ask_for: timedelta = timedelta(hours=1)
 
     def pause_after(self, attempts: int, asked: timedelta | None, jitter: Callable[[], float]) -> timedelta:
@@ -103,14 +103,14 @@ class ForwardSignature:
 
     store: ChallengeStore
     card_api: CardApi
-    doubts: StoredSignatureDoubts
+    doubts: StoredSignatureCheck
     clock: Clock
     audit: AuditLog
     limits: ForwardingLimits
     jitter: Callable[[], float] = random.random
     monotonic: Callable[[], float] = time.monotonic
 
-    async def attempt(self, held: Held) -> ChallengeRecord:
+    async def attempt(self, held: LeasedRecord) -> ChallengeRecord:
         """Deliver what this process has just signed and recorded; gives the record, settled or deferred.
 
         Raises:
@@ -167,16 +167,16 @@ class ForwardSignature:
             return await self._close(held, ChallengeState.REJECTED, doubt)
         return await self._settle(held, ChallengeState.REJECTED, doubt)
 
-    def _timeout(self, held: Held) -> timedelta:
+    def _timeout(self, held: LeasedRecord) -> timedelta:
         return min(self._time_to_ask(held), held.record.expires_at - self.clock.now())
 
-    def _time_to_ask(self, held: Held) -> timedelta:
+    def _time_to_ask(self, held: LeasedRecord) -> timedelta:
         """Say how long the card API may take; what it answers later is for the next holder to find out."""
         return min(self.limits.request_timeout, held.lease.left(self.monotonic()) - self.limits.lease_margin)
 
-    async def _conclude(self, held: Held, delivery: Delivery) -> ChallengeRecord:
+    async def _conclude(self, held: LeasedRecord, delivery: Delivery) -> ChallengeRecord:
         verdict = delivery.verdict
-        if verdict is DeliveryVerdict.CONFLICT_UNCLEAR:
+        if verdict is DeliveryVerdict.CONFLICT_AMBIGUOUS:
             return await self._ask_which_conflict(held, delivery)
         if verdict is DeliveryVerdict.REFUSED:
             return await self._ask_whether_replaced(held)
@@ -188,13 +188,13 @@ class ForwardSignature:
             return await self._settle(held, *_END_FOR_VERDICT[verdict])
         return await self._defer(held, _PAUSE_FOR_VERDICT[verdict], delivery.retry_after)
 
-    async def _ask_which_conflict(self, held: Held, delivery: Delivery) -> ChallengeRecord:
+    async def _ask_which_conflict(self, held: LeasedRecord, delivery: Delivery) -> ChallengeRecord:
         proven = await self._is_proven(held)
         if proven:
             return await self._settle(held, ChallengeState.ALREADY_SIGNED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
         return await self._defer(held, Reason.CARD_API_BUSY, delivery.retry_after)
 
-    async def _ask_whether_known(self, held: Held, delivery: Delivery) -> ChallengeRecord:
+    async def _ask_whether_known(self, held: LeasedRecord, delivery: Delivery) -> ChallengeRecord:
         try:
             await self._customer_status(held)
         except NotFound:
@@ -203,16 +203,16 @@ class ForwardSignature:
             pass
         return await self._defer(held, Reason.CARD_API_UNAVAILABLE, delivery.retry_after)
 
-    def _is_to_be_asked_about(self, held: Held, delivery: Delivery) -> bool:
+    def _is_to_be_asked_about(self, held: LeasedRecord, delivery: Delivery) -> bool:
         """Tell an API that answers, again and again, what says nothing from one that does not answer."""
-        return delivery.status is not None and held.record.attempts >= self.limits.ask_from
+        return delivery.status is not None and held.record.attempts >= self.limits.check_status_after_attempts
 
-    async def _ask_whether_processed(self, held: Held, delivery: Delivery) -> ChallengeRecord:
+    async def _ask_whether_processed(self, held: LeasedRecord, delivery: Delivery) -> ChallengeRecord:
         if await self._is_proven(held):
             return await self._settle(held, ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
         return await self._defer(held, Reason.CARD_API_UNAVAILABLE, delivery.retry_after)
 
-    async def _ask_whether_replaced(self, held: Held) -> ChallengeRecord:
+    async def _ask_whether_replaced(self, held: LeasedRecord) -> ChallengeRecord:
         record = held.record
         if record.attempts > 1 and await self._is_proven(held):  # an earlier POST was accepted, and nobody heard of it
             return await self._settle(held, ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
@@ -232,7 +232,7 @@ class ForwardSignature:
 
     async def _close(
         self,
-        held: Held,
+        held: LeasedRecord,
         state: ChallengeState = ChallengeState.EXPIRED,
         code: Reason = Reason.NOT_DELIVERED,
     ) -> ChallengeRecord:
@@ -246,7 +246,7 @@ class ForwardSignature:
             return await self._settle(held, ChallengeState.EXPIRED, Reason.OUTCOME_UNKNOWN)
         return await self._defer(held, Reason.OUTCOME_UNKNOWN)
 
-    async def _is_proven(self, held: Held) -> bool | None:
+    async def _is_proven(self, held: LeasedRecord) -> bool | None:
         """Ask whether the card API has its proof; ``None`` where it does not say."""
         try:
             status = await self._customer_status(held)
@@ -257,22 +257,22 @@ class ForwardSignature:
         return status != CUSTOMER_NOT_PROVEN
 
     def _may_be_at_work(self, record: ChallengeRecord) -> bool:
-        return self.clock.now() < record.expires_at + self.limits.at_work_for
+        return self.clock.now() < record.expires_at + self.limits.settle_grace_period
 
-    async def _customer_status(self, held: Held) -> str:
+    async def _customer_status(self, held: LeasedRecord) -> str:
         try:
             return await self._ask(held, self.card_api.customer_status)
         except NotFound:
             await self._at_the_api(held, self.card_api.authenticate(timeout=self._time_to_ask(held)))
             raise
 
-    async def _ask(self, held: Held, reading: Callable[..., Awaitable[str]]) -> str:
+    async def _ask(self, held: LeasedRecord, reading: Callable[..., Awaitable[str]]) -> str:
         timeout = self._time_to_ask(held)
         if timeout <= timedelta(0):
             raise UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "No time was left to ask the card API.")
         return await self._at_the_api(held, reading(held.record.customer_id, timeout=timeout))
 
-    async def _at_the_api(self, held: Held, call: Awaitable[Answer]) -> Answer:
+    async def _at_the_api(self, held: LeasedRecord, call: Awaitable[Answer]) -> Answer:
         try:
             return await call
         except asyncio.CancelledError:
@@ -282,7 +282,7 @@ class ForwardSignature:
 
     async def _settle(
         self,
-        held: Held,
+        held: LeasedRecord,
         state: ChallengeState,
         code: Reason | None,
         superseded_by: str | None = None,
@@ -291,15 +291,15 @@ class ForwardSignature:
         self._write(EventName.SETTLED, record, code=record.code)
         return record
 
-    async def _defer(self, held: Held, code: Reason, asked: timedelta | None = None) -> ChallengeRecord:
+    async def _defer(self, held: LeasedRecord, code: Reason, asked: timedelta | None = None) -> ChallengeRecord:
         return await self._put_down(held, code, self.limits.pause_after(held.record.attempts, asked, self.jitter))
 
-    async def _put_down(self, held: Held, code: Reason, pause: timedelta) -> ChallengeRecord:
+    async def _put_down(self, held: LeasedRecord, code: Reason, pause: timedelta) -> ChallengeRecord:
         record = await self._under_lease(held, self.store.defer(held.lease, code, pause))
         self._write(EventName.DEFERRED, record, code=code, duration_ms=pause.total_seconds() * 1000)
         return record
 
-    async def _under_lease(self, held: Held, move: Awaitable[ChallengeRecord]) -> ChallengeRecord:
+    async def _under_lease(self, held: LeasedRecord, move: Awaitable[ChallengeRecord]) -> ChallengeRecord:
         try:
             return await move
         except LeaseLost:

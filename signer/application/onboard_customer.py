@@ -12,17 +12,17 @@ import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 
-from signer.application.admission import Gate
+from signer.application.admission import AdmissionGate
 from signer.application.ports import AuditEvent, AuditLog, CardApi, CustomerIntents, EventName, KeyRing
 from signer.application.sign_challenge import SignChallenge, SignRequest
-from signer.application.single_flight import SharedWork, StillUnderWay
+from signer.application.single_flight import SingleFlight, StillRunning
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, NotFound, SignerError, Unavailable
 from signer.domain.record import ChallengeRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Onboarded:
+class OnboardingResult:
     """What became of an onboarding.
 
     Attributes:
@@ -47,7 +47,7 @@ class OnboardCustomer:
         keys: KeyRing,
         sign: SignChallenge,
         audit: AuditLog,
-        gate: Gate,
+        gate: AdmissionGate,
         create_timeout: timedelta = timedelta(seconds=8),
         most_at_once: int = 1000,
     ) -> None:
@@ -59,9 +59,9 @@ class OnboardCustomer:
         self._audit = audit
         self._gate = gate
         self._create_timeout = create_timeout
-        self._work = SharedWork(self._create, most_at_once)
+        self._work = SingleFlight(self._create, most_at_once)
 
-    async def __call__(self, intent: CustomerIntent, *, within: timedelta) -> Onboarded:
+    async def __call__(self, intent: CustomerIntent, *, within: timedelta) -> OnboardingResult:
         """Create the customer where it is not there yet, then sign and deliver its present challenge.
 
         Raises:
@@ -84,8 +84,8 @@ class OnboardCustomer:
         try:
             record = await self._sign(request, within=timedelta(seconds=max(ends - loop.time(), 0.0)))
         except SignerError as error:
-            return Onboarded(customer_id, None, error)
-        return Onboarded(customer_id, record, None)
+            return OnboardingResult(customer_id, None, error)
+        return OnboardingResult(customer_id, record, None)
 
     async def drain(self, within: timedelta) -> int:
         """Let the creations that are under way end; gives how many were stopped: the same request goes on with them."""
@@ -95,7 +95,7 @@ class OnboardCustomer:
         """Give the customer's id; the creation goes on where its caller goes away, and is shared by those who ask."""
         try:
             return await self._work.join(intent, within=within)
-        except StillUnderWay:
+        except StillRunning:
             raise Unavailable(
                 ErrorCode.CHALLENGE_IN_PROGRESS,
                 "The customer is being created and took longer than this request may; ask again for the same.",

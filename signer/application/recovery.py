@@ -26,7 +26,7 @@ def _untold(error: Exception) -> None:
     """Tell nobody."""
 
 
-class Recover:
+class Recovery:
     """The use case.
 
     Args:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from signer.application.admission import Gate
+from signer.application.admission import AdmissionGate
 from signer.application.ports import (
     AuditEvent,
     Claim,
@@ -28,7 +28,7 @@ from signer.application.ports import (
     SigningKey,
 )
 from signer.application.sign_once import PastItsTime, SignOnce, in_progress
-from signer.application.single_flight import SharedWork, StillUnderWay
+from signer.application.single_flight import SingleFlight, StillRunning
 from signer.domain.challenge import Challenge, decode_challenge
 from signer.domain.errors import Conflict, ErrorCode, NotFound, SignerError
 from signer.domain.ethereum import AccountId
@@ -62,7 +62,7 @@ class SignRequest:
 class SignChallenge:
     """The use case."""
 
-    def __init__(self, *, sign_once: SignOnce, keys: KeyRing, gate: Gate) -> None:
+    def __init__(self, *, sign_once: SignOnce, keys: KeyRing, gate: AdmissionGate) -> None:
         """Take what signs the one challenge, with its ports; ``gate`` says whether work is taken."""
         self._sign_once = sign_once
         self._keys = keys
@@ -71,7 +71,7 @@ class SignChallenge:
         self._card_api = sign_once.card_api
         self._audit = sign_once.audit
         self._limits = sign_once.limits
-        self._work = SharedWork(self._answer, self._limits.most_at_once)
+        self._work = SingleFlight(self._answer, self._limits.most_at_once)
 
     async def __call__(self, request: SignRequest, *, within: timedelta) -> ChallengeRecord:
         """Have the challenge signed and, where the request says so, delivered.
@@ -93,7 +93,7 @@ class SignChallenge:
         wait = max(within - self._limits.look_within, timedelta(0))
         try:
             return await self._work.join(request, within=wait)
-        except StillUnderWay:
+        except StillRunning:
             pass
         try:
             async with asyncio.timeout(max(within - wait, _SHORTEST_LOOK).total_seconds()):

@@ -22,12 +22,12 @@ from signer.application.ports import (
     CardApi,
     ChallengeStore,
     Claim,
-    Claimed,
     ClaimOutcome,
+    ClaimResult,
     Clock,
     EventName,
-    Held,
     Lease,
+    LeasedRecord,
     SigningKey,
 )
 from signer.domain.challenge import MAX_BASE64, Challenge
@@ -121,7 +121,7 @@ class SignOnce:
                     self._moved(EventName.LEASE_LOST, claimed.record)
                 else:
                     return await self._deliver(held, ends)
-            elif claimed.outcome is ClaimOutcome.KNOWN:
+            elif claimed.outcome is ClaimOutcome.PAST_SIGNING:
                 return await self._follow(claimed.record, ends) if claim.forward else claimed.record
             if time.monotonic() >= ends:
                 raise in_progress()
@@ -138,7 +138,7 @@ class SignOnce:
         known = await self.store.get(claim.id)
         return known is not None and known.message_hash == claim.message_hash and not known.state.is_unsigned
 
-    async def _claim(self, claim: Claim) -> Claimed:
+    async def _claim(self, claim: Claim) -> ClaimResult:
         claimed = await self.store.claim(claim)
         if claimed.outcome is ClaimOutcome.NONCE_REUSED:
             raise Conflict(
@@ -146,7 +146,7 @@ class SignOnce:
                 "Another message with this nonce was claimed before; a nonce is signed once. Fetch a new challenge.",
                 field="challenge",
             )
-        if claimed.outcome is ClaimOutcome.BOUND_ELSEWHERE:
+        if claimed.outcome is ClaimOutcome.OTHER_CUSTOMER:
             raise Conflict(
                 ErrorCode.CHALLENGE_BOUND_ELSEWHERE,
                 "This challenge was claimed for another customerId; it can prove one customer only.",
@@ -161,7 +161,7 @@ class SignOnce:
         encoded: str,
         challenge: Challenge,
         key: SigningKey,
-    ) -> Held:
+    ) -> LeasedRecord:
         started = time.perf_counter()
         try:
             signature = await key.sign(challenge.message_to_sign())
@@ -181,7 +181,7 @@ class SignOnce:
     async def _release(self, lease: Lease, code: str, key: SigningKey) -> None:
         self._moved(EventName.RELEASED, await self.store.release(lease, code), key_uri=key.uri)
 
-    async def _deliver(self, held: Held, ends: float) -> ChallengeRecord:
+    async def _deliver(self, held: LeasedRecord, ends: float) -> ChallengeRecord:
         """Go on until the record is settled or the work's time is over; recovery has it then."""
         record = held.record
         if record.state is ChallengeState.FORWARDING:
@@ -206,8 +206,8 @@ class SignOnce:
 
     def _is_held_off(self) -> bool:
         """Tell whether nothing will be delivered for so long that a caller is not kept waiting for it."""
-        held_off_for = self.card_api.held_off_for()
-        return held_off_for is not None and held_off_for >= _TOO_LONG_TO_WAIT
+        suspended_for = self.card_api.suspended_for()
+        return suspended_for is not None and suspended_for >= _TOO_LONG_TO_WAIT
 
     def _moved(
         self,

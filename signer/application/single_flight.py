@@ -18,11 +18,11 @@ Wish = TypeVar("Wish", bound=Hashable)
 Result = TypeVar("Result")
 
 
-class StillUnderWay(Exception):
+class StillRunning(Exception):
     """The time of one who asked is over, and the work goes on; or it was stopped, and goes on elsewhere."""
 
 
-class SharedWork(Generic[Wish, Result]):
+class SingleFlight(Generic[Wish, Result]):
     """One kind of work.
 
     Args:
@@ -39,7 +39,7 @@ class SharedWork(Generic[Wish, Result]):
         """Have it done, or wait with those who have it done.
 
         Raises:
-            StillUnderWay: it is not done ``within`` that time.
+            StillRunning: it is not done ``within`` that time.
             Unavailable: ``overloaded``; nothing was begun.
         """
         work = self._under_way.get(wish)
@@ -55,7 +55,7 @@ class SharedWork(Generic[Wish, Result]):
         await asyncio.wait({work}, timeout=within.total_seconds())
         if work.done() and not work.cancelled():  # `drain` cancels work, which is no reason to cancel who waits for it
             return work.result()
-        raise StillUnderWay
+        raise StillRunning
 
     async def drain(self, within: timedelta) -> int:
         """Let what is under way end; gives how many pieces had to be cancelled."""

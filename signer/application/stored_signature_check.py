@@ -21,7 +21,7 @@ _TOO_EARLY: Final = frozenset({ErrorCode.ISSUED_IN_THE_FUTURE, ErrorCode.CHALLEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredSignatureDoubts:
+class StoredSignatureCheck:
     """What this replica has to say against stored signatures."""
 
     policy: SigningPolicy

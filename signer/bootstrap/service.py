@@ -36,15 +36,15 @@ from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.adapters.request_signing.local_key import RequestKeyError
 from signer.adapters.request_signing.signature_base import MessageSignatureError
 from signer.adapters.siwe_judge import JudgeError, judge_shapes
-from signer.application.admission import Gate
+from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
 from signer.application.onboard_customer import OnboardCustomer
 from signer.application.ports import Clock
-from signer.application.recovery import Recover
+from signer.application.recovery import Recovery
 from signer.application.reload_keys import ReloadCause
 from signer.application.sign_challenge import SignChallenge
 from signer.application.sign_once import SigningLimits, SignOnce
-from signer.application.stored_signature_check import StoredSignatureDoubts
+from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.bootstrap.card_api import OpenCardApi, open_card_api_of
 from signer.bootstrap.keys import Keys, KeysDone, open_keys
 from signer.config.settings import ConfigError, Settings
@@ -77,13 +77,13 @@ class Service:
     """
 
     app: web.Application
-    gate: Gate
+    gate: AdmissionGate
     _settings: Settings
     _keys: Keys
     _redis: RedisCalls
     _sign: SignChallenge
     _onboard: OnboardCustomer
-    _recover: Recover
+    _recover: Recovery
     _background: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def prepare(self, progress: KeysDone = lambda _done, _total: None) -> None:
@@ -195,11 +195,11 @@ def _compose(
     store_settings = _store_settings(settings)
     store = RedisChallengeStore(redis, store_settings)
     audit = StructlogAudit()
-    gate = Gate.closed()
+    gate = AdmissionGate.closed()
     forward = ForwardSignature(
         store=store,
         card_api=card_api.client,
-        doubts=StoredSignatureDoubts(policy=policy, verifier=CoincurveVerifier(), clock=clock),
+        doubts=StoredSignatureCheck(policy=policy, verifier=CoincurveVerifier(), clock=clock),
         clock=clock,
         audit=audit,
         limits=ForwardingLimits(
@@ -207,7 +207,7 @@ def _compose(
             lease_margin=_LEASE_MARGIN,
             first_pause=settings.forwarding.first_pause,
             longest_pause=settings.forwarding.longest_pause,
-            at_work_for=settings.forwarding.at_work_for,
+            settle_grace_period=settings.forwarding.settle_grace_period,
         ),
     )
     sign_once = SignOnce(
@@ -240,7 +240,7 @@ def _compose(
         gate=gate,
         create_timeout=settings.card_api.request_timeout,
     )
-    recover = Recover(
+    recover = Recovery(
         store,
         forward,
         every=settings.forwarding.recover_every,
@@ -291,7 +291,7 @@ def _store_settings(settings: Settings) -> StoreSettings:
     )
 
 
-def _check_gate(gate: Gate) -> Check:
+def _check_gate(gate: AdmissionGate) -> Check:
     async def check() -> str | None:
         gate.check()
         return "siwe agrees with the parser; work is taken"

@@ -6,14 +6,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from signer.adapters.redis_client import settings as redis_store
-from signer.config.values import Account, Chain, KeyUriText, Seconds, Sha256, Span, Url
+from signer.config.values import KeyUriText
 from signer.domain.challenge import MAX_BASE64
 from signer.domain.ethereum import ChainId
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import SignatureForm
+from signer.settings_types import Account, Chain, Seconds, Section, Sha256, Span, Url
 
 OFFBLOCKS_STATEMENT: Final = (
     "OffBlocks wants to verify ownership of your wallet. By connecting your wallet and using OffBlocks, "
@@ -24,12 +25,6 @@ PRODUCTION_DOMAIN: Final = "api.offblocks.xyz"
 SANDBOX_DOMAIN: Final = "api.sandbox.offblocks.xyz"
 KNOWN_CHAINS: Final = ("eip155:324", "eip155:300", "eip155:280", "eip155:42161", "eip155:421614")
 """zkSync Era, its Sepolia and its retired Goerli testnet, Arbitrum One and its Sepolia testnet."""
-
-
-class Section(BaseModel):
-    """A part of the settings: frozen, and strict about its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class HttpSettings(Section):
@@ -199,7 +194,7 @@ class ForwardingSettings(Section):
 
     first_pause: Span = timedelta(milliseconds=250)
     longest_pause: Span = timedelta(seconds=30)
-    at_work_for: timedelta = Field(timedelta(seconds=30), ge=timedelta(0))
+    settle_grace_period: timedelta = Field(timedelta(seconds=30), ge=timedelta(0))
     recover_every: Span = timedelta(seconds=0.5)
     recover_batch: int = Field(64, ge=1, le=1024)
     recover_at_once: int = Field(8, ge=1, le=64)

@@ -29,8 +29,8 @@ from signer.config.sections import (
     LoggingSettings,
     PolicySettings,
     RedisSettings,
-    Section,
 )
+from signer.settings_types import Section
 
 DEFAULT_CONFIG_FILE: Final = Path("/etc/signer/signer.toml")
 ENVIRONMENT_PREFIX: Final = "SIGNER_"

@@ -7,9 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from signer.config.sections import Section
 from signer.config.settings import Settings
 from signer.domain.record import SignatureForm
+from signer.settings_types import Section
 
 
 def secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:

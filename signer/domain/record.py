@@ -148,7 +148,7 @@ class ChallengeRecord:
         attempts: how many POSTs were begun.
         first_attempt_at: when the first was begun, or ``None``.
         superseded_by: the id of the challenge that took its place, or ``None``.
-        fence: the number of the present, or last, lease.
+        fencing_token: the number of the present, or last, lease.
         leased_until: the end of the present lease, or ``None``.
         created_at: of the claim.
         updated_at: of the last move.
@@ -168,7 +168,7 @@ class ChallengeRecord:
     attempts: int
     first_attempt_at: datetime | None
     superseded_by: str | None
-    fence: int
+    fencing_token: int
     leased_until: datetime | None
     created_at: datetime
     updated_at: datetime

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import hiredis
 
-from signer.adapters.redis_store import scripts as challenge_scripts
 from signer.adapters.redis_client.script import Script
+from signer.adapters.redis_store import scripts as challenge_scripts
 from signer.adapters.redis_store.scripts import FIELDS
 
 _SCRIPTED: Final = frozenset({b"EVAL", b"EVALSHA"})

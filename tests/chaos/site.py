@@ -186,7 +186,7 @@ def _settings(
             "first_pause": 0.1,
             "longest_pause": 1.0,
             "recover_every": RECOVER_EVERY,
-            "at_work_for": AT_WORK_FOR,
+            "settle_grace_period": AT_WORK_FOR,
         },
     }
     return as_toml(token_sha256, sections)

@@ -88,7 +88,7 @@ async def test_an_answer_is_lost_after_the_move_was_made() -> None:
 
         trace.listeners.append(lose_the_first)
         claimed = await store.claim(CLAIM)
-        assert claimed.outcome is ClaimOutcome.MINE
+        assert claimed.outcome is ClaimOutcome.GRANTED
         assert len(await node.records()) == 1
     assert len(lost) == 2
     assert lost[0].token == lost[1].token
@@ -108,7 +108,7 @@ async def test_a_way_that_is_held_up_lets_nothing_pass_and_loses_nothing() -> No
         assert await node.records() == {}
         way.release()
         claimed = await store.claim(CLAIM)
-        assert claimed.outcome in {ClaimOutcome.MINE, ClaimOutcome.HELD}
+        assert claimed.outcome in {ClaimOutcome.GRANTED, ClaimOutcome.LEASED_ELSEWHERE}
         assert list(await node.records()) == [CLAIM.id]
         await redis.close()
         await way.close()

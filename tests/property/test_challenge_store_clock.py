@@ -21,7 +21,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
-from signer.application.ports import Claim, Claimed, Held
+from signer.application.ports import Claim, ClaimResult, LeasedRecord
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
 from tests.support.challenge_store_machine import (
@@ -81,7 +81,7 @@ class Clocks(ChallengeStoreMachine):
             self._claim(claim)
         self._set_clock(right + sign * by)
         answer = self._make(replica, self._claim(claim))
-        if isinstance(answer, Claimed) and (lease := answer.lease):
+        if isinstance(answer, ClaimResult) and (lease := answer.lease):
             self._make(replica, lambda store, _: store.record_signature(lease, SUBMISSIONS[0]))
         self._set_clock(right)
 
@@ -90,7 +90,7 @@ class Clocks(ChallengeStoreMachine):
         """The clock is set ahead so far that Redis forgets, and somebody comes with the old nonce."""
         self._set_clock(self.clock.ahead + RETENTION + A_SECOND)
         answer = self._make(replica, self._claim(claim_of(self._nonce(owner), message=message * 64, owner=owner)))
-        if isinstance(answer, Claimed) and (lease := answer.lease):
+        if isinstance(answer, ClaimResult) and (lease := answer.lease):
             self._make(replica, lambda store, _: store.record_signature(lease, SUBMISSIONS[1]))
 
     @rule()
@@ -166,7 +166,7 @@ class Clocks(ChallengeStoreMachine):
     def _recover_all(self) -> None:
         for name in sorted(self._due(self._reals[0])):
             held = self._make(0, begin_forwarding(name))
-            if isinstance(held, Held):
+            if isinstance(held, LeasedRecord):
                 self._make(0, settle(held.lease, ChallengeState.VERIFIED))
             elif self._make(0, expire(name)) is None:
                 assert self._has_nothing_to_move(name)

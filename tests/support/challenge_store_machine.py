@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.challenge_store import ForbiddenMove, RedisChallengeStore
-from signer.application.ports import ChallengeStore, Claim, Claimed, Held, Lease
+from signer.application.ports import ChallengeStore, Claim, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId, ChainId
 from signer.domain.lifecycle import ChallengeState
@@ -131,7 +131,7 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
         """Somebody asks, and the first attempt comes to nothing: what random single steps seldom reach."""
         claim = claim_of(self._nonce(owner), owner=owner, forward=forward, valid_for=valid_for)
         answer = self._make(replica, self._claim(claim))
-        if isinstance(answer, Claimed) and (lease := answer.lease):
+        if isinstance(answer, ClaimResult) and (lease := answer.lease):
             self._make(replica, lambda store, _: store.record_signature(lease, SUBMISSIONS[0]))
             self._make(replica, lambda store, _: store.defer(lease, "card_api_busy", pause))
 
@@ -202,7 +202,7 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_nonce_has_two_signatures_and_no_end_is_undone(self) -> None:
-        """While a record is kept, its identity, signature and end never change; fence and attempts only grow."""
+        """While a record is kept, its identity, signature and end never change; fencing token and attempts grow."""
         before, self._seen = self._seen, {}
         for name in self._ids():
             record = self._record(name)
@@ -211,11 +211,15 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
             self._seen[name] = record
             old = before.get(name, record)
             assert _identity(record) == _identity(old)
-            assert (record.fence, record.attempts, record.forward) >= (old.fence, old.attempts, old.forward)
+            assert (record.fencing_token, record.attempts, record.forward) >= (
+                old.fencing_token,
+                old.attempts,
+                old.forward,
+            )
             assert old.signature in {None, record.signature}
             assert (record.submission is None) or not record.state.is_final
             if old.state.is_final:
-                assert (record.state, record.code, record.fence) == (old.state, old.code, old.fence)
+                assert (record.state, record.code, record.fencing_token) == (old.state, old.code, old.fencing_token)
 
     # --- both at once ------------------------------------------------------------------------------------------------
 
@@ -239,7 +243,7 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
         holding = data.draw(st.sampled_from(self._holdings[-LATEST_LEASES:][::-1]))
         record = self._record(holding.lease.id)
         answer = self._make(holding.replica, lambda store, _: move(store, holding.lease))
-        if record is None or record.fence > holding.lease.fence:
+        if record is None or record.fencing_token > holding.lease.fencing_token:
             assert answer is LeaseLost
 
     def _make(self, replica: int, call: Call) -> object:
@@ -253,7 +257,7 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
         real = self._runner.run(_answer(call(self._reals[replica], False)))
         fake = self._runner.run(_answer(call(self._fakes[replica], True)))
         assert _comparable(real) == _comparable(fake)
-        lease = real.lease if isinstance(real, (Claimed, Held)) else None
+        lease = real.lease if isinstance(real, (ClaimResult, LeasedRecord)) else None
         if lease is not None:
             holding = Holding(replica, replace(lease, remaining=timedelta(0)))
             if holding not in self._holdings:
@@ -286,15 +290,15 @@ async def _answer(call: Awaitable[object]) -> object:
 def _comparable(answer: object) -> object:
     """Take the instants out, which differ by the moment between two calls; that they are there is compared."""
     match answer:
-        case Claimed(outcome, record, lease):
-            return outcome, _comparable(record), lease and lease.fence
-        case Held(record, lease, deliverable):
-            return _comparable(record), lease.fence, lease.remaining > timedelta(0), deliverable
+        case ClaimResult(outcome, record, lease):
+            return outcome, _comparable(record), lease and lease.fencing_token
+        case LeasedRecord(record, lease, deliverable):
+            return _comparable(record), lease.fencing_token, lease.remaining > timedelta(0), deliverable
         case ChallengeRecord():
             return (
                 *_identity(answer),
                 *(answer.state, answer.code, answer.forward, answer.submission, answer.signature, answer.superseded_by),
-                *(answer.attempts, answer.first_attempt_at is None, answer.fence, answer.leased_until is None),
+                *(answer.attempts, answer.first_attempt_at is None, answer.fencing_token, answer.leased_until is None),
             )
         case _:
             return answer

@@ -19,7 +19,7 @@ from signer.adapters.redis_client.calls import RedisCalls
 from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
-from signer.application.ports import ChallengeStore, Claim, ClaimOutcome, Held, Lease
+from signer.application.ports import ChallengeStore, Claim, ClaimOutcome, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
@@ -136,12 +136,12 @@ def claim_of(
 async def claim_mine(store: ChallengeStore, claim: Claim) -> Lease:
     """Claim, and give the lease, which has to be ours."""
     claimed = await store.claim(claim)
-    assert claimed.outcome is ClaimOutcome.MINE
+    assert claimed.outcome is ClaimOutcome.GRANTED
     assert claimed.lease is not None
     return claimed.lease
 
 
-async def sign(store: ChallengeStore, claim: Claim) -> Held:
+async def sign(store: ChallengeStore, claim: Claim) -> LeasedRecord:
     """Claim and record the signature: ``forwarding`` or ``signed``, as the claim has it."""
     return await store.record_signature(await claim_mine(store, claim), SUBMISSION)
 

@@ -113,8 +113,8 @@ class CardApiClient:
         """
         await self._requests.check_signing()
 
-    def held_off_for(self) -> timedelta | None:
-        """See ``CardApi.held_off_for``; an API that could be asked is not, where no request can be signed."""
+    def suspended_for(self) -> timedelta | None:
+        """See ``CardApi.suspended_for``; an API that could be asked is not, where no request can be signed."""
         held_off = self._wire.held_off()
         if held_off is not None:
             return held_off.retry_after

@@ -193,7 +193,7 @@ _VERDICT_FOR_STATUS: Final[dict[int, DeliveryVerdict]] = {
     HTTPStatus.UNAUTHORIZED: _V.CREDENTIALS_REFUSED,
     HTTPStatus.FORBIDDEN: _V.CREDENTIALS_REFUSED,
     HTTPStatus.NOT_FOUND: _V.CUSTOMER_UNKNOWN,
-    HTTPStatus.UNPROCESSABLE_ENTITY: _V.KEY_REFUSED,
+    HTTPStatus.UNPROCESSABLE_ENTITY: _V.IDEMPOTENCY_KEY_REFUSED,
     # "Repeat it over there" (RFC 9110 §15.4.8, §15.4.9): not done here. The other redirects may follow upon the work.
     HTTPStatus.TEMPORARY_REDIRECT: _V.NOT_PROCESSED,
     HTTPStatus.PERMANENT_REDIRECT: _V.NOT_PROCESSED,
@@ -231,7 +231,7 @@ def _conflict_in(answer: Answer) -> DeliveryVerdict:
     in_flight = any(mark in text for mark in _IN_FLIGHT for text in words)
     signed = any(mark in text for mark in _SIGNED for text in words)
     if in_flight == signed:
-        return _V.CONFLICT_UNCLEAR
+        return _V.CONFLICT_AMBIGUOUS
     return _V.NOT_PROCESSED if in_flight else _V.ALREADY_SIGNED
 
 

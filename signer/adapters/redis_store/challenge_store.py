@@ -36,7 +36,7 @@ from signer.adapters.redis_client.node import Command, Part
 from signer.adapters.redis_client.script import Script
 from signer.adapters.redis_store import scripts
 from signer.adapters.redis_store.script_results import MICROSECOND, Answer, microseconds, read_record
-from signer.application.ports import Claim, Claimed, ClaimOutcome, Held, Lease
+from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState, Reason
@@ -119,7 +119,7 @@ class RedisChallengeStore:
         self._longest_wait = settings.longest_wait // MICROSECOND
         self._replica_wait = settings.replica_wait
 
-    async def claim(self, claim: Claim) -> Claimed:
+    async def claim(self, claim: Claim) -> ClaimResult:
         """See ``ChallengeStore.claim``."""
         answer = await self._run(
             scripts.CLAIM,
@@ -142,14 +142,14 @@ class RedisChallengeStore:
             )
         outcome = _OUTCOME_FOR_NAME[answer.outcome]
         record = answer.record()
-        return Claimed(outcome, record, answer.lease() if outcome is ClaimOutcome.MINE else None)
+        return ClaimResult(outcome, record, answer.lease() if outcome is ClaimOutcome.GRANTED else None)
 
-    async def record_signature(self, lease: Lease, submission: Submission) -> Held:
+    async def record_signature(self, lease: Lease, submission: Submission) -> LeasedRecord:
         """See ``ChallengeStore.record_signature``."""
         answer = await self._run(
             scripts.RECORD_SIGNATURE,
             lease.id,
-            lease.fence,
+            lease.fencing_token,
             self._lease,
             self._key_memory,
             submission.body,
@@ -160,9 +160,9 @@ class RedisChallengeStore:
 
     async def release(self, lease: Lease, code: str) -> ChallengeRecord:
         """See ``ChallengeStore.release``."""
-        return (await self._run(scripts.RELEASE, lease.id, lease.fence, code)).record()
+        return (await self._run(scripts.RELEASE, lease.id, lease.fencing_token, code)).record()
 
-    async def begin_forwarding(self, challenge_id: str) -> Held | None:
+    async def begin_forwarding(self, challenge_id: str) -> LeasedRecord | None:
         """See ``ChallengeStore.begin_forwarding``."""
         answer = await self._run(
             scripts.BEGIN_FORWARDING,
@@ -176,7 +176,7 @@ class RedisChallengeStore:
     async def defer(self, lease: Lease, code: str, retry_in: timedelta) -> ChallengeRecord:
         """See ``ChallengeStore.defer``."""
         pause = max(retry_in, timedelta(0)) // MICROSECOND
-        return (await self._run(scripts.DEFER, lease.id, lease.fence, code, pause)).record()
+        return (await self._run(scripts.DEFER, lease.id, lease.fencing_token, code, pause)).record()
 
     async def settle(
         self,
@@ -186,7 +186,9 @@ class RedisChallengeStore:
         superseded_by: str | None = None,
     ) -> ChallengeRecord:
         """See ``ChallengeStore.settle``."""
-        answer = await self._run(scripts.SETTLE, lease.id, lease.fence, state.value, code or "", superseded_by or "")
+        answer = await self._run(
+            scripts.SETTLE, lease.id, lease.fencing_token, state.value, code or "", superseded_by or ""
+        )
         return answer.record()
 
     async def expire(self, challenge_id: str) -> ChallengeRecord | None:

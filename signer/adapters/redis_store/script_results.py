@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from signer.adapters.redis_store.scripts import FIELDS
-from signer.application.ports import Held, Lease
+from signer.application.ports import Lease, LeasedRecord
 from signer.domain.ethereum import AccountId, ChainId
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import ChallengeRecord, Submission
@@ -69,7 +69,7 @@ def read_record(challenge_id: str, fields: Fields) -> ChallengeRecord:
         attempts=int(attempts),
         first_attempt_at=_instant(first_attempt_at) if first_attempt_at else None,
         superseded_by=superseded_by.decode("ascii") or None,
-        fence=int(fence),
+        fencing_token=int(fence),
         leased_until=_instant(leased_until) if leased_until else None,
         created_at=_instant(created_at),
         updated_at=_instant(updated_at),
@@ -125,6 +125,6 @@ class Answer:
         left = max(int(self.fields[_LEASED_UNTIL] or 0) - self.now, 0)
         return Lease(self.id, int(self.fields[_FENCE] or 0), timedelta(microseconds=left), self.asked_at)
 
-    def held(self) -> Held:
+    def held(self) -> LeasedRecord:
         """Read the record together with its lease."""
-        return Held(self.record(), self.lease(), deliverable=self.outcome == b"deliverable")
+        return LeasedRecord(self.record(), self.lease(), deliverable=self.outcome == b"deliverable")

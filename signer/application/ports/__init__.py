@@ -9,7 +9,14 @@ Rules that hold for every implementation:
 
 from signer.application.ports.audit_log import AuditEvent, AuditLog, EventName
 from signer.application.ports.card_api import CardApi, Delivery, DeliveryVerdict
-from signer.application.ports.challenge_store import ChallengeStore, Claim, Claimed, ClaimOutcome, Held, Lease
+from signer.application.ports.challenge_store import (
+    ChallengeStore,
+    Claim,
+    ClaimOutcome,
+    ClaimResult,
+    Lease,
+    LeasedRecord,
+)
 from signer.application.ports.clock import Clock
 from signer.application.ports.customer_intents import CustomerIntents
 from signer.application.ports.keys import (
@@ -28,18 +35,18 @@ __all__ = [
     "ChallengeStore",
     "Claim",
     "ClaimOutcome",
-    "Claimed",
+    "ClaimResult",
     "Clock",
     "CustomerIntents",
     "Delivery",
     "DeliveryVerdict",
     "EventName",
-    "Held",
     "KeyReloadReport",
     "KeyReloader",
     "KeyRing",
     "KeyRingStatus",
     "Lease",
+    "LeasedRecord",
     "SignatureVerifier",
     "SigningKey",
 ]

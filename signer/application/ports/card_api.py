@@ -18,13 +18,13 @@ class DeliveryVerdict(Enum):
     """204: the signature was verified."""
     ALREADY_SIGNED = auto()
     """409 in its first meaning: the challenge had been signed before."""
-    CONFLICT_UNCLEAR = auto()
+    CONFLICT_AMBIGUOUS = auto()
     """409 with a body that does not tell which: ask for the customer."""
     REFUSED = auto()
     """400: the signature, or the request, was not accepted; the challenge may have been replaced."""
     CUSTOMER_UNKNOWN = auto()
     """404."""
-    KEY_REFUSED = auto()
+    IDEMPOTENCY_KEY_REFUSED = auto()
     """422: the Idempotency-Key was used with another payload."""
     CREDENTIALS_REFUSED = auto()
     """401 or 403, also with a fresh token."""
@@ -98,7 +98,7 @@ class CardApi(Protocol):
         """
         ...
 
-    def held_off_for(self) -> timedelta | None:
+    def suspended_for(self) -> timedelta | None:
         """Say for how long at least the API is not asked; ``None`` where it is.
 
         It is down, or wants it so, or the key that signs our requests to it is away.

@@ -29,31 +29,31 @@ class Claim:
 class ClaimOutcome(Enum):
     """What became of a claim."""
 
-    MINE = auto()
+    GRANTED = auto()
     """The nonce is ours to sign: the record is ``claimed`` under our lease."""
-    HELD = auto()
+    LEASED_ELSEWHERE = auto()
     """The same message is in other hands under a live lease."""
-    KNOWN = auto()
+    PAST_SIGNING = auto()
     """The same message is past its signing; nothing is to be signed."""
     NONCE_REUSED = auto()
     """The nonce belongs to another message. The record returned is that one's."""
-    BOUND_ELSEWHERE = auto()
+    OTHER_CUSTOMER = auto()
     """The message belongs to another customer. The record returned is that one's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to move one record for a while, as long as ``fence`` is the record's.
+    """The right to move one record for a while, as long as ``fencing_token`` is the record's.
 
     Attributes:
         id: of the challenge.
-        fence: the fencing token: it grows with every new holder, and a move that carries an old one is refused.
+        fencing_token: the fencing token: it grows with every new holder, and a move that carries an old one is refused.
         remaining: how much of the lease was left when the store answered, by the store's clock.
         asked_at: when the store was asked for that, seconds of this process's monotonic clock.
     """
 
     id: str
-    fence: int
+    fencing_token: int
     remaining: timedelta
     asked_at: float = field(compare=False)
 
@@ -63,8 +63,8 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """The answer to a claim; ``lease`` is there where the outcome is ``MINE``."""
+class ClaimResult:
+    """The answer to a claim; ``lease`` is there where the outcome is ``GRANTED``."""
 
     outcome: ClaimOutcome
     record: ChallengeRecord
@@ -72,7 +72,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LeasedRecord:
     """A record together with the lease under which its holder may move it.
 
     Attributes:
@@ -94,7 +94,7 @@ class ChallengeStore(Protocol):
     writes; those that take a lease raise ``LeaseLost`` where it is no longer the record's.
     """
 
-    async def claim(self, claim: Claim) -> Claimed:
+    async def claim(self, claim: Claim) -> ClaimResult:
         """Take the nonce for this message: the record becomes, or is again, ``claimed`` under a new lease.
 
         A record that is ``released``, or ``claimed`` under a lease that has ended, is taken over. ``claim.forward``
@@ -103,7 +103,7 @@ class ChallengeStore(Protocol):
         """
         ...
 
-    async def record_signature(self, lease: Lease, submission: Submission) -> Held:
+    async def record_signature(self, lease: Lease, submission: Submission) -> LeasedRecord:
         """Make the signature durable: ``claimed → signed``, and on to ``forwarding`` where it is to be delivered.
 
         In ``forwarding`` the lease is renewed and the first attempt counted; in ``signed`` it has ended, and the lease
@@ -115,7 +115,7 @@ class ChallengeStore(Protocol):
         """Give the nonce back unsigned, for the same message only: ``claimed → released``."""
         ...
 
-    async def begin_forwarding(self, challenge_id: str) -> Held | None:
+    async def begin_forwarding(self, challenge_id: str) -> LeasedRecord | None:
         """Take a deliverable record for one attempt: ``signed → forwarding``, or ``forwarding`` under a new lease.
 
         Each call that hands a record out renews or makes the lease and counts one attempt. Gives ``None`` where there

@@ -36,24 +36,24 @@ async def test_first_claim_is_mine_and_holds_all_that_was_claimed(store: Challen
     claim = claim_of()
     claimed = await store.claim(claim)
     record = claimed.record
-    assert claimed.outcome is ClaimOutcome.MINE
+    assert claimed.outcome is ClaimOutcome.GRANTED
     assert (record.id, record.customer_id, record.owner) == (claim.id, CUSTOMER, OWNER)
     assert (record.message_hash, record.forward) == (claim.message_hash, True)
     assert (record.issued_at, record.expires_at) == (claim.issued_at, claim.expires_at)
     assert record.state is ChallengeState.CLAIMED
     assert (record.code, record.submission, record.signature, record.superseded_by) == (None, None, None, None)
-    assert (record.attempts, record.first_attempt_at, record.fence) == (0, None, 1)
+    assert (record.attempts, record.first_attempt_at, record.fencing_token) == (0, None, 1)
     assert record.created_at == record.updated_at
     assert record.leased_until == record.created_at + LEASE
     assert claimed.lease is not None
-    assert (claimed.lease.id, claimed.lease.fence, claimed.lease.remaining) == (claim.id, 1, LEASE)
+    assert (claimed.lease.id, claimed.lease.fencing_token, claimed.lease.remaining) == (claim.id, 1, LEASE)
 
 
 async def test_the_same_message_is_held_while_its_lease_lives(store: ChallengeStore, other: ChallengeStore) -> None:
     """Who asks second for the same message waits: he gets the record and no lease."""
     await claim_mine(store, claim_of())
     second = await other.claim(claim_of())
-    assert (second.outcome, second.lease) == (ClaimOutcome.HELD, None)
+    assert (second.outcome, second.lease) == (ClaimOutcome.LEASED_ELSEWHERE, None)
     assert second.record.state is ChallengeState.CLAIMED
 
 
@@ -61,7 +61,7 @@ async def test_fifty_concurrent_claims_give_one_holder(under_test: StoreUnderTes
     """However many ask at once, one signs."""
     claim = claim_of()
     answers = await asyncio.gather(*(under_test.replica().claim(claim) for _ in range(50)))
-    assert Counter(answer.outcome for answer in answers) == {ClaimOutcome.MINE: 1, ClaimOutcome.HELD: 49}
+    assert Counter(answer.outcome for answer in answers) == {ClaimOutcome.GRANTED: 1, ClaimOutcome.LEASED_ELSEWHERE: 49}
 
 
 async def test_a_lease_that_has_ended_is_taken_over(
@@ -69,11 +69,11 @@ async def test_a_lease_that_has_ended_is_taken_over(
     store: ChallengeStore,
     other: ChallengeStore,
 ) -> None:
-    """The successor gets a higher fence, and the old holder can write nothing any more."""
+    """The successor gets a higher fencing_token, and the old holder can write nothing any more."""
     old = await claim_mine(store, claim_of())
     await under_test.advance(LEASE)
     new = await claim_mine(other, claim_of())
-    assert new.fence > old.fence
+    assert new.fencing_token > old.fencing_token
     with pytest.raises(LeaseLost):
         await store.record_signature(old, SUBMISSION)
     with pytest.raises(LeaseLost):
@@ -89,7 +89,7 @@ async def test_a_takeover_keeps_the_deadline_and_the_birth_of_the_record(
     lease = await claim_mine(store, claim_of(valid_for=timedelta(minutes=5)))
     released = await store.release(lease, "key_backend_unavailable")
     again = await store.claim(claim_of(valid_for=timedelta(minutes=50)))
-    assert again.outcome is ClaimOutcome.MINE
+    assert again.outcome is ClaimOutcome.GRANTED
     assert (again.record.expires_at, again.record.created_at) == (released.expires_at, released.created_at)
     assert again.record.code is None
 
@@ -98,7 +98,7 @@ async def test_a_released_nonce_is_free_for_the_same_message(store: ChallengeSto
     """A key backend that was down costs no challenge."""
     old = await claim_mine(store, claim_of())
     await store.release(old, "key_backend_unavailable")
-    assert (await claim_mine(other, claim_of())).fence > old.fence
+    assert (await claim_mine(other, claim_of())).fencing_token > old.fencing_token
 
 
 @pytest.mark.parametrize("state", ChallengeState)
@@ -123,7 +123,7 @@ async def test_the_same_message_for_another_customer_is_refused_in_every_state(
     lease = await bring_to(store, state, forward=state not in {ChallengeState.CLAIMED, ChallengeState.RELEASED})
     before = await store.get(lease.id)
     answer = await store.claim(claim_of(customer_id=OTHER_CUSTOMER))
-    assert (answer.outcome, answer.lease) == (ClaimOutcome.BOUND_ELSEWHERE, None)
+    assert (answer.outcome, answer.lease) == (ClaimOutcome.OTHER_CUSTOMER, None)
     assert answer.record == before == await store.get(lease.id)
 
 
@@ -133,14 +133,14 @@ async def test_what_is_signed_is_known(store: ChallengeStore, state: ChallengeSt
     lease = await bring_to(store, state)
     before = await store.get(lease.id)
     answer = await store.claim(claim_of())
-    assert (answer.outcome, answer.lease, answer.record) == (ClaimOutcome.KNOWN, None, before)
+    assert (answer.outcome, answer.lease, answer.record) == (ClaimOutcome.PAST_SIGNING, None, before)
 
 
 async def test_forward_is_turned_on_under_another_holder(store: ChallengeStore, other: ChallengeStore) -> None:
     """Who is told to wait has his wish heard: the signature goes straight on to delivery."""
     lease = await claim_mine(store, claim_of(forward=False))
     answer = await other.claim(claim_of(forward=True))
-    assert (answer.outcome, answer.record.forward) == (ClaimOutcome.HELD, True)
+    assert (answer.outcome, answer.record.forward) == (ClaimOutcome.LEASED_ELSEWHERE, True)
     held = await store.record_signature(lease, SUBMISSION)
     assert (held.record.state, held.record.forward) == (ChallengeState.FORWARDING, True)
 
@@ -151,7 +151,7 @@ async def test_forward_is_turned_on_after_the_signing(store: ChallengeStore, oth
     assert await store.begin_forwarding(held.record.id) is None
     assert await store.due(10) == []
     answer = await other.claim(claim_of(forward=True))
-    assert (answer.outcome, answer.record.forward) == (ClaimOutcome.KNOWN, True)
+    assert (answer.outcome, answer.record.forward) == (ClaimOutcome.PAST_SIGNING, True)
     assert answer.record.state is ChallengeState.SIGNED
     assert await store.due(10) == [held.record.id]
     begun = await store.begin_forwarding(held.record.id)
@@ -189,7 +189,7 @@ async def test_a_final_record_is_not_written_to(under_test: StoreUnderTest, stor
     await under_test.advance(timedelta(minutes=1))
     before = await store.expire(held.record.id)
     answer = await store.claim(claim_of(forward=True))
-    assert (answer.outcome, answer.record) == (ClaimOutcome.KNOWN, before)
+    assert (answer.outcome, answer.record) == (ClaimOutcome.PAST_SIGNING, before)
     assert not answer.record.forward
 
 
@@ -203,7 +203,7 @@ async def test_the_nonce_is_spent_until_the_retention_ends(under_test: StoreUnde
     assert await store.get(claim.id) is None
     assert await store.find(CUSTOMER, OWNER) is None
     another = claim_of(message=OTHER_MESSAGE, valid_for=RETENTION + VALID_FOR)
-    assert (await store.claim(another)).outcome is ClaimOutcome.MINE
+    assert (await store.claim(another)).outcome is ClaimOutcome.GRANTED
 
 
 async def test_a_challenge_that_is_over_is_not_begun(store: ChallengeStore) -> None:

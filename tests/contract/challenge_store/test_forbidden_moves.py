@@ -91,7 +91,7 @@ async def test_the_moves_that_can_be_made_are_those_of_the_table(
 @pytest.mark.parametrize("state", _S)
 @pytest.mark.parametrize("name", SOURCE_FOR_MOVE)
 async def test_a_move_is_made_from_its_own_state_only(store: ChallengeStore, name: str, state: ChallengeState) -> None:
-    """With the record's own fence: forbidden from another state under a lease; from any other the lease is over."""
+    """With the record's own fencing token: forbidden from another state, and refused as lease lost without a lease."""
     lease = await bring_to(store, state)
     before = await store.get(lease.id)
     move = _call(name)
@@ -117,5 +117,5 @@ async def test_a_move_under_another_fence_is_refused_from_every_state(
     lease = await bring_to(store, state)
     before = await store.get(lease.id)
     with pytest.raises(LeaseLost):
-        await _call(name)(store, replace(lease, fence=lease.fence + off_by))
+        await _call(name)(store, replace(lease, fencing_token=lease.fencing_token + off_by))
     assert await store.get(lease.id) == before

@@ -35,7 +35,7 @@ async def test_a_dead_holders_delivery_is_taken_over_after_its_lease(
     await under_test.advance(LEASE)
     taken = await other.begin_forwarding(held.record.id)
     assert taken is not None
-    assert taken.lease.fence > held.lease.fence
+    assert taken.lease.fencing_token > held.lease.fencing_token
     assert (taken.record.attempts, taken.lease.remaining, taken.deliverable) == (2, LEASE, True)
     assert taken.record.submission is not None
     assert taken.record.submission.body == SUBMISSION.body
@@ -89,7 +89,7 @@ async def test_a_deferred_record_is_left_alone_until_its_pause_is_over(
     assert await store.due(10) == [record.id]
     again = await store.begin_forwarding(record.id)
     assert again is not None
-    assert again.lease.fence > held.lease.fence
+    assert again.lease.fencing_token > held.lease.fencing_token
 
 
 async def test_a_pause_ends_with_the_deadline(under_test: StoreUnderTest, store: ChallengeStore) -> None:

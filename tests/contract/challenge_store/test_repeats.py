@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.ports import ChallengeStore, ClaimOutcome, Held, Lease
+from signer.application.ports import ChallengeStore, ClaimOutcome, Lease, LeasedRecord
 from signer.domain.lifecycle import ChallengeState
 from tests.support.challenge_stores import (
     LEASE,
@@ -66,11 +66,11 @@ async def test_a_repeated_claim_is_still_mine(store: ChallengeStore, same_call: 
     """``HELD`` would be held by nobody who knows of it."""
     first = await same_call.claim(claim_of())
     again = await same_call.claim(claim_of())
-    assert (again.outcome, again.record) == (ClaimOutcome.MINE, first.record)
+    assert (again.outcome, again.record) == (ClaimOutcome.GRANTED, first.record)
     assert again.lease is not None
-    assert again.lease.fence == 1
+    assert again.lease.fencing_token == 1
     assert timedelta(0) < again.lease.remaining <= LEASE
-    assert (await store.claim(claim_of())).outcome is ClaimOutcome.HELD
+    assert (await store.claim(claim_of())).outcome is ClaimOutcome.LEASED_ELSEWHERE
 
 
 async def test_a_repeated_takeover_is_still_mine(
@@ -83,7 +83,7 @@ async def test_a_repeated_takeover_is_still_mine(
     await under_test.advance(LEASE)
     first = await same_call.claim(claim_of())
     again = await same_call.claim(claim_of())
-    assert (again.outcome, again.record, again.record.fence) == (ClaimOutcome.MINE, first.record, 2)
+    assert (again.outcome, again.record, again.record.fencing_token) == (ClaimOutcome.GRANTED, first.record, 2)
 
 
 async def test_a_claim_repeated_after_its_lease_takes_a_new_one(
@@ -95,7 +95,7 @@ async def test_a_claim_repeated_after_its_lease_takes_a_new_one(
     await under_test.advance(LEASE)
     again = await same_call.claim(claim_of())
     assert again.lease is not None
-    assert (again.lease.fence, again.lease.remaining) == (2, LEASE)
+    assert (again.lease.fencing_token, again.lease.remaining) == (2, LEASE)
 
 
 async def test_a_repeated_begin_counts_one_attempt(
@@ -111,7 +111,7 @@ async def test_a_repeated_begin_counts_one_attempt(
     assert first is not None
     assert again is not None
     assert (again.record, again.record.attempts, again.deliverable) == (first.record, 2, True)
-    assert again.lease.fence == first.lease.fence
+    assert again.lease.fencing_token == first.lease.fencing_token
     assert await store.begin_forwarding(held.record.id) is None
 
 
@@ -130,4 +130,4 @@ async def test_a_repeated_expire_gives_the_expired_record(
 
 
 def _record(answer: object) -> object:
-    return answer.record if isinstance(answer, Held) else answer
+    return answer.record if isinstance(answer, LeasedRecord) else answer

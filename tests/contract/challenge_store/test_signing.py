@@ -30,7 +30,7 @@ async def test_a_signature_to_be_delivered_goes_on_to_forwarding(
     assert (record.submission.body, record.submission.signature) == (SUBMISSION.body, SUBMISSION.signature)
     assert record.signature == SUBMISSION.signature
     assert (record.attempts, record.first_attempt_at) == (1, record.updated_at)
-    assert (held.lease.id, held.lease.fence, held.lease.remaining) == (lease.id, lease.fence, LEASE)
+    assert (held.lease.id, held.lease.fencing_token, held.lease.remaining) == (lease.id, lease.fencing_token, LEASE)
     assert held.deliverable
 
 

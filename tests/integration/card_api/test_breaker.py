@@ -158,7 +158,7 @@ async def test_while_it_is_open_nothing_is_sent(watched: Watched) -> None:
         assert isinstance(refusal, Unavailable)
         assert (refusal.code, refusal.retry_after) == (ErrorCode.CARD_API_UNAVAILABLE, 6.0)
     assert set(delivered) == {Delivery(V.NOT_PROCESSED, None, timedelta(seconds=6))}
-    assert client.held_off_for() == timedelta(seconds=6)
+    assert client.suspended_for() == timedelta(seconds=6)
     assert watched.total_calls() == 0
 
 
@@ -168,7 +168,7 @@ async def test_one_call_finds_out_that_it_is_back(watched: Watched) -> None:
     watched.calling.calm()
     watched.calling.fault(FaultKind.LATENCY, "sign", seconds=0.2)
     watched.stopwatch.advance(10)
-    assert watched.calling.client.held_off_for() is None
+    assert watched.calling.client.suspended_for() is None
     outcomes = await asyncio.gather(*(watched.deliver() for _ in range(100)))
     assert outcomes.count(Delivery(V.ACCEPTED, 204)) == 1
     assert outcomes.count(Delivery(V.NOT_PROCESSED, None, timedelta(seconds=1))) == 99
@@ -184,7 +184,7 @@ async def test_one_call_finds_out_that_it_is_not_back(watched: Watched) -> None:
     watched.stopwatch.advance(10)
     await asyncio.gather(*(watched.deliver() for _ in range(100)))
     assert watched.total_calls() == 1
-    assert watched.calling.client.held_off_for() == 2 * COOL_DOWN
+    assert watched.calling.client.suspended_for() == 2 * COOL_DOWN
 
 
 async def test_a_404_says_that_it_is_back(watched: Watched) -> None:

@@ -65,10 +65,10 @@ async def test_409_without_a_word(start: StartCalling) -> None:
     calling = await start({"bare_conflicts": True})
     customer_id, submission = calling.customer()
     calling.fault(FaultKind.CONFLICT, "sign", times=1)
-    assert await calling.deliver(customer_id, submission) == Delivery(V.CONFLICT_UNCLEAR, 409)
+    assert await calling.deliver(customer_id, submission) == Delivery(V.CONFLICT_AMBIGUOUS, 409)
     await calling.deliver(customer_id, submission)
     again = await calling.deliver(customer_id, submission, key=str(uuid.uuid4()))
-    assert again == Delivery(V.CONFLICT_UNCLEAR, 409)
+    assert again == Delivery(V.CONFLICT_AMBIGUOUS, 409)
 
 
 async def test_422_key_reused(calling: Calling) -> None:
@@ -77,7 +77,7 @@ async def test_422_key_reused(calling: Calling) -> None:
     await calling.deliver(customer_id, submission)
     other_id, other = calling.customer()
     reused = await calling.deliver(other_id, other, key=submission.idempotency_key)
-    assert reused == Delivery(V.KEY_REFUSED, 422)
+    assert reused == Delivery(V.IDEMPOTENCY_KEY_REFUSED, 422)
 
 
 async def test_400_refused(calling: Calling) -> None:

@@ -195,9 +195,9 @@ class TestSigning:
         key.error = RequestKeyUnavailable("gone", "gone", 1.0)
         for _ in range(10):
             await deliver_something(failing.client)
-        assert failing.client.held_off_for() == timedelta(seconds=1)
+        assert failing.client.suspended_for() == timedelta(seconds=1)
         key.error = None
-        assert failing.client.held_off_for() is None
+        assert failing.client.suspended_for() is None
         assert await deliver_something(failing.client) == Delivery(V.ACCEPTED, 204)
 
     async def test_a_signature_that_comes_too_late_is_not_sent(self, failing: Failing, key: FailingKey) -> None:
@@ -210,5 +210,5 @@ class TestSigning:
         assert time.monotonic() - began < 10
         with pytest.raises(UpstreamTimeout):
             await failing.client.fetch_challenge(CUSTOMER, timeout=timedelta(seconds=0.2))
-        assert failing.client.held_off_for() is None
+        assert failing.client.suspended_for() is None
         assert len(failing.server.received) == 1

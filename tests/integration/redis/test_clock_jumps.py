@@ -85,7 +85,7 @@ async def test_the_ends_of_keys_follow(clocked: Clocked) -> None:
 
 
 async def test_set_ahead_a_lease_is_over_and_its_holder_shut_out(clocked: Clocked) -> None:
-    """He still works on it, and finds his fence refused, also once the clock is right again."""
+    """He still works on it, and finds his fencing_token refused, also once the clock is right again."""
     server, clock = clocked
     async with open_store(server.url) as store:
         old = await claim_mine(store, claim_of())
@@ -94,7 +94,7 @@ async def test_set_ahead_a_lease_is_over_and_its_holder_shut_out(clocked: Clocke
         clock.set(timedelta(0))
         with pytest.raises(LeaseLost):
             await store.record_signature(old, SUBMISSION)
-        assert (await store.record_signature(new, SUBMISSION)).record.fence == new.fence == 2
+        assert (await store.record_signature(new, SUBMISSION)).record.fencing_token == new.fencing_token == 2
 
 
 @pytest.mark.parametrize("back", [A_SECOND, LEASE - A_SECOND])
@@ -104,8 +104,8 @@ async def test_set_back_a_little_a_lease_is_still_its_holders(clocked: Clocked, 
     async with open_store(server.url) as store:
         lease = await claim_mine(store, claim_of())
         clock.jump(-back)
-        assert (await store.claim(claim_of())).outcome is ClaimOutcome.HELD
-        assert (await store.record_signature(lease, SUBMISSION)).record.fence == 1
+        assert (await store.claim(claim_of())).outcome is ClaimOutcome.LEASED_ELSEWHERE
+        assert (await store.record_signature(lease, SUBMISSION)).record.fencing_token == 1
 
 
 @pytest.mark.parametrize("back", [LEASE + A_SECOND, AN_HOUR, A_YEAR])
@@ -118,7 +118,7 @@ async def test_set_back_a_lease_does_not_last_for_ever(clocked: Clocked, back: t
         new = await claim_mine(store, claim_of())
         with pytest.raises(LeaseLost):
             await store.record_signature(old, SUBMISSION)
-        assert new.fence == 2
+        assert new.fencing_token == 2
         assert new.remaining == LEASE
 
 
@@ -135,7 +135,7 @@ async def test_set_back_by_a_day_what_is_to_be_delivered_is_found(clocked: Clock
         assert await store.due(1) == [name]
         held = await store.begin_forwarding(name)
         assert held is not None
-        assert (held.lease.fence, held.lease.remaining) == (2, LEASE)
+        assert (held.lease.fencing_token, held.lease.remaining) == (2, LEASE)
         assert await store.due(1) == []
         await store.settle(held.lease, ChallengeState.VERIFIED, None)
 
@@ -186,7 +186,7 @@ async def test_only_a_clock_that_goes_there_and_back_forgets_a_nonce(clocked: Cl
         assert await store.find(CUSTOMER, OWNER) is None
         assert await store.get(claim_of().id) is None
         clock.set(timedelta(0))
-        assert (await claim_mine(store, claim_of(message="b" * 64))).fence == 1
+        assert (await claim_mine(store, claim_of(message="b" * 64))).fencing_token == 1
 
 
 async def test_a_challenge_whose_deadline_was_jumped_over_ends(clocked: Clocked) -> None:
@@ -198,7 +198,7 @@ async def test_a_challenge_whose_deadline_was_jumped_over_ends(clocked: Clocked)
         assert await store.due(1) == [held.record.id]
         assert await store.expire(held.record.id) is not None
         clock.set(-AN_HOUR)
-        assert (await store.claim(claim_of())).outcome is ClaimOutcome.KNOWN
+        assert (await store.claim(claim_of())).outcome is ClaimOutcome.PAST_SIGNING
         assert await store.begin_forwarding(held.record.id) is None
         record = await store.get(held.record.id)
         assert record is not None

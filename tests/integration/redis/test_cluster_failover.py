@@ -166,7 +166,7 @@ async def test_a_slot_that_moves_is_followed(steady: ClusterSite) -> None:
         waiting = asyncio.create_task(store.claim(claim_of("nonce0002")))
         await asyncio.sleep(0.2)
         _end_to_move(source, target)
-        assert (await waiting).outcome is ClaimOutcome.MINE
+        assert (await waiting).outcome is ClaimOutcome.GRANTED
         assert await store.get(held.record.id) == settled
         assert steady.primary_of(KEY) is target
         assert target.command("EXISTS", f"signer:{KEY}:challenge:{claim_of('nonce0002').id[2:]}")
@@ -181,7 +181,7 @@ async def test_a_slot_that_is_stuck_is_said(steady: ClusterSite) -> None:
         _move_keys(source, target)
         await fails_saying("moving slots", store.claim(claim_of("nonce0002")))
         _end_to_move(source, target)
-        assert (await store.claim(claim_of("nonce0002"))).outcome is ClaimOutcome.MINE
+        assert (await store.claim(claim_of("nonce0002"))).outcome is ClaimOutcome.GRANTED
 
 
 async def test_a_slot_without_a_primary_is_warned_about(site: ClusterSite) -> None:
@@ -215,7 +215,7 @@ async def test_scripts_are_sent_to_every_node_that_lacks_them(steady: ClusterSit
         for node in steady.nodes:
             node.command("SCRIPT", "FLUSH")
         for shard in range(0, 64, 8):
-            assert (await store.claim(claim_of(owner=owner_on(shard)))).outcome is ClaimOutcome.HELD
+            assert (await store.claim(claim_of(owner=owner_on(shard)))).outcome is ClaimOutcome.LEASED_ELSEWHERE
 
 
 async def test_wait_speaks_for_the_node_that_has_the_key(steady: ClusterSite) -> None:

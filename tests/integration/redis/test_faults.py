@@ -58,7 +58,7 @@ async def test_a_move_whose_answer_is_lost_is_made_once_and_answered(
         assert proxy.lost == 1
         record = await store.get(lease.id)
         assert record is not None
-        assert (record.state, record.attempts, record.fence) == (state, attempts, 1)
+        assert (record.state, record.attempts, record.fencing_token) == (state, attempts, 1)
 
 
 async def test_a_claim_whose_answer_is_lost_is_mine(proxy: LossyProxy) -> None:
@@ -68,8 +68,8 @@ async def test_a_claim_whose_answer_is_lost_is_mine(proxy: LossyProxy) -> None:
         proxy.lose_next()
         claimed = await store.claim(claim_of())
         assert proxy.lost == 1
-        assert claimed.outcome is ClaimOutcome.MINE
-        assert claimed.record.fence == 1
+        assert claimed.outcome is ClaimOutcome.GRANTED
+        assert claimed.record.fencing_token == 1
 
 
 async def test_a_begin_whose_answer_is_lost_counts_one_attempt(proxy: LossyProxy) -> None:
@@ -81,7 +81,7 @@ async def test_a_begin_whose_answer_is_lost_counts_one_attempt(proxy: LossyProxy
         held = await store.begin_forwarding(lease.id)
         assert proxy.lost == 1
         assert held is not None
-        assert (held.record.attempts, held.lease.fence) == (2, 2)
+        assert (held.record.attempts, held.lease.fencing_token) == (2, 2)
 
 
 async def test_an_expire_whose_answer_is_lost_gives_the_record(proxy: LossyProxy, server: RedisServer) -> None:
@@ -114,7 +114,7 @@ async def test_two_lost_answers_are_an_error(proxy: LossyProxy) -> None:
         proxy.lose_next(2)
         await fails_saying("cannot be reached", store.record_signature(lease, SUBMISSION))
         assert proxy.lost == 2
-        assert (await store.claim(claim_of())).outcome is ClaimOutcome.KNOWN
+        assert (await store.claim(claim_of())).outcome is ClaimOutcome.PAST_SIGNING
 
 
 # --- servers that are gone, hang, restart -----------------------------------------------------------------------------
@@ -129,7 +129,7 @@ async def test_a_killed_server_is_unavailable_and_used_again_after_its_restart(s
         await fails_saying("cannot be reached", store.due(10))
         server.start()
         await asyncio.gather(*(store.ping() for _ in range(10)))
-        assert (await store.claim(claim_of())).outcome is ClaimOutcome.MINE
+        assert (await store.claim(claim_of())).outcome is ClaimOutcome.GRANTED
 
 
 async def test_a_restart_that_nobody_saw_costs_nothing(server: RedisServer) -> None:
@@ -137,7 +137,7 @@ async def test_a_restart_that_nobody_saw_costs_nothing(server: RedisServer) -> N
     async with open_store(server.url) as store:
         await asyncio.gather(*(store.ping() for _ in range(10)))
         server.restart()
-        assert (await store.claim(claim_of())).outcome is ClaimOutcome.MINE
+        assert (await store.claim(claim_of())).outcome is ClaimOutcome.GRANTED
 
 
 async def test_opening_works_while_the_server_is_down(server: RedisServer) -> None:
@@ -161,7 +161,7 @@ async def test_a_hanging_server_is_given_up_and_its_late_answers_are_nobodys(ser
         assert (await store.claim(other)).record.id == other.id
         assert await store.get(other.id) is not None
         held = await store.claim(mine)
-        assert (held.record.id, held.outcome) == (mine.id, ClaimOutcome.HELD)
+        assert (held.record.id, held.outcome) == (mine.id, ClaimOutcome.LEASED_ELSEWHERE)
 
 
 async def test_a_cancelled_call_leaves_its_answer_to_nobody(server: RedisServer) -> None:

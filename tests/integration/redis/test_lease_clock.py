@@ -21,10 +21,10 @@ async def test_a_short_lease_ends_by_itself(server: RedisServer) -> None:
     async with open_store(server.url, replace(SETTINGS, lease=SHORT)) as store:
         old = await claim_mine(store, claim_of())
         answer = await store.claim(claim_of())
-        while answer.outcome is ClaimOutcome.HELD:
+        while answer.outcome is ClaimOutcome.LEASED_ELSEWHERE:
             await asyncio.sleep(0.01)
             answer = await store.claim(claim_of())
-        assert (answer.outcome, answer.record.fence) == (ClaimOutcome.MINE, 2)
+        assert (answer.outcome, answer.record.fencing_token) == (ClaimOutcome.GRANTED, 2)
         with pytest.raises(LeaseLost):
             await store.record_signature(old, SUBMISSION)
 
@@ -37,7 +37,7 @@ async def test_a_delivery_becomes_due_by_itself(server: RedisServer) -> None:
             await asyncio.sleep(0.01)
         taken = await store.begin_forwarding(held.record.id)
         assert taken is not None
-        assert taken.lease.fence == 2
+        assert taken.lease.fencing_token == 2
 
 
 async def test_instants_are_of_redis_and_span_what_was_claimed(server: RedisServer) -> None:

@@ -86,7 +86,7 @@ async def test_nothing_is_signed_while_the_replica_is_behind(
     await fails_saying("Too few replicas", hasty.claim(claim_of("nonce0001")))
     replica.resume()
     known = await store.claim(claim_of("nonce0001"))
-    assert (known.outcome, known.record.state) == (ClaimOutcome.KNOWN, ChallengeState.FORWARDING)
+    assert (known.outcome, known.record.state) == (ClaimOutcome.PAST_SIGNING, ChallengeState.FORWARDING)
 
 
 async def test_nothing_is_sent_while_the_replica_is_behind(

@@ -66,14 +66,14 @@ async def test_a_primary_that_wakes_is_not_gone_back_to(site: SentinelSite) -> N
         old = site.primary
         old.pause()
         wait_until(lambda: site.primary is not old, "Nobody takes over")
-        assert (await store.claim(claim_of("nonce0002"))).outcome is ClaimOutcome.MINE
+        assert (await store.claim(claim_of("nonce0002"))).outcome is ClaimOutcome.GRANTED
         old.resume()
         for number in range(10, 30):
             await store.claim(claim_of(f"nonce00{number}"))
         successor = site.primary
         known = successor.command("KEYS", "signer:*:challenge:*")
         assert len(known) >= 21
-        assert (await store.claim(claim_of("nonce0002"))).outcome is ClaimOutcome.HELD
+        assert (await store.claim(claim_of("nonce0002"))).outcome is ClaimOutcome.LEASED_ELSEWHERE
 
 
 @pytest.fixture
@@ -96,9 +96,9 @@ def _promote_replica(site: SentinelSite) -> None:
 async def test_without_wait_a_failover_forgets(cut_off: SentinelSite) -> None:
     """A claim that no replica had is given away again, for another message: what ``WAIT`` is for."""
     async with open_store(cut_off.url) as store:
-        assert (await store.claim(claim_of(message="a" * 64))).outcome is ClaimOutcome.MINE
+        assert (await store.claim(claim_of(message="a" * 64))).outcome is ClaimOutcome.GRANTED
         _promote_replica(cut_off)
-        assert (await store.claim(claim_of(message="b" * 64))).outcome is ClaimOutcome.MINE
+        assert (await store.claim(claim_of(message="b" * 64))).outcome is ClaimOutcome.GRANTED
 
 
 async def test_with_wait_nothing_is_promised_that_a_failover_forgets(cut_off: SentinelSite) -> None:
@@ -108,7 +108,7 @@ async def test_with_wait_nothing_is_promised_that_a_failover_forgets(cut_off: Se
         await fails_saying("Too few replicas", store.claim(claim_of(message="a" * 64)))
         _promote_replica(cut_off)
     async with open_store(cut_off.url) as store:
-        assert (await store.claim(claim_of(message="b" * 64))).outcome is ClaimOutcome.MINE
+        assert (await store.claim(claim_of(message="b" * 64))).outcome is ClaimOutcome.GRANTED
 
 
 async def test_a_slow_primary_is_waited_for(site: SentinelSite) -> None:
@@ -117,7 +117,7 @@ async def test_a_slow_primary_is_waited_for(site: SentinelSite) -> None:
         await store.ping()
         site.primary.command("CLIENT", "PAUSE", 800, "WRITE")
         claimed = await store.claim(claim_of())
-        assert (claimed.outcome, claimed.record.fence) == (ClaimOutcome.MINE, 1)
+        assert (claimed.outcome, claimed.record.fencing_token) == (ClaimOutcome.GRANTED, 1)
 
 
 async def test_one_sentinel_is_enough(site: SentinelSite) -> None:
@@ -126,7 +126,7 @@ async def test_one_sentinel_is_enough(site: SentinelSite) -> None:
     site.sentinels[1].pause()
     try:
         async with open_store(site.url) as store, asyncio.timeout(5):
-            assert (await store.claim(claim_of())).outcome is ClaimOutcome.MINE
+            assert (await store.claim(claim_of())).outcome is ClaimOutcome.GRANTED
     finally:
         site.sentinels[1].resume()
 
@@ -137,5 +137,5 @@ async def test_flushed_scripts_and_a_lost_connection_cost_nothing(site: Sentinel
         await store.claim(claim_of("nonce0001"))
         site.primary.command("SCRIPT", "FLUSH")
         site.primary.command("CLIENT", "KILL", "TYPE", "normal")
-        assert (await store.claim(claim_of("nonce0001"))).outcome is ClaimOutcome.HELD
-        assert (await store.claim(claim_of("nonce0002"))).outcome is ClaimOutcome.MINE
+        assert (await store.claim(claim_of("nonce0001"))).outcome is ClaimOutcome.LEASED_ELSEWHERE
+        assert (await store.claim(claim_of("nonce0002"))).outcome is ClaimOutcome.GRANTED

@@ -13,13 +13,13 @@ from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
 from signer.adapters.redis_store.challenge_store import StoreSettings
-from signer.application.admission import Gate
+from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
 from signer.application.onboard_customer import OnboardCustomer
 from signer.application.reload_keys import ReloadKeys
 from signer.application.sign_challenge import SignChallenge
 from signer.application.sign_once import SigningLimits, SignOnce
-from signer.application.stored_signature_check import StoredSignatureDoubts
+from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.domain.policy import SigningPolicy
 from signer.observability.events import irregularities
 from signer.observability.writers import StructlogAudit, StructlogReloadLog, StructlogRequestLog
@@ -52,7 +52,7 @@ class Site:
     reloader: FakeKeyReloader
     card_api: FakeCardApi
     store: FakeChallengeStore
-    gate: Gate
+    gate: AdmissionGate
     sign: SignChallenge
     readiness: dict[str, Check]
     token: str
@@ -136,14 +136,14 @@ async def open_site(
 ) -> AsyncIterator[Site]:
     """Serve the HTTP API; at the end every log line is checked."""
     with captured_logs() as log:
-        clock, key, card_api, gate = FakeClock(NOW), FakeKey(SECRET_KEY), FakeCardApi(), Gate()
+        clock, key, card_api, gate = FakeClock(NOW), FakeKey(SECRET_KEY), FakeCardApi(), AdmissionGate()
         store = FakeChallengeStore(settings=StoreSettings(), now=clock.now)
         keys, audit = FakeKeyRing([key]), StructlogAudit()
         policy = SigningPolicy(frozenset({"api.example.org"}), frozenset({324}), None)
         forward = ForwardSignature(
             store=store,
             card_api=card_api,
-            doubts=StoredSignatureDoubts(policy=policy, verifier=FakeVerifier(), clock=clock),
+            doubts=StoredSignatureCheck(policy=policy, verifier=FakeVerifier(), clock=clock),
             clock=clock,
             audit=audit,
             limits=ForwardingLimits(),

@@ -95,7 +95,7 @@ async def test_a_signature_that_is_not_to_be_forwarded_is_answered_200(site: Sit
     [
         (Delivery(DeliveryVerdict.ALREADY_SIGNED, 409), "already_signed", "already_signed_upstream"),
         (Delivery(DeliveryVerdict.REFUSED, 400), "rejected", "refused_by_card_api"),
-        (Delivery(DeliveryVerdict.KEY_REFUSED, 422), "rejected", "idempotency_key_refused"),
+        (Delivery(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422), "rejected", "idempotency_key_refused"),
     ],
 )
 async def test_every_final_state_is_answered_200(site: Site, answer: Delivery, state: str, code: str) -> None:

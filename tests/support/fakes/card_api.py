@@ -47,7 +47,7 @@ class FakeCardApi:
         submitted: every (customer id, body, Idempotency-Key) that arrived, in order.
         timeouts: of those deliveries.
         at_once: how many deliveries were ever under way at one time.
-        hold: for how long nobody asks, as far as ``held_off_for`` says.
+        hold: for how long nobody asks, as far as ``suspended_for`` says.
         is_lost: whether a gateway in front of it answers 404 to everything.
     """
 
@@ -84,7 +84,7 @@ class FakeCardApi:
         """Give the status."""
         return (await self._customer(customer_id)).status
 
-    def held_off_for(self) -> timedelta | None:
+    def suspended_for(self) -> timedelta | None:
         """Say what the test has set."""
         return self.hold
 
@@ -124,7 +124,7 @@ class FakeCardApi:
             return self.verdicts.popleft()
         body, answer = self._answers.get(idempotency_key, (submission.body, None))
         if body != submission.body:
-            return Delivery(DeliveryVerdict.KEY_REFUSED, 422)
+            return Delivery(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422)
         if answer is None:
             answer = self._judge(customer_id, submission)
             self._answers[idempotency_key] = (submission.body, answer)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from signer.adapters.redis_store.challenge_store import ForbiddenMove, StoreSettings
-from signer.application.ports import Claim, Claimed, ClaimOutcome, Held, Lease
+from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import MOVES, ChallengeState, Reason
@@ -75,7 +75,7 @@ class FakeChallengeStore:
         self._new_token = new_token
         self._monotonic = monotonic
 
-    async def claim(self, claim: Claim) -> Claimed:
+    async def claim(self, claim: Claim) -> ClaimResult:
         """See the port."""
         now, token, row = self._begin(claim.id)
         leased_until = now + self._settings.lease
@@ -90,23 +90,25 @@ class FakeChallengeStore:
             return self._mine(record, now)
         record = row.record
         if record.message_hash != claim.message_hash:
-            return Claimed(ClaimOutcome.NONCE_REUSED, record)
+            return ClaimResult(ClaimOutcome.NONCE_REUSED, record)
         if record.customer_id != claim.customer_id:
-            return Claimed(ClaimOutcome.BOUND_ELSEWHERE, record)
+            return ClaimResult(ClaimOutcome.OTHER_CUSTOMER, record)
         if claim.forward and not record.forward and not record.state.is_final:
             record = replace(record, forward=True)
             due = now if record.state is _S.SIGNED else row.attention
             row = self.shelf.rows[claim.id] = replace(row, record=record, attention=due)
         if _S.CLAIMED not in MOVES[record.state]:
-            return Claimed(ClaimOutcome.KNOWN, record)
+            return ClaimResult(ClaimOutcome.PAST_SIGNING, record)
         if record.state is _S.CLAIMED and _is_leased(record, now):
-            return self._mine(record, now) if row.token == token else Claimed(ClaimOutcome.HELD, record)
+            return self._mine(record, now) if row.token == token else ClaimResult(ClaimOutcome.LEASED_ELSEWHERE, record)
         attention = max(record.expires_at, leased_until)
-        fence = record.fence + 1
-        record = self._move(row, token, now, _S.CLAIMED, attention, fence=fence, leased_until=leased_until, code=None)
+        fencing_token = record.fencing_token + 1
+        record = self._move(
+            row, token, now, _S.CLAIMED, attention, fencing_token=fencing_token, leased_until=leased_until, code=None
+        )
         return self._mine(record, now)
 
-    async def record_signature(self, lease: Lease, submission: Submission) -> Held:
+    async def record_signature(self, lease: Lease, submission: Submission) -> LeasedRecord:
         """See the port."""
         now, token, row = self._begin(lease.id)
         if row is None or row.token != token:
@@ -128,7 +130,7 @@ class FakeChallengeStore:
         row = _holders(row, lease, _S.CLAIMED, _S.RELEASED)
         return self._move(row, token, now, _S.RELEASED, row.record.expires_at, code=code, leased_until=None)
 
-    async def begin_forwarding(self, challenge_id: str) -> Held | None:
+    async def begin_forwarding(self, challenge_id: str) -> LeasedRecord | None:
         """See the port."""
         now, token, row = self._begin(challenge_id)
         if row is None or _S.FORWARDING not in MOVES[row.record.state] or not row.record.forward:
@@ -148,7 +150,7 @@ class FakeChallengeStore:
             now,
             _S.FORWARDING,
             until,
-            fence=record.fence + 1,
+            fencing_token=record.fencing_token + 1,
             leased_until=until,
             attempts=record.attempts + deliverable,
             first_attempt_at=record.first_attempt_at or now,
@@ -246,16 +248,16 @@ class FakeChallengeStore:
         self.shelf.rows[record.id] = replace(row, record=record, token=token, attention=attention)
         return record
 
-    def _mine(self, record: ChallengeRecord, now: datetime) -> Claimed:
-        return Claimed(ClaimOutcome.MINE, record, self._lease(record, now))
+    def _mine(self, record: ChallengeRecord, now: datetime) -> ClaimResult:
+        return ClaimResult(ClaimOutcome.GRANTED, record, self._lease(record, now))
 
-    def _held(self, challenge_id: str, now: datetime) -> Held:
+    def _held(self, challenge_id: str, now: datetime) -> LeasedRecord:
         record = self.shelf.rows[challenge_id].record
-        return Held(record, self._lease(record, now), self._is_deliverable(record, now))
+        return LeasedRecord(record, self._lease(record, now), self._is_deliverable(record, now))
 
     def _lease(self, record: ChallengeRecord, now: datetime) -> Lease:
         left = timedelta(0) if record.leased_until is None else max(record.leased_until - now, timedelta(0))
-        return Lease(record.id, record.fence, left, self._monotonic())
+        return Lease(record.id, record.fencing_token, left, self._monotonic())
 
     def _is_deliverable(self, record: ChallengeRecord, now: datetime) -> bool:
         first = record.first_attempt_at
@@ -278,7 +280,7 @@ def _first_record(claim: Claim, now: datetime, leased_until: datetime) -> Challe
         attempts=0,
         first_attempt_at=None,
         superseded_by=None,
-        fence=1,
+        fencing_token=1,
         leased_until=leased_until,
         created_at=now,
         updated_at=now,
@@ -287,7 +289,11 @@ def _first_record(claim: Claim, now: datetime, leased_until: datetime) -> Challe
 
 def _holders(row: _Row | None, lease: Lease, source: ChallengeState, target: ChallengeState) -> _Row:
     """Give the row where the lease's holder may move it."""
-    if row is None or row.record.fence != lease.fence or row.record.state not in MOVES[row.record.state]:
+    if (
+        row is None
+        or row.record.fencing_token != lease.fencing_token
+        or row.record.state not in MOVES[row.record.state]
+    ):
         raise LeaseLost
     if row.record.state is not source or target not in MOVES[source]:
         raise ForbiddenMove

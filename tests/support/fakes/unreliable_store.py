@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from signer.application.ports import Claim, Claimed, Held, Lease
+from signer.application.ports import Claim, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
@@ -44,11 +44,11 @@ class UnreliableStore(FakeChallengeStore):
         """Have the next call of a step be carried out, and fail all the same."""
         self.after[step] = _fail
 
-    async def claim(self, claim: Claim) -> Claimed:
+    async def claim(self, claim: Claim) -> ClaimResult:
         """See the port."""
         return await self._take("claim", super().claim(claim))
 
-    async def record_signature(self, lease: Lease, submission: Submission) -> Held:
+    async def record_signature(self, lease: Lease, submission: Submission) -> LeasedRecord:
         """See the port."""
         return await self._take("record_signature", super().record_signature(lease, submission))
 
@@ -56,7 +56,7 @@ class UnreliableStore(FakeChallengeStore):
         """See the port."""
         return await self._take("release", super().release(lease, code))
 
-    async def begin_forwarding(self, challenge_id: str) -> Held | None:
+    async def begin_forwarding(self, challenge_id: str) -> LeasedRecord | None:
         """See the port."""
         return await self._take("begin_forwarding", super().begin_forwarding(challenge_id))
 

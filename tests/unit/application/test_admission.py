@@ -2,21 +2,21 @@ from __future__ import annotations
 
 import pytest
 
-from signer.application.admission import Gate
+from signer.application.admission import AdmissionGate
 from signer.application.origin import ORIGIN
 from signer.domain.errors import ErrorCode, Unavailable
 
 
 def test_a_gate_is_open_unless_it_was_closed() -> None:
     """Work is taken."""
-    gate = Gate()
+    gate = AdmissionGate()
     gate.check()
     assert gate.closed_for is None
 
 
 def test_the_gate_of_a_process_that_starts_is_closed_until_it_is_opened() -> None:
     """Nothing is signed before the service has been checked."""
-    gate = Gate.closed()
+    gate = AdmissionGate.closed()
     with pytest.raises(Unavailable) as refusal:
         gate.check()
     assert (refusal.value.code, refusal.value.retry_after) == (ErrorCode.STARTING, 1.0)
@@ -26,7 +26,7 @@ def test_the_gate_of_a_process_that_starts_is_closed_until_it_is_opened() -> Non
 
 def test_a_closed_gate_says_why_and_when_to_come_back() -> None:
     """The sign on the door is the refusal's."""
-    gate = Gate()
+    gate = AdmissionGate()
     gate.close(ErrorCode.SHUTTING_DOWN, "It is stopping.", retry_after=2.5)
     with pytest.raises(Unavailable) as refusal:
         gate.check()
@@ -36,7 +36,7 @@ def test_a_closed_gate_says_why_and_when_to_come_back() -> None:
 
 def test_the_last_closing_counts() -> None:
     """A process that is asked to stop while it starts is stopping."""
-    gate = Gate.closed()
+    gate = AdmissionGate.closed()
     gate.close(ErrorCode.SHUTTING_DOWN, "It is stopping.")
     with pytest.raises(Unavailable, match="shutting_down"):
         gate.check()
@@ -44,7 +44,7 @@ def test_the_last_closing_counts() -> None:
 
 def test_every_refusal_is_an_error_of_its_own() -> None:
     """Two requests that are refused do not share a traceback."""
-    gate = Gate.closed()
+    gate = AdmissionGate.closed()
     refusals = []
     for _ in range(2):
         with pytest.raises(Unavailable) as refusal:

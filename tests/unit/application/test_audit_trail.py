@@ -26,7 +26,7 @@ def shown(event: AuditEvent) -> dict[str, Any]:
 
 
 async def test_a_challenge_that_goes_all_the_way(house: House, replica: Replica) -> None:
-    """Claimed, signed, delivered, settled: each with whose it is, where it stands, and what this step adds."""
+    """ClaimResult, signed, delivered, settled: each with whose it is, where it stands, and what this step adds."""
     challenge = house.issued()
     began = time.perf_counter()
     await replica.sign(house.request(challenge), within=PATIENCE)

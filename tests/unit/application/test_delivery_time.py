@@ -159,7 +159,7 @@ async def test_a_stall_between_the_lease_and_the_post_is_part_of_the_lease(
         assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
 
 
-@pytest.mark.parametrize("verdict", [DeliveryVerdict.CONFLICT_UNCLEAR, DeliveryVerdict.REFUSED])
+@pytest.mark.parametrize("verdict", [DeliveryVerdict.CONFLICT_AMBIGUOUS, DeliveryVerdict.REFUSED])
 async def test_a_question_ends_with_the_lease(house: House, verdict: DeliveryVerdict) -> None:
     """Given a POST that took nearly all of the lease, then nothing more is asked under it: the next holder asks."""
     replica = house.replica()

@@ -46,7 +46,7 @@ async def test_the_same_message_is_signed_at_once_when_the_backend_is_well(
     challenge = house.issued()
     await refused_by_backend(house, replica, challenge, failure)
     record = await house.replica().sign(house.request(challenge if is_named else None), within=PATIENCE)
-    assert (record.state, record.code, record.fence) == (ChallengeState.VERIFIED, None, 2)
+    assert (record.state, record.code, record.fencing_token) == (ChallengeState.VERIFIED, None, 2)
 
 
 @HOWEVER
@@ -120,4 +120,4 @@ async def test_a_signature_that_comes_after_the_lease_counts_where_nobody_else_c
 
     replica.store.before["record_signature"] = be_slow
     record = await replica.sign(house.request(challenge), within=PATIENCE)
-    assert (record.state, record.fence, house.key.signed) == (ChallengeState.VERIFIED, 1, 1)
+    assert (record.state, record.fencing_token, house.key.signed) == (ChallengeState.VERIFIED, 1, 1)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.onboard_customer import OnboardCustomer, Onboarded
+from signer.application.onboard_customer import OnboardCustomer, OnboardingResult
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import Conflict, ErrorCode, NotFound, Unavailable
 from signer.domain.ethereum import AccountId
@@ -36,7 +36,7 @@ class Wallet:
             gate=replica.gate,
         )
 
-    async def asks(self, *, within: timedelta = PATIENCE, owner: AccountId | None = None) -> Onboarded:
+    async def asks(self, *, within: timedelta = PATIENCE, owner: AccountId | None = None) -> OnboardingResult:
         """Ask for Alice."""
         return await self.onboard(CustomerIntent(self.house.owner, ALICE, owner or self.house.owner), within=within)
 

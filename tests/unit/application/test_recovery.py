@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from signer.application.ports import Delivery, DeliveryVerdict
-from signer.application.recovery import Recover
+from signer.application.recovery import Recovery
 from signer.domain.lifecycle import ChallengeState, Reason
 from tests.unit.application.use_cases import LEASE, NO_TIME, PATIENCE, House, Replica
 
@@ -151,7 +151,7 @@ async def test_it_goes_on_by_itself_until_it_is_stopped(house: House, replica: R
 async def test_it_looks_only_now_and_then(replica: Replica, lot: float) -> None:
     """Given a long time between two ticks, then the store is not asked meanwhile, whatever lot is drawn."""
     every = timedelta(hours=1)
-    recover = Recover(replica.store, replica.forward, every=every, jitter=lambda: lot)
+    recover = Recovery(replica.store, replica.forward, every=every, jitter=lambda: lot)
     running = asyncio.create_task(recover.run())
     for _ in range(100):
         await asyncio.sleep(0)

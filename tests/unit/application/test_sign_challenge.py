@@ -134,7 +134,7 @@ async def test_the_same_request_again_gives_the_same_answer(
     [
         (DeliveryVerdict.ALREADY_SIGNED, ChallengeState.ALREADY_SIGNED),
         (DeliveryVerdict.REFUSED, ChallengeState.REJECTED),
-        (DeliveryVerdict.KEY_REFUSED, ChallengeState.REJECTED),
+        (DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, ChallengeState.REJECTED),
     ],
 )
 async def test_a_challenge_that_ended_otherwise_is_answered_so_again(
@@ -157,7 +157,7 @@ async def test_without_a_challenge_what_ended_without_proof_is_followed_by_a_new
     """Given a customer whose last challenge came to nothing, when no challenge is named, then a new one is fetched."""
     old, new = house.issued(), house.challenge(nonce="anothernonce1", issued_at="2026-11-22T12:00:20Z")
     if end == "rejected":
-        house.card_api.verdicts.append(Delivery(DeliveryVerdict.KEY_REFUSED, 422))
+        house.card_api.verdicts.append(Delivery(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422))
     elif end == "superseded":
         house.card_api.issue(CUSTOMER, new)
     await replica.sign(house.request(old, forward=end != "expired"), within=PATIENCE)

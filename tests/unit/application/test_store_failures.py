@@ -76,7 +76,7 @@ async def test_a_claim_that_was_never_made_is_made_at_once(house: House, replica
     await ask_in_vain(replica, house.request(challenge))
     assert not house.shelf.rows
     record = await replica.sign(house.request(challenge), within=PATIENCE)
-    assert (record.state, record.fence) == (ChallengeState.VERIFIED, 1)
+    assert (record.state, record.fencing_token) == (ChallengeState.VERIFIED, 1)
 
 
 async def test_a_claim_whose_answer_was_lost_is_held_until_its_lease_ends(house: House, hasty: Replica) -> None:

@@ -35,7 +35,7 @@ STRICTER = {
     "URI": replace(POLICY, uris=frozenset({"https://api.example.org/v2"})),
     "age": replace(POLICY, max_age=timedelta(seconds=10)),
 }
-AT_WORK = ForwardingLimits().at_work_for
+AT_WORK = ForwardingLimits().settle_grace_period
 
 
 async def unsent(house: House, key: FakeKey | None = None) -> str:

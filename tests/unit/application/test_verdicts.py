@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict, Held
+from signer.application.ports import Delivery, DeliveryVerdict, LeasedRecord
 from signer.domain.errors import BadUpstream, ErrorCode, SignerError, Unavailable, UpstreamTimeout
 from signer.domain.lifecycle import ChallengeState, Reason
 from signer.domain.record import ChallengeRecord
@@ -26,13 +26,13 @@ HOWEVER_UNREACHABLE = pytest.mark.parametrize("failure", UNREACHABLE, ids=lambda
 ENDS = {
     DeliveryVerdict.ACCEPTED: (ChallengeState.VERIFIED, None),
     DeliveryVerdict.ALREADY_SIGNED: (ChallengeState.ALREADY_SIGNED, Reason.ALREADY_SIGNED_UPSTREAM),
-    DeliveryVerdict.KEY_REFUSED: (ChallengeState.REJECTED, Reason.IDEMPOTENCY_KEY_REFUSED),
+    DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED: (ChallengeState.REJECTED, Reason.IDEMPOTENCY_KEY_REFUSED),
 }
 PAUSES = {
     DeliveryVerdict.CREDENTIALS_REFUSED: Reason.CREDENTIALS_REFUSED,
     DeliveryVerdict.NOT_PROCESSED: Reason.CARD_API_BUSY,
     DeliveryVerdict.UNKNOWN: Reason.CARD_API_UNAVAILABLE,
-    DeliveryVerdict.CONFLICT_UNCLEAR: Reason.CARD_API_BUSY,
+    DeliveryVerdict.CONFLICT_AMBIGUOUS: Reason.CARD_API_BUSY,
     DeliveryVerdict.CUSTOMER_UNKNOWN: Reason.CARD_API_UNAVAILABLE,
 }
 
@@ -44,7 +44,7 @@ async def answered(house: House, replica: Replica, delivery: Delivery) -> Challe
     return await replica.forward.attempt(held)
 
 
-async def check_pause(house: House, replica: Replica, record: ChallengeRecord, pause: timedelta) -> Held:
+async def check_pause(house: House, replica: Replica, record: ChallengeRecord, pause: timedelta) -> LeasedRecord:
     """See that a record is put down for exactly so long, for everybody; then take it up again."""
     assert (record.state, record.leased_until) == (ChallengeState.SIGNED, None)
     house.let_pass(pause - INSTANT)
@@ -97,7 +97,7 @@ async def test_an_answer_that_leaves_it_open_is_followed_by_the_same_again(
 
 
 @pytest.mark.parametrize(
-    "verdict", [DeliveryVerdict.NOT_PROCESSED, DeliveryVerdict.UNKNOWN, DeliveryVerdict.CONFLICT_UNCLEAR]
+    "verdict", [DeliveryVerdict.NOT_PROCESSED, DeliveryVerdict.UNKNOWN, DeliveryVerdict.CONFLICT_AMBIGUOUS]
 )
 @pytest.mark.parametrize(
     ("asked", "pause"),
@@ -133,7 +133,7 @@ async def test_a_conflict_that_is_not_clear_is_settled_by_a_proven_customer(hous
     """Given a 409 of unknown meaning, when the customer is proven, then the challenge had been signed."""
     held = await house.signed(replica, house.issued())
     house.card_api.customers[CUSTOMER].status = ACTIVE
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.CONFLICT_UNCLEAR, 409))
+    house.card_api.verdicts.append(Delivery(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
     record = await replica.forward.attempt(held)
     assert (record.state, record.code) == (ChallengeState.ALREADY_SIGNED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
 
@@ -144,7 +144,7 @@ async def test_a_conflict_that_is_not_clear_stays_open_where_nobody_can_be_asked
 ) -> None:
     """Given a 409 of unknown meaning, when the question fails, then the same is sent again."""
     house.card_api.failures.append(failure)
-    record = await answered(house, replica, Delivery(DeliveryVerdict.CONFLICT_UNCLEAR, 409))
+    record = await answered(house, replica, Delivery(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
     assert record.code == Reason.CARD_API_BUSY
     await check_pause(house, replica, record, FIRST_PAUSE)
 
@@ -155,7 +155,7 @@ async def test_a_conflict_that_is_not_clear_stays_open_where_the_customer_is_gon
     """Given a 409 of unknown meaning, when the customer is not known any more, then the next POST will say so."""
     held = await house.signed(replica, house.issued())
     house.card_api.customers.clear()
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.CONFLICT_UNCLEAR, 409))
+    house.card_api.verdicts.append(Delivery(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
     record = await replica.forward.attempt(held)
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
     assert (again.state, again.code) == (ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM)

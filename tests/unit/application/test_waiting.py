@@ -54,7 +54,7 @@ async def test_a_caller_signs_where_the_holder_died(house: House, replica: Repli
     assert house.key.asked == 0
     house.let_pass(LEASE)
     record = await here
-    assert (record.state, record.fence) == (ChallengeState.VERIFIED, 2)
+    assert (record.state, record.fencing_token) == (ChallengeState.VERIFIED, 2)
 
 
 async def test_a_delivery_at_another_replica_is_waited_for_and_not_repeated(house: House, replica: Replica) -> None:

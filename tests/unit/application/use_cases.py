@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from signer.adapters.redis_store.challenge_store import StoreSettings
-from signer.application.admission import Gate
+from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
-from signer.application.ports import Claim, ClaimOutcome, Clock, Held
-from signer.application.recovery import Recover
+from signer.application.ports import Claim, ClaimOutcome, Clock, LeasedRecord
+from signer.application.recovery import Recovery
 from signer.application.sign_challenge import SignChallenge, SignRequest
 from signer.application.sign_once import SigningLimits, SignOnce
-from signer.application.stored_signature_check import StoredSignatureDoubts
+from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.domain.challenge import Challenge, decode_challenge
 from signer.domain.ethereum import AccountId, EvmSignature
 from signer.domain.lifecycle import ChallengeState
@@ -53,8 +53,8 @@ class Replica:
     store: UnreliableStore
     forward: ForwardSignature
     sign: SignChallenge
-    recover: Recover
-    gate: Gate
+    recover: Recovery
+    gate: AdmissionGate
 
     async def tick(self) -> int:
         """Look once for what is due, and wait until it has been taken; gives how many challenges were moved."""
@@ -129,7 +129,7 @@ class House:
         forward = ForwardSignature(
             store=store,
             card_api=self.card_api,
-            doubts=StoredSignatureDoubts(policy=policy, verifier=FakeVerifier(), clock=clock),
+            doubts=StoredSignatureCheck(policy=policy, verifier=FakeVerifier(), clock=clock),
             clock=clock,
             audit=self.audit,
             limits=forwarding or ForwardingLimits(),
@@ -145,10 +145,10 @@ class House:
             audit=self.audit,
             limits=signing or SigningLimits(work_for=work_for, poll_every=poll_every),
         )
-        gate = Gate()
+        gate = AdmissionGate()
         sign = SignChallenge(sign_once=sign_once, keys=FakeKeyRing([self.key] if keys is None else keys), gate=gate)
         every = timedelta(seconds=_POLL)
-        recover = Recover(
+        recover = Recovery(
             store, forward, every=every, batch=batch, at_once=at_once, jitter=jitter, tell=self.told.append
         )
         self.replicas.append(Replica(store=store, forward=forward, sign=sign, recover=recover, gate=gate))
@@ -162,10 +162,10 @@ class House:
         forward: bool = True,
         customer: str = CUSTOMER,
         key: FakeKey | None = None,
-    ) -> Held:
+    ) -> LeasedRecord:
         """Have a challenge claimed, signed and recorded, and nothing more: its process is about to deliver it."""
         claimed = await replica.store.claim(self.claim(challenge, forward=forward, customer=customer))
-        assert claimed.outcome is ClaimOutcome.MINE
+        assert claimed.outcome is ClaimOutcome.GRANTED
         assert claimed.lease is not None
         signature = await (key or self.key).sign(decode_challenge(challenge).message_to_sign())
         return await replica.store.record_signature(claimed.lease, self.submission(challenge, signature))

@@ -205,7 +205,7 @@ RECORD = ChallengeRecord(
     attempts=0,
     first_attempt_at=None,
     superseded_by=None,
-    fence=1,
+    fencing_token=1,
     leased_until=None,
     created_at=datetime(2026, 11, 22, tzinfo=UTC),
     updated_at=datetime(2026, 11, 22, tzinfo=UTC),

@@ -37,7 +37,7 @@ RECORD = ChallengeRecord(
     attempts=1,
     first_attempt_at=None,
     superseded_by=None,
-    fence=1,
+    fencing_token=1,
     leased_until=None,
     created_at=datetime(2026, 11, 22, 12, 0, 1, 1_000, tzinfo=UTC),
     updated_at=datetime(2026, 11, 22, 12, 0, 2, tzinfo=UTC),

@@ -39,8 +39,8 @@ class TestDelivery:
             (401, V.CREDENTIALS_REFUSED),
             (403, V.CREDENTIALS_REFUSED),
             (404, V.CUSTOMER_UNKNOWN),
-            (409, V.CONFLICT_UNCLEAR),
-            (422, V.KEY_REFUSED),
+            (409, V.CONFLICT_AMBIGUOUS),
+            (422, V.IDEMPOTENCY_KEY_REFUSED),
             (408, V.NOT_PROCESSED),
             (425, V.NOT_PROCESSED),
             (429, V.NOT_PROCESSED),
@@ -170,7 +170,7 @@ class TestConflict:
     )
     def test_unclear(self, body: bytes) -> None:
         """A body that says neither, or both, or cannot be read, decides nothing."""
-        assert delivery_of(Answer(409, body)).verdict is V.CONFLICT_UNCLEAR
+        assert delivery_of(Answer(409, body)).verdict is V.CONFLICT_AMBIGUOUS
 
 
 class TestReading:

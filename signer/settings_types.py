@@ -1,0 +1,64 @@
+"""What every section of the settings shares: its base class, and the types of values that pydantic does not bring.
+
+Each section is defined once, beside the code that uses it, and handed to that code as it is. ``signer.config`` puts the
+sections together and reads them.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from signer.domain.errors import MalformedRequest
+from signer.domain.ethereum import AccountId, ChainId
+
+
+class Section(BaseModel):
+    """One section of the settings. It cannot be changed, and refuses keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _caip_2(text: str) -> str:
+    try:
+        return str(ChainId.parse(text))
+    except MalformedRequest as error:
+        raise ValueError(error.detail) from None
+
+
+def _caip_10(text: str) -> str:
+    try:
+        return str(AccountId.parse(text))
+    except MalformedRequest as error:
+        raise ValueError(error.detail) from None
+
+
+def _from_seconds(value: object) -> object:
+    """Parse seconds that come as text, from an environment variable."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _positive(span: timedelta) -> timedelta:
+    if span <= timedelta(0):
+        raise ValueError("must be more than 0 seconds")
+    return span
+
+
+def _without_password(url: str) -> str:
+    if urlsplit(url).password is not None or "@" in urlsplit(url).netloc:
+        raise ValueError("holds a user or a password; set the user's name and a password file instead")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_without_password)]
+Seconds = Annotated[timedelta, BeforeValidator(_from_seconds)]
+Span = Annotated[Seconds, AfterValidator(_positive)]
+Chain = Annotated[str, AfterValidator(_caip_2)]
+Account = Annotated[str, AfterValidator(_caip_10)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
