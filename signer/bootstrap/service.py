@@ -28,9 +28,9 @@ from signer.adapters.card_api.settings import CardApiSettingsInvalid
 from signer.adapters.clock import SystemClock
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.secp256k1 import CoincurveVerifier
-from signer.adapters.redis_client.calls import RedisCalls, ReplicaWait
+from signer.adapters.redis_client.calls import RedisCalls
 from signer.adapters.redis_client.opening import open_redis
-from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
+from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.adapters.request_signing.local_key import RequestKeyError
@@ -144,8 +144,7 @@ class Service:
         """Warn about a Redis that could forget; it may be down, and is looked at once it is not."""
         while True:
             with suppress(Unavailable):
-                replica_wait = _store_settings(self._settings).replica_wait
-                for weakness in await find_weaknesses(self._redis, replica_wait):
+                for weakness in await find_weaknesses(self._redis, self._settings.redis.wait_for_replicas):
                     emit(events.STORE_WARNING, reason=weakness)
                 return
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
@@ -164,7 +163,7 @@ async def open_service(settings: Settings, *, clock: Clock | None = None) -> Asy
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         try:
-            redis = await open_redis(settings.redis.to_adapter())
+            redis = await open_redis(settings.redis)
             stack.push_async_callback(redis.close)
             card_api = await stack.enter_async_context(open_card_api_of(settings.card_api, clock))
             keys = await stack.enter_async_context(open_keys(settings.keys, clock))
@@ -192,8 +191,7 @@ def _compose(
     callers: Callers,
 ) -> Service:
     policy = settings.policy.to_domain()
-    store_settings = _store_settings(settings)
-    store = RedisChallengeStore(redis, store_settings)
+    store = RedisChallengeStore(redis, settings.redis, max_age=settings.policy.max_age)
     audit = StructlogAudit()
     gate = AdmissionGate.closed()
     forward = ForwardSignature(
@@ -227,12 +225,7 @@ def _compose(
     )
     sign = SignChallenge(sign_once=sign_once, keys=keys.ring, gate=gate)
     onboard = OnboardCustomer(
-        intents=RedisCustomerIntents(
-            redis,
-            prefix=store_settings.prefix,
-            retention=store_settings.nonce_retention,
-            replica_wait=store_settings.replica_wait,
-        ),
+        intents=RedisCustomerIntents(redis, settings.redis),
         card_api=card_api.client,
         keys=keys.ring,
         sign=sign,
@@ -277,17 +270,6 @@ def _compose(
         _sign=sign,
         _onboard=onboard,
         _recover=recover,
-    )
-
-
-def _store_settings(settings: Settings) -> StoreSettings:
-    section = settings.redis
-    return StoreSettings(
-        prefix=section.key_prefix,
-        lease=section.lease,
-        nonce_retention=section.nonce_retention,
-        max_age=settings.policy.max_age,
-        replica_wait=ReplicaWait(replicas=section.wait_for_replicas, timeout=section.wait_timeout),
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from signer.adapters.redis_client import settings as redis_store
 from signer.config.values import KeyUriText
 from signer.domain.challenge import MAX_BASE64
 from signer.domain.ethereum import ChainId
@@ -72,50 +71,6 @@ class PolicySettings(Section):
             max_age=self.max_age,
             clock_skew=self.clock_skew,
             min_remaining=self.min_remaining,
-        )
-
-
-class RedisSettings(Section):
-    """``[redis]``: the shared state; one server, Sentinels or a cluster, as the URL has it."""
-
-    url: Url = "redis://127.0.0.1:6379/0"
-    username: str | None = None
-    password_file: Path | None = None
-    sentinel_username: str | None = None
-    sentinel_password_file: Path | None = None
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    key_prefix: str = Field("signer", pattern=r"^[A-Za-z0-9._-]{1,32}$")
-    nonce_retention: Span = timedelta(days=30)
-    lease: Span = timedelta(seconds=15)
-    connect_timeout: Span = timedelta(seconds=2)
-    command_timeout: Span = timedelta(seconds=2)
-    max_connections: int = Field(32, ge=1, le=1024)
-    wait_for_replicas: int = Field(0, ge=0, le=8)
-    wait_timeout: Span = timedelta(milliseconds=500)
-
-    @model_validator(mode="after")
-    def _can_be_opened(self) -> Self:
-        self.to_adapter()
-        if self.wait_for_replicas and self.wait_timeout >= self.command_timeout:
-            raise ValueError("wait_timeout has to be shorter than command_timeout")
-        return self
-
-    def to_adapter(self) -> redis_store.RedisSettings:
-        """Give the adapter's settings, which judge the URL and what goes with it."""
-        return redis_store.RedisSettings(
-            url=self.url,
-            username=self.username,
-            password_file=self.password_file,
-            sentinel_username=self.sentinel_username,
-            sentinel_password_file=self.sentinel_password_file,
-            ca_file=self.ca_file,
-            cert_file=self.cert_file,
-            key_file=self.key_file,
-            call_timeout=self.command_timeout,
-            connect_timeout=self.connect_timeout,
-            max_connections=self.max_connections,
         )
 
 

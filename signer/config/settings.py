@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 from pydantic import ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from signer.adapters.redis_client.settings import RedisSettings
 from signer.config.sections import (
     CallerSettings,
     CardApiSettings,
@@ -28,7 +29,6 @@ from signer.config.sections import (
     KeysSettings,
     LoggingSettings,
     PolicySettings,
-    RedisSettings,
 )
 from signer.settings_types import Section
 

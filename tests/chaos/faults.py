@@ -133,7 +133,7 @@ class Weather:
         moved = asyncio.Event()
 
         def listen(move: Move) -> bool:
-            accepted = not move.is_refused and move.outcome not in {"known", "held"}
+            accepted = not move.is_refused and move.outcome not in {"past_signing", "leased_elsewhere"}
             if move.process == replica.name and move.script == fault.move and accepted and not moved.is_set():
                 moved.set()
                 if at_once:
@@ -203,7 +203,7 @@ class Weather:
 
         def listen(move: Move) -> bool:
             nonlocal left
-            if not left or move.outcome in {"known", "held"} or dice.random() < 0.3:
+            if not left or move.outcome in {"past_signing", "leased_elsewhere"} or dice.random() < 0.3:
                 return True
             left -= 1
             return False

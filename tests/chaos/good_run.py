@@ -105,7 +105,7 @@ GOOD = Evidence(
     ledger=[entry()],
     elsewhere=0,
     moves=[
-        move("claim", "mine", "claimed", at=0.0, signature=None),
+        move("claim", "granted", "claimed", at=0.0, signature=None),
         move("record_signature", "deliverable", "forwarding", at=0.2, fence=1),
         move("settle", "moved", "verified", at=0.4, fence=1),
     ],

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import hiredis
 
-from signer.adapters.redis_client.script import Script
+from signer.adapters.redis_client.calls import Script
 from signer.adapters.redis_store import scripts as challenge_scripts
 from signer.adapters.redis_store.scripts import FIELDS
 
@@ -78,7 +78,7 @@ class Move:
         """Whether the caller holds the record afterwards."""
         if self.script == "record_signature":
             return self.outcome in {"deliverable", "overdue"} and self.state == "forwarding"
-        return self.outcome in {"mine", "deliverable", "overdue"} and self.script in {"claim", "begin_forwarding"}
+        return self.outcome in {"granted", "deliverable", "overdue"} and self.script in {"claim", "begin_forwarding"}
 
     @property
     def is_refused(self) -> bool:

@@ -12,9 +12,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from signer.adapters.redis_client.calls import ReplicaWait
+from signer.adapters.redis_client.calls import ReplicaWait, Script
 from signer.adapters.redis_client.node import Command
-from signer.adapters.redis_client.script import Script
 from signer.adapters.redis_store import scripts as challenge_scripts
 from signer.cli.main import main
 from signer.domain.record import Submission

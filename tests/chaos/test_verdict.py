@@ -145,6 +145,6 @@ def test_that_a_customer_exists_is_told_where_the_api_said_no_word_only(
 def test_a_violation_is_explained_by_the_whole_history() -> None:
     """The challenge's moves, deliveries, answers and log lines stand in the order in which they happened."""
     told = "\n".join(GOOD.history(ID))
-    for what in ("claim → mine", "204  sent verified", "challenge: 200 verified", "challenge.delivered"):
+    for what in ("claim → granted", "204  sent verified", "challenge: 200 verified", "challenge.delivered"):
         assert what in told
     assert "a proof" not in told

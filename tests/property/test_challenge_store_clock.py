@@ -6,7 +6,7 @@ clock (``tests/support/challenge_store_machine.py``):
 * One signature for a nonce, also where the clock, set ahead, let Redis forget the record. The exception is a clock that
   goes past the retention and comes back before the challenge's end.
 * Nothing is stuck. Once every replica is dead, whatever the clock did before: what is to be delivered is taken over
-  within twice ``StoreSettings.longest_wait``, and all else ends within that behind its deadline.
+  within twice ``longest_wait``, and all else ends within that behind its deadline.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
+from signer.adapters.redis_store.challenge_store import longest_wait
 from signer.application.ports import Claim, ClaimResult, LeasedRecord
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
@@ -36,7 +37,7 @@ from tests.support.challenge_store_machine import (
     replicas,
     settle,
 )
-from tests.support.challenge_stores import CUSTOMER, LEASE, RETENTION, SETTINGS, VALID_FOR, claim_of
+from tests.support.challenge_stores import CUSTOMER, LEASE, MAX_AGE, RETENTION, SETTINGS, VALID_FOR, claim_of
 from tests.support.jumping_clock import JumpingClock, valkey_with_clock
 
 A_SECOND = timedelta(seconds=1)
@@ -160,7 +161,7 @@ class Clocks(ChallengeStoreMachine):
     def _recover_within_the_bound(self) -> None:
         for _ in range(2):
             self._recover_all()
-            self._set_clock(self.clock.ahead + SETTINGS.longest_wait)
+            self._set_clock(self.clock.ahead + longest_wait(SETTINGS, MAX_AGE))
         self._recover_all()
 
     def _recover_all(self) -> None:

@@ -20,13 +20,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_client.settings import RedisSettings
-from signer.adapters.redis_store.challenge_store import ForbiddenMove, RedisChallengeStore
+from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore, Claim, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId, ChainId
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import ChallengeRecord, Submission
-from tests.support.challenge_stores import CUSTOMER, LEASE, OWNER, SETTINGS, VALID_FOR, RedisUnderTest, claim_of
+from tests.support.challenge_stores import CUSTOMER, LEASE, OWNER, VALID_FOR, RedisUnderTest, claim_of, real_store
 from tests.support.fakes.challenge_store import FakeChallengeStore, Shelf
 from tests.support.servers import RedisServer
 
@@ -67,8 +67,8 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
         self._world = RedisUnderTest(self._redis, self.server)
         self._shelf = Shelf()
         self._token = ""
-        kept = replace(SETTINGS, prefix=self._world.prefix)
-        self._reals = [RedisChallengeStore(self._redis, kept, new_token=self._present) for _ in range(REPLICAS)]
+        kept = self._world.settings
+        self._reals = [real_store(self._redis, kept, self._present) for _ in range(REPLICAS)]
         self._fakes = [
             FakeChallengeStore(self._shelf, kept, now=self._now, new_token=self._present) for _ in range(REPLICAS)
         ]

@@ -1,7 +1,7 @@
-"""The challenge stores that suites run on, the fake and the real one alike, each with a way to let time pass.
+"""The challenge stores that suites test, the fake and the real one, each with a method that lets time pass.
 
-Nothing waits: the fake's clock is moved ahead, and in Redis every stored instant is moved back by as much, time-to-live
-included. So leases and deadlines may be long, and a slow machine ends none of them by surprise.
+No test sleeps: the fake's clock is set ahead, and in Redis every stored instant, time-to-live included, is set back. So
+leases and deadlines can be long, and a slow machine ends none of them too early.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import pytest
 
 from signer.adapters.redis_client.calls import RedisCalls
 from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_client.settings import RedisSettings
-from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
+from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.application.ports import ChallengeStore, Claim, ClaimOutcome, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
@@ -30,7 +29,8 @@ from tests.support.servers import RedisServer
 LEASE: Final = timedelta(seconds=20)
 VALID_FOR: Final = timedelta(minutes=50)
 RETENTION: Final = timedelta(hours=3)
-SETTINGS: Final = StoreSettings(lease=LEASE, nonce_retention=RETENTION)
+MAX_AGE: Final = timedelta(hours=1)
+SETTINGS: Final = RedisSettings(lease=LEASE, nonce_retention=RETENTION, command_timeout=timedelta(seconds=10))
 
 OWNER: Final = AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")
 CUSTOMER: Final = "0191b1d6-4a4e-7c8e-9d4d-1a2b3c4d5e6f"
@@ -62,14 +62,18 @@ end
 
 
 class StoreUnderTest(Protocol):
-    """Where stores come from: each one is a replica's view of the same records."""
+    """A source of stores: each one is one replica's view of the same records."""
 
     def replica(self, new_token: Callable[[], str] | None = None) -> ChallengeStore:
-        """Give another replica's store; ``new_token`` names its calls."""
+        """Return another replica's store; ``new_token`` names its calls."""
         ...
 
     async def advance(self, by: timedelta) -> None:
         """Let time pass."""
+        ...
+
+    def emptied(self) -> StoreUnderTest:
+        """Return a source of stores without records."""
         ...
 
 
@@ -89,26 +93,46 @@ class FakeUnderTest:
         """See ``StoreUnderTest``."""
         self._shelf.advance(by)
 
+    def emptied(self) -> StoreUnderTest:
+        """See ``StoreUnderTest``."""
+        return FakeUnderTest()
+
 
 class RedisUnderTest:
-    """A real store. Each instance has a prefix of its own, so tests share the servers and nothing else."""
+    """A real store. Each instance has its own key prefix, so tests share the servers and nothing else."""
 
     def __init__(self, redis: RedisCalls, *primaries: RedisServer) -> None:
         self._primaries = primaries
         self._redis = redis
-        self.prefix = f"test-{next(_NUMBERS)}"
+        self.settings = changed(SETTINGS, key_prefix=f"test-{next(_NUMBERS)}")
 
     def replica(self, new_token: Callable[[], str] | None = None) -> ChallengeStore:
         """See ``StoreUnderTest``."""
-        settings = replace(SETTINGS, prefix=self.prefix)
-        if new_token is None:
-            return RedisChallengeStore(self._redis, settings)
-        return RedisChallengeStore(self._redis, settings, new_token=new_token)
+        return real_store(self._redis, self.settings, new_token)
 
     async def advance(self, by: timedelta) -> None:
         """See ``StoreUnderTest``."""
+        keys = f"{self.settings.key_prefix}:*"
         for primary in self._primaries:
-            primary.command("EVAL", _LET_TIME_PASS, 0, f"{self.prefix}:*", by // timedelta(microseconds=1))
+            primary.command("EVAL", _LET_TIME_PASS, 0, keys, by // timedelta(microseconds=1))
+
+    def emptied(self) -> StoreUnderTest:
+        """See ``StoreUnderTest``."""
+        return RedisUnderTest(self._redis, *self._primaries)
+
+
+def changed(settings: RedisSettings, **changes: Any) -> RedisSettings:  # noqa: ANN401 - any setting
+    """Return the settings with changes, validated."""
+    return RedisSettings.model_validate({**dict(settings), **changes})
+
+
+def real_store(
+    redis: RedisCalls, settings: RedisSettings = SETTINGS, new_token: Callable[[], str] | None = None
+) -> RedisChallengeStore:
+    """Return a store over an open Redis."""
+    if new_token is None:
+        return RedisChallengeStore(redis, settings, max_age=MAX_AGE)
+    return RedisChallengeStore(redis, settings, max_age=MAX_AGE, new_token=new_token)
 
 
 def claim_of(
@@ -120,7 +144,7 @@ def claim_of(
     forward: bool = True,
     valid_for: timedelta = VALID_FOR,
 ) -> Claim:
-    """Make a claim for a message that was issued just now."""
+    """Return a claim for a message that was issued just now."""
     now = datetime.now(UTC)
     return Claim(
         id=challenge_id(owner, "api.example.org", nonce),
@@ -133,8 +157,8 @@ def claim_of(
     )
 
 
-async def claim_mine(store: ChallengeStore, claim: Claim) -> Lease:
-    """Claim, and give the lease, which has to be ours."""
+async def claim_granted(store: ChallengeStore, claim: Claim) -> Lease:
+    """Claim and return the lease; fail if the claim is not granted."""
     claimed = await store.claim(claim)
     assert claimed.outcome is ClaimOutcome.GRANTED
     assert claimed.lease is not None
@@ -142,16 +166,16 @@ async def claim_mine(store: ChallengeStore, claim: Claim) -> Lease:
 
 
 async def sign(store: ChallengeStore, claim: Claim) -> LeasedRecord:
-    """Claim and record the signature: ``forwarding`` or ``signed``, as the claim has it."""
-    return await store.record_signature(await claim_mine(store, claim), SUBMISSION)
+    """Claim and record the signature: ``forwarding`` or ``signed``, depending on ``claim.forward``."""
+    return await store.record_signature(await claim_granted(store, claim), SUBMISSION)
 
 
 async def bring_to(
     store: ChallengeStore, state: ChallengeState, *, nonce: str = "nonce0001", forward: bool = True
 ) -> Lease:
-    """Bring a new record to ``state`` (``signed``: deferred for 1 s); gives the last lease on it, which may be over."""
+    """Bring a new record to ``state`` (``signed``: deferred for 1 s); return its last lease, which may have ended."""
     claim = claim_of(nonce, forward=forward)
-    lease = await claim_mine(store, claim)
+    lease = await claim_granted(store, claim)
     if state is ChallengeState.RELEASED:
         await store.release(lease, "a reason")
     if state in {ChallengeState.CLAIMED, ChallengeState.RELEASED}:
@@ -165,27 +189,19 @@ async def bring_to(
 
 
 @asynccontextmanager
-async def open_store(
-    url: str,
-    settings: StoreSettings = SETTINGS,
-    *,
-    call_timeout: timedelta = timedelta(seconds=10),
-    connections: int = 64,
-    pool_wait: timedelta = timedelta(seconds=10),
-) -> AsyncIterator[RedisChallengeStore]:
-    """Open a store over the server at ``url``, patient by default."""
-    redis = await open_redis(
-        RedisSettings(url=url, call_timeout=call_timeout, max_connections=connections, pool_wait=pool_wait),
-    )
+async def open_store(url: str, **changes: Any) -> AsyncIterator[RedisChallengeStore]:  # noqa: ANN401 - any setting
+    """Open a store over the server at ``url``, with ``SETTINGS`` and these changes."""
+    settings = changed(SETTINGS, url=url, **changes)
+    redis = await open_redis(settings)
     try:
-        yield RedisChallengeStore(redis, settings)
+        yield real_store(redis, settings)
     finally:
         await redis.close()
 
 
-async def fails_saying(words: str, call: Awaitable[object]) -> None:
-    """Hold that ``call`` fails as a store does, with a detail that has ``words``."""
-    with pytest.raises(Unavailable, match=words) as failed:
+async def assert_unavailable(detail: str, call: Awaitable[object]) -> None:
+    """Assert that ``call`` raises ``Unavailable`` with a detail that matches the pattern ``detail``."""
+    with pytest.raises(Unavailable, match=detail) as failed:
         await call
     assert failed.value.code is ErrorCode.STORE_UNAVAILABLE
     assert failed.value.retry_after > 0

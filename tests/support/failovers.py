@@ -1,159 +1,202 @@
-"""A failover under load: how long the store took, how long our client was behind it, and what was forgotten."""
+"""A failover under load: how long the store took, how far a client was behind it, and which claims were lost."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.sentinel import Sentinel
 
-from signer.adapters.redis_client.calls import NO_WAIT, ReplicaWait
+from signer.adapters.redis_client.settings import RedisSettings
+from signer.adapters.redis_client.urls import Deployment
+from signer.application.ports import Claim
 from signer.domain.errors import Unavailable
 from signer.domain.ethereum import AccountId
-from tests.support.challenge_stores import SETTINGS, claim_of, open_store
+from tests.support.challenge_stores import claim_of, open_store
 from tests.support.servers import RedisServer
 from tests.support.topologies import wait_until
 
-_CLIENTS: Final = 8
+_WORKERS: Final = 8
 _PAUSE_SECONDS: Final = 0.01
-_WARM_SECONDS: Final = 0.3
+_WARM_UP_SECONDS: Final = 0.3
 _AFTERWARDS_SECONDS: Final = 0.7
-_WITHIN_SECONDS: Final = 30.0
+_TIMEOUT_SECONDS: Final = 30.0
+_CALL_SECONDS: Final = 2.0
 _ROLE: Final = 0
 _NONCES: Final = itertools.count()
 
+ClaimCall = Callable[[Claim], Awaitable[object]]
+Client = AbstractAsyncContextManager[ClaimCall]
+"""Opens a client and yields its call that claims; the call raises if the claim is not stored."""
+
 
 def owner_on(shard: int) -> AccountId:
-    """Give an owner whose records lie on this shard."""
+    """Return an owner whose records are on this shard."""
     return AccountId.parse(f"eip155:324:0x{'11' * 19}{shard:02x}")
 
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """One failover, as it was seen.
+    """What was measured during one failover.
 
     Attributes:
-        store_took: seconds from the fault until the new primary took writes.
-        told_after: seconds from then until the store told its clients.
-        client_behind: seconds from then until our client had a claim there.
-        claimed: the ids that were claimed, over all.
-        refused: how many claims were answered with ``store_unavailable``.
-        forgotten: the ids among ``claimed`` that the new primary does not know.
+        promoted_after: seconds from the fault until a replica accepts writes.
+        announced_after: seconds from then until the store names the new primary.
+        client_behind: seconds from then until the client has a claim there; 0 if it had one earlier.
+        claimed: the ids of all granted claims.
+        refused: how many claims failed.
+        lost: the ids among ``claimed`` that the new primary does not know.
     """
 
-    store_took: float
-    told_after: float
+    promoted_after: float
+    announced_after: float
     client_behind: float
     claimed: Sequence[str]
     refused: int
-    forgotten: Sequence[str]
+    lost: Sequence[str]
+
+
+@asynccontextmanager
+async def own_client(url: str, **settings: Any) -> AsyncIterator[ClaimCall]:  # noqa: ANN401 - any setting
+    """Open this project's client."""
+    async with open_store(url, command_timeout=timedelta(seconds=_CALL_SECONDS), **settings) as store:
+        yield store.claim
+
+
+@asynccontextmanager
+async def redis_py_client(url: str) -> AsyncIterator[ClaimCall]:
+    """Open redis-py's own Sentinel or Cluster client, with its default retries and the same time limits.
+
+    A claim is one ``SET NX`` of the record's key, as simple as a claim can be.
+    """
+    parsed = RedisSettings(url=url).parsed_url
+    limits: dict[str, Any] = {"socket_timeout": _CALL_SECONDS, "socket_connect_timeout": _CALL_SECONDS}
+    nodes = [(address.host, address.port) for address in parsed.addresses]
+    clients: list[Any] = []
+    if parsed.deployment is Deployment.SENTINEL:
+        sentinel = Sentinel(nodes, sentinel_kwargs=limits, **limits)  # type: ignore[no-untyped-call]
+        clients = [sentinel.master_for(parsed.service), *sentinel.sentinels]
+    else:
+        clients = [RedisCluster(startup_nodes=[ClusterNode(*node) for node in nodes], **limits)]
+
+    async def claim(claim: Claim) -> None:
+        try:
+            await clients[0].set(_record_key(claim.id), "", nx=True)
+        except (redis.RedisError, OSError) as exc:
+            raise ConnectionError from exc
+
+    try:
+        yield claim
+    finally:
+        for client in clients:
+            await client.aclose()
 
 
 async def fail_over(
-    url: str,
+    client: Client,
     strike: Callable[[], object],
     candidates: Sequence[RedisServer],
     *,
-    is_told: Callable[[], bool],
+    is_announced: Callable[[], bool],
     owner: AccountId,
-    replica_wait: ReplicaWait = NO_WAIT,
     undo: Callable[[], object] = lambda: None,
 ) -> Failover:
-    """Have clients claim, strike, and watch until one of ``candidates`` has taken over and clients are well again.
+    """Claim all the time, cause a fault, and wait until one of ``candidates`` is primary and claims are granted again.
 
     Args:
-        url: of the store.
-        strike: the fault.
+        client: which is measured.
+        strike: causes the fault.
         candidates: the replicas of the primary that has the owner's shard.
-        is_told: whether the store tells its clients of the new primary.
+        is_announced: returns whether the store names the new primary.
         owner: whose challenges are claimed.
-        replica_wait: how many replicas are waited for.
-        undo: what ends the fault, once clients are well again.
+        undo: ends the fault, once claims are granted again.
     """
-    watch = _Clients(owner)
-    async with open_store(
-        url,
-        replace(SETTINGS, replica_wait=replica_wait),
-        call_timeout=timedelta(seconds=2),
-        connections=32,
-        pool_wait=timedelta(seconds=1),
-    ) as store:
-        clients = [asyncio.create_task(watch.claim_for_ever(store.claim)) for _ in range(_CLIENTS)]
+    load = _Load(owner)
+    async with client as claim:
+        workers = [asyncio.create_task(load.run(claim)) for _ in range(_WORKERS)]
         try:
-            await asyncio.sleep(_WARM_SECONDS)
+            await asyncio.sleep(_WARM_UP_SECONDS)
             struck = time.monotonic()
             await asyncio.to_thread(strike)
-            taken_over = await asyncio.to_thread(
-                wait_until, lambda: any(map(_takes_writes, candidates)), "Nobody takes over", _WITHIN_SECONDS
+            promoted = await asyncio.to_thread(
+                wait_until, lambda: any(map(_is_primary, candidates)), "No replica is promoted", _TIMEOUT_SECONDS
             )
-            successor = next(each for each in candidates if _takes_writes(each))
-            told = await asyncio.to_thread(wait_until, is_told, "Nobody tells of it", _WITHIN_SECONDS)
-            first = await watch.first_claim_on(successor, taken_over)
+            primary = next(each for each in candidates if _is_primary(each))
+            announced = await asyncio.to_thread(wait_until, is_announced, "It is not announced", _TIMEOUT_SECONDS)
+            first = await load.first_claim_on(primary, promoted)
             await asyncio.to_thread(undo)
             await asyncio.sleep(_AFTERWARDS_SECONDS)
         finally:
-            for client in clients:
-                client.cancel()
-            await asyncio.wait(clients)
-    claimed = [name for _, name in watch.claimed]
-    known = _known(successor, claimed)
+            load.is_stopped = True  # redis-py may swallow a cancellation
+            for worker in workers:
+                worker.cancel()
+            await asyncio.wait(workers)
+    claimed = [claim_id for _, claim_id in load.claimed]
+    known = _known(primary, claimed)
     return Failover(
-        store_took=taken_over - struck,
-        told_after=told - taken_over,
-        client_behind=max(first - told, 0.0),
+        promoted_after=promoted - struck,
+        announced_after=announced - promoted,
+        client_behind=max(first - announced, 0.0),
         claimed=claimed,
-        refused=watch.refused,
-        forgotten=[name for name in claimed if name not in known],
+        refused=load.refused,
+        lost=[claim_id for claim_id in claimed if claim_id not in known],
     )
 
 
-class _Clients:
-    """Impatient clients, and what became of their claims."""
+class _Load:
+    """Claims one nonce after the other and keeps what became of each claim."""
 
     def __init__(self, owner: AccountId) -> None:
         self.claimed: list[tuple[float, str]] = []
         self.refused = 0
+        self.is_stopped = False
         self._owner = owner
 
-    async def claim_for_ever(self, claim: Callable[..., object]) -> None:
-        """Claim one nonce after the other."""
-        while True:
-            wanted = claim_of(f"nonce{next(_NONCES):08}", owner=self._owner)
+    async def run(self, call: ClaimCall) -> None:
+        while not self.is_stopped:
+            claim = claim_of(f"nonce{next(_NONCES):08}", owner=self._owner)
             try:
-                await claim(wanted)  # type: ignore[misc]
-            except Unavailable:
+                await call(claim)
+            except (Unavailable, ConnectionError):
                 self.refused += 1
             else:
-                self.claimed.append((time.monotonic(), wanted.id))
+                self.claimed.append((time.monotonic(), claim.id))
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def first_claim_on(self, server: RedisServer, since: float) -> float:
-        """Wait for the first claim since an instant that ``server`` knows; gives when it was answered."""
-        looked_at = 0
-        async with asyncio.timeout(_WITHIN_SECONDS):
+        """Wait for the first claim after ``since`` that ``server`` knows; return when it was granted."""
+        checked = 0
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             while True:
-                fresh = self.claimed[looked_at:]
-                looked_at += len(fresh)
-                known = await asyncio.to_thread(_known, server, [name for at, name in fresh if at >= since])
-                for at, name in fresh:
-                    if name in known:
+                fresh = self.claimed[checked:]
+                checked += len(fresh)
+                known = await asyncio.to_thread(_known, server, [claim_id for at, claim_id in fresh if at >= since])
+                for at, claim_id in fresh:
+                    if claim_id in known:
                         return at
                 await asyncio.sleep(_PAUSE_SECONDS)
 
 
-def _takes_writes(server: RedisServer) -> bool:
+def _is_primary(server: RedisServer) -> bool:
     return bool(server.command("ROLE")[_ROLE] == "master")
 
 
-def _known(server: RedisServer, names: Sequence[str]) -> set[str]:
-    """Give those of the challenges that a server knows."""
+def _record_key(challenge_id: str) -> str:
+    return f"signer:{{s{challenge_id[:2]}}}:challenge:{challenge_id[2:]}"
+
+
+def _known(server: RedisServer, challenge_ids: Sequence[str]) -> set[str]:
+    """Return those of the challenges that a server knows."""
     with redis.Redis(unix_socket_path=server.url.removeprefix("unix://")) as client:
         pipeline = client.pipeline(transaction=False)
-        for name in names:
-            pipeline.exists(f"signer:{{s{name[:2]}}}:challenge:{name[2:]}")
-        return {name for name, exists in zip(names, pipeline.execute(), strict=True) if exists}
+        for challenge_id in challenge_ids:
+            pipeline.exists(_record_key(challenge_id))
+        return {challenge_id for challenge_id, exists in zip(challenge_ids, pipeline.execute(), strict=True) if exists}

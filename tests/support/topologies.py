@@ -1,6 +1,6 @@
-"""Real stores of several servers: a primary with replicas and the Sentinels that watch it, and a cluster.
+"""Real stores of several servers: a primary with replicas and Sentinels, and a cluster.
 
-All are small and fail over in about a second. Like ``tests.support.servers``, nothing here depends on an event loop.
+All are small and fail over in about a second. Like in ``tests.support.servers``, nothing depends on an event loop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from signer.devsite.processes import ProcessFailed
 from tests.support.servers import RedisServer, free_port, sentinel, valkey
 
 SERVICE: Final = "the-store"
-_SETTLED_WITHIN_SECONDS: Final = 30.0
+_SETTLED_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.01
 _ROLE: Final = 0
 _REPLICAS: Final = 2
@@ -29,8 +29,8 @@ class SentinelSite:
     """A primary, its replicas, and three Sentinels.
 
     Attributes:
-        servers: the primary first, as it was at the start.
-        sentinels: who watch it.
+        servers: the first primary first.
+        sentinels: which monitor it.
     """
 
     servers: Sequence[RedisServer]
@@ -38,23 +38,23 @@ class SentinelSite:
 
     @property
     def url(self) -> str:
-        """``redis+sentinel://…``, as the settings want it."""
+        """``redis+sentinel://…``, for the settings."""
         return f"redis+sentinel://{','.join(f'127.0.0.1:{each.port}' for each in self.sentinels)}/{SERVICE}/0"
 
     @property
     def primary(self) -> RedisServer:
-        """The one that the Sentinels name; who answers first."""
-        _, port = next(each for each in self.sentinels).command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
+        """The primary that the first Sentinel names."""
+        _, port = self.sentinels[0].command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
         return next(each for each in self.servers if each.port == int(port))
 
     def settle(self, replicas: int | None = None) -> None:
-        """Wait until one primary has so many replicas (all, by default), and every Sentinel knows it and them."""
+        """Wait until the primary has this many replicas (default: all) and every Sentinel knows all of them."""
         wanted = len(self.servers) - 1 if replicas is None else replicas
 
         def is_settled() -> bool:
             primary = self.primary
             role = primary.command("ROLE")
-            views = [told_by(each, "SENTINEL", "MASTER", SERVICE) for each in self.sentinels]
+            views = [fields_of(each, "SENTINEL", "MASTER", SERVICE) for each in self.sentinels]
             known = [
                 (view["port"], view["flags"], int(view["num-slaves"]), int(view["num-other-sentinels"]))
                 for view in views
@@ -65,22 +65,22 @@ class SentinelSite:
         wait_until(is_settled, "The Sentinels do not agree")
 
     def fail_over(self) -> None:
-        """Have the first Sentinel promote a replica, as ``SENTINEL FAILOVER`` does; it does not wait for its end."""
+        """Order a failover with ``SENTINEL FAILOVER``, without waiting until it has ended."""
         self.sentinels[0].command("SENTINEL", "FAILOVER", SERVICE)
 
 
 @contextmanager
 def sentinel_site(
-    *options: str, replicas: int = 2, down_after: float = 0.5, brisk: bool = True
+    *options: str, replicas: int = 2, down_after: float = 0.5, production_intervals: bool = False
 ) -> Iterator[SentinelSite]:
-    """Run one.
+    """Run a Sentinel site.
 
     Args:
         options: of the servers.
         replicas: how many.
-        down_after: seconds without an answer until a Sentinel holds the primary to be down.
-        brisk: whether Sentinels look at servers, and talk to each other, more often than they do in production: an old
-            primary that wakes is demoted after 2 s then instead of 10 s.
+        down_after: seconds without a response until a Sentinel considers the primary down.
+        production_intervals: whether Sentinels poll as seldom as in production. By default they poll more often, so
+            that an old primary that is resumed is demoted after 2 s instead of 10 s.
     """
     with ExitStack() as stack:
         servers = [stack.enter_context(valkey(*options)) for _ in range(1 + replicas)]
@@ -93,7 +93,7 @@ def sentinel_site(
             f"sentinel parallel-syncs {SERVICE} 4",
         )
         site = SentinelSite(servers, [stack.enter_context(sentinel(settings)) for _ in range(3)])
-        if brisk:
+        if not production_intervals:
             for each in site.sentinels:
                 each.command("SENTINEL", "DEBUG", "INFO-PERIOD", 500, "PUBLISH-PERIOD", 400)
         site.settle()
@@ -105,8 +105,8 @@ class ClusterSite:
     """Some primaries, each with the same number of replicas.
 
     Attributes:
-        nodes: all; the primaries first, as it was at the start.
-        primaries: how many of them there are.
+        nodes: all; the first primaries first.
+        primaries: how many primaries there are.
     """
 
     nodes: Sequence[RedisServer]
@@ -114,38 +114,38 @@ class ClusterSite:
 
     @property
     def url(self) -> str:
-        """``redis+cluster://…``, as the settings want it."""
+        """``redis+cluster://…``, for the settings."""
         return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"
 
-    def primary_of(self, key: str, *, asked: RedisServer | None = None) -> RedisServer:
-        """Give the node that has ``key``, as ``asked`` (the first node) says."""
+    def primary_of(self, key: str, *, queried: RedisServer | None = None) -> RedisServer:
+        """Return the node that has ``key``, according to ``queried`` (default: the first node)."""
         slot = key_slot(key.encode())
-        for first, last, primary, *_ in (asked or self.nodes[0]).command("CLUSTER", "SLOTS"):
+        for first, last, primary, *_ in (queried or self.nodes[0]).command("CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 return self._node_at(primary[1])
         raise LookupError(f"slot {slot} has no primary")
 
     def replicas_of(self, primary: RedisServer) -> list[RedisServer]:
-        """Give the replicas that ``primary`` knows."""
+        """Return the replicas that ``primary`` knows."""
         rows = (row.split() for row in _lines(primary, "CLUSTER", "NODES"))
         ours = id_of(primary)
         return [self._node_at(int(row[1].split("@")[0].rpartition(":")[2])) for row in rows if row[3] == ours]
 
     def settle(self) -> None:
-        """Wait until every node says that all is well, and that every primary has its replicas, connected."""
+        """Wait until every node considers the cluster healthy and every primary has its replicas."""
 
         def is_settled() -> bool:
             roles = [node.command("ROLE") for node in self.nodes]
             replicas = [len(role[_REPLICAS]) for role in roles if role[_ROLE] == "master"]
             all_there = len(replicas) == self.primaries and sum(replicas) == len(self.nodes) - self.primaries
-            return all_there and all(self._is_well(node) for node in self.nodes)
+            return all_there and all(self._is_healthy(node) for node in self.nodes)
 
-        wait_until(is_settled, "The cluster does not come to rest")
+        wait_until(is_settled, "The cluster does not become healthy")
 
-    def _is_well(self, node: RedisServer) -> bool:
+    def _is_healthy(self, node: RedisServer) -> bool:
         rows = _lines(node, "CLUSTER", "NODES")
-        well = not any("fail" in row.split()[2] or "handshake" in row.split()[2] for row in rows)
-        return well and len(rows) == len(self.nodes) and "cluster_state:ok" in _lines(node, "CLUSTER", "INFO")
+        is_healthy = not any("fail" in row.split()[2] or "handshake" in row.split()[2] for row in rows)
+        return is_healthy and len(rows) == len(self.nodes) and "cluster_state:ok" in _lines(node, "CLUSTER", "INFO")
 
     def _node_at(self, port: int) -> RedisServer:
         return next(node for node in self.nodes if node.port == port)
@@ -153,13 +153,13 @@ class ClusterSite:
 
 @contextmanager
 def cluster_site(*options: str, primaries: int = 3, replicas: int = 1, timeout: float = 1.0) -> Iterator[ClusterSite]:
-    """Run one.
+    """Run a cluster.
 
     Args:
         options: of the nodes.
         primaries: how many.
-        replicas: of each.
-        timeout: seconds without an answer until a node holds another to be down.
+        replicas: of each primary.
+        timeout: seconds without a response until a node considers another one down.
     """
     with ExitStack() as stack:
         nodes = [
@@ -195,28 +195,28 @@ def _form(site: ClusterSite) -> None:
 
 
 def id_of(node: RedisServer) -> str:
-    """Give a cluster node's id."""
+    """Return a cluster node's id."""
     return str(node.command("CLUSTER", "MYID"))
 
 
-def told_by(server: RedisServer, *parts: str) -> dict[str, str]:
-    """Give what a command answers that lists names and values."""
+def fields_of(server: RedisServer, *parts: str) -> dict[str, str]:
+    """Return the response of a command that lists names and values."""
     with redis.Redis(unix_socket_path=server.url.removeprefix("unix://"), decode_responses=True) as client:
-        answer = client.execute_command(" ".join(parts[:2]), *parts[2:])
-    return {str(name): str(value) for name, value in answer.items()}
+        response = client.execute_command(" ".join(parts[:2]), *parts[2:])
+    return {str(name): str(value) for name, value in response.items()}
 
 
-def wait_until(is_so: Callable[[], bool], complaint: str, within: float = _SETTLED_WITHIN_SECONDS) -> float:
-    """Wait until something is so; gives when it was seen, by ``time.monotonic``. A server may be down meanwhile."""
-    ends = time.monotonic() + within
+def wait_until(condition: Callable[[], bool], error: str, timeout: float = _SETTLED_SECONDS) -> float:
+    """Wait until a condition holds; return when, by ``time.monotonic``. A server may be down meanwhile."""
+    ends = time.monotonic() + timeout
     while True:
         try:
-            if is_so():
+            if condition():
                 return time.monotonic()
         except (redis.RedisError, OSError, LookupError):
             pass
         if time.monotonic() > ends:
-            raise ProcessFailed(f"{complaint}, after {within:g} s.")
+            raise ProcessFailed(f"{error} within {timeout:g} s.")
         time.sleep(_POLL_SECONDS)
 
 

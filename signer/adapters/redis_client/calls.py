@@ -1,23 +1,23 @@
-"""One call to Redis: bounded in time, repeated once where its answer was lost, its errors made ours.
+"""Calls to Redis: bounded in time, repeated once if the reply was lost, with errors of this service.
 
 Rules:
 
-* One deadline covers the whole call, the wait for a connection included. (It takes the place of redis-py's own socket
-  timeout, which makes a task of every write.)
-* A call whose connection broke, or whose answer did not come in time, may have been carried out. It is repeated at once
-  as it was, with a deadline of its own: whatever is sent through here has to be safe to repeat. redis-py's own
-  repetitions are off.
-* A call goes to the server that has its key, and follows it within the same deadline: see ``topology``.
-* A script is called by its name; a server that does not know it (restarted, failed over, flushed) is sent its source.
-* Where replicas are waited for, ``WAIT`` travels behind the command on the same connection, in the same round trip. In
-  Valkey it speaks for the last write of its own connection, and a call that reads, or that repeats a lost one, writes
-  nothing. So a write of no meaning goes before it: the replicas that have that one have all that the server did before.
-* No redis-py exception leaves: all become ``Unavailable`` (``store_unavailable``) with a sentence on what to do.
+* One deadline covers the whole call, the wait for a connection included. (It replaces redis-py's socket timeout, which
+  creates a task for every write.)
+* A call whose connection broke, or whose reply did not come in time, may have been carried out. It is repeated at once,
+  unchanged, with a new deadline: every call has to be safe to repeat. redis-py's own retries are off.
+* A call goes to the server that has its key and follows it within the same deadline: see ``topology``.
+* A script is called by its SHA-1; a server that does not know it (restarted, failed over, flushed) is sent its source.
+* ``WAIT`` follows the command on the same connection, in the same round trip. In Valkey it speaks for the last write of
+  its own connection only, and a call that reads, or repeats a lost one, writes nothing. So a write without meaning goes
+  before it: replicas that have that write have everything that the server did before.
+* Every redis-py exception becomes ``Unavailable`` (``store_unavailable``) with a sentence on what to do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,63 +25,65 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, RedisError
 
-from signer.adapters.redis_client.failures import has_moved, is_lost, unavailable
+from signer.adapters.redis_client.failures import is_redirect, is_reply_lost, unavailable
 from signer.adapters.redis_client.node import Command, Part, first_error
-from signer.adapters.redis_client.script import Script
 from signer.adapters.redis_client.topology import Topology
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _MARK_LIVES_MILLISECONDS: Final = 60_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script, and the name by which Redis caches it: the SHA-1 of its source."""
+
+    source: str
+    sha1: str
+
+    @classmethod
+    def of(cls, source: str) -> Script:
+        """Return the script with this source."""
+        return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaWait:
-    """How many replicas have to know what is answered.
+    """How many replicas have to confirm a call, and how long it waits for them.
 
     Attributes:
-        replicas: how many; 0 asks for none.
-        timeout: how long they are waited for; has to be shorter than a call's.
+        replicas: how many; 0 for none.
+        timeout: shorter than a call's.
     """
 
-    replicas: int = 0
-    timeout: timedelta = timedelta(milliseconds=500)
+    replicas: int
+    timeout: timedelta
 
     def commands(self, key: str) -> tuple[Command, ...]:
-        """Give what travels behind a call; its last answer is how many replicas know. ``key`` is free to be used."""
+        """Return what follows a call: a write to the unused ``key``, and ``WAIT``, which returns how many confirmed."""
         if not self.replicas:
             return ()
         milliseconds = self.timeout // _MILLISECOND
         return ("SET", key, "", "PX", _MARK_LIVES_MILLISECONDS), ("WAIT", self.replicas, milliseconds)
 
 
-NO_WAIT: Final = ReplicaWait()
-
-
 class RedisCalls:
-    """An open Redis, and the rules by which it is used.
+    """An open Redis and the rules for calling it.
 
     Args:
-        topology: open; from here on it belongs to this object, which closes it.
-        timeout: the longest that one call may take; one that is repeated may take it twice.
-        repeats: how often a call whose answer was lost is sent again.
+        topology: from here on it belongs to this object, which closes it.
+        timeout: the longest time for one call; a call that is repeated may take it twice.
     """
 
-    def __init__(self, topology: Topology, *, timeout: timedelta = timedelta(seconds=2), repeats: int = 1) -> None:
+    def __init__(self, topology: Topology, *, timeout: timedelta) -> None:
         self._topology = topology
         self._timeout = timeout.total_seconds()
-        self._repeats = repeats
 
-    @property
-    def timeout(self) -> timedelta:
-        """The longest that one call may take."""
-        return timedelta(seconds=self._timeout)
-
-    async def command(self, *parts: Part, key: str = "") -> Any:  # noqa: ANN401 - what Redis answers depends on what it is asked
-        """Send one command and give its answer.
+    async def command(self, *parts: Part, key: str = "") -> Any:  # noqa: ANN401 - it depends on the command
+        """Send one command and return its response.
 
         Args:
             parts: of the command.
-            key: that it is about; says which server is asked.
+            key: which the command is about; it decides which server is called.
 
         Raises:
             Unavailable: ``store_unavailable``.
@@ -89,100 +91,102 @@ class RedisCalls:
         return (await self.commands([parts], key=key))[0]
 
     async def commands(self, commands: Sequence[Command], *, key: str = "") -> list[Any]:
-        """Send several commands about one key in one round trip and give their answers; raises as ``command`` does."""
-        return _whole(await self._send(key, commands))
+        """Send several commands about one key in one round trip and return their responses; raises as ``command``."""
+        return _raise_first_error(await self._send(key, commands))
 
     async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Part], *more: Command) -> list[Any]:
-        """Run ``script``, with the commands ``more`` behind it in the same round trip.
+        """Run ``script`` and then the commands ``more`` in the same round trip.
 
         Returns:
-            The script's answer, then those of ``more``.
+            The script's response, then those of ``more``.
 
         Raises:
             Unavailable: ``store_unavailable``.
         """
         tail = (len(keys), *keys, *arguments)
-        answers = await self._send(keys[0], [("EVALSHA", script.sha1, *tail), *more])
-        if isinstance(answers[0], NoScriptError):
-            answers = await self._send(keys[0], [("EVAL", script.source, *tail), *more])
-        return _whole(answers)
+        responses = await self._send(keys[0], [("EVALSHA", script.sha1, *tail), *more])
+        if isinstance(responses[0], NoScriptError):
+            responses = await self._send(keys[0], [("EVAL", script.source, *tail), *more])
+        return _raise_first_error(responses)
 
     async def scatter(self, commands: Sequence[tuple[str, Command]]) -> list[Any]:
-        """Send commands, each about a key of its own, to all servers that have these keys, side by side.
+        """Send commands, each about its own key, to all servers that have these keys, concurrently.
 
         Returns:
-            The answers in the order of the commands; ``None`` for those whose server has none.
+            The responses in the order of the commands; ``None`` if the server of that key did not respond.
 
         Raises:
-            Unavailable: ``store_unavailable``; no server answered.
+            Unavailable: ``store_unavailable``; no server responded.
         """
         try:
-            groups = await self._topology.by_node([key for key, _ in commands])
+            groups = await self._topology.group_by_node([key for key, _ in commands])
         except (RedisError, TimeoutError) as exc:
             raise unavailable(exc) from exc
         if len(groups) == 1:
             return await self.commands([command for _, command in commands], key=commands[0][0])
-        found: list[Any] = [None] * len(commands)
-        failures: list[Exception] = []
-        for group, heard in zip(
-            groups, await asyncio.gather(*(self._hear(commands, group) for group in groups)), strict=True
-        ):
-            for index, answer in zip(group, heard, strict=True):
-                if isinstance(answer, Exception):
-                    failures.append(answer)
+        results: list[Any] = [None] * len(commands)
+        errors: list[Exception] = []
+        responses_by_group = await asyncio.gather(*(self._query_node(commands, group) for group in groups))
+        for group, responses in zip(groups, responses_by_group, strict=True):
+            for index, response in zip(group, responses, strict=True):
+                if isinstance(response, Exception):
+                    errors.append(response)
                 else:
-                    found[index] = answer
-        if len(failures) == len(commands):
-            raise unavailable(failures[0]) from failures[0]
-        return found
+                    results[index] = response
+        if len(errors) == len(commands):
+            raise unavailable(errors[0]) from errors[0]
+        return results
 
     async def every_primary(self, commands: Sequence[Command]) -> list[list[Any]]:
-        """Send the same commands to every primary, one after the other; raises as ``command`` does."""
+        """Send the same commands to every primary, one after the other; raises as ``command``."""
         try:
             deadline = asyncio.get_running_loop().time() + self._timeout
-            return [_whole(await node.send(commands, deadline)) for node in await self._topology.primaries()]
+            primaries = await self._topology.primaries()
+            return [_raise_first_error(await node.send(commands, deadline)) for node in primaries]
         except (RedisError, TimeoutError) as exc:
             raise unavailable(exc) from exc
 
     async def uncovered_slots(self) -> int:
-        """Count the slots of a cluster that no primary has; raises as ``command`` does."""
+        """Return the number of a cluster's slots without a primary; raises as ``command``."""
         try:
             return await self._topology.uncovered_slots()
         except (RedisError, TimeoutError) as exc:
             raise unavailable(exc) from exc
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Fail the calls in progress and close all connections."""
         await self._topology.close()
 
     async def _send(self, key: str, commands: Sequence[Command]) -> list[Any]:
-        repeats = self._repeats
+        is_repeated = False
         loop = asyncio.get_running_loop()
         while True:
             try:
                 return await self._topology.send(key, commands, loop.time() + self._timeout)
             except (RedisError, TimeoutError) as exc:
-                if repeats <= 0 or not is_lost(exc):
+                if is_repeated or not is_reply_lost(exc):
                     raise unavailable(exc) from exc
-                repeats -= 1
+                is_repeated = True
 
-    async def _hear(self, commands: Sequence[tuple[str, Command]], group: Sequence[int]) -> Sequence[Any]:
-        """Ask one server, without waiting for a failover; only what has moved to another one is asked there."""
+    async def _query_node(self, commands: Sequence[tuple[str, Command]], group: Sequence[int]) -> Sequence[Any]:
+        """Send one server its commands, without waiting for a failover; only redirected ones are sent again."""
         deadline = asyncio.get_running_loop().time() + self._timeout
-        some = [commands[index] for index in group]
+        own = [commands[index] for index in group]
         try:
-            heard = await self._topology.send(some[0][0], [command for _, command in some], deadline, patient=False)
-            for index, (key, command) in enumerate(some):
-                if has_moved(heard[index]):
-                    [heard[index]] = await self._topology.send(key, [command], deadline)
+            responses = await self._topology.send(
+                own[0][0], [command for _, command in own], deadline, wait_for_failover=False
+            )
+            for index, (key, command) in enumerate(own):
+                if is_redirect(responses[index]):
+                    [responses[index]] = await self._topology.send(key, [command], deadline)
         except (RedisError, TimeoutError) as exc:
             return [exc] * len(group)
-        return heard
+        return responses
 
 
-def _whole(answers: list[Any]) -> list[Any]:
-    """Give answers of which none is an error; raises ``Unavailable`` for the first that is."""
-    error = first_error(answers)
+def _raise_first_error(responses: list[Any]) -> list[Any]:
+    """Return the responses; raise ``Unavailable`` for the first of them that is an error."""
+    error = first_error(responses)
     if error is not None:
         raise unavailable(error) from error
-    return answers
+    return responses

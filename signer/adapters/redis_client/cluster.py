@@ -1,9 +1,9 @@
-"""The topology ``redis+cluster://``: many primaries, each with some of the 16,384 slots that keys fall into.
+"""The topology of ``redis+cluster://``: many primaries, each with some of the 16,384 slots that keys hash to.
 
-* The map of slots is that of the node with the newest epoch, among all that are asked at once: one that was cut off, or
-  has just woken, still draws the old one.
-* A node that answers ``MOVED`` or ``ASK`` knows better than the map: its word is followed at once.
-* A node that does not tell a host means its own (``cluster-preferred-endpoint-type unknown-endpoint``).
+* All nodes are queried at once, and the slots of the node with the newest epoch win: a node that was cut off, or was
+  just resumed, still returns the old ones.
+* ``MOVED`` and ``ASK`` are newer than the known slots, so they are followed at once.
+* An empty host means the host that was queried (``cluster-preferred-endpoint-type unknown-endpoint``).
 """
 
 from __future__ import annotations
@@ -11,62 +11,44 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError, RedisError
 
 from signer.adapters.redis_client.node import Command, Node
-from signer.adapters.redis_client.survey import ask_all
-from signer.adapters.redis_client.topology import Followed
+from signer.adapters.redis_client.query import query_all
+from signer.adapters.redis_client.topology import DiscoveredTopology
 from signer.adapters.redis_client.urls import Address
 
 _GRACE_SECONDS: Final = 0.05
-_MOST_OTHERS_ASKED: Final = 16
-_CHANCE: Final = random.SystemRandom()
-_LOOK: Final[Sequence[Command]] = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
+_MAX_MEMBERS_QUERIED: Final = 16
+_RANDOM: Final = random.SystemRandom()
+_QUERY: Final[Sequence[Command]] = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
 
 
-@dataclass(frozen=True, slots=True)
-class SlotRange:
-    """Some slots, and who has them.
-
-    Attributes:
-        first: slot.
-        last: slot.
-        primary: of them.
-        replicas: of it.
-    """
-
-    first: int
-    last: int
-    primary: Address
-    replicas: tuple[Address, ...]
-
-
-class ClusterTopology(Followed):
+class ClusterTopology(DiscoveredTopology):
     """A cluster.
 
     Args:
         seeds: addresses of some of its nodes, which name the others.
         open_node: opens the server at an address.
-        within: the longest that the nodes may take to draw their map.
+        timeout: the seconds that the nodes have for returning the slots.
     """
 
-    def __init__(self, seeds: Sequence[Address], open_node: Callable[[Address], Node], *, within: float) -> None:
+    def __init__(self, seeds: Sequence[Address], open_node: Callable[[Address], Node], *, timeout: float) -> None:
         super().__init__()
         self._seeds = seeds
         self._open_node = open_node
-        self._within = within
+        self._timeout = timeout
         self._members: Sequence[Address] = ()
         self._nodes: dict[Address, Node] = {}
         self._slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
 
-    async def by_node(self, keys: Sequence[str]) -> list[list[int]]:
-        """See ``Topology.by_node``. Keys that nobody has make one group, which finds out that they are nobody's."""
-        await self._know()
+    async def group_by_node(self, keys: Sequence[str]) -> list[list[int]]:
+        """See ``Topology.group_by_node``. Keys without a primary form one group."""
+        await self._discover()
         groups: defaultdict[Node | None, list[int]] = defaultdict(list)
         for index, key in enumerate(keys):
             groups[self._node_of(key)].append(index)
@@ -74,41 +56,43 @@ class ClusterTopology(Followed):
 
     async def primaries(self) -> Sequence[Node]:
         """See ``Topology.primaries``."""
-        await self._know()
+        await self._discover()
         return list(dict.fromkeys(node for node in self._slots if node is not None))
 
     async def uncovered_slots(self) -> int:
         """See ``Topology.uncovered_slots``."""
-        await self._know()
+        await self._discover()
         return self._slots.count(None)
 
-    async def _know(self) -> None:
+    async def _discover(self) -> None:
         if not any(self._slots):
-            await self._lookout.look(asyncio.get_running_loop().time() + self._within)
+            await self._refresher.refresh(asyncio.get_running_loop().time() + self._timeout)
 
-    async def _look(self) -> None:
-        nodes = [self._node_at(address) for address in self._whom_to_ask()]
-        survey = await ask_all(nodes, _LOOK, within=self._within, grace=_GRACE_SECONDS)
-        if not survey.answers:
-            raise survey.explain("The nodes of the store's cluster", "redis.username, redis.password_file")
-        views = [(_standing(info), _read(ranges, node)) for node, (info, ranges) in survey.answers]
-        _, ranges = max(views, key=lambda view: view[0])
+    async def _refresh(self) -> None:
+        nodes = [self._node_at(address) for address in self._addresses_to_query()]
+        result = await query_all(nodes, _QUERY, timeout=self._timeout, grace=_GRACE_SECONDS)
+        if not result.responses:
+            raise result.failure("The nodes of the store's cluster", "redis.username, redis.password_file")
+        views = [(_rank(info), node, ranges) for node, (info, ranges) in result.responses]
+        _, queried, ranges = max(views, key=lambda view: view[0])
         slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
-        for some in ranges:
-            slots[some.first : some.last + 1] = [self._node_at(some.primary)] * (some.last + 1 - some.first)
+        members: set[Address] = set()
+        for first, last, primary, replicas in _parse_ranges(ranges, queried.address):
+            slots[first : last + 1] = [self._node_at(primary)] * (last + 1 - first)
+            members |= {primary, *replicas}
         self._slots = slots
-        self._members = sorted({address for some in ranges for address in (some.primary, *some.replicas)})
-        await self._give_up_all_but(set(slots))
+        self._members = sorted(members)
+        await self._close_all_but(set(slots))
 
-    def _whom_to_ask(self) -> Sequence[Address]:
+    def _addresses_to_query(self) -> Sequence[Address]:
         others = [address for address in self._members if address not in self._seeds]
-        return (*self._seeds, *_CHANCE.sample(others, min(len(others), _MOST_OTHERS_ASKED)))
+        return (*self._seeds, *_RANDOM.sample(others, min(len(others), _MAX_MEMBERS_QUERIED)))
 
-    async def _give_up_all_but(self, primaries: set[Node | None]) -> None:
+    async def _close_all_but(self, primaries: set[Node | None]) -> None:
         for address, node in list(self._nodes.items()):
             if node not in primaries:
                 del self._nodes[address]
-                await node.give_up()
+                await node.close()
 
     def _node_at(self, address: Address) -> Node:
         if address not in self._nodes:
@@ -118,35 +102,33 @@ class ClusterTopology(Followed):
     def _node_of(self, key: str) -> Node | None:
         return self._slots[key_slot(key.encode())]
 
-    def _detour(self, error: RedisError, key: str, node: Node) -> tuple[Node, bool] | None:
-        if not isinstance(error, AskError):
+    def _redirect(self, error: RedisError, key: str, node: Node) -> tuple[Node, bool] | None:
+        if not isinstance(error, AskError) or self._refresher.is_closed:
             return None
         target = self._node_at(Address(error.host or node.address.host, error.port))
         moved = isinstance(error, MovedError)  # redis-py's MovedError is an AskError
         if moved:
             self._slots[key_slot(key.encode())] = target
-            self._lookout.soon()
+            self._refresher.request()
         return target, not moved
 
     def _all_nodes(self) -> Sequence[Node]:
         return list(self._nodes.values())
 
 
-def _standing(info: bytes) -> tuple[bool, int, int]:
-    """Tell how much a node's view is worth: whether it is in touch with the others, and how new it is."""
+def _rank(info: bytes) -> tuple[bool, int, int]:
+    """Return how much a node's view counts: whether it is connected to the majority, and how new its view is."""
     fields = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
-    current_epoch, covered = fields[b"cluster_current_epoch"], fields[b"cluster_slots_ok"]
-    return fields[b"cluster_state"] == b"ok", int(current_epoch), int(covered)
+    epoch, covered_slots = fields[b"cluster_current_epoch"], fields[b"cluster_slots_ok"]
+    return fields[b"cluster_state"] == b"ok", int(epoch), int(covered_slots)
 
 
-def _read(ranges: Sequence[Any], teller: Node) -> list[SlotRange]:
-    """Read ``CLUSTER SLOTS`` as ``teller`` answered it."""
-    return [
-        SlotRange(first, last, _address(primary, teller), tuple(_address(replica, teller) for replica in replicas))
-        for first, last, primary, *replicas in ranges
-    ]
+def _parse_ranges(ranges: Sequence[Any], queried: Address) -> Iterator[tuple[int, int, Address, list[Address]]]:
+    """Parse ``CLUSTER SLOTS`` as the node at ``queried`` returned it: first and last slot, primary, replicas."""
+    for first, last, primary, *replicas in ranges:
+        yield first, last, _address(primary, queried), [_address(replica, queried) for replica in replicas]
 
 
-def _address(member: Sequence[Any], teller: Node) -> Address:
+def _address(member: Sequence[Any], queried: Address) -> Address:
     host: bytes | None = member[0]
-    return Address(host.decode() if host else teller.address.host, member[1])
+    return Address(host.decode() if host else queried.host, member[1])

@@ -1,16 +1,18 @@
-"""The kinds of connection that redis-py is given: TCP, TLS and Unix socket, and where the password comes from.
+"""The connections and the pool that redis-py uses: TCP, TLS and Unix socket, and the password.
 
-* Password and certificates are read again at each new connection, so rotated ones come into use without a restart.
-* With TLS the server's name is verified, against the given CA and no other; without one, against the system's.
+* Password and certificate files are read for each new connection, so rotated ones are used without a restart.
+* With TLS the server's name is verified, against the given CA only; if none is given, against the system's CAs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from pathlib import Path
 from typing import Any
 
 import hiredis
+from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.connection import (
     AbstractConnection,
     Connection,
@@ -23,28 +25,28 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from signer.adapters.redis_client.failures import ANSWERS, CannotConnect
+from signer.adapters.redis_client.failures import SERVER_REFUSALS, CannotConnect
 
 
-class _OurConnection(AbstractConnection):
-    """What all three kinds do otherwise than redis-py's."""
+class _Connection(AbstractConnection):
+    """The differences from redis-py's connections that all three kinds share."""
 
     def pack_command(self, *args: Any) -> list[bytes]:  # noqa: ANN401 - redis-py's own arguments
-        """Pack in C, as redis-py does for its synchronous connections: it takes a seventh of the time."""
-        if " " in str(args[0]):  # redis-py's own spelling of a command of two words
+        """Pack in C, as redis-py does for its synchronous connections: seven times faster."""
+        if " " in str(args[0]):  # how redis-py passes a command of two words
             return super().pack_command(*args)
         return [hiredis.pack_command(args)]
 
     async def connect(self) -> None:
-        """Connect, and tell a connection that there never was from one that broke: then nothing was asked.
+        """Connect; an error shows whether the connection failed, so that nothing was sent, or broke later.
 
         Raises:
-            CannotConnect: there is none.
-            RedisError: the server is there, and answers that it does not want us, or is not ready.
+            CannotConnect: there is no connection.
+            RedisError: the server refuses the login, or is not ready.
         """
         try:
             await super().connect()  # type: ignore[no-untyped-call]
-        except ANSWERS:
+        except SERVER_REFUSALS:
             raise
         except (RedisConnectionError, RedisTimeoutError) as exc:
             raise CannotConnect from exc
@@ -56,21 +58,21 @@ class _OurConnection(AbstractConnection):
         failure_count: int | None = None,
         health_check_failed: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
-        """Drop it: closing it with TLS would wait half a minute for the farewell of a server that hangs."""
+        """Abort the transport: a TLS shutdown would wait half a minute for a server that hangs."""
         if self._writer is not None:
             self._writer.transport.abort()
         await super().disconnect(nowait, error, failure_count, health_check_failed)
 
 
-class UnixConnection(_OurConnection, UnixDomainSocketConnection):
+class UnixConnection(_Connection, UnixDomainSocketConnection):
     """``unix://``."""
 
 
-class TcpConnection(_OurConnection, Connection):
+class TcpConnection(_Connection, Connection):
     """``redis://``."""
 
 
-class TlsConnection(_OurConnection, SSLConnection):
+class TlsConnection(_Connection, SSLConnection):
     """``rediss://``; see ``RedisSettings`` for the files."""
 
     def __init__(
@@ -86,7 +88,7 @@ class TlsConnection(_OurConnection, SSLConnection):
 
 
 class _FreshTlsContext(RedisSSLContext):
-    """Reads the files at each connection, and trusts the given CA alone (redis-py's own adds it to the system's)."""
+    """Reads the files for each connection and trusts the given CA only (redis-py adds it to the system's CAs)."""
 
     def __init__(self, ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> None:
         super().__init__(cert_reqs="required", check_hostname=True)
@@ -104,12 +106,23 @@ class _FreshTlsContext(RedisSSLContext):
         return context
 
 
+class ConnectionPool(BlockingConnectionPool):
+    """redis-py's pool, whose connections are closed in one step, which no cancellation can interrupt."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's arguments
+        """Close all connections; their sockets are closed when this returns."""
+        in_use = self._in_use_connections if inuse_connections else ()
+        for connection in (*self._available_connections, *in_use):
+            await connection.disconnect(nowait=True)
+        await asyncio.sleep(0)  # the event loop closes aborted sockets in its next iteration
+
+
 class PasswordFile(CredentialProvider):
-    """Reads the password anew at each connection; a line's end behind it does not belong to it.
+    """Reads the password for each connection, without the line end behind it.
 
     Args:
         username: the ACL user; ``None`` for the user ``default``.
-        file: where the password is.
+        file: with the password.
     """
 
     def __init__(self, username: str | None, file: Path) -> None:
@@ -120,8 +133,8 @@ class PasswordFile(CredentialProvider):
         """Read the file.
 
         Raises:
-            AuthenticationError: it cannot be read. An error of redis-py's own: with any other it would keep, and
-                use again, the connection that is not logged in.
+            AuthenticationError: it cannot be read. With an error that is not its own, redis-py would keep, and use
+                again, a connection that is not logged in.
         """
         try:
             password = self._file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
@@ -130,5 +143,5 @@ class PasswordFile(CredentialProvider):
         return (password,) if self._username is None else (self._username, password)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """Read the file: it is small, and local."""
+        """Read the file, without a thread: it is small and local."""
         return self.get_credentials()

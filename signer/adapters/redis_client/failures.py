@@ -1,9 +1,9 @@
-"""What a failed call means: whether it may have been carried out, whether to look for the primary, what to tell.
+"""What a failed call means: whether it may have been carried out, whether to find the primary again, what to report.
 
 ============================================  ==================================================================
-``is_lost``                                   the answer is, and perhaps the call is not: it is repeated once
-``is_of_place``                               nothing was done, for this is not, or not now, the place to ask
-any other                                     an answer; asked again, the server gives the same one
+``is_reply_lost``                             the call may have been carried out: it is repeated once
+``is_wrong_node``                             nothing was done: another server is, or will soon be, the right one
+any other                                     a definite error: the server would return it again
 ============================================  ==================================================================
 """
 
@@ -26,106 +26,106 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from signer.domain.errors import ErrorCode, Unavailable
 
 _POOL_IS_EMPTY: Final = "No connection available."
-ANSWERS: Final = (AuthenticationError, AuthorizationError, BusyLoadingError)
-"""redis-py counts these as errors of the connection; they are answers, and repeating the call gives the same one."""
+SERVER_REFUSALS: Final = (AuthenticationError, AuthorizationError, BusyLoadingError)
+"""redis-py counts these as connection errors. They are responses: the server would return them again."""
 
 _ACL_INSIDE_A_SCRIPT: Final = ("ACL failure in script", "The user executing the script")
-"""How Valkey, and Redis, begin a refusal by the ACL of what a script does."""
+"""How Valkey, and Redis, begin the error if the ACL forbids a command inside a script."""
 
-_OF_PLACE: Final = frozenset(
+_WRONG_NODE_CODES: Final = frozenset(
     {"READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"},
 )
-"""The answers of a server that was primary, is none yet, or lacks the slot; ``UNBLOCKED`` ends a ``WAIT`` then."""
+"""Errors of a server that is not, or not yet, the primary of the slot; ``UNBLOCKED`` ends a ``WAIT`` in that case."""
 
 _REFUSED: Final = "The store refused the user or the password; check the user's name and the password file."
-_MOVED: Final = "The store is a cluster, and the key is on another node: redis+cluster:// finds it."
-_DETAIL_FOR_ANSWER: Final = {
+_MOVED: Final = "The store is a cluster, and another node has the key: begin redis.url with redis+cluster://."
+_DETAIL_FOR_CODE: Final = {
     "READONLY": "The store is a read-only replica: connect to the primary, or wait for the failover to end.",
     "OOM": "The store is full: raise its maxmemory or retain nonces for less long; its policy has to be noeviction.",
-    "MISCONF": "The store cannot write its data to disk and takes no writes; look at its log.",
-    "NOREPLICAS": "The store has too few replicas in good health and takes no writes.",
-    "NOPERM": "The store's ACL does not let this user run every command, or use every key, that the signer needs.",
-    "NOAUTH": "The store wants a user and a password; set the user's name and the password file.",
+    "MISCONF": "The store cannot write its data to disk and accepts no writes; check its log.",
+    "NOREPLICAS": "The store has too few healthy replicas and accepts no writes; restart its replicas.",
+    "NOPERM": "The store's ACL forbids a command or a key that the signer needs; see docs/redis.md.",
+    "NOAUTH": "The store requires a user and a password; set the user's name and the password file.",
     "WRONGPASS": _REFUSED,
-    "LOADING": "The store is loading its data and answers when that is done.",
-    "BUSY": "The store is running somebody's long script.",
-    "CLUSTERDOWN": "The store's cluster is down.",
-    "MASTERDOWN": "The store's primary is down.",
-    "TRYAGAIN": "The store's cluster is moving slots.",
+    "LOADING": "The store is loading its data; retry when it has finished.",
+    "BUSY": "The store is busy with a long script; retry.",
+    "CLUSTERDOWN": "The store's cluster is down; check its nodes.",
+    "MASTERDOWN": "The store's primary is down; wait for the failover to end.",
+    "TRYAGAIN": "The store's cluster is moving slots; retry.",
     "MOVED": _MOVED,
     "ASK": _MOVED,
-    "UNBLOCKED": "The store's server is not the primary any more; the failover ends in a moment.",
+    "UNBLOCKED": "The store's server is not the primary any more; retry when the failover has ended.",
 }
 
 
 class CannotConnect(RedisConnectionError):
-    """There is no connection, so nothing was asked; the cause is redis-py's own error."""
+    """No connection could be opened, so nothing was sent; the cause is redis-py's own error."""
 
 
-class PlaceUnknown(RedisError):
-    """Nobody says where the primary is. The text goes to the caller as it is.
+class PrimaryNotFound(RedisError):
+    """No server names the primary. The text goes to the caller as it is.
 
     Attributes:
-        may_pass: whether it is worth to look again within the call.
+        is_transient: whether it is worth looking again within the same call.
     """
 
-    def __init__(self, detail: str, *, may_pass: bool = True) -> None:
+    def __init__(self, detail: str, *, is_transient: bool = False) -> None:
         super().__init__(detail)
-        self.may_pass = may_pass
+        self.is_transient = is_transient
 
 
-def cause_of(exc: Exception) -> Exception:
-    """Give redis-py's own error, of which a ``CannotConnect`` is made."""
+def root_cause(exc: Exception) -> Exception:
+    """Return redis-py's own error if ``exc`` is a ``CannotConnect``, else ``exc``."""
     return exc.__cause__ if isinstance(exc, CannotConnect) and isinstance(exc.__cause__, Exception) else exc
 
 
-def code_of(exc: Exception) -> str:
-    """Give the first word of what the server answered."""
+def error_code(exc: Exception) -> str:
+    """Return the first word of the server's error."""
     return getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
 
 
-def is_lost(exc: Exception) -> bool:
-    """Tell whether the call may have been carried out, or may go through at a second try."""
-    if isinstance(exc, (*ANSWERS, CannotConnect)) or str(exc) == _POOL_IS_EMPTY:
+def is_reply_lost(exc: Exception) -> bool:
+    """Return whether the call may have been carried out, so that only repeating it can tell."""
+    if isinstance(exc, (*SERVER_REFUSALS, CannotConnect)) or str(exc) == _POOL_IS_EMPTY:
         return False
     return isinstance(exc, (RedisConnectionError, RedisTimeoutError, TimeoutError))
 
 
-def is_of_place(exc: Exception) -> bool:
-    """Tell whether another server is, or will be, the one to ask."""
+def is_wrong_node(exc: Exception) -> bool:
+    """Return whether another server is, or will be, the right one."""
     if isinstance(exc, CannotConnect):
         return True
-    if isinstance(exc, PlaceUnknown):
-        return exc.may_pass
-    return isinstance(exc, (ResponseError, BusyLoadingError)) and code_of(exc) in _OF_PLACE
+    if isinstance(exc, PrimaryNotFound):
+        return exc.is_transient
+    return isinstance(exc, (ResponseError, BusyLoadingError)) and error_code(exc) in _WRONG_NODE_CODES
 
 
-def has_moved(answer: object) -> bool:
-    """Tell whether an answer names the node that has the key (``MOVED``, ``ASK``)."""
-    return isinstance(answer, AskError)  # redis-py's MovedError is one
+def is_redirect(response: object) -> bool:
+    """Return whether a response names the node that has the key (``MOVED``, ``ASK``)."""
+    return isinstance(response, AskError)  # redis-py's MovedError is one
 
 
 def unavailable(exc: Exception) -> Unavailable:
-    """Make the error that says what to do about ``exc``."""
+    """Return the error for the caller, with a sentence on what to do."""
     return Unavailable(ErrorCode.STORE_UNAVAILABLE, _detail(exc))
 
 
 def _detail(exc: Exception) -> str:
-    exc = cause_of(exc)
-    if isinstance(exc, PlaceUnknown):
+    exc = root_cause(exc)
+    if isinstance(exc, PrimaryNotFound):
         return str(exc)
     if isinstance(exc, (RedisTimeoutError, TimeoutError)):
         return "The store did not answer in time."
-    if isinstance(exc, (ResponseError, *ANSWERS)):
-        return _detail_of_answer(exc)
+    if isinstance(exc, (ResponseError, *SERVER_REFUSALS)):
+        return _detail_of_response(exc)
     if str(exc) == _POOL_IS_EMPTY:
-        return "Every connection to the store is in use; allow more connections, or send less at once."
+        return "Every connection to the store is in use; raise redis.max_connections, or send fewer requests at once."
     if isinstance(exc.__context__, ssl.SSLError):
         return "TLS with the store failed: check the CA, the client certificate and its key, and the server's name."
     return "The store cannot be reached."
 
 
-def _detail_of_answer(exc: Exception) -> str:
-    answer = "NOPERM" if str(exc).startswith(_ACL_INSIDE_A_SCRIPT) else code_of(exc)
-    otherwise = _REFUSED if isinstance(exc, AuthenticationError) else f"The store answered with an error ({answer})."
-    return _DETAIL_FOR_ANSWER.get(answer, otherwise)
+def _detail_of_response(exc: Exception) -> str:
+    code = "NOPERM" if str(exc).startswith(_ACL_INSIDE_A_SCRIPT) else error_code(exc)
+    default = _REFUSED if isinstance(exc, AuthenticationError) else f"The store returned an error ({code})."
+    return _DETAIL_FOR_CODE.get(code, default)

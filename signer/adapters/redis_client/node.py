@@ -1,7 +1,7 @@
-"""One server: a pool of connections, and calls that travel on one of them.
+"""One server: a pool of connections, and calls that each use one of them.
 
-* All commands of a call travel on one connection, in one round trip, and are answered in their order.
-* A server that is not the one to ask any more is given up with all that waits for it: its answers would come too late.
+* All commands of a call use one connection and one round trip; the responses have the order of the commands.
+* Closing a node fails the calls in progress: the responses of a replaced server would come too late.
 """
 
 from __future__ import annotations
@@ -17,64 +17,62 @@ from redis.exceptions import RedisError, ResponseError
 from signer.adapters.redis_client.urls import Address
 
 Part = str | bytes | int
-"""What a command is made of."""
+"""One word of a command."""
 
 Command = tuple[Part, ...]
 
 _ASKING: Final[Command] = ("ASKING",)
+_CLOSED: Final = "the connections to this server were closed"
 
 
 class Node:
     """One server.
 
     Args:
-        client: open; from here on it belongs to this object, which closes it.
-        address: where the server is; of no meaning for a Unix socket.
+        client: from here on it belongs to this object, which closes it.
+        address: where the server is; meaningless for a Unix socket.
     """
 
     def __init__(self, client: Redis, address: Address) -> None:
         self.address = address
         self._client = client
-        self._given_up = False
-        self._waiting: set[asyncio.Timeout] = set()
+        self._is_closed = False
+        self._timeouts: set[asyncio.Timeout] = set()  # of the calls in progress
 
     async def send(self, commands: Sequence[Command], deadline: float, *, asking: bool = False) -> list[Any]:
-        """Send commands and give their answers; one that is an error stands in its place.
+        """Send commands and return their responses; an error response is returned in its place, not raised.
 
         Args:
             commands: at least one.
-            deadline: until when, by the loop's clock.
-            asking: for keys of a slot that is on its way to this node.
+            deadline: by the event loop's clock.
+            asking: whether the keys belong to a slot that is being moved to this node.
 
         Raises:
-            RedisError: there are no answers.
-            TimeoutError: nor were there any in time.
+            RedisError: there is no response.
+            TimeoutError: there was none before the deadline.
         """
-        loop = asyncio.get_running_loop()
+        if self._is_closed:
+            raise RedisConnectionError(_CLOSED)
         try:
-            async with asyncio.timeout_at(loop.time() if self._given_up else deadline) as patience:
-                self._waiting.add(patience)
+            async with asyncio.timeout_at(deadline) as timeout:
+                self._timeouts.add(timeout)
                 try:
                     return await self._exchange(commands, asking=asking)
                 finally:
-                    self._waiting.discard(patience)
+                    self._timeouts.discard(timeout)
         except TimeoutError:
-            if self._given_up:
-                raise RedisConnectionError("the server was given up") from None
+            if self._is_closed:
+                raise RedisConnectionError(_CLOSED) from None
             raise
 
-    async def give_up(self) -> None:
-        """End every call that waits for it, and close its connections."""
-        self._given_up = True
-        now = asyncio.get_running_loop().time()
-        for patience in self._waiting:
-            if not patience.expired():  # one that has just expired ends by itself, and cannot be changed
-                patience.reschedule(now)
-        await self.close()
-
     async def close(self) -> None:
-        """Close its connections."""
-        await self._client.aclose()
+        """Fail the calls in progress, also those that are still connecting, and close all connections."""
+        self._is_closed = True
+        now = asyncio.get_running_loop().time()
+        for timeout in self._timeouts:
+            if not timeout.expired():  # an expired one ends its call by itself and cannot be rescheduled
+                timeout.reschedule(now)
+        await self._client.connection_pool.disconnect()
 
     async def _exchange(self, commands: Sequence[Command], *, asking: bool) -> list[Any]:
         if len(commands) == 1 and not asking:
@@ -84,17 +82,17 @@ class Node:
                 return [exc]
         async with self._client.pipeline(transaction=False) as pipeline:
             for command in commands:
-                if asking:  # it holds for the next command alone
+                if asking:  # ASKING applies to the next command only
                     pipeline.execute_command(*_ASKING)
                 pipeline.execute_command(*command)
-            # Raised by redis-py, an error would quote the command's arguments.
-            answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        return answers[1::2] if asking else answers
+            # An error that redis-py raises would quote the command's arguments.
+            responses: list[Any] = await pipeline.execute(raise_on_error=False)
+        return responses[1::2] if asking else responses
 
 
-def first_error(answers: Sequence[Any]) -> RedisError | None:
-    """Give the first answer that is an error."""
-    for answer in answers:  # each call comes through here
-        if isinstance(answer, RedisError):
-            return answer
+def first_error(responses: Sequence[Any]) -> RedisError | None:
+    """Return the first response that is an error."""
+    for response in responses:  # a loop, because every call runs it
+        if isinstance(response, RedisError):
+            return response
     return None

@@ -1,12 +1,10 @@
-"""The topology ``redis+sentinel://``: one primary, which Sentinels appoint.
+"""The topology of ``redis+sentinel://``: one primary, which Sentinels appoint.
 
-* All Sentinels are asked at once, and the newest configuration counts: one that was cut off, or has just woken, still
-  names the old primary.
-* The address is the one that they give to clients: it names the promoted replica as soon as they have seen that it
-  takes writes, while the other replicas are still being told to follow it.
-* They are asked every ``PATROL_SECONDS``, too: after a failover by command the old primary goes on to take writes, for
-  seconds, until it is told that it is none; all of these are forgotten then, and nothing about them looks wrong.
-* Sentinels have users and passwords of their own; ours there needs ``SENTINEL_ACL_COMMANDS``.
+* All Sentinels are queried at once, and the newest configuration wins: a Sentinel that was cut off, or was just
+  resumed, still names the old primary.
+* They are queried every ``POLL_SECONDS`` as well: after a failover by command the old primary accepts writes for some
+  seconds more, which are all lost and which no error shows.
+* The Sentinels have users and passwords of their own; the user there needs ``SENTINEL_ACL_COMMANDS``.
 """
 
 from __future__ import annotations
@@ -15,102 +13,89 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from redis.exceptions import RedisError
-
-from signer.adapters.redis_client.failures import PlaceUnknown
+from signer.adapters.redis_client.failures import PrimaryNotFound
 from signer.adapters.redis_client.node import Node
-from signer.adapters.redis_client.survey import ask_all
-from signer.adapters.redis_client.topology import Followed
+from signer.adapters.redis_client.query import query_all
+from signer.adapters.redis_client.topology import DiscoveredTopology
 from signer.adapters.redis_client.urls import Address
 
 SENTINEL_ACL_COMMANDS: Final = ("+sentinel|get-master-addr-by-name", "+sentinel|master", "+ping")
 """What the Sentinels' own ACL has to allow."""
 
-PATROL_SECONDS: Final = 0.25
+POLL_SECONDS: Final = 0.25
 _GRACE_SECONDS: Final = 0.05
 _UNKNOWN_NAME: Final = "No such "
-"""How a Sentinel says that it does not know the name, whatever it calls a primary."""
+"""How the error of a Sentinel begins that does not know the name."""
 
 
-class SentinelTopology(Followed):
+class SentinelTopology(DiscoveredTopology):
     """The primary of one name.
 
     Args:
         service: the name.
-        sentinels: those to ask.
+        sentinels: the Sentinels.
         open_node: opens the server at an address.
-        within: the longest that the Sentinels may take to say where the primary is.
+        timeout: the seconds that the Sentinels have for naming the primary.
     """
 
     def __init__(
-        self, service: str, sentinels: Sequence[Node], open_node: Callable[[Address], Node], *, within: float
+        self, service: str, sentinels: Sequence[Node], open_node: Callable[[Address], Node], *, timeout: float
     ) -> None:
         super().__init__()
         self._service = service
         self._sentinels = sentinels
         self._open_node = open_node
-        self._within = within
+        self._timeout = timeout
         self._primary: Node | None = None
-        self._patrol: asyncio.TimerHandle | None = None
-
-    async def by_node(self, keys: Sequence[str]) -> list[list[int]]:
-        """See ``Topology.by_node``."""
-        return [list(range(len(keys)))]
+        self._next_poll: asyncio.TimerHandle | None = None
 
     async def primaries(self) -> Sequence[Node]:
         """See ``Topology.primaries``."""
-        return (await self._find("", asyncio.get_running_loop().time() + self._within),)
-
-    async def uncovered_slots(self) -> int:
-        """See ``Topology.uncovered_slots``."""
-        return 0
+        return (await self._find("", asyncio.get_running_loop().time() + self._timeout),)
 
     async def close(self) -> None:
         """See ``Topology.close``."""
-        self._end_patrol()
         await super().close()
+        self._cancel_poll()
 
-    async def _look(self) -> None:
-        self._end_patrol()
+    async def _refresh(self) -> None:
+        self._cancel_poll()
         try:
-            await self._follow()
+            await self._follow_primary()
         finally:
-            self._patrol = asyncio.get_running_loop().call_later(PATROL_SECONDS, self._lookout.soon)
+            self._next_poll = asyncio.get_running_loop().call_later(POLL_SECONDS, self._refresher.request)
 
-    def _end_patrol(self) -> None:
-        if self._patrol is not None:
-            self._patrol.cancel()
+    def _cancel_poll(self) -> None:
+        if self._next_poll is not None:
+            self._next_poll.cancel()
 
-    async def _follow(self) -> None:
+    async def _follow_primary(self) -> None:
         commands = (
+            # This address names the promoted replica as soon as it accepts writes.
             ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service),
             ("SENTINEL", "MASTER", self._service),
         )
-        survey = await ask_all(self._sentinels, commands, within=self._within, grace=_GRACE_SECONDS)
-        if not survey.answers:
-            if any(_UNKNOWN_NAME in str(error) for error in survey.errors):
-                raise PlaceUnknown("The Sentinels know no primary of the name that redis.url has.", may_pass=False)
-            raise survey.explain("The store's Sentinels", "redis.sentinel_username, redis.sentinel_password_file")
-        address, _ = max((_read(answers) for _, answers in survey.answers), key=lambda told: told[1])
+        result = await query_all(self._sentinels, commands, timeout=self._timeout, grace=_GRACE_SECONDS)
+        if not result.responses:
+            if any(_UNKNOWN_NAME in str(error) for error in result.errors):
+                raise PrimaryNotFound("The Sentinels know no primary by the name in redis.url; correct the name.")
+            raise result.failure("The store's Sentinels", "redis.sentinel_username, redis.sentinel_password_file")
+        address, _ = max((_parse(responses) for _, responses in result.responses), key=lambda view: view[1])
         former = self._primary
         if former is None or former.address != address:
             self._primary = self._open_node(address)
             if former is not None:
-                await former.give_up()
+                await former.close()
 
-    def _node_of(self, key: str) -> Node | None:  # noqa: ARG002 - one server has them all
+    def _node_of(self, key: str) -> Node | None:  # noqa: ARG002 - the primary has every key
         return self._primary
-
-    def _detour(self, error: RedisError, key: str, node: Node) -> tuple[Node, bool] | None:  # noqa: ARG002
-        """Nobody but a Sentinel tells."""
-        return None
 
     def _all_nodes(self) -> Sequence[Node]:
         return (*self._sentinels, *(() if self._primary is None else (self._primary,)))
 
 
-def _read(answers: list[Any]) -> tuple[Address, int]:
-    """Read one Sentinel's answers: where the primary is, and of which configuration that is."""
-    (host, port), fields = answers
-    known = dict(zip(fields[::2], fields[1::2], strict=True))
-    return Address(host.decode(), int(port)), int(known[b"config-epoch"])
+def _parse(responses: list[Any]) -> tuple[Address, int]:
+    """Return where one Sentinel says the primary is, and the epoch of its configuration."""
+    (host, port), fields = responses
+    values = dict(zip(fields[::2], fields[1::2], strict=True))
+    return Address(host.decode(), int(port)), int(values[b"config-epoch"])

@@ -1,34 +1,42 @@
-"""Where Redis is, who we are to it, and how long it may take. A secret is a file's path, never a part of a URL."""
+"""``[redis]``: the only definition of these settings, used by the client and by the store. Secrets are file paths."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
-from signer.adapters.redis_client.urls import RedisUrl, Topology
+from pydantic import ConfigDict, Field, model_validator
+
+from signer.adapters.redis_client.urls import Deployment, RedisUrl
+from signer.settings_types import Section, Span, Url
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RedisSettings:
-    """What is needed to open Redis.
+class RedisSettings(Section):
+    """``[redis]``: the shared state; one server, Sentinel or a cluster, depending on the URL.
 
     Attributes:
         url: see ``signer.adapters.redis_client.urls``; without user and password.
         username: the ACL user; ``None`` for the user ``default``.
-        password_file: the file that holds the password; ``None`` where none is asked for.
-        sentinel_username: the ACL user at the Sentinels, who have users of their own.
-        sentinel_password_file: the file that holds its password; ``None`` where none is asked for.
-        ca_file: PEM; the only CA that the servers' certificates may come from. ``None`` for the system's.
-        cert_file: PEM; our certificate, where the servers ask for one.
+        password_file: the file with the password; ``None`` if the servers require none.
+        sentinel_username: the ACL user at the Sentinels, which have users of their own.
+        sentinel_password_file: the file with that user's password; ``None`` if the Sentinels require none.
+        ca_file: PEM; the only CA that is trusted. ``None`` for the system's CAs.
+        cert_file: PEM; the client certificate, if the servers require one.
         key_file: PEM; its key.
-        call_timeout: the longest that one call may take.
-        connect_timeout: the longest that opening a connection may take.
-        max_connections: how many connections to one server, and so calls at once, there are at most.
-        pool_wait: how long a call waits for one of them.
+        key_prefix: the first part of every key.
+        nonce_retention: how long a record is kept, and with it the knowledge that its nonce is spent.
+        lease: how long a lease holder has before another replica may take a challenge over.
+        connect_timeout: the longest time for opening one connection, or for finding the primary.
+        command_timeout: the longest time for one call.
+        max_connections: the number of connections to one server, and so of concurrent calls.
+        wait_for_replicas: how many replicas have to confirm a claim or a signature before the service uses it.
+        wait_timeout: how long a call waits for their confirmations.
     """
 
-    url: str
+    model_config = ConfigDict(hide_input_in_errors=True)  # a URL may hold a password by mistake
+
+    url: Url = "redis://127.0.0.1:6379/0"
     username: str | None = None
     password_file: Path | None = None
     sentinel_username: str | None = None
@@ -36,45 +44,34 @@ class RedisSettings:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
-    call_timeout: timedelta = timedelta(seconds=2)
-    connect_timeout: timedelta = timedelta(seconds=1)
-    max_connections: int = 64
-    pool_wait: timedelta = timedelta(seconds=1)
-
-    def __post_init__(self) -> None:
-        """Refuse what could not work, or would be a secret in the wrong place.
-
-        Raises:
-            ValueError: says which setting, never what is in it.
-        """
-        place = RedisUrl.parse(self.url)
-        if self.username is not None and self.password_file is None:
-            raise ValueError("a Redis user needs a password file")
-        if self.sentinel_username is not None and self.sentinel_password_file is None:
-            raise ValueError("a user of the Sentinels needs a password file for them")
-        if place.topology is not Topology.SENTINEL and self.sentinel_password_file is not None:
-            raise ValueError("a password for the Sentinels is for redis+sentinel:// and rediss+sentinel:// only")
-        if not place.tls and (self.ca_file or self.cert_file or self.key_file):
-            raise ValueError("a CA, a certificate and a key are for rediss:// only, and for its kin that begin so")
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("the client certificate and its key go together")
+    key_prefix: str = Field("signer", pattern=r"^[A-Za-z0-9._-]{1,32}$")
+    nonce_retention: Span = timedelta(days=30)
+    lease: Span = timedelta(seconds=15)
+    connect_timeout: Span = timedelta(seconds=2)
+    command_timeout: Span = timedelta(seconds=2)
+    max_connections: int = Field(32, ge=1, le=1024)
+    wait_for_replicas: int = Field(0, ge=0, le=8)
+    wait_timeout: Span = timedelta(milliseconds=500)
 
     @property
-    def place(self) -> RedisUrl:
-        """The URL, read."""
+    def parsed_url(self) -> RedisUrl:
+        """The parts of ``url``."""
         return RedisUrl.parse(self.url)
 
-    def describe(self) -> str:
-        """Say in one line where Redis is and how it is reached, without secrets."""
-        how = [_who(self.username, self.password_file)]
-        if self.place.topology is Topology.SENTINEL:
-            how.append(f"at the Sentinels {_who(self.sentinel_username, self.sentinel_password_file)}")
-        if self.ca_file:
-            how.append(f"CA {self.ca_file}")
-        if self.cert_file:
-            how.append(f"client certificate {self.cert_file}")
-        return f"{self.url} ({', '.join(how)})"
-
-
-def _who(username: str | None, password_file: Path | None) -> str:
-    return f"user {username or 'default'}" if password_file else "no password"
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse settings that contradict each other. An error names the setting, never its value."""
+        url = self.parsed_url
+        if self.username is not None and self.password_file is None:
+            raise ValueError("username needs a password_file")
+        if self.sentinel_username is not None and self.sentinel_password_file is None:
+            raise ValueError("sentinel_username needs a sentinel_password_file")
+        if url.deployment is not Deployment.SENTINEL and self.sentinel_password_file is not None:
+            raise ValueError("sentinel_password_file is for redis+sentinel:// and rediss+sentinel:// only")
+        if not url.tls and (self.ca_file or self.cert_file or self.key_file):
+            raise ValueError("ca_file, cert_file and key_file are for URLs that begin with rediss only")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file have to be set together")
+        if self.wait_for_replicas and self.wait_timeout >= self.command_timeout:
+            raise ValueError("wait_timeout has to be shorter than command_timeout")
+        return self

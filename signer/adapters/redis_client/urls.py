@@ -1,14 +1,14 @@
-"""Where Redis is, as one URL tells it: one server, the Sentinels that know the primary, or some nodes of a cluster.
+"""The URL of Redis: one server, the Sentinels that know the primary, or some nodes of a cluster.
 
 ====================================================  ==================================================
 ``redis://host[:6379][/database]``                    one server; ``rediss://`` with TLS
 ``unix:///path/of/the/socket[?db=database]``          one server on this machine
-``redis+sentinel://host[:26379],…/name[/database]``   the primary that these Sentinels know under ``name``
+``redis+sentinel://host[:26379],…/name[/database]``   the primary that these Sentinels know by ``name``
 ``redis+cluster://host[:6379],…``                     the cluster that these nodes belong to
 ====================================================  ==================================================
 
-* ``rediss+sentinel://`` and ``rediss+cluster://`` speak TLS everywhere: with the Sentinels, too.
-* No user and no password: a secret is a file's path. What is wrong is said without quoting the URL.
+* ``rediss+sentinel://`` and ``rediss+cluster://`` use TLS for every connection, including those to the Sentinels.
+* A user or a password in the URL is refused: secrets are file paths. Error texts never quote the URL.
 """
 
 from __future__ import annotations
@@ -23,29 +23,24 @@ _SENTINEL_PORT: Final = 26379
 _HIGHEST_PORT: Final = 65535
 
 
-class Topology(Enum):
-    """Who has the keys."""
+class Deployment(Enum):
+    """How the servers are organised."""
 
     SINGLE = auto()
     SENTINEL = auto()
     CLUSTER = auto()
 
 
-_TOPOLOGY_FOR_SCHEME: Final = {
-    "": Topology.SINGLE,
-    "+sentinel": Topology.SENTINEL,
-    "+cluster": Topology.CLUSTER,
+_DEPLOYMENT_FOR_SUFFIX: Final = {
+    "": Deployment.SINGLE,
+    "+sentinel": Deployment.SENTINEL,
+    "+cluster": Deployment.CLUSTER,
 }
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """A place on the network.
-
-    Attributes:
-        host: a name, which is looked up at each new connection, or an IP address.
-        port: TCP.
-    """
+    """A TCP address. A host name is resolved again for each new connection."""
 
     host: str
     port: int
@@ -56,18 +51,18 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisUrl:
-    """A URL that was understood.
+    """A parsed URL.
 
     Attributes:
-        topology: who has the keys.
-        tls: whether TLS is spoken.
+        deployment: how the servers are organised.
+        tls: whether every connection uses TLS.
         addresses: the server, the Sentinels, or some nodes of the cluster; empty for a Unix socket.
-        socket: the path of the Unix socket, or nothing.
-        service: the name under which the Sentinels know the primary, or nothing.
+        socket: the path of the Unix socket, or empty.
+        service: the name by which the Sentinels know the primary, or empty.
         database: the number of the database.
     """
 
-    topology: Topology = Topology.SINGLE
+    deployment: Deployment = Deployment.SINGLE
     tls: bool = False
     addresses: tuple[Address, ...] = ()
     socket: str = ""
@@ -76,44 +71,42 @@ class RedisUrl:
 
     @classmethod
     def parse(cls, text: str) -> RedisUrl:
-        """Read a URL.
+        """Parse a URL.
 
         Raises:
-            ValueError: says what is wrong with it, never what is in it.
+            ValueError: it is invalid; the text never quotes it.
         """
         scheme, separator, rest = text.partition("://")
-        place, _, query = rest.partition("?")
-        authority, _, path = place.partition("/")
+        location, _, query = rest.partition("?")
+        authority, _, path = location.partition("/")
         if "@" in authority or "password" in query or "username" in query:
             raise ValueError(
                 "the Redis URL must not hold a user or a password; set the user's name and a password file",
             )
         if scheme == "unix" and separator:
-            return cls._unix(text)
+            return cls._parse_unix(text)
         base, plus, kind = scheme.partition("+")
-        topology = _TOPOLOGY_FOR_SCHEME.get(plus + kind)
-        if not separator or base not in {"redis", "rediss"} or topology is None:
+        deployment = _DEPLOYMENT_FOR_SUFFIX.get(plus + kind)
+        if not separator or base not in {"redis", "rediss"} or deployment is None:
             raise ValueError(
                 "the Redis URL has to begin with redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, "
                 "redis+cluster:// or rediss+cluster://",
             )
         if query or "?" in rest or "#" in rest:
             raise ValueError("the Redis URL must not have parameters")
-        addresses = _addresses(authority, _SENTINEL_PORT if topology is Topology.SENTINEL else _PORT)
+        addresses = _addresses(authority, _SENTINEL_PORT if deployment is Deployment.SENTINEL else _PORT)
         service = ""
-        if topology is Topology.SENTINEL:
+        if deployment is Deployment.SENTINEL:
             service, _, path = path.partition("/")
             if not service:
                 raise ValueError("the Redis URL names no primary: redis+sentinel://host:port,…/name/database")
-        elif topology is Topology.SINGLE and len(addresses) > 1:
-            raise ValueError(
-                "the Redis URL names several servers: redis+sentinel:// or redis+cluster:// say what they are",
-            )
+        elif deployment is Deployment.SINGLE and len(addresses) > 1:
+            raise ValueError("the Redis URL names several servers: begin it with redis+sentinel:// or redis+cluster://")
         database = _database(path)
-        if topology is Topology.CLUSTER and database:
+        if deployment is Deployment.CLUSTER and database:
             raise ValueError("the Redis URL names a database, and a cluster has database 0 only")
         return cls(
-            topology=topology,
+            deployment=deployment,
             tls=base == "rediss",
             addresses=addresses,
             service=unquote(service),
@@ -121,19 +114,19 @@ class RedisUrl:
         )
 
     @classmethod
-    def _unix(cls, text: str) -> RedisUrl:
+    def _parse_unix(cls, text: str) -> RedisUrl:
         try:
             url = urlsplit(text)
         except ValueError:
-            raise ValueError("the Redis URL cannot be read") from None
+            raise ValueError("the Redis URL cannot be parsed") from None
         parameters = parse_qs(url.query, keep_blank_values=True)
         if url.netloc or not url.path or set(parameters) - {"db"} or not all(parameters.get("db", ["0"])):
             raise ValueError("the Redis URL has to be unix:///path/of/the/socket?db=database")
         return cls(socket=unquote(url.path), database=_database(parameters.get("db", ["0"])[-1]))
 
 
-def _addresses(authority: str, port: int) -> tuple[Address, ...]:
-    addresses = tuple(_address(text, port) for text in authority.split(","))
+def _addresses(authority: str, default_port: int) -> tuple[Address, ...]:
+    addresses = tuple(_address(text, default_port) for text in authority.split(","))
     if len(set(addresses)) < len(addresses):
         raise ValueError("the Redis URL names a host twice")
     return addresses
@@ -147,16 +140,16 @@ def _address(text: str, port: int) -> Address:
             name = ""
     else:
         name, colon, digits = text.partition(":")
-    if not name or any(sign.isspace() for sign in name):
-        raise ValueError("the Redis URL lacks a host, or one of its hosts cannot be read")
+    if not name or any(character.isspace() for character in name):
+        raise ValueError("the Redis URL lacks a host or has an invalid one")
     if colon:
         if not (digits.isascii() and digits.isdecimal() and 0 < int(digits) <= _HIGHEST_PORT):
-            raise ValueError("the Redis URL has a port that is none")
+            raise ValueError("the Redis URL has an invalid port")
         port = int(digits)
     return Address(name, port)
 
 
 def _database(text: str) -> int:
     if text and not (text.isascii() and text.isdecimal()):
-        raise ValueError("the Redis URL has to end with the number of a database, or with none")
+        raise ValueError("the Redis URL has to end with the number of a database, or without one")
     return int(text or 0)

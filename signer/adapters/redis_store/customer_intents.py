@@ -1,8 +1,7 @@
-"""The port ``CustomerIntents`` over Redis: one hash an intent, on the owner's shard.
+"""The port ``CustomerIntents`` over Redis: one hash for each intent, on the owner's shard.
 
 ``{prefix}:{sXX}:intent:<32 hex>`` holds ``body``, ``idempotency_key``, ``created_at`` (Redis's clock, µs) and, once it
-is known, ``customer_id``. An id that is known is never changed. An intent is kept for the retention, from its last
-touch.
+is known, ``customer_id``, which never changes. An intent is kept for ``nonce_retention`` after its last use.
 """
 
 from __future__ import annotations
@@ -10,17 +9,17 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from signer.adapters.redis_client.calls import NO_WAIT, RedisCalls, ReplicaWait
-from signer.adapters.redis_client.script import Script
+from signer.adapters.redis_client.calls import RedisCalls, ReplicaWait, Script
+from signer.adapters.redis_client.settings import RedisSettings
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, Unavailable
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _SHARD_DIGITS: Final = 2
 
-_TOUCH: Final = Script.of(
+_STORE: Final = Script.of(
     """
--- KEYS[1] the intent    ARGV  1 retention (ms)  2 body  3 Idempotency-Key  4 the customer's id, or nothing
+-- KEYS[1] the intent    ARGV  1 retention (ms)  2 body  3 Idempotency-Key  4 the customer's id, or empty
 local known = redis.call('HMGET', KEYS[1], 'created_at', 'customer_id')
 if not known[1] then
   local time = redis.call('TIME')
@@ -37,36 +36,29 @@ return known[2]
 
 
 class RedisCustomerIntents:
-    """The port ``CustomerIntents``. Both methods are one script, and repeating one changes nothing."""
+    """The port ``CustomerIntents``. Both methods run one script, and repeating one changes nothing."""
 
-    def __init__(
-        self,
-        redis: RedisCalls,
-        *,
-        prefix: str = "signer",
-        retention: timedelta = timedelta(days=30),
-        replica_wait: ReplicaWait = NO_WAIT,
-    ) -> None:
+    def __init__(self, redis: RedisCalls, settings: RedisSettings) -> None:
         self._redis = redis
-        self._prefix = prefix
-        self._retention = retention // _MILLISECOND
-        self._replica_wait = replica_wait
+        self._prefix = settings.key_prefix
+        self._retention = settings.nonce_retention // _MILLISECOND
+        self._replica_wait = ReplicaWait(settings.wait_for_replicas, settings.wait_timeout)
 
     async def begin(self, intent: CustomerIntent) -> str | None:
         """See ``CustomerIntents.begin``."""
-        return await self._touch(intent, "")
+        return await self._store(intent, "")
 
     async def complete(self, intent: CustomerIntent, customer_id: str) -> None:
         """See ``CustomerIntents.complete``."""
-        await self._touch(intent, customer_id)
+        await self._store(intent, customer_id)
 
-    async def _touch(self, intent: CustomerIntent, customer_id: str) -> str | None:
+    async def _store(self, intent: CustomerIntent, customer_id: str) -> str | None:
         tag = f"{self._prefix}:{{s{intent.id[:_SHARD_DIGITS]}}}"
         key = f"{tag}:intent:{intent.id[_SHARD_DIGITS:]}"
         arguments = (self._retention, intent.body, intent.idempotency_key, customer_id)
         known, *confirmations = await self._redis.script(
-            _TOUCH, (key,), arguments, *self._replica_wait.commands(f"{tag}:confirm")
+            _STORE, (key,), arguments, *self._replica_wait.commands(f"{tag}:confirm")
         )
         if confirmations and confirmations[-1] < self._replica_wait.replicas:
-            raise Unavailable(ErrorCode.STORE_UNAVAILABLE, "Too few replicas of the store confirmed in time.")
+            raise Unavailable(ErrorCode.STORE_UNAVAILABLE, "Too few replicas of the store confirmed in time; retry.")
         return None if known is None else known.decode("ascii")

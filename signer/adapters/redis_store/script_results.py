@@ -1,12 +1,13 @@
-"""What the scripts answer, read as records, leases and instants.
+"""The results of the scripts as records, leases and instants.
 
-An instant is a whole number of microseconds of Unix time: exactly what a ``datetime`` holds, so nothing is rounded.
-What is read here was written by our own scripts and is not judged again; whoever sends a stored signature verifies it.
+An instant is a whole number of microseconds of Unix time, exactly like a ``datetime``, so nothing is rounded. What is
+parsed here was written by the scripts and is not validated again; a stored signature is verified before it is sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -24,56 +25,43 @@ _FENCE: Final = FIELDS.index("fence")
 _LEASED_UNTIL: Final = FIELDS.index("leased_until")
 
 Fields = Sequence[bytes | None]
-"""The values of a record's hash in the order of ``FIELDS``; an absent one and an empty one both mean: none."""
+"""The values of a record's hash in the order of ``FIELDS``; an absent and an empty one both mean: none."""
 
 
 def microseconds(instant: datetime) -> int:
-    """Give ``instant`` as the scripts have it."""
+    """Return ``instant`` as the scripts store it."""
     return (instant - _EPOCH) // MICROSECOND
 
 
-def read_record(challenge_id: str, fields: Fields) -> ChallengeRecord:
-    """Read one record. Its ``id`` is not among the fields, for it is the key."""
-    (
-        customer_id,
-        owner,
-        message_hash,
-        state,
-        code,
-        forward,
-        submission,
-        signature,
-        issued_at,
-        expires_at,
-        attempts,
-        first_attempt_at,
-        superseded_by,
-        fence,
-        leased_until,
-        created_at,
-        updated_at,
-    ) = [value or b"" for value in fields]
-    signature_text = signature.decode("ascii")
+def parse_record(challenge_id: str, fields: Fields) -> ChallengeRecord:
+    """Parse one record. Its id is not among the fields, because it is part of the key."""
+    value = {name: field or b"" for name, field in zip(FIELDS, fields, strict=True)}
+    signature = _text(value["signature"])
+    submission = Submission(value["submission"], signature or "") if value["submission"] else None
     return ChallengeRecord(
         id=challenge_id,
-        customer_id=customer_id.decode("ascii"),
-        owner=_owner(owner),
-        message_hash=message_hash.decode("ascii"),
-        state=_STATE_FOR_NAME[state],
-        code=code.decode("ascii") or None,
-        forward=forward == b"1",
-        submission=Submission(submission, signature_text) if submission else None,
-        signature=signature_text or None,
-        issued_at=_instant(issued_at),
-        expires_at=_instant(expires_at),
-        attempts=int(attempts),
-        first_attempt_at=_instant(first_attempt_at) if first_attempt_at else None,
-        superseded_by=superseded_by.decode("ascii") or None,
-        fencing_token=int(fence),
-        leased_until=_instant(leased_until) if leased_until else None,
-        created_at=_instant(created_at),
-        updated_at=_instant(updated_at),
+        customer_id=value["customer_id"].decode("ascii"),
+        owner=_owner(value["owner"]),
+        message_hash=value["message_hash"].decode("ascii"),
+        state=_STATE_FOR_NAME[value["state"]],
+        code=_text(value["code"]),
+        forward=value["forward"] == b"1",
+        submission=submission,
+        signature=signature,
+        issued_at=_instant(value["issued_at"]),
+        expires_at=_instant(value["expires_at"]),
+        attempts=int(value["attempts"]),
+        first_attempt_at=_instant(value["first_attempt_at"]) if value["first_attempt_at"] else None,
+        superseded_by=_text(value["superseded_by"]),
+        fencing_token=int(value["fence"]),
+        leased_until=_instant(value["leased_until"]) if value["leased_until"] else None,
+        created_at=_instant(value["created_at"]),
+        updated_at=_instant(value["updated_at"]),
     )
+
+
+def _text(value: bytes) -> str | None:
+    return value.decode("ascii") or None
 
 
 def _instant(value: bytes) -> datetime:
@@ -81,50 +69,48 @@ def _instant(value: bytes) -> datetime:
 
 
 def _owner(value: bytes) -> AccountId:
-    """Read a CAIP-10 account that we wrote: its checksum was verified before."""
+    """Parse a CAIP-10 account whose checksum was verified before it was stored."""
     _, reference, address = value.decode("ascii").split(":")
     return AccountId(ChainId(int(reference)), address)
 
 
-class Answer:
-    """What one move's script answered.
+@dataclass(slots=True)
+class ScriptResult:
+    """What the script of one move returned.
 
     Attributes:
         id: of the challenge.
-        outcome: the script's word for what became of the call.
-        now: the instant of it, by Redis's clock.
-        fields: the record's, as they are now; empty where there was nothing to move.
-        asked_at: when the call was begun, seconds of our monotonic clock.
+        called_at: when the call began, in seconds of this process's monotonic clock.
+        outcome: the script's name for what happened.
+        now: the instant of the move, by Redis's clock.
+        fields: the record's, after the move; empty if the move did not apply.
     """
 
-    __slots__ = ("asked_at", "fields", "id", "now", "outcome")
-
-    def __init__(self, challenge_id: str, asked_at: float, outcome: bytes, now: int, fields: Fields = ()) -> None:
-        self.id = challenge_id
-        self.asked_at = asked_at
-        self.outcome = outcome
-        self.now = now
-        self.fields = fields
+    id: str
+    called_at: float
+    outcome: bytes
+    now: int
+    fields: Fields = ()
 
     @property
-    def is_nothing(self) -> bool:
-        """Whether there was nothing to move."""
-        return self.outcome == b"nothing"
+    def is_applicable(self) -> bool:
+        """Whether the move applied to the record."""
+        return self.outcome != b"not_applicable"
 
     @property
     def state(self) -> ChallengeState:
-        """Where the record is now."""
+        """The record's state after the move."""
         return _STATE_FOR_NAME[self.fields[_STATE] or b""]
 
     def record(self) -> ChallengeRecord:
-        """Read the record."""
-        return read_record(self.id, self.fields)
+        """Return the record."""
+        return parse_record(self.id, self.fields)
 
     def lease(self) -> Lease:
-        """Read what is left of the record's present lease; nothing where it has none."""
-        left = max(int(self.fields[_LEASED_UNTIL] or 0) - self.now, 0)
-        return Lease(self.id, int(self.fields[_FENCE] or 0), timedelta(microseconds=left), self.asked_at)
+        """Return the record's current lease; its remaining time is 0 if the record has none."""
+        remaining = max(int(self.fields[_LEASED_UNTIL] or 0) - self.now, 0)
+        return Lease(self.id, int(self.fields[_FENCE] or 0), timedelta(microseconds=remaining), self.called_at)
 
-    def held(self) -> LeasedRecord:
-        """Read the record together with its lease."""
+    def leased_record(self) -> LeasedRecord:
+        """Return the record together with its lease."""
         return LeasedRecord(self.record(), self.lease(), deliverable=self.outcome == b"deliverable")

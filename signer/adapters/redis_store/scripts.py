@@ -1,8 +1,7 @@
-"""The Lua that makes each move of a challenge one atomic step, as Redis is to run it.
+"""The Lua scripts that make each move of a challenge one atomic step.
 
-The scripts are the files in ``lua``: ``_prelude.lua``, which says what they share, and one file a move. The
-tables of moves and of final states in the prelude are generated from ``signer.domain.lifecycle``, so that a move which
-the domain's table lacks cannot be made here either.
+The scripts are the files in ``lua``: ``_prelude.lua``, which they share, and one file for each move. The prelude's
+tables are generated from ``signer.domain.lifecycle``, so that no script can make a move that the domain's table lacks.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import Final
 
-from signer.adapters.redis_client.script import Script
+from signer.adapters.redis_client.calls import Script
 from signer.domain.lifecycle import MOVES, ChallengeState
 
 FIELDS: Final = (
@@ -32,7 +31,7 @@ FIELDS: Final = (
     "created_at",
     "updated_at",
 )
-"""The fields of a record's hash that every answer carries, in this order: those of ``ChallengeRecord`` but its id.
+"""The fields of a record's hash that every result carries, in this order: those of ``ChallengeRecord`` without its id.
 
 The hash also holds ``due_at``, the end of a pause, and ``token``, which names the call that made the last move.
 """

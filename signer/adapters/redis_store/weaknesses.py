@@ -1,32 +1,32 @@
-"""What in the servers' own settings breaks the promises of the store."""
+"""Settings of the Redis servers that break the store's guarantees."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from signer.adapters.redis_client.calls import NO_WAIT, RedisCalls, ReplicaWait
+from signer.adapters.redis_client.calls import RedisCalls
 
-_LOOK: Final = (("INFO", "memory"), ("INFO", "persistence"), ("INFO", "replication"))
+_QUERY: Final = (("INFO", "memory"), ("INFO", "persistence"), ("INFO", "replication"))
 
 
-async def find_weaknesses(redis: RedisCalls, replica_wait: ReplicaWait = NO_WAIT) -> tuple[str, ...]:
-    """Name them, over all primaries, one sentence each.
+async def find_weaknesses(redis: RedisCalls, wait_for_replicas: int) -> tuple[str, ...]:
+    """Return one sentence for each weakness of any primary.
 
     Args:
         redis: the store.
-        replica_wait: how many replicas are waited for.
+        wait_for_replicas: the setting of that name.
 
     Raises:
         Unavailable: ``store_unavailable``.
     """
-    told = await redis.every_primary(_LOOK)
-    found = [weakness for infos in told for weakness in _of_primary(infos, replica_wait.replicas)]
+    responses = await redis.every_primary(_QUERY)
+    found = [weakness for infos in responses for weakness in _of_primary(infos, wait_for_replicas)]
     uncovered = await redis.uncovered_slots()
     if uncovered:
         found.append(
-            f"{uncovered} slots of the Redis cluster have no primary: the owners whose shards are among them get 503. "
-            "Unless cluster-require-full-coverage is no, all do.",
+            f"{uncovered} slots of the Redis cluster have no primary, so owners whose shards are there get 503 (all "
+            "owners, unless cluster-require-full-coverage is no): assign the slots to a primary.",
         )
     return tuple(dict.fromkeys(found))
 
@@ -47,16 +47,16 @@ def _of_primary(infos: Sequence[Mapping[str, Any]], wait_for: int) -> Iterator[s
     replicas = int(replication.get("connected_slaves", 0))
     if replicas and not wait_for:
         yield (
-            "Redis has replicas, and none is waited for: a failover forgets what was not replicated yet, also nonces. "
-            f"Set redis.wait_for_replicas = {replicas}."
+            "Redis has replicas, and the service waits for none: a failover forgets nonces that were not replicated "
+            f"yet. Set redis.wait_for_replicas = {replicas}."
         )
     elif replicas < wait_for:
         yield (
-            f"Redis has {replicas} replicas, and redis.wait_for_replicas = {wait_for}: "
-            "nothing is signed until that many follow."
+            f"Redis has {replicas} replicas, and redis.wait_for_replicas = {wait_for}: nothing is signed until that "
+            "many are connected."
         )
     elif replicas > wait_for > 0:
         yield (
             f"Redis has {replicas} replicas, and redis.wait_for_replicas = {wait_for}: a failover may promote one that "
-            "has not confirmed, and forget nonces. Wait for all of them, or see docs/redis.md."
+            f"has not confirmed, and forget nonces. Set redis.wait_for_replicas = {replicas}; see docs/redis.md."
         )

@@ -20,10 +20,10 @@ from tests.support.challenge_stores import (
     SUBMISSION,
     VALID_FOR,
     StoreUnderTest,
+    assert_unavailable,
     bring_to,
-    claim_mine,
+    claim_granted,
     claim_of,
-    fails_saying,
     sign,
 )
 
@@ -51,7 +51,7 @@ async def test_first_claim_is_mine_and_holds_all_that_was_claimed(store: Challen
 
 async def test_the_same_message_is_held_while_its_lease_lives(store: ChallengeStore, other: ChallengeStore) -> None:
     """Who asks second for the same message waits: he gets the record and no lease."""
-    await claim_mine(store, claim_of())
+    await claim_granted(store, claim_of())
     second = await other.claim(claim_of())
     assert (second.outcome, second.lease) == (ClaimOutcome.LEASED_ELSEWHERE, None)
     assert second.record.state is ChallengeState.CLAIMED
@@ -70,9 +70,9 @@ async def test_a_lease_that_has_ended_is_taken_over(
     other: ChallengeStore,
 ) -> None:
     """The successor gets a higher fencing_token, and the old holder can write nothing any more."""
-    old = await claim_mine(store, claim_of())
+    old = await claim_granted(store, claim_of())
     await under_test.advance(LEASE)
-    new = await claim_mine(other, claim_of())
+    new = await claim_granted(other, claim_of())
     assert new.fencing_token > old.fencing_token
     with pytest.raises(LeaseLost):
         await store.record_signature(old, SUBMISSION)
@@ -86,7 +86,7 @@ async def test_a_takeover_keeps_the_deadline_and_the_birth_of_the_record(
     store: ChallengeStore,
 ) -> None:
     """A replica with other settings cannot stretch a deadline by claiming again."""
-    lease = await claim_mine(store, claim_of(valid_for=timedelta(minutes=5)))
+    lease = await claim_granted(store, claim_of(valid_for=timedelta(minutes=5)))
     released = await store.release(lease, "key_backend_unavailable")
     again = await store.claim(claim_of(valid_for=timedelta(minutes=50)))
     assert again.outcome is ClaimOutcome.GRANTED
@@ -96,9 +96,9 @@ async def test_a_takeover_keeps_the_deadline_and_the_birth_of_the_record(
 
 async def test_a_released_nonce_is_free_for_the_same_message(store: ChallengeStore, other: ChallengeStore) -> None:
     """A key backend that was down costs no challenge."""
-    old = await claim_mine(store, claim_of())
+    old = await claim_granted(store, claim_of())
     await store.release(old, "key_backend_unavailable")
-    assert (await claim_mine(other, claim_of())).fencing_token > old.fencing_token
+    assert (await claim_granted(other, claim_of())).fencing_token > old.fencing_token
 
 
 @pytest.mark.parametrize("state", ChallengeState)
@@ -138,7 +138,7 @@ async def test_what_is_signed_is_known(store: ChallengeStore, state: ChallengeSt
 
 async def test_forward_is_turned_on_under_another_holder(store: ChallengeStore, other: ChallengeStore) -> None:
     """Who is told to wait has his wish heard: the signature goes straight on to delivery."""
-    lease = await claim_mine(store, claim_of(forward=False))
+    lease = await claim_granted(store, claim_of(forward=False))
     answer = await other.claim(claim_of(forward=True))
     assert (answer.outcome, answer.record.forward) == (ClaimOutcome.LEASED_ELSEWHERE, True)
     held = await store.record_signature(lease, SUBMISSION)
@@ -209,12 +209,12 @@ async def test_the_nonce_is_spent_until_the_retention_ends(under_test: StoreUnde
 async def test_a_challenge_that_is_over_is_not_begun(store: ChallengeStore) -> None:
     """By the store's clock, whatever ours says: a record of it may have been there, and be forgotten."""
     claim = claim_of(valid_for=-timedelta(seconds=1))
-    await fails_saying("By the store's clock the challenge is over", store.claim(claim))
+    await assert_unavailable("expired by the store's clock", store.claim(claim))
     assert await store.get(claim.id) is None
 
 
 async def test_one_nonce_is_free_for_each_owner(store: ChallengeStore) -> None:
     """The scope of a nonce is its owner: two owners do not stand in each other's way."""
     another = AccountId(ChainId(324), "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359")
-    await claim_mine(store, claim_of())
-    await claim_mine(store, claim_of(owner=another, message=OTHER_MESSAGE))
+    await claim_granted(store, claim_of())
+    await claim_granted(store, claim_of(owner=another, message=OTHER_MESSAGE))

@@ -13,7 +13,7 @@ from tests.support.challenge_stores import (
     VALID_FOR,
     StoreUnderTest,
     bring_to,
-    claim_mine,
+    claim_granted,
     claim_of,
     sign,
 )
@@ -97,7 +97,7 @@ async def test_a_claim_in_work_does_not_expire_under_its_holder(
     store: ChallengeStore,
 ) -> None:
     """Past the deadline it ends with its lease, not before, and is due only then."""
-    lease = await claim_mine(store, claim_of(valid_for=LEASE / 2))
+    lease = await claim_granted(store, claim_of(valid_for=LEASE / 2))
     await under_test.advance(LEASE / 2)
     assert await store.expire(lease.id) is None
     assert await store.due(10) == []

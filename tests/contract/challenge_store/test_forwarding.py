@@ -16,7 +16,7 @@ from tests.support.challenge_stores import (
     VALID_FOR,
     StoreUnderTest,
     bring_to,
-    claim_mine,
+    claim_granted,
     claim_of,
     sign,
 )
@@ -163,7 +163,7 @@ async def test_what_is_unknown_or_to_be_kept_is_not_handed_out(
 ) -> None:
     """``forward: false`` is left alone by recovery."""
     assert await store.begin_forwarding(claim_of("unknown0001").id) is None
-    lease = await claim_mine(store, claim_of(forward=False))
+    lease = await claim_granted(store, claim_of(forward=False))
     await store.record_signature(lease, SUBMISSION)
     await under_test.advance(LEASE)
     assert await store.begin_forwarding(lease.id) is None

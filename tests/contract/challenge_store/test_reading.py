@@ -16,7 +16,7 @@ from tests.support.challenge_stores import (
     VALID_FOR,
     StoreUnderTest,
     bring_to,
-    claim_mine,
+    claim_granted,
     claim_of,
     sign,
 )
@@ -40,10 +40,10 @@ async def test_what_was_never_claimed_is_unknown(store: ChallengeStore) -> None:
 async def test_the_newest_record_of_a_customer_is_found(store: ChallengeStore) -> None:
     """A refreshed challenge hides the one before, and taking the old one up again does not bring it back."""
     first, second = claim_of("nonce0001"), claim_of("nonce0002", message="b" * 64)
-    lease = await claim_mine(store, first)
+    lease = await claim_granted(store, first)
     await store.release(lease, "key_backend_unavailable")
-    await claim_mine(store, second)
-    await claim_mine(store, first)
+    await claim_granted(store, second)
+    await claim_granted(store, first)
     found = await store.find(CUSTOMER, OWNER)
     assert found is not None
     assert found.id == second.id
@@ -51,7 +51,7 @@ async def test_the_newest_record_of_a_customer_is_found(store: ChallengeStore) -
 
 async def test_a_record_is_found_by_its_customer_and_its_owner_on_its_chain(store: ChallengeStore) -> None:
     """Another customer, another owner and the same owner on another chain find nothing."""
-    await claim_mine(store, claim_of())
+    await claim_granted(store, claim_of())
     assert await store.find("0191b1d6-4a4e-7c8e-9d4d-000000000000", OWNER) is None
     assert await store.find(CUSTOMER, AccountId(ChainId(1), OWNER.address)) is None
     assert await store.find(CUSTOMER, AccountId(ChainId(324), checksum_address("0x" + "11" * 20))) is None

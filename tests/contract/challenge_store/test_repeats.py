@@ -14,7 +14,7 @@ from tests.support.challenge_stores import (
     SUBMISSION,
     VALID_FOR,
     StoreUnderTest,
-    claim_mine,
+    claim_granted,
     claim_of,
     sign,
 )
@@ -31,7 +31,7 @@ def same_call(under_test: StoreUnderTest) -> ChallengeStore:
 
 
 async def _claimed(store: ChallengeStore) -> Lease:
-    return await claim_mine(store, claim_of())
+    return await claim_granted(store, claim_of())
 
 
 async def _forwarding(store: ChallengeStore) -> Lease:
@@ -79,7 +79,7 @@ async def test_a_repeated_takeover_is_still_mine(
     same_call: ChallengeStore,
 ) -> None:
     """The fence grew once."""
-    await claim_mine(store, claim_of())
+    await claim_granted(store, claim_of())
     await under_test.advance(LEASE)
     first = await same_call.claim(claim_of())
     again = await same_call.claim(claim_of())
@@ -121,7 +121,7 @@ async def test_a_repeated_expire_gives_the_expired_record(
     same_call: ChallengeStore,
 ) -> None:
     """Another's does not: nothing is left to expire."""
-    lease = await claim_mine(store, claim_of())
+    lease = await claim_granted(store, claim_of())
     await under_test.advance(VALID_FOR)
     first = await same_call.expire(lease.id)
     assert first is not None

@@ -11,7 +11,7 @@ from signer.application.ports import ChallengeStore, Lease
 from signer.domain.errors import LeaseLost
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import Submission
-from tests.support.challenge_stores import LEASE, SUBMISSION, StoreUnderTest, claim_mine, claim_of, sign
+from tests.support.challenge_stores import LEASE, SUBMISSION, StoreUnderTest, claim_granted, claim_of, sign
 
 ANOTHER = Submission(b'{"another":"body"}', "another proof")
 
@@ -21,7 +21,7 @@ async def test_a_signature_to_be_delivered_goes_on_to_forwarding(
     store: ChallengeStore,
 ) -> None:
     """Recorded, and its first attempt begun, in one step: the lease starts anew under the same fence."""
-    lease = await claim_mine(store, claim_of())
+    lease = await claim_granted(store, claim_of())
     await under_test.advance(LEASE / 2)
     held = await store.record_signature(lease, SUBMISSION)
     record = held.record
@@ -50,7 +50,7 @@ async def test_a_holder_may_record_after_his_lease_while_nobody_took_over(
     store: ChallengeStore,
 ) -> None:
     """A slow key costs nothing: with the fence unchanged nobody else can have signed."""
-    lease = await claim_mine(store, claim_of())
+    lease = await claim_granted(store, claim_of())
     await under_test.advance(LEASE * 2)
     held = await store.record_signature(lease, SUBMISSION)
     assert (held.record.state, held.lease.remaining) == (ChallengeState.FORWARDING, LEASE)
@@ -61,7 +61,7 @@ async def test_a_signature_after_the_deadline_is_kept_and_not_sent(
     store: ChallengeStore,
 ) -> None:
     """No attempt is begun past the deadline; the record ends as ``not_delivered``."""
-    lease = await claim_mine(store, claim_of(valid_for=LEASE / 2))
+    lease = await claim_granted(store, claim_of(valid_for=LEASE / 2))
     await under_test.advance(LEASE / 2)
     held = await store.record_signature(lease, SUBMISSION)
     assert (held.record.state, held.record.attempts, held.deliverable) == (ChallengeState.SIGNED, 0, False)
@@ -75,7 +75,7 @@ async def test_a_signature_after_the_deadline_is_kept_and_not_sent(
 @pytest.mark.parametrize("forward", [True, False])
 async def test_a_second_signature_is_refused(store: ChallengeStore, forward: bool) -> None:
     """One signature is released for a nonce, also by a backend that signs differently each time."""
-    lease = await claim_mine(store, claim_of(forward=forward))
+    lease = await claim_granted(store, claim_of(forward=forward))
     await store.record_signature(lease, SUBMISSION)
     with pytest.raises(ForbiddenMove if forward else LeaseLost):
         await store.record_signature(lease, ANOTHER)
@@ -86,7 +86,7 @@ async def test_a_second_signature_is_refused(store: ChallengeStore, forward: boo
 
 async def test_a_released_claim_says_why_and_is_free(store: ChallengeStore) -> None:
     """``claimed → released`` with the backend's code; the lease is over."""
-    lease = await claim_mine(store, claim_of())
+    lease = await claim_granted(store, claim_of())
     record = await store.release(lease, "key_backend_unavailable")
     assert (record.state, record.code) == (ChallengeState.RELEASED, "key_backend_unavailable")
     assert record.leased_until is None

@@ -22,7 +22,7 @@ OWNER = AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")
 INTENT = CustomerIntent(OWNER, "alice", OWNER)
 OTHER = CustomerIntent(OWNER, "bob", OWNER)
 CUSTOMER = "0191b1d6-4a4e-7c8e-9d4d-1a2b3c4d5e6f"
-RETENTION = timedelta(days=30)
+RETENTION = RedisSettings().nonce_retention
 
 
 @pytest.fixture
@@ -41,10 +41,9 @@ async def intents(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         return
     server: RedisServer = request.getfixturevalue("server")
     (tmp_path / "password").write_text("secret")
-    redis = await open_redis(
-        RedisSettings(url=server.tcp_url, username="signer", password_file=tmp_path / "password"),
-    )
-    yield RedisCustomerIntents(redis, retention=RETENTION)
+    settings = RedisSettings(url=server.tcp_url, username="signer", password_file=tmp_path / "password")
+    redis = await open_redis(settings)
+    yield RedisCustomerIntents(redis, settings)
     await redis.close()
 
 
@@ -73,8 +72,9 @@ async def test_a_known_id_never_changes(intents: CustomerIntents) -> None:
 
 async def test_an_intent_lies_on_its_owners_shard_for_the_retention(server: RedisServer) -> None:
     """One hash under the owner's tag, with a time to live, and with what is to be sent."""
-    redis = await open_redis(RedisSettings(url=server.url))
-    await RedisCustomerIntents(redis, retention=RETENTION).begin(INTENT)
+    settings = RedisSettings(url=server.url)
+    redis = await open_redis(settings)
+    await RedisCustomerIntents(redis, settings).begin(INTENT)
     key = f"signer:{{s{INTENT.id[:2]}}}:intent:{INTENT.id[2:]}"
     fields = await redis.command("HMGET", key, "body", "idempotency_key")
     assert fields == [INTENT.body, INTENT.idempotency_key.encode()]
@@ -85,9 +85,10 @@ async def test_an_intent_lies_on_its_owners_shard_for_the_retention(server: Redi
 
 async def test_a_store_that_is_down_is_unavailable(server: RedisServer) -> None:
     """Nothing is guessed."""
-    redis = await open_redis(RedisSettings(url=server.url))
+    settings = RedisSettings(url=server.url)
+    redis = await open_redis(settings)
     server.stop()
     with pytest.raises(Unavailable) as refused:
-        await RedisCustomerIntents(redis).begin(INTENT)
+        await RedisCustomerIntents(redis, settings).begin(INTENT)
     assert refused.value.code is ErrorCode.STORE_UNAVAILABLE
     await redis.close()

@@ -109,10 +109,10 @@ def test_config_check_says_what_is_wrong_and_quotes_no_value(text: str, complain
     [
         ('url = "redis+sentinel://one,two"', "redis: the Redis URL names no primary"),
         ('url = "redis+cluster://one/1"', "redis: the Redis URL names a database"),
-        ('url = "redis+cluster://one:hunter2"', "redis: the Redis URL has a port that is none"),
+        ('url = "redis+cluster://one:hunter2"', "redis: the Redis URL has an invalid port"),
         ('url = "redis+sentinel://:hunter2@one/name"', "redis.url: holds a user or a password"),
-        ('url = "redis+sentinel://one/name"\nsentinel_username = "signer"', "redis: a user of the Sentinels needs"),
-        ('ca_file = "/run/ca.crt"', "redis: a CA, a certificate and a key are for rediss://"),
+        ('url = "redis+sentinel://one/name"\nsentinel_username = "signer"', "redis: sentinel_username needs"),
+        ('ca_file = "/run/ca.crt"', "redis: ca_file, cert_file and key_file are for"),
         ("wait_for_replicas = 1\nwait_timeout = 2", "redis: wait_timeout has to be shorter than command_timeout"),
     ],
 )

@@ -8,20 +8,22 @@ from datetime import timedelta
 
 import pytest
 
+from signer.adapters.redis_store.challenge_store import longest_wait
 from signer.application.ports import ChallengeStore, ClaimOutcome
 from signer.domain.errors import LeaseLost
 from signer.domain.lifecycle import ChallengeState
 from tests.support.challenge_stores import (
     CUSTOMER,
     LEASE,
+    MAX_AGE,
     OWNER,
     RETENTION,
     SETTINGS,
     SUBMISSION,
     VALID_FOR,
-    claim_mine,
+    assert_unavailable,
+    claim_granted,
     claim_of,
-    fails_saying,
     open_store,
     sign,
 )
@@ -88,9 +90,9 @@ async def test_set_ahead_a_lease_is_over_and_its_holder_shut_out(clocked: Clocke
     """He still works on it, and finds his fencing_token refused, also once the clock is right again."""
     server, clock = clocked
     async with open_store(server.url) as store:
-        old = await claim_mine(store, claim_of())
+        old = await claim_granted(store, claim_of())
         clock.jump(LEASE)
-        new = await claim_mine(store, claim_of())
+        new = await claim_granted(store, claim_of())
         clock.set(timedelta(0))
         with pytest.raises(LeaseLost):
             await store.record_signature(old, SUBMISSION)
@@ -102,7 +104,7 @@ async def test_set_back_a_little_a_lease_is_still_its_holders(clocked: Clocked, 
     """A clock that is corrected by less than a lease takes nothing from anybody."""
     server, clock = clocked
     async with open_store(server.url) as store:
-        lease = await claim_mine(store, claim_of())
+        lease = await claim_granted(store, claim_of())
         clock.jump(-back)
         assert (await store.claim(claim_of())).outcome is ClaimOutcome.LEASED_ELSEWHERE
         assert (await store.record_signature(lease, SUBMISSION)).record.fencing_token == 1
@@ -113,9 +115,9 @@ async def test_set_back_a_lease_does_not_last_for_ever(clocked: Clocked, back: t
     """Whoever asks for a dead holder's challenge gets it; the holder, if he was not dead, is shut out."""
     server, clock = clocked
     async with open_store(server.url) as store:
-        old = await claim_mine(store, claim_of())
+        old = await claim_granted(store, claim_of())
         clock.jump(-back)
-        new = await claim_mine(store, claim_of())
+        new = await claim_granted(store, claim_of())
         with pytest.raises(LeaseLost):
             await store.record_signature(old, SUBMISSION)
         assert new.fencing_token == 2
@@ -162,7 +164,7 @@ async def test_a_nonce_that_the_clock_had_forgotten_is_not_signed_again(clocked:
         clock.jump(RETENTION + A_SECOND)
         assert await store.get(held.record.id) is None
         for message in "ab":
-            await fails_saying("compare the machines' clocks", store.claim(claim_of(message=message * 64)))
+            await assert_unavailable("compare the clocks", store.claim(claim_of(message=message * 64)))
 
 
 async def test_a_nonce_outlasts_its_challenge_where_the_clock_was_far_behind(clocked: Clocked) -> None:
@@ -186,7 +188,7 @@ async def test_only_a_clock_that_goes_there_and_back_forgets_a_nonce(clocked: Cl
         assert await store.find(CUSTOMER, OWNER) is None
         assert await store.get(claim_of().id) is None
         clock.set(timedelta(0))
-        assert (await claim_mine(store, claim_of(message="b" * 64))).fencing_token == 1
+        assert (await claim_granted(store, claim_of(message="b" * 64))).fencing_token == 1
 
 
 async def test_a_challenge_whose_deadline_was_jumped_over_ends(clocked: Clocked) -> None:
@@ -207,4 +209,4 @@ async def test_a_challenge_whose_deadline_was_jumped_over_ends(clocked: Clocked)
 
 def test_nothing_legitimate_waits_for_longer_than_is_allowed() -> None:
     """The farthest that an entry of the index can be from now: the deadline of a challenge, or a lease's end."""
-    assert SETTINGS.longest_wait > SETTINGS.max_age + SETTINGS.lease
+    assert longest_wait(SETTINGS, MAX_AGE) > MAX_AGE + SETTINGS.lease

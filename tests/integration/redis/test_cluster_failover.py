@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from redis.crc import key_slot
 
-from signer.adapters.redis_client.calls import ReplicaWait
 from signer.adapters.redis_client.opening import ACL_COMMANDS, CLUSTER_ACL_COMMANDS, open_redis
-from signer.adapters.redis_client.settings import RedisSettings
-from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.application.ports import ClaimOutcome
 from signer.domain.lifecycle import ChallengeState
-from tests.support.challenge_stores import OWNER, SETTINGS, claim_mine, claim_of, fails_saying, open_store, sign
-from tests.support.failovers import fail_over, owner_on
+from tests.support.challenge_stores import (
+    OWNER,
+    SETTINGS,
+    assert_unavailable,
+    changed,
+    claim_granted,
+    claim_of,
+    open_store,
+    real_store,
+    sign,
+)
+from tests.support.failovers import fail_over, own_client, owner_on
 from tests.support.servers import RedisServer
 from tests.support.topologies import ClusterSite, cluster_site, id_of, wait_until
 
 BEHIND_SECONDS = 4.0
 """Far more than the second that is promised, for a machine that has other things to do."""
 KEY = f"{{s{claim_of().id[:2]}}}"
-WAIT = replace(SETTINGS, replica_wait=ReplicaWait(replicas=1, timeout=timedelta(seconds=2)))
+WAIT = {"wait_for_replicas": 1, "wait_timeout": timedelta(seconds=2)}
 
 
 @pytest.fixture
@@ -76,10 +82,10 @@ async def test_a_failover_is_followed(site: ClusterSite, strike: Strike) -> None
     [replica] = site.replicas_of(primary)
     witness = next(node for node in site.nodes if node not in {primary, replica})
     seen = await fail_over(
-        site.url,
+        own_client(site.url),
         lambda: strike(primary, replica),
         [replica],
-        is_told=lambda: site.primary_of(KEY, asked=witness) is replica,
+        is_announced=lambda: site.primary_of(KEY, queried=witness) is replica,
         owner=OWNER,
         undo=primary.resume,
     )
@@ -92,21 +98,21 @@ async def test_a_failover_by_command_forgets_nothing(site: ClusterSite) -> None:
     primary = site.primary_of(KEY)
     [replica] = site.replicas_of(primary)
     seen = await fail_over(
-        site.url,
+        own_client(site.url),
         lambda: _command(primary, replica),
         [replica],
-        is_told=lambda: site.primary_of(KEY, asked=replica) is replica,
+        is_announced=lambda: site.primary_of(KEY, queried=replica) is replica,
         owner=OWNER,
     )
     assert len(seen.claimed) > 20
-    assert list(seen.forgotten) == []
+    assert list(seen.lost) == []
 
 
 async def test_a_node_that_is_down_hides_nothing_of_the_others() -> None:
     """What is due on its shards is told when it is back, what is due elsewhere now; and all fail where none is left."""
     with cluster_site("--cluster-require-full-coverage", "no", replicas=0, timeout=30) as site:
         owners = [owner_on(shard) for shard in range(64)]
-        async with open_store(site.url, call_timeout=timedelta(seconds=1)) as store:
+        async with open_store(site.url, command_timeout=timedelta(seconds=1)) as store:
             for owner in owners:
                 await sign(store, claim_of(owner=owner))
             for node in site.nodes:
@@ -120,7 +126,7 @@ async def test_a_node_that_is_down_hides_nothing_of_the_others() -> None:
             site.nodes[1].pause()
             assert 0 < len(await store.due(100)) < 64 - on_first
             site.nodes[2].stop()
-            await fails_saying("store|Store", store.due(100))
+            await assert_unavailable("store|Store", store.due(100))
             site.nodes[1].resume()
 
 
@@ -153,7 +159,7 @@ def _end_to_move(source: RedisServer, target: RedisServer) -> None:
 async def test_a_slot_that_moves_is_followed(steady: ClusterSite) -> None:
     """Half-way (ASK), a record is moved where it lies, and a new one waits (TRYAGAIN); at last MOVED is followed."""
     source, target = _two_nodes(steady)
-    async with open_store(steady.url, WAIT) as store:
+    async with open_store(steady.url, **WAIT) as store:
         held = await sign(store, claim_of("nonce0001"))
         _begin_to_move(source, target)
         assert await store.get(held.record.id) == held.record
@@ -175,29 +181,29 @@ async def test_a_slot_that_moves_is_followed(steady: ClusterSite) -> None:
 async def test_a_slot_that_is_stuck_is_said(steady: ClusterSite) -> None:
     """A new record on a slot that stays half-way is refused in time, with the reason."""
     source, target = _two_nodes(steady)
-    async with open_store(steady.url, call_timeout=timedelta(milliseconds=500)) as store:
-        await claim_mine(store, claim_of("nonce0001"))
+    async with open_store(steady.url, command_timeout=timedelta(milliseconds=500)) as store:
+        await claim_granted(store, claim_of("nonce0001"))
         _begin_to_move(source, target)
         _move_keys(source, target)
-        await fails_saying("moving slots", store.claim(claim_of("nonce0002")))
+        await assert_unavailable("moving slots", store.claim(claim_of("nonce0002")))
         _end_to_move(source, target)
         assert (await store.claim(claim_of("nonce0002"))).outcome is ClaimOutcome.GRANTED
 
 
 async def test_a_slot_without_a_primary_is_warned_about(site: ClusterSite) -> None:
     """Its owners would get 503, so it is named at start, as is all that is true of any primary."""
-    redis = await open_redis(RedisSettings(url=site.url))
+    redis = await open_redis(changed(SETTINGS, url=site.url))
     await redis.command("PING")
     for node in site.nodes[:3]:
         node.command("CONFIG", "SET", "appendonly", "yes")
-    assert await find_weaknesses(redis, ReplicaWait(replicas=1)) == ()
+    assert await find_weaknesses(redis, wait_for_replicas=1) == ()
     site.nodes[2].command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     site.nodes[1].command("CLUSTER", "DELSLOTS", 8000)
-    [evicts] = await find_weaknesses(redis, ReplicaWait(replicas=1))
+    [evicts] = await find_weaknesses(redis, wait_for_replicas=1)
     assert "allkeys-lru" in evicts
     await redis.close()
-    redis = await open_redis(RedisSettings(url=f"redis+cluster://127.0.0.1:{site.nodes[1].port}"))
-    forgets, evicts, uncovered = await find_weaknesses(redis)
+    redis = await open_redis(changed(SETTINGS, url=f"redis+cluster://127.0.0.1:{site.nodes[1].port}"))
+    forgets, evicts, uncovered = await find_weaknesses(redis, wait_for_replicas=0)
     assert "allkeys-lru" in evicts
     assert "wait_for_replicas = 1" in forgets
     assert uncovered.startswith("1 slots")
@@ -211,7 +217,7 @@ async def test_scripts_are_sent_to_every_node_that_lacks_them(steady: ClusterSit
     """A node that has just become primary knows none."""
     async with open_store(steady.url) as store:
         for shard in range(0, 64, 8):
-            await claim_mine(store, claim_of(owner=owner_on(shard)))
+            await claim_granted(store, claim_of(owner=owner_on(shard)))
         for node in steady.nodes:
             node.command("SCRIPT", "FLUSH")
         for shard in range(0, 64, 8):
@@ -222,13 +228,13 @@ async def test_wait_speaks_for_the_node_that_has_the_key(steady: ClusterSite) ->
     """``WAIT`` travels behind the script on its own connection, so the replica of that very primary has to confirm."""
     primary = steady.primary_of(KEY)
     [replica] = steady.replicas_of(primary)
-    async with open_store(steady.url, WAIT) as store:
-        await claim_mine(store, claim_of("nonce0001"))
+    async with open_store(steady.url, **WAIT) as store:
+        await claim_granted(store, claim_of("nonce0001"))
         replica.pause()
         try:
-            await fails_saying("Too few replicas", store.claim(claim_of("nonce0002")))
+            await assert_unavailable("Too few replicas", store.claim(claim_of("nonce0002")))
             elsewhere = next(n for n in range(64) if steady.primary_of(f"{{s{n:02x}}}") is not primary)
-            await claim_mine(store, claim_of(owner=owner_on(elsewhere)))
+            await claim_granted(store, claim_of(owner=owner_on(elsewhere)))
         finally:
             replica.resume()
 
@@ -241,11 +247,9 @@ async def test_the_documented_rights_suffice(steady: ClusterSite, tmp_path: Path
         node.command("ACL", "SETUSER", "signer", "on", ">a password", *rights)
     source, target = _two_nodes(steady)
     password_file = tmp_path / "password"
-    user = RedisSettings(
-        url=steady.url, username="signer", password_file=password_file, call_timeout=timedelta(seconds=5)
-    )
+    user = changed(SETTINGS, url=steady.url, username="signer", password_file=password_file, **WAIT)
     redis = await open_redis(user)
-    store = RedisChallengeStore(redis, WAIT)
+    store = real_store(redis, user)
     await store.ping()
     held = await sign(store, claim_of())
     _begin_to_move(source, target)
@@ -254,7 +258,7 @@ async def test_the_documented_rights_suffice(steady: ClusterSite, tmp_path: Path
     _end_to_move(source, target)
     await store.settle(held.lease, ChallengeState.VERIFIED, None)
     await store.due(10)
-    await find_weaknesses(redis, ReplicaWait(replicas=1))
+    await find_weaknesses(redis, wait_for_replicas=1)
     await redis.close()
 
 
@@ -265,7 +269,7 @@ async def test_nodes_that_tell_no_host_are_found(steady: ClusterSite) -> None:
     try:
         async with open_store(steady.url) as store:
             for shard in range(0, 64, 8):
-                await claim_mine(store, claim_of(owner=owner_on(shard)))
+                await claim_granted(store, claim_of(owner=owner_on(shard)))
     finally:
         for node in steady.nodes:
             node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
@@ -275,7 +279,7 @@ async def test_a_cluster_reached_as_one_server_says_what_is_wrong(steady: Cluste
     """The URL's scheme is what has to change."""
     wrong = next(node for node in steady.nodes[:3] if node is not steady.primary_of(KEY))
     async with open_store(wrong.tcp_url) as store:
-        await fails_saying(r"redis\+cluster", store.claim(claim_of()))
+        await assert_unavailable(r"redis\+cluster", store.claim(claim_of()))
 
 
 async def test_one_node_in_the_url_is_enough(steady: ClusterSite) -> None:

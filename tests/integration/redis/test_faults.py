@@ -10,7 +10,7 @@ import pytest
 
 from signer.application.ports import ChallengeStore, ClaimOutcome, Lease
 from signer.domain.lifecycle import ChallengeState
-from tests.support.challenge_stores import SUBMISSION, claim_mine, claim_of, fails_saying, open_store, sign
+from tests.support.challenge_stores import SUBMISSION, assert_unavailable, claim_granted, claim_of, open_store, sign
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import RedisServer
 
@@ -18,7 +18,7 @@ QUICK = timedelta(milliseconds=500)
 
 
 async def _claimed(store: ChallengeStore) -> Lease:
-    return await claim_mine(store, claim_of())
+    return await claim_granted(store, claim_of())
 
 
 async def _forwarding(store: ChallengeStore) -> Lease:
@@ -87,7 +87,7 @@ async def test_a_begin_whose_answer_is_lost_counts_one_attempt(proxy: LossyProxy
 async def test_an_expire_whose_answer_is_lost_gives_the_record(proxy: LossyProxy, server: RedisServer) -> None:
     """The caller has an event to write."""
     async with open_store(proxy.url) as store:
-        lease = await claim_mine(store, claim_of())
+        lease = await claim_granted(store, claim_of())
         await store.release(lease, "a_reason")
         server.command("HSET", f"signer:{{s{lease.id[:2]}}}:challenge:{lease.id[2:]}", "expires_at", 1)
         proxy.lose_next()
@@ -112,7 +112,7 @@ async def test_two_lost_answers_are_an_error(proxy: LossyProxy) -> None:
     async with open_store(proxy.url) as store:
         lease = await _claimed(store)
         proxy.lose_next(2)
-        await fails_saying("cannot be reached", store.record_signature(lease, SUBMISSION))
+        await assert_unavailable("cannot be reached", store.record_signature(lease, SUBMISSION))
         assert proxy.lost == 2
         assert (await store.claim(claim_of())).outcome is ClaimOutcome.PAST_SIGNING
 
@@ -125,8 +125,8 @@ async def test_a_killed_server_is_unavailable_and_used_again_after_its_restart(s
     async with open_store(server.tcp_url) as store:
         await asyncio.gather(*(store.ping() for _ in range(10)))
         server.stop()
-        await fails_saying("cannot be reached", store.claim(claim_of()))
-        await fails_saying("cannot be reached", store.due(10))
+        await assert_unavailable("cannot be reached", store.claim(claim_of()))
+        await assert_unavailable("cannot be reached", store.due(10))
         server.start()
         await asyncio.gather(*(store.ping() for _ in range(10)))
         assert (await store.claim(claim_of())).outcome is ClaimOutcome.GRANTED
@@ -144,19 +144,19 @@ async def test_opening_works_while_the_server_is_down(server: RedisServer) -> No
     """The service may start first."""
     server.stop()
     async with open_store(server.tcp_url) as store:
-        await fails_saying("cannot be reached", store.ping())
+        await assert_unavailable("cannot be reached", store.ping())
         server.start()
         await store.ping()
 
 
 async def test_a_hanging_server_is_given_up_and_its_late_answers_are_nobodys(server: RedisServer) -> None:
     """Each call ends by its own deadline; no later call reads the answer of an earlier one."""
-    async with open_store(server.url, call_timeout=QUICK) as store:
+    async with open_store(server.url, command_timeout=QUICK) as store:
         mine, other = claim_of("nonce0001"), claim_of("nonce0002")
         await store.ping()
         server.pause()
-        await fails_saying("did not answer in time", store.claim(mine))
-        await fails_saying("did not answer in time", store.get(mine.id))
+        await assert_unavailable("did not answer in time", store.claim(mine))
+        await assert_unavailable("did not answer in time", store.get(mine.id))
         server.resume()
         assert (await store.claim(other)).record.id == other.id
         assert await store.get(other.id) is not None
@@ -166,7 +166,7 @@ async def test_a_hanging_server_is_given_up_and_its_late_answers_are_nobodys(ser
 
 async def test_a_cancelled_call_leaves_its_answer_to_nobody(server: RedisServer) -> None:
     """A caller that goes away does not shift the answers of those who stay."""
-    async with open_store(server.url, connections=1) as store:
+    async with open_store(server.url, max_connections=1) as store:
         await store.ping()
         server.pause()
         calls = [asyncio.create_task(store.claim(claim_of(f"nonce000{n}"))) for n in range(3)]
@@ -181,12 +181,12 @@ async def test_a_cancelled_call_leaves_its_answer_to_nobody(server: RedisServer)
 
 async def test_a_call_that_gets_no_connection_says_so(server: RedisServer) -> None:
     """The pool is bounded, and waiting for it too."""
-    async with open_store(server.url, connections=1, pool_wait=QUICK) as store:
+    async with open_store(server.url, max_connections=1) as store:
         await store.ping()
         server.pause()
         first = asyncio.create_task(store.ping())
         await asyncio.sleep(0)
-        await fails_saying("Every connection", store.ping())
+        await assert_unavailable("Every connection", store.ping())
         server.resume()
         await first
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,9 +13,8 @@ from tests.support.challenge_stores import (
     CUSTOMER,
     OWNER,
     RETENTION,
-    SETTINGS,
     SUBMISSION,
-    claim_mine,
+    claim_granted,
     claim_of,
     open_store,
     sign,
@@ -41,8 +39,8 @@ async def test_the_keys_of_a_challenge_are_on_one_slot_and_named_as_documented(s
 
 async def test_the_prefix_is_a_setting(server: RedisServer) -> None:
     """Two services share a server without meeting."""
-    async with open_store(server.url, replace(SETTINGS, prefix="another")) as store, open_store(server.url) as beside:
-        await claim_mine(store, claim_of())
+    async with open_store(server.url, key_prefix="another") as store, open_store(server.url) as beside:
+        await claim_granted(store, claim_of())
         assert await beside.get(ID) is None
     assert all(key.startswith("another:") for key in server.command("KEYS", "*"))
 
@@ -73,7 +71,7 @@ async def test_records_and_pointers_live_for_the_retention_from_the_first_claim(
     """No later move shortens or stretches it."""
     retention = RETENTION // timedelta(milliseconds=1)
     async with open_store(server.url) as store:
-        lease = await claim_mine(store, claim_of())
+        lease = await claim_granted(store, claim_of())
         server.command("PEXPIRE", RECORD, 1_000_000)
         server.command("PEXPIRE", POINTER, 2_000_000)
         await store.release(lease, "a_reason")
@@ -81,7 +79,7 @@ async def test_records_and_pointers_live_for_the_retention_from_the_first_claim(
         await store.settle(held.lease, ChallengeState.VERIFIED, None)
         assert 0 < server.command("PTTL", RECORD) <= 1_000_000
         assert 0 < server.command("PTTL", POINTER) <= 2_000_000
-        await claim_mine(store, claim_of("nonce0002", message="b" * 64))
+        await claim_granted(store, claim_of("nonce0002", message="b" * 64))
     other = claim_of("nonce0002").id
     for key in (RECORD.replace(ID[2:], other[2:]), POINTER):
         assert retention - 60_000 < server.command("PTTL", key) <= retention
@@ -110,7 +108,7 @@ async def test_a_ping_leaves_only_keys_that_vanish(server: RedisServer) -> None:
 
 async def test_each_step_of_the_normal_path_is_one_round_trip(server: RedisServer) -> None:
     """Claim, record, settle: three commands, and nothing else but what the connection itself needs."""
-    async with open_store(server.url, connections=1) as store:
+    async with open_store(server.url, max_connections=1) as store:
         await store.ping()
         server.command("CONFIG", "RESETSTAT")
         held = await sign(store, claim_of())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from signer.application.ports import ClaimOutcome
 from signer.domain.errors import LeaseLost
-from tests.support.challenge_stores import SETTINGS, SUBMISSION, claim_mine, claim_of, open_store, sign
+from tests.support.challenge_stores import SUBMISSION, claim_granted, claim_of, open_store, sign
 from tests.support.servers import RedisServer
 
 SHORT = timedelta(milliseconds=150)
@@ -18,8 +17,8 @@ SHORT = timedelta(milliseconds=150)
 
 async def test_a_short_lease_ends_by_itself(server: RedisServer) -> None:
     """A claim that is asked for again and again is given to the next one once its lease is over."""
-    async with open_store(server.url, replace(SETTINGS, lease=SHORT)) as store:
-        old = await claim_mine(store, claim_of())
+    async with open_store(server.url, lease=SHORT) as store:
+        old = await claim_granted(store, claim_of())
         answer = await store.claim(claim_of())
         while answer.outcome is ClaimOutcome.LEASED_ELSEWHERE:
             await asyncio.sleep(0.01)
@@ -31,7 +30,7 @@ async def test_a_short_lease_ends_by_itself(server: RedisServer) -> None:
 
 async def test_a_delivery_becomes_due_by_itself(server: RedisServer) -> None:
     """Recovery finds it when its lease has ended."""
-    async with open_store(server.url, replace(SETTINGS, lease=SHORT)) as store:
+    async with open_store(server.url, lease=SHORT) as store:
         held = await sign(store, claim_of())
         while not await store.due(1):  # noqa: ASYNC110 - nobody tells when it is
             await asyncio.sleep(0.01)

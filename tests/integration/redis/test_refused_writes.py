@@ -8,7 +8,7 @@ from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.domain.lifecycle import ChallengeState
-from tests.support.challenge_stores import claim_of, fails_saying, open_store, sign
+from tests.support.challenge_stores import assert_unavailable, claim_of, open_store, sign
 from tests.support.servers import RedisServer, valkey
 
 
@@ -17,9 +17,9 @@ async def test_a_full_server_signs_nothing(server: RedisServer) -> None:
     async with open_store(server.url) as store:
         held = await sign(store, claim_of("nonce0001"))
         server.command("CONFIG", "SET", "maxmemory", "1")
-        await fails_saying("full", store.ping())
-        await fails_saying("full", store.claim(claim_of("nonce0002")))
-        await fails_saying("full", store.settle(held.lease, ChallengeState.VERIFIED, None))
+        await assert_unavailable("full", store.ping())
+        await assert_unavailable("full", store.claim(claim_of("nonce0002")))
+        await assert_unavailable("full", store.settle(held.lease, ChallengeState.VERIFIED, None))
         assert await store.get(held.record.id) == held.record
         assert await store.get(claim_of("nonce0002").id) is None
         server.command("CONFIG", "SET", "maxmemory", "0")
@@ -32,8 +32,8 @@ async def test_a_replica_is_read_only(server: RedisServer) -> None:
         async with open_store(server.url) as store, open_store(replica.url) as wrong:
             held = await sign(store, claim_of("nonce0001"))
             replica.follow(server)
-            await fails_saying("read-only replica", wrong.ping())
-            await fails_saying("read-only replica", wrong.claim(claim_of("nonce0002")))
+            await assert_unavailable("read-only replica", wrong.ping())
+            await assert_unavailable("read-only replica", wrong.claim(claim_of("nonce0002")))
             assert await wrong.get(held.record.id) == held.record
 
 
@@ -41,8 +41,8 @@ async def test_a_server_without_its_replicas_takes_no_writes(server: RedisServer
     """``NOREPLICAS``: its own setting asks for one."""
     server.command("CONFIG", "SET", "min-replicas-to-write", 1)
     async with open_store(server.url) as store:
-        await fails_saying("replicas", store.ping())
-        await fails_saying("replicas", store.claim(claim_of()))
+        await assert_unavailable("replicas", store.ping())
+        await assert_unavailable("replicas", store.claim(claim_of()))
 
 
 async def test_a_server_that_cannot_persist_takes_no_writes(server: RedisServer) -> None:
@@ -55,8 +55,8 @@ async def test_a_server_that_cannot_persist_takes_no_writes(server: RedisServer)
         async with asyncio.timeout(10):
             while server.command("INFO", "persistence")["rdb_last_bgsave_status"] == "ok":  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        await fails_saying("disk", store.ping())
-        await fails_saying("disk", store.claim(claim_of("nonce0002")))
+        await assert_unavailable("disk", store.ping())
+        await assert_unavailable("disk", store.claim(claim_of("nonce0002")))
         assert await store.get(claim_of("nonce0002").id) is None
 
 
@@ -64,16 +64,16 @@ async def test_a_server_that_wants_a_password_says_so(server: RedisServer) -> No
     """``NOAUTH``, in our words."""
     server.command("CONFIG", "SET", "requirepass", "a password")
     async with open_store(server.url) as store:
-        await fails_saying("password", store.ping())
+        await assert_unavailable("password", store.ping())
 
 
 async def test_a_server_that_could_forget_is_warned_about(server: RedisServer) -> None:
     """Eviction and a memory without a disk break the promise quietly, so they are named at start."""
     redis = await open_redis(RedisSettings(url=server.url))
     server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-    evicts, forgets = await find_weaknesses(redis)
+    evicts, forgets = await find_weaknesses(redis, wait_for_replicas=0)
     assert "allkeys-lru" in evicts
     assert "appendonly yes" in forgets
     server.command("CONFIG", "SET", "maxmemory-policy", "noeviction", "appendonly", "yes")
-    assert await find_weaknesses(redis) == ()
+    assert await find_weaknesses(redis, wait_for_replicas=0) == ()
     await redis.close()

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from signer.adapters.redis_client.calls import ReplicaWait
 from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_client.settings import RedisSettings
-from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
+from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.application.ports import ClaimOutcome
 from signer.domain.lifecycle import ChallengeState
-from tests.support.challenge_stores import SETTINGS, SUBMISSION, claim_mine, claim_of, fails_saying, open_store, sign
+from tests.support.challenge_stores import SUBMISSION, assert_unavailable, claim_granted, claim_of, open_store, sign
 from tests.support.lossy_proxy import lossy_proxy
 from tests.support.servers import RedisServer, valkey
 
-
-def _waiting(timeout: timedelta) -> StoreSettings:
-    return replace(SETTINGS, replica_wait=ReplicaWait(replicas=1, timeout=timeout))
-
-
-PATIENT = _waiting(timedelta(seconds=5))
-HASTY = _waiting(timedelta(milliseconds=100))
+PATIENT = {"wait_for_replicas": 1, "wait_timeout": timedelta(seconds=5)}
+HASTY = {"wait_for_replicas": 1, "wait_timeout": timedelta(milliseconds=100)}
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +46,14 @@ def replica(pair: tuple[RedisServer, RedisServer]) -> Iterator[RedisServer]:
 @pytest.fixture
 async def store(primary: RedisServer, replica: RedisServer) -> AsyncIterator[RedisChallengeStore]:
     """A store that gives the replica time."""
-    async with open_store(primary.url, PATIENT) as store:
+    async with open_store(primary.url, **PATIENT) as store:
         yield store
 
 
 @pytest.fixture
 async def hasty(primary: RedisServer, replica: RedisServer) -> AsyncIterator[RedisChallengeStore]:
     """Another replica's store, which gives up soon."""
-    async with open_store(primary.url, HASTY) as store:
+    async with open_store(primary.url, **HASTY) as store:
         yield store
 
 
@@ -77,13 +70,13 @@ async def test_nothing_is_signed_while_the_replica_is_behind(
     replica: RedisServer,
 ) -> None:
     """Neither a claim nor a signature is handed out, and neither is read."""
-    lease = await claim_mine(store, claim_of("nonce0001"))
+    lease = await claim_granted(store, claim_of("nonce0001"))
     replica.pause()
-    await fails_saying("Too few replicas", hasty.claim(claim_of("nonce0002")))
-    await fails_saying("Too few replicas", hasty.record_signature(lease, SUBMISSION))
-    await fails_saying("Too few replicas", hasty.get(lease.id))
-    await fails_saying("Too few replicas", hasty.find(claim_of().customer_id, claim_of().owner))
-    await fails_saying("Too few replicas", hasty.claim(claim_of("nonce0001")))
+    await assert_unavailable("Too few replicas", hasty.claim(claim_of("nonce0002")))
+    await assert_unavailable("Too few replicas", hasty.record_signature(lease, SUBMISSION))
+    await assert_unavailable("Too few replicas", hasty.get(lease.id))
+    await assert_unavailable("Too few replicas", hasty.find(claim_of().customer_id, claim_of().owner))
+    await assert_unavailable("Too few replicas", hasty.claim(claim_of("nonce0001")))
     replica.resume()
     known = await store.claim(claim_of("nonce0001"))
     assert (known.outcome, known.record.state) == (ClaimOutcome.PAST_SIGNING, ChallengeState.FORWARDING)
@@ -98,7 +91,7 @@ async def test_nothing_is_sent_while_the_replica_is_behind(
     held = await sign(store, claim_of())
     await store.defer(held.lease, "card_api_busy", timedelta(0))
     replica.pause()
-    await fails_saying("Too few replicas", hasty.begin_forwarding(held.record.id))
+    await assert_unavailable("Too few replicas", hasty.begin_forwarding(held.record.id))
 
 
 async def test_an_end_is_written_without_the_replica(
@@ -115,23 +108,15 @@ async def test_an_end_is_written_without_the_replica(
 
 async def test_a_repeated_claim_vouches_for_the_first_one(primary: RedisServer, replica: RedisServer) -> None:
     """The repetition changes nothing and comes by another connection; its ``WAIT`` counts the first one's write."""
-    async with lossy_proxy(primary.url) as proxy, open_store(proxy.url, HASTY) as hasty:
-        async with open_store(primary.url, PATIENT) as store:
+    async with lossy_proxy(primary.url) as proxy, open_store(proxy.url, **HASTY) as hasty:
+        async with open_store(primary.url, **PATIENT) as store:
             await store.claim(
                 claim_of("nonce0001")
             )  # now the script is known, and the next answer is the one that counts
         replica.pause()
         proxy.lose_next()
-        await fails_saying("Too few replicas", hasty.claim(claim_of("nonce0002")))
+        await assert_unavailable("Too few replicas", hasty.claim(claim_of("nonce0002")))
         assert proxy.lost == 1
-
-
-async def test_waiting_for_replicas_has_to_fit_into_a_call(primary: RedisServer) -> None:
-    """Else the call would end before its confirmation could come."""
-    redis = await open_redis(RedisSettings(url=primary.url, call_timeout=timedelta(milliseconds=100)))
-    with pytest.raises(ValueError, match="shorter"):
-        RedisChallengeStore(redis, HASTY)
-    await redis.close()
 
 
 async def test_replicas_that_are_not_waited_for_are_warned_about(primary: RedisServer, replica: RedisServer) -> None:
@@ -139,10 +124,10 @@ async def test_replicas_that_are_not_waited_for_are_warned_about(primary: RedisS
     primary.command("CONFIG", "SET", "appendonly", "yes")
     redis = await open_redis(RedisSettings(url=primary.url))
     try:
-        [forgets] = await find_weaknesses(redis)
+        [forgets] = await find_weaknesses(redis, wait_for_replicas=0)
         assert "wait_for_replicas = 1" in forgets
-        assert await find_weaknesses(redis, ReplicaWait(replicas=1)) == ()
-        [refuses] = await find_weaknesses(redis, ReplicaWait(replicas=2))
+        assert await find_weaknesses(redis, wait_for_replicas=1) == ()
+        [refuses] = await find_weaknesses(redis, wait_for_replicas=2)
         assert "nothing is signed" in refuses
     finally:
         primary.command("CONFIG", "SET", "appendonly", "no")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ import pytest
 from signer.adapters.redis_client.opening import ACL_COMMANDS, open_redis
 from signer.adapters.redis_client.sentinel import SENTINEL_ACL_COMMANDS
 from signer.adapters.redis_client.settings import RedisSettings
-from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.domain.errors import Unavailable
 from tests.support.certificates import CertificateAuthority
-from tests.support.challenge_stores import claim_of, fails_saying, open_store, sign
+from tests.support.challenge_stores import assert_unavailable, changed, claim_of, open_store, real_store, sign
 from tests.support.servers import debian_redis, free_port, valkey
 from tests.support.topologies import SERVICE, sentinel_site
 
@@ -81,7 +81,7 @@ async def _refusal(settings: RedisSettings) -> str:
     redis = await open_redis(settings)
     try:
         with pytest.raises(Unavailable) as refused:
-            await RedisChallengeStore(redis).ping()
+            await real_store(redis, settings).ping()
     finally:
         await redis.close()
     return refused.value.detail
@@ -91,7 +91,7 @@ async def _refusal(settings: RedisSettings) -> str:
 async def test_the_documented_rights_suffice(guarded: RedisSettings) -> None:
     """Over TLS, as two users with two passwords, by the documented ACLs and nothing more."""
     redis = await open_redis(guarded)
-    store = RedisChallengeStore(redis)
+    store = real_store(redis, guarded)
     await store.ping()
     await sign(store, claim_of())
     await store.due(10)
@@ -101,13 +101,13 @@ async def test_the_documented_rights_suffice(guarded: RedisSettings) -> None:
 @pytest.mark.needs("redis-server")
 async def test_it_is_said_which_of_the_two_refused_us(guarded: RedisSettings, files: Files) -> None:
     """A wrong password at the Sentinels is told from one at the store; no password shows."""
-    at_sentinel = await _refusal(replace(guarded, sentinel_password_file=files.wrong))
+    at_sentinel = await _refusal(changed(guarded, sentinel_password_file=files.wrong))
     assert "Sentinels" in at_sentinel
     assert "sentinel_password_file" in at_sentinel
-    at_store = await _refusal(replace(guarded, password_file=files.wrong))
+    at_store = await _refusal(changed(guarded, password_file=files.wrong))
     assert "Sentinel" not in at_store
     assert "password" in at_store
-    missing = await _refusal(replace(guarded, sentinel_password_file=files.wrong.with_name("none")))
+    missing = await _refusal(changed(guarded, sentinel_password_file=files.wrong.with_name("none")))
     assert "Sentinels" in missing
     assert not any("not-the-password" in text for text in (at_sentinel, at_store, missing))
 
@@ -116,7 +116,7 @@ async def test_it_is_said_which_of_the_two_refused_us(guarded: RedisSettings, fi
 async def test_sentinels_of_another_ca_are_refused(guarded: RedisSettings, tmp_path: Path) -> None:
     """TLS is verified there, too."""
     another = CertificateAuthority(tmp_path, "another CA")
-    assert "TLS" in await _refusal(replace(guarded, ca_file=another.ca_file))
+    assert "TLS" in await _refusal(changed(guarded, ca_file=another.ca_file))
 
 
 async def test_what_keeps_the_primary_from_being_found_is_said() -> None:
@@ -127,14 +127,14 @@ async def test_what_keeps_the_primary_from_being_found_is_said() -> None:
     with sentinel_site(replicas=1, down_after=30) as site:
         async with asyncio.timeout(5):
             async with open_store(site.url.replace(SERVICE, "another")) as store:
-                await fails_saying("name", store.ping())
+                await assert_unavailable("name", store.ping())
             async with open_store(f"redis+sentinel://127.0.0.1:{free_port()}/{SERVICE}") as store:
-                await fails_saying("Sentinels cannot be reached", store.ping())
-                await fails_saying("Sentinels cannot be reached", store.due(1))
+                await assert_unavailable("Sentinels cannot be reached", store.ping())
+                await assert_unavailable("Sentinels cannot be reached", store.due(1))
             async with open_store(f"redis+sentinel://127.0.0.1:{site.servers[0].port}/{SERVICE}") as store:
-                await fails_saying("redis.url", store.ping())
+                await assert_unavailable("redis.url", store.ping())
             async with open_store(f"redis+cluster://127.0.0.1:{site.servers[0].port}") as store:
-                await fails_saying("redis.url", store.ping())
+                await assert_unavailable("redis.url", store.ping())
         async with open_store(site.url) as store:
             await store.ping()
             for watcher in site.sentinels:
@@ -145,16 +145,28 @@ async def test_what_keeps_the_primary_from_being_found_is_said() -> None:
 @pytest.mark.parametrize("url", [f"redis+sentinel://127.0.0.1:%d/{SERVICE}", "redis+cluster://127.0.0.1:%d"])
 async def test_answers_of_another_shape_are_no_crash(url: str) -> None:
     """Whatever it is that listens there."""
+    async with _strange_server() as port, open_store(url % port) as store:
+        await assert_unavailable("cannot be read", store.ping())
+        await assert_unavailable("cannot be read", store.due(1))
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while asked := await reader.read(1000):
-            writer.write(b"+PONG\r\n" if b"PING" in asked else b"+OK\r\n$5\r\nhello\r\n")
+
+@asynccontextmanager
+async def _strange_server() -> AsyncIterator[int]:
+    """Run a server whose responses have unknown shapes; it has closed all connections when the context ends."""
+    handlers: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await reader.read(1000):
+            writer.write(b"+PONG\r\n" if b"PING" in request else b"+OK\r\n$5\r\nhello\r\n")
         writer.close()
+        await writer.wait_closed()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    async with server, open_store(url % server.sockets[0].getsockname()[1]) as store:
-        await fails_saying("cannot be read", store.ping())
-        await fails_saying("cannot be read", store.due(1))
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.add(asyncio.create_task(handle(reader, writer)))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        await asyncio.gather(*handlers)  # each ends when the client has closed its connection
 
 
 async def test_a_name_is_looked_up_at_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +182,7 @@ async def test_a_name_is_looked_up_at_each_connection(monkeypatch: pytest.Monkey
         async with open_store(f"redis://store.example:{port}") as store:
             await store.claim(claim_of())
             first.stop()
-            await fails_saying("cannot be reached", store.ping())
+            await assert_unavailable("cannot be reached", store.ping())
             with valkey("--port", str(port), "--bind", "127.0.0.3") as second:
                 at = "127.0.0.3"
                 await store.claim(claim_of())

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from signer.adapters.redis_client.calls import ReplicaWait
 from signer.application.ports import ClaimOutcome
-from tests.support.challenge_stores import OWNER, SETTINGS, claim_of, fails_saying, open_store
-from tests.support.failovers import fail_over
+from tests.support.challenge_stores import OWNER, assert_unavailable, claim_of, open_store
+from tests.support.failovers import fail_over, own_client
 from tests.support.topologies import SentinelSite, sentinel_site, wait_until
 
 BEHIND_SECONDS = 4.0
 """Far more than the second that is promised, for a machine that has other things to do."""
-WAIT = ReplicaWait(replicas=1, timeout=timedelta(seconds=1))
 
 
 @pytest.fixture
@@ -47,12 +44,11 @@ async def test_a_failover_is_followed(site: SentinelSite, strike: Callable[[Sent
     """
     primary = site.servers[0]
     seen = await fail_over(
-        site.url,
+        own_client(site.url, wait_for_replicas=1, wait_timeout=timedelta(seconds=1)),
         lambda: strike(site),
         site.servers[1:],
-        is_told=lambda: site.primary is not primary,
+        is_announced=lambda: site.primary is not primary,
         owner=OWNER,
-        replica_wait=WAIT,
         undo=primary.resume,
     )
     assert seen.client_behind < BEHIND_SECONDS
@@ -103,9 +99,8 @@ async def test_without_wait_a_failover_forgets(cut_off: SentinelSite) -> None:
 
 async def test_with_wait_nothing_is_promised_that_a_failover_forgets(cut_off: SentinelSite) -> None:
     """Nobody is told that he has the claim, so nothing is signed."""
-    wait = ReplicaWait(replicas=1, timeout=timedelta(milliseconds=200))
-    async with open_store(cut_off.url, replace(SETTINGS, replica_wait=wait)) as store:
-        await fails_saying("Too few replicas", store.claim(claim_of(message="a" * 64)))
+    async with open_store(cut_off.url, wait_for_replicas=1, wait_timeout=timedelta(milliseconds=200)) as store:
+        await assert_unavailable("Too few replicas", store.claim(claim_of(message="a" * 64)))
         _promote_replica(cut_off)
     async with open_store(cut_off.url) as store:
         assert (await store.claim(claim_of(message="b" * 64))).outcome is ClaimOutcome.GRANTED

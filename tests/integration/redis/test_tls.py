@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,12 +12,12 @@ import pytest
 
 from signer.adapters.redis_client.opening import ACL_COMMANDS, open_redis
 from signer.adapters.redis_client.settings import RedisSettings
-from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.adapters.redis_store.weaknesses import find_weaknesses
+from signer.application.ports import ChallengeStore
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState
 from tests.support.certificates import CertificateAuthority
-from tests.support.challenge_stores import claim_mine, claim_of, sign
+from tests.support.challenge_stores import changed, claim_granted, claim_of, real_store, sign
 from tests.support.servers import RedisServer, debian_redis
 
 pytestmark = pytest.mark.needs("redis-server")
@@ -65,10 +65,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @asynccontextmanager
-async def _store(settings: RedisSettings) -> AsyncIterator[RedisChallengeStore]:
+async def _store(settings: RedisSettings) -> AsyncIterator[ChallengeStore]:
     redis = await open_redis(settings)
     try:
-        yield RedisChallengeStore(redis)
+        yield real_store(redis, settings)
     finally:
         await redis.close()
 
@@ -84,18 +84,18 @@ async def _refusal(settings: RedisSettings) -> Unavailable:
 async def test_the_documented_rights_suffice_for_every_call(site: Site) -> None:
     """Over TLS with our certificate, as our user, by the documented ACL and nothing more."""
     redis = await open_redis(site.settings)
-    store = RedisChallengeStore(redis)
+    store = real_store(redis, site.settings)
     await store.ping()
     held = await sign(store, claim_of("nonce-tls-1"))
     await store.defer(held.lease, "card_api_busy", timedelta(0))
     again = await store.begin_forwarding(held.record.id)
     assert again is not None
     await store.settle(again.lease, ChallengeState.VERIFIED, None)
-    await store.release(await claim_mine(store, claim_of("nonce-tls-2")), "a_reason")
+    await store.release(await claim_granted(store, claim_of("nonce-tls-2")), "a_reason")
     assert await store.expire(claim_of("nonce-tls-2").id) is None
     assert await store.find(held.record.customer_id, held.record.owner) is not None
     await store.due(10)
-    await find_weaknesses(redis)
+    await find_weaknesses(redis, wait_for_replicas=0)
     await redis.command("WAIT", 0, 1)
     await redis.close()
 
@@ -111,8 +111,7 @@ async def test_a_lacking_right_is_said_by_ping(site: Site) -> None:
 
 async def test_keys_outside_of_the_prefix_are_refused(site: Site) -> None:
     """The user may touch the keys of its own prefix alone."""
-    async with _store(site.settings) as store:
-        store._prefix = "another"
+    async with _store(changed(site.settings, key_prefix="another")) as store:
         with pytest.raises(Unavailable, match="ACL"):
             await store.ping()
 
@@ -121,7 +120,7 @@ async def test_a_wrong_password_is_said_and_not_shown(site: Site, tmp_path: Path
     """The detail says what to check; the password is in no message."""
     wrong = tmp_path / "password"
     wrong.write_text("not the password")
-    error = await _refusal(replace(site.settings, password_file=wrong))
+    error = await _refusal(changed(site.settings, password_file=wrong))
     assert "password" in error.detail
     assert "not the password" not in repr(error)
 
@@ -129,7 +128,7 @@ async def test_a_wrong_password_is_said_and_not_shown(site: Site, tmp_path: Path
 async def test_a_missing_password_file_is_no_connection_without_one(site: Site, tmp_path: Path) -> None:
     """A secret that has not been mounted yet fails like a wrong one, each time anew."""
     absent = tmp_path / "password"
-    redis = await open_redis(replace(site.settings, password_file=absent))
+    redis = await open_redis(changed(site.settings, password_file=absent))
     for _ in range(2):
         with pytest.raises(Unavailable, match="password file"):
             await redis.command("PING")
@@ -142,7 +141,7 @@ async def test_a_rotated_password_comes_into_use_without_a_restart(site: Site, t
     """The file is read at each new connection."""
     file = tmp_path / "password"
     file.write_text(PASSWORD)
-    async with _store(replace(site.settings, password_file=file)) as store:
+    async with _store(changed(site.settings, password_file=file)) as store:
         await store.ping()
         site.server.command("ACL", "SETUSER", "signer", "resetpass", ">the next password")
         try:
@@ -155,18 +154,18 @@ async def test_a_rotated_password_comes_into_use_without_a_restart(site: Site, t
 
 async def test_no_certificate_of_ours_is_refused(site: Site) -> None:
     """The server wants one; whether its alert or the connection's end is seen first is the network's affair."""
-    await _refusal(replace(site.settings, cert_file=None, key_file=None))
+    await _refusal(changed(site.settings, cert_file=None, key_file=None))
 
 
 async def test_a_server_of_another_ca_is_refused(site: Site, tmp_path: Path) -> None:
     """The given CA is the only one trusted."""
     another = CertificateAuthority(tmp_path, "another CA")
-    assert "TLS" in (await _refusal(replace(site.settings, ca_file=another.ca_file))).detail
+    assert "TLS" in (await _refusal(changed(site.settings, ca_file=another.ca_file))).detail
 
 
 async def test_without_a_ca_the_systems_decide(site: Site) -> None:
     """None of them knows the server."""
-    assert "TLS" in (await _refusal(replace(site.settings, ca_file=None))).detail
+    assert "TLS" in (await _refusal(changed(site.settings, ca_file=None))).detail
 
 
 async def test_a_server_of_another_name_is_refused(tmp_path: Path) -> None:
@@ -186,4 +185,4 @@ async def test_a_server_of_another_name_is_refused(tmp_path: Path) -> None:
 
 async def test_an_unreadable_certificate_is_said(site: Site, tmp_path: Path) -> None:
     """A file that is not there is TLS's trouble, not the network's."""
-    assert "TLS" in (await _refusal(replace(site.settings, cert_file=tmp_path / "none.pem"))).detail
+    assert "TLS" in (await _refusal(changed(site.settings, cert_file=tmp_path / "none.pem"))).detail

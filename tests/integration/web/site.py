@@ -12,7 +12,6 @@ from typing import Any, Final
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
-from signer.adapters.redis_store.challenge_store import StoreSettings
 from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
 from signer.application.onboard_customer import OnboardCustomer
@@ -137,7 +136,7 @@ async def open_site(
     """Serve the HTTP API; at the end every log line is checked."""
     with captured_logs() as log:
         clock, key, card_api, gate = FakeClock(NOW), FakeKey(SECRET_KEY), FakeCardApi(), AdmissionGate()
-        store = FakeChallengeStore(settings=StoreSettings(), now=clock.now)
+        store = FakeChallengeStore(now=clock.now)
         keys, audit = FakeKeyRing([key]), StructlogAudit()
         policy = SigningPolicy(frozenset({"api.example.org"}), frozenset({324}), None)
         forward = ForwardSignature(

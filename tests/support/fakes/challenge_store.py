@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from signer.adapters.redis_store.challenge_store import ForbiddenMove, StoreSettings
+from signer.adapters.redis_client.settings import RedisSettings
+from signer.adapters.redis_store.challenge_store import IDEMPOTENCY_KEY_MEMORY, ForbiddenMove, longest_wait
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId
@@ -63,14 +64,16 @@ class FakeChallengeStore:
     def __init__(
         self,
         shelf: Shelf | None = None,
-        settings: StoreSettings | None = None,
+        settings: RedisSettings | None = None,
         *,
+        max_age: timedelta = timedelta(hours=1),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_token: Callable[[], str] = lambda: str(next(_CALLS)),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.shelf = shelf or Shelf()
-        self._settings = settings or StoreSettings()
+        self._settings = settings or RedisSettings()
+        self._longest_wait = longest_wait(self._settings, max_age)
         self._clock = now
         self._new_token = new_token
         self._monotonic = monotonic
@@ -81,7 +84,7 @@ class FakeChallengeStore:
         leased_until = now + self._settings.lease
         if row is None:
             if now >= claim.expires_at:
-                raise Unavailable(ErrorCode.STORE_UNAVAILABLE, "By the store's clock the challenge is over.")
+                raise Unavailable(ErrorCode.STORE_UNAVAILABLE, "The challenge has expired by the store's clock.")
             record = _first_record(claim, now, leased_until)
             self.shelf.newest[claim.customer_id, claim.owner] = claim.id
             attention = max(claim.expires_at, leased_until)
@@ -216,7 +219,7 @@ class FakeChallengeStore:
         """See the port."""
         now, _, _ = self._begin("")
         kept = [(row.attention, name) for name, row in self.shelf.rows.items() if row.attention and row.dies_at > now]
-        latest = now + self._settings.longest_wait
+        latest = now + self._longest_wait
         due = [name for attention, name in sorted(kept) if attention <= now]
         return [*due, *(name for attention, name in sorted(kept) if attention >= latest)][:limit]
 
@@ -261,7 +264,7 @@ class FakeChallengeStore:
 
     def _is_deliverable(self, record: ChallengeRecord, now: datetime) -> bool:
         first = record.first_attempt_at
-        return now < record.expires_at and (first is None or now < first + self._settings.key_memory)
+        return now < record.expires_at and (first is None or now < first + IDEMPOTENCY_KEY_MEMORY)
 
 
 def _first_record(claim: Claim, now: datetime, leased_until: datetime) -> ChallengeRecord:

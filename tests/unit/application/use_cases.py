@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from signer.adapters.redis_store.challenge_store import StoreSettings
+from signer.adapters.redis_client.settings import RedisSettings
 from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
 from signer.application.ports import Claim, ClaimOutcome, Clock, LeasedRecord
@@ -125,7 +125,7 @@ class House:
     ) -> Replica:
         """Start a process. ``work_for=NO_TIME`` makes each of its works one that tries everything once."""
         clock = clock or self.clock
-        store = UnreliableStore(self.shelf, StoreSettings(lease=LEASE), now=self.clock.now, monotonic=self.monotonic)
+        store = UnreliableStore(self.shelf, RedisSettings(lease=LEASE), now=self.clock.now, monotonic=self.monotonic)
         forward = ForwardSignature(
             store=store,
             card_api=self.card_api,

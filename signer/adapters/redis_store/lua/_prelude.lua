@@ -1,14 +1,14 @@
--- What every move begins with. scripts.py puts this text in front of each script, and fills in the tables from
--- signer.domain.lifecycle, so that there is one table of moves.
+-- What every script that moves a record begins with. scripts.py puts this text in front of each one and fills in the
+-- tables from signer.domain.lifecycle, so that there is only one table of moves.
 --
--- KEYS[1]  the record, a hash            ARGV[1]  the challenge's id
--- KEYS[2]  its shard's index, a sorted   ARGV[2]  the token of this call; a call whose answer was lost is repeated with
---          set of ids, scored by when             the same one, and is given the same answer
---          each next needs attention
+-- KEYS[1]  the record, a hash             ARGV[1]  the challenge's id
+-- KEYS[2]  the index of its shard: ids,   ARGV[2]  the token of this call. A call whose reply was lost is repeated with
+--          scored by when each one is              the same token and gets the same result.
+--          next due
 --
--- Instants are microseconds of Unix time by Redis's own clock, which is the only clock that leases live by. It may be set.
--- An absent field and an empty one both mean: none.
--- A script answers with its outcome, the present instant, and the record's fields in the order of FIELDS.
+-- Instants are microseconds of Unix time by Redis's clock. Leases follow no other clock, and it may be set.
+-- An absent field and an empty field both mean: none.
+-- A script returns its outcome, the current instant, and the record's fields in the order of FIELDS.
 
 local MOVES = {@MOVES@}
 local FINAL = {@FINAL@}
@@ -40,40 +40,40 @@ end
 
 local record = read()
 
-local function answer(outcome)
+local function result(outcome)
   return {outcome, now, redis.call('HMGET', KEYS[1], @FIELDS@)}
 end
 
--- Ends a call that has nothing to do with this record. What is gone or final has no place in the index.
-local function nothing()
+-- Returns that the call does not apply to this record. A record that is gone or final is removed from the index.
+local function not_applicable()
   if not record or FINAL[record.state] then
     redis.call('ZREM', KEYS[2], id)
   end
-  return {'nothing', now}
+  return {'not_applicable', now}
 end
 
-local function repeated()
+local function is_repeat()
   return record and record.token == token
 end
 
--- Whether a lease, or a pause, that the record's last move gave still has to end. None outlasts twice its length: one that
--- would was given before the clock was set back. Ending it early is safe, for the fence shuts its holder out.
-local function pending(ends)
+-- Whether a lease or a pause that the record's last move set has not ended. None lasts longer than twice its length: if it
+-- would, the clock was set back since. Ending it early is safe, because the fencing token shuts its holder out.
+local function is_pending(ends)
   return ends > now and ends - now <= 2 * (ends - record.updated_at)
 end
 
-local function leased()
-  return pending(record.leased_until)
+local function is_leased()
+  return is_pending(record.leased_until)
 end
 
 -- Whether the record may be POSTed now: before its deadline, and while the card API remembers the Idempotency-Key.
-local function deliverable(key_memory)
+local function is_deliverable(key_memory)
   local first = record.first_attempt_at
   return now < record.expires_at and (not first or now < first + key_memory)
 end
 
--- Tells why the holder of the lease numbered `fence` may not move the record from `source` to `target`; nil where it may.
--- A lease that has ended is still its holder's until somebody takes the record over, for that changes the fence.
+-- Returns why the holder of the lease `fence` must not move the record from `source` to `target`; nil if it may.
+-- An ended lease is still valid until another replica takes the record over, because that changes the fencing token.
 local function refusal(fence, source, target)
   if not record or record.fence ~= tonumber(fence) or not MOVES[record.state .. '>' .. record.state] then
     return 'lease_lost'
@@ -83,11 +83,11 @@ local function refusal(fence, source, target)
   end
 end
 
--- Writes one move. `attention` is when the record next needs somebody; nil takes it out of the index.
-local function move(state, attention, ...)
+-- Writes one move. `due` is when the record is next due; nil removes it from the index.
+local function move(state, due, ...)
   redis.call('HSET', KEYS[1], 'state', state, 'token', token, 'updated_at', now, ...)
-  if attention then
-    redis.call('ZADD', KEYS[2], attention, id)
+  if due then
+    redis.call('ZADD', KEYS[2], due, id)
   else
     redis.call('ZREM', KEYS[2], id)
     redis.call('HDEL', KEYS[1], 'submission')

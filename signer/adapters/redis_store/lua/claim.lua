@@ -1,6 +1,6 @@
--- (nothing) → claimed, released → claimed, claimed → claimed under a new lease.
--- A record that the clock, set ahead, let Redis forget is not made again, for its nonce may have been signed: by the time it
--- is forgotten its challenge is over, and one that is over is not begun.
+-- (no record) → claimed, released → claimed, claimed → claimed under a new lease.
+-- An expired challenge is refused if there is no record of it: its nonce may have been signed, and Redis may have forgotten
+-- the record because the clock was set ahead. No record is forgotten before its challenge expires.
 -- KEYS[3]  the pointer from customer and owner to the newest id
 -- ARGV     3 lease (µs)  4 retention (ms)  5 message_hash  6 customer_id  7 owner  8 forward  9 issued_at  10 expires_at
 
@@ -9,7 +9,7 @@ local message_hash, customer_id, forward, expires_at = ARGV[5], ARGV[6], ARGV[8]
 
 if not record then
   if now >= tonumber(expires_at) then
-    return {'too_late', now}
+    return {'expired', now}
   end
   move('claimed', math.max(expires_at, leased_until), 'message_hash', message_hash, 'customer_id', customer_id,
     'owner', ARGV[7], 'forward', forward, 'issued_at', ARGV[9], 'expires_at', expires_at, 'attempts', 0, 'fence', 1,
@@ -17,13 +17,13 @@ if not record then
   local kept = math.max(ARGV[4], math.ceil((expires_at - now) / 1000) + 1)
   redis.call('PEXPIRE', KEYS[1], kept)
   redis.call('SET', KEYS[3], id, 'PX', kept)
-  return answer('mine')
+  return result('granted')
 end
 if record.message_hash ~= message_hash then
-  return answer('nonce_reused')
+  return result('nonce_reused')
 end
 if record.customer_id ~= customer_id then
-  return answer('bound_elsewhere')
+  return result('other_customer')
 end
 if forward == '1' and not record.forward and not FINAL[record.state] then
   redis.call('HSET', KEYS[1], 'forward', 1)
@@ -32,11 +32,11 @@ if forward == '1' and not record.forward and not FINAL[record.state] then
   end
 end
 if not MOVES[record.state .. '>claimed'] then
-  return answer('known')
+  return result('past_signing')
 end
-if record.state == 'claimed' and leased() then
-  return answer(repeated() and 'mine' or 'held')
+if record.state == 'claimed' and is_leased() then
+  return result(is_repeat() and 'granted' or 'leased_elsewhere')
 end
 move('claimed', math.max(record.expires_at, leased_until), 'fence', record.fence + 1, 'leased_until', leased_until,
   'code', '')
-return answer('mine')
+return result('granted')

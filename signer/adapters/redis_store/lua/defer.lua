@@ -1,10 +1,11 @@
--- forwarding → signed, due later. Before the deadline the pause ends with it: what became of an attempt is asked then.
+-- forwarding → signed, due after a pause. The pause ends at the deadline at the latest: the card API is then asked what
+-- became of the attempt.
 -- ARGV  3 fence  4 code  5 pause (µs)
 
-if not repeated() then
+if not is_repeat() then
   local why = refusal(ARGV[3], 'forwarding', 'signed')
   if why then
-    return answer(why)
+    return result(why)
   end
   local due_at = now + ARGV[5]
   if now < record.expires_at then
@@ -12,4 +13,4 @@ if not repeated() then
   end
   move('signed', due_at, 'code', ARGV[4], 'due_at', due_at, 'leased_until', '')
 end
-return answer('moved')
+return result('moved')

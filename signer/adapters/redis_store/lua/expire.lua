@@ -1,11 +1,11 @@
--- claimed, released, signed → expired, where nobody holds it, its deadline has passed and no attempt was ever begun.
+-- claimed, released, signed → expired, if no lease is live, the deadline has passed and no attempt was begun.
 -- ARGV  3 code: not signed  4 code: not to be forwarded  5 code: not delivered
 
-if repeated() and record.state == 'expired' then
-  return answer('moved')
+if is_repeat() and record.state == 'expired' then
+  return result('moved')
 end
 if not record or not MOVES[record.state .. '>expired'] or now < record.expires_at then
-  return nothing()
+  return not_applicable()
 end
 local code
 if record.state == 'signed' then
@@ -13,8 +13,8 @@ if record.state == 'signed' then
 else
   code = ARGV[3]
 end
-if record.attempts > 0 or record.state == 'claimed' and leased() then
-  return nothing()
+if record.attempts > 0 or record.state == 'claimed' and is_leased() then
+  return not_applicable()
 end
 move('expired', nil, 'code', code, 'leased_until', '')
-return answer('moved')
+return result('moved')

@@ -1,6 +1,6 @@
--- Runs every command that the moves run, on keys beside theirs: what the server, its role, its memory or the user's ACL
--- do not allow shows here, and not half-way through a move.
--- KEYS as in claim.lua, but for names that end in `probe`.
+-- Runs every command of the scripts on keys that no challenge has, so that readiness shows what the server, its role, its
+-- memory or the ACL of the user forbids, before a move fails because of it.
+-- KEYS as in claim.lua, with names that end in `probe`.
 
 redis.call('TIME')
 redis.call('HSET', KEYS[1], 'probe', 1, 'submission', '')

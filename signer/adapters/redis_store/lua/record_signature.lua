@@ -1,12 +1,12 @@
--- claimed → signed, and on to forwarding where it is to be delivered and its deadline has not passed.
+-- claimed → signed, and on to forwarding if it is to be delivered and its deadline has not passed.
 -- ARGV  3 fence  4 lease (µs)  5 key memory (µs)  6 submission  7 signature
 
-if not repeated() then
+if not is_repeat() then
   local why = refusal(ARGV[3], 'claimed', 'signed')
   if why then
-    return answer(why)
+    return result(why)
   end
-  if record.forward and deliverable(ARGV[5]) and MOVES['signed>forwarding'] then
+  if record.forward and is_deliverable(ARGV[5]) and MOVES['signed>forwarding'] then
     local leased_until = now + ARGV[4]
     move('forwarding', leased_until, 'submission', ARGV[6], 'signature', ARGV[7], 'leased_until', leased_until,
       'attempts', 1, 'first_attempt_at', now)
@@ -15,4 +15,4 @@ if not repeated() then
     move('signed', record.expires_at, 'submission', ARGV[6], 'signature', ARGV[7], 'leased_until', '')
   end
 end
-return answer(deliverable(ARGV[5]) and 'deliverable' or 'overdue')
+return result(is_deliverable(ARGV[5]) and 'deliverable' or 'overdue')

@@ -1,11 +1,11 @@
 -- claimed → released.
 -- ARGV  3 fence  4 code
 
-if not repeated() then
+if not is_repeat() then
   local why = refusal(ARGV[3], 'claimed', 'released')
   if why then
-    return answer(why)
+    return result(why)
   end
   move('released', record.expires_at, 'code', ARGV[4], 'leased_until', '')
 end
-return answer('moved')
+return result('moved')

@@ -1,11 +1,11 @@
--- forwarding → a final state; the submission, a live credential, is dropped.
+-- forwarding → a final state; the submission, a live credential, is removed.
 -- ARGV  3 fence  4 state  5 code  6 superseded_by
 
-if not repeated() then
+if not is_repeat() then
   local why = refusal(ARGV[3], 'forwarding', ARGV[4])
   if why or not FINAL[ARGV[4]] then
-    return answer(why or 'forbidden')
+    return result(why or 'forbidden')
   end
   move(ARGV[4], nil, 'code', ARGV[5], 'superseded_by', ARGV[6], 'leased_until', '')
 end
-return answer('moved')
+return result('moved')

@@ -1,8 +1,7 @@
-"""``RedisSettings``: what is accepted, what is refused, and that no secret shows."""
+"""``RedisSettings`` and its URL: what is accepted, what is refused, and that no secret shows."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,13 @@ from redis.asyncio.connection import UnixDomainSocketConnection
 from signer.adapters.redis_client.connections import TcpConnection, TlsConnection, UnixConnection
 from signer.adapters.redis_client.opening import connection_to
 from signer.adapters.redis_client.settings import RedisSettings
-from signer.adapters.redis_client.urls import Address, RedisUrl, Topology
-from signer.adapters.redis_store.challenge_store import StoreSettings
+from signer.adapters.redis_client.urls import Address, Deployment, RedisUrl
 
 FILE = Path("/run/secrets/a-file")
 
 
 @pytest.mark.parametrize(
-    ("url", "kind", "place"),
+    ("url", "kind", "arguments"),
     [
         ("redis://store", TcpConnection, {"host": "store", "port": 6379}),
         ("redis://[::1]:6400/", TcpConnection, {"host": "::1", "port": 6400}),
@@ -29,13 +27,13 @@ FILE = Path("/run/secrets/a-file")
         ("unix:///run/val%20key.sock?db=2", UnixConnection, {"path": "/run/val key.sock"}),
     ],
 )
-def test_a_url_names_a_connection(url: str, kind: type, place: dict[str, Any]) -> None:
-    """Scheme, host, port and path become redis-py's words for them."""
+def test_url_chooses_connection_class_and_arguments(url: str, kind: type, arguments: dict[str, Any]) -> None:
+    """Scheme, host, port and path become redis-py's arguments."""
     settings = RedisSettings(url=url)
-    addresses = settings.place.addresses
-    connection_class, arguments = connection_to(settings, addresses[0] if addresses else None)
+    addresses = settings.parsed_url.addresses
+    connection_class, found = connection_to(settings, addresses[0] if addresses else None)
     assert connection_class is kind
-    assert arguments.items() >= place.items()
+    assert found.items() >= arguments.items()
 
 
 @pytest.mark.parametrize(
@@ -48,7 +46,7 @@ def test_a_url_names_a_connection(url: str, kind: type, place: dict[str, Any]) -
         (
             "redis+sentinel://one:26380,two/the-store/4",
             RedisUrl(
-                topology=Topology.SENTINEL,
+                deployment=Deployment.SENTINEL,
                 addresses=(Address("one", 26380), Address("two", 26379)),
                 service="the-store",
                 database=4,
@@ -57,7 +55,7 @@ def test_a_url_names_a_connection(url: str, kind: type, place: dict[str, Any]) -
         (
             "rediss+sentinel://[::1],[::2]:7/a%20name",
             RedisUrl(
-                topology=Topology.SENTINEL,
+                deployment=Deployment.SENTINEL,
                 tls=True,
                 addresses=(Address("::1", 26379), Address("::2", 7)),
                 service="a name",
@@ -65,18 +63,18 @@ def test_a_url_names_a_connection(url: str, kind: type, place: dict[str, Any]) -
         ),
         (
             "redis+cluster://one,two:7000/0",
-            RedisUrl(topology=Topology.CLUSTER, addresses=(Address("one", 6379), Address("two", 7000))),
+            RedisUrl(deployment=Deployment.CLUSTER, addresses=(Address("one", 6379), Address("two", 7000))),
         ),
-        ("rediss+cluster://one", RedisUrl(topology=Topology.CLUSTER, tls=True, addresses=(Address("one", 6379),))),
+        ("rediss+cluster://one", RedisUrl(deployment=Deployment.CLUSTER, tls=True, addresses=(Address("one", 6379),))),
     ],
 )
-def test_a_url_is_read(url: str, expected: RedisUrl) -> None:
-    """Topology, TLS, all hosts with their ports, the primary's name, the database."""
-    assert RedisSettings(url=url).place == expected
+def test_valid_url_is_parsed(url: str, expected: RedisUrl) -> None:
+    """Deployment, TLS, all hosts with their ports, the primary's name, the database."""
+    assert RedisSettings(url=url).parsed_url == expected
 
 
-def test_an_address_is_written_as_in_a_url() -> None:
-    """An IPv6 address in brackets."""
+def test_address_is_written_as_in_url() -> None:
+    """An IPv6 address is in brackets."""
     assert [str(Address("store", 1)), str(Address("::1", 2))] == ["store:1", "[::1]:2"]
 
 
@@ -97,11 +95,13 @@ def test_an_address_is_written_as_in_a_url() -> None:
         "rediss+cluster://one?password=s3cret",
     ],
 )
-def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
-    """The error tells where the password belongs, and does not show the one that it found."""
+def test_url_with_secret_is_refused_without_quoting_it(url: str) -> None:
+    """The error says where the password belongs; neither the settings nor the parser quotes the URL."""
     with pytest.raises(ValueError, match="password file") as refused:
         RedisSettings(url=url)
     assert "s3cret" not in str(refused.value)
+    with pytest.raises(ValueError, match="password file"):
+        RedisUrl.parse(url)
 
 
 @pytest.mark.parametrize(
@@ -142,78 +142,44 @@ def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
         "unix:///run/valkey.sock?timeout=1",
     ],
 )
-def test_what_is_no_place_is_refused(url: str) -> None:
-    """Unknown schemes, parameters and databases, and URLs that cannot be read."""
+def test_invalid_url_is_refused(url: str) -> None:
+    """Unknown schemes, parameters and databases, and URLs that cannot be parsed."""
     with pytest.raises(ValueError, match="the Redis URL"):
+        RedisUrl.parse(url)
+    with pytest.raises(ValueError, match=r"url|URL"):
         RedisSettings(url=url)
 
 
 @pytest.mark.parametrize(
-    ("settings", "why"),
+    ("settings", "error"),
     [
-        ({"username": "signer"}, "password file"),
-        ({"url": "redis+sentinel://one/name", "sentinel_username": "signer"}, "password file"),
-        ({"sentinel_password_file": FILE}, "Sentinels"),
+        ({"username": "signer"}, "username needs a password_file"),
+        ({"url": "redis+sentinel://one/name", "sentinel_username": "signer"}, "needs a sentinel_password_file"),
+        ({"sentinel_password_file": FILE}, "sentinel_password_file is for"),
         ({"url": "redis+cluster://one", "ca_file": FILE}, "rediss"),
         ({"cert_file": FILE, "key_file": FILE}, "rediss"),
         ({"ca_file": FILE}, "rediss"),
-        ({"url": "rediss://store", "cert_file": FILE}, "go together"),
-        ({"url": "rediss://store", "key_file": FILE}, "go together"),
+        ({"url": "rediss://store", "cert_file": FILE}, "set together"),
+        ({"url": "rediss://store", "key_file": FILE}, "set together"),
+        ({"lease": 0}, "more than 0"),
+        ({"key_prefix": ""}, "key_prefix"),
+        ({"key_prefix": "a{tag}"}, "key_prefix"),
+        ({"wait_for_replicas": 1, "wait_timeout": 2, "command_timeout": 2}, "wait_timeout has to be shorter"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], why: str) -> None:
-    """A user without a password, TLS files without TLS, half a client certificate."""
-    with pytest.raises(ValueError, match=why):
+def test_contradicting_settings_are_refused(settings: dict[str, Any], error: str) -> None:
+    """A user without password, TLS files without TLS, half a client certificate, a prefix that changes the slot."""
+    with pytest.raises(ValueError, match=error):
         RedisSettings(**{"url": "redis://store", **settings})
 
 
-def test_a_description_says_where_and_how() -> None:
-    """For the log line at start: the place, the user and the files' paths."""
-    plain = RedisSettings(url="redis://store:6379/1")
-    assert plain.describe() == "redis://store:6379/1 (no password)"
-    full = RedisSettings(
-        url="rediss://store",
-        username="signer",
-        password_file=FILE,
-        ca_file=FILE,
-        cert_file=FILE,
-        key_file=FILE,
-    )
-    assert full.describe() == f"rediss://store (user signer, CA {FILE}, client certificate {FILE})"
-    default = RedisSettings(url="redis://store", password_file=FILE)
-    assert default.describe() == "redis://store (user default)"
-    sentinel = RedisSettings(
-        url="redis+sentinel://one,two/name",
-        password_file=FILE,
-        sentinel_username="watcher",
-        sentinel_password_file=FILE,
-    )
-    assert sentinel.describe() == "redis+sentinel://one,two/name (user default, at the Sentinels user watcher)"
+def test_wait_timeout_may_exceed_command_timeout_without_wait() -> None:
+    """It is not used then."""
+    assert RedisSettings(wait_timeout=3, command_timeout=2).wait_for_replicas == 0  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        ({"nonce_retention": timedelta(minutes=119)}, "twice"),
-        ({"nonce_retention": timedelta(hours=9), "max_age": timedelta(hours=5)}, "twice"),
-        ({"lease": timedelta(0)}, "lease"),
-        ({"prefix": ""}, "prefix"),
-        ({"prefix": "a{tag}"}, "prefix"),
-    ],
-)
-def test_store_settings_that_would_break_a_promise_are_refused(settings: dict[str, Any], why: str) -> None:
-    """Retention below twice the maximum age, no lease, and a prefix that would move keys to another slot."""
-    with pytest.raises(ValueError, match=why):
-        StoreSettings(**settings)
-
-
-def test_a_retention_of_twice_the_maximum_age_is_enough() -> None:
-    """The boundary itself is allowed."""
-    assert StoreSettings(nonce_retention=timedelta(hours=2)).max_age == timedelta(hours=1)
-
-
-def test_commands_are_packed_as_redis_py_packs_them() -> None:
+def test_commands_are_packed_as_by_redis_py() -> None:
     """Texts, bytes and numbers, and redis-py's own spelling of a command of two words."""
-    ours, theirs = UnixConnection(path="/run/valkey.sock"), UnixDomainSocketConnection(path="/run/valkey.sock")
+    own, theirs = UnixConnection(path="/run/valkey.sock"), UnixDomainSocketConnection(path="/run/valkey.sock")
     for command in (("EVALSHA", "ab", 1, "a key", b"\x00 bytes", "π", -5), ("CONFIG GET", "port")):
-        assert b"".join(ours.pack_command(*command)) == b"".join(theirs.pack_command(*command))
+        assert b"".join(own.pack_command(*command)) == b"".join(theirs.pack_command(*command))
