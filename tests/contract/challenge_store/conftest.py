@@ -1,4 +1,4 @@
-"""The rows of the contract: the fake, Valkey by each kind of connection and topology, and Debian's Redis."""
+"""The stores that the contract is tested on: the fake, Valkey by each kind of connection and topology, and Redis."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Final
 import pytest
 
 from signer.adapters.redis_client.opening import open_redis
-from signer.adapters.redis_client.settings import RedisSettings
 from signer.application.ports import ChallengeStore
-from tests.support.challenge_stores import FakeUnderTest, RedisUnderTest, StoreUnderTest
+from tests.support.challenge_stores import SETTINGS, FakeUnderTest, RedisUnderTest, StoreUnderTest, changed
 from tests.support.servers import RedisServer, debian_redis, valkey
 from tests.support.topologies import ClusterSite, SentinelSite, cluster_site, sentinel_site
 
@@ -29,7 +28,7 @@ ROWS = (
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[RedisServer]:
-    """A Valkey for the whole run."""
+    """A Valkey for the session."""
     with valkey() as server:
         yield server
 
@@ -46,7 +45,7 @@ def strict_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def sentinels() -> Iterator[SentinelSite]:
-    """A primary, two replicas and three Sentinels, which take nothing amiss of a slow machine."""
+    """A primary, two replicas and three Sentinels, patient enough for a slow machine."""
     with sentinel_site(down_after=_PATIENCE_SECONDS) as site:
         yield site
 
@@ -60,26 +59,26 @@ def cluster() -> Iterator[ClusterSite]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """Debian's Redis for the whole run."""
+    """Debian's Redis for the session."""
     with debian_redis() as server:
         yield server
 
 
 @pytest.fixture(params=ROWS)
 async def under_test(request: pytest.FixtureRequest) -> AsyncIterator[StoreUnderTest]:
-    """One row."""
+    """One of the stores."""
     row: str = request.param
     if row == "fake":
         yield FakeUnderTest()
         return
-    url, primaries = _place(request, row)
-    redis = await open_redis(RedisSettings(url=url))
+    url, primaries = _servers(request, row)
+    redis = await open_redis(changed(SETTINGS, url=url))
     yield RedisUnderTest(redis, *primaries)
     await redis.close()
 
 
-def _place(request: pytest.FixtureRequest, row: str) -> tuple[str, Sequence[RedisServer]]:
-    """Give a row's URL, and the servers that have its keys."""
+def _servers(request: pytest.FixtureRequest, row: str) -> tuple[str, Sequence[RedisServer]]:
+    """Return a store's URL, and the servers that have its keys."""
     if row == "valkey-cluster":
         nodes: ClusterSite = request.getfixturevalue("cluster")
         return nodes.url, nodes.nodes[:3]

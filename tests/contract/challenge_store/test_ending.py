@@ -1,4 +1,4 @@
-"""``settle`` and ``expire``: how a record ends, and that it then stays as it is."""
+"""``settle`` and ``expire``: how a record becomes final, and that it does not change then."""
 
 from __future__ import annotations
 
@@ -21,69 +21,65 @@ from tests.support.challenge_stores import (
 FINAL = [state for state in ChallengeState if state.is_final]
 
 
-@pytest.mark.parametrize("state", FINAL)
-async def test_a_delivery_is_settled(under_test: StoreUnderTest, store: ChallengeStore, state: ChallengeState) -> None:
-    """The body is dropped, for it opens an account; the signature stays; nothing is due any more."""
-    held = await sign(store, claim_of())
-    record = await store.settle(held.lease, state, "a_reason", "00" * 17)
-    assert (record.state, record.code, record.superseded_by) == (state, "a_reason", "00" * 17)
-    assert (record.submission, record.signature, record.leased_until) == (None, SUBMISSION.signature, None)
-    assert await store.get(record.id) == record
+async def test_settle_writes_final_state_and_removes_body(under_test: StoreUnderTest, store: ChallengeStore) -> None:
+    """The body is removed, because it is a live credential; the signature stays; nothing is due any more."""
+    records = []
+    for state in FINAL:
+        held = await sign(store, claim_of(f"nonce-{state.value}"))
+        record = await store.settle(held.lease, state, "a_reason", "00" * 17)
+        assert (record.state, record.code, record.superseded_by) == (state, "a_reason", "00" * 17)
+        assert (record.submission, record.signature, record.leased_until) == (None, SUBMISSION.signature, None), state
+        assert await store.get(record.id) == record, state
+        records.append(record)
     await under_test.advance(VALID_FOR)
     assert await store.due(10) == []
-    assert await store.expire(record.id) is None
+    for record in records:
+        assert await store.expire(record.id) is None, record.state
 
 
-async def test_a_reason_is_optional(store: ChallengeStore) -> None:
-    """``verified`` says it all."""
+async def test_settle_without_code(store: ChallengeStore) -> None:
+    """``verified`` needs no code."""
     held = await sign(store, claim_of())
     record = await store.settle(held.lease, ChallengeState.VERIFIED, None)
     assert (record.code, record.superseded_by) == (None, None)
 
 
-@pytest.mark.parametrize("state", [state for state in ChallengeState if not state.is_final])
-async def test_a_delivery_is_settled_by_final_states_only(store: ChallengeStore, state: ChallengeState) -> None:
-    """Also where the table has the move, as from ``forwarding`` to ``signed``: that is what ``defer`` is for."""
+async def test_settle_refuses_states_that_are_not_final(store: ChallengeStore) -> None:
+    """Also if the table has the move, as from ``forwarding`` to ``signed``: that is what ``defer`` is for."""
     held = await sign(store, claim_of())
-    with pytest.raises(ForbiddenMove):
-        await store.settle(held.lease, state, None)
-    assert await store.get(held.record.id) == held.record
+    for state in set(ChallengeState) - set(FINAL):
+        with pytest.raises(ForbiddenMove):
+            await store.settle(held.lease, state, None)
+        assert await store.get(held.record.id) == held.record, state
 
 
-@pytest.mark.parametrize(
-    ("state", "forward", "code"),
-    [
+async def test_record_without_lease_expires_at_its_deadline(under_test: StoreUnderTest) -> None:
+    """Not before; then it is due, and ends with the code."""
+    for state, forward, code in (
         (ChallengeState.CLAIMED, True, "not_signed"),
         (ChallengeState.RELEASED, True, "not_signed"),
         (ChallengeState.SIGNED, False, "not_forwarded"),
-    ],
-)
-async def test_what_nobody_holds_expires_with_its_deadline(
-    under_test: StoreUnderTest,
-    store: ChallengeStore,
-    state: ChallengeState,
-    forward: bool,
-    code: str,
-) -> None:
-    """Not before; then it is due, and ends with the reason."""
-    lease = await bring_to(store, state, forward=forward)
-    await under_test.advance(VALID_FOR - LEASE)
-    assert await store.expire(lease.id) is None
-    assert await store.due(10) == []
-    await under_test.advance(LEASE)
-    assert await store.due(10) == [lease.id]
-    expired = await store.expire(lease.id)
-    assert expired is not None
-    assert (expired.state, expired.code, expired.submission) == (ChallengeState.EXPIRED, code, None)
-    assert await store.due(10) == []
-    assert await store.expire(lease.id) is None
+    ):
+        stores = under_test.emptied()
+        store = stores.replica()
+        lease = await bring_to(store, state, forward=forward)
+        await stores.advance(VALID_FOR - LEASE)
+        assert await store.expire(lease.id) is None, state
+        assert await store.due(10) == [], state
+        await stores.advance(LEASE)
+        assert await store.due(10) == [lease.id], state
+        expired = await store.expire(lease.id)
+        assert expired is not None, state
+        assert (expired.state, expired.code, expired.submission) == (ChallengeState.EXPIRED, code, None)
+        assert await store.due(10) == [], state
+        assert await store.expire(lease.id) is None, state
 
 
-async def test_a_signature_that_was_to_be_delivered_and_never_sent_expires_as_not_delivered(
+async def test_signature_that_was_never_sent_expires_as_not_delivered(
     under_test: StoreUnderTest,
     store: ChallengeStore,
 ) -> None:
-    """``forward`` came late, and nobody got to it in time."""
+    """``forward`` was turned on after signing, and no replica began an attempt in time."""
     held = await sign(store, claim_of(forward=False))
     await store.claim(claim_of(forward=True))
     await under_test.advance(VALID_FOR)
@@ -92,11 +88,11 @@ async def test_a_signature_that_was_to_be_delivered_and_never_sent_expires_as_no
     assert (expired.code, expired.signature) == ("not_delivered", SUBMISSION.signature)
 
 
-async def test_a_claim_in_work_does_not_expire_under_its_holder(
+async def test_claimed_record_does_not_expire_under_live_lease(
     under_test: StoreUnderTest,
     store: ChallengeStore,
 ) -> None:
-    """Past the deadline it ends with its lease, not before, and is due only then."""
+    """After the deadline it expires when its lease ends, and is due only then."""
     lease = await claim_granted(store, claim_of(valid_for=LEASE / 2))
     await under_test.advance(LEASE / 2)
     assert await store.expire(lease.id) is None
@@ -106,19 +102,15 @@ async def test_a_claim_in_work_does_not_expire_under_its_holder(
     assert await store.expire(lease.id) is not None
 
 
-@pytest.mark.parametrize("state", [ChallengeState.SIGNED, ChallengeState.FORWARDING])
-async def test_what_was_attempted_does_not_expire_unasked(
-    under_test: StoreUnderTest,
-    store: ChallengeStore,
-    state: ChallengeState,
-) -> None:
-    """Somebody has to find out what became of the attempt first."""
-    lease = await bring_to(store, state)
+async def test_attempted_delivery_does_not_expire(under_test: StoreUnderTest, store: ChallengeStore) -> None:
+    """The card API has to be asked first what became of the attempt."""
+    states = (ChallengeState.SIGNED, ChallengeState.FORWARDING)
+    ids = [(await bring_to(store, state, nonce=f"nonce-{state.value}")).id for state in states]
     await under_test.advance(VALID_FOR + LEASE)
-    assert await store.expire(lease.id) is None
-    assert await store.due(10) == [lease.id]
+    assert [await store.expire(challenge_id) for challenge_id in ids] == [None, None]
+    assert sorted(await store.due(10)) == sorted(ids)
 
 
-async def test_what_is_unknown_does_not_expire(store: ChallengeStore) -> None:
-    """There is nothing to end."""
+async def test_expire_of_unknown_challenge_returns_none(store: ChallengeStore) -> None:
+    """There is nothing to expire."""
     assert await store.expire(claim_of().id) is None

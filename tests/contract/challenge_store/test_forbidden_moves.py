@@ -1,14 +1,13 @@
-"""Every move from every state: what ``MOVES`` and the leases do not allow is refused and changes nothing."""
+"""Every move from every state: what ``MOVES`` or the lease forbids is refused and changes nothing."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
-
-import pytest
 
 from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore, Lease
@@ -41,7 +40,7 @@ def _call(name: str) -> Move:
 
 
 def _every_call(nonce: str) -> dict[str, Move]:
-    """All that a replica can ask of one record, sensible or not."""
+    """Return every call that a replica can make about one record."""
     return {
         "claim": lambda store, _: store.claim(claim_of(nonce)),
         "begin_forwarding": lambda store, lease: store.begin_forwarding(lease.id),
@@ -52,16 +51,16 @@ def _every_call(nonce: str) -> dict[str, Move]:
 
 
 async def _states_after(under_test: StoreUnderTest, state: ChallengeState, later: timedelta) -> set[ChallengeState]:
-    """Try every call on a record of its own in ``state``, held back and not, so much later; gives where it came to."""
+    """Make every call on its own record in ``state``, with and without ``forward``; return the states it led to."""
     store = under_test.replica()
-    tries: list[tuple[Lease, Move]] = []
+    attempts: list[tuple[Lease, Move]] = []
     for forward in (True, False) if state in {_S.CLAIMED, _S.RELEASED, _S.SIGNED} else (True,):
         for number, name in enumerate(_every_call("")):
             nonce = f"nonce{number:02}{forward}{later.seconds}"
-            tries.append((await bring_to(store, state, nonce=nonce, forward=forward), _every_call(nonce)[name]))
+            attempts.append((await bring_to(store, state, nonce=nonce, forward=forward), _every_call(nonce)[name]))
     await under_test.advance(later)
     targets = set()
-    for lease, move in tries:
+    for lease, move in attempts:
         before = await store.get(lease.id)
         with suppress(ForbiddenMove, LeaseLost):
             await move(store, lease)
@@ -73,49 +72,49 @@ async def _states_after(under_test: StoreUnderTest, state: ChallengeState, later
     return targets
 
 
-@pytest.mark.parametrize("state", _S)
-async def test_the_moves_that_can_be_made_are_those_of_the_table(
-    under_test: StoreUnderTest,
-    state: ChallengeState,
-) -> None:
-    """All pairs of states: every call at once, when the lease is over, and when the deadline has passed.
+async def test_possible_moves_are_those_of_the_table(under_test: StoreUnderTest) -> None:
+    """All pairs of states: every call at once, when the lease has ended, and after the deadline.
 
-    One call makes two moves: ``record_signature`` goes on from ``signed`` where the challenge is to be delivered.
+    One call makes two moves: ``record_signature`` goes on from ``signed`` if the challenge is to be delivered.
     """
-    made: set[ChallengeState] = set()
-    for later in (timedelta(0), LEASE, VALID_FOR):
-        made |= await _states_after(under_test, state, later)
-    assert made == MOVES[state] | (MOVES[_S.SIGNED] & {_S.FORWARDING} if state is _S.CLAIMED else set())
+    for state in _S:
+        made: set[ChallengeState] = set()
+        for later in (timedelta(0), LEASE, VALID_FOR):
+            made |= await _states_after(under_test.emptied(), state, later)
+        assert made == MOVES[state] | (MOVES[_S.SIGNED] & {_S.FORWARDING} if state is _S.CLAIMED else set()), state
 
 
-@pytest.mark.parametrize("state", _S)
-@pytest.mark.parametrize("name", SOURCE_FOR_MOVE)
-async def test_a_move_is_made_from_its_own_state_only(store: ChallengeStore, name: str, state: ChallengeState) -> None:
-    """With the record's own fencing token: forbidden from another state, and refused as lease lost without a lease."""
-    lease = await bring_to(store, state)
-    before = await store.get(lease.id)
-    move = _call(name)
-    if state is SOURCE_FOR_MOVE[name]:
-        await move(store, lease)
-        assert await store.get(lease.id) != before
-        return
-    with pytest.raises(ForbiddenMove if state in LEASED else LeaseLost):
-        await move(store, lease)
-    assert await store.get(lease.id) == before
+async def test_move_succeeds_only_from_its_own_state(under_test: StoreUnderTest) -> None:
+    """With the record's own fencing token: forbidden from another state, and lease lost if the record has no lease."""
+    for name, state in itertools.product(SOURCE_FOR_MOVE, _S):
+        store = under_test.emptied().replica()
+        lease = await bring_to(store, state)
+        before = await store.get(lease.id)
+        move = _call(name)
+        if state is SOURCE_FOR_MOVE[name]:
+            await move(store, lease)
+            assert await store.get(lease.id) != before, (name, state)
+            continue
+        error = await _error_of(move(store, lease))
+        assert error is (ForbiddenMove if state in LEASED else LeaseLost), (name, state)
+        assert await store.get(lease.id) == before, (name, state)
 
 
-@pytest.mark.parametrize("state", _S)
-@pytest.mark.parametrize("name", SOURCE_FOR_MOVE)
-@pytest.mark.parametrize("off_by", [-1, 1])
-async def test_a_move_under_another_fence_is_refused_from_every_state(
-    store: ChallengeStore,
-    name: str,
-    state: ChallengeState,
-    off_by: int,
-) -> None:
-    """A stale token, and one that nobody ever gave out, move nothing."""
-    lease = await bring_to(store, state)
-    before = await store.get(lease.id)
-    with pytest.raises(LeaseLost):
-        await _call(name)(store, replace(lease, fencing_token=lease.fencing_token + off_by))
-    assert await store.get(lease.id) == before
+async def test_move_with_wrong_fencing_token_is_refused_from_every_state(under_test: StoreUnderTest) -> None:
+    """An old token, and one that was never given out, move nothing."""
+    for name, state in itertools.product(SOURCE_FOR_MOVE, _S):
+        store = under_test.emptied().replica()
+        lease = await bring_to(store, state)
+        before = await store.get(lease.id)
+        for offset in (-1, 1):
+            wrong = replace(lease, fencing_token=lease.fencing_token + offset)
+            assert await _error_of(_call(name)(store, wrong)) is LeaseLost, (name, state, offset)
+            assert await store.get(lease.id) == before, (name, state, offset)
+
+
+async def _error_of(call: Awaitable[object]) -> type[Exception] | None:
+    try:
+        await call
+    except (ForbiddenMove, LeaseLost) as error:
+        return type(error)
+    return None

@@ -1,4 +1,4 @@
-"""``begin_forwarding`` and ``defer``: one attempt at a time, each under a lease, none past the deadline."""
+"""``begin_forwarding`` and ``defer``: one attempt at a time, each under a lease, none after the deadline."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.support.challenge_stores import (
 PAUSE = timedelta(seconds=5)
 
 
-async def test_a_dead_holders_delivery_is_taken_over_after_its_lease(
+async def test_delivery_is_taken_over_after_its_lease_ended(
     under_test: StoreUnderTest,
     store: ChallengeStore,
     other: ChallengeStore,
 ) -> None:
-    """The successor gets the same bytes under a new fence and counts an attempt; the old holder can settle nothing."""
+    """The new holder gets the same bytes and a new fencing token; the old one can settle nothing."""
     held = await sign(store, claim_of())
     assert await other.begin_forwarding(held.record.id) is None
     await under_test.advance(LEASE)
@@ -46,25 +46,25 @@ async def test_a_dead_holders_delivery_is_taken_over_after_its_lease(
         await store.defer(held.lease, "card_api_busy", PAUSE)
 
 
-async def test_fifty_replicas_take_a_delivery_over_once(under_test: StoreUnderTest, store: ChallengeStore) -> None:
-    """However many find it due, one delivers."""
+async def test_one_of_fifty_concurrent_takeovers_succeeds(under_test: StoreUnderTest, store: ChallengeStore) -> None:
+    """However many replicas find it due, one delivers."""
     held = await sign(store, claim_of())
     await under_test.advance(LEASE)
     taken = await asyncio.gather(*(under_test.replica().begin_forwarding(held.record.id) for _ in range(50)))
     assert sum(one is not None for one in taken) == 1
 
 
-async def test_a_holder_may_settle_after_his_lease_while_nobody_took_over(
+async def test_settle_succeeds_after_lease_ended_without_takeover(
     under_test: StoreUnderTest,
     store: ChallengeStore,
 ) -> None:
-    """What the card API said late is still true while nobody else has asked it."""
+    """A late response of the card API is still true while no other replica has asked it."""
     held = await sign(store, claim_of())
     await under_test.advance(LEASE * 2)
     assert (await store.settle(held.lease, ChallengeState.VERIFIED, None)).state is ChallengeState.VERIFIED
 
 
-async def test_the_first_attempt_is_remembered(under_test: StoreUnderTest, store: ChallengeStore) -> None:
+async def test_first_attempt_instant_never_changes(under_test: StoreUnderTest, store: ChallengeStore) -> None:
     """The hour of the Idempotency-Key counts from the first attempt, however many follow."""
     held = await sign(store, claim_of())
     await store.defer(held.lease, "card_api_busy", timedelta(0))
@@ -74,11 +74,11 @@ async def test_the_first_attempt_is_remembered(under_test: StoreUnderTest, store
     assert again.record.code is None
 
 
-async def test_a_deferred_record_is_left_alone_until_its_pause_is_over(
+async def test_deferred_record_is_not_due_before_its_pause_ends(
     under_test: StoreUnderTest,
     store: ChallengeStore,
 ) -> None:
-    """``forwarding → signed``, and nobody touches it early."""
+    """``forwarding → signed``, and no replica can take it earlier."""
     held = await sign(store, claim_of())
     record = await store.defer(held.lease, "card_api_busy", PAUSE)
     assert (record.state, record.code, record.leased_until) == (ChallengeState.SIGNED, "card_api_busy", None)
@@ -92,8 +92,8 @@ async def test_a_deferred_record_is_left_alone_until_its_pause_is_over(
     assert again.lease.fencing_token > held.lease.fencing_token
 
 
-async def test_a_pause_ends_with_the_deadline(under_test: StoreUnderTest, store: ChallengeStore) -> None:
-    """A ``Retry-After`` beyond the deadline does not delay finding out what became of the attempt."""
+async def test_pause_ends_at_the_deadline(under_test: StoreUnderTest, store: ChallengeStore) -> None:
+    """A later ``Retry-After`` does not delay finding out what became of the attempt."""
     held = await sign(store, claim_of(valid_for=timedelta(minutes=1)))
     await store.defer(held.lease, "card_api_busy", timedelta(hours=1))
     await under_test.advance(timedelta(minutes=1))
@@ -103,11 +103,11 @@ async def test_a_pause_ends_with_the_deadline(under_test: StoreUnderTest, store:
     assert not begun.deliverable
 
 
-async def test_an_attempt_of_unknown_end_is_handed_out_past_the_deadline_to_be_asked_about(
+async def test_attempted_delivery_is_returned_after_its_deadline(
     under_test: StoreUnderTest,
     store: ChallengeStore,
 ) -> None:
-    """Handed out, not deliverable, no attempt counted; the next pause may be as long as it likes."""
+    """Not deliverable, no attempt counted; the next pause may be of any length."""
     held = await sign(store, claim_of())
     await under_test.advance(VALID_FOR)
     assert await store.expire(held.record.id) is None
@@ -120,11 +120,11 @@ async def test_an_attempt_of_unknown_end_is_handed_out_past_the_deadline_to_be_a
     assert await store.begin_forwarding(held.record.id) is not None
 
 
-async def test_nothing_is_deliverable_once_the_card_api_has_forgotten_the_key(
+async def test_nothing_is_deliverable_an_hour_after_the_first_attempt(
     under_test: StoreUnderTest,
     store: ChallengeStore,
 ) -> None:
-    """An hour after the first attempt a POST would be a new one for the card API, deadline or not."""
+    """The card API has forgotten the Idempotency-Key then: a POST would be a new one, before the deadline as well."""
     held = await sign(store, claim_of(valid_for=timedelta(hours=2)))
     await under_test.advance(timedelta(hours=1))
     begun = await store.begin_forwarding(held.record.id)
@@ -132,11 +132,11 @@ async def test_nothing_is_deliverable_once_the_card_api_has_forgotten_the_key(
     assert (begun.deliverable, begun.record.attempts) == (False, 1)
 
 
-async def test_a_record_without_an_attempt_is_not_handed_out_past_its_deadline(
+async def test_record_without_attempt_is_not_returned_after_its_deadline(
     under_test: StoreUnderTest,
     store: ChallengeStore,
 ) -> None:
-    """There is nothing to ask about: ``expire`` ends it."""
+    """There is nothing to find out: ``expire`` ends it."""
     held = await sign(store, claim_of(forward=False))
     await store.claim(claim_of(forward=True))
     await under_test.advance(VALID_FOR)
@@ -144,24 +144,21 @@ async def test_a_record_without_an_attempt_is_not_handed_out_past_its_deadline(
     assert await store.due(10) == [held.record.id]
 
 
-@pytest.mark.parametrize("state", [state for state in ChallengeState if state.is_final or state.is_unsigned])
-async def test_what_is_unsigned_or_final_is_not_handed_out(
-    under_test: StoreUnderTest,
-    store: ChallengeStore,
-    state: ChallengeState,
-) -> None:
-    """Neither now nor after any lease."""
-    lease = await bring_to(store, state)
-    assert await store.begin_forwarding(lease.id) is None
-    await under_test.advance(LEASE)
-    assert await store.begin_forwarding(lease.id) is None
+async def test_unsigned_or_final_record_cannot_be_forwarded(under_test: StoreUnderTest, store: ChallengeStore) -> None:
+    """Neither at once nor after the lease."""
+    states = [state for state in ChallengeState if state.is_final or state.is_unsigned]
+    leases = [await bring_to(store, state, nonce=f"nonce-{state.value}") for state in states]
+    for after in (timedelta(0), LEASE):
+        await under_test.advance(after)
+        for state, lease in zip(states, leases, strict=True):
+            assert await store.begin_forwarding(lease.id) is None, (state, after)
 
 
-async def test_what_is_unknown_or_to_be_kept_is_not_handed_out(
+async def test_unknown_record_or_one_without_forward_cannot_be_forwarded(
     under_test: StoreUnderTest,
     store: ChallengeStore,
 ) -> None:
-    """``forward: false`` is left alone by recovery."""
+    """Recovery does not touch ``forward: false``."""
     assert await store.begin_forwarding(claim_of("unknown0001").id) is None
     lease = await claim_granted(store, claim_of(forward=False))
     await store.record_signature(lease, SUBMISSION)

@@ -1,4 +1,4 @@
-"""A call whose answer was lost is sent again, as the same call: it changes nothing more and is answered as before."""
+"""A call whose reply was lost is sent again with the same token: it changes nothing more and has the same result."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from tests.support.challenge_stores import (
 
 PAUSE = timedelta(seconds=5)
 
-Call = Callable[[ChallengeStore], Awaitable[object]]
+Prepare = Callable[[ChallengeStore], Awaitable[Lease]]
+Move = Callable[[ChallengeStore, Lease], Awaitable[object]]
 
 
 @pytest.fixture
 def same_call(under_test: StoreUnderTest) -> ChallengeStore:
-    """A replica whose every call bears one name: calling a method twice is one call, sent twice."""
+    """A replica that gives every call the same token: calling a method twice is one call, sent twice."""
     return under_test.replica(lambda: "the same call")
 
 
@@ -38,32 +39,31 @@ async def _forwarding(store: ChallengeStore) -> Lease:
     return (await sign(store, claim_of())).lease
 
 
-@pytest.mark.parametrize(
-    ("before", "move"),
-    [
-        (_claimed, lambda store, lease: store.record_signature(lease, SUBMISSION)),
-        (_claimed, lambda store, lease: store.release(lease, "a_reason")),
-        (_forwarding, lambda store, lease: store.defer(lease, "a_reason", PAUSE)),
-        (_forwarding, lambda store, lease: store.settle(lease, ChallengeState.VERIFIED, None)),
-        (_forwarding, lambda store, lease: store.settle(lease, ChallengeState.SUPERSEDED, "a_reason", "00" * 17)),
-    ],
-    ids=["record_signature", "release", "defer", "settle", "settle-superseded"],
-)
-async def test_a_holders_move_is_made_once(
-    store: ChallengeStore,
-    same_call: ChallengeStore,
-    before: Callable[[ChallengeStore], Awaitable[Lease]],
-    move: Callable[[ChallengeStore, Lease], Awaitable[object]],
-) -> None:
-    """The repetition gives the record as the move left it; no attempt, instant or fence has moved on."""
-    lease = await before(store)
-    first = await move(same_call, lease)
-    again = await move(same_call, lease)
-    assert _record(again) == _record(first) == await store.get(lease.id)
+MOVES: dict[str, tuple[Prepare, Move]] = {
+    "record_signature": (_claimed, lambda store, lease: store.record_signature(lease, SUBMISSION)),
+    "release": (_claimed, lambda store, lease: store.release(lease, "a_reason")),
+    "defer": (_forwarding, lambda store, lease: store.defer(lease, "a_reason", PAUSE)),
+    "settle": (_forwarding, lambda store, lease: store.settle(lease, ChallengeState.VERIFIED, None)),
+    "settle superseded": (
+        _forwarding,
+        lambda store, lease: store.settle(lease, ChallengeState.SUPERSEDED, "a_reason", "00" * 17),
+    ),
+}
 
 
-async def test_a_repeated_claim_is_still_mine(store: ChallengeStore, same_call: ChallengeStore) -> None:
-    """``HELD`` would be held by nobody who knows of it."""
+async def test_repeated_move_changes_nothing_more(under_test: StoreUnderTest) -> None:
+    """The second result is the record as the move left it; no attempt, instant or fencing token has changed."""
+    for name, (prepare, move) in MOVES.items():
+        stores = under_test.emptied()
+        store, same_call = stores.replica(), stores.replica(lambda: "the same call")
+        lease = await prepare(store)
+        first = await move(same_call, lease)
+        again = await move(same_call, lease)
+        assert _record(again) == _record(first) == await store.get(lease.id), name
+
+
+async def test_repeated_claim_is_granted_with_same_lease(store: ChallengeStore, same_call: ChallengeStore) -> None:
+    """Any other outcome would leave a lease that no replica knows of."""
     first = await same_call.claim(claim_of())
     again = await same_call.claim(claim_of())
     assert (again.outcome, again.record) == (ClaimOutcome.GRANTED, first.record)
@@ -73,12 +73,12 @@ async def test_a_repeated_claim_is_still_mine(store: ChallengeStore, same_call: 
     assert (await store.claim(claim_of())).outcome is ClaimOutcome.LEASED_ELSEWHERE
 
 
-async def test_a_repeated_takeover_is_still_mine(
+async def test_repeated_takeover_is_granted_with_same_lease(
     under_test: StoreUnderTest,
     store: ChallengeStore,
     same_call: ChallengeStore,
 ) -> None:
-    """The fence grew once."""
+    """The fencing token grew once."""
     await claim_granted(store, claim_of())
     await under_test.advance(LEASE)
     first = await same_call.claim(claim_of())
@@ -86,11 +86,11 @@ async def test_a_repeated_takeover_is_still_mine(
     assert (again.outcome, again.record, again.record.fencing_token) == (ClaimOutcome.GRANTED, first.record, 2)
 
 
-async def test_a_claim_repeated_after_its_lease_takes_a_new_one(
+async def test_claim_repeated_after_its_lease_gets_a_new_lease(
     under_test: StoreUnderTest,
     same_call: ChallengeStore,
 ) -> None:
-    """Whoever waited that long has to hold a lease that lives."""
+    """The lease that it returns is live."""
     await same_call.claim(claim_of())
     await under_test.advance(LEASE)
     again = await same_call.claim(claim_of())
@@ -98,12 +98,12 @@ async def test_a_claim_repeated_after_its_lease_takes_a_new_one(
     assert (again.lease.fencing_token, again.lease.remaining) == (2, LEASE)
 
 
-async def test_a_repeated_begin_counts_one_attempt(
+async def test_repeated_begin_forwarding_counts_one_attempt(
     under_test: StoreUnderTest,
     store: ChallengeStore,
     same_call: ChallengeStore,
 ) -> None:
-    """And its caller gets the lease that the lost answer gave him."""
+    """It returns the lease of the lost reply."""
     held = await sign(store, claim_of())
     await under_test.advance(LEASE)
     first = await same_call.begin_forwarding(held.record.id)
@@ -115,12 +115,12 @@ async def test_a_repeated_begin_counts_one_attempt(
     assert await store.begin_forwarding(held.record.id) is None
 
 
-async def test_a_repeated_expire_gives_the_expired_record(
+async def test_repeated_expire_returns_the_expired_record(
     under_test: StoreUnderTest,
     store: ChallengeStore,
     same_call: ChallengeStore,
 ) -> None:
-    """Another's does not: nothing is left to expire."""
+    """A call by another replica returns ``None``: there is nothing to expire."""
     lease = await claim_granted(store, claim_of())
     await under_test.advance(VALID_FOR)
     first = await same_call.expire(lease.id)
@@ -129,5 +129,5 @@ async def test_a_repeated_expire_gives_the_expired_record(
     assert await store.expire(lease.id) is None
 
 
-def _record(answer: object) -> object:
-    return answer.record if isinstance(answer, LeasedRecord) else answer
+def _record(result: object) -> object:
+    return result.record if isinstance(result, LeasedRecord) else result

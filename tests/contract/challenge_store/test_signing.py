@@ -1,4 +1,4 @@
-"""``record_signature`` and ``release``: what the holder of a claim may do with it."""
+"""``record_signature`` and ``release``: the moves of a claimed record."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.support.challenge_stores import LEASE, SUBMISSION, StoreUnderTest, cl
 ANOTHER = Submission(b'{"another":"body"}', "another proof")
 
 
-async def test_a_signature_to_be_delivered_goes_on_to_forwarding(
+async def test_signature_with_forward_begins_the_first_attempt(
     under_test: StoreUnderTest,
     store: ChallengeStore,
 ) -> None:
-    """Recorded, and its first attempt begun, in one step: the lease starts anew under the same fence."""
+    """In one step: the lease starts again with the same fencing token."""
     lease = await claim_granted(store, claim_of())
     await under_test.advance(LEASE / 2)
     held = await store.record_signature(lease, SUBMISSION)
@@ -34,8 +34,8 @@ async def test_a_signature_to_be_delivered_goes_on_to_forwarding(
     assert held.deliverable
 
 
-async def test_a_signature_to_be_kept_is_signed_and_free(store: ChallengeStore) -> None:
-    """With ``forward`` off nothing is begun, and the lease returned is worth nothing."""
+async def test_signature_without_forward_ends_the_lease(store: ChallengeStore) -> None:
+    """Nothing is begun, and the returned lease has no time left."""
     held = await sign(store, claim_of(forward=False))
     assert held.record.state is ChallengeState.SIGNED
     assert (held.record.attempts, held.record.first_attempt_at, held.record.leased_until) == (0, None, None)
@@ -45,22 +45,22 @@ async def test_a_signature_to_be_kept_is_signed_and_free(store: ChallengeStore) 
         await store.settle(held.lease, ChallengeState.VERIFIED, None)
 
 
-async def test_a_holder_may_record_after_his_lease_while_nobody_took_over(
+async def test_signature_is_recorded_after_lease_ended_without_takeover(
     under_test: StoreUnderTest,
     store: ChallengeStore,
 ) -> None:
-    """A slow key costs nothing: with the fence unchanged nobody else can have signed."""
+    """A slow key costs nothing: no other replica can have signed with the same fencing token."""
     lease = await claim_granted(store, claim_of())
     await under_test.advance(LEASE * 2)
     held = await store.record_signature(lease, SUBMISSION)
     assert (held.record.state, held.lease.remaining) == (ChallengeState.FORWARDING, LEASE)
 
 
-async def test_a_signature_after_the_deadline_is_kept_and_not_sent(
+async def test_signature_after_the_deadline_is_not_delivered(
     under_test: StoreUnderTest,
     store: ChallengeStore,
 ) -> None:
-    """No attempt is begun past the deadline; the record ends as ``not_delivered``."""
+    """No attempt is begun; the record ends as ``not_delivered``."""
     lease = await claim_granted(store, claim_of(valid_for=LEASE / 2))
     await under_test.advance(LEASE / 2)
     held = await store.record_signature(lease, SUBMISSION)
@@ -73,8 +73,8 @@ async def test_a_signature_after_the_deadline_is_kept_and_not_sent(
 
 
 @pytest.mark.parametrize("forward", [True, False])
-async def test_a_second_signature_is_refused(store: ChallengeStore, forward: bool) -> None:
-    """One signature is released for a nonce, also by a backend that signs differently each time."""
+async def test_second_signature_is_refused(store: ChallengeStore, forward: bool) -> None:
+    """Each nonce has one signature, also if the backend signs differently each time."""
     lease = await claim_granted(store, claim_of(forward=forward))
     await store.record_signature(lease, SUBMISSION)
     with pytest.raises(ForbiddenMove if forward else LeaseLost):
@@ -84,8 +84,8 @@ async def test_a_second_signature_is_refused(store: ChallengeStore, forward: boo
     assert record.signature == SUBMISSION.signature
 
 
-async def test_a_released_claim_says_why_and_is_free(store: ChallengeStore) -> None:
-    """``claimed → released`` with the backend's code; the lease is over."""
+async def test_release_stores_code_and_ends_the_lease(store: ChallengeStore) -> None:
+    """``claimed → released`` with the code of the key backend."""
     lease = await claim_granted(store, claim_of())
     record = await store.release(lease, "key_backend_unavailable")
     assert (record.state, record.code) == (ChallengeState.RELEASED, "key_backend_unavailable")
@@ -94,8 +94,8 @@ async def test_a_released_claim_says_why_and_is_free(store: ChallengeStore) -> N
         await store.record_signature(lease, SUBMISSION)
 
 
-async def test_a_lease_on_nothing_is_lost(store: ChallengeStore) -> None:
-    """A record that is gone, as after a failover that forgot it, is not written again in part."""
+async def test_moves_of_forgotten_record_raise_lease_lost(store: ChallengeStore) -> None:
+    """A record that a failover forgot is not written again in part."""
     lease = Lease(claim_of().id, 1, LEASE, 0.0)
     with pytest.raises(LeaseLost):
         await store.record_signature(lease, SUBMISSION)

@@ -1,4 +1,4 @@
-"""The contract of ``CustomerIntents``, on the fake and on a real Valkey under the rights that docs/redis.md names."""
+"""The contract of ``CustomerIntents``, on the fake and on a real Valkey with the rights of docs/redis.md."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RETENTION = RedisSettings().nonce_retention
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    """A Valkey with a user that has the documented rights and no other."""
+    """A Valkey with a user that has only the documented rights."""
     with valkey() as server:
         server.command("ACL", "SETUSER", "signer", "on", ">secret", "resetkeys", "~signer:*", "-@all", *ACL_COMMANDS)
         yield server
@@ -35,7 +35,7 @@ def server() -> Iterator[RedisServer]:
 
 @pytest.fixture(params=["fake", "valkey"])
 async def intents(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CustomerIntents]:
-    """One row."""
+    """The fake or the real one."""
     if request.param == "fake":
         yield FakeCustomerIntents()
         return
@@ -47,14 +47,14 @@ async def intents(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     await redis.close()
 
 
-async def test_a_new_intent_has_no_customer(intents: CustomerIntents) -> None:
-    """Stored, and nothing known; asked again, the same."""
+async def test_new_intent_has_no_customer(intents: CustomerIntents) -> None:
+    """Also when it is stored again."""
     assert await intents.begin(INTENT) is None
     assert await intents.begin(INTENT) is None
 
 
-async def test_a_customers_id_is_known_from_its_completion_on(intents: CustomerIntents) -> None:
-    """For that intent and for no other; completing it again is no error."""
+async def test_begin_returns_customer_after_complete(intents: CustomerIntents) -> None:
+    """For that intent only; completing it again is no error."""
     await intents.begin(INTENT)
     await intents.complete(INTENT, CUSTOMER)
     await intents.complete(INTENT, CUSTOMER)
@@ -62,16 +62,16 @@ async def test_a_customers_id_is_known_from_its_completion_on(intents: CustomerI
     assert await intents.begin(OTHER) is None
 
 
-async def test_a_known_id_never_changes(intents: CustomerIntents) -> None:
-    """The first one stays."""
+async def test_stored_customer_id_never_changes(intents: CustomerIntents) -> None:
+    """The first id stays."""
     await intents.begin(INTENT)
     await intents.complete(INTENT, CUSTOMER)
     await intents.complete(INTENT, CUSTOMER.replace("0191", "0192"))
     assert await intents.begin(INTENT) == CUSTOMER
 
 
-async def test_an_intent_lies_on_its_owners_shard_for_the_retention(server: RedisServer) -> None:
-    """One hash under the owner's tag, with a time to live, and with what is to be sent."""
+async def test_intent_is_stored_on_its_owners_shard_for_the_retention(server: RedisServer) -> None:
+    """One hash under the owner's tag, with a time to live and the request to send."""
     settings = RedisSettings(url=server.url)
     redis = await open_redis(settings)
     await RedisCustomerIntents(redis, settings).begin(INTENT)
@@ -83,8 +83,8 @@ async def test_an_intent_lies_on_its_owners_shard_for_the_retention(server: Redi
     await redis.close()
 
 
-async def test_a_store_that_is_down_is_unavailable(server: RedisServer) -> None:
-    """Nothing is guessed."""
+async def test_begin_raises_unavailable_when_store_is_down(server: RedisServer) -> None:
+    """It does not return ``None``."""
     settings = RedisSettings(url=server.url)
     redis = await open_redis(settings)
     server.stop()
