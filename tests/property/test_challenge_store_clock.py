@@ -1,12 +1,12 @@
-"""The scripts against the model while Redis's own clock is set, forward and back, by seconds or by a year.
+"""The scripts against the model while Redis's own clock is set, ahead and back, by seconds or by a year.
 
-A real Valkey under libfaketime: nothing that is stored is touched, it is the time that jumps. Beside what holds on any
-clock (``tests/support/challenge_store_machine.py``):
+A real Valkey under libfaketime: no stored instant is changed, only the clock. Besides what holds on any clock
+(``tests/support/challenge_store_machine.py``):
 
-* One signature for a nonce, also where the clock, set ahead, let Redis forget the record. The exception is a clock that
-  goes past the retention and comes back before the challenge's end.
-* Nothing is stuck. Once every replica is dead, whatever the clock did before: what is to be delivered is taken over
-  within twice ``longest_wait``, and all else ends within that behind its deadline.
+* One signature for each nonce, also if Redis forgot the record because the clock was set ahead. The exception is a
+  clock that is set past the retention and back before the challenge expires.
+* Every challenge becomes final. When every replica is dead, whatever the clock did before: deliveries are taken over
+  within twice ``longest_wait``, and the other challenges expire within the same time after their deadline.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PARTS_OF_ALL_EXAMPLES = 5
 
 
 class Clocks(ChallengeStoreMachine):
-    """The clock jumps. Each owner comes with one challenge after the other, as old as the clock then says."""
+    """The clock jumps. Each owner has one challenge after the other, issued by that clock."""
 
     clock: ClassVar[JumpingClock]
 
@@ -60,7 +60,7 @@ class Clocks(ChallengeStoreMachine):
         self._signatures: dict[str, tuple[str, str]] = {}
 
     def teardown(self) -> None:
-        """See that nothing is stuck."""
+        """Check that every challenge becomes final."""
         try:
             self._end()
         finally:
@@ -68,15 +68,15 @@ class Clocks(ChallengeStoreMachine):
 
     @rule(by=st.sampled_from(JUMPS), sign=st.sampled_from((1, -1)))
     def jump(self, by: timedelta, sign: int) -> None:
-        """Somebody sets the clock."""
+        """Set the clock."""
         self._set_clock(self.clock.ahead + sign * by)
 
     @rule(
         replica=replicas, owner=owners, by=st.sampled_from(JUMPS), sign=st.sampled_from((1, -1)), issued=st.booleans()
     )
     def sign_by_a_wrong_clock(self, replica: int, owner: AccountId, by: timedelta, sign: int, *, issued: bool) -> None:
-        """The clock goes wrong, before or after a challenge is issued; it is signed; and the clock is put right."""
-        self.come_with_another(owner)
+        """Sign while the clock is wrong, from before or after the challenge is issued; then correct the clock."""
+        self.issue_another(owner)
         claim, right = claim_of(self._nonce(owner), owner=owner), self.clock.ahead
         if issued:
             self._claim(claim)
@@ -88,43 +88,43 @@ class Clocks(ChallengeStoreMachine):
 
     @rule(replica=replicas, owner=owners, message=st.sampled_from("ab"))
     def outlast_the_retention(self, replica: int, owner: AccountId, message: str) -> None:
-        """The clock is set ahead so far that Redis forgets, and somebody comes with the old nonce."""
+        """Set the clock ahead until Redis forgets the record, and claim the old nonce."""
         self._set_clock(self.clock.ahead + RETENTION + A_SECOND)
         answer = self._make(replica, self._claim(claim_of(self._nonce(owner), message=message * 64, owner=owner)))
         if isinstance(answer, ClaimResult) and (lease := answer.lease):
             self._make(replica, lambda store, _: store.record_signature(lease, SUBMISSIONS[1]))
 
     @rule()
-    def put_right(self) -> None:
-        """Somebody sets the clock to the time that it is."""
+    def correct_clock(self) -> None:
+        """Set the clock right."""
         self._set_clock(timedelta(0))
 
     @rule(owner=owners)
-    def come_with_another(self, owner: AccountId) -> None:
-        """The card API issues the owner's next challenge."""
+    def issue_another(self, owner: AccountId) -> None:
+        """Let the card API issue the owner's next challenge."""
         self._nonces[owner].append(f"nonce-{len(self._nonces[owner])}-of-{owner.address}")
 
     @invariant()
     def no_nonce_has_two_signatures_ever(self) -> None:
-        """Of whichever message, kept or forgotten."""
+        """For any message, whether its record is kept or forgotten."""
         for name, record in self._seen.items():
             if record.signature is not None:
                 known = self._signatures.setdefault(name, (record.message_hash, record.signature))
                 assert known == (record.message_hash, record.signature)
 
     def _set_clock(self, ahead: timedelta) -> None:
-        """Set it, once what has expired is gone in both stores: what is not looked at, Redis sweeps when it likes."""
+        """Set the clock, after deleting expired records in both stores: Redis deletes unread ones at any time."""
         forgotten = {name for name in self._ids() if self._record(name) is None}
         for owner in OWNERS:
             for customer in (CUSTOMER, OTHER_CUSTOMER):
                 self._runner.run(self._reals[0].find(customer, owner))
         self.clock.set(ahead)
         for name in forgotten & self._signatures.keys():
-            if self.clock.now() < self._lives[name][1]:  # there and back: it may be claimed again
+            if self.clock.now() < self._lives[name][1]:  # set ahead and back: it may be claimed again
                 del self._signatures[name]
 
     def _has_nothing_to_move(self, name: str) -> bool:
-        """One that the clock misplaced in the index may have its deadline still to come."""
+        """A challenge that the clock misplaced in the index may have time left."""
         record = self._record(name)
         is_early = record is not None and record.expires_at > self.clock.now()
         return is_early or super()._has_nothing_to_move(name)
@@ -139,14 +139,14 @@ class Clocks(ChallengeStoreMachine):
         return [claim_of(nonce, owner=owner).id for owner in OWNERS for nonce in self._nonces[owner]]
 
     def _claim(self, claim: Claim) -> Call:
-        """A message's instants are what it says, whenever it is asked for; it was issued when first asked for."""
+        """The instants of a message never change; it is issued when it is first claimed."""
         life = claim.expires_at - claim.issued_at
         issued_at, expires_at = self._lives.setdefault(claim.id, (self.clock.now(), self.clock.now() + life))
         dated = replace(claim, issued_at=issued_at, expires_at=expires_at)
         return lambda store, _: store.claim(dated)
 
     def _end(self) -> None:
-        """Let every replica be dead, and others recover what is left."""
+        """Let other replicas recover everything."""
         self._recover_within_the_bound()
         unsettled = [record for name in self._ids() if (record := self._record(name)) and not record.state.is_final]
         assert not any(record.attempts for record in unsettled)
@@ -175,14 +175,14 @@ class Clocks(ChallengeStoreMachine):
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[type[Clocks]]:
-    """One Valkey for all sequences; each has a prefix of its own."""
+    """One Valkey for all sequences; each has its own key prefix."""
     with valkey_with_clock() as (server, clock):
         Clocks.server, Clocks.clock = server, clock
         yield Clocks
 
 
 @pytest.mark.needs("faketime")
-def test_the_scripts_do_what_the_model_does_on_any_clock(machine: type[Clocks]) -> None:
+def test_scripts_behave_like_the_model_on_any_clock(machine: type[Clocks]) -> None:
     """A thousand steps; with the profile ``heavy`` fifty thousand."""
     examples = settings().max_examples // PARTS_OF_ALL_EXAMPLES
     run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=STEPS))

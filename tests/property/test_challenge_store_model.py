@@ -1,4 +1,4 @@
-"""The scripts against the model, on any server: time passes by moving every stored instant back."""
+"""The scripts against the model: time passes by setting every stored instant back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Stores(ChallengeStoreMachine):
     def wait(self, by: timedelta) -> None:
         """Time passes."""
         self._shelf.advance(by)
-        self._runner.run(self._world.advance(by))
+        self._runner.run(self._source.advance(by))
 
     def _now(self) -> datetime:
         return datetime.now(UTC)
@@ -43,12 +43,12 @@ class Stores(ChallengeStoreMachine):
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[type[Stores]]:
-    """One Valkey for all sequences; each has a prefix of its own."""
+    """One Valkey for all sequences; each has its own key prefix."""
     with valkey() as server:
         Stores.server = server
         yield Stores
 
 
-def test_the_scripts_do_what_the_model_does(machine: type[Stores]) -> None:
-    """Any sequence of calls on the real store is answered as by the fake, and keeps the promises."""
+def test_scripts_behave_like_the_model(machine: type[Stores]) -> None:
+    """Any sequence of calls on the real store has the results of the fake, and the guarantees hold."""
     run_state_machine_as_test(machine, settings=settings(stateful_step_count=30))

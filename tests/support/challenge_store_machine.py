@@ -1,10 +1,10 @@
-"""The scripts against the model, as a state machine: any sequence of calls, by any replica, gives what the fake gives.
+"""The scripts against the model, as a state machine: any sequence of calls has the results of the fake.
 
-Three replicas claim, sign, deliver, stall, repeat calls and wake up with leases that others have taken over. After each
-step both stores have answered alike, and what must hold whatever happens is looked at: one signature for a nonce, no
-final record changed, fences that only grow, nothing due that cannot be moved.
+Three replicas claim, sign, deliver, pause, repeat calls and use leases that others have taken over. After each step
+both stores have returned the same, and the invariants are checked: one signature for each nonce, no final record
+changed, fencing tokens that only grow, nothing due that cannot be moved.
 
-How time passes is a subclass's affair.
+A subclass decides how time passes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ENDS = (*[state for state in ChallengeState if state.is_final], ChallengeState.S
 LATEST_LEASES = 3
 
 Call = Callable[[ChallengeStore, bool], Awaitable[object]]
-"""A call on a store; told whether that is the fake."""
+"""A call on a store; the flag says whether that is the fake."""
 
 owners = st.sampled_from(OWNERS)
 customers = st.sampled_from((*[CUSTOMER] * 5, OTHER_CUSTOMER))
@@ -49,7 +49,7 @@ pauses = st.sampled_from((timedelta(0), timedelta(seconds=5), timedelta(hours=2)
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A lease and the replica that was given it."""
+    """A lease and the replica that has it."""
 
     replica: int
     lease: Lease
@@ -64,13 +64,13 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
         super().__init__()
         self._runner = asyncio.Runner()
         self._redis = self._runner.run(open_redis(RedisSettings(url=self.server.url)))
-        self._world = RedisUnderTest(self._redis, self.server)
+        self._source = RedisUnderTest(self._redis, self.server)
         self._shelf = Shelf()
         self._token = ""
-        kept = self._world.settings
-        self._reals = [real_store(self._redis, kept, self._present) for _ in range(REPLICAS)]
+        kept = self._source.settings
+        self._reals = [real_store(self._redis, kept, self._current_token) for _ in range(REPLICAS)]
         self._fakes = [
-            FakeChallengeStore(self._shelf, kept, now=self._now, new_token=self._present) for _ in range(REPLICAS)
+            FakeChallengeStore(self._shelf, kept, now=self._now, new_token=self._current_token) for _ in range(REPLICAS)
         ]
         self._calls = 0
         self._last: tuple[int, Call] | None = None
@@ -82,25 +82,25 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
         self._runner.run(self._redis.close())
         self._runner.close()
 
-    # --- what a subclass decides -------------------------------------------------------------------------------------
+    # --- for subclasses -----------------------------------------------------------------------------------------------
 
     def _now(self) -> datetime:
-        """Tell what the fake's clock shows, but for what its shelf was advanced by."""
+        """Return the fake's time, without what its shelf was advanced by."""
         raise NotImplementedError
 
     def _claim(self, claim: Claim) -> Call:
-        """Make the call that claims."""
+        """Return the call that claims."""
         raise NotImplementedError
 
     def _nonce(self, owner: AccountId) -> str:
-        """Name the owner's present nonce."""
+        """Return the owner's current nonce."""
         return f"nonce-of-{owner.address}"
 
     def _ids(self) -> list[str]:
-        """Name every challenge there was."""
+        """Return the ids of all challenges."""
         return [claim_of(self._nonce(owner), owner=owner).id for owner in OWNERS]
 
-    # --- what replicas do --------------------------------------------------------------------------------------------
+    # --- what replicas do ---------------------------------------------------------------------------------------------
 
     @rule(
         replica=replicas,
@@ -113,7 +113,7 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
     def claim(
         self, replica: int, owner: AccountId, message: str, customer: str, *, forward: bool, valid_for: timedelta
     ) -> None:
-        """Somebody asks for a signature."""
+        """Claim."""
         claim = claim_of(
             self._nonce(owner),
             message=message * 64,
@@ -128,7 +128,7 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
     def sign_and_defer(
         self, replica: int, owner: AccountId, *, forward: bool, valid_for: timedelta, pause: timedelta
     ) -> None:
-        """Somebody asks, and the first attempt comes to nothing: what random single steps seldom reach."""
+        """Claim, sign and defer: random single steps seldom reach this."""
         claim = claim_of(self._nonce(owner), owner=owner, forward=forward, valid_for=valid_for)
         answer = self._make(replica, self._claim(claim))
         if isinstance(answer, ClaimResult) and (lease := answer.lease):
@@ -138,71 +138,71 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._holdings)
     @rule(data=st.data(), submission=st.sampled_from(SUBMISSIONS))
     def record_signature(self, data: st.DataObject, submission: Submission) -> None:
-        """A key has answered, perhaps long after its lease."""
+        """Record a signature, perhaps long after the lease ended."""
         self._use_a_lease(data, lambda store, lease: store.record_signature(lease, submission))
 
     @precondition(lambda self: self._holdings)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        """A key backend was down."""
+        """Release, as if a key backend was down."""
         self._use_a_lease(data, lambda store, lease: store.release(lease, "key_backend_unavailable"))
 
     @precondition(lambda self: self._holdings)
     @rule(data=st.data(), pause=pauses)
     def defer(self, data: st.DataObject, pause: timedelta) -> None:
-        """The card API was busy."""
+        """Defer, as if the card API was busy."""
         self._use_a_lease(data, lambda store, lease: store.defer(lease, "card_api_busy", pause))
 
     @precondition(lambda self: self._holdings)
     @rule(data=st.data(), state=st.sampled_from(ENDS), code=st.none() | st.just("a_reason"))
     def settle(self, data: st.DataObject, state: ChallengeState, code: str | None) -> None:
-        """The card API said something final; or the program is wrong, and the state is not."""
+        """Settle, also with a state that is not final."""
         self._use_a_lease(data, lambda store, lease: store.settle(lease, state, code))
 
     @rule(replica=replicas, data=st.data())
     def begin_forwarding(self, replica: int, data: st.DataObject) -> None:
-        """Recovery tries to take one over."""
+        """Begin forwarding, as recovery does."""
         self._make(replica, begin_forwarding(self._any_id(data)))
 
     @rule(replica=replicas, data=st.data())
     def expire(self, replica: int, data: st.DataObject) -> None:
-        """Recovery tries to end one."""
+        """Expire, as recovery does."""
         self._make(replica, expire(self._any_id(data)))
 
     @rule(replica=replicas, customer=customers, owner=owners)
     def find(self, replica: int, customer: str, owner: AccountId) -> None:
-        """Somebody asks without a challenge."""
+        """Find the newest record."""
         self._make(replica, lambda store, _: store.find(customer, owner))
 
     @precondition(lambda self: self._last is not None)
     @rule()
     def repeat(self) -> None:
-        """The last call's answer was lost."""
+        """Repeat the last call, as if its reply was lost."""
         assert self._last is not None
         self._both(*self._last)
 
     @rule(replica=replicas)
     def recover(self, replica: int) -> None:
-        """What is due can be moved, or is gone and is not due again: nothing blocks the index for ever."""
+        """Move everything that is due: nothing blocks the index."""
         for name in sorted(self._due(self._reals[replica])):
             if self._make(replica, begin_forwarding(name)) is None and self._make(replica, expire(name)) is None:
                 assert self._has_nothing_to_move(name)
 
     def _has_nothing_to_move(self, name: str) -> bool:
-        """Tell whether a challenge that is due and cannot be moved is gone, and forgotten by the index."""
+        """Return whether a challenge that cannot be moved has no record and no index entry."""
         return self._record(name) is None and name not in self._due(self._reals[0])
 
-    # --- what must hold ----------------------------------------------------------------------------------------------
+    # --- invariants ---------------------------------------------------------------------------------------------------
 
     @invariant()
     def the_index_is_the_same(self) -> None:
-        """What is due in one is due in the other, but for entries of records that are gone; they go when met."""
+        """The same ids are due in both, except for entries without a record, which are removed when they are met."""
         due = {name for name in self._due(self._reals[0]) if self._record(name) is not None}
         assert due == self._due(self._fakes[0])
 
     @invariant()
     def no_nonce_has_two_signatures_and_no_end_is_undone(self) -> None:
-        """While a record is kept, its identity, signature and end never change; fencing token and attempts grow."""
+        """While a record is kept, its identity, signature and final state never change; token and attempts grow."""
         before, self._seen = self._seen, {}
         for name in self._ids():
             record = self._record(name)
@@ -221,13 +221,13 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
             if old.state.is_final:
                 assert (record.state, record.code, record.fencing_token) == (old.state, old.code, old.fencing_token)
 
-    # --- both at once ------------------------------------------------------------------------------------------------
+    # --- calls on both stores -----------------------------------------------------------------------------------------
 
-    def _present(self) -> str:
+    def _current_token(self) -> str:
         return self._token
 
     def _record(self, name: str) -> ChallengeRecord | None:
-        self._runner.run(self._fakes[0].get(name))  # what is read has expired in both, or in neither
+        self._runner.run(self._fakes[0].get(name))  # a read record has expired in both or in neither
         return self._runner.run(self._reals[0].get(name))
 
     def _due(self, store: ChallengeStore) -> set[str]:
@@ -239,7 +239,7 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(self._ids()))
 
     def _use_a_lease(self, data: st.DataObject, move: Callable[[ChallengeStore, Lease], Awaitable[object]]) -> None:
-        """Draw one of the leases that were handed out last; some of them have been taken over since."""
+        """Use one of the latest leases; some of them have been taken over since."""
         holding = data.draw(st.sampled_from(self._holdings[-LATEST_LEASES:][::-1]))
         record = self._record(holding.lease.id)
         answer = self._make(holding.replica, lambda store, _: move(store, holding.lease))
@@ -247,7 +247,7 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
             assert answer is LeaseLost
 
     def _make(self, replica: int, call: Call) -> object:
-        """Have a replica make a call of its own name on both."""
+        """Make a call with a new token on both stores."""
         self._calls += 1
         self._token = f"replica-{replica}-call-{self._calls}"
         self._last = replica, call
@@ -266,17 +266,17 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
 
 
 def begin_forwarding(challenge_id: str) -> Call:
-    """Make the call that takes one over."""
+    """Return the call that begins forwarding."""
     return lambda store, _: store.begin_forwarding(challenge_id)
 
 
 def expire(challenge_id: str) -> Call:
-    """Make the call that ends one."""
+    """Return the call that expires a challenge."""
     return lambda store, _: store.expire(challenge_id)
 
 
 def settle(lease: Lease, state: ChallengeState, code: str | None = None) -> Call:
-    """Make the call that ends one under a lease."""
+    """Return the call that settles a challenge."""
     return lambda store, _: store.settle(lease, state, code)
 
 
@@ -288,7 +288,7 @@ async def _answer(call: Awaitable[object]) -> object:
 
 
 def _comparable(answer: object) -> object:
-    """Take the instants out, which differ by the moment between two calls; that they are there is compared."""
+    """Leave out instants, which differ by the time between two calls; only their presence is compared."""
     match answer:
         case ClaimResult(outcome, record, lease):
             return outcome, _comparable(record), lease and lease.fencing_token

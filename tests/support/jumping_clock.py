@@ -1,8 +1,7 @@
 """A Valkey whose clock a test sets while it runs: forward, backward, by seconds or by years.
 
-The server runs under libfaketime (Debian package faketime), which adds what a file says to the machine's time. What
-follows is what follows a wall clock that is set: ``TIME``, also in Lua, and the ends of keys. What does not is the
-monotonic clock, by which a server times its own affairs.
+The server runs under libfaketime (Debian package faketime), which adds the offset in a file to the machine's time.
+``TIME``, also in Lua, and the expiry of keys follow it; the monotonic clock, which Valkey's own timers use, does not.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tests.support.servers import RedisServer, plain_port, running
 
 _LIBRARIES: Final = ("/usr/lib", "/usr/local/lib")
 _ROUNDING: Final = timedelta(milliseconds=500)
-"""The smallest jump is a second, and between two looks at two clocks a busy machine may pause."""
+"""The smallest jump is a second, and a busy machine may pause between reading two clocks."""
 
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _LAUNCHER: Final = """\
@@ -34,7 +33,7 @@ class JumpingClock:
     """The server's wall clock.
 
     Attributes:
-        ahead: of the machine's; negative where it is behind.
+        ahead: of the machine's clock; may be negative.
     """
 
     def __init__(self, server: RedisServer, offset: Path) -> None:
@@ -43,7 +42,7 @@ class JumpingClock:
         self.ahead = timedelta(0)
 
     def set(self, ahead: timedelta) -> None:
-        """Set the clock so far ahead, and wait until scripts see it: Valkey looks every millisecond."""
+        """Set how far the clock is ahead, and wait until scripts see it: Valkey reads it every millisecond."""
         self.ahead = ahead
         write_offset(self._offset, ahead)
         while abs(self._seen() - self.now()) > _ROUNDING:
@@ -54,7 +53,7 @@ class JumpingClock:
         self.set(self.ahead + by)
 
     def now(self) -> datetime:
-        """Tell what the server's clock shows."""
+        """Return the time of the server's clock."""
         return datetime.now(UTC) + self.ahead
 
     def _seen(self) -> datetime:
@@ -63,7 +62,7 @@ class JumpingClock:
 
 
 def write_offset(file: Path, ahead: timedelta) -> None:
-    """Tell libfaketime, at once and whole."""
+    """Write the offset for libfaketime, atomically."""
     fresh = file.with_suffix(".new")
     fresh.write_text(f"{ahead.total_seconds():+.6f}\n")
     fresh.replace(file)
@@ -71,10 +70,10 @@ def write_offset(file: Path, ahead: timedelta) -> None:
 
 @contextmanager
 def valkey_with_clock(*options: str) -> Iterator[tuple[RedisServer, JumpingClock]]:
-    """Run Valkey under a clock of its own.
+    """Run Valkey with its own clock.
 
     Raises:
-        ProcessFailed: libfaketime is not installed; a test that wants it is marked ``needs("faketime")``.
+        ProcessFailed: libfaketime is not installed; a test that needs it is marked ``needs("faketime")``.
     """
     found = [path for root in _LIBRARIES for path in Path(root).glob("**/faketime/libfaketimeMT.so.1")]
     if not found:

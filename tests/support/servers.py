@@ -28,11 +28,11 @@ _PORTS: Final = (10_000, 32_000)
 _CHANCE: Final = random.SystemRandom()
 
 Options = Callable[[int], tuple[str, ...]]
-"""Makes a server's options out of its port."""
+"""Returns a server's options for its port."""
 
 
 class RedisServer(ValkeyProcess):
-    """A server that a test may ill-treat.
+    """A server that a test may kill, restart and pause.
 
     Attributes:
         url: ``unix://…``
@@ -58,25 +58,25 @@ class RedisServer(ValkeyProcess):
             time.sleep(POLL_SECONDS)
 
     def restart(self) -> None:
-        """Kill it and start it again, empty, where it was."""
+        """Kill it and start it again, empty, at the same address."""
         self.stop()
         self.start()
 
     def come_back(self, primary: RedisServer) -> None:
-        """Start again where it was, as a replica of ``primary``."""
-        self._command += ["--replicaof", "127.0.0.1", str(primary.port)]  # the last one counts
+        """Start it again at the same address, as a replica of ``primary``."""
+        self._command += ["--replicaof", "127.0.0.1", str(primary.port)]  # the last option wins
         self.start()
 
     def pause(self) -> None:
-        """Let it hang: it keeps its connections and answers nothing."""
+        """Stop its process: it keeps its connections and answers nothing."""
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume its process."""
         self.process.send_signal(signal.SIGCONT)
 
     def follow(self, primary: RedisServer) -> None:
-        """Become a replica of ``primary``, and wait until it has all."""
+        """Become a replica of ``primary``, and wait until the replication has caught up."""
         self.command("REPLICAOF", "127.0.0.1", primary.port)
         ends = time.monotonic() + START_WITHIN_SECONDS
         while self.command("INFO", "replication").get("master_link_status") != "up":
@@ -84,14 +84,14 @@ class RedisServer(ValkeyProcess):
                 raise ProcessFailed(f"The replica does not catch up.\n{self.last_lines()}")
             time.sleep(POLL_SECONDS)
 
-    def command(self, *parts: str | bytes | int) -> Any:  # noqa: ANN401 - whatever the command answers
+    def command(self, *parts: str | bytes | int) -> Any:  # noqa: ANN401 - it depends on the command
         """Send one command through the private socket, as the user ``default``; texts come back as ``str``."""
         with redis.Redis(unix_socket_path=self.url.removeprefix("unix://"), decode_responses=True) as client:
             return client.execute_command(*parts)
 
 
 def plain_port(port: int) -> tuple[str, ...]:
-    """Have the server listen on its port without TLS."""
+    """Return the options for listening on a port without TLS."""
     return ("--port", str(port))
 
 
@@ -108,7 +108,7 @@ def debian_redis(options: Options = plain_port, settings: Sequence[str] = ()) ->
 
     Args:
         options: of the server.
-        settings: lines of its configuration file; none, and it has none.
+        settings: lines of its configuration file, if any.
 
     Raises:
         ProcessFailed: it is not installed; a test that wants it is marked ``needs("redis-server")``.
@@ -146,7 +146,7 @@ def running(binary: Path, options: Options, settings: Sequence[str] = ()) -> Ite
 
 
 def _start(binary: Path, folder: Path, options: Options, config: Path | None) -> RedisServer:
-    """Start it on a free port; another process may take that first, so try a few."""
+    """Start a server on a free port; retry, because another process may take the port first."""
     for tries_left in reversed(range(_PORT_TRIES)):
         port = free_port()
         server = RedisServer(binary, folder, port, options(port), config)
@@ -162,9 +162,9 @@ def _start(binary: Path, folder: Path, options: Options, config: Path | None) ->
 
 
 def free_port() -> int:
-    """Give a TCP port of 127.0.0.1 that nobody listens on just now.
+    """Return a free TCP port of 127.0.0.1.
 
-    It is below those that the kernel gives out by itself, so that no connection takes it while its server is down.
+    It is below the kernel's ephemeral ports, so that no connection takes it while its server is down.
     """
     while True:
         port = _CHANCE.randrange(*_PORTS)

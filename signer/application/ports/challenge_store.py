@@ -1,4 +1,4 @@
-"""The records of challenges, and the right to move them: claims, leases, moves."""
+"""The port to the records of challenges: claims, leases and moves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from signer.domain.record import ChallengeRecord, Submission
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """The wish to sign one message, and all that the first record needs."""
+    """A request to sign one message, with everything that a new record needs."""
 
     id: str
     message_hash: str
@@ -27,29 +27,29 @@ class Claim:
 
 
 class ClaimOutcome(Enum):
-    """What became of a claim."""
+    """The outcome of a claim."""
 
     GRANTED = auto()
-    """The nonce is ours to sign: the record is ``claimed`` under our lease."""
+    """The caller may sign: the record is ``claimed`` under the returned lease."""
     LEASED_ELSEWHERE = auto()
-    """The same message is in other hands under a live lease."""
+    """Another replica has a live lease on the same message."""
     PAST_SIGNING = auto()
-    """The same message is past its signing; nothing is to be signed."""
+    """The same message was signed before, or is final; nothing is to be signed."""
     NONCE_REUSED = auto()
-    """The nonce belongs to another message. The record returned is that one's."""
+    """The nonce belongs to another message, whose record is returned."""
     OTHER_CUSTOMER = auto()
-    """The message belongs to another customer. The record returned is that one's."""
+    """The message belongs to another customer, whose record is returned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to move one record for a while, as long as ``fencing_token`` is the record's.
+    """The time-limited right to move one record, valid as long as the record has the same ``fencing_token``.
 
     Attributes:
         id: of the challenge.
-        fencing_token: the fencing token: it grows with every new holder, and a move that carries an old one is refused.
-        remaining: how much of the lease was left when the store answered, by the store's clock.
-        asked_at: when the store was asked for that, seconds of this process's monotonic clock.
+        fencing_token: grows with every new lease; a move with an old one is refused.
+        remaining: the time left at the store's response, by the store's clock.
+        asked_at: when the call began, in seconds of this process's monotonic clock.
     """
 
     id: str
@@ -58,13 +58,13 @@ class Lease:
     asked_at: float = field(compare=False)
 
     def left(self, now: float) -> timedelta:
-        """Say how much is left, on the safe side, at ``now`` by the same clock as ``asked_at``; may be negative."""
+        """Return at most the time left at ``now``, by the same clock as ``asked_at``; may be negative."""
         return self.remaining - timedelta(seconds=now - self.asked_at)
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """The answer to a claim; ``lease`` is there where the outcome is ``GRANTED``."""
+    """The result of a claim; it has a lease if the outcome is ``GRANTED``."""
 
     outcome: ClaimOutcome
     record: ChallengeRecord
@@ -73,12 +73,12 @@ class ClaimResult:
 
 @dataclass(frozen=True, slots=True)
 class LeasedRecord:
-    """A record together with the lease under which its holder may move it.
+    """A record and the caller's lease on it.
 
     Attributes:
-        record: as it is now.
-        lease: ours.
-        deliverable: whether it may be POSTed by the store's clock: before its deadline, and within the hour for which
+        record: its current content.
+        lease: the caller's.
+        deliverable: whether it may be POSTed, by the store's clock: before its deadline, and within the hour for which
             the card API remembers the Idempotency-Key of the first attempt.
     """
 
@@ -88,46 +88,44 @@ class LeasedRecord:
 
 
 class ChallengeStore(Protocol):
-    """The records. Every method is one atomic step, and repeating one whose answer was lost changes nothing more.
+    """The records. Every method is one atomic step, and repeating a call whose reply was lost changes nothing more.
 
-    All methods raise ``Unavailable`` (``store_unavailable``) where the store cannot be reached or does not accept
-    writes; those that take a lease raise ``LeaseLost`` where it is no longer the record's.
+    All methods raise ``Unavailable`` (``store_unavailable``) if the store cannot be reached or refuses writes. Methods
+    with a lease raise ``LeaseLost`` if another replica has taken the record over.
     """
 
     async def claim(self, claim: Claim) -> ClaimResult:
-        """Take the nonce for this message: the record becomes, or is again, ``claimed`` under a new lease.
+        """Reserve the nonce for this message: the record becomes ``claimed`` under a new lease.
 
         A record that is ``released``, or ``claimed`` under a lease that has ended, is taken over. ``claim.forward``
-        turns a record's ``forward`` on, whatever the outcome but a conflict; it never turns it off. A challenge that
-        is over by the store's clock, and that the store does not know, is not begun: ``Unavailable``.
+        turns the record's ``forward`` on, unless the nonce or the customer conflicts; it never turns it off. Raises
+        ``Unavailable`` for a challenge without a record that has expired by the store's clock.
         """
         ...
 
     async def record_signature(self, lease: Lease, submission: Submission) -> LeasedRecord:
-        """Make the signature durable: ``claimed → signed``, and on to ``forwarding`` where it is to be delivered.
+        """Store the signature: ``claimed → signed``, and on to ``forwarding`` if it is to be delivered.
 
-        In ``forwarding`` the lease is renewed and the first attempt counted; in ``signed`` it has ended, and the lease
-        returned is worth nothing.
+        In ``forwarding`` the lease is renewed and the first attempt counted; in ``signed`` the lease has ended.
         """
         ...
 
     async def release(self, lease: Lease, code: str) -> ChallengeRecord:
-        """Give the nonce back unsigned, for the same message only: ``claimed → released``."""
+        """Release the unsigned nonce, for the same message only: ``claimed → released``."""
         ...
 
     async def begin_forwarding(self, challenge_id: str) -> LeasedRecord | None:
-        """Take a deliverable record for one attempt: ``signed → forwarding``, or ``forwarding`` under a new lease.
+        """Lease a record for one attempt: ``signed → forwarding``, or ``forwarding`` under a new lease.
 
-        Each call that hands a record out renews or makes the lease and counts one attempt. Gives ``None`` where there
-        is nothing to take: unknown, final, not to be delivered, paused by ``defer``, in other hands under a live lease,
-        or past its deadline without any attempt (``expire`` ends that). A record past its deadline that has been
-        attempted is handed out with ``deliverable`` false and no attempt counted, for somebody has to find out what
-        became of it.
+        Counts one attempt. Returns ``None`` if the record is unknown, final, not to be delivered, paused by ``defer``,
+        under another replica's live lease, or after its deadline without an attempt (``expire`` ends that). A record
+        after its deadline with an attempt is returned with ``deliverable`` false, and no attempt is counted: the caller
+        has to find out what became of the earlier one.
         """
         ...
 
     async def defer(self, lease: Lease, code: str, retry_in: timedelta) -> ChallengeRecord:
-        """Put the record down until the next attempt: ``forwarding → signed``, due in ``retry_in``."""
+        """Pause until the next attempt: ``forwarding → signed``, due in ``retry_in``."""
         ...
 
     async def settle(
@@ -137,29 +135,29 @@ class ChallengeStore(Protocol):
         code: str | None,
         superseded_by: str | None = None,
     ) -> ChallengeRecord:
-        """End the record under our lease: ``forwarding`` to a final state; the submission is dropped."""
+        """Write a final state: from ``forwarding``; the submission is removed."""
         ...
 
     async def expire(self, challenge_id: str) -> ChallengeRecord | None:
-        """End a record that nobody holds and whose deadline has passed, as ``expired``; ``None`` where it is not one.
+        """Expire a record after its deadline; return ``None`` if it has a live lease, an attempt, or time left.
 
-        The code says why: ``not_signed`` for ``claimed`` and ``released``, ``not_forwarded`` for ``signed`` that was
-        not to be delivered, ``not_delivered`` for ``signed`` of which no attempt was ever begun.
+        The code is ``not_signed`` for ``claimed`` and ``released``, ``not_forwarded`` for ``signed`` that was not to be
+        delivered, ``not_delivered`` for ``signed`` without an attempt.
         """
         ...
 
     async def get(self, challenge_id: str) -> ChallengeRecord | None:
-        """Read one record."""
+        """Return one record, or ``None``."""
         ...
 
     async def find(self, customer_id: str, owner: AccountId) -> ChallengeRecord | None:
-        """Read the newest record of a customer and an owner."""
+        """Return the newest record of a customer and an owner, or ``None``."""
         ...
 
     async def due(self, limit: int) -> Sequence[str]:
-        """Name up to ``limit`` unsettled challenges whose lease, pause or deadline is over, from all shards."""
+        """Return up to ``limit`` unsettled challenges whose lease, pause or deadline has ended."""
         ...
 
     async def ping(self) -> None:
-        """Return where the store is reachable and takes writes."""
+        """Return if the store can be reached and accepts writes, else raise ``Unavailable``."""
         ...

@@ -1,4 +1,4 @@
-"""The customers that are to be created."""
+"""The port to the customers that are to be created."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from signer.domain.customer import CustomerIntent
 
 
 class CustomerIntents(Protocol):
-    """The customers that are to be created. Both methods raise ``Unavailable`` where the store cannot be reached."""
+    """The customers that are to be created. Both methods raise ``Unavailable`` if the store cannot be reached."""
 
     async def begin(self, intent: CustomerIntent) -> str | None:
-        """Store the intent where it is new; gives the customer's id where it is known already."""
+        """Store the intent if it is new; return the customer's id if it is known."""
         ...
 
     async def complete(self, intent: CustomerIntent, customer_id: str) -> None:
-        """Store the id that the card API gave; a second one for the same intent changes nothing."""
+        """Store the id that the card API returned; a second one for the same intent changes nothing."""
         ...

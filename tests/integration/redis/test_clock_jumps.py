@@ -1,4 +1,4 @@
-"""Redis's clock is set, forward and back, while challenges are under way: the promises hold, and nothing is stuck."""
+"""Redis's clock is set ahead and back during the moves: the guarantees hold, and every challenge becomes final."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ A_SECOND = timedelta(seconds=1)
 
 @pytest.fixture(scope="module")
 def only() -> Iterator[Clocked]:
-    """A Valkey with a clock of its own, for the module."""
+    """A Valkey with its own clock, for the module."""
     with valkey_with_clock() as clocked:
         yield clocked
 
 
 @pytest.fixture
 def clocked(only: Clocked) -> Clocked:
-    """The same, empty, its clock on time."""
+    """The same, empty, its clock set right."""
     server, clock = only
     clock.set(timedelta(0))
     server.command("FLUSHALL")
@@ -64,8 +64,8 @@ async def _forwarding(store: ChallengeStore) -> str:
 
 
 @pytest.mark.parametrize("by", [A_SECOND, -A_SECOND, AN_HOUR, -AN_HOUR, A_YEAR, -A_YEAR])
-def test_the_time_that_scripts_see_follows(clocked: Clocked, by: timedelta) -> None:
-    """Or every other test here would prove nothing."""
+def test_scripts_see_the_changed_clock(clocked: Clocked, by: timedelta) -> None:
+    """Otherwise no other test here would prove anything."""
     server, clock = clocked
     before = int(server.command("EVAL", "return redis.call('TIME')", 0)[0])
     clock.jump(by)
@@ -73,21 +73,21 @@ def test_the_time_that_scripts_see_follows(clocked: Clocked, by: timedelta) -> N
     assert 0 <= after - before - by.total_seconds() < 30
 
 
-async def test_the_ends_of_keys_follow(clocked: Clocked) -> None:
-    """They are instants: set back, a key lives longer; set ahead, it is gone, and comes back with no clock."""
+async def test_expiry_of_keys_follows_the_changed_clock(clocked: Clocked) -> None:
+    """Set back, a key is kept longer; set ahead, it is deleted, and no clock brings it back."""
     server, clock = clocked
     server.command("SET", "key", 1, "PX", 3_600_000)
     clock.set(-AN_HOUR)
     assert server.command("PTTL", "key") > 7_000_000
     clock.set(AN_HOUR + A_SECOND)
-    while server.command("DBSIZE"):  # noqa: ASYNC110 - the server's own sweep sees it too
+    while server.command("DBSIZE"):  # noqa: ASYNC110 - Redis sends no signal when it deletes a key
         await asyncio.sleep(0.01)
     clock.set(timedelta(0))
     assert server.command("EXISTS", "key") == 0
 
 
-async def test_set_ahead_a_lease_is_over_and_its_holder_shut_out(clocked: Clocked) -> None:
-    """He still works on it, and finds his fencing_token refused, also once the clock is right again."""
+async def test_clock_set_ahead_ends_lease_and_refuses_its_holder(clocked: Clocked) -> None:
+    """The holder's fencing token is refused, also after the clock is right again."""
     server, clock = clocked
     async with open_store(server.url) as store:
         old = await claim_granted(store, claim_of())
@@ -100,8 +100,8 @@ async def test_set_ahead_a_lease_is_over_and_its_holder_shut_out(clocked: Clocke
 
 
 @pytest.mark.parametrize("back", [A_SECOND, LEASE - A_SECOND])
-async def test_set_back_a_little_a_lease_is_still_its_holders(clocked: Clocked, back: timedelta) -> None:
-    """A clock that is corrected by less than a lease takes nothing from anybody."""
+async def test_clock_set_back_by_less_than_a_lease_keeps_the_lease(clocked: Clocked, back: timedelta) -> None:
+    """A small correction of the clock ends no lease."""
     server, clock = clocked
     async with open_store(server.url) as store:
         lease = await claim_granted(store, claim_of())
@@ -111,8 +111,8 @@ async def test_set_back_a_little_a_lease_is_still_its_holders(clocked: Clocked, 
 
 
 @pytest.mark.parametrize("back", [LEASE + A_SECOND, AN_HOUR, A_YEAR])
-async def test_set_back_a_lease_does_not_last_for_ever(clocked: Clocked, back: timedelta) -> None:
-    """Whoever asks for a dead holder's challenge gets it; the holder, if he was not dead, is shut out."""
+async def test_clock_set_back_by_more_than_a_lease_allows_takeover(clocked: Clocked, back: timedelta) -> None:
+    """The next claim is granted; the old holder, if it is still alive, is refused."""
     server, clock = clocked
     async with open_store(server.url) as store:
         old = await claim_granted(store, claim_of())
@@ -125,8 +125,8 @@ async def test_set_back_a_lease_does_not_last_for_ever(clocked: Clocked, back: t
 
 
 @pytest.mark.parametrize("leave", [_forwarding, _deferred])
-async def test_set_back_by_a_day_what_is_to_be_delivered_is_found(clocked: Clocked, leave: object) -> None:
-    """A clock was a day ahead and is put right: the index names what it would have named tomorrow."""
+async def test_due_returns_deliveries_after_clock_was_set_back_by_a_day(clocked: Clocked, leave: object) -> None:
+    """The clock was a day ahead: the index would return them a day later."""
     server, clock = clocked
     clock.set(timedelta(days=1))
     async with open_store(server.url) as store:
@@ -142,8 +142,8 @@ async def test_set_back_by_a_day_what_is_to_be_delivered_is_found(clocked: Clock
         await store.settle(held.lease, ChallengeState.VERIFIED, None)
 
 
-async def test_what_is_due_goes_before_what_a_clock_misplaced(clocked: Clocked) -> None:
-    """Those whom no clock has wronged do not wait for the others."""
+async def test_due_returns_overdue_ids_before_misplaced_ones(clocked: Clocked) -> None:
+    """Challenges that no clock delayed do not wait for the others."""
     server, clock = clocked
     async with open_store(server.url) as store:
         clock.set(timedelta(days=1))
@@ -155,8 +155,8 @@ async def test_what_is_due_goes_before_what_a_clock_misplaced(clocked: Clocked) 
         assert len(await store.due(2)) == 2
 
 
-async def test_a_nonce_that_the_clock_had_forgotten_is_not_signed_again(clocked: Clocked) -> None:
-    """Set ahead past the retention, Redis drops the record; neither message of that nonce is claimed then."""
+async def test_nonce_forgotten_by_clock_set_ahead_is_not_signed_again(clocked: Clocked) -> None:
+    """After the retention Redis deletes the record; no message with that nonce is claimed then."""
     server, clock = clocked
     async with open_store(server.url) as store:
         held = await sign(store, claim_of())
@@ -167,8 +167,8 @@ async def test_a_nonce_that_the_clock_had_forgotten_is_not_signed_again(clocked:
             await assert_unavailable("compare the clocks", store.claim(claim_of(message=message * 64)))
 
 
-async def test_a_nonce_outlasts_its_challenge_where_the_clock_was_far_behind(clocked: Clocked) -> None:
-    """Signed by a clock that is behind by the retention, which is then put right: its time is not over at once."""
+async def test_record_is_kept_until_its_challenge_expires(clocked: Clocked) -> None:
+    """It was signed by a clock that was behind by the retention and is then corrected."""
     server, clock = clocked
     clock.set(-RETENTION)
     async with open_store(server.url) as store:
@@ -179,8 +179,8 @@ async def test_a_nonce_outlasts_its_challenge_where_the_clock_was_far_behind(clo
         assert await store.get(held.record.id) is None
 
 
-async def test_only_a_clock_that_goes_there_and_back_forgets_a_nonce(clocked: Clocked) -> None:
-    """The limit that the documents state: past the retention, and back before the challenge's end."""
+async def test_clock_set_past_retention_and_back_forgets_a_nonce(clocked: Clocked) -> None:
+    """The limit that docs/redis.md states."""
     server, clock = clocked
     async with open_store(server.url) as store:
         await sign(store, claim_of())
@@ -191,8 +191,8 @@ async def test_only_a_clock_that_goes_there_and_back_forgets_a_nonce(clocked: Cl
         assert (await claim_granted(store, claim_of(message="b" * 64))).fencing_token == 1
 
 
-async def test_a_challenge_whose_deadline_was_jumped_over_ends(clocked: Clocked) -> None:
-    """Signed and held back, then the clock passes its deadline: it is expired, and stays so when the clock returns."""
+async def test_challenge_expires_when_clock_jumps_past_its_deadline(clocked: Clocked) -> None:
+    """It stays expired when the clock is set back."""
     server, clock = clocked
     async with open_store(server.url) as store:
         held = await sign(store, claim_of(forward=False))
@@ -207,6 +207,6 @@ async def test_a_challenge_whose_deadline_was_jumped_over_ends(clocked: Clocked)
         assert (record.state, record.signature) == (ChallengeState.EXPIRED, SUBMISSION.signature)
 
 
-def test_nothing_legitimate_waits_for_longer_than_is_allowed() -> None:
-    """The farthest that an entry of the index can be from now: the deadline of a challenge, or a lease's end."""
+def test_longest_wait_exceeds_every_regular_wait() -> None:
+    """The latest regular entry of the index is a challenge's deadline or the end of a lease."""
     assert longest_wait(SETTINGS, MAX_AGE) > MAX_AGE + SETTINGS.lease

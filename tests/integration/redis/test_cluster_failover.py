@@ -1,4 +1,4 @@
-"""``redis+cluster://``: nodes die, hang, are replaced, hand slots over, and calls find the node that has their key."""
+"""``redis+cluster://``: nodes are killed, stopped, replaced, their slots moved, and calls find the right node."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.servers import RedisServer
 from tests.support.topologies import ClusterSite, cluster_site, id_of, wait_until
 
 BEHIND_SECONDS = 4.0
-"""Far more than the second that is promised, for a machine that has other things to do."""
+"""Much more than the second that is documented, for a busy machine."""
 KEY = f"{{s{claim_of().id[:2]}}}"
 WAIT = {"wait_for_replicas": 1, "wait_timeout": timedelta(seconds=2)}
 
@@ -43,18 +43,18 @@ def site() -> Iterator[ClusterSite]:
 
 
 @pytest.fixture(scope="module")
-def calm() -> Iterator[ClusterSite]:
-    """The same, for tests that break nothing."""
+def shared_site() -> Iterator[ClusterSite]:
+    """A cluster for tests that break nothing."""
     with cluster_site(timeout=30) as site:
         yield site
 
 
 @pytest.fixture
-def steady(calm: ClusterSite) -> ClusterSite:
-    """That one, emptied."""
-    for node in calm.nodes[:3]:
+def empty_site(shared_site: ClusterSite) -> ClusterSite:
+    """The shared cluster, emptied."""
+    for node in shared_site.nodes[:3]:
         node.command("FLUSHALL")
-    return calm
+    return shared_site
 
 
 Strike = Callable[[RedisServer, RedisServer], None]
@@ -64,7 +64,7 @@ def _kill(primary: RedisServer, replica: RedisServer) -> None:
     primary.stop()
 
 
-def _stall(primary: RedisServer, replica: RedisServer) -> None:
+def _stop(primary: RedisServer, replica: RedisServer) -> None:
     primary.pause()
 
 
@@ -75,9 +75,9 @@ def _command(primary: RedisServer, replica: RedisServer) -> None:
 # --- failovers --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strike", [_kill, _stall, _command])
-async def test_a_failover_is_followed(site: ClusterSite, strike: Strike) -> None:
-    """Killed, stopped with its connections open, or exchanged for its replica: claims go to the new primary."""
+@pytest.mark.parametrize("strike", [_kill, _stop, _command])
+async def test_claims_reach_the_new_primary(site: ClusterSite, strike: Strike) -> None:
+    """After it is killed, stopped with its connections open, or replaced by its replica."""
     primary = site.primary_of(KEY)
     [replica] = site.replicas_of(primary)
     witness = next(node for node in site.nodes if node not in {primary, replica})
@@ -93,8 +93,8 @@ async def test_a_failover_is_followed(site: ClusterSite, strike: Strike) -> None
     assert len(seen.claimed) > 20
 
 
-async def test_a_failover_by_command_forgets_nothing(site: ClusterSite) -> None:
-    """The replica takes over when it has all, and the calls wait for it."""
+async def test_failover_by_command_loses_no_claim(site: ClusterSite) -> None:
+    """The replica takes over when it has everything, and the calls wait for it."""
     primary = site.primary_of(KEY)
     [replica] = site.replicas_of(primary)
     seen = await fail_over(
@@ -108,8 +108,8 @@ async def test_a_failover_by_command_forgets_nothing(site: ClusterSite) -> None:
     assert list(seen.lost) == []
 
 
-async def test_a_node_that_is_down_hides_nothing_of_the_others() -> None:
-    """What is due on its shards is told when it is back, what is due elsewhere now; and all fail where none is left."""
+async def test_due_returns_ids_of_the_other_nodes_while_one_is_down() -> None:
+    """All calls fail only when no node responds."""
     with cluster_site("--cluster-require-full-coverage", "no", replicas=0, timeout=30) as site:
         owners = [owner_on(shard) for shard in range(64)]
         async with open_store(site.url, command_timeout=timedelta(seconds=1)) as store:
@@ -138,7 +138,7 @@ def _two_nodes(site: ClusterSite) -> tuple[RedisServer, RedisServer]:
     return source, next(node for node in site.nodes[:3] if node is not source)
 
 
-def _begin_to_move(source: RedisServer, target: RedisServer) -> None:
+def _begin_moving(source: RedisServer, target: RedisServer) -> None:
     slot = key_slot(KEY.encode())
     target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", id_of(source))
     source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", id_of(target))
@@ -150,18 +150,18 @@ def _move_keys(source: RedisServer, target: RedisServer) -> None:
         source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
 
 
-def _end_to_move(source: RedisServer, target: RedisServer) -> None:
+def _finish_moving(source: RedisServer, target: RedisServer) -> None:
     slot, new_owner = key_slot(KEY.encode()), id_of(target)
     target.command("CLUSTER", "SETSLOT", slot, "NODE", new_owner)
     source.command("CLUSTER", "SETSLOT", slot, "NODE", new_owner)
 
 
-async def test_a_slot_that_moves_is_followed(steady: ClusterSite) -> None:
-    """Half-way (ASK), a record is moved where it lies, and a new one waits (TRYAGAIN); at last MOVED is followed."""
-    source, target = _two_nodes(steady)
-    async with open_store(steady.url, **WAIT) as store:
+async def test_calls_follow_a_slot_that_is_moved(empty_site: ClusterSite) -> None:
+    """Half-way (ASK), a record is moved where it is, and a new one waits (TRYAGAIN); then MOVED is followed."""
+    source, target = _two_nodes(empty_site)
+    async with open_store(empty_site.url, **WAIT) as store:
         held = await sign(store, claim_of("nonce0001"))
-        _begin_to_move(source, target)
+        _begin_moving(source, target)
         assert await store.get(held.record.id) == held.record
         source.command("ZADD", f"signer:{KEY}:unsettled", 1, held.record.id)
         _move_keys(source, target)
@@ -171,27 +171,27 @@ async def test_a_slot_that_moves_is_followed(steady: ClusterSite) -> None:
         assert settled.state is ChallengeState.VERIFIED
         waiting = asyncio.create_task(store.claim(claim_of("nonce0002")))
         await asyncio.sleep(0.2)
-        _end_to_move(source, target)
+        _finish_moving(source, target)
         assert (await waiting).outcome is ClaimOutcome.GRANTED
         assert await store.get(held.record.id) == settled
-        assert steady.primary_of(KEY) is target
+        assert empty_site.primary_of(KEY) is target
         assert target.command("EXISTS", f"signer:{KEY}:challenge:{claim_of('nonce0002').id[2:]}")
 
 
-async def test_a_slot_that_is_stuck_is_said(steady: ClusterSite) -> None:
-    """A new record on a slot that stays half-way is refused in time, with the reason."""
-    source, target = _two_nodes(steady)
-    async with open_store(steady.url, command_timeout=timedelta(milliseconds=500)) as store:
+async def test_claim_on_a_stuck_slot_fails_with_the_reason(empty_site: ClusterSite) -> None:
+    """A new record on a slot that stays half-way is refused in time."""
+    source, target = _two_nodes(empty_site)
+    async with open_store(empty_site.url, command_timeout=timedelta(milliseconds=500)) as store:
         await claim_granted(store, claim_of("nonce0001"))
-        _begin_to_move(source, target)
+        _begin_moving(source, target)
         _move_keys(source, target)
         await assert_unavailable("moving slots", store.claim(claim_of("nonce0002")))
-        _end_to_move(source, target)
+        _finish_moving(source, target)
         assert (await store.claim(claim_of("nonce0002"))).outcome is ClaimOutcome.GRANTED
 
 
-async def test_a_slot_without_a_primary_is_warned_about(site: ClusterSite) -> None:
-    """Its owners would get 503, so it is named at start, as is all that is true of any primary."""
+async def test_slot_without_primary_is_a_weakness(site: ClusterSite) -> None:
+    """Its owners would get 503; weaknesses of any primary are reported as well."""
     redis = await open_redis(changed(SETTINGS, url=site.url))
     await redis.command("PING")
     for node in site.nodes[:3]:
@@ -210,86 +210,88 @@ async def test_a_slot_without_a_primary_is_warned_about(site: ClusterSite) -> No
     await redis.close()
 
 
-# --- what is the same as with one server ------------------------------------------------------------------------------
+# --- the same as with one server --------------------------------------------------------------------------------------
 
 
-async def test_scripts_are_sent_to_every_node_that_lacks_them(steady: ClusterSite) -> None:
-    """A node that has just become primary knows none."""
-    async with open_store(steady.url) as store:
+async def test_scripts_are_sent_to_nodes_that_lack_them(empty_site: ClusterSite) -> None:
+    """A node that was just promoted knows none."""
+    async with open_store(empty_site.url) as store:
         for shard in range(0, 64, 8):
             await claim_granted(store, claim_of(owner=owner_on(shard)))
-        for node in steady.nodes:
+        for node in empty_site.nodes:
             node.command("SCRIPT", "FLUSH")
         for shard in range(0, 64, 8):
             assert (await store.claim(claim_of(owner=owner_on(shard)))).outcome is ClaimOutcome.LEASED_ELSEWHERE
 
 
-async def test_wait_speaks_for_the_node_that_has_the_key(steady: ClusterSite) -> None:
-    """``WAIT`` travels behind the script on its own connection, so the replica of that very primary has to confirm."""
-    primary = steady.primary_of(KEY)
-    [replica] = steady.replicas_of(primary)
-    async with open_store(steady.url, **WAIT) as store:
+async def test_wait_counts_replicas_of_the_primary_that_has_the_key(empty_site: ClusterSite) -> None:
+    """``WAIT`` follows the script on the same connection."""
+    primary = empty_site.primary_of(KEY)
+    [replica] = empty_site.replicas_of(primary)
+    async with open_store(empty_site.url, **WAIT) as store:
         await claim_granted(store, claim_of("nonce0001"))
         replica.pause()
         try:
             await assert_unavailable("Too few replicas", store.claim(claim_of("nonce0002")))
-            elsewhere = next(n for n in range(64) if steady.primary_of(f"{{s{n:02x}}}") is not primary)
+            elsewhere = next(n for n in range(64) if empty_site.primary_of(f"{{s{n:02x}}}") is not primary)
             await claim_granted(store, claim_of(owner=owner_on(elsewhere)))
         finally:
             replica.resume()
 
 
-async def test_the_documented_rights_suffice(steady: ClusterSite, tmp_path: Path) -> None:
-    """By the documented ACL and nothing more, also while a slot moves."""
+async def test_documented_rights_are_sufficient(empty_site: ClusterSite, tmp_path: Path) -> None:
+    """Also while a slot is moved."""
     (tmp_path / "password").write_text("a password")
     rights = ("resetkeys", "~signer:*", "resetchannels", "-@all", *ACL_COMMANDS, *CLUSTER_ACL_COMMANDS)
-    for node in steady.nodes:
+    for node in empty_site.nodes:
         node.command("ACL", "SETUSER", "signer", "on", ">a password", *rights)
-    source, target = _two_nodes(steady)
+    source, target = _two_nodes(empty_site)
     password_file = tmp_path / "password"
-    user = changed(SETTINGS, url=steady.url, username="signer", password_file=password_file, **WAIT)
+    user = changed(SETTINGS, url=empty_site.url, username="signer", password_file=password_file, **WAIT)
     redis = await open_redis(user)
     store = real_store(redis, user)
     await store.ping()
     held = await sign(store, claim_of())
-    _begin_to_move(source, target)
+    _begin_moving(source, target)
     _move_keys(source, target)
     assert await store.get(held.record.id) == held.record
-    _end_to_move(source, target)
+    _finish_moving(source, target)
     await store.settle(held.lease, ChallengeState.VERIFIED, None)
     await store.due(10)
     await find_weaknesses(redis, wait_for_replicas=1)
     await redis.close()
 
 
-async def test_nodes_that_tell_no_host_are_found(steady: ClusterSite) -> None:
-    """``unknown-endpoint``: the host is the one that was asked, and the port is the node's."""
-    for node in steady.nodes:
+async def test_nodes_that_announce_no_host_are_found(empty_site: ClusterSite) -> None:
+    """``unknown-endpoint``: the host is the one that was queried, and the port is the node's."""
+    for node in empty_site.nodes:
         node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "unknown-endpoint")
     try:
-        async with open_store(steady.url) as store:
+        async with open_store(empty_site.url) as store:
             for shard in range(0, 64, 8):
                 await claim_granted(store, claim_of(owner=owner_on(shard)))
     finally:
-        for node in steady.nodes:
+        for node in empty_site.nodes:
             node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
 
 
-async def test_a_cluster_reached_as_one_server_says_what_is_wrong(steady: ClusterSite) -> None:
-    """The URL's scheme is what has to change."""
-    wrong = next(node for node in steady.nodes[:3] if node is not steady.primary_of(KEY))
+async def test_single_server_url_of_a_cluster_fails_with_the_reason(empty_site: ClusterSite) -> None:
+    """The URL's scheme has to be changed."""
+    wrong = next(node for node in empty_site.nodes[:3] if node is not empty_site.primary_of(KEY))
     async with open_store(wrong.tcp_url) as store:
         await assert_unavailable(r"redis\+cluster", store.claim(claim_of()))
 
 
-async def test_one_node_in_the_url_is_enough(steady: ClusterSite) -> None:
-    """It names the others; and readiness asks each of them in time."""
-    async with open_store(f"redis+cluster://localhost:{steady.nodes[4].port}") as store:
-        for node in steady.nodes:
+async def test_one_node_in_the_url_is_sufficient(empty_site: ClusterSite) -> None:
+    """It names the others; and ``ping`` tests each of them in time."""
+    async with open_store(f"redis+cluster://localhost:{empty_site.nodes[4].port}") as store:
+        for node in empty_site.nodes:
             node.command("CONFIG", "RESETSTAT")
         for _ in range(60):
             await store.ping()
-        wait_until(lambda: all("cmdstat_zadd" in _stats(node) for node in steady.nodes[:3]), "Some node is never asked")
+        wait_until(
+            lambda: all("cmdstat_zadd" in _stats(node) for node in empty_site.nodes[:3]), "A node is never tested"
+        )
 
 
 def _stats(node: RedisServer) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The embedded Valkey: private, and gone when its owner is."""
+"""The embedded Valkey: private, and ended with its parent."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ OWNER = textwrap.dedent(
 )
 
 
-async def test_it_answers_on_a_private_socket_and_nowhere_else() -> None:
-    """Its folder is ours alone, it has no port, and it writes nothing to disk."""
+async def test_valkey_listens_on_a_private_socket_only() -> None:
+    """Only the current user can enter its folder; it has no port and writes nothing to disk."""
     async with embedded_valkey() as server, open_store(server.url) as store:
         await store.ping()
         assert stat.S_IMODE(server.folder.stat().st_mode) == 0o700
@@ -39,7 +39,7 @@ async def test_it_answers_on_a_private_socket_and_nowhere_else() -> None:
         assert {path.name for path in server.folder.iterdir()} == {"valkey.sock", "valkey.log"}
 
 
-async def test_it_is_gone_when_its_context_ends() -> None:
+async def test_valkey_is_removed_when_its_context_ends() -> None:
     """Process, socket and folder."""
     async with embedded_valkey() as server:
         process = server.process
@@ -47,8 +47,8 @@ async def test_it_is_gone_when_its_context_ends() -> None:
     assert not server.folder.exists()
 
 
-def test_it_is_gone_when_its_owner_is_killed() -> None:
-    """``kill -9`` leaves no server behind."""
+def test_valkey_ends_when_its_parent_is_killed() -> None:
+    """``kill -9`` leaves no server running."""
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     pid = int(owner.stdout.readline())
@@ -62,8 +62,8 @@ def test_it_is_gone_when_its_owner_is_killed() -> None:
         time.sleep(0.01)
 
 
-def test_another_binary_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """By the environment; what is no program is refused with the variable's name."""
+def test_environment_variable_chooses_the_binary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """If it cannot be executed, the error names the variable."""
     monkeypatch.setenv(BINARY_VARIABLE, sys.executable)
     assert find_binary() == Path(sys.executable)
     monkeypatch.setenv(BINARY_VARIABLE, str(tmp_path / "none"))
@@ -71,8 +71,8 @@ def test_another_binary_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         find_binary()
 
 
-async def test_a_server_that_ends_at_once_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what it wrote last."""
+async def test_error_has_last_log_lines_if_server_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the reason that the server logged."""
     monkeypatch.setenv(BINARY_VARIABLE, sys.executable)
     with pytest.raises(ProcessFailed, match=r"(?s)ended.*option"):
         async with embedded_valkey():

@@ -1,4 +1,4 @@
-"""What a broken Redis does to the store: a typed error that says what to do, and nothing half-done."""
+"""Faults of Redis: each becomes an error that says what to do, and no move is made in part."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def _forwarding(store: ChallengeStore) -> Lease:
     return (await sign(store, claim_of())).lease
 
 
-# --- answers that are lost --------------------------------------------------------------------------------------------
+# --- lost replies -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,14 @@ async def _forwarding(store: ChallengeStore) -> Lease:
     ],
     ids=["record_signature", "release", "defer", "settle"],
 )
-async def test_a_move_whose_answer_is_lost_is_made_once_and_answered(
+async def test_move_is_made_once_after_lost_reply(
     proxy: LossyProxy,
     before: Callable[[ChallengeStore], Awaitable[Lease]],
     move: Callable[[ChallengeStore, Lease], Awaitable[object]],
     state: ChallengeState,
     attempts: int,
 ) -> None:
-    """The connection is cut behind the commit, and the caller notices nothing."""
+    """The connection is closed after the commit, and the caller does not notice."""
     async with open_store(proxy.url) as store:
         lease = await before(store)
         proxy.lose_next()
@@ -61,8 +61,8 @@ async def test_a_move_whose_answer_is_lost_is_made_once_and_answered(
         assert (record.state, record.attempts, record.fencing_token) == (state, attempts, 1)
 
 
-async def test_a_claim_whose_answer_is_lost_is_mine(proxy: LossyProxy) -> None:
-    """It is not held by a holder who never heard of it."""
+async def test_claim_returns_same_lease_after_lost_reply(proxy: LossyProxy) -> None:
+    """It is not held under a lease that no replica knows of."""
     async with open_store(proxy.url) as store:
         await store.ping()
         proxy.lose_next()
@@ -72,8 +72,8 @@ async def test_a_claim_whose_answer_is_lost_is_mine(proxy: LossyProxy) -> None:
         assert claimed.record.fencing_token == 1
 
 
-async def test_a_begin_whose_answer_is_lost_counts_one_attempt(proxy: LossyProxy) -> None:
-    """The lease of the lost answer is handed out."""
+async def test_begin_forwarding_counts_one_attempt_after_lost_reply(proxy: LossyProxy) -> None:
+    """It returns the lease of the lost reply."""
     async with open_store(proxy.url) as store:
         lease = await _forwarding(store)
         await store.defer(lease, "card_api_busy", timedelta(0))
@@ -84,8 +84,8 @@ async def test_a_begin_whose_answer_is_lost_counts_one_attempt(proxy: LossyProxy
         assert (held.record.attempts, held.lease.fencing_token) == (2, 2)
 
 
-async def test_an_expire_whose_answer_is_lost_gives_the_record(proxy: LossyProxy, server: RedisServer) -> None:
-    """The caller has an event to write."""
+async def test_expire_returns_the_record_after_lost_reply(proxy: LossyProxy, server: RedisServer) -> None:
+    """The caller has to write an event."""
     async with open_store(proxy.url) as store:
         lease = await claim_granted(store, claim_of())
         await store.release(lease, "a_reason")
@@ -97,8 +97,8 @@ async def test_an_expire_whose_answer_is_lost_gives_the_record(proxy: LossyProxy
         assert expired.code == "not_signed"
 
 
-async def test_reading_survives_a_lost_answer(proxy: LossyProxy) -> None:
-    """All readers, each once."""
+async def test_reads_succeed_after_lost_reply(proxy: LossyProxy) -> None:
+    """Each of them once."""
     async with open_store(proxy.url) as store:
         lease = await _claimed(store)
         for call in (lambda: store.get(lease.id), lambda: store.due(10), store.ping):
@@ -107,8 +107,8 @@ async def test_reading_survives_a_lost_answer(proxy: LossyProxy) -> None:
         assert proxy.lost == 3
 
 
-async def test_two_lost_answers_are_an_error(proxy: LossyProxy) -> None:
-    """A call is repeated once; what it did stays done, and is found by whoever asks again."""
+async def test_two_lost_replies_are_unavailable(proxy: LossyProxy) -> None:
+    """A call is repeated once; what it did is found by the next call."""
     async with open_store(proxy.url) as store:
         lease = await _claimed(store)
         proxy.lose_next(2)
@@ -120,8 +120,8 @@ async def test_two_lost_answers_are_an_error(proxy: LossyProxy) -> None:
 # --- servers that are gone, hang, restart -----------------------------------------------------------------------------
 
 
-async def test_a_killed_server_is_unavailable_and_used_again_after_its_restart(server: RedisServer) -> None:
-    """Nobody has to restart the service, however many connections it had open."""
+async def test_killed_server_is_used_again_after_its_restart(server: RedisServer) -> None:
+    """The service needs no restart, however many connections it had open."""
     async with open_store(server.tcp_url) as store:
         await asyncio.gather(*(store.ping() for _ in range(10)))
         server.stop()
@@ -132,15 +132,15 @@ async def test_a_killed_server_is_unavailable_and_used_again_after_its_restart(s
         assert (await store.claim(claim_of())).outcome is ClaimOutcome.GRANTED
 
 
-async def test_a_restart_that_nobody_saw_costs_nothing(server: RedisServer) -> None:
-    """Connections that broke while they were idle, and scripts that are forgotten, are made anew within the call."""
+async def test_call_succeeds_after_unnoticed_restart(server: RedisServer) -> None:
+    """Connections that broke while idle, and forgotten scripts, are replaced within the call."""
     async with open_store(server.url) as store:
         await asyncio.gather(*(store.ping() for _ in range(10)))
         server.restart()
         assert (await store.claim(claim_of())).outcome is ClaimOutcome.GRANTED
 
 
-async def test_opening_works_while_the_server_is_down(server: RedisServer) -> None:
+async def test_client_opens_while_server_is_down(server: RedisServer) -> None:
     """The service may start first."""
     server.stop()
     async with open_store(server.tcp_url) as store:
@@ -149,8 +149,8 @@ async def test_opening_works_while_the_server_is_down(server: RedisServer) -> No
         await store.ping()
 
 
-async def test_a_hanging_server_is_given_up_and_its_late_answers_are_nobodys(server: RedisServer) -> None:
-    """Each call ends by its own deadline; no later call reads the answer of an earlier one."""
+async def test_late_replies_of_stopped_server_reach_no_later_call(server: RedisServer) -> None:
+    """Each call ends at its own deadline."""
     async with open_store(server.url, command_timeout=QUICK) as store:
         mine, other = claim_of("nonce0001"), claim_of("nonce0002")
         await store.ping()
@@ -164,8 +164,8 @@ async def test_a_hanging_server_is_given_up_and_its_late_answers_are_nobodys(ser
         assert (held.record.id, held.outcome) == (mine.id, ClaimOutcome.LEASED_ELSEWHERE)
 
 
-async def test_a_cancelled_call_leaves_its_answer_to_nobody(server: RedisServer) -> None:
-    """A caller that goes away does not shift the answers of those who stay."""
+async def test_reply_of_cancelled_call_reaches_no_other_call(server: RedisServer) -> None:
+    """The other callers get their own replies."""
     async with open_store(server.url, max_connections=1) as store:
         await store.ping()
         server.pause()
@@ -179,8 +179,8 @@ async def test_a_cancelled_call_leaves_its_answer_to_nobody(server: RedisServer)
             assert (await call).record.id == claim_of(f"nonce000{nonce}").id
 
 
-async def test_a_call_that_gets_no_connection_says_so(server: RedisServer) -> None:
-    """The pool is bounded, and waiting for it too."""
+async def test_call_without_free_connection_is_unavailable(server: RedisServer) -> None:
+    """The pool is bounded, and so is the wait for it."""
     async with open_store(server.url, max_connections=1) as store:
         await store.ping()
         server.pause()
@@ -192,7 +192,7 @@ async def test_a_call_that_gets_no_connection_says_so(server: RedisServer) -> No
 
 
 async def test_flushed_scripts_are_sent_again(server: RedisServer) -> None:
-    """``NOSCRIPT`` is answered with the source, for every script."""
+    """``NOSCRIPT`` makes the client send the source."""
     async with open_store(server.url) as store:
         server.command("SCRIPT", "FLUSH")
         held = await sign(store, claim_of())

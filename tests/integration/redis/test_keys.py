@@ -1,4 +1,4 @@
-"""What is in Redis: which keys, for how long, and what is not in it any more."""
+"""The keys in Redis: their names, how long they are kept, and what is removed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ POINTER = f"signer:{{s{SHARD}}}:customer:{CUSTOMER}:{OWNER}"
 INDEX = f"signer:{{s{SHARD}}}:unsettled"
 
 
-async def test_the_keys_of_a_challenge_are_on_one_slot_and_named_as_documented(server: RedisServer) -> None:
-    """Record, pointer and index, under the hash tag of the owner's shard."""
+async def test_keys_of_a_challenge_are_on_one_slot_as_documented(server: RedisServer) -> None:
+    """Record, pointer and index, with the hash tag of the owner's shard."""
     async with open_store(server.url) as store:
         await sign(store, claim_of())
     assert sorted(server.command("KEYS", "*")) == sorted((RECORD, POINTER, INDEX))
@@ -37,15 +37,15 @@ async def test_the_keys_of_a_challenge_are_on_one_slot_and_named_as_documented(s
     assert server.command("ZRANGE", INDEX, 0, -1) == [ID]
 
 
-async def test_the_prefix_is_a_setting(server: RedisServer) -> None:
-    """Two services share a server without meeting."""
+async def test_key_prefix_separates_two_services(server: RedisServer) -> None:
+    """Two services can share a server."""
     async with open_store(server.url, key_prefix="another") as store, open_store(server.url) as beside:
         await claim_granted(store, claim_of())
         assert await beside.get(ID) is None
     assert all(key.startswith("another:") for key in server.command("KEYS", "*"))
 
 
-async def _end(store: ChallengeStore, server: RedisServer) -> None:
+async def _settle(store: ChallengeStore, server: RedisServer) -> None:
     held = await sign(store, claim_of())
     await store.settle(held.lease, ChallengeState.VERIFIED, None)
 
@@ -56,9 +56,9 @@ async def _expire(store: ChallengeStore, server: RedisServer) -> None:
     assert await store.expire(held.record.id) is not None
 
 
-@pytest.mark.parametrize("end", [_end, _expire])
-async def test_a_final_record_holds_no_body_and_is_not_indexed(server: RedisServer, end: object) -> None:
-    """The body is a live credential; what is settled costs recovery nothing."""
+@pytest.mark.parametrize("end", [_settle, _expire])
+async def test_final_record_has_no_body_and_no_index_entry(server: RedisServer, end: object) -> None:
+    """The body is a live credential; recovery does not look at settled challenges."""
     async with open_store(server.url) as store:
         assert callable(end)
         await end(store, server)
@@ -67,8 +67,8 @@ async def test_a_final_record_holds_no_body_and_is_not_indexed(server: RedisServ
     assert server.command("EXISTS", INDEX) == 0
 
 
-async def test_records_and_pointers_live_for_the_retention_from_the_first_claim(server: RedisServer) -> None:
-    """No later move shortens or stretches it."""
+async def test_record_and_pointer_are_kept_for_retention_after_first_claim(server: RedisServer) -> None:
+    """No later move shortens or extends it."""
     retention = RETENTION // timedelta(milliseconds=1)
     async with open_store(server.url) as store:
         lease = await claim_granted(store, claim_of())
@@ -86,8 +86,8 @@ async def test_records_and_pointers_live_for_the_retention_from_the_first_claim(
 
 
 @pytest.mark.parametrize("call", ["begin_forwarding", "expire"])
-async def test_an_index_entry_whose_record_is_gone_is_cleaned_up_when_met(server: RedisServer, call: str) -> None:
-    """As after an eviction that should not have been: recovery does not run against it for ever."""
+async def test_index_entry_without_record_is_removed(server: RedisServer, call: str) -> None:
+    """As after an eviction: recovery does not meet it again."""
     async with open_store(server.url) as store:
         await sign(store, claim_of())
         server.command("DEL", RECORD)
@@ -97,8 +97,8 @@ async def test_an_index_entry_whose_record_is_gone_is_cleaned_up_when_met(server
         assert await store.due(10) == []
 
 
-async def test_a_ping_leaves_only_keys_that_vanish(server: RedisServer) -> None:
-    """It writes for real, under names that no challenge can have."""
+async def test_ping_leaves_only_keys_that_expire(server: RedisServer) -> None:
+    """It writes with names that no challenge can have."""
     async with open_store(server.url) as store:
         await store.ping()
     keys = server.command("KEYS", "*")
@@ -106,8 +106,8 @@ async def test_a_ping_leaves_only_keys_that_vanish(server: RedisServer) -> None:
     assert all(key.endswith(":probe") and server.command("PTTL", key) > 0 for key in keys)
 
 
-async def test_each_step_of_the_normal_path_is_one_round_trip(server: RedisServer) -> None:
-    """Claim, record, settle: three commands, and nothing else but what the connection itself needs."""
+async def test_each_move_is_one_round_trip(server: RedisServer) -> None:
+    """Claim, record, settle: three commands, besides those of the connection itself."""
     async with open_store(server.url, max_connections=1) as store:
         await store.ping()
         server.command("CONFIG", "RESETSTAT")

@@ -1,4 +1,4 @@
-"""Servers that answer and take no writes: what is said names the cause, and nothing is half-done."""
+"""Servers that refuse writes: the error names the cause, and no move is made in part."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.support.challenge_stores import assert_unavailable, claim_of, open_st
 from tests.support.servers import RedisServer, valkey
 
 
-async def test_a_full_server_signs_nothing(server: RedisServer) -> None:
-    """Readiness fails, claims are refused whole, and what was begun goes on once there is room."""
+async def test_full_server_refuses_claims(server: RedisServer) -> None:
+    """Readiness fails, claims are refused whole, and a begun challenge goes on once there is space."""
     async with open_store(server.url) as store:
         held = await sign(store, claim_of("nonce0001"))
         server.command("CONFIG", "SET", "maxmemory", "1")
@@ -26,8 +26,8 @@ async def test_a_full_server_signs_nothing(server: RedisServer) -> None:
         await store.settle(held.lease, ChallengeState.VERIFIED, None)
 
 
-async def test_a_replica_is_read_only(server: RedisServer) -> None:
-    """Connected to the wrong node, readiness fails and nothing is claimed; reading works."""
+async def test_replica_refuses_writes(server: RedisServer) -> None:
+    """With the wrong server in the URL readiness fails and nothing is claimed; reads work."""
     with valkey() as replica:
         async with open_store(server.url) as store, open_store(replica.url) as wrong:
             held = await sign(store, claim_of("nonce0001"))
@@ -37,16 +37,16 @@ async def test_a_replica_is_read_only(server: RedisServer) -> None:
             assert await wrong.get(held.record.id) == held.record
 
 
-async def test_a_server_without_its_replicas_takes_no_writes(server: RedisServer) -> None:
-    """``NOREPLICAS``: its own setting asks for one."""
+async def test_server_without_required_replicas_refuses_writes(server: RedisServer) -> None:
+    """``NOREPLICAS``, because of ``min-replicas-to-write``."""
     server.command("CONFIG", "SET", "min-replicas-to-write", 1)
     async with open_store(server.url) as store:
         await assert_unavailable("replicas", store.ping())
         await assert_unavailable("replicas", store.claim(claim_of()))
 
 
-async def test_a_server_that_cannot_persist_takes_no_writes(server: RedisServer) -> None:
-    """``MISCONF``: a disk that fails stops signing."""
+async def test_server_that_cannot_persist_refuses_writes(server: RedisServer) -> None:
+    """``MISCONF``: after a disk failure nothing is signed."""
     (server.folder / "dump.rdb").mkdir()
     server.command("CONFIG", "SET", "save", "3600 1", "stop-writes-on-bgsave-error", "yes")
     async with open_store(server.url) as store:
@@ -60,15 +60,15 @@ async def test_a_server_that_cannot_persist_takes_no_writes(server: RedisServer)
         assert await store.get(claim_of("nonce0002").id) is None
 
 
-async def test_a_server_that_wants_a_password_says_so(server: RedisServer) -> None:
-    """``NOAUTH``, in our words."""
+async def test_missing_password_is_named(server: RedisServer) -> None:
+    """``NOAUTH``."""
     server.command("CONFIG", "SET", "requirepass", "a password")
     async with open_store(server.url) as store:
         await assert_unavailable("password", store.ping())
 
 
-async def test_a_server_that_could_forget_is_warned_about(server: RedisServer) -> None:
-    """Eviction and a memory without a disk break the promise quietly, so they are named at start."""
+async def test_eviction_and_missing_persistence_are_weaknesses(server: RedisServer) -> None:
+    """Both break the guarantees without an error, so they are reported at start."""
     redis = await open_redis(RedisSettings(url=server.url))
     server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     evicts, forgets = await find_weaknesses(redis, wait_for_replicas=0)

@@ -1,4 +1,4 @@
-"""``WAIT``: with replicas to wait for, what a failover could forget is not acted upon."""
+"""``WAIT``: with ``wait_for_replicas``, nothing is returned that a failover could lose."""
 
 from __future__ import annotations
 
@@ -38,38 +38,38 @@ def primary(pair: tuple[RedisServer, RedisServer]) -> RedisServer:
 
 @pytest.fixture
 def replica(pair: tuple[RedisServer, RedisServer]) -> Iterator[RedisServer]:
-    """The replica; whatever the test did to it, it goes on afterwards."""
+    """The replica, which is resumed after the test."""
     yield pair[1]
     pair[1].resume()
 
 
 @pytest.fixture
 async def store(primary: RedisServer, replica: RedisServer) -> AsyncIterator[RedisChallengeStore]:
-    """A store that gives the replica time."""
+    """A store that waits long for the replica."""
     async with open_store(primary.url, **PATIENT) as store:
         yield store
 
 
 @pytest.fixture
 async def hasty(primary: RedisServer, replica: RedisServer) -> AsyncIterator[RedisChallengeStore]:
-    """Another replica's store, which gives up soon."""
+    """A store that waits for the replica only briefly."""
     async with open_store(primary.url, **HASTY) as store:
         yield store
 
 
-async def test_what_is_answered_is_known_to_the_replica(store: RedisChallengeStore, replica: RedisServer) -> None:
-    """Killed now, the primary would take nothing along."""
+async def test_returned_record_is_on_the_replica(store: RedisChallengeStore, replica: RedisServer) -> None:
+    """If the primary were killed now, nothing would be lost."""
     held = await sign(store, claim_of())
     async with open_store(replica.url) as reader:
         assert await reader.get(held.record.id) == held.record
 
 
-async def test_nothing_is_signed_while_the_replica_is_behind(
+async def test_claim_and_signature_fail_while_replica_is_behind(
     store: RedisChallengeStore,
     hasty: RedisChallengeStore,
     replica: RedisServer,
 ) -> None:
-    """Neither a claim nor a signature is handed out, and neither is read."""
+    """They are not returned, and reads fail as well."""
     lease = await claim_granted(store, claim_of("nonce0001"))
     replica.pause()
     await assert_unavailable("Too few replicas", hasty.claim(claim_of("nonce0002")))
@@ -82,32 +82,32 @@ async def test_nothing_is_signed_while_the_replica_is_behind(
     assert (known.outcome, known.record.state) == (ClaimOutcome.PAST_SIGNING, ChallengeState.FORWARDING)
 
 
-async def test_nothing_is_sent_while_the_replica_is_behind(
+async def test_begin_forwarding_fails_while_replica_is_behind(
     store: RedisChallengeStore,
     hasty: RedisChallengeStore,
     replica: RedisServer,
 ) -> None:
-    """A stored signature is taken over only where a failover would remember it."""
+    """A stored signature is taken over only if a failover would keep it."""
     held = await sign(store, claim_of())
     await store.defer(held.lease, "card_api_busy", timedelta(0))
     replica.pause()
     await assert_unavailable("Too few replicas", hasty.begin_forwarding(held.record.id))
 
 
-async def test_an_end_is_written_without_the_replica(
+async def test_settle_does_not_wait_for_the_replica(
     store: RedisChallengeStore,
     hasty: RedisChallengeStore,
     replica: RedisServer,
 ) -> None:
-    """A lost ending is only delivered again, under its key; so it waits for nobody, and can be read."""
+    """A final state that is lost only causes another delivery with the same key."""
     held = await sign(store, claim_of())
     replica.pause()
     settled = await store.settle(held.lease, ChallengeState.VERIFIED, None)
     assert await hasty.get(held.record.id) == settled
 
 
-async def test_a_repeated_claim_vouches_for_the_first_one(primary: RedisServer, replica: RedisServer) -> None:
-    """The repetition changes nothing and comes by another connection; its ``WAIT`` counts the first one's write."""
+async def test_wait_of_repeated_claim_counts_the_first_write(primary: RedisServer, replica: RedisServer) -> None:
+    """The repetition changes nothing and uses another connection; its ``WAIT`` counts the write of the first."""
     async with lossy_proxy(primary.url) as proxy, open_store(proxy.url, **HASTY) as hasty:
         async with open_store(primary.url, **PATIENT) as store:
             await store.claim(
@@ -119,8 +119,8 @@ async def test_a_repeated_claim_vouches_for_the_first_one(primary: RedisServer, 
         assert proxy.lost == 1
 
 
-async def test_replicas_that_are_not_waited_for_are_warned_about(primary: RedisServer, replica: RedisServer) -> None:
-    """As are those that are waited for and are not there: then nothing is signed."""
+async def test_replicas_without_wait_are_a_weakness(primary: RedisServer, replica: RedisServer) -> None:
+    """So is waiting for replicas that do not exist: nothing is signed then."""
     primary.command("CONFIG", "SET", "appendonly", "yes")
     redis = await open_redis(RedisSettings(url=primary.url))
     try:

@@ -1,4 +1,4 @@
-"""Sentinels that speak TLS and have users of their own, names that move, and what is said where nobody tells."""
+"""Sentinels with TLS and separate users, names that change, and errors if the primary is not found."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SENTINEL_PASSWORD = "a-password-of-the-sentinels"
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where the passwords are."""
+    """The paths of the password files."""
 
     store: Path
     sentinel: Path
@@ -35,7 +35,7 @@ class Files:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """One each, and one that nobody accepts."""
+    """One each for store and Sentinels, and one with a wrong password."""
     folder = tmp_path_factory.mktemp("passwords")
     found = Files(folder / "store", folder / "sentinel", folder / "wrong")
     found.store.write_text(PASSWORD)
@@ -46,7 +46,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, files: Files) -> Iterator[RedisSettings]:
-    """Debian's Redis, a primary and its Sentinel, which listen with TLS only and know a user of ours each."""
+    """Debian's Redis, a primary and its Sentinel, with TLS only and one user each."""
     folder = tmp_path_factory.mktemp("tls")
     authority = CertificateAuthority(folder)
     server_files = authority.server()
@@ -88,8 +88,8 @@ async def _refusal(settings: RedisSettings) -> str:
 
 
 @pytest.mark.needs("redis-server")
-async def test_the_documented_rights_suffice(guarded: RedisSettings) -> None:
-    """Over TLS, as two users with two passwords, by the documented ACLs and nothing more."""
+async def test_documented_rights_are_sufficient(guarded: RedisSettings) -> None:
+    """Over TLS, as two users with two passwords."""
     redis = await open_redis(guarded)
     store = real_store(redis, guarded)
     await store.ping()
@@ -99,8 +99,8 @@ async def test_the_documented_rights_suffice(guarded: RedisSettings) -> None:
 
 
 @pytest.mark.needs("redis-server")
-async def test_it_is_said_which_of_the_two_refused_us(guarded: RedisSettings, files: Files) -> None:
-    """A wrong password at the Sentinels is told from one at the store; no password shows."""
+async def test_error_names_which_login_was_refused(guarded: RedisSettings, files: Files) -> None:
+    """A wrong password at the Sentinels or at the store; no password is shown."""
     at_sentinel = await _refusal(changed(guarded, sentinel_password_file=files.wrong))
     assert "Sentinels" in at_sentinel
     assert "sentinel_password_file" in at_sentinel
@@ -113,16 +113,16 @@ async def test_it_is_said_which_of_the_two_refused_us(guarded: RedisSettings, fi
 
 
 @pytest.mark.needs("redis-server")
-async def test_sentinels_of_another_ca_are_refused(guarded: RedisSettings, tmp_path: Path) -> None:
-    """TLS is verified there, too."""
+async def test_sentinels_with_another_ca_are_refused(guarded: RedisSettings, tmp_path: Path) -> None:
+    """TLS is verified there as well."""
     another = CertificateAuthority(tmp_path, "another CA")
     assert "TLS" in await _refusal(changed(guarded, ca_file=another.ca_file))
 
 
-async def test_what_keeps_the_primary_from_being_found_is_said() -> None:
-    """No Sentinel there, or something else; a name that they do not know. It is said at once, not when time is up.
+async def test_error_says_why_the_primary_is_not_found() -> None:
+    """No Sentinel, another kind of server, an unknown name: the error comes at once, not at the deadline.
 
-    A primary that is known goes on to be used, whatever becomes of its Sentinels.
+    A primary that is known is used further, whatever happens to its Sentinels.
     """
     with sentinel_site(replicas=1, down_after=30) as site:
         async with asyncio.timeout(5):
@@ -143,8 +143,8 @@ async def test_what_keeps_the_primary_from_being_found_is_said() -> None:
 
 
 @pytest.mark.parametrize("url", [f"redis+sentinel://127.0.0.1:%d/{SERVICE}", "redis+cluster://127.0.0.1:%d"])
-async def test_answers_of_another_shape_are_no_crash(url: str) -> None:
-    """Whatever it is that listens there."""
+async def test_unknown_response_shapes_are_unavailable(url: str) -> None:
+    """Whatever server listens there."""
     async with _strange_server() as port, open_store(url % port) as store:
         await assert_unavailable("cannot be read", store.ping())
         await assert_unavailable("cannot be read", store.due(1))
@@ -169,8 +169,8 @@ async def _strange_server() -> AsyncIterator[int]:
         await asyncio.gather(*handlers)  # each ends when the client has closed its connection
 
 
-async def test_a_name_is_looked_up_at_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a name that moves the new server is found, without a restart."""
+async def test_host_name_is_resolved_for_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a name gets another address, the new server is found without a restart."""
     port, at = free_port(), "127.0.0.2"
     ask: Any = asyncio.get_running_loop().getaddrinfo
 

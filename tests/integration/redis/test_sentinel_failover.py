@@ -1,4 +1,4 @@
-"""``redis+sentinel://``: the primary dies, hangs, or is replaced, and the service goes on without a restart."""
+"""``redis+sentinel://``: the primary is killed, stopped, or replaced, and calls go on without a restart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.failovers import fail_over, own_client
 from tests.support.topologies import SentinelSite, sentinel_site, wait_until
 
 BEHIND_SECONDS = 4.0
-"""Far more than the second that is promised, for a machine that has other things to do."""
+"""Much more than the second that is documented, for a busy machine."""
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def _kill(site: SentinelSite) -> None:
     site.servers[0].stop()
 
 
-def _stall(site: SentinelSite) -> None:
+def _stop(site: SentinelSite) -> None:
     site.servers[0].pause()
 
 
@@ -36,11 +36,11 @@ def _command(site: SentinelSite) -> None:
     site.fail_over()
 
 
-@pytest.mark.parametrize("strike", [_kill, _stall, _command])
-async def test_a_failover_is_followed(site: SentinelSite, strike: Callable[[SentinelSite], None]) -> None:
-    """Killed, stopped with its connections open, or demoted and read-only: claims go to the new primary.
+@pytest.mark.parametrize("strike", [_kill, _stop, _command])
+async def test_claims_reach_the_new_primary(site: SentinelSite, strike: Callable[[SentinelSite], None]) -> None:
+    """After it is killed, stopped with its connections open, or demoted and read-only.
 
-    Nothing is said here of what is forgotten: of two replicas, one that has not confirmed may be promoted.
+    Lost claims are not counted: of two replicas, one that has not confirmed may be promoted.
     """
     primary = site.servers[0]
     seen = await fail_over(
@@ -55,13 +55,13 @@ async def test_a_failover_is_followed(site: SentinelSite, strike: Callable[[Sent
     assert len(seen.claimed) > 20
 
 
-async def test_a_primary_that_wakes_is_not_gone_back_to(site: SentinelSite) -> None:
-    """What hung wakes as a primary that nobody appointed; its word counts for nothing."""
+async def test_resumed_old_primary_is_not_used(site: SentinelSite) -> None:
+    """It still considers itself primary, and no Sentinel names it."""
     async with open_store(site.url) as store:
         await store.claim(claim_of("nonce0001"))
         old = site.primary
         old.pause()
-        wait_until(lambda: site.primary is not old, "Nobody takes over")
+        wait_until(lambda: site.primary is not old, "No replica is promoted")
         assert (await store.claim(claim_of("nonce0002"))).outcome is ClaimOutcome.GRANTED
         old.resume()
         for number in range(10, 30):
@@ -74,7 +74,7 @@ async def test_a_primary_that_wakes_is_not_gone_back_to(site: SentinelSite) -> N
 
 @pytest.fixture
 def cut_off() -> Iterator[SentinelSite]:
-    """A primary, and a replica that hears nothing of what is asked from now on."""
+    """A primary, and a replica that receives no further writes."""
     with sentinel_site(replicas=1, down_after=1.0) as site:
         primary, replica = site.servers
         replica.pause()
@@ -89,16 +89,16 @@ def _promote_replica(site: SentinelSite) -> None:
     wait_until(lambda: site.primary is replica, "The replica is not promoted")
 
 
-async def test_without_wait_a_failover_forgets(cut_off: SentinelSite) -> None:
-    """A claim that no replica had is given away again, for another message: what ``WAIT`` is for."""
+async def test_failover_loses_claims_without_wait(cut_off: SentinelSite) -> None:
+    """A claim that no replica had is granted again for another message: this is what ``WAIT`` prevents."""
     async with open_store(cut_off.url) as store:
         assert (await store.claim(claim_of(message="a" * 64))).outcome is ClaimOutcome.GRANTED
         _promote_replica(cut_off)
         assert (await store.claim(claim_of(message="b" * 64))).outcome is ClaimOutcome.GRANTED
 
 
-async def test_with_wait_nothing_is_promised_that_a_failover_forgets(cut_off: SentinelSite) -> None:
-    """Nobody is told that he has the claim, so nothing is signed."""
+async def test_failover_loses_no_granted_claim_with_wait(cut_off: SentinelSite) -> None:
+    """No claim is granted, so nothing is signed."""
     async with open_store(cut_off.url, wait_for_replicas=1, wait_timeout=timedelta(milliseconds=200)) as store:
         await assert_unavailable("Too few replicas", store.claim(claim_of(message="a" * 64)))
         _promote_replica(cut_off)
@@ -106,8 +106,8 @@ async def test_with_wait_nothing_is_promised_that_a_failover_forgets(cut_off: Se
         assert (await store.claim(claim_of(message="b" * 64))).outcome is ClaimOutcome.GRANTED
 
 
-async def test_a_slow_primary_is_waited_for(site: SentinelSite) -> None:
-    """A call that takes suspiciously long has the Sentinels asked, and they name the same one: it is not given up."""
+async def test_slow_primary_is_not_replaced(site: SentinelSite) -> None:
+    """A slow call makes the client query the Sentinels, which name the same primary."""
     async with open_store(site.url) as store:
         await store.ping()
         site.primary.command("CLIENT", "PAUSE", 800, "WRITE")
@@ -115,8 +115,8 @@ async def test_a_slow_primary_is_waited_for(site: SentinelSite) -> None:
         assert (claimed.outcome, claimed.record.fencing_token) == (ClaimOutcome.GRANTED, 1)
 
 
-async def test_one_sentinel_is_enough(site: SentinelSite) -> None:
-    """One is killed, one hangs: the third is asked beside them, and its answer is not waited for long."""
+async def test_one_sentinel_is_sufficient(site: SentinelSite) -> None:
+    """One is killed, one is stopped: the third is queried at the same time, and the others are not waited for."""
     site.sentinels[0].stop()
     site.sentinels[1].pause()
     try:
@@ -126,8 +126,8 @@ async def test_one_sentinel_is_enough(site: SentinelSite) -> None:
         site.sentinels[1].resume()
 
 
-async def test_flushed_scripts_and_a_lost_connection_cost_nothing(site: SentinelSite) -> None:
-    """Neither is a failover: the call is repeated where it was."""
+async def test_call_survives_flushed_scripts_and_lost_connection(site: SentinelSite) -> None:
+    """Neither is a failover: the call is repeated at the same server."""
     async with open_store(site.url) as store:
         await store.claim(claim_of("nonce0001"))
         site.primary.command("SCRIPT", "FLUSH")

@@ -1,4 +1,4 @@
-"""``rediss://`` with a client certificate and an ACL user that has the rights of the manual and no others."""
+"""``rediss://`` with a client certificate and an ACL user that has only the documented rights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PASSWORD = "a password of the tests"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A server with TLS, and the settings with which it lets us in."""
+    """A server with TLS, and the settings for connecting to it."""
 
     server: RedisServer
     settings: RedisSettings
@@ -35,7 +35,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Debian's Redis, which listens with TLS only, wants a client certificate and knows our user."""
+    """Debian's Redis with TLS only, which requires a client certificate and has the documented user."""
     folder = tmp_path_factory.mktemp("tls")
     authority = CertificateAuthority(folder)
     server_files, client_files = authority.server(), authority.client()
@@ -81,8 +81,8 @@ async def _refusal(settings: RedisSettings) -> Unavailable:
         return refused.value
 
 
-async def test_the_documented_rights_suffice_for_every_call(site: Site) -> None:
-    """Over TLS with our certificate, as our user, by the documented ACL and nothing more."""
+async def test_documented_rights_are_sufficient_for_every_call(site: Site) -> None:
+    """Over TLS with a client certificate."""
     redis = await open_redis(site.settings)
     store = real_store(redis, site.settings)
     await store.ping()
@@ -100,8 +100,8 @@ async def test_the_documented_rights_suffice_for_every_call(site: Site) -> None:
     await redis.close()
 
 
-async def test_a_lacking_right_is_said_by_ping(site: Site) -> None:
-    """Before any challenge is half-way through a move: readiness fails, and says that it is the ACL."""
+async def test_ping_reports_a_missing_right(site: Site) -> None:
+    """Readiness fails and names the ACL before a move fails because of it."""
     site.server.command("ACL", "SETUSER", "signer", "-zadd")
     try:
         assert "ACL" in (await _refusal(site.settings)).detail
@@ -109,15 +109,15 @@ async def test_a_lacking_right_is_said_by_ping(site: Site) -> None:
         site.server.command("ACL", "SETUSER", "signer", "+zadd")
 
 
-async def test_keys_outside_of_the_prefix_are_refused(site: Site) -> None:
-    """The user may touch the keys of its own prefix alone."""
+async def test_keys_with_another_prefix_are_refused(site: Site) -> None:
+    """The user has rights for the keys of its own prefix only."""
     async with _store(changed(site.settings, key_prefix="another")) as store:
         with pytest.raises(Unavailable, match="ACL"):
             await store.ping()
 
 
-async def test_a_wrong_password_is_said_and_not_shown(site: Site, tmp_path: Path) -> None:
-    """The detail says what to check; the password is in no message."""
+async def test_wrong_password_is_reported_without_showing_it(site: Site, tmp_path: Path) -> None:
+    """The detail says what to check."""
     wrong = tmp_path / "password"
     wrong.write_text("not the password")
     error = await _refusal(changed(site.settings, password_file=wrong))
@@ -125,8 +125,8 @@ async def test_a_wrong_password_is_said_and_not_shown(site: Site, tmp_path: Path
     assert "not the password" not in repr(error)
 
 
-async def test_a_missing_password_file_is_no_connection_without_one(site: Site, tmp_path: Path) -> None:
-    """A secret that has not been mounted yet fails like a wrong one, each time anew."""
+async def test_missing_password_file_fails_until_it_exists(site: Site, tmp_path: Path) -> None:
+    """A secret that is not mounted yet fails like a wrong one, for each connection."""
     absent = tmp_path / "password"
     redis = await open_redis(changed(site.settings, password_file=absent))
     for _ in range(2):
@@ -137,8 +137,8 @@ async def test_a_missing_password_file_is_no_connection_without_one(site: Site, 
     await redis.close()
 
 
-async def test_a_rotated_password_comes_into_use_without_a_restart(site: Site, tmp_path: Path) -> None:
-    """The file is read at each new connection."""
+async def test_rotated_password_is_used_without_restart(site: Site, tmp_path: Path) -> None:
+    """The file is read for each new connection."""
     file = tmp_path / "password"
     file.write_text(PASSWORD)
     async with _store(changed(site.settings, password_file=file)) as store:
@@ -152,24 +152,24 @@ async def test_a_rotated_password_comes_into_use_without_a_restart(site: Site, t
             site.server.command("ACL", "SETUSER", "signer", "resetpass", f">{PASSWORD}")
 
 
-async def test_no_certificate_of_ours_is_refused(site: Site) -> None:
-    """The server wants one; whether its alert or the connection's end is seen first is the network's affair."""
+async def test_missing_client_certificate_is_refused(site: Site) -> None:
+    """The server requires one; its alert or the closed connection may be seen first."""
     await _refusal(changed(site.settings, cert_file=None, key_file=None))
 
 
-async def test_a_server_of_another_ca_is_refused(site: Site, tmp_path: Path) -> None:
-    """The given CA is the only one trusted."""
+async def test_server_with_another_ca_is_refused(site: Site, tmp_path: Path) -> None:
+    """Only the given CA is trusted."""
     another = CertificateAuthority(tmp_path, "another CA")
     assert "TLS" in (await _refusal(changed(site.settings, ca_file=another.ca_file))).detail
 
 
-async def test_without_a_ca_the_systems_decide(site: Site) -> None:
-    """None of them knows the server."""
+async def test_system_cas_are_used_without_ca_file(site: Site) -> None:
+    """None of them issued the certificate of the server."""
     assert "TLS" in (await _refusal(changed(site.settings, ca_file=None))).detail
 
 
-async def test_a_server_of_another_name_is_refused(tmp_path: Path) -> None:
-    """Its certificate comes from our CA, but for another host."""
+async def test_server_with_another_name_is_refused(tmp_path: Path) -> None:
+    """Its certificate comes from the right CA, for another host."""
     authority = CertificateAuthority(tmp_path)
     files = authority.server("redis.example.org")
 
@@ -183,6 +183,6 @@ async def test_a_server_of_another_name_is_refused(tmp_path: Path) -> None:
         assert "TLS" in (await _refusal(RedisSettings(url=server.tls_url, ca_file=authority.ca_file))).detail
 
 
-async def test_an_unreadable_certificate_is_said(site: Site, tmp_path: Path) -> None:
-    """A file that is not there is TLS's trouble, not the network's."""
+async def test_missing_certificate_file_is_reported_as_tls_failure(site: Site, tmp_path: Path) -> None:
+    """Not as a network failure."""
     assert "TLS" in (await _refusal(changed(site.settings, cert_file=tmp_path / "none.pem"))).detail

@@ -1,7 +1,7 @@
-"""The port ``ChallengeStore`` in memory: small and honest. The contract suite runs on it and on real servers alike.
+"""The port ``ChallengeStore`` in memory. The contract suite tests it like the real stores.
 
 Time is ``now`` plus what ``Shelf.advance`` added, so a test ends leases and deadlines without waiting. Several stores
-over one ``Shelf`` are several replicas; a store whose ``new_token`` repeats itself repeats its calls.
+over one ``Shelf`` are several replicas; a store whose ``new_token`` returns the same token again repeats its calls.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class _Row:
 
 @dataclass(slots=True)
 class Shelf:
-    """What the stores of several replicas share.
+    """The records that the stores of several replicas share.
 
     Attributes:
         rows: by id.
         newest: the newest id by customer and owner.
-        is_down: set it, and every call raises ``Unavailable``.
+        is_down: whether every call raises ``Unavailable``.
     """
 
     rows: dict[str, _Row] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Shelf:
 
     @property
     def ahead(self) -> timedelta:
-        """How much time has been let pass."""
+        """How much time ``advance`` has added."""
         return self._ahead
 
 
@@ -90,7 +90,7 @@ class FakeChallengeStore:
             attention = max(claim.expires_at, leased_until)
             dies_at = max(now + self._settings.nonce_retention, claim.expires_at)
             self.shelf.rows[claim.id] = _Row(record, token, attention, dies_at)
-            return self._mine(record, now)
+            return self._granted(record, now)
         record = row.record
         if record.message_hash != claim.message_hash:
             return ClaimResult(ClaimOutcome.NONCE_REUSED, record)
@@ -103,19 +103,21 @@ class FakeChallengeStore:
         if _S.CLAIMED not in MOVES[record.state]:
             return ClaimResult(ClaimOutcome.PAST_SIGNING, record)
         if record.state is _S.CLAIMED and _is_leased(record, now):
-            return self._mine(record, now) if row.token == token else ClaimResult(ClaimOutcome.LEASED_ELSEWHERE, record)
+            return (
+                self._granted(record, now) if row.token == token else ClaimResult(ClaimOutcome.LEASED_ELSEWHERE, record)
+            )
         attention = max(record.expires_at, leased_until)
         fencing_token = record.fencing_token + 1
         record = self._move(
             row, token, now, _S.CLAIMED, attention, fencing_token=fencing_token, leased_until=leased_until, code=None
         )
-        return self._mine(record, now)
+        return self._granted(record, now)
 
     async def record_signature(self, lease: Lease, submission: Submission) -> LeasedRecord:
         """See the port."""
         now, token, row = self._begin(lease.id)
         if row is None or row.token != token:
-            row = _holders(row, lease, _S.CLAIMED, _S.SIGNED)
+            row = _leased_row(row, lease, _S.CLAIMED, _S.SIGNED)
             signed = {"submission": submission, "signature": submission.signature}
             if row.record.forward and self._is_deliverable(row.record, now):
                 until = now + self._settings.lease
@@ -123,14 +125,14 @@ class FakeChallengeStore:
                 self._move(row, token, now, _S.FORWARDING, until, **signed, **begun)
             else:
                 self._move(row, token, now, _S.SIGNED, row.record.expires_at, **signed, leased_until=None)
-        return self._held(lease.id, now)
+        return self._leased(lease.id, now)
 
     async def release(self, lease: Lease, code: str) -> ChallengeRecord:
         """See the port."""
         now, token, row = self._begin(lease.id)
         if row is not None and row.token == token:
             return row.record
-        row = _holders(row, lease, _S.CLAIMED, _S.RELEASED)
+        row = _leased_row(row, lease, _S.CLAIMED, _S.RELEASED)
         return self._move(row, token, now, _S.RELEASED, row.record.expires_at, code=code, leased_until=None)
 
     async def begin_forwarding(self, challenge_id: str) -> LeasedRecord | None:
@@ -140,7 +142,7 @@ class FakeChallengeStore:
             return None
         record = row.record
         if record.state is _S.FORWARDING and _is_leased(record, now):
-            return self._held(challenge_id, now) if row.token == token else None
+            return self._leased(challenge_id, now) if row.token == token else None
         if record.state is _S.SIGNED and record.attempts and _is_pending(row.attention, record, now):
             return None
         deliverable = self._is_deliverable(record, now)
@@ -159,14 +161,14 @@ class FakeChallengeStore:
             first_attempt_at=record.first_attempt_at or now,
             code=None,
         )
-        return self._held(challenge_id, now)
+        return self._leased(challenge_id, now)
 
     async def defer(self, lease: Lease, code: str, retry_in: timedelta) -> ChallengeRecord:
         """See the port."""
         now, token, row = self._begin(lease.id)
         if row is not None and row.token == token:
             return row.record
-        row = _holders(row, lease, _S.FORWARDING, _S.SIGNED)
+        row = _leased_row(row, lease, _S.FORWARDING, _S.SIGNED)
         due = now + max(retry_in, timedelta(0))
         deadline = row.record.expires_at
         due = min(due, deadline) if now < deadline else due
@@ -183,7 +185,7 @@ class FakeChallengeStore:
         now, token, row = self._begin(lease.id)
         if row is not None and row.token == token:
             return row.record
-        row = _holders(row, lease, _S.FORWARDING, state)
+        row = _leased_row(row, lease, _S.FORWARDING, state)
         if not state.is_final:
             raise ForbiddenMove
         end = {"code": code, "superseded_by": superseded_by, "submission": None, "leased_until": None}
@@ -251,10 +253,10 @@ class FakeChallengeStore:
         self.shelf.rows[record.id] = replace(row, record=record, token=token, attention=attention)
         return record
 
-    def _mine(self, record: ChallengeRecord, now: datetime) -> ClaimResult:
+    def _granted(self, record: ChallengeRecord, now: datetime) -> ClaimResult:
         return ClaimResult(ClaimOutcome.GRANTED, record, self._lease(record, now))
 
-    def _held(self, challenge_id: str, now: datetime) -> LeasedRecord:
+    def _leased(self, challenge_id: str, now: datetime) -> LeasedRecord:
         record = self.shelf.rows[challenge_id].record
         return LeasedRecord(record, self._lease(record, now), self._is_deliverable(record, now))
 
@@ -290,8 +292,8 @@ def _first_record(claim: Claim, now: datetime, leased_until: datetime) -> Challe
     )
 
 
-def _holders(row: _Row | None, lease: Lease, source: ChallengeState, target: ChallengeState) -> _Row:
-    """Give the row where the lease's holder may move it."""
+def _leased_row(row: _Row | None, lease: Lease, source: ChallengeState, target: ChallengeState) -> _Row:
+    """Return the row if the lease's holder may move it."""
     if (
         row is None
         or row.record.fencing_token != lease.fencing_token
@@ -308,5 +310,5 @@ def _is_leased(record: ChallengeRecord, now: datetime) -> bool:
 
 
 def _is_pending(ends: datetime | None, record: ChallengeRecord, now: datetime) -> bool:
-    """Tell whether what the last move gave still has to end; none of it outlasts twice its length."""
+    """Return whether a lease or pause has not ended; none lasts longer than twice its length."""
     return ends is not None and ends > now and ends - now <= 2 * (ends - record.updated_at)

@@ -9,7 +9,7 @@ from signer.domain.errors import SignerError
 
 
 class FakeCustomerIntents:
-    """What Redis would keep.
+    """The intents in memory.
 
     Attributes:
         known: the customer's id, or ``None``, by the intent's id.
@@ -21,12 +21,12 @@ class FakeCustomerIntents:
         self.failures: deque[SignerError | None] = deque()
 
     async def begin(self, intent: CustomerIntent) -> str | None:
-        """Store the intent, and give what is known."""
+        """See the port."""
         self._fail()
         return self.known.setdefault(intent.id, None)
 
     async def complete(self, intent: CustomerIntent, customer_id: str) -> None:
-        """Store the id, where none is known."""
+        """See the port."""
         self._fail()
         self.known[intent.id] = self.known.get(intent.id) or customer_id
 

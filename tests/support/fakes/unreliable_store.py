@@ -1,6 +1,6 @@
-"""The port ``ChallengeStore`` over a bad line: calls and answers get lost or held up, and others may be quicker.
+"""The port ``ChallengeStore`` over an unreliable connection: calls and replies get lost or delayed.
 
-A step is a method's name. What a test sets for a step happens once, at its next call.
+A step is the name of a method. What a test sets for a step happens once, at its next call.
 """
 
 from __future__ import annotations
@@ -17,52 +17,52 @@ from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import ChallengeRecord, Submission
 from tests.support.fakes.challenge_store import FakeChallengeStore
 
-Answer = TypeVar("Answer")
-Happening = Callable[[], Awaitable[object]]
+Result = TypeVar("Result")
+Hook = Callable[[], Awaitable[object]]
 
 
 class UnreliableStore(FakeChallengeStore):
-    """The fake store, whose calls a test can lose, hold up or be ahead of.
+    """The fake store; a test can lose or delay its calls, or run others before them.
 
     Attributes:
-        journal: every step that was taken, in order.
-        before: what happens before a step is carried out.
-        after: what happens between its being carried out and its answer.
+        journal: every step that was called, in order.
+        before: what to run before a step is carried out.
+        after: what to run after it was carried out and before it returns.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - those of the fake
         super().__init__(*args, **kwargs)
         self.journal: list[str] = []
-        self.before: dict[str, Happening] = {}
-        self.after: dict[str, Happening] = {}
+        self.before: dict[str, Hook] = {}
+        self.after: dict[str, Hook] = {}
 
     def lose_call(self, step: str) -> None:
-        """Have the next call of a step fail without being carried out."""
+        """Make the next call of a step fail without being carried out."""
         self.before[step] = _fail
 
     def lose_answer(self, step: str) -> None:
-        """Have the next call of a step be carried out, and fail all the same."""
+        """Make the next call of a step fail after it was carried out."""
         self.after[step] = _fail
 
     async def claim(self, claim: Claim) -> ClaimResult:
         """See the port."""
-        return await self._take("claim", super().claim(claim))
+        return await self._call("claim", super().claim(claim))
 
     async def record_signature(self, lease: Lease, submission: Submission) -> LeasedRecord:
         """See the port."""
-        return await self._take("record_signature", super().record_signature(lease, submission))
+        return await self._call("record_signature", super().record_signature(lease, submission))
 
     async def release(self, lease: Lease, code: str) -> ChallengeRecord:
         """See the port."""
-        return await self._take("release", super().release(lease, code))
+        return await self._call("release", super().release(lease, code))
 
     async def begin_forwarding(self, challenge_id: str) -> LeasedRecord | None:
         """See the port."""
-        return await self._take("begin_forwarding", super().begin_forwarding(challenge_id))
+        return await self._call("begin_forwarding", super().begin_forwarding(challenge_id))
 
     async def defer(self, lease: Lease, code: str, retry_in: timedelta) -> ChallengeRecord:
         """See the port."""
-        return await self._take("defer", super().defer(lease, code, retry_in))
+        return await self._call("defer", super().defer(lease, code, retry_in))
 
     async def settle(
         self,
@@ -72,38 +72,38 @@ class UnreliableStore(FakeChallengeStore):
         superseded_by: str | None = None,
     ) -> ChallengeRecord:
         """See the port."""
-        return await self._take("settle", super().settle(lease, state, code, superseded_by))
+        return await self._call("settle", super().settle(lease, state, code, superseded_by))
 
     async def expire(self, challenge_id: str) -> ChallengeRecord | None:
         """See the port."""
-        return await self._take("expire", super().expire(challenge_id))
+        return await self._call("expire", super().expire(challenge_id))
 
     async def get(self, challenge_id: str) -> ChallengeRecord | None:
         """See the port."""
-        return await self._take("get", super().get(challenge_id))
+        return await self._call("get", super().get(challenge_id))
 
     async def find(self, customer_id: str, owner: AccountId) -> ChallengeRecord | None:
         """See the port."""
-        return await self._take("find", super().find(customer_id, owner))
+        return await self._call("find", super().find(customer_id, owner))
 
     async def due(self, limit: int) -> Sequence[str]:
         """See the port."""
-        return await self._take("due", super().due(limit))
+        return await self._call("due", super().due(limit))
 
-    async def _take(self, step: str, call: Coroutine[Any, Any, Answer]) -> Answer:
+    async def _call(self, step: str, call: Coroutine[Any, Any, Result]) -> Result:
         self.journal.append(step)
         try:
-            await asyncio.sleep(0)  # others have their turn on the way there, and on the way back
+            await asyncio.sleep(0)  # other tasks may run before the call, and before its reply
             if step in self.before:
                 await self.before.pop(step)()
         except BaseException:
             call.close()
             raise
-        answer = await call
+        result = await call
         await asyncio.sleep(0)
         if step in self.after:
             await self.after.pop(step)()
-        return answer
+        return result
 
 
 async def _fail() -> None:
