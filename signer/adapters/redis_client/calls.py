@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -48,12 +49,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaWait:
-    """How many replicas have to confirm a call, and how long it waits for them.
-
-    Attributes:
-        replicas: how many; 0 for none.
-        timeout: shorter than a call's.
-    """
+    """How many replicas have to confirm a call, and how long it waits for them."""
 
     replicas: int
     timeout: timedelta
@@ -79,30 +75,15 @@ class RedisCalls:
         self._timeout = timeout.total_seconds()
 
     async def command(self, *parts: Part, key: str = "") -> Any:  # noqa: ANN401 - it depends on the command
-        """Send one command and return its response.
-
-        Args:
-            parts: of the command.
-            key: which the command is about; it decides which server is called.
-
-        Raises:
-            Unavailable: ``store_unavailable``.
-        """
+        """Send one command, to the server that has ``key``, and return its response; raise ``Unavailable``."""
         return (await self.commands([parts], key=key))[0]
 
     async def commands(self, commands: Sequence[Command], *, key: str = "") -> list[Any]:
-        """Send several commands about one key in one round trip and return their responses; raises as ``command``."""
+        """Send several commands about one key in one round trip and return their responses; raise ``Unavailable``."""
         return _raise_first_error(await self._send(key, commands))
 
     async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Part], *more: Command) -> list[Any]:
-        """Run ``script`` and then the commands ``more`` in the same round trip.
-
-        Returns:
-            The script's response, then those of ``more``.
-
-        Raises:
-            Unavailable: ``store_unavailable``.
-        """
+        """Run a script and then ``more`` in the same round trip; return all responses; raise ``Unavailable``."""
         tail = (len(keys), *keys, *arguments)
         responses = await self._send(keys[0], [("EVALSHA", script.sha1, *tail), *more])
         if isinstance(responses[0], NoScriptError):
@@ -116,12 +97,10 @@ class RedisCalls:
             The responses in the order of the commands; ``None`` if the server of that key did not respond.
 
         Raises:
-            Unavailable: ``store_unavailable``; no server responded.
+            Unavailable: no server responded.
         """
-        try:
+        with _raising_unavailable():
             groups = await self._topology.group_by_node([key for key, _ in commands])
-        except (RedisError, TimeoutError) as exc:
-            raise unavailable(exc) from exc
         if len(groups) == 1:
             return await self.commands([command for _, command in commands], key=commands[0][0])
         results: list[Any] = [None] * len(commands)
@@ -138,20 +117,16 @@ class RedisCalls:
         return results
 
     async def every_primary(self, commands: Sequence[Command]) -> list[list[Any]]:
-        """Send the same commands to every primary, one after the other; raises as ``command``."""
-        try:
+        """Send the same commands to every primary, one after the other; raise ``Unavailable``."""
+        with _raising_unavailable():
             deadline = asyncio.get_running_loop().time() + self._timeout
             primaries = await self._topology.primaries()
             return [_raise_first_error(await node.send(commands, deadline)) for node in primaries]
-        except (RedisError, TimeoutError) as exc:
-            raise unavailable(exc) from exc
 
     async def uncovered_slots(self) -> int:
-        """Return the number of a cluster's slots without a primary; raises as ``command``."""
-        try:
+        """Return the number of a cluster's slots without a primary; raise ``Unavailable``."""
+        with _raising_unavailable():
             return await self._topology.uncovered_slots()
-        except (RedisError, TimeoutError) as exc:
-            raise unavailable(exc) from exc
 
     async def close(self) -> None:
         """Fail the calls in progress and close all connections."""
@@ -182,6 +157,14 @@ class RedisCalls:
         except (RedisError, TimeoutError) as exc:
             return [exc] * len(group)
         return responses
+
+
+@contextmanager
+def _raising_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, TimeoutError) as exc:
+        raise unavailable(exc) from exc
 
 
 def _raise_first_error(responses: list[Any]) -> list[Any]:

@@ -29,13 +29,7 @@ _QUERY: Final[Sequence[Command]] = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
 
 
 class ClusterTopology(DiscoveredTopology):
-    """A cluster.
-
-    Args:
-        seeds: addresses of some of its nodes, which name the others.
-        open_node: opens the server at an address.
-        timeout: the seconds that the nodes have for returning the slots.
-    """
+    """A cluster. The nodes at the addresses ``seeds`` name the others, within ``timeout`` seconds."""
 
     def __init__(self, seeds: Sequence[Address], open_node: Callable[[Address], Node], *, timeout: float) -> None:
         super().__init__()

@@ -48,8 +48,7 @@ class Node:
             asking: whether the keys belong to a slot that is being moved to this node.
 
         Raises:
-            RedisError: there is no response.
-            TimeoutError: there was none before the deadline.
+            RedisError, TimeoutError: there is no response.
         """
         if self._is_closed:
             raise RedisConnectionError(_CLOSED)

@@ -70,34 +70,32 @@ def connection_to(settings: RedisSettings, address: Address | None) -> tuple[typ
 
 def open_server(settings: RedisSettings, address: Address | None) -> Node:
     """Return the server at ``address``, or at the Unix socket, which has not been connected yet."""
-    credentials = _credentials(settings.username, settings.password_file)
-    return _open(settings, address, credentials, settings.max_connections, db=settings.parsed_url.database)
+    login = (settings.username, settings.password_file)
+    return _open(settings, address, login, settings.max_connections, db=settings.parsed_url.database)
 
 
 def _open_topology(settings: RedisSettings) -> Topology:
     url = settings.parsed_url
     timeout = settings.connect_timeout.total_seconds()
     if url.deployment is Deployment.SENTINEL:
-        sentinels = [_open_sentinel(settings, address) for address in url.addresses]
+        login = (settings.sentinel_username, settings.sentinel_password_file)
+        sentinels = [_open(settings, address, login, _SENTINEL_CONNECTIONS, db=0) for address in url.addresses]
         return SentinelTopology(url.service, sentinels, lambda address: open_server(settings, address), timeout=timeout)
     if url.deployment is Deployment.CLUSTER:
         return ClusterTopology(url.addresses, lambda address: open_server(settings, address), timeout=timeout)
     return SingleServer(open_server(settings, url.addresses[0] if url.addresses else None))
 
 
-def _open_sentinel(settings: RedisSettings, address: Address) -> Node:
-    credentials = _credentials(settings.sentinel_username, settings.sentinel_password_file)
-    return _open(settings, address, credentials, _SENTINEL_CONNECTIONS, db=0)
-
-
-def _credentials(username: str | None, password_file: Path | None) -> PasswordFile | None:
-    return PasswordFile(username, password_file) if password_file else None
-
-
 def _open(
-    settings: RedisSettings, address: Address | None, credentials: PasswordFile | None, connections: int, *, db: int
+    settings: RedisSettings,
+    address: Address | None,
+    login: tuple[str | None, Path | None],
+    connections: int,
+    *,
+    db: int,
 ) -> Node:
     connection_class, arguments = connection_to(settings, address)
+    username, password_file = login
     pool = ConnectionPool(
         connection_class=connection_class,
         max_connections=connections,
@@ -109,7 +107,7 @@ def _open(
         protocol=2,
         decode_responses=False,
         driver_info=None,
-        credential_provider=credentials,
+        credential_provider=PasswordFile(username, password_file) if password_file else None,
         db=db,
         **arguments,
     )

@@ -22,12 +22,7 @@ class QueryResult:
     errors: Sequence[Exception]
 
     def failure(self, nodes: str, login_settings: str) -> PrimaryNotFound:
-        """Return the error that says why no node responded.
-
-        Args:
-            nodes: the subject of the sentence.
-            login_settings: the names of the settings for logging in to them.
-        """
+        """Return the error that says why no node responded; both arguments become parts of its text."""
         causes = [root_cause(error) for error in self.errors]
         if any(isinstance(cause, AuthenticationError) or error_code(cause) == "NOPERM" for cause in causes):
             return PrimaryNotFound(
@@ -43,14 +38,7 @@ class QueryResult:
 
 
 async def query_all(nodes: Sequence[Node], commands: Sequence[Command], *, timeout: float, grace: float) -> QueryResult:
-    """Send the same commands to every node.
-
-    Args:
-        nodes: at least one.
-        commands: at least one.
-        timeout: the seconds until the first response.
-        grace: the seconds that the other nodes have after the first response.
-    """
+    """Send the same commands to every node; after the first response the others have ``grace`` seconds."""
     deadline = asyncio.get_running_loop().time() + timeout
     tasks = {asyncio.create_task(node.send(commands, deadline)): node for node in nodes}
     pending = set(tasks)

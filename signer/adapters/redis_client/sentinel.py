@@ -29,14 +29,7 @@ _UNKNOWN_NAME: Final = "No such "
 
 
 class SentinelTopology(DiscoveredTopology):
-    """The primary of one name.
-
-    Args:
-        service: the name.
-        sentinels: the Sentinels.
-        open_node: opens the server at an address.
-        timeout: the seconds that the Sentinels have for naming the primary.
-    """
+    """The primary that ``sentinels`` know as ``service``; they have ``timeout`` seconds for naming it."""
 
     def __init__(
         self, service: str, sentinels: Sequence[Node], open_node: Callable[[Address], Node], *, timeout: float

@@ -18,12 +18,11 @@ class RedisSettings(Section):
     Attributes:
         url: see ``signer.adapters.redis_client.urls``; without user and password.
         username: the ACL user; ``None`` for the user ``default``.
-        password_file: the file with the password; ``None`` if the servers require none.
-        sentinel_username: the ACL user at the Sentinels, which have users of their own.
-        sentinel_password_file: the file with that user's password; ``None`` if the Sentinels require none.
+        password_file: its password; ``None`` if the servers require none.
+        sentinel_username: the ACL user at the Sentinels, which is another one.
+        sentinel_password_file: its password.
         ca_file: PEM; the only CA that is trusted. ``None`` for the system's CAs.
-        cert_file: PEM; the client certificate, if the servers require one.
-        key_file: PEM; its key.
+        cert_file: PEM; the client certificate, if the servers require one. ``key_file`` is its key.
         key_prefix: the first part of every key.
         nonce_retention: how long a record is kept, and with it the knowledge that its nonce is spent.
         lease: how long a lease holder has before another replica may take a challenge over.

@@ -39,8 +39,7 @@ class Topology(ABC):
             wait_for_failover: whether to wait until a failover has ended.
 
         Raises:
-            RedisError: there is no response.
-            TimeoutError: there was none before the deadline.
+            RedisError, TimeoutError: there is no response.
         """
 
     async def group_by_node(self, keys: Sequence[str]) -> list[list[int]]:

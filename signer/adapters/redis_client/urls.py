@@ -13,10 +13,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
@@ -51,16 +52,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisUrl:
-    """A parsed URL.
-
-    Attributes:
-        deployment: how the servers are organised.
-        tls: whether every connection uses TLS.
-        addresses: the server, the Sentinels, or some nodes of the cluster; empty for a Unix socket.
-        socket: the path of the Unix socket, or empty.
-        service: the name by which the Sentinels know the primary, or empty.
-        database: the number of the database.
-    """
+    """A parsed URL. It has either ``addresses`` or ``socket``, and a ``service`` (the name) only for Sentinel."""
 
     deployment: Deployment = Deployment.SINGLE
     tls: bool = False
@@ -71,11 +63,7 @@ class RedisUrl:
 
     @classmethod
     def parse(cls, text: str) -> RedisUrl:
-        """Parse a URL.
-
-        Raises:
-            ValueError: it is invalid; the text never quotes it.
-        """
+        """Parse a URL; raise ``ValueError``, which never quotes it."""
         scheme, separator, rest = text.partition("://")
         location, _, query = rest.partition("?")
         authority, _, path = location.partition("/")
@@ -115,14 +103,10 @@ class RedisUrl:
 
     @classmethod
     def _parse_unix(cls, text: str) -> RedisUrl:
-        try:
-            url = urlsplit(text)
-        except ValueError:
-            raise ValueError("the Redis URL cannot be parsed") from None
-        parameters = parse_qs(url.query, keep_blank_values=True)
-        if url.netloc or not url.path or set(parameters) - {"db"} or not all(parameters.get("db", ["0"])):
+        found = re.fullmatch(r"unix://(/[^?#]+)(?:\?db=([^&#]+))?", text)
+        if found is None:
             raise ValueError("the Redis URL has to be unix:///path/of/the/socket?db=database")
-        return cls(socket=unquote(url.path), database=_database(parameters.get("db", ["0"])[-1]))
+        return cls(socket=unquote(found[1]), database=_database(found[2] or "0"))
 
 
 def _addresses(authority: str, default_port: int) -> tuple[Address, ...]:
