@@ -81,8 +81,8 @@ class Clocks(ChallengeStoreMachine):
         if issued:
             self._claim(claim)
         self._set_clock(right + sign * by)
-        answer = self._make(replica, self._claim(claim))
-        if isinstance(answer, ClaimResult) and (lease := answer.lease):
+        result = self._make(replica, self._claim(claim))
+        if isinstance(result, ClaimResult) and (lease := result.lease):
             self._make(replica, lambda store, _: store.record_signature(lease, SUBMISSIONS[0]))
         self._set_clock(right)
 
@@ -90,8 +90,8 @@ class Clocks(ChallengeStoreMachine):
     def outlast_the_retention(self, replica: int, owner: AccountId, message: str) -> None:
         """Set the clock ahead until Redis forgets the record, and claim the old nonce."""
         self._set_clock(self.clock.ahead + RETENTION + A_SECOND)
-        answer = self._make(replica, self._claim(claim_of(self._nonce(owner), message=message * 64, owner=owner)))
-        if isinstance(answer, ClaimResult) and (lease := answer.lease):
+        result = self._make(replica, self._claim(claim_of(self._nonce(owner), message=message * 64, owner=owner)))
+        if isinstance(result, ClaimResult) and (lease := result.lease):
             self._make(replica, lambda store, _: store.record_signature(lease, SUBMISSIONS[1]))
 
     @rule()

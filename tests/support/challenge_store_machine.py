@@ -130,8 +130,8 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
     ) -> None:
         """Claim, sign and defer: random single steps seldom reach this."""
         claim = claim_of(self._nonce(owner), owner=owner, forward=forward, valid_for=valid_for)
-        answer = self._make(replica, self._claim(claim))
-        if isinstance(answer, ClaimResult) and (lease := answer.lease):
+        result = self._make(replica, self._claim(claim))
+        if isinstance(result, ClaimResult) and (lease := result.lease):
             self._make(replica, lambda store, _: store.record_signature(lease, SUBMISSIONS[0]))
             self._make(replica, lambda store, _: store.defer(lease, "card_api_busy", pause))
 
@@ -242,9 +242,9 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
         """Use one of the latest leases; some of them have been taken over since."""
         holding = data.draw(st.sampled_from(self._holdings[-LATEST_LEASES:][::-1]))
         record = self._record(holding.lease.id)
-        answer = self._make(holding.replica, lambda store, _: move(store, holding.lease))
+        result = self._make(holding.replica, lambda store, _: move(store, holding.lease))
         if record is None or record.fencing_token > holding.lease.fencing_token:
-            assert answer is LeaseLost
+            assert result is LeaseLost
 
     def _make(self, replica: int, call: Call) -> object:
         """Make a call with a new token on both stores."""
@@ -254,8 +254,8 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
         return self._both(replica, call)
 
     def _both(self, replica: int, call: Call) -> object:
-        real = self._runner.run(_answer(call(self._reals[replica], False)))
-        fake = self._runner.run(_answer(call(self._fakes[replica], True)))
+        real = self._runner.run(_result_of(call(self._reals[replica], False)))
+        fake = self._runner.run(_result_of(call(self._fakes[replica], True)))
         assert _comparable(real) == _comparable(fake)
         lease = real.lease if isinstance(real, (ClaimResult, LeasedRecord)) else None
         if lease is not None:
@@ -280,28 +280,28 @@ def settle(lease: Lease, state: ChallengeState, code: str | None = None) -> Call
     return lambda store, _: store.settle(lease, state, code)
 
 
-async def _answer(call: Awaitable[object]) -> object:
+async def _result_of(call: Awaitable[object]) -> object:
     try:
         return await call
     except (LeaseLost, ForbiddenMove, Unavailable) as error:
         return type(error)
 
 
-def _comparable(answer: object) -> object:
+def _comparable(result: object) -> object:
     """Leave out instants, which differ by the time between two calls; only their presence is compared."""
-    match answer:
+    match result:
         case ClaimResult(outcome, record, lease):
             return outcome, _comparable(record), lease and lease.fencing_token
         case LeasedRecord(record, lease, deliverable):
             return _comparable(record), lease.fencing_token, lease.remaining > timedelta(0), deliverable
         case ChallengeRecord():
             return (
-                *_identity(answer),
-                *(answer.state, answer.code, answer.forward, answer.submission, answer.signature, answer.superseded_by),
-                *(answer.attempts, answer.first_attempt_at is None, answer.fencing_token, answer.leased_until is None),
+                *_identity(result),
+                *(result.state, result.code, result.forward, result.submission, result.signature, result.superseded_by),
+                *(result.attempts, result.first_attempt_at is None, result.fencing_token, result.leased_until is None),
             )
         case _:
-            return answer
+            return result
 
 
 def _identity(record: ChallengeRecord) -> tuple[object, ...]:

@@ -133,7 +133,7 @@ def sentinel(settings: Sequence[str]) -> Iterator[RedisServer]:
 
 @contextmanager
 def running(binary: Path, options: Options, settings: Sequence[str] = ()) -> Iterator[RedisServer]:
-    """Run a server of any binary, with the lines ``settings`` as its configuration where there are some."""
+    """Run a server of any binary, with the lines ``settings``, if any, as its configuration."""
     with tempfile.TemporaryDirectory(prefix="signer-") as folder:
         config = Path(folder) / "server.conf" if settings else None
         if config is not None:

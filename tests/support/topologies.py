@@ -128,8 +128,8 @@ class ClusterSite:
     def replicas_of(self, primary: RedisServer) -> list[RedisServer]:
         """Return the replicas that ``primary`` knows."""
         rows = (row.split() for row in _lines(primary, "CLUSTER", "NODES"))
-        ours = id_of(primary)
-        return [self._node_at(int(row[1].split("@")[0].rpartition(":")[2])) for row in rows if row[3] == ours]
+        own_id = id_of(primary)
+        return [self._node_at(int(row[1].split("@")[0].rpartition(":")[2])) for row in rows if row[3] == own_id]
 
     def settle(self) -> None:
         """Wait until every node considers the cluster healthy and every primary has its replicas."""

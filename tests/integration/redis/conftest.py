@@ -15,7 +15,7 @@ SCRIPTS = ("CLAIM", "RECORD_SIGNATURE", "RELEASE", "BEGIN_FORWARDING", "DEFER", 
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    """A Valkey of the test's own. It knows the scripts, so the first answer to each call is the one that counts."""
+    """A Valkey for one test. It knows the scripts, so the first reply to each call is that of the script."""
     with valkey() as server:
         for name in SCRIPTS:
             server.command("SCRIPT", "LOAD", getattr(scripts, name).source)

@@ -110,9 +110,7 @@ async def test_wait_of_repeated_claim_counts_the_first_write(primary: RedisServe
     """The repetition changes nothing and uses another connection; its ``WAIT`` counts the write of the first."""
     async with lossy_proxy(primary.url) as proxy, open_store(proxy.url, **HASTY) as hasty:
         async with open_store(primary.url, **PATIENT) as store:
-            await store.claim(
-                claim_of("nonce0001")
-            )  # now the script is known, and the next answer is the one that counts
+            await store.claim(claim_of("nonce0001"))  # the server knows the script now: the next reply is its result
         replica.pause()
         proxy.lose_next()
         await assert_unavailable("Too few replicas", hasty.claim(claim_of("nonce0002")))
