@@ -10,7 +10,6 @@ changes meaning. The family says whose move it is; HTTP statuses are given once,
     │   └── MalformedChallenge    … because its challenge is not one of our EIP-4361 profile
     ├── RefusedByPolicy           the challenge was understood and may not be signed
     ├── Unauthenticated           nobody we know
-    ├── Forbidden                 somebody we know, who may not do this
     ├── NotFound                  no such challenge, customer or key
     ├── Conflict                  another message, or another customer, holds this nonce
     ├── Unavailable               something behind us is down or busy: come back after ``retry_after`` seconds
@@ -38,7 +37,6 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     ROUTE_UNKNOWN = "route_unknown"
     UNAUTHENTICATED = "unauthenticated"
-    FORBIDDEN = "forbidden"
 
     # The challenge's form (EIP-4361), in the order in which it is read.
     CHALLENGE_EMPTY = "challenge_empty"
@@ -136,10 +134,6 @@ class RefusedByPolicy(SignerError):
 
 class Unauthenticated(SignerError):
     """The caller is nobody we know."""
-
-
-class Forbidden(SignerError):
-    """The caller is known and may not do this."""
 
 
 class NotFound(SignerError):
