@@ -78,7 +78,7 @@ MOVES: Final[dict[ChallengeState, frozenset[ChallengeState]]] = {
 """What may follow each state. A state that follows itself does so under a new lease."""
 
 
-class Reason(StrEnum):
+class RecordCode(StrEnum):
     """Why a challenge is in its state; the record's ``code``. Append; never rename."""
 
     CONFIRMED_BY_CUSTOMER_STATUS = "confirmed_by_customer_status"
@@ -96,6 +96,7 @@ class Reason(StrEnum):
     NOT_DELIVERED = "not_delivered"
     OUTCOME_UNKNOWN = "outcome_unknown"
     KEY_BACKEND_UNAVAILABLE = "key_backend_unavailable"
+    KEY_SIGNATURE_INVALID = "key_signature_invalid"
     CARD_API_UNAVAILABLE = "card_api_unavailable"
     CARD_API_BUSY = "card_api_busy"
     HANDED_BACK = "handed_back"

@@ -24,7 +24,7 @@ from typing import Final, Self
 
 from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.ethereum import AccountId, EvmSignature
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 
 SHARDS: Final = 64
 """How many slots the records spread over. A constant: an id names its shard."""
@@ -159,7 +159,7 @@ class ChallengeRecord:
     owner: AccountId
     message_hash: str
     state: ChallengeState
-    code: str | None
+    code: RecordCode | None
     forward: bool
     submission: Submission | None
     signature: str | None

@@ -24,7 +24,7 @@ from signer.adapters.redis_store.challenge_store import ForbiddenMove, RedisChal
 from signer.application.ports import ChallengeStore, Claim, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId, ChainId
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord, Submission
 from tests.support.challenge_stores import CUSTOMER, LEASE, OWNER, SETTINGS, VALID_FOR, RedisUnderTest, claim_of
 from tests.support.fakes.challenge_store import FakeChallengeStore, Shelf
@@ -133,7 +133,7 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
         answer = self._make(replica, self._claim(claim))
         if isinstance(answer, ClaimResult) and (lease := answer.lease):
             self._make(replica, lambda store, _: store.record_signature(lease, SUBMISSIONS[0]))
-            self._make(replica, lambda store, _: store.defer(lease, "card_api_busy", pause))
+            self._make(replica, lambda store, _: store.defer(lease, RecordCode.CARD_API_BUSY, pause))
 
     @precondition(lambda self: self._holdings)
     @rule(data=st.data(), submission=st.sampled_from(SUBMISSIONS))
@@ -145,17 +145,17 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         """A key backend was down."""
-        self._use_a_lease(data, lambda store, lease: store.release(lease, "key_backend_unavailable"))
+        self._use_a_lease(data, lambda store, lease: store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE))
 
     @precondition(lambda self: self._holdings)
     @rule(data=st.data(), pause=pauses)
     def defer(self, data: st.DataObject, pause: timedelta) -> None:
         """The card API was busy."""
-        self._use_a_lease(data, lambda store, lease: store.defer(lease, "card_api_busy", pause))
+        self._use_a_lease(data, lambda store, lease: store.defer(lease, RecordCode.CARD_API_BUSY, pause))
 
     @precondition(lambda self: self._holdings)
-    @rule(data=st.data(), state=st.sampled_from(ENDS), code=st.none() | st.just("a_reason"))
-    def settle(self, data: st.DataObject, state: ChallengeState, code: str | None) -> None:
+    @rule(data=st.data(), state=st.sampled_from(ENDS), code=st.none() | st.just(RecordCode.CARD_API_BUSY))
+    def settle(self, data: st.DataObject, state: ChallengeState, code: RecordCode | None) -> None:
         """The card API said something final; or the program is wrong, and the state is not."""
         self._use_a_lease(data, lambda store, lease: store.settle(lease, state, code))
 
@@ -275,7 +275,7 @@ def expire(challenge_id: str) -> Call:
     return lambda store, _: store.expire(challenge_id)
 
 
-def settle(lease: Lease, state: ChallengeState, code: str | None = None) -> Call:
+def settle(lease: Lease, state: ChallengeState, code: RecordCode | None = None) -> Call:
     """Make the call that ends one under a lease."""
     return lambda store, _: store.settle(lease, state, code)
 

@@ -39,7 +39,7 @@ from signer.adapters.redis_store.script_results import MICROSECOND, Answer, micr
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import SHARDS, ChallengeRecord, Submission, shard_of
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -158,7 +158,7 @@ class RedisChallengeStore:
         )
         return answer.held()
 
-    async def release(self, lease: Lease, code: str) -> ChallengeRecord:
+    async def release(self, lease: Lease, code: RecordCode) -> ChallengeRecord:
         """See ``ChallengeStore.release``."""
         return (await self._run(scripts.RELEASE, lease.id, lease.fencing_token, code)).record()
 
@@ -173,7 +173,7 @@ class RedisChallengeStore:
         )
         return None if answer.is_nothing else answer.held()
 
-    async def defer(self, lease: Lease, code: str, retry_in: timedelta) -> ChallengeRecord:
+    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
         """See ``ChallengeStore.defer``."""
         pause = max(retry_in, timedelta(0)) // MICROSECOND
         return (await self._run(scripts.DEFER, lease.id, lease.fencing_token, code, pause)).record()
@@ -182,7 +182,7 @@ class RedisChallengeStore:
         self,
         lease: Lease,
         state: ChallengeState,
-        code: str | None,
+        code: RecordCode | None,
         superseded_by: str | None = None,
     ) -> ChallengeRecord:
         """See ``ChallengeStore.settle``."""
@@ -193,7 +193,7 @@ class RedisChallengeStore:
 
     async def expire(self, challenge_id: str) -> ChallengeRecord | None:
         """See ``ChallengeStore.expire``."""
-        reasons = (Reason.NOT_SIGNED.value, Reason.NOT_FORWARDED.value, Reason.NOT_DELIVERED.value)
+        reasons = (RecordCode.NOT_SIGNED.value, RecordCode.NOT_FORWARDED.value, RecordCode.NOT_DELIVERED.value)
         answer = await self._run(scripts.EXPIRE, challenge_id, *reasons)
         return None if answer.is_nothing else answer.record()
 

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord, Submission
 
 
@@ -111,7 +111,7 @@ class ChallengeStore(Protocol):
         """
         ...
 
-    async def release(self, lease: Lease, code: str) -> ChallengeRecord:
+    async def release(self, lease: Lease, code: RecordCode) -> ChallengeRecord:
         """Give the nonce back unsigned, for the same message only: ``claimed → released``."""
         ...
 
@@ -126,7 +126,7 @@ class ChallengeStore(Protocol):
         """
         ...
 
-    async def defer(self, lease: Lease, code: str, retry_in: timedelta) -> ChallengeRecord:
+    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
         """Put the record down until the next attempt: ``forwarding → signed``, due in ``retry_in``."""
         ...
 
@@ -134,7 +134,7 @@ class ChallengeStore(Protocol):
         self,
         lease: Lease,
         state: ChallengeState,
-        code: str | None,
+        code: RecordCode | None,
         superseded_by: str | None = None,
     ) -> ChallengeRecord:
         """End the record under our lease: ``forwarding`` to a final state; the submission is dropped."""

@@ -11,7 +11,7 @@ import pytest
 from signer.application.ports import ChallengeStore, ClaimOutcome
 from signer.domain.errors import LeaseLost
 from signer.domain.ethereum import AccountId, ChainId
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import (
     CUSTOMER,
     LEASE,
@@ -77,7 +77,7 @@ async def test_a_lease_that_has_ended_is_taken_over(
     with pytest.raises(LeaseLost):
         await store.record_signature(old, SUBMISSION)
     with pytest.raises(LeaseLost):
-        await store.release(old, "too late")
+        await store.release(old, RecordCode.KEY_BACKEND_UNAVAILABLE)
     assert (await other.record_signature(new, SUBMISSION)).record.state is ChallengeState.FORWARDING
 
 
@@ -87,7 +87,7 @@ async def test_a_takeover_keeps_the_deadline_and_the_birth_of_the_record(
 ) -> None:
     """A replica with other settings cannot stretch a deadline by claiming again."""
     lease = await claim_mine(store, claim_of(valid_for=timedelta(minutes=5)))
-    released = await store.release(lease, "key_backend_unavailable")
+    released = await store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
     again = await store.claim(claim_of(valid_for=timedelta(minutes=50)))
     assert again.outcome is ClaimOutcome.GRANTED
     assert (again.record.expires_at, again.record.created_at) == (released.expires_at, released.created_at)
@@ -97,7 +97,7 @@ async def test_a_takeover_keeps_the_deadline_and_the_birth_of_the_record(
 async def test_a_released_nonce_is_free_for_the_same_message(store: ChallengeStore, other: ChallengeStore) -> None:
     """A key backend that was down costs no challenge."""
     old = await claim_mine(store, claim_of())
-    await store.release(old, "key_backend_unavailable")
+    await store.release(old, RecordCode.KEY_BACKEND_UNAVAILABLE)
     assert (await claim_mine(other, claim_of())).fencing_token > old.fencing_token
 
 

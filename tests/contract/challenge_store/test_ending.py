@@ -6,7 +6,7 @@ import pytest
 
 from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import (
     LEASE,
     SUBMISSION,
@@ -25,8 +25,8 @@ FINAL = [state for state in ChallengeState if state.is_final]
 async def test_a_delivery_is_settled(under_test: StoreUnderTest, store: ChallengeStore, state: ChallengeState) -> None:
     """The body is dropped, for it opens an account; the signature stays; nothing is due any more."""
     held = await sign(store, claim_of())
-    record = await store.settle(held.lease, state, "a_reason", "00" * 17)
-    assert (record.state, record.code, record.superseded_by) == (state, "a_reason", "00" * 17)
+    record = await store.settle(held.lease, state, RecordCode.CARD_API_BUSY, "00" * 17)
+    assert (record.state, record.code, record.superseded_by) == (state, RecordCode.CARD_API_BUSY, "00" * 17)
     assert (record.submission, record.signature, record.leased_until) == (None, SUBMISSION.signature, None)
     assert await store.get(record.id) == record
     await under_test.advance(VALID_FOR)
@@ -53,9 +53,9 @@ async def test_a_delivery_is_settled_by_final_states_only(store: ChallengeStore,
 @pytest.mark.parametrize(
     ("state", "forward", "code"),
     [
-        (ChallengeState.CLAIMED, True, "not_signed"),
-        (ChallengeState.RELEASED, True, "not_signed"),
-        (ChallengeState.SIGNED, False, "not_forwarded"),
+        (ChallengeState.CLAIMED, True, RecordCode.NOT_SIGNED),
+        (ChallengeState.RELEASED, True, RecordCode.NOT_SIGNED),
+        (ChallengeState.SIGNED, False, RecordCode.NOT_FORWARDED),
     ],
 )
 async def test_what_nobody_holds_expires_with_its_deadline(
@@ -89,7 +89,7 @@ async def test_a_signature_that_was_to_be_delivered_and_never_sent_expires_as_no
     await under_test.advance(VALID_FOR)
     expired = await store.expire(held.record.id)
     assert expired is not None
-    assert (expired.code, expired.signature) == ("not_delivered", SUBMISSION.signature)
+    assert (expired.code, expired.signature) == (RecordCode.NOT_DELIVERED, SUBMISSION.signature)
 
 
 async def test_a_claim_in_work_does_not_expire_under_its_holder(

@@ -9,7 +9,7 @@ import pytest
 
 from signer.application.ports import ChallengeStore
 from signer.domain.errors import LeaseLost
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import (
     LEASE,
     SUBMISSION,
@@ -43,7 +43,7 @@ async def test_a_dead_holders_delivery_is_taken_over_after_its_lease(
         with pytest.raises(LeaseLost):
             await store.settle(held.lease, state, None)
     with pytest.raises(LeaseLost):
-        await store.defer(held.lease, "card_api_busy", PAUSE)
+        await store.defer(held.lease, RecordCode.CARD_API_BUSY, PAUSE)
 
 
 async def test_fifty_replicas_take_a_delivery_over_once(under_test: StoreUnderTest, store: ChallengeStore) -> None:
@@ -67,7 +67,7 @@ async def test_a_holder_may_settle_after_his_lease_while_nobody_took_over(
 async def test_the_first_attempt_is_remembered(under_test: StoreUnderTest, store: ChallengeStore) -> None:
     """The hour of the Idempotency-Key counts from the first attempt, however many follow."""
     held = await sign(store, claim_of())
-    await store.defer(held.lease, "card_api_busy", timedelta(0))
+    await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(0))
     again = await store.begin_forwarding(held.record.id)
     assert again is not None
     assert (again.record.attempts, again.record.first_attempt_at) == (2, held.record.first_attempt_at)
@@ -80,8 +80,8 @@ async def test_a_deferred_record_is_left_alone_until_its_pause_is_over(
 ) -> None:
     """``forwarding → signed``, and nobody touches it early."""
     held = await sign(store, claim_of())
-    record = await store.defer(held.lease, "card_api_busy", PAUSE)
-    assert (record.state, record.code, record.leased_until) == (ChallengeState.SIGNED, "card_api_busy", None)
+    record = await store.defer(held.lease, RecordCode.CARD_API_BUSY, PAUSE)
+    assert (record.state, record.code, record.leased_until) == (ChallengeState.SIGNED, RecordCode.CARD_API_BUSY, None)
     assert not record.is_settled
     assert await store.begin_forwarding(record.id) is None
     assert await store.due(10) == []
@@ -95,7 +95,7 @@ async def test_a_deferred_record_is_left_alone_until_its_pause_is_over(
 async def test_a_pause_ends_with_the_deadline(under_test: StoreUnderTest, store: ChallengeStore) -> None:
     """A ``Retry-After`` beyond the deadline does not delay finding out what became of the attempt."""
     held = await sign(store, claim_of(valid_for=timedelta(minutes=1)))
-    await store.defer(held.lease, "card_api_busy", timedelta(hours=1))
+    await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(hours=1))
     await under_test.advance(timedelta(minutes=1))
     assert await store.due(10) == [held.record.id]
     begun = await store.begin_forwarding(held.record.id)
@@ -114,7 +114,7 @@ async def test_an_attempt_of_unknown_end_is_handed_out_past_the_deadline_to_be_a
     overdue = await store.begin_forwarding(held.record.id)
     assert overdue is not None
     assert (overdue.record.state, overdue.record.attempts, overdue.deliverable) == (ChallengeState.FORWARDING, 1, False)
-    await store.defer(overdue.lease, "outcome_unknown", PAUSE)
+    await store.defer(overdue.lease, RecordCode.OUTCOME_UNKNOWN, PAUSE)
     assert await store.begin_forwarding(held.record.id) is None
     await under_test.advance(PAUSE)
     assert await store.begin_forwarding(held.record.id) is not None

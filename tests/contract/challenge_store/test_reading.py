@@ -8,7 +8,7 @@ import pytest
 
 from signer.application.ports import ChallengeStore
 from signer.domain.ethereum import AccountId, ChainId, checksum_address
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import (
     CUSTOMER,
     LEASE,
@@ -41,7 +41,7 @@ async def test_the_newest_record_of_a_customer_is_found(store: ChallengeStore) -
     """A refreshed challenge hides the one before, and taking the old one up again does not bring it back."""
     first, second = claim_of("nonce0001"), claim_of("nonce0002", message="b" * 64)
     lease = await claim_mine(store, first)
-    await store.release(lease, "key_backend_unavailable")
+    await store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
     await claim_mine(store, second)
     await claim_mine(store, first)
     found = await store.find(CUSTOMER, OWNER)
@@ -103,7 +103,7 @@ async def test_whatever_is_due_can_be_moved(
             if held is None:
                 assert await store.expire(name) is not None
             else:
-                await store.settle(held.lease, ChallengeState.EXPIRED, "outcome_unknown")
+                await store.settle(held.lease, ChallengeState.EXPIRED, RecordCode.OUTCOME_UNKNOWN)
             moves += 1
     assert moves == (0 if state.is_final else 1)
 
@@ -118,5 +118,5 @@ async def test_a_store_that_takes_writes_answers_a_ping(store: ChallengeStore) -
 async def test_a_pause_of_nothing_is_due_at_once(store: ChallengeStore) -> None:
     """And a negative one is nothing."""
     held = await sign(store, claim_of())
-    await store.defer(held.lease, "card_api_busy", timedelta(seconds=-5))
+    await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(seconds=-5))
     assert await store.due(10) == [held.record.id]

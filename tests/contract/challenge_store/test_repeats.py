@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from signer.application.ports import ChallengeStore, ClaimOutcome, Lease, LeasedRecord
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import (
     LEASE,
     SUBMISSION,
@@ -42,10 +42,13 @@ async def _forwarding(store: ChallengeStore) -> Lease:
     ("before", "move"),
     [
         (_claimed, lambda store, lease: store.record_signature(lease, SUBMISSION)),
-        (_claimed, lambda store, lease: store.release(lease, "a_reason")),
-        (_forwarding, lambda store, lease: store.defer(lease, "a_reason", PAUSE)),
+        (_claimed, lambda store, lease: store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)),
+        (_forwarding, lambda store, lease: store.defer(lease, RecordCode.CARD_API_BUSY, PAUSE)),
         (_forwarding, lambda store, lease: store.settle(lease, ChallengeState.VERIFIED, None)),
-        (_forwarding, lambda store, lease: store.settle(lease, ChallengeState.SUPERSEDED, "a_reason", "00" * 17)),
+        (
+            _forwarding,
+            lambda store, lease: store.settle(lease, ChallengeState.SUPERSEDED, RecordCode.CARD_API_BUSY, "00" * 17),
+        ),
     ],
     ids=["record_signature", "release", "defer", "settle", "settle-superseded"],
 )

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from signer.application.ports import ChallengeStore, ClaimOutcome, Lease
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import SUBMISSION, claim_mine, claim_of, fails_saying, open_store, sign
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import RedisServer
@@ -32,8 +32,18 @@ async def _forwarding(store: ChallengeStore) -> Lease:
     ("before", "move", "state", "attempts"),
     [
         (_claimed, lambda store, lease: store.record_signature(lease, SUBMISSION), ChallengeState.FORWARDING, 1),
-        (_claimed, lambda store, lease: store.release(lease, "a_reason"), ChallengeState.RELEASED, 0),
-        (_forwarding, lambda store, lease: store.defer(lease, "a_reason", timedelta(0)), ChallengeState.SIGNED, 1),
+        (
+            _claimed,
+            lambda store, lease: store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE),
+            ChallengeState.RELEASED,
+            0,
+        ),
+        (
+            _forwarding,
+            lambda store, lease: store.defer(lease, RecordCode.CARD_API_BUSY, timedelta(0)),
+            ChallengeState.SIGNED,
+            1,
+        ),
         (
             _forwarding,
             lambda store, lease: store.settle(lease, ChallengeState.VERIFIED, None),
@@ -76,7 +86,7 @@ async def test_a_begin_whose_answer_is_lost_counts_one_attempt(proxy: LossyProxy
     """The lease of the lost answer is handed out."""
     async with open_store(proxy.url) as store:
         lease = await _forwarding(store)
-        await store.defer(lease, "card_api_busy", timedelta(0))
+        await store.defer(lease, RecordCode.CARD_API_BUSY, timedelta(0))
         proxy.lose_next()
         held = await store.begin_forwarding(lease.id)
         assert proxy.lost == 1
@@ -88,13 +98,13 @@ async def test_an_expire_whose_answer_is_lost_gives_the_record(proxy: LossyProxy
     """The caller has an event to write."""
     async with open_store(proxy.url) as store:
         lease = await claim_mine(store, claim_of())
-        await store.release(lease, "a_reason")
+        await store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
         server.command("HSET", f"signer:{{s{lease.id[:2]}}}:challenge:{lease.id[2:]}", "expires_at", 1)
         proxy.lose_next()
         expired = await store.expire(lease.id)
         assert proxy.lost == 1
         assert expired is not None
-        assert expired.code == "not_signed"
+        assert expired.code == RecordCode.NOT_SIGNED
 
 
 async def test_reading_survives_a_lost_answer(proxy: LossyProxy) -> None:

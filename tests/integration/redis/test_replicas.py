@@ -14,7 +14,7 @@ from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.application.ports import ClaimOutcome
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import SETTINGS, SUBMISSION, claim_mine, claim_of, fails_saying, open_store, sign
 from tests.support.lossy_proxy import lossy_proxy
 from tests.support.servers import RedisServer, valkey
@@ -96,7 +96,7 @@ async def test_nothing_is_sent_while_the_replica_is_behind(
 ) -> None:
     """A stored signature is taken over only where a failover would remember it."""
     held = await sign(store, claim_of())
-    await store.defer(held.lease, "card_api_busy", timedelta(0))
+    await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(0))
     replica.pause()
     await fails_saying("Too few replicas", hasty.begin_forwarding(held.record.id))
 

@@ -15,7 +15,7 @@ from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.domain.errors import ErrorCode, Unavailable
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.certificates import CertificateAuthority
 from tests.support.challenge_stores import claim_mine, claim_of, sign
 from tests.support.servers import RedisServer, debian_redis
@@ -87,11 +87,11 @@ async def test_the_documented_rights_suffice_for_every_call(site: Site) -> None:
     store = RedisChallengeStore(redis)
     await store.ping()
     held = await sign(store, claim_of("nonce-tls-1"))
-    await store.defer(held.lease, "card_api_busy", timedelta(0))
+    await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(0))
     again = await store.begin_forwarding(held.record.id)
     assert again is not None
     await store.settle(again.lease, ChallengeState.VERIFIED, None)
-    await store.release(await claim_mine(store, claim_of("nonce-tls-2")), "a_reason")
+    await store.release(await claim_mine(store, claim_of("nonce-tls-2")), RecordCode.KEY_BACKEND_UNAVAILABLE)
     assert await store.expire(claim_of("nonce-tls-2").id) is None
     assert await store.find(held.record.customer_id, held.record.owner) is not None
     await store.due(10)

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from signer.domain import lifecycle
-from signer.domain.lifecycle import MOVES, ChallengeState, Reason
+from signer.domain.lifecycle import MOVES, ChallengeState, RecordCode
 
 STATES = list(ChallengeState)
 ALLOWED = {
@@ -77,7 +77,7 @@ def test_diagram_names_every_state_and_no_other() -> None:
     assert {state.value for state in STATES} <= set(re.findall(r"[a-z_]+", drawing))
 
 
-@pytest.mark.parametrize("reason", list(Reason))
-def test_reason_is_its_own_name_in_snake_case(reason: Reason) -> None:
+@pytest.mark.parametrize("reason", list(RecordCode))
+def test_reason_is_its_own_name_in_snake_case(reason: RecordCode) -> None:
     """A record's code is what its name says."""
     assert reason.value == reason.name.lower()
