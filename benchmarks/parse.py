@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.hostile_texts import SIZE, hostile_texts
+from signer.config.sections import KNOWN_CHAINS, PRODUCTION_DOMAIN, SANDBOX_DOMAIN, PolicySettings
 from signer.domain.challenge import decode_challenge, parse_challenge
 from signer.domain.errors import MalformedChallenge
 from signer.domain.ethereum import AccountId, checksum_address
-from signer.domain.policy import SigningPolicy
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "vectors" / "golden.json"
 BARE = re.compile(
@@ -75,11 +75,7 @@ def _golden_table(rounds: int) -> float:
     message = base64.b64decode(encoded)
     text = message.decode()
     challenge, owner = decode_challenge(encoded), AccountId.parse(golden["ownerId"])
-    policy = SigningPolicy(
-        domains=frozenset({"api.offblocks.xyz", challenge.domain}),
-        chains=frozenset({324, 300, 280, 42161, 421614}),
-        statements=frozenset({challenge.statement or ""}),
-    )
+    policy = PolicySettings(domains=(PRODUCTION_DOMAIN, SANDBOX_DOMAIN), chains=KNOWN_CHAINS).to_domain()
 
     def decode_and_check() -> None:
         read = decode_challenge(encoded)

@@ -18,7 +18,7 @@ import siwe  # type: ignore[import-untyped]
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from signer.adapters.siwe_judge import judge
+from signer.adapters.siwe_judge import find_disagreement
 from signer.domain import rfc3986
 from signer.domain.challenge import Challenge, decode_challenge, parse_challenge
 from signer.domain.errors import ErrorCode, MalformedChallenge
@@ -60,7 +60,7 @@ def compare(message: bytes) -> None:
     ours = parsed(message)
     if isinstance(ours, Challenge):
         event("accepted")
-        assert judge(message, ours) is None
+        assert find_disagreement(message, ours) is None
         assert ours.message == message
         return
     try:
@@ -79,7 +79,7 @@ def test_valid_messages_are_accepted_with_their_fields(message: Message) -> None
     """What the ABNF makes, within the profile, is accepted by ours and by siwe, with the fields that it was made of."""
     challenge = decode_challenge(to_base64(message.encode()), max_base64=10_000)
     assert challenge.message == message.encode()
-    assert judge(message.encode(), challenge) is None
+    assert find_disagreement(message.encode(), challenge) is None
     assert (challenge.scheme, challenge.domain, challenge.address) == (message.scheme, message.domain, message.address)
     assert (challenge.statement, challenge.uri) == (message.statement, message.uri)
     assert (str(challenge.chain_id), challenge.nonce) == (message.chain_id, message.nonce)

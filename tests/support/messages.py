@@ -6,13 +6,27 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+
+from signer.domain.policy import SigningPolicy
 
 VECTORS: Final = Path(__file__).parents[1] / "vectors"
 
 OWNER: Final = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+
+DEFAULT_POLICY: Final = SigningPolicy(
+    domains=frozenset({"api.example.org"}),
+    chains=frozenset({324}),
+    statements=None,
+    uris=None,
+    schemes=frozenset({"https"}),
+    max_age=timedelta(hours=1),
+    clock_skew=timedelta(seconds=60),
+    min_remaining=timedelta(seconds=30),
+)
+"""Accepts ``Message()``. Tests change it with ``dataclasses.replace``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

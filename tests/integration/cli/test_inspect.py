@@ -133,8 +133,6 @@ def test_lines_are_judged_one_by_one_in_their_order() -> None:
 
 def test_a_disagreement_with_siwe_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the second parser reads the message otherwise, nothing of the kind is accepted."""
-    from signer.adapters.siwe_judge import Disagreement  # noqa: PLC0415
-
-    monkeypatch.setattr(inspect_challenge, "judge", lambda *_: Disagreement("uri"))
+    monkeypatch.setattr(inspect_challenge, "find_disagreement", lambda *_: "uri")
     result = golden("--at", IN_ITS_HOUR, "--json")
     assert (result.exit_code, json.loads(result.stdout)["code"]) == (1, ErrorCode.JUDGE_DISAGREES.value)

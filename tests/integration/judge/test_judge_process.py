@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,10 +16,12 @@ import pytest
 
 import signer
 from signer.adapters import siwe_judge
-from signer.adapters.siwe_judge import JudgeError, JudgeFailure, judge_shapes
+from signer.adapters.siwe_judge import JudgeError, JudgeFailure, check_parser_against_siwe
 from signer.domain.policy import SigningPolicy
+from tests.support.messages import DEFAULT_POLICY
 
-POLICY = SigningPolicy(
+POLICY = replace(
+    DEFAULT_POLICY,
     domains=frozenset({"api.offblocks.xyz", "api.sandbox.offblocks.xyz"}),
     chains=frozenset({324, 300, 280, 42161, 421614}),
     statements=frozenset({"OffBlocks wants to verify ownership of your wallet."}),
@@ -38,13 +41,13 @@ def interpreter(folder: Path, script: str) -> str:
 async def failure(policy: SigningPolicy = POLICY, timeout: timedelta = LONG, **how: str) -> JudgeError:
     """Have the judge fail."""
     with pytest.raises(JudgeError) as error:
-        await judge_shapes(policy, timeout, **how)
+        await check_parser_against_siwe(policy, timeout, **how)
     return error.value
 
 
 async def test_siwe_agrees_to_every_shape_of_the_settings() -> None:
     """The report counts the examples and names who judged them."""
-    report = await judge_shapes(POLICY, LONG)
+    report = await check_parser_against_siwe(POLICY, LONG)
     assert report.examples >= 20
     assert report.library.startswith("signinwithethereum 5.")
 
@@ -52,13 +55,13 @@ async def test_siwe_agrees_to_every_shape_of_the_settings() -> None:
 async def test_any_statement_and_pinned_uris_are_judged_too() -> None:
     """Other settings, other shapes."""
     pinned = frozenset({"https://api.offblocks.xyz/a?b#c"})
-    policy = SigningPolicy(domains=POLICY.domains, chains=frozenset({1}), statements=None, uris=pinned)
-    assert (await judge_shapes(policy, LONG)).examples >= 6
+    policy = replace(POLICY, statements=None, uris=pinned)
+    assert (await check_parser_against_siwe(policy, LONG)).examples >= 6
 
 
 async def test_shape_that_our_parser_refuses_is_reported() -> None:
     """A pinned statement that is none by EIP-4361 could never be signed: it is said at start, without its text."""
-    policy = SigningPolicy(domains=POLICY.domains, chains=frozenset({1}), statements=frozenset({"Grüße an 'marker'"}))
+    policy = replace(POLICY, statements=frozenset({"Grüße an 'marker'"}))
     error = await failure(policy)
     assert error.reason is JudgeFailure.DISAGREES
     assert "challenge_not_ascii" in str(error)
@@ -86,7 +89,7 @@ async def test_shape_that_siwe_refuses_is_reported(tmp_path: Path) -> None:
 
 async def test_settings_that_allow_nothing_are_reported() -> None:
     """Nothing to judge is nothing to sign: the settings are wrong."""
-    policy = SigningPolicy(domains=frozenset(), chains=frozenset({1}), statements=None)
+    policy = replace(POLICY, domains=frozenset())
     assert (await failure(policy)).reason is JudgeFailure.NOTHING_TO_JUDGE
 
 
@@ -103,7 +106,7 @@ async def test_child_that_hangs_is_killed(tmp_path: Path) -> None:
 async def test_cancelled_judge_leaves_no_child(tmp_path: Path) -> None:
     """A service that is stopped while it starts takes its child along."""
     script = f"echo $$ >{tmp_path}/pid.part; mv {tmp_path}/pid.part {tmp_path}/pid; exec sleep 600"
-    judging = asyncio.create_task(judge_shapes(POLICY, LONG, python=interpreter(tmp_path, script)))
+    judging = asyncio.create_task(check_parser_against_siwe(POLICY, LONG, python=interpreter(tmp_path, script)))
     while not (tmp_path / "pid").exists():  # noqa: ASYNC110 - another process makes it
         await asyncio.sleep(0.01)
     judging.cancel()
@@ -161,10 +164,9 @@ def test_parent_imports_neither_siwe_nor_web3(tmp_path: Path) -> None:
     """A service under ``python -P``, in another folder, has its shapes judged and holds none of the judge's modules."""
     program = (
         "import asyncio, datetime, json, sys\n"
-        "from signer.adapters.siwe_judge import judge_shapes\n"
-        "from signer.domain.policy import SigningPolicy\n"
-        "policy = SigningPolicy(frozenset({'a.example'}), frozenset({1}), None)\n"
-        "report = asyncio.run(judge_shapes(policy, datetime.timedelta(seconds=60)))\n"
+        "from signer.adapters.siwe_judge import check_parser_against_siwe\n"
+        "from tests.support.messages import DEFAULT_POLICY as policy\n"
+        "report = asyncio.run(check_parser_against_siwe(policy, datetime.timedelta(seconds=60)))\n"
         "print(json.dumps([report.examples, sorted(name.partition('.')[0] for name in sys.modules)]))\n"
     )
     run = subprocess.run(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from eth_account import Account
 from eth_account.messages import SignableMessage, encode_defunct
 
-from signer.adapters.siwe_judge import judge
+from signer.adapters.siwe_judge import find_disagreement
 from signer.domain.challenge import decode_challenge
 from signer.domain.errors import ErrorCode, RefusedByPolicy
 from signer.domain.ethereum import AccountId, EvmSignature
-from signer.domain.policy import SigningPolicy
 from signer.domain.record import SignatureForm, Submission
-from tests.support.messages import golden_vector
+from tests.support.messages import DEFAULT_POLICY, golden_vector
 
 GOLDEN = golden_vector()
 OWNER = AccountId.parse(GOLDEN.owner_id)
@@ -23,7 +23,8 @@ STATEMENT = (
     "OffBlocks wants to verify ownership of your wallet. By connecting your wallet and using OffBlocks, "
     "you agree to our Terms of services and Privacy Policy"
 )
-POLICY = SigningPolicy(
+POLICY = replace(
+    DEFAULT_POLICY,
     domains=frozenset({"api.offblocks.xyz", "api.sandbox.offblocks.xyz"}),
     chains=frozenset({324, 300, 280, 42161, 421614}),
     statements=frozenset({STATEMENT}),
@@ -48,7 +49,7 @@ def test_golden_challenge_is_decoded() -> None:
     assert challenge.not_before is None
     assert challenge.request_id is None
     assert challenge.resources == ()
-    assert judge(challenge.message, challenge) is None
+    assert find_disagreement(challenge.message, challenge) is None
 
 
 def test_golden_signature_recovers_to_the_owner() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,14 +12,13 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 from eth_utils.exceptions import ValidationError
 
-from signer.adapters.siwe_judge import judge
+from signer.adapters.siwe_judge import find_disagreement
 from signer.domain import challenge as challenge_module
 from signer.domain import rfc3986
 from signer.domain.challenge import Challenge, decode_challenge, parse_challenge
 from signer.domain.errors import ErrorCode, MalformedChallenge, RefusedByPolicy
 from signer.domain.ethereum import AccountId
-from signer.domain.policy import SigningPolicy
-from tests.support.messages import VECTORS, Message, read_vectors, to_base64
+from tests.support.messages import DEFAULT_POLICY, VECTORS, Message, read_vectors, to_base64
 
 NARROWER: dict[tuple[str, str], tuple[ErrorCode, str]] = {
     ("valid_specification.json", "statement empty"): (
@@ -121,7 +121,7 @@ def assert_parsing(file: str, name: str, message: bytes, refused_as: ErrorCode |
     if expected is None:
         challenge = decode_challenge(to_base64(message))
         assert challenge.message == message
-        assert judge(message, challenge) is None
+        assert find_disagreement(message, challenge) is None
         return challenge
     with pytest.raises(MalformedChallenge) as refusal:
         parse_challenge(message)
@@ -231,7 +231,7 @@ def test_rfc3986_invalid_chars(name: str, vector: dict[str, Any]) -> None:
 def check_policy(challenge: Challenge, vector: dict[str, Any]) -> None:
     """Ask the policy at the vector's time, or now, with the vector's domain."""
     domain = vector.get("domainBinding", challenge.domain)
-    policy = SigningPolicy(domains=frozenset({domain}), chains=frozenset({1}), statements=None, max_age=AGES)
+    policy = replace(DEFAULT_POLICY, domains=frozenset({domain}), chains=frozenset({1}), max_age=AGES)
     now = datetime.fromisoformat(vector["time"]) if "time" in vector else datetime.now(UTC)
     policy.check(challenge, AccountId.parse(f"eip155:1:{challenge.address}"), now)
 
@@ -249,7 +249,7 @@ def signer_of(challenge: Challenge, signature: str) -> str | None:
 def test_eip4361_verification_positive(name: str, vector: dict[str, Any]) -> None:
     """What verifies with siwe was signed by the address over the bytes we parsed, and is in order by our policy."""
     challenge = parse_challenge(Message.of_object(vector).encode())
-    assert judge(challenge.message, challenge) is None
+    assert find_disagreement(challenge.message, challenge) is None
     assert signer_of(challenge, vector["signature"]) == challenge.address
     if ("verification_positive.json", name) not in NARROWER:
         check_policy(challenge, vector)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from signer.adapters.siwe_judge import judge
+from signer.adapters.siwe_judge import find_disagreement
 from signer.domain.challenge import Challenge, parse_challenge
 from signer.domain.errors import ErrorCode, MalformedChallenge
 from tests.support.messages import Message
@@ -13,7 +13,7 @@ from tests.support.messages import Message
 def accepted(message: Message) -> Challenge:
     """Parse a message that is ours to accept, and siwe's."""
     challenge = parse_challenge(message.encode())
-    assert judge(message.encode(), challenge) is None
+    assert find_disagreement(message.encode(), challenge) is None
     return challenge
 
 
