@@ -1,22 +1,8 @@
 """What may be signed, for whom and when.
 
-``RULES`` holds the rules in the order of the message's own lines. The first rule that fails names the refusal:
-
-1.  scheme: absent, or one of the allowed schemes
-2.  domain: exactly one of the allowed domains
-3.  address: the address of the owner
-4.  statement: absent, or exactly one of the allowed texts (or any)
-5.  URI: ``https``, its authority equal to the domain, no userinfo; exactly one of the allowed texts (or any)
-6.  chain id: one of the allowed chains
-7.  chain id: the chain of the owner's CAIP-10 id
-8.  issued at: at most ``clock_skew`` ahead of our clock
-9.  issued at: at most ``max_age`` ago
-10. expiration time: in the future
-11. expiration time: later than issued at
-12. not before: not in the future
-13. not before: earlier than expiration time
-
-``SigningPolicy.check_time_left`` is separate: a challenge in its last seconds is valid, but is not begun.
+``RULES`` holds the rules in the order of the message's lines; the first rule that fails names the refusal.
+``docs/challenge-profile.md`` lists them. ``SigningPolicy.check_time_left`` is separate: a challenge in its last seconds
+is valid, but is not begun.
 """
 
 from __future__ import annotations
@@ -103,33 +89,69 @@ class Rule:
         field: the message's field that the rule checks.
         title: what the rule requires, in a few words.
         holds: returns whether the rule holds.
-        detail: returns the error text: what was given and what is allowed. It quotes no statement, nonce or URI of
-            the message.
+        template: the error text, with the names of ``_quotable`` in braces.
     """
 
     code: ErrorCode
     field: str
     title: str
     holds: Callable[[_Case], bool]
-    detail: Callable[[_Case], str]
+    template: str
+
+    def detail(self, case: _Case) -> str:
+        """Return the error text: what was given and what is allowed."""
+        return self.template.format(**_quotable(case))
 
 
-def _uri_is_of_domain(case: _Case) -> bool:
-    challenge = case.challenge
-    return (
-        challenge.uri_scheme == "https" and challenge.uri_authority == challenge.domain and "@" not in challenge.domain
-    )
+def _quotable(case: _Case) -> dict[str, str]:
+    """Return what error texts may quote. The message's statement, URI and nonce are not among it."""
+    policy, challenge, owner = case.policy, case.challenge, case.owner
+    values = {
+        "scheme": challenge.scheme,
+        "schemes": _list(policy.schemes),
+        "domain": challenge.domain,
+        "domains": _list(policy.domains),
+        "address": challenge.address,
+        "owner": owner.address,
+        "uris": "any" if policy.uris is None else _list(policy.uris),
+        "chain": challenge.chain_id,
+        "chains": _list(map(ChainId, policy.chains)),
+        "owner_chain": owner.chain.reference,
+        "issued_at": _time(challenge.issued_at),
+        "max_age": _seconds(policy.max_age),
+        "expiration_time": _time(challenge.expiration_time),
+        "not_before": _time(challenge.not_before),
+        "now": _time(case.now),
+    }
+    return {name: _short(str(value)) for name, value in values.items()}
 
 
-def _uri_detail(case: _Case) -> str:
-    if _uri_is_of_domain(case):
-        return f"The URI is not in policy.uris ({_list(case.policy.uris or ())})."
-    return f"The URI must be an https URI with the authority {_short(case.challenge.domain)} and without userinfo."
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 1] + "…"
 
 
-def _is_after(moment: datetime | None, earlier: datetime | None) -> bool:
-    """Return whether ``moment`` is later than ``earlier``; a field that the message leaves out breaks no order."""
-    return moment is None or earlier is None or moment > earlier
+def _list(allowed: Iterable[object]) -> str:
+    return ", ".join(sorted(map(str, allowed))) or "none"
+
+
+def _time(moment: datetime | None) -> str:
+    return "never" if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def _seconds(span: timedelta) -> str:
+    return f"{span.total_seconds():g} s"
+
+
+def _uri_holds(case: _Case) -> bool:
+    challenge, uris = case.challenge, case.policy.uris
+    if challenge.uri_scheme != "https" or challenge.uri_authority != challenge.domain or "@" in challenge.domain:
+        return False
+    return uris is None or challenge.uri in uris
+
+
+def _in_order(earlier: datetime | None, later: datetime | None) -> bool:
+    """Return whether ``earlier`` is before ``later``; a field that the message leaves out breaks no order."""
+    return earlier is None or later is None or earlier < later
 
 
 RULES: Final = (
@@ -138,122 +160,91 @@ RULES: Final = (
         "scheme",
         "the scheme is absent or allowed",
         lambda c: c.challenge.scheme is None or c.challenge.scheme in c.policy.schemes,
-        lambda c: f"The scheme {_short(c.challenge.scheme)} is not in policy.schemes ({_list(c.policy.schemes)}).",
+        "The scheme {scheme} is not in policy.schemes ({schemes}).",
     ),
     Rule(
         ErrorCode.DOMAIN_NOT_ALLOWED,
         "domain",
         "the domain is allowed",
         lambda c: c.challenge.domain in c.policy.domains,
-        lambda c: f"The domain {_short(c.challenge.domain)} is not in policy.domains ({_list(c.policy.domains)}).",
+        "The domain {domain} is not in policy.domains ({domains}).",
     ),
     Rule(
         ErrorCode.OWNER_MISMATCH,
         "address",
         "the address is the owner's",
         lambda c: c.challenge.address == c.owner.address,
-        lambda c: f"The challenge names {c.challenge.address}; ownerId is {c.owner.address}.",
+        "The challenge names {address}; ownerId is {owner}.",
     ),
     Rule(
         ErrorCode.STATEMENT_NOT_ALLOWED,
         "statement",
         "the statement is absent or allowed",
         lambda c: c.policy.statements is None or c.challenge.statement in {None, *c.policy.statements},
-        lambda _: "The statement is not one of the texts in policy.statements.",
+        "The statement is not one of the texts in policy.statements.",
     ),
     Rule(
         ErrorCode.URI_NOT_ALLOWED,
         "uri",
-        "the URI is of the domain itself, and allowed",
-        lambda c: _uri_is_of_domain(c) and (c.policy.uris is None or c.challenge.uri in c.policy.uris),
-        _uri_detail,
+        "the URI is https, of the domain, without userinfo, and allowed",
+        _uri_holds,
+        "The URI must be https with the authority {domain}, without userinfo, and in policy.uris ({uris}).",
     ),
     Rule(
         ErrorCode.CHAIN_NOT_ALLOWED,
         "chainId",
         "the chain is allowed",
         lambda c: c.challenge.chain_id in c.policy.chains,
-        lambda c: (
-            f"Chain {ChainId(c.challenge.chain_id)} is not in policy.chains ({_list(map(ChainId, c.policy.chains))})."
-        ),
+        "Chain eip155:{chain} is not in policy.chains ({chains}).",
     ),
     Rule(
         ErrorCode.CHAIN_MISMATCH,
         "chainId",
         "the chain is the owner's",
         lambda c: c.challenge.chain_id == c.owner.chain.reference,
-        lambda c: f"The challenge is for chain {c.challenge.chain_id}; ownerId is on chain {c.owner.chain.reference}.",
+        "The challenge is for chain {chain}; ownerId is on chain {owner_chain}.",
     ),
     Rule(
         ErrorCode.ISSUED_IN_THE_FUTURE,
         "issuedAt",
-        "it was issued in the past",
+        "it was issued at most clock_skew in the future",
         lambda c: c.challenge.issued_at - c.now <= c.policy.clock_skew,
-        lambda c: (
-            f"The challenge was issued at {_time(c.challenge.issued_at)}; it is {_time(c.now)} here. "
-            "Compare this machine's clock with the card API's."
-        ),
+        "Issued at {issued_at}; it is {now} here. Compare this machine's clock with the card API's.",
     ),
     Rule(
         ErrorCode.CHALLENGE_EXPIRED,
         "issuedAt",
-        "it is young enough",
+        "it was issued at most max_age ago",
         lambda c: c.now - c.challenge.issued_at <= c.policy.max_age,
-        lambda c: (
-            f"The challenge was issued at {_time(c.challenge.issued_at)}, longer ago than policy.max_age "
-            f"({_seconds(c.policy.max_age)}); fetch a new one."
-        ),
+        "Issued at {issued_at}, longer ago than policy.max_age ({max_age}); fetch a new challenge.",
     ),
     Rule(
         ErrorCode.CHALLENGE_EXPIRED,
         "expirationTime",
         "it has not expired",
-        lambda c: _is_after(c.challenge.expiration_time, c.now),
-        lambda c: f"The challenge expired at {_time(c.challenge.expiration_time)}; fetch a new one.",
+        lambda c: _in_order(c.now, c.challenge.expiration_time),
+        "The challenge expired at {expiration_time}; fetch a new one.",
     ),
     Rule(
         ErrorCode.EXPIRATION_BEFORE_ISSUE,
         "expirationTime",
-        "it expires after its issue",
-        lambda c: _is_after(c.challenge.expiration_time, c.challenge.issued_at),
-        lambda c: (
-            f"The challenge expires at {_time(c.challenge.expiration_time)}, "
-            f"not after it was issued ({_time(c.challenge.issued_at)})."
-        ),
+        "it expires after it was issued",
+        lambda c: _in_order(c.challenge.issued_at, c.challenge.expiration_time),
+        "The challenge expires at {expiration_time}, not after it was issued ({issued_at}).",
     ),
     Rule(
         ErrorCode.CHALLENGE_NOT_YET_VALID,
         "notBefore",
         "it is already valid",
         lambda c: c.challenge.not_before is None or c.challenge.not_before <= c.now,
-        lambda c: f"The challenge is not valid before {_time(c.challenge.not_before)}; it is {_time(c.now)} here.",
+        "The challenge is not valid before {not_before}; it is {now} here.",
     ),
     Rule(
         ErrorCode.NOT_BEFORE_AFTER_EXPIRATION,
         "notBefore",
         "it becomes valid before it expires",
-        lambda c: _is_after(c.challenge.expiration_time, c.challenge.not_before),
-        lambda c: (
-            f"The challenge becomes valid at {_time(c.challenge.not_before)}, "
-            f"not before it expires ({_time(c.challenge.expiration_time)})."
-        ),
+        lambda c: _in_order(c.challenge.not_before, c.challenge.expiration_time),
+        "The challenge becomes valid at {not_before}, not before it expires ({expiration_time}).",
     ),
 )
 """The rules in their order."""
-
-
-def _short(text: object) -> str:
-    quoted = str(text)
-    return quoted if len(quoted) <= _MAX_QUOTED else quoted[: _MAX_QUOTED - 1] + "…"
-
-
-def _list(allowed: Iterable[object]) -> str:
-    return _short(", ".join(sorted(map(str, allowed))) or "none")
-
-
-def _time(moment: datetime | None) -> str:
-    return str(moment and moment.isoformat()).replace("+00:00", "Z")
-
-
-def _seconds(span: timedelta) -> str:
-    return f"{span.total_seconds():g} s"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -271,13 +273,16 @@ DETAILS: list[tuple[dict[str, str], dict[str, object], str, str]] = [
         {"uri": "https://evil.example/marker"},
         {},
         "uri",
-        "The URI must be an https URI with the authority api.example.org and without userinfo.",
+        "The URI must be https with the authority api.example.org, without userinfo, and in policy.uris (any).",
     ),
     (
         {"uri": "https://api.example.org/marker"},
         {"policy": replace(POLICY, uris=frozenset({"https://api.example.org"}))},
         "uri",
-        "The URI is not in policy.uris (https://api.example.org).",
+        (
+            "The URI must be https with the authority api.example.org, without userinfo, and in policy.uris "
+            "(https://api.example.org)."
+        ),
     ),
     ({"chain_id": "1"}, {}, "chainId", "Chain eip155:1 is not in policy.chains (eip155:300, eip155:324)."),
     ({"chain_id": "300"}, {}, "chainId", "The challenge is for chain 300; ownerId is on chain 324."),
@@ -286,7 +291,7 @@ DETAILS: list[tuple[dict[str, str], dict[str, object], str, str]] = [
         {"now": ISSUED_AT - timedelta(minutes=2)},
         "issuedAt",
         (
-            "The challenge was issued at 2026-11-22T12:00:00Z; it is 2026-11-22T11:58:00Z here. "
+            "Issued at 2026-11-22T12:00:00Z; it is 2026-11-22T11:58:00Z here. "
             "Compare this machine's clock with the card API's."
         ),
     ),
@@ -294,7 +299,7 @@ DETAILS: list[tuple[dict[str, str], dict[str, object], str, str]] = [
         {},
         {"now": ISSUED_AT + timedelta(hours=2)},
         "issuedAt",
-        "The challenge was issued at 2026-11-22T12:00:00Z, longer ago than policy.max_age (3600 s); fetch a new one.",
+        "Issued at 2026-11-22T12:00:00Z, longer ago than policy.max_age (3600 s); fetch a new challenge.",
     ),
     (
         {"expiration_time": "2026-11-22T12:01:00Z"},
@@ -356,10 +361,11 @@ def test_verdicts_cover_every_rule() -> None:
     ]
 
 
-def test_docstring_numbers_every_rule() -> None:
-    """The module's docstring has one numbered line for each rule."""
-    numbered = [line for line in (policy_module.__doc__ or "").splitlines() if line[:1].isdigit()]
-    assert [int(line.split(".")[0]) for line in numbered] == list(range(1, len(RULES) + 1))
+def test_profile_page_lists_every_rule_in_order() -> None:
+    """The table of ``docs/challenge-profile.md`` has the number, field and code of each rule."""
+    page = Path(__file__).parents[3] / "docs" / "challenge-profile.md"
+    rows = re.findall(r"^\| ([0-9]+) \| `(\w+)` \|.*\| `(\w+)` \|$", page.read_text("utf-8"), re.MULTILINE)
+    assert rows == [(str(number), rule.field, rule.code.value) for number, rule in enumerate(RULES, start=1)]
 
 
 def test_time_left_refuses_less_than_min_remaining() -> None:
