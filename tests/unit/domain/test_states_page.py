@@ -1,4 +1,4 @@
-"""``docs/states.md`` tells every state and every code that a record can have."""
+"""``docs/states.md`` lists every state and every code of a record."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ FIRST_CELLS = re.findall(r"^\| (`[^|]+`) \|", PAGE.read_text("utf-8"), re.MULTIL
 NAMES = {name for cell in FIRST_CELLS for name in re.findall(r"`(\w+)`", cell)}
 
 
-def test_the_page_has_a_row_for_every_state_and_every_code() -> None:
-    """None is missing; and none is there that a record never has."""
+def test_page_lists_every_state_and_code() -> None:
+    """None is missing, and every listed one exists."""
     assert set(ChallengeState) | set(RecordCode) == NAMES
