@@ -209,14 +209,14 @@ RULES: Final = (
         "issuedAt",
         "it was issued at most clock_skew in the future",
         lambda c: c.challenge.issued_at - c.now <= c.policy.clock_skew,
-        "Issued at {issued_at}; it is {now} here. Compare this machine's clock with the card API's.",
+        "The challenge was issued at {issued_at}; it is {now} here. Compare this machine's clock with the card API's.",
     ),
     Rule(
         ErrorCode.CHALLENGE_EXPIRED,
         "issuedAt",
         "it was issued at most max_age ago",
         lambda c: c.now - c.challenge.issued_at <= c.policy.max_age,
-        "Issued at {issued_at}, longer ago than policy.max_age ({max_age}); fetch a new challenge.",
+        "The challenge was issued at {issued_at}, longer ago than policy.max_age ({max_age}); fetch a new one.",
     ),
     Rule(
         ErrorCode.CHALLENGE_EXPIRED,

@@ -1,52 +1,22 @@
-"""The rules of what may be signed: their order, their limits and their error texts."""
+"""The rules of what may be signed: their order and their limits."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from signer.domain import policy as policy_module
-from signer.domain.challenge import Challenge, parse_challenge
 from signer.domain.errors import ErrorCode, RefusedByPolicy
 from signer.domain.ethereum import AccountId
-from signer.domain.policy import RULES, SigningPolicy
-from tests.support.messages import DEFAULT_POLICY, OWNER, Message
+from signer.domain.policy import RULES
+from tests.support.messages import OWNER, Message
+from tests.unit.domain.policies import ISSUED_AT, OTHER_OWNER, POLICY, THIS_OWNER, challenge, refusal
 
-ISSUED_AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 INSTANT = timedelta(microseconds=1)
-POLICY = replace(
-    DEFAULT_POLICY,
-    domains=frozenset({"api.example.org", "api.sandbox.example.org"}),
-    chains=frozenset({324, 300}),
-    statements=frozenset({"Sign in."}),
-)
-THIS_OWNER = AccountId.parse(f"eip155:324:{OWNER}")
-OTHER_OWNER = AccountId.parse("eip155:324:0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359")
-
-
-def challenge(message: Message | None = None) -> Challenge:
-    """Parse a message; the default one is accepted by ``POLICY``."""
-    return parse_challenge((message or Message(statement="Sign in.")).encode())
-
-
-def refusal(
-    message: Message | None = None,
-    *,
-    policy: SigningPolicy = POLICY,
-    owner: AccountId = THIS_OWNER,
-    now: datetime = ISSUED_AT,
-) -> RefusedByPolicy | None:
-    """Return the refusal; ``None`` if the policy accepts."""
-    try:
-        policy.check(challenge(message), owner, now)
-    except RefusedByPolicy as error:
-        return error
-    return None
 
 
 def verdict(message: Message | None = None, **arguments: Any) -> ErrorCode | None:  # noqa: ANN401 - see `refusal`
@@ -240,105 +210,6 @@ def test_first_failing_rule_names_refusal() -> None:
     assert verdict(message, owner=OTHER_OWNER) is ErrorCode.CHALLENGE_NOT_YET_VALID
     message = replace(message, not_before=None)
     assert verdict(message, owner=OTHER_OWNER) is None
-
-
-DETAILS: list[tuple[dict[str, str], dict[str, object], str, str]] = [
-    ({"scheme": "ftp"}, {}, "scheme", "The scheme ftp is not in policy.schemes (https)."),
-    (
-        {"scheme": "ftp"},
-        {"policy": replace(POLICY, schemes=frozenset())},
-        "scheme",
-        "The scheme ftp is not in policy.schemes (none).",
-    ),
-    (
-        {"domain": "evil.example"},
-        {},
-        "domain",
-        "The domain evil.example is not in policy.domains (api.example.org, api.sandbox.example.org).",
-    ),
-    (
-        {"domain": "a" * 500},
-        {"policy": DEFAULT_POLICY},
-        "domain",
-        f"The domain {'a' * 79}… is not in policy.domains (api.example.org).",
-    ),
-    (
-        {},
-        {"owner": OTHER_OWNER},
-        "address",
-        f"The challenge names {OWNER}; ownerId is {OTHER_OWNER.address}.",
-    ),
-    ({"statement": "marker"}, {}, "statement", "The statement is not one of the texts in policy.statements."),
-    (
-        {"uri": "https://evil.example/marker"},
-        {},
-        "uri",
-        "The URI must be https with the authority api.example.org, without userinfo, and in policy.uris (any).",
-    ),
-    (
-        {"uri": "https://api.example.org/marker"},
-        {"policy": replace(POLICY, uris=frozenset({"https://api.example.org"}))},
-        "uri",
-        (
-            "The URI must be https with the authority api.example.org, without userinfo, and in policy.uris "
-            "(https://api.example.org)."
-        ),
-    ),
-    ({"chain_id": "1"}, {}, "chainId", "Chain eip155:1 is not in policy.chains (eip155:300, eip155:324)."),
-    ({"chain_id": "300"}, {}, "chainId", "The challenge is for chain 300; ownerId is on chain 324."),
-    (
-        {},
-        {"now": ISSUED_AT - timedelta(minutes=2)},
-        "issuedAt",
-        (
-            "Issued at 2026-11-22T12:00:00Z; it is 2026-11-22T11:58:00Z here. "
-            "Compare this machine's clock with the card API's."
-        ),
-    ),
-    (
-        {},
-        {"now": ISSUED_AT + timedelta(hours=2)},
-        "issuedAt",
-        "Issued at 2026-11-22T12:00:00Z, longer ago than policy.max_age (3600 s); fetch a new challenge.",
-    ),
-    (
-        {"expiration_time": "2026-11-22T12:01:00Z"},
-        {"now": ISSUED_AT + timedelta(minutes=2)},
-        "expirationTime",
-        "The challenge expired at 2026-11-22T12:01:00Z; fetch a new one.",
-    ),
-    (
-        {"expiration_time": "2026-11-22T11:59:50Z"},
-        {"now": ISSUED_AT - timedelta(seconds=30)},
-        "expirationTime",
-        "The challenge expires at 2026-11-22T11:59:50Z, not after it was issued (2026-11-22T12:00:00Z).",
-    ),
-    (
-        {"not_before": "2026-11-22T12:10:00Z"},
-        {},
-        "notBefore",
-        "The challenge is not valid before 2026-11-22T12:10:00Z; it is 2026-11-22T12:00:00Z here.",
-    ),
-]
-"""Changes of the message, arguments of the check, and the field and the text of the refusal."""
-
-
-@pytest.mark.parametrize(("fields", "arguments", "field", "detail"), DETAILS)
-def test_refusal_says_what_was_given_and_what_is_allowed(
-    fields: dict[str, str], arguments: dict[str, Any], field: str, detail: str
-) -> None:
-    """Domains, chains, addresses and times are quoted; statements and URIs of the message are not."""
-    error = refusal(Message(**fields), **arguments)  # type: ignore[arg-type]
-    assert error is not None
-    assert (error.field, error.detail) == (field, detail)
-
-
-def test_refusal_text_of_rule_13() -> None:
-    """Rule 13 never names a refusal of ``check``, but has a text like the others."""
-    message = Message(not_before="2026-11-22T12:02:00Z", expiration_time="2026-11-22T12:01:00Z")
-    case = policy_module._Case(POLICY, challenge(message), THIS_OWNER, ISSUED_AT)
-    expected = "The challenge becomes valid at 2026-11-22T12:02:00Z, not before it expires (2026-11-22T12:01:00Z)."
-    assert RULES[-1].detail(case) == expected
 
 
 def test_verdicts_cover_every_rule() -> None:
