@@ -108,11 +108,12 @@ AGES = timedelta(days=365 * 300)
 _run: dict[str, int] = {}
 
 
-def vectors(file: str) -> pytest.MarkDecorator:
-    """Parametrise a test with each vector of a file, and count them."""
-    content: dict[str, Any] = read_vectors(f"siwe/{file}")
-    _run[file] = len(content)
-    return pytest.mark.parametrize(("name", "vector"), content.items(), ids=list(content))
+def vectors(*files: str) -> pytest.MarkDecorator:
+    """Parametrise a test with each vector of the files, and count them."""
+    content: dict[str, dict[str, Any]] = {file: read_vectors(f"siwe/{file}") for file in files}
+    _run.update({file: len(content[file]) for file in files})
+    cases = [pytest.param(file, name, vector, id=name) for file in files for name, vector in content[file].items()]
+    return pytest.mark.parametrize(("file", "name", "vector"), cases)
 
 
 def assert_parsing(file: str, name: str, message: bytes, refused_as: ErrorCode | None = None) -> Challenge | None:
@@ -130,9 +131,9 @@ def assert_parsing(file: str, name: str, message: bytes, refused_as: ErrorCode |
 
 
 @vectors("parsing_positive.json")
-def test_eip4361_parsing_positive(name: str, vector: dict[str, Any]) -> None:
+def test_eip4361_parsing_positive(file: str, name: str, vector: dict[str, Any]) -> None:
     """A valid message is parsed with the fields of the vector."""
-    challenge = assert_parsing("parsing_positive.json", name, vector["message"].encode())
+    challenge = assert_parsing(file, name, vector["message"].encode())
     fields = vector["fields"]
     assert challenge is not None
     assert challenge.scheme == fields.get("scheme")
@@ -149,29 +150,24 @@ def test_eip4361_parsing_positive(name: str, vector: dict[str, Any]) -> None:
     assert instants == [text and datetime.fromisoformat(text) for text in texts]
 
 
-@vectors("parsing_negative.json")
-def test_eip4361_parsing_negative(name: str, vector: str) -> None:
-    """An invalid message is refused for the reason in the vector's name."""
-    assert_parsing("parsing_negative.json", name, vector.encode(), REFUSED[name])
-
-
-@vectors("parsing_negative_objects.json")
-def test_eip4361_parsing_negative_objects(name: str, vector: dict[str, Any]) -> None:
-    """An invalid object, written as a message, is refused for the reason in the vector's name."""
-    assert_parsing("parsing_negative_objects.json", name, Message.of_object(vector).encode(), REFUSED[name])
+@vectors("parsing_negative.json", "parsing_negative_objects.json")
+def test_eip4361_parsing_negative(file: str, name: str, vector: str | dict[str, Any]) -> None:
+    """An invalid message, or an invalid object written as a message, is refused for the reason in its name."""
+    message = vector.encode() if isinstance(vector, str) else Message.of_object(vector).encode()
+    assert_parsing(file, name, message, REFUSED[name])
 
 
 @vectors("message_objects.json")
-def test_eip4361_message_objects(name: str, vector: dict[str, Any]) -> None:
+def test_eip4361_message_objects(file: str, name: str, vector: dict[str, Any]) -> None:
     """An object, written as a message, is accepted, or refused for the reason in the vector."""
     refused_as = None if vector["error"] == "none" else REFUSED[vector["error"]]
-    assert_parsing("message_objects.json", name, Message.of_object(vector["msg"]).encode(), refused_as)
+    assert_parsing(file, name, Message.of_object(vector["msg"]).encode(), refused_as)
 
 
 @vectors("valid_specification.json")
-def test_eip4361_valid_specification(name: str, vector: dict[str, Any]) -> None:
+def test_eip4361_valid_specification(file: str, name: str, vector: dict[str, Any]) -> None:
     """The optional fields, present, empty and absent."""
-    challenge = assert_parsing("valid_specification.json", name, vector["msg"].encode())
+    challenge = assert_parsing(file, name, vector["msg"].encode())
     if challenge is not None:
         items = vector["items"]
         assert (challenge.statement, challenge.request_id) == (items["statement"], items["requestId"])
@@ -179,23 +175,17 @@ def test_eip4361_valid_specification(name: str, vector: dict[str, Any]) -> None:
 
 
 @vectors("valid_resources.json")
-def test_eip4361_valid_resources(name: str, vector: dict[str, Any]) -> None:
+def test_eip4361_valid_resources(file: str, name: str, vector: dict[str, Any]) -> None:
     """Resources are any RFC 3986 URIs, in their order."""
-    challenge = assert_parsing("valid_resources.json", name, vector["msg"].encode())
+    challenge = assert_parsing(file, name, vector["msg"].encode())
     assert challenge is not None
     assert challenge.resources == tuple(vector["resources"])
 
 
-@vectors("invalid_resources.json")
-def test_eip4361_invalid_resources(name: str, vector: str) -> None:
-    """A resource that is not an RFC 3986 URI is refused."""
-    assert_parsing("invalid_resources.json", name, vector.encode(), ErrorCode.RESOURCES_MALFORMED)
-
-
 @vectors("valid_uris.json")
-def test_rfc3986_valid_uris(name: str, vector: dict[str, Any]) -> None:
+def test_rfc3986_valid_uris(file: str, name: str, vector: dict[str, Any]) -> None:
     """A URI is parsed with the scheme and the authority of the vector."""
-    challenge = assert_parsing("valid_uris.json", name, vector["msg"].encode())
+    challenge = assert_parsing(file, name, vector["msg"].encode())
     if challenge is None:
         return
     parts = vector["uri"]
@@ -208,24 +198,19 @@ def test_rfc3986_valid_uris(name: str, vector: dict[str, Any]) -> None:
     assert challenge.uri_authority == authority
 
 
-@vectors("invalid_uris.json")
-def test_rfc3986_invalid_uris(name: str, vector: str) -> None:
-    """A URI that is not an RFC 3986 URI is refused."""
-    assert_parsing("invalid_uris.json", name, vector.encode(), ErrorCode.URI_MALFORMED)
+@vectors("invalid_resources.json", "invalid_uris.json")
+def test_rfc3986_invalid_uris(file: str, name: str, vector: str) -> None:
+    """A URI or a resource that is not an RFC 3986 URI is refused."""
+    code = ErrorCode.URI_MALFORMED if file == "invalid_uris.json" else ErrorCode.RESOURCES_MALFORMED
+    assert_parsing(file, name, vector.encode(), code)
 
 
-@vectors("valid_chars.json")
-def test_rfc3986_valid_chars(name: str, vector: dict[str, Any]) -> None:
-    """A rule of the grammar accepts these characters."""
-    assert vector["answer"] is True
-    assert re.fullmatch(GRAMMAR_OF_RULE[vector["rule"]], vector["input"], re.ASCII)
-
-
-@vectors("invalid_chars.json")
-def test_rfc3986_invalid_chars(name: str, vector: dict[str, Any]) -> None:
-    """A rule of the grammar refuses these characters."""
-    assert vector["answer"] is False
-    assert re.fullmatch(GRAMMAR_OF_RULE[vector["rule"]], vector["input"], re.ASCII) is None
+@vectors("valid_chars.json", "invalid_chars.json")
+def test_rfc3986_chars(file: str, name: str, vector: dict[str, Any]) -> None:
+    """A rule of the grammar accepts the characters of the first file and refuses those of the second."""
+    assert vector["answer"] is (file == "valid_chars.json")
+    match = re.fullmatch(GRAMMAR_OF_RULE[vector["rule"]], vector["input"], re.ASCII)
+    assert (match is not None) is vector["answer"], name
 
 
 def check_policy(challenge: Challenge, vector: dict[str, Any]) -> None:
@@ -246,21 +231,21 @@ def signer_of(challenge: Challenge, signature: str) -> str | None:
 
 
 @vectors("verification_positive.json")
-def test_eip4361_verification_positive(name: str, vector: dict[str, Any]) -> None:
+def test_eip4361_verification_positive(file: str, name: str, vector: dict[str, Any]) -> None:
     """The address signed the bytes that we parsed, and our policy accepts them."""
     challenge = parse_challenge(Message.of_object(vector).encode())
     assert find_disagreement(challenge.message, challenge) is None
     assert signer_of(challenge, vector["signature"]) == challenge.address
-    if ("verification_positive.json", name) not in NARROWER:
+    if (file, name) not in NARROWER:
         check_policy(challenge, vector)
         return
     with pytest.raises(RefusedByPolicy) as refusal:
         check_policy(challenge, vector)
-    assert refusal.value.code is NARROWER["verification_positive.json", name][0]
+    assert refusal.value.code is NARROWER[file, name][0]
 
 
 @vectors("verification_negative.json")
-def test_eip4361_verification_negative(name: str, vector: dict[str, Any]) -> None:
+def test_eip4361_verification_negative(file: str, name: str, vector: dict[str, Any]) -> None:
     """Our parser or our policy refuses the message, or the address did not sign it."""
     refused_as = {
         "expired message": ErrorCode.CHALLENGE_EXPIRED,
@@ -288,12 +273,12 @@ def test_eip4361_verification_negative(name: str, vector: dict[str, Any]) -> Non
 
 
 @vectors("eip1271.json")
-def test_eip1271(name: str, vector: dict[str, str]) -> None:
+def test_eip1271(file: str, name: str, vector: dict[str, str]) -> None:
     """A contract wallet's message is parsed like any other; the signature is not by the key of the address.
 
     Only the contract can decide whether it accepts the signature, so that part of the vector is not tested.
     """
-    challenge = assert_parsing("eip1271.json", name, vector["message"].encode())
+    challenge = assert_parsing(file, name, vector["message"].encode())
     assert challenge is not None
     assert signer_of(challenge, vector["signature"]) != challenge.address
 
