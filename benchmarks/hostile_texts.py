@@ -1,6 +1,6 @@
-"""Texts of the greatest size that is let in, each meant to make a parser try as often as it can.
+"""Texts of the maximum size that try to make a parser backtrack.
 
-The tests ask that each is refused, or read, in order; ``benchmarks/parse.py`` shows how long that takes.
+The tests check the verdict on each; ``benchmarks/parse.py`` measures the time.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from signer.domain.challenge import MAX_BASE64
 
 SIZE = MAX_BASE64 // 4 * 3
-"""How many bytes the cap on the base64 text lets through."""
+"""The maximum size of a message, in bytes."""
 
 _HEAD = "a.b wants you to sign in with your Ethereum account:\n0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed\n"
 _TAIL = "Version: 1\nChain ID: 324\nNonce: abcdefgh\nIssued At: 2026-11-22T12:00:00Z"
 
 
 def hostile_texts(size: int = SIZE) -> dict[str, bytes]:
-    """Give texts of ``size`` bytes, or a few less, by what they are made of: the middle part as often as has room."""
+    """Return texts of ``size`` bytes or a few less by name; the middle part is repeated as often as possible."""
     return {
         name: (start + unit * ((size - len(start) - len(end)) // len(unit)) + end).encode()
         for name, (start, unit, end) in _parts()

@@ -1,8 +1,8 @@
-"""What decoding a challenge and checking it against the policy costs, for the golden message and for hostile texts.
+"""The CPU time of decoding a challenge and checking the policy, for the golden message and for hostile texts.
 
-The figures are microseconds of this process's CPU, each the least of several rounds, for the machine is shared. Beside
-them, measured in the same run: the Keccak of the address's checksum, a bare regular expression that cuts the same
-message into its fields and judges nothing, and siwe's parse.
+The figures are microseconds, each the minimum of several rounds, because the machine may be shared. For comparison the
+same run measures the Keccak hash of the address's checksum, a bare regular expression that splits the same message into
+fields without checking them, and siwe's parser.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.hostile_texts import SIZE, hostile_texts
+from signer.config.sections import KNOWN_CHAINS, PRODUCTION_DOMAIN, SANDBOX_DOMAIN, PolicySettings
 from signer.domain.challenge import decode_challenge, parse_challenge
 from signer.domain.errors import MalformedChallenge
 from signer.domain.ethereum import AccountId, checksum_address
-from signer.domain.policy import SigningPolicy
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "vectors" / "golden.json"
 BARE = re.compile(
@@ -34,7 +34,7 @@ HOSTILE_BUDGET_US = 5000
 
 
 def least_cpu_us(call: Callable[[], object], *, rounds: int, calls: int) -> float:
-    """Give the CPU of one call in µs: the least of the means of several rounds."""
+    """Return the CPU time of one call in µs: the minimum over the rounds of the mean of ``calls`` calls."""
     means = []
     for _ in range(rounds):
         begun = time.process_time_ns()
@@ -53,13 +53,15 @@ def _verdict(message: bytes) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the tables; the exit status says whether both budgets were kept."""
-    options = argparse.ArgumentParser(prog="python -m benchmarks parse", description=__doc__)
-    options.add_argument("--rounds", type=int, default=15, help="how often each figure is taken")
-    options.add_argument("--siwe-on-hostile", action="store_true", help="have siwe read the hostile texts too: minutes")
-    asked = options.parse_args(argv)
-    whole = _golden_table(asked.rounds)
-    worst = _hostile_table(asked.rounds, with_siwe=asked.siwe_on_hostile)
+    """Print the tables; return 0 if both figures are within budget, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks parse", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="number of measurements of each figure")
+    parser.add_argument(
+        "--siwe-on-hostile", action="store_true", help="also parse the hostile texts with siwe; takes minutes"
+    )
+    options = parser.parse_args(argv)
+    whole = _golden_table(options.rounds)
+    worst = _hostile_table(options.rounds, with_siwe=options.siwe_on_hostile)
     kept = whole < GOLDEN_BUDGET_US and worst < HOSTILE_BUDGET_US
     print(
         f"\nbudgets: golden {whole:.1f} of {GOLDEN_BUDGET_US} µs, worst hostile {worst:.0f} of {HOSTILE_BUDGET_US} µs"
@@ -68,18 +70,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _golden_table(rounds: int) -> float:
-    from siwe import SiweMessage  # type: ignore[import-untyped] # noqa: PLC0415 - it takes a second to load
+    from siwe import SiweMessage  # type: ignore[import-untyped] # noqa: PLC0415 - the import takes a second
 
     golden = json.loads(GOLDEN.read_text())
     encoded, now = golden["challenge"], datetime.fromisoformat(golden["valid_from"])
     message = base64.b64decode(encoded)
     text = message.decode()
     challenge, owner = decode_challenge(encoded), AccountId.parse(golden["ownerId"])
-    policy = SigningPolicy(
-        domains=frozenset({"api.offblocks.xyz", challenge.domain}),
-        chains=frozenset({324, 300, 280, 42161, 421614}),
-        statements=frozenset({challenge.statement or ""}),
-    )
+    policy = PolicySettings(domains=(PRODUCTION_DOMAIN, SANDBOX_DOMAIN), chains=KNOWN_CHAINS).to_domain()
 
     def decode_and_check() -> None:
         read = decode_challenge(encoded)
@@ -105,7 +103,7 @@ def _golden_table(rounds: int) -> float:
 
 
 def _hostile_table(rounds: int, *, with_siwe: bool) -> float:
-    print(f"\nhostile texts, {SIZE} bytes, the most that the cap lets in")
+    print(f"\nhostile texts, {SIZE} bytes, the maximum size")
     print(f"{'':34} {'µs CPU':>8} {'to half as long':>17} {'verdict':>24}" + ("   siwe µs" if with_siwe else ""))
     figures: dict[str, float] = {}
     half_texts = hostile_texts(SIZE // 2)
@@ -118,7 +116,7 @@ def _hostile_table(rounds: int, *, with_siwe: bool) -> float:
 
 
 def _siwe_us(message: bytes) -> float:
-    from siwe import SiweMessage  # noqa: PLC0415 - it takes a second to load
+    from siwe import SiweMessage  # noqa: PLC0415 - the import takes a second
 
     def read() -> None:
         try:

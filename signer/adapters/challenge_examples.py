@@ -1,8 +1,8 @@
-"""One example message of each shape that the settings let be signed: what siwe judges before the service is ready.
+"""One example message of each shape that the settings allow: what siwe checks before the service is ready.
 
-Every two values of two fields (domain and URI, chain, scheme, statement, the forms of an instant, each optional field
-with and without) meet in one of the messages: pairs are what a grammar can get wrong, and all combinations would be
-thousands. The examples are always the same for the same settings.
+For every two fields (domain and URI, chain, scheme, statement, the forms of a date-time, each optional field present
+and absent), each pair of their values stands in at least one example. A grammar mistake shows in pairs; all
+combinations would be thousands. The same settings always give the same examples.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ _ISSUED_AT: Final = ("2024-02-29T23:59:59Z", "2024-02-29T23:59:59.123456789Z", "
 _EXPIRATION_TIME: Final = (None, "2024-03-01T01:00:00.000Z")
 _NOT_BEFORE: Final = (None, "2024-02-29T23:59:59+00:00")
 _REQUEST_ID: Final = (None, "04c5851c-4386:%20@")
-_RESOURCES: Final[tuple[tuple[str, ...] | None, ...]] = (None, ("ipfs://a/b",), ("urn:a:b", "https://c.d/e?f#g"))
+_RESOURCES: Final[tuple[tuple[str, ...], ...]] = ((), ("ipfs://a/b",), ("urn:a:b", "https://c.d/e?f#g"))
 _ANY_STATEMENT: Final = "I accept the Terms of Service: https://example.org/tos"
 _ANY_PATHS: Final = ("", "/a/b%20c?d=e#f")
 
 
 def examples(policy: SigningPolicy) -> list[str]:
-    """Write one message of each shape that ``policy`` lets be signed.
+    """Return one message of each shape that ``policy`` allows; an empty list if it allows no message.
 
-    Where any statement, or any URI of the domain, is allowed, a fixed one stands for all. The list is empty where the
-    policy lets no message be signed.
+    If the policy allows any statement, or any URI of the domain, fixed ones stand for all.
     """
     statements = [_ANY_STATEMENT] if policy.statements is None else sorted(policy.statements)
     choices: tuple[Sequence[Any], ...] = (
-        _places(policy),
+        _domains_with_uris(policy),
         sorted(policy.chains),
         (None, *sorted(policy.schemes)),
         (None, *statements),
@@ -46,23 +45,23 @@ def examples(policy: SigningPolicy) -> list[str]:
     if not all(choices):
         return []
     rows = _pairwise([len(values) for values in choices])
-    return [_write(*(values[index] for values, index in zip(choices, row, strict=True))) for row in rows]
+    return [_message(*(values[index] for values, index in zip(choices, row, strict=True))) for row in rows]
 
 
-def _places(policy: SigningPolicy) -> list[tuple[str, str]]:
+def _domains_with_uris(policy: SigningPolicy) -> list[tuple[str, str]]:
     """Pair each domain with the URIs that the policy accepts from it."""
-    places: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for domain in sorted(policy.domains):
         uris = [f"https://{domain}{path}" for path in _ANY_PATHS] if policy.uris is None else sorted(policy.uris)
         for uri in uris:
             parts = rfc3986.URI.fullmatch(uri)
             if "@" not in domain and parts is not None and parts["scheme"] == "https" and parts["authority"] == domain:
-                places.append((domain, uri))
-    return places
+                pairs.append((domain, uri))
+    return pairs
 
 
-def _write(  # noqa: PLR0913, PLR0917 - the fields of EIP-4361, in its order
-    place: tuple[str, str],
+def _message(  # noqa: PLR0913, PLR0917 - the fields of EIP-4361, in its order
+    domain_and_uri: tuple[str, str],
     chain_id: int,
     scheme: str | None,
     statement: str | None,
@@ -70,30 +69,31 @@ def _write(  # noqa: PLR0913, PLR0917 - the fields of EIP-4361, in its order
     expiration_time: str | None,
     not_before: str | None,
     request_id: str | None,
-    resources: Sequence[str] | None,
+    resources: Sequence[str],
 ) -> str:
-    domain, uri = place
+    domain, uri = domain_and_uri
     lines = [
-        f"{'' if scheme is None else scheme + '://'}{domain} wants you to sign in with your Ethereum account:",
+        f"{scheme + '://' if scheme else ''}{domain} wants you to sign in with your Ethereum account:",
         _ADDRESS,
         "",
-        *([] if statement is None else [statement]),
+        statement,
         "",
         f"URI: {uri}",
         "Version: 1",
         f"Chain ID: {chain_id}",
         f"Nonce: {_NONCE}",
         f"Issued At: {issued_at}",
-        *([] if expiration_time is None else [f"Expiration Time: {expiration_time}"]),
-        *([] if not_before is None else [f"Not Before: {not_before}"]),
-        *([] if request_id is None else [f"Request ID: {request_id}"]),
-        *([] if resources is None else ["Resources:", *(f"- {resource}" for resource in resources)]),
+        expiration_time and f"Expiration Time: {expiration_time}",
+        not_before and f"Not Before: {not_before}",
+        request_id and f"Request ID: {request_id}",
+        "Resources:" if resources else None,
+        *(f"- {resource}" for resource in resources),
     ]
-    return "\n".join(lines)
+    return "\n".join(line for line in lines if line is not None)
 
 
 def _pairwise(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Choose rows of indices so that every two indices of two columns stand in one row. Greedy, and always the same."""
+    """Yield rows of indices so that every two indices of two columns share a row. Greedy and deterministic."""
     unmet = dict.fromkeys(
         ((i, a), (j, b))
         for i, j in itertools.combinations(range(len(sizes)), 2)
@@ -103,8 +103,8 @@ def _pairwise(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
         row = dict(next(iter(unmet)))
         for column, size in enumerate(sizes):
             if column not in row:
-                news = [sum(_pair((column, a), cell) in unmet for cell in row.items()) for a in range(size)]
-                row[column] = news.index(max(news))
+                gains = [sum(_pair((column, a), cell) in unmet for cell in row.items()) for a in range(size)]
+                row[column] = gains.index(max(gains))
         for first, second in itertools.combinations(row.items(), 2):
             unmet.pop(_pair(first, second), None)
         yield tuple(row[column] for column in range(len(sizes)))

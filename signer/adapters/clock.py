@@ -1,4 +1,4 @@
-"""The machine's wall clock, behind the port ``Clock``: the one place of the service that reads it."""
+"""The system clock behind the port ``Clock``. Only this module of the service reads the wall clock."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ class SystemClock:
     """The port ``Clock``."""
 
     def now(self) -> datetime:
-        """Give the present, aware, UTC."""
+        """Return the current time, aware, UTC."""
         return datetime.now(UTC)

@@ -1,13 +1,13 @@
-"""The library siwe as the judge of our parser, in a process of its own, before the service is ready.
+"""Check our parser against the library siwe, in a child process, before the service is ready.
 
-* What our parser accepts siwe has to accept, with equal fields, and to write out byte for byte as it was received.
-* In the service, only examples made from the settings are judged, never a caller's text: siwe's parser is quadratic.
-* siwe and web3 are imported by the child process alone; the service neither waits for them nor holds them in memory.
-* A disagreement is a defect of ours or of theirs, and the service does not start with it.
+* Every message that our parser accepts must be accepted by siwe, with equal fields and byte-for-byte the same text.
+* The service checks examples made from its settings, never a caller's text: siwe's parse time is quadratic.
+* Only the child process imports siwe and web3, so the service needs no memory for them.
+* A disagreement is a bug in one of the two parsers, and the service does not start.
 * No error quotes a message.
 
-The child is ``python -m signer.adapters.siwe_judge``: one message a line on its standard input (JSON strings), the
-library's name and then one verdict a line on its standard output (``null``, or what the two disagree about).
+The child is ``python -m signer.adapters.siwe_judge``. It reads one message a line (JSON strings) from standard input,
+and writes the library's name and then one verdict a line: ``null``, or what the two parsers disagree about.
 """
 
 from __future__ import annotations
@@ -31,66 +31,45 @@ from signer.domain.policy import SigningPolicy
 
 _MODULE: Final = "signer.adapters.siwe_judge"
 _DISTRIBUTION: Final = "signinwithethereum"
-_REFUSALS: Final = (ValueError, TypeError, OverflowError, RecursionError)
-"""What siwe is known to raise for a message that it does not accept."""
+_SIWE_ERRORS: Final = (ValueError, TypeError, OverflowError, RecursionError)
+"""What siwe raises for a message that it does not accept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """Where siwe and our parser part.
+def find_disagreement(message: bytes, challenge: Challenge) -> str | None:
+    """Parse ``message`` with siwe and compare the result with ``challenge``, which our parser returned for it.
 
-    Attributes:
-        about: ``refused`` where siwe does not accept the message; else the attribute of ``Challenge`` that differs,
-            ``message`` being the text as siwe would write it.
+    A call takes milliseconds; the first one takes a second longer, because it imports siwe and web3.
+
+    Returns:
+        ``None`` if the two agree, ``refused`` if siwe does not accept the message, else the attribute of ``Challenge``
+        that differs (``message``: siwe would write the message with other bytes).
     """
-
-    about: str
-
-
-def judge(message: bytes, challenge: Challenge) -> Disagreement | None:
-    """Have siwe read ``message`` by its ABNF, and compare with what our parser made of it.
-
-    It takes milliseconds, and longer the first time, for it imports siwe and web3.
-    """
-    from siwe import SiweMessage  # type: ignore[import-untyped] # noqa: PLC0415 - the child alone pays for it
+    from siwe import SiweMessage  # type: ignore[import-untyped] # noqa: PLC0415 - imported in the child only
 
     try:
         text = message.decode("ascii")
-        theirs = SiweMessage.from_message(text, abnf=True)
-        fields = _fields_of(theirs)
-    except _REFUSALS:
-        return Disagreement("refused")
+        parsed = SiweMessage.from_message(text, abnf=True)
+        fields = _fields_of(parsed)
+    except _SIWE_ERRORS:
+        return "refused"
     for name, value in fields.items():
         if value != getattr(challenge, name):
-            return Disagreement(name)
-    if theirs.prepare_message() != text or challenge.message != message:
-        return Disagreement("message")
-    return None
+            return name
+    return None if parsed.prepare_message() == text and challenge.message == message else "message"
 
 
-def _fields_of(theirs: Any) -> dict[str, object]:  # noqa: ANN401 - siwe is not typed
+def _fields_of(parsed: Any) -> dict[str, object]:  # noqa: ANN401 - siwe is not typed
+    texts = ("scheme", "domain", "address", "statement", "uri", "chain_id", "nonce", "request_id")
+    times = ("issued_at", "expiration_time", "not_before")
     return {
-        "scheme": theirs.scheme,
-        "domain": theirs.domain,
-        "address": theirs.address,
-        "statement": theirs.statement,
-        "uri": theirs.uri,
-        "chain_id": theirs.chain_id,
-        "nonce": theirs.nonce,
-        "issued_at": datetime.fromisoformat(theirs.issued_at),
-        "expiration_time": _instant(theirs.expiration_time),
-        "not_before": _instant(theirs.not_before),
-        "request_id": theirs.request_id,
-        "resources": tuple(theirs.resources or ()),
+        **{name: getattr(parsed, name) for name in texts},
+        **{name: (text := getattr(parsed, name)) and datetime.fromisoformat(text) for name in times},
+        "resources": tuple(parsed.resources or ()),
     }
 
 
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
-
-
 class JudgeFailure(StrEnum):
-    """Why there is no agreement to build on."""
+    """Why the check did not succeed."""
 
     NOTHING_TO_JUDGE = "nothing_to_judge"
     NOT_STARTED = "not_started"
@@ -100,11 +79,7 @@ class JudgeFailure(StrEnum):
 
 
 class JudgeError(Exception):
-    """The judge disagrees, or could not judge.
-
-    Attributes:
-        reason: which of the two, and how.
-    """
+    """siwe and our parser disagree, or the check could not be completed; ``reason`` says which."""
 
     def __init__(self, reason: JudgeFailure, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -113,46 +88,48 @@ class JudgeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class JudgeReport:
-    """What the judge agreed to.
+    """A check that succeeded.
 
     Attributes:
-        examples: how many messages, each of another shape.
-        library: who judged: distribution and version.
+        examples: the number of messages, each of another shape.
+        library: name and version of the siwe distribution.
     """
 
     examples: int
     library: str
 
 
-async def judge_shapes(policy: SigningPolicy, timeout: timedelta, *, python: str = sys.executable) -> JudgeReport:
-    """Have siwe judge one example of every shape that ``policy`` allows, in a child process that ends with this call.
+async def check_parser_against_siwe(
+    policy: SigningPolicy, timeout: timedelta, *, python: str = sys.executable
+) -> JudgeReport:
+    """Compare both parsers on one example of every shape that ``policy`` allows, in a child process.
 
     Args:
-        policy: the settings that the service signs by.
-        timeout: for all of it; the imports take a second, each message 2 to 20 ms.
-        python: the interpreter.
+        policy: the policy that the service signs by.
+        timeout: for the whole check; the imports take a second, each message 2 to 20 ms.
+        python: the interpreter of the child process.
 
     Raises:
-        JudgeError: siwe and our parser disagree, or the judge did not come to an end.
+        JudgeError: the parsers disagree, or the check could not be completed.
     """
     messages = examples(policy)
     if not messages:
-        detail = "The settings allow no message at all: there is no domain with a URI of its own, or no chain."
+        detail = "The settings allow no message: check policy.domains, policy.uris and policy.chains."
         raise JudgeError(JudgeFailure.NOTHING_TO_JUDGE, detail)
-    answer = await _ask_child("".join(f"{json.dumps(message)}\n" for message in messages).encode(), timeout, python)
+    output = await _run_child("".join(f"{json.dumps(message)}\n" for message in messages).encode(), timeout, python)
     try:
-        library, *verdicts = [json.loads(line) for line in answer.splitlines()]
+        library, *verdicts = [json.loads(line) for line in output.splitlines()]
     except ValueError:
         library, verdicts = None, []
     if not isinstance(library, str) or len(verdicts) != len(messages):
-        raise _died("did not answer for every example")
+        raise _died("did not write a verdict for every example")
     for number, verdict in enumerate(verdicts, start=1):
         if verdict is not None:
             raise JudgeError(JudgeFailure.DISAGREES, f"Example {number} of {len(messages)}: {verdict}.")
     return JudgeReport(len(messages), library)
 
 
-async def _ask_child(lines: bytes, timeout: timedelta, python: str) -> bytes:
+async def _run_child(lines: bytes, timeout: timedelta, python: str) -> bytes:
     try:
         child = await asyncio.create_subprocess_exec(
             python,
@@ -165,30 +142,31 @@ async def _ask_child(lines: bytes, timeout: timedelta, python: str) -> bytes:
             env=_child_environment(),
         )
     except OSError as exc:
-        detail = f"The judge's process could not be started ({exc.strerror})."
+        detail = f"The child process could not be started ({exc.strerror})."
         raise JudgeError(JudgeFailure.NOT_STARTED, detail) from exc
     try:
         async with asyncio.timeout(timeout.total_seconds()):
-            answer, _ = await child.communicate(lines)
+            output, _ = await child.communicate(lines)
     except TimeoutError:
-        raise JudgeError(JudgeFailure.TIMED_OUT, f"No verdict within {timeout.total_seconds():g} s.") from None
+        detail = f"The child process did not finish within {timeout.total_seconds():g} s."
+        raise JudgeError(JudgeFailure.TIMED_OUT, detail) from None
     finally:
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
     if child.returncode != 0:
-        raise _died(f"ended with status {child.returncode}")
-    return answer
+        raise _died(f"exited with status {child.returncode}")
+    return output
 
 
-def _died(how: str) -> JudgeError:
-    detail = f"The judge's process {how}; `python -m {_MODULE} </dev/null` shows why."
+def _died(what_happened: str) -> JudgeError:
+    detail = f"The child process {what_happened}; run `python -m {_MODULE} </dev/null` to see why."
     return JudgeError(JudgeFailure.DIED, detail)
 
 
 def _child_environment() -> dict[str, str]:
-    """Nothing of ours but, where this package is not an installed one, where it stands."""
+    """Return the child's whole environment: where to find this package, if it is not an installed one."""
     root = str(Path(__file__).resolve().parents[2])
     installed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     return {} if root in installed else {"PYTHONPATH": root}
@@ -200,13 +178,13 @@ def _verdict(text: str) -> str | None:
         challenge = parse_challenge(message)
     except MalformedChallenge as refusal:
         return f"our own parser refuses it as {refusal.code}"
-    disagreement = judge(message, challenge)
-    return None if disagreement is None else f"siwe disagrees about '{disagreement.about}'"
+    about = find_disagreement(message, challenge)
+    return None if about is None else f"siwe disagrees about '{about}'"
 
 
 def main() -> None:
-    """Judge standard input: the child's part."""
-    import siwe  # noqa: F401, PLC0415 - so that an installation without it ends here, whatever there is to judge
+    """Run the child process: read messages from standard input, write verdicts to standard output."""
+    import siwe  # noqa: F401, PLC0415 - a missing installation must fail here, also if there is nothing to check
 
     sys.stdout.write(json.dumps(f"{_DISTRIBUTION} {version(_DISTRIBUTION)}") + "\n")
     for line in sys.stdin:

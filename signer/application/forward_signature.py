@@ -46,7 +46,7 @@ from signer.domain.errors import (
     SignerError,
     UpstreamTimeout,
 )
-from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord, challenge_id
 
 Answer = TypeVar("Answer")
@@ -55,13 +55,13 @@ _S = ChallengeState
 _V = DeliveryVerdict
 _END_FOR_VERDICT: Final = {
     _V.ACCEPTED: (_S.VERIFIED, None),
-    _V.ALREADY_SIGNED: (_S.ALREADY_SIGNED, Reason.ALREADY_SIGNED_UPSTREAM),
-    _V.IDEMPOTENCY_KEY_REFUSED: (_S.REJECTED, Reason.IDEMPOTENCY_KEY_REFUSED),
+    _V.ALREADY_SIGNED: (_S.ALREADY_SIGNED, RecordCode.ALREADY_SIGNED_UPSTREAM),
+    _V.IDEMPOTENCY_KEY_REFUSED: (_S.REJECTED, RecordCode.IDEMPOTENCY_KEY_REFUSED),
 }
 _PAUSE_FOR_VERDICT: Final = {
-    _V.CREDENTIALS_REFUSED: Reason.CREDENTIALS_REFUSED,
-    _V.NOT_PROCESSED: Reason.CARD_API_BUSY,
-    _V.UNKNOWN: Reason.CARD_API_UNAVAILABLE,
+    _V.CREDENTIALS_REFUSED: RecordCode.CREDENTIALS_REFUSED,
+    _V.NOT_PROCESSED: RecordCode.CARD_API_BUSY,
+    _V.UNKNOWN: RecordCode.CARD_API_UNAVAILABLE,
 }
 
 CUSTOMER_NOT_PROVEN = "initiating"
@@ -121,7 +121,7 @@ class ForwardSignature:
             return await self._close(held)
         timeout = self._timeout(held)
         if timeout <= timedelta(0):  # by our clock, or our hold on it; the store's clock alone says when it is over
-            return await self._defer(held, Reason.OUTCOME_UNKNOWN)
+            return await self._defer(held, RecordCode.OUTCOME_UNKNOWN)
         started = time.perf_counter()
         delivery = await self._at_the_api(
             held,
@@ -161,7 +161,7 @@ class ForwardSignature:
         doubt = self.doubts.about(held.record)
         if doubt is None:
             return await self.attempt(held)
-        if doubt is Reason.NOT_YET_VALID:  # a clock is wrong, perhaps ours: that ends nothing
+        if doubt is RecordCode.NOT_YET_VALID:  # a clock is wrong, perhaps ours: that ends nothing
             return await self._defer(held, doubt)
         if held.record.attempts > int(held.deliverable):  # it was sent before us, and may have been accepted
             return await self._close(held, ChallengeState.REJECTED, doubt)
@@ -191,17 +191,17 @@ class ForwardSignature:
     async def _ask_which_conflict(self, held: LeasedRecord, delivery: Delivery) -> ChallengeRecord:
         proven = await self._is_proven(held)
         if proven:
-            return await self._settle(held, ChallengeState.ALREADY_SIGNED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
-        return await self._defer(held, Reason.CARD_API_BUSY, delivery.retry_after)
+            return await self._settle(held, ChallengeState.ALREADY_SIGNED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
+        return await self._defer(held, RecordCode.CARD_API_BUSY, delivery.retry_after)
 
     async def _ask_whether_known(self, held: LeasedRecord, delivery: Delivery) -> ChallengeRecord:
         try:
             await self._customer_status(held)
         except NotFound:
-            return await self._settle(held, ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM)
+            return await self._settle(held, ChallengeState.REJECTED, RecordCode.CUSTOMER_UNKNOWN_UPSTREAM)
         except SignerError:
             pass
-        return await self._defer(held, Reason.CARD_API_UNAVAILABLE, delivery.retry_after)
+        return await self._defer(held, RecordCode.CARD_API_UNAVAILABLE, delivery.retry_after)
 
     def _is_to_be_asked_about(self, held: LeasedRecord, delivery: Delivery) -> bool:
         """Tell an API that answers, again and again, what says nothing from one that does not answer."""
@@ -209,24 +209,24 @@ class ForwardSignature:
 
     async def _ask_whether_processed(self, held: LeasedRecord, delivery: Delivery) -> ChallengeRecord:
         if await self._is_proven(held):
-            return await self._settle(held, ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
-        return await self._defer(held, Reason.CARD_API_UNAVAILABLE, delivery.retry_after)
+            return await self._settle(held, ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
+        return await self._defer(held, RecordCode.CARD_API_UNAVAILABLE, delivery.retry_after)
 
     async def _ask_whether_replaced(self, held: LeasedRecord) -> ChallengeRecord:
         record = held.record
         if record.attempts > 1 and await self._is_proven(held):  # an earlier POST was accepted, and nobody heard of it
-            return await self._settle(held, ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
+            return await self._settle(held, ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
         try:
             current = await self._ask(held, self.card_api.fetch_challenge)
         except SignerError:
-            return await self._defer(held, Reason.CARD_API_UNAVAILABLE)
+            return await self._defer(held, RecordCode.CARD_API_UNAVAILABLE)
         ours = None if record.submission is None else record.submission.parts()[0]
         if current == ours:
-            return await self._settle(held, ChallengeState.REJECTED, Reason.REFUSED_BY_CARD_API)
+            return await self._settle(held, ChallengeState.REJECTED, RecordCode.REFUSED_BY_CARD_API)
         return await self._settle(
             held,
             ChallengeState.SUPERSEDED,
-            Reason.REPLACED_UPSTREAM,
+            RecordCode.REPLACED_UPSTREAM,
             superseded_by=_id_of(current, record),
         )
 
@@ -234,17 +234,17 @@ class ForwardSignature:
         self,
         held: LeasedRecord,
         state: ChallengeState = ChallengeState.EXPIRED,
-        code: Reason = Reason.NOT_DELIVERED,
+        code: RecordCode = RecordCode.NOT_DELIVERED,
     ) -> ChallengeRecord:
         """End a record that must not be POSTed by asking what became of it: as ``state`` where it is not proven."""
         proven = await self._is_proven(held)
         if proven:
-            return await self._settle(held, ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
+            return await self._settle(held, ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
         if proven is False and not (state is ChallengeState.EXPIRED and self._may_be_at_work(held.record)):
             return await self._settle(held, state, code)
         if self.clock.now() >= held.record.expires_at + self.limits.ask_for:
-            return await self._settle(held, ChallengeState.EXPIRED, Reason.OUTCOME_UNKNOWN)
-        return await self._defer(held, Reason.OUTCOME_UNKNOWN)
+            return await self._settle(held, ChallengeState.EXPIRED, RecordCode.OUTCOME_UNKNOWN)
+        return await self._defer(held, RecordCode.OUTCOME_UNKNOWN)
 
     async def _is_proven(self, held: LeasedRecord) -> bool | None:
         """Ask whether the card API has its proof; ``None`` where it does not say."""
@@ -277,24 +277,24 @@ class ForwardSignature:
             return await call
         except asyncio.CancelledError:
             with suppress(SignerError):
-                await self._put_down(held, Reason.HANDED_BACK, timedelta(0))
+                await self._put_down(held, RecordCode.HANDED_BACK, timedelta(0))
             raise
 
     async def _settle(
         self,
         held: LeasedRecord,
         state: ChallengeState,
-        code: Reason | None,
+        code: RecordCode | None,
         superseded_by: str | None = None,
     ) -> ChallengeRecord:
         record = await self._under_lease(held, self.store.settle(held.lease, state, code, superseded_by))
         self._write(EventName.SETTLED, record, code=record.code)
         return record
 
-    async def _defer(self, held: LeasedRecord, code: Reason, asked: timedelta | None = None) -> ChallengeRecord:
+    async def _defer(self, held: LeasedRecord, code: RecordCode, asked: timedelta | None = None) -> ChallengeRecord:
         return await self._put_down(held, code, self.limits.pause_after(held.record.attempts, asked, self.jitter))
 
-    async def _put_down(self, held: LeasedRecord, code: Reason, pause: timedelta) -> ChallengeRecord:
+    async def _put_down(self, held: LeasedRecord, code: RecordCode, pause: timedelta) -> ChallengeRecord:
         record = await self._under_lease(held, self.store.defer(held.lease, code, pause))
         self._write(EventName.DEFERRED, record, code=code, duration_ms=pause.total_seconds() * 1000)
         return record

@@ -32,7 +32,7 @@ from signer.application.ports import (
 )
 from signer.domain.challenge import MAX_BASE64, Challenge
 from signer.domain.errors import Conflict, ErrorCode, LeaseLost, RefusedByPolicy, SignerError, Unavailable
-from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord, SignatureForm, Submission
 
@@ -166,11 +166,13 @@ class SignOnce:
         try:
             signature = await key.sign(challenge.message_to_sign())
         except SignerError as error:
-            await self._release(lease, error.code, key)
+            is_invalid = error.code is ErrorCode.KEY_SIGNATURE_INVALID
+            code = RecordCode.KEY_SIGNATURE_INVALID if is_invalid else RecordCode.KEY_BACKEND_UNAVAILABLE
+            await self._release(lease, code, key)
             raise
         except asyncio.CancelledError:
             with suppress(SignerError):
-                await self._release(lease, Reason.HANDED_BACK, key)
+                await self._release(lease, RecordCode.HANDED_BACK, key)
             raise
         submission = Submission.of(record.owner, encoded, signature, self.limits.signature_form)
         held = await self.store.record_signature(lease, submission)
@@ -178,7 +180,7 @@ class SignOnce:
         self._moved(EventName.SIGNED, held.record, key_uri=key.uri, duration_ms=duration_ms)
         return held
 
-    async def _release(self, lease: Lease, code: str, key: SigningKey) -> None:
+    async def _release(self, lease: Lease, code: RecordCode, key: SigningKey) -> None:
         self._moved(EventName.RELEASED, await self.store.release(lease, code), key_uri=key.uri)
 
     async def _deliver(self, held: LeasedRecord, ends: float) -> ChallengeRecord:

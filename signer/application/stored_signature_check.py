@@ -13,7 +13,7 @@ from typing import Final
 from signer.application.ports import Clock, SignatureVerifier
 from signer.domain.challenge import decode_challenge
 from signer.domain.errors import ErrorCode, MalformedChallenge, RefusedByPolicy
-from signer.domain.lifecycle import Reason
+from signer.domain.lifecycle import RecordCode
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord, challenge_id
 
@@ -28,25 +28,25 @@ class StoredSignatureCheck:
     verifier: SignatureVerifier
     clock: Clock
 
-    def about(self, record: ChallengeRecord) -> Reason | None:
+    def about(self, record: ChallengeRecord) -> RecordCode | None:
         """Say why a stored signature must not be sent by us, where there is a reason. The deadline is not one."""
         if record.submission is None:
-            return Reason.SIGNATURE_DAMAGED
+            return RecordCode.SIGNATURE_DAMAGED
         try:
             encoded, signature = record.submission.parts()
             challenge = decode_challenge(encoded, max_base64=len(encoded))
         except (ValueError, MalformedChallenge):
-            return Reason.SIGNATURE_DAMAGED
+            return RecordCode.SIGNATURE_DAMAGED
         owner = record.owner
         known_as = challenge_id(owner, challenge.domain, challenge.nonce)
         if challenge.message_hash != record.message_hash or known_as != record.id:
-            return Reason.SIGNATURE_DAMAGED
+            return RecordCode.SIGNATURE_DAMAGED
         if self.verifier.signer_of(challenge.message_to_sign(), signature) != owner.address:
-            return Reason.SIGNATURE_DAMAGED
+            return RecordCode.SIGNATURE_DAMAGED
         now = self.clock.now()
         try:
             self.policy.check(challenge, owner, now)
         except RefusedByPolicy as refusal:
-            doubt = Reason.NOT_YET_VALID if refusal.code in _TOO_EARLY else Reason.POLICY_CHANGED
+            doubt = RecordCode.NOT_YET_VALID if refusal.code in _TOO_EARLY else RecordCode.POLICY_CHANGED
             return None if record.expires_at <= now else doubt
         return None

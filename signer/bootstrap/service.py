@@ -35,7 +35,7 @@ from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.adapters.request_signing.local_key import RequestKeyError
 from signer.adapters.request_signing.signature_base import MessageSignatureError
-from signer.adapters.siwe_judge import JudgeError, judge_shapes
+from signer.adapters.siwe_judge import JudgeError, check_parser_against_siwe
 from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
 from signer.application.onboard_customer import OnboardCustomer
@@ -128,7 +128,7 @@ class Service:
     async def _judge(self) -> None:
         started = time.perf_counter()
         try:
-            await judge_shapes(self._settings.policy.to_domain(), _JUDGE_WITHIN)
+            await check_parser_against_siwe(self._settings.policy.to_domain(), _JUDGE_WITHIN)
         except JudgeError as error:
             emit(events.JUDGE_FAILED, reason=str(error))
             raise StartFailed(f"siwe, the judge of our parser, says no: {error}") from error

@@ -1,1 +1,1 @@
-"""Pure rules: what a challenge is, when it may be signed, and what may happen to it. No I/O, no clock."""
+"""The rules: what a challenge is, when it may be signed, and which states its record has. No I/O, no clock."""

@@ -1,14 +1,14 @@
-"""A challenge: EIP-4361's fields, and the exact bytes that were received, for those are what is signed.
+"""A challenge: the fields of an EIP-4361 message and the exact bytes received, which are what is signed.
 
-``decode_challenge`` is the gate of the house. What passes it obeys these rules, and nothing else passes:
+``decode_challenge`` accepts a text only if all these rules hold:
 
-* The base64 is of the standard alphabet, padded, canonical, not empty, and capped before it is decoded.
+* The base64 is canonical, of the standard alphabet, padded, not empty, and not too long (checked before decoding).
 * The bytes are printable ASCII and LF: no UTF-8, BOM, NUL, CR, tab or other control character.
-* The whole text has EIP-4361's form, in its order, to the last byte: no preamble, no trailing newline.
-* Every field has the form that the EIP's ABNF gives it, or a narrower one (``docs/challenge-profile.md`` lists where).
+* The whole text has the form of EIP-4361, to the last byte: no preamble, no trailing newline.
+* Every field has the form of the EIP's ABNF or a narrower one (see ``docs/challenge-profile.md``).
 
-The expression ``_FORM`` cuts the text into lines; ``parse_challenge`` then holds each field against its own rule, in
-the message's order. The message is never built anew from its fields: a re-serialisation is good for comparing only.
+``_FORM`` splits the text into lines; ``parse_challenge`` then checks the fields in the message's order. The message is
+never rebuilt from its fields.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Final
 
 from signer.domain import rfc3986
 from signer.domain.errors import ErrorCode, MalformedChallenge
-from signer.domain.ethereum import ADDRESS, Eip191Message, checksum_address, eip191_message
+from signer.domain.ethereum import ADDRESS, CHAIN_REFERENCE, Eip191Message, checksum_address, eip191_message
 
 MAX_BASE64: Final = 4096
-"""The default cap on a challenge's base64 text, in characters."""
+"""The default limit for a challenge's base64 text, in characters."""
 
 _PRINTABLE: Final = re.compile(rb"[\n\x20-\x7e]*+")
 
-# `.` is everything but LF. The order, the prefixes and the LFs are those of EIP-4361's ABNF, section "Message Format".
+# `.` matches everything but LF. The lines are those of EIP-4361's ABNF, section "Message Format".
 _FORM: Final = re.compile(
     rf"""
     (?:(?P<scheme>{rfc3986.SCHEME})://)?
@@ -51,38 +51,45 @@ _FORM: Final = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _STATEMENT: Final = re.compile(rf"[{rfc3986.UNRESERVED}{rfc3986.GEN_DELIMS}{rfc3986.SUB_DELIMS} ]++", re.ASCII)
-_CHAIN_ID: Final = re.compile(r"[1-9][0-9]{0,31}", re.ASCII)
 _NONCE: Final = re.compile(r"[A-Za-z0-9]{8,128}", re.ASCII)
 _DATE_TIME: Final = re.compile(
-    # Hours and the rest are bounded here: what fromisoformat takes differs (from 3.14 on it takes 24:00:00).
+    # Bounded here, because fromisoformat accepts 24:00:00 from Python 3.14 on.
     r"(?P<second>[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])(?:\.(?P<fraction>[0-9]++))?"
     r"(?:Z|(?P<sign>[+\-])(?P<hours>[01][0-9]|2[0-3]):(?P<minutes>[0-5][0-9]))",
     re.ASCII,
 )
 _MICROSECOND_DIGITS: Final = 6
 _END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
+_FIELD_AND_DETAIL: Final[dict[ErrorCode, tuple[str, str]]] = {
+    ErrorCode.DOMAIN_MALFORMED: ("domain", "The domain is not an RFC 3986 authority."),
+    ErrorCode.ADDRESS_MALFORMED: ("address", "The address is not 0x and 40 hex digits."),
+    ErrorCode.ADDRESS_CHECKSUM_WRONG: ("address", "The address does not have the right EIP-55 checksum."),
+    ErrorCode.STATEMENT_MALFORMED: ("statement", "The statement is empty or has a character that EIP-4361 forbids."),
+    ErrorCode.URI_MALFORMED: ("uri", "The URI is not an RFC 3986 URI."),
+    ErrorCode.VERSION_NOT_SUPPORTED: ("version", "The version is not 1."),
+    ErrorCode.CHAIN_ID_MALFORMED: ("chainId", "The chain id is not a decimal number without leading zeros."),
+    ErrorCode.NONCE_MALFORMED: ("nonce", "The nonce is not 8 to 128 letters and digits."),
+    ErrorCode.ISSUED_AT_MALFORMED: ("issuedAt", "Issued At is not an RFC 3339 date-time."),
+    ErrorCode.EXPIRATION_TIME_MALFORMED: ("expirationTime", "Expiration Time is not an RFC 3339 date-time."),
+    ErrorCode.NOT_BEFORE_MALFORMED: ("notBefore", "Not Before is not an RFC 3339 date-time."),
+    ErrorCode.REQUEST_ID_MALFORMED: ("requestId", "The request id is empty or is not made of RFC 3986 pchars."),
+    ErrorCode.RESOURCES_MALFORMED: ("resources", "Resources is empty or has a line that is not an RFC 3986 URI."),
+}
+_LINE_PREFIXES: Final = ("URI: ", "Version: ", "Chain ID: ", "Nonce: ", "Issued At: ")
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One EIP-4361 message, understood.
+    """A parsed EIP-4361 message. Optional fields that the message leaves out are ``None``.
 
     Attributes:
-        message: the exact bytes received, after base64.
-        scheme: ``https`` or whatever stands before ``://``; ``None`` where nothing does.
-        domain: the RFC 3986 authority that asks for the signature.
-        address: the EIP-55 address that is asked.
-        statement: the sentence to agree to, or ``None``.
-        uri: the subject of the signing, an RFC 3986 URI.
+        message: the exact bytes received, after base64 decoding.
+        domain: the RFC 3986 authority that requests the signature.
+        address: the address that shall sign, with its EIP-55 checksum.
         uri_scheme: the scheme of ``uri``, as written.
-        uri_authority: the authority of ``uri``, or ``None``.
-        chain_id: the EIP-155 chain id.
-        nonce: 8 … 128 letters and digits.
-        issued_at: aware, UTC, cut to the microsecond; so are the next two.
-        expiration_time: when the message ends by its own word, or ``None``.
-        not_before: when it begins, or ``None``.
-        request_id: the relying party's own id, or ``None``.
-        resources: RFC 3986 URIs; empty where the message lists none.
+        uri_authority: the authority of ``uri``; ``None`` if it has none.
+        issued_at: aware, UTC, cut to the microsecond, as are the next two.
+        resources: empty if the message lists none.
     """
 
     message: bytes
@@ -106,129 +113,88 @@ class Challenge:
 
     @property
     def message_hash(self) -> str:
-        """SHA-256 of the bytes received, in hex: tells two messages with one nonce apart."""
+        """SHA-256 of the bytes received, in hex; differs between two messages with one nonce."""
         return hashlib.sha256(self.message).hexdigest()
 
     def deadline(self, max_age: timedelta) -> datetime:
-        """When the challenge ends: ``max_age`` after its issue, or at its Expiration Time if that is earlier."""
+        """Return the earlier of ``issued_at`` + ``max_age`` and the Expiration Time."""
         end = self.issued_at + min(max_age, _END_OF_TIME - self.issued_at)  # the year 9999 must not overflow
         return end if self.expiration_time is None else min(end, self.expiration_time)
 
     def message_to_sign(self) -> Eip191Message:
-        """Frame the bytes received after EIP-191; keys sign this and nothing else."""
+        """Return the bytes received in their EIP-191 frame; keys sign nothing else."""
         return eip191_message(self.message)
 
 
 def decode_challenge(encoded: str, *, max_base64: int = MAX_BASE64) -> Challenge:
-    """Read a base64 EIP-4361 challenge, understanding every byte of it.
+    """Decode and parse a base64 EIP-4361 challenge, as the card API issued it.
 
     Args:
-        encoded: the challenge as the card API gives it.
-        max_base64: the longest text accepted, in characters, checked before anything is decoded.
+        encoded: the base64 text.
+        max_base64: the longest text accepted, in characters, checked before decoding.
 
     Raises:
-        MalformedChallenge: the first rule that does not hold; its ``field`` names the message's field at fault.
+        MalformedChallenge: names the first rule that fails; its ``field`` is the message's field.
     """
     return parse_challenge(_decode_base64(encoded, max_base64))
 
 
 def parse_challenge(message: bytes) -> Challenge:
-    """Read the bytes of an EIP-4361 message; see ``decode_challenge``.
+    """Parse the bytes of an EIP-4361 message; see ``decode_challenge``.
 
     Raises:
-        MalformedChallenge: the first rule that does not hold.
+        MalformedChallenge: names the first rule that fails.
     """
     if _PRINTABLE.fullmatch(message) is None:
-        raise MalformedChallenge(
-            ErrorCode.CHALLENGE_NOT_ASCII,
-            "The decoded challenge holds a byte that is neither printable ASCII nor LF.",
-            field="challenge",
-        )
+        detail = "The decoded challenge has a byte that is neither printable ASCII nor LF."
+        raise MalformedChallenge(ErrorCode.CHALLENGE_NOT_ASCII, detail, field="challenge")
     text = message.decode("ascii")
     match = _FORM.fullmatch(text)
     if match is None:
-        raise MalformedChallenge(ErrorCode.CHALLENGE_NOT_SIWE, _why_not_siwe(text), field="challenge")
+        raise MalformedChallenge(ErrorCode.CHALLENGE_NOT_SIWE, _form_detail(text), field="challenge")
     field = match.groupdict()
-    domain = _matching(rfc3986.AUTHORITY, field["domain"], ErrorCode.DOMAIN_MALFORMED, "domain")
-    if not domain:
-        raise _malformed(ErrorCode.DOMAIN_MALFORMED, "domain")
-    address = _address(field["address"])
-    statement = _optional(_STATEMENT, field["statement"], ErrorCode.STATEMENT_MALFORMED, "statement")
+    _check(rfc3986.AUTHORITY.fullmatch(field["domain"]) and field["domain"], ErrorCode.DOMAIN_MALFORMED)
+    _check(ADDRESS.fullmatch(field["address"]), ErrorCode.ADDRESS_MALFORMED)
+    _check(checksum_address(field["address"]) == field["address"], ErrorCode.ADDRESS_CHECKSUM_WRONG)
+    _check_optional(_STATEMENT, field["statement"], ErrorCode.STATEMENT_MALFORMED)
     uri = rfc3986.URI.fullmatch(field["uri"])
     if uri is None:
-        raise _malformed(ErrorCode.URI_MALFORMED, "uri")
-    if field["version"] != "1":
-        raise _malformed(ErrorCode.VERSION_NOT_SUPPORTED, "version")
-    chain_id = _matching(_CHAIN_ID, field["chain_id"], ErrorCode.CHAIN_ID_MALFORMED, "chainId")
-    nonce = _matching(_NONCE, field["nonce"], ErrorCode.NONCE_MALFORMED, "nonce")
-    issued_at = _date_time(field["issued_at"], ErrorCode.ISSUED_AT_MALFORMED, "issuedAt")
+        raise _malformed(ErrorCode.URI_MALFORMED)
+    _check(field["version"] == "1", ErrorCode.VERSION_NOT_SUPPORTED)
+    _check(CHAIN_REFERENCE.fullmatch(field["chain_id"]), ErrorCode.CHAIN_ID_MALFORMED)
+    _check(_NONCE.fullmatch(field["nonce"]), ErrorCode.NONCE_MALFORMED)
+    issued_at = _date_time(field["issued_at"], ErrorCode.ISSUED_AT_MALFORMED)
     expires, begins = field["expiration_time"], field["not_before"]
+    expiration_time = None if expires is None else _date_time(expires, ErrorCode.EXPIRATION_TIME_MALFORMED)
+    not_before = None if begins is None else _date_time(begins, ErrorCode.NOT_BEFORE_MALFORMED)
+    _check_optional(rfc3986.PCHARS, field["request_id"], ErrorCode.REQUEST_ID_MALFORMED)
     return Challenge(
         message=message,
         scheme=field["scheme"],
-        domain=domain,
-        address=address,
-        statement=statement,
+        domain=field["domain"],
+        address=field["address"],
+        statement=field["statement"],
         uri=field["uri"],
         uri_scheme=uri["scheme"],
         uri_authority=uri["authority"],
-        chain_id=int(chain_id),
-        nonce=nonce,
+        chain_id=int(field["chain_id"]),
+        nonce=field["nonce"],
         issued_at=issued_at,
-        expiration_time=None
-        if expires is None
-        else _date_time(expires, ErrorCode.EXPIRATION_TIME_MALFORMED, "expirationTime"),
-        not_before=None if begins is None else _date_time(begins, ErrorCode.NOT_BEFORE_MALFORMED, "notBefore"),
-        request_id=_optional(rfc3986.PCHARS, field["request_id"], ErrorCode.REQUEST_ID_MALFORMED, "requestId"),
+        expiration_time=expiration_time,
+        not_before=not_before,
+        request_id=field["request_id"],
         resources=_resources(field["resources"]),
     )
 
 
-def _decode_base64(encoded: str, max_base64: int) -> bytes:
-    if not encoded:
-        raise MalformedChallenge(ErrorCode.CHALLENGE_EMPTY, "The challenge is empty.", field="challenge")
-    if len(encoded) > max_base64:
-        detail = f"The challenge is longer than {max_base64} characters of base64."
-        raise MalformedChallenge(ErrorCode.CHALLENGE_TOO_LARGE, detail, field="challenge")
-    try:
-        message = binascii.a2b_base64(encoded, strict_mode=True)
-    except ValueError:  # binascii.Error, and the error of a text that is not ASCII
-        message = b""
-    # Strict mode lets non-zero trailing bits pass; the way back does not. No text is the way back of nothing.
-    if binascii.b2a_base64(message, newline=False).decode("ascii") != encoded:
-        detail = (
-            "The challenge is not canonical base64 (RFC 4648 section 4, padded, no line breaks); "
-            "send it exactly as issued."
-        )
-        raise MalformedChallenge(ErrorCode.CHALLENGE_NOT_BASE64, detail, field="challenge")
-    return message
-
-
-def _matching(rule: re.Pattern[str], text: str, code: ErrorCode, field: str) -> str:
-    if rule.fullmatch(text) is None:
-        raise _malformed(code, field)
-    return text
-
-
-def _optional(rule: re.Pattern[str], text: str | None, code: ErrorCode, field: str) -> str | None:
-    return None if text is None else _matching(rule, text, code, field)
-
-
-def _address(text: str) -> str:
-    _matching(ADDRESS, text, ErrorCode.ADDRESS_MALFORMED, "address")
-    if checksum_address(text) != text:
-        raise _malformed(ErrorCode.ADDRESS_CHECKSUM_WRONG, "address")
-    return text
-
-
 def parse_date_time(text: str) -> datetime:
-    """Read an RFC 3339 date-time with ``T`` and ``Z`` or a numeric offset; there is no leap second.
+    """Parse an RFC 3339 date-time with ``T`` and ``Z`` or a numeric offset; leap seconds are not accepted.
 
     Returns:
         Aware, UTC, cut to the microsecond.
 
     Raises:
-        ValueError: the form is another one, or there is no such instant in the calendar.
+        ValueError: the text has another form, or the calendar has no such moment.
     """
     match = _DATE_TIME.fullmatch(text)
     if match is None:
@@ -241,51 +207,60 @@ def parse_date_time(text: str) -> datetime:
     try:
         return moment - offset if match["sign"] == "+" else moment + offset
     except OverflowError:  # the first and last days of the calendar
-        raise ValueError("an instant outside the calendar") from None
+        raise ValueError("the moment is outside the calendar") from None
 
 
-def _date_time(text: str, code: ErrorCode, field: str) -> datetime:
+def _decode_base64(encoded: str, max_base64: int) -> bytes:
+    if not encoded:
+        raise MalformedChallenge(ErrorCode.CHALLENGE_EMPTY, "The challenge is empty.", field="challenge")
+    if len(encoded) > max_base64:
+        detail = f"The challenge is longer than {max_base64} characters of base64."
+        raise MalformedChallenge(ErrorCode.CHALLENGE_TOO_LARGE, detail, field="challenge")
+    try:
+        message = binascii.a2b_base64(encoded, strict_mode=True)
+    except ValueError:  # binascii.Error, or a text that is not ASCII
+        message = b""
+    # Strict mode accepts non-zero trailing bits; encoding again finds them. No text encodes the empty message.
+    if binascii.b2a_base64(message, newline=False).decode("ascii") != encoded:
+        detail = (
+            "The challenge is not canonical base64 (RFC 4648 section 4, padded, no line breaks); "
+            "send it exactly as the card API issued it."
+        )
+        raise MalformedChallenge(ErrorCode.CHALLENGE_NOT_BASE64, detail, field="challenge")
+    return message
+
+
+def _malformed(code: ErrorCode) -> MalformedChallenge:
+    field, detail = _FIELD_AND_DETAIL[code]
+    return MalformedChallenge(code, detail, field=field)
+
+
+def _check(holds: object, code: ErrorCode) -> None:
+    if not holds:
+        raise _malformed(code)
+
+
+def _check_optional(rule: re.Pattern[str], text: str | None, code: ErrorCode) -> None:
+    _check(text is None or rule.fullmatch(text), code)
+
+
+def _date_time(text: str, code: ErrorCode) -> datetime:
     try:
         return parse_date_time(text)
     except ValueError:
-        raise _malformed(code, field) from None
+        raise _malformed(code) from None
 
 
 def _resources(text: str | None) -> tuple[str, ...]:
     if text is None:
         return ()
     resources = tuple(text.split("\n- ")[1:])
-    if not resources or any(rfc3986.URI.fullmatch(resource) is None for resource in resources):
-        raise _malformed(ErrorCode.RESOURCES_MALFORMED, "resources")
+    _check(resources and all(map(rfc3986.URI.fullmatch, resources)), ErrorCode.RESOURCES_MALFORMED)
     return resources
 
 
-_EXPECTED: Final[dict[ErrorCode, str]] = {
-    ErrorCode.DOMAIN_MALFORMED: "The domain is not an RFC 3986 authority.",
-    ErrorCode.ADDRESS_MALFORMED: "The address is not 0x and 40 hex digits.",
-    ErrorCode.ADDRESS_CHECKSUM_WRONG: "The address is not in its EIP-55 form.",
-    ErrorCode.STATEMENT_MALFORMED: "The statement is empty, or holds a character that EIP-4361 does not allow in it.",
-    ErrorCode.URI_MALFORMED: "The URI is not one of RFC 3986.",
-    ErrorCode.VERSION_NOT_SUPPORTED: "The version is not 1, the only one there is.",
-    ErrorCode.CHAIN_ID_MALFORMED: "The chain id is not a decimal number without leading zeros.",
-    ErrorCode.NONCE_MALFORMED: "The nonce is not 8 to 128 letters and digits.",
-    ErrorCode.ISSUED_AT_MALFORMED: "Issued At is not an RFC 3339 date-time.",
-    ErrorCode.EXPIRATION_TIME_MALFORMED: "Expiration Time is not an RFC 3339 date-time.",
-    ErrorCode.NOT_BEFORE_MALFORMED: "Not Before is not an RFC 3339 date-time.",
-    ErrorCode.REQUEST_ID_MALFORMED: "The request id is empty, or holds a character that is not RFC 3986's pchar.",
-    ErrorCode.RESOURCES_MALFORMED: "Resources is an empty list, or holds something that is not an RFC 3986 URI.",
-}
-
-
-def _malformed(code: ErrorCode, field: str) -> MalformedChallenge:
-    return MalformedChallenge(code, _EXPECTED[code], field=field)
-
-
-_LINE_PREFIXES: Final = ("URI: ", "Version: ", "Chain ID: ", "Nonce: ", "Issued At: ")
-
-
-def _why_not_siwe(text: str) -> str:
-    """Word the refusal of a text that has not EIP-4361's form. It decides nothing, and it quotes nothing."""
+def _form_detail(text: str) -> str:
+    """Return the error text for a message without the form of EIP-4361; it quotes nothing of the message."""
     if text.startswith("-----BEGIN "):
         return "The challenge is a PEM block, not an EIP-4361 message; send the challenge that the card API issued."
     if text.endswith("\n"):

@@ -1,22 +1,21 @@
-"""Every error that the signer answers with, each with a stable code.
+"""Every error that callers can see, each with a stable code.
 
-The code is the contract: it is the same in the HTTP problem, in the log event and on the command line, and it never
-changes meaning. The family says whose move it is; HTTP statuses are given once, in ``signer.web.problems``.
+The code is the contract: HTTP problem, log event and command line use the same code, and its meaning never changes.
+The class says who can do something about it. ``signer.web.problems`` maps classes to HTTP statuses.
 
 ::
 
     SignerError
-    ├── MalformedRequest          the request cannot be read: mend it
-    │   └── MalformedChallenge    … because its challenge is not one of our EIP-4361 profile
-    ├── RefusedByPolicy           the challenge was understood and may not be signed
-    ├── Unauthenticated           nobody we know
-    ├── Forbidden                 somebody we know, who may not do this
-    ├── NotFound                  no such challenge, customer or key
-    ├── Conflict                  another message, or another customer, holds this nonce
-    ├── Unavailable               something behind us is down or busy: come back after ``retry_after`` seconds
-    │   ├── LeaseLost             another replica has taken this challenge over (never leaves the application)
-    │   └── UpstreamTimeout       the card API did not answer in time
-    └── BadUpstream               the card API answered, and the answer makes no sense
+    ├── MalformedRequest          the request cannot be parsed; the caller must correct it
+    │   └── MalformedChallenge    the challenge does not follow our EIP-4361 profile
+    ├── RefusedByPolicy           the challenge is well formed, and the policy does not allow it
+    ├── Unauthenticated           the caller is unknown
+    ├── NotFound                  there is no such challenge, customer or key
+    ├── Conflict                  the nonce was claimed for another message or another customer
+    ├── Unavailable               a dependency is down or busy; retry after ``retry_after`` seconds
+    │   ├── LeaseLost             another replica took this challenge over (never leaves the application)
+    │   └── UpstreamTimeout       the card API did not respond in time
+    └── BadUpstream               the card API sent a response that its contract does not allow
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """The stable names of everything that can be wrong. Append; never rename."""
+    """The stable error codes. Append; never rename."""
 
     # The request.
     REQUEST_MALFORMED = "request_malformed"
@@ -38,9 +37,8 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     ROUTE_UNKNOWN = "route_unknown"
     UNAUTHENTICATED = "unauthenticated"
-    FORBIDDEN = "forbidden"
 
-    # The challenge's form (EIP-4361), in the order in which it is read.
+    # The challenge's form (EIP-4361), in the order in which it is checked.
     CHALLENGE_EMPTY = "challenge_empty"
     CHALLENGE_TOO_LARGE = "challenge_too_large"
     CHALLENGE_NOT_BASE64 = "challenge_not_base64"
@@ -75,7 +73,7 @@ class ErrorCode(StrEnum):
     NOT_BEFORE_AFTER_EXPIRATION = "not_before_after_expiration"
     CHALLENGE_EXPIRES_TOO_SOON = "challenge_expires_too_soon"
 
-    # A second parser (siwe) reads the message otherwise than ours: a defect of one of them.
+    # The library siwe parses the message differently: a bug in one of the two parsers.
     JUDGE_DISAGREES = "judge_disagrees"
 
     # State.
@@ -107,12 +105,13 @@ class ErrorCode(StrEnum):
 
 
 class SignerError(Exception):
-    """An error with a stable code and a sentence that says what to do.
+    """An error with a stable code and a text that says what happened and what to do.
 
     Attributes:
-        code: the stable name.
-        detail: one or two sentences for a developer; never holds a secret, a signature or a challenge's text.
-        field: the request's field, or the challenge's field, that is at fault; ``None`` where none is.
+        code: the stable code.
+        detail: one or two sentences for a developer. It may quote domains, chains, addresses and times, never a
+            secret, a signature, or a challenge's statement, URI or nonce.
+        field: the field of the request or of the challenge that caused it, or ``None``.
     """
 
     def __init__(self, code: ErrorCode, detail: str, *, field: str | None = None) -> None:
@@ -123,23 +122,19 @@ class SignerError(Exception):
 
 
 class MalformedRequest(SignerError):
-    """The request cannot be read."""
+    """The request cannot be parsed."""
 
 
 class MalformedChallenge(MalformedRequest):
-    """The challenge is not a message of our EIP-4361 profile."""
+    """The challenge does not follow our EIP-4361 profile."""
 
 
 class RefusedByPolicy(SignerError):
-    """The challenge is well formed and understood, and the policy does not let it be signed."""
+    """The challenge is well formed, and the policy does not allow it."""
 
 
 class Unauthenticated(SignerError):
-    """The caller is nobody we know."""
-
-
-class Forbidden(SignerError):
-    """The caller is known and may not do this."""
+    """The caller is unknown."""
 
 
 class NotFound(SignerError):
@@ -147,15 +142,11 @@ class NotFound(SignerError):
 
 
 class Conflict(SignerError):
-    """The nonce is held by another message, or the message by another customer."""
+    """The nonce was claimed for another message, or the message for another customer."""
 
 
 class Unavailable(SignerError):
-    """Something that signing needs is down or busy; nothing was lost.
-
-    Attributes:
-        retry_after: seconds after which it makes sense to ask again.
-    """
+    """A dependency is down or busy; nothing was lost. Retry after ``retry_after`` seconds."""
 
     def __init__(self, code: ErrorCode, detail: str, *, retry_after: float = 1.0, field: str | None = None) -> None:
         super().__init__(code, detail, field=field)
@@ -163,15 +154,15 @@ class Unavailable(SignerError):
 
 
 class LeaseLost(Unavailable):
-    """Another replica holds this challenge now; what we know of it is out of date."""
+    """Another replica took this challenge over; our copy of its record is out of date."""
 
     def __init__(self) -> None:
-        super().__init__(ErrorCode.LEASE_LOST, "Another replica has taken this challenge over.")
+        super().__init__(ErrorCode.LEASE_LOST, "Another replica took this challenge over.")
 
 
 class BadUpstream(SignerError):
-    """The card API answered with something that its contract does not know."""
+    """The card API sent a response that its contract does not allow."""
 
 
 class UpstreamTimeout(Unavailable):
-    """The card API did not answer in time."""
+    """The card API did not respond in time."""

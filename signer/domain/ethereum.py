@@ -1,8 +1,8 @@
-"""The few Ethereum words that the signer speaks: chains, accounts, messages to sign and signatures.
+"""Ethereum's chains, accounts, messages to sign and signatures.
 
 * CAIP-2 names a chain (``eip155:324``), CAIP-10 an account on it (``eip155:324:0x…``).
-* EIP-55 is the only spelling of an address that leaves this module.
-* EIP-191 (version ``0x45``) frames every message, so that no signature made here is ever a transaction's.
+* Every address that this module returns has its EIP-55 checksum.
+* EIP-191 (version ``0x45``) frames every message, so that no signature can be used for a transaction.
 * EIP-2 signatures are low-s; ``y_parity`` is 0 or 1; ``v`` is ``27 + y_parity``.
 """
 
@@ -19,16 +19,16 @@ from signer.domain.errors import ErrorCode, MalformedRequest
 SECP256K1_N: Final = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
 SECP256K1_HALF_N: Final = SECP256K1_N // 2
 ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
+CHAIN_REFERENCE: Final = re.compile(r"[1-9][0-9]{0,31}", re.ASCII)
 
 _CAIP_2: Final = re.compile(r"(?P<namespace>[-a-z0-9]{3,8}):(?P<reference>[-_a-zA-Z0-9]{1,32})", re.ASCII)
-_CHAIN_REFERENCE: Final = re.compile(r"[1-9][0-9]{0,31}", re.ASCII)
 _EIP155: Final = "eip155"
 _V_OFFSET: Final = 27
 _DIGIT_THAT_RAISES: Final = "8"
 
 
 def checksum_address(address: str) -> str:
-    """Spell ``address`` (``0x`` + 40 hex digits of any case) as EIP-55 does."""
+    """Return ``address`` (``0x`` + 40 hex digits of any case) with its EIP-55 checksum."""
     digits = address[2:].lower()
     digest = keccak(text=digits).hex()
     pairs = zip(digits, digest, strict=False)
@@ -36,7 +36,7 @@ def checksum_address(address: str) -> str:
 
 
 def address_of_public_key(public_key: bytes) -> str:
-    """Give the EIP-55 address of an uncompressed public key (64 bytes X‖Y, or 65 with the ``04`` in front)."""
+    """Return the EIP-55 address of an uncompressed public key (64 bytes X‖Y, or 65 with the prefix ``04``)."""
     return checksum_address("0x" + keccak(public_key[-64:])[-20:].hex())
 
 
@@ -48,7 +48,7 @@ class ChainId:
 
     @classmethod
     def parse(cls, text: str, *, field: str = "chainId") -> Self:
-        """Read a CAIP-2 id of the ``eip155`` namespace, canonical decimal only.
+        """Parse a CAIP-2 id of the ``eip155`` namespace, canonical decimal only.
 
         Raises:
             MalformedRequest: ``chain_namespace_not_supported`` or ``owner_id_malformed``.
@@ -57,10 +57,10 @@ class ChainId:
         if match is None:
             raise _malformed_account(field, "Write the chain as CAIP-2, for example eip155:324.")
         if match["namespace"] != _EIP155:
-            detail = "Only EVM chains (namespace eip155) can be signed for today."
+            detail = "Only EVM chains (namespace eip155) are supported."
             raise MalformedRequest(ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED, detail, field=field)
-        if _CHAIN_REFERENCE.fullmatch(match["reference"]) is None:
-            raise _malformed_account(field, "An eip155 chain is a decimal number without leading zeros.")
+        if CHAIN_REFERENCE.fullmatch(match["reference"]) is None:
+            raise _malformed_account(field, "Write the eip155 chain as a decimal number without leading zeros.")
         return cls(int(match["reference"]))
 
     def __str__(self) -> str:
@@ -69,31 +69,31 @@ class ChainId:
 
 @dataclass(frozen=True, slots=True)
 class AccountId:
-    """An account on an EVM chain (CAIP-10); ``address`` is always in its EIP-55 form."""
+    """An account on an EVM chain (CAIP-10); ``address`` always has its EIP-55 checksum."""
 
     chain: ChainId
     address: str
 
     @classmethod
     def parse(cls, text: str, *, field: str = "ownerId") -> Self:
-        """Read ``eip155:<chain>:0x<40 hex>``.
+        """Parse ``eip155:<chain>:0x<40 hex>``.
 
-        An address in mixed case has to be its own EIP-55 checksum, for else a digit was mistyped. One in a single case
-        carries no checksum and is spelled anew.
+        An address in mixed case must have the right EIP-55 checksum: a wrong one means that a digit was mistyped. An
+        address in one case has no checksum; it is added.
 
         Raises:
             MalformedRequest: ``owner_id_malformed`` or ``chain_namespace_not_supported``.
         """
         chain_text, separator, address = text.rpartition(":")
         if not separator:
-            raise _malformed_account(field, "Write the account as CAIP-10, for example eip155:324:0x… (EIP-55).")
+            raise _malformed_account(field, "Write the account as CAIP-10, for example eip155:324:0x…")
         chain = ChainId.parse(chain_text, field=field)
         if ADDRESS.fullmatch(address) is None:
-            raise _malformed_account(field, "The address is 0x and 40 hex digits.")
+            raise _malformed_account(field, "Write the address as 0x and 40 hex digits.")
         checksummed = checksum_address(address)
         digits = address[2:]
         if address != checksummed and digits not in {digits.lower(), digits.upper()}:
-            detail = "The address does not fit its EIP-55 checksum: at least one character of it is wrong."
+            detail = "The EIP-55 checksum of the address is wrong: at least one character was mistyped."
             raise _malformed_account(field, detail)
         return cls(chain, checksummed)
 
@@ -111,11 +111,10 @@ def _malformed_account(field: str, detail: str) -> MalformedRequest:
 
 
 class Eip191Message:
-    r"""What a key is asked to sign: an EIP-191 version ``0x45`` preimage and its Keccak-256 digest.
+    r"""What a key signs: an EIP-191 version ``0x45`` preimage and its Keccak-256 digest.
 
-    It cannot be constructed from outside the domain: there is one maker for a validated challenge
-    (``Challenge.message_to_sign``) and one for the keys' self-test (``self_test_message``). So no caller, and no key
-    backend, can be talked into signing a digest or a text of somebody else's choice. Nor can one be changed.
+    Only the domain can create one, in ``Challenge.message_to_sign`` and ``self_test_message``, and none can be changed.
+    So no caller can make a key sign a digest or a text of the caller's choice.
 
     Attributes:
         preimage: ``0x19 "Ethereum Signed Message:\n" <length> <bytes>``.
@@ -128,15 +127,13 @@ class Eip191Message:
     digest: bytes
 
     def __new__(cls) -> Self:
-        """Refuse: see the class."""
-        raise TypeError("An Eip191Message is made by Challenge.message_to_sign() or self_test_message() only.")
+        """Raise ``TypeError``."""
+        raise TypeError("Only Challenge.message_to_sign() and self_test_message() create an Eip191Message.")
 
     def __setattr__(self, name: str, value: object) -> Never:
-        """Refuse: see the class."""
         raise AttributeError("An Eip191Message cannot be changed.")
 
     def __delattr__(self, name: str) -> Never:
-        """Refuse: see the class."""
         raise AttributeError("An Eip191Message cannot be changed.")
 
     def __repr__(self) -> str:
@@ -144,7 +141,7 @@ class Eip191Message:
 
 
 def eip191_message(body: bytes) -> Eip191Message:
-    """Frame ``body`` for signing. For ``signer.domain`` only: import-linter and a test hold that."""
+    """Frame ``body`` for signing. Only ``signer.domain`` may call this; a test checks it."""
     message: Eip191Message = object.__new__(Eip191Message)
     preimage = b"\x19Ethereum Signed Message:\n%d%s" % (len(body), body)
     object.__setattr__(message, "preimage", preimage)
@@ -153,13 +150,13 @@ def eip191_message(body: bytes) -> Eip191Message:
 
 
 def self_test_message() -> Eip191Message:
-    """The fixed text that keys sign to prove themselves; no parser takes it for an EIP-4361 challenge."""
+    """Return the fixed text that keys sign in their self-test; it is not a valid challenge."""
     return eip191_message(b"challenge-signer self-test: this text proves that a key works and grants nothing")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EvmSignature:
-    """A recoverable secp256k1 signature in the one form that Ethereum accepts.
+    """A recoverable secp256k1 signature in the form that Ethereum accepts.
 
     Attributes:
         r: 1 … n-1.
@@ -167,7 +164,7 @@ class EvmSignature:
         y_parity: 0 or 1.
 
     Raises:
-        ValueError: a part is out of its range.
+        ValueError: a part is out of range.
     """
 
     r: int
@@ -184,18 +181,18 @@ class EvmSignature:
 
     @classmethod
     def from_bytes(cls, signature: bytes) -> Self:
-        """Read 65 bytes ``r ‖ s ‖ v`` with ``v`` 27 or 28.
+        """Parse 65 bytes ``r ‖ s ‖ v`` with ``v`` 27 or 28.
 
         Raises:
             ValueError: the length or a part is wrong.
         """
-        if len(signature) != 65:  # noqa: PLR2004 - the form's own length
+        if len(signature) != 65:  # noqa: PLR2004 - r, s and v
             raise ValueError("a signature is 65 bytes r ‖ s ‖ v")
         r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:64])
         return cls(r, s, signature[64] - _V_OFFSET)
 
     def to_bytes(self) -> bytes:
-        """Give 65 bytes ``r ‖ s ‖ v``, ``v`` being 27 or 28."""
+        """Return 65 bytes ``r ‖ s ‖ v`` with ``v`` 27 or 28."""
         return self.r.to_bytes(32) + self.s.to_bytes(32) + bytes([_V_OFFSET + self.y_parity])
 
     def __repr__(self) -> str:

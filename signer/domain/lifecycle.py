@@ -10,12 +10,12 @@
          └─────────┘                       ├────▶ rejected        │
        (backend was down)                  └────▶ expired ────────┘
 
-* The first stored state is ``claimed``: a refused request spends nothing.
-* ``claimed`` and ``forwarding`` are held under a lease; a takeover keeps the state and changes the holder.
+* The first stored state is ``claimed``: a refused request uses up no nonce.
+* ``claimed`` and ``forwarding`` need a lease; a takeover keeps the state and changes the lease holder.
 * A final state never changes.
-* Every unsettled state may end as ``expired`` once the challenge's deadline has passed: nothing stays open for ever.
+* Every unsettled record can become ``expired`` after the challenge's deadline, so none stays unsettled for ever.
 
-The Redis scripts are generated from ``MOVES``, so this table is the only one.
+The Redis scripts are generated from ``MOVES``: there is no second table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Final
 
 
 class ChallengeState(StrEnum):
-    """Where a challenge is on its way."""
+    """The state of a challenge's record."""
 
     CLAIMED = "claimed"
     RELEASED = "released"
@@ -39,17 +39,17 @@ class ChallengeState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing can happen any more."""
+        """Whether the state never changes."""
         return not MOVES[self]
 
     @property
     def is_unsigned(self) -> bool:
-        """Whether the message may still have to be signed."""
+        """Whether the message is not signed yet."""
         return self in {ChallengeState.CLAIMED, ChallengeState.RELEASED}
 
     @property
     def is_proof(self) -> bool:
-        """Whether the card API holds the proof of ownership."""
+        """Whether the card API has accepted the proof of ownership."""
         return self in {ChallengeState.VERIFIED, ChallengeState.ALREADY_SIGNED}
 
 
@@ -59,15 +59,7 @@ MOVES: Final[dict[ChallengeState, frozenset[ChallengeState]]] = {
     _S.RELEASED: frozenset({_S.CLAIMED, _S.EXPIRED}),
     _S.SIGNED: frozenset({_S.FORWARDING, _S.EXPIRED}),
     _S.FORWARDING: frozenset(
-        {
-            _S.FORWARDING,
-            _S.SIGNED,
-            _S.VERIFIED,
-            _S.ALREADY_SIGNED,
-            _S.SUPERSEDED,
-            _S.REJECTED,
-            _S.EXPIRED,
-        },
+        {_S.FORWARDING, _S.SIGNED, _S.VERIFIED, _S.ALREADY_SIGNED, _S.SUPERSEDED, _S.REJECTED, _S.EXPIRED}
     ),
     _S.VERIFIED: frozenset(),
     _S.ALREADY_SIGNED: frozenset(),
@@ -75,11 +67,11 @@ MOVES: Final[dict[ChallengeState, frozenset[ChallengeState]]] = {
     _S.REJECTED: frozenset(),
     _S.EXPIRED: frozenset(),
 }
-"""What may follow each state. A state that follows itself does so under a new lease."""
+"""The states that may follow each state. A state follows itself when another replica takes the lease over."""
 
 
-class Reason(StrEnum):
-    """Why a challenge is in its state; the record's ``code``. Append; never rename."""
+class RecordCode(StrEnum):
+    """Why a record is in its state (``ChallengeRecord.code``). Append; never rename."""
 
     CONFIRMED_BY_CUSTOMER_STATUS = "confirmed_by_customer_status"
     ALREADY_SIGNED_UPSTREAM = "already_signed_upstream"
@@ -96,6 +88,7 @@ class Reason(StrEnum):
     NOT_DELIVERED = "not_delivered"
     OUTCOME_UNKNOWN = "outcome_unknown"
     KEY_BACKEND_UNAVAILABLE = "key_backend_unavailable"
+    KEY_SIGNATURE_INVALID = "key_signature_invalid"
     CARD_API_UNAVAILABLE = "card_api_unavailable"
     CARD_API_BUSY = "card_api_busy"
     HANDED_BACK = "handed_back"

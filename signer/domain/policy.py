@@ -1,95 +1,75 @@
 """What may be signed, for whom and when.
 
-The rules stand in ``RULES``, in the order in which they are checked, which is the order of the message's own lines. The
-first that fails names the refusal:
-
-1.  scheme: absent, or one of the allowed schemes
-2.  domain: exactly one of the allowed domains
-3.  address: the owner whose key is asked for
-4.  statement: absent, or exactly one of the allowed texts (or any)
-5.  URI: ``https``, with the domain for its authority and no userinfo; where texts are pinned, exactly one of them
-6.  chain id: one of the allowed chains
-7.  chain id: the chain of the owner's CAIP-10 id
-8.  issued at: at most ``clock_skew`` ahead of our clock
-9.  issued at: at most ``max_age`` ago
-10. expiration time: in the future
-11. expiration time: later than issued at
-12. not before: not in the future
-13. not before: earlier than expiration time
-
-Every other byte was settled by ``signer.domain.challenge``. Whether enough time is left to begin
-(``SigningPolicy.check_time_left``) is a matter of its own: a challenge in its last seconds is valid and not begun.
+``RULES`` holds the rules in the order of the message's lines; the first rule that fails names the refusal.
+``docs/challenge-profile.md`` lists them. ``SigningPolicy.check_time_left`` is separate: a challenge in its last seconds
+is valid, but is not begun.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from signer.domain.challenge import Challenge
 from signer.domain.errors import ErrorCode, RefusedByPolicy
-from signer.domain.ethereum import AccountId
+from signer.domain.ethereum import AccountId, ChainId
+
+_MAX_QUOTED: Final = 80
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SigningPolicy:
     """The settings of the rules.
 
     Attributes:
-        domains: the authorities that may ask, exact texts.
-        chains: EIP-155 chain ids.
-        statements: exact texts; ``None`` allows any.
-        uris: exact texts; ``None`` allows every ``https`` URI whose authority is the domain.
-        schemes: what may stand before ``://`` in front of the domain; a message without a scheme is always allowed.
+        domains: the allowed domains, exact texts.
+        chains: the allowed EIP-155 chain ids.
+        statements: the allowed statements, exact texts; ``None`` allows any.
+        uris: the allowed URIs, exact texts; ``None`` allows every ``https`` URI whose authority is the domain.
+        schemes: the allowed schemes in front of the domain; a message without a scheme is always allowed.
         max_age: how long after its issue a challenge may be signed.
-        clock_skew: how far ahead of our clock it may have been issued.
-        min_remaining: how much of its life must be left for a signing to begin.
+        clock_skew: how far ahead of our clock a challenge may have been issued.
+        min_remaining: how much time must be left before the deadline to begin signing.
     """
 
     domains: frozenset[str]
     chains: frozenset[int]
     statements: frozenset[str] | None
-    uris: frozenset[str] | None = None
-    schemes: frozenset[str] = frozenset({"https"})
-    max_age: timedelta = timedelta(hours=1)
-    clock_skew: timedelta = timedelta(seconds=60)
-    min_remaining: timedelta = timedelta(seconds=30)
+    uris: frozenset[str] | None
+    schemes: frozenset[str]
+    max_age: timedelta
+    clock_skew: timedelta
+    min_remaining: timedelta
 
     def check(self, challenge: Challenge, owner: AccountId, now: datetime) -> None:
-        """Return where every rule holds.
-
-        Args:
-            challenge: what ``decode_challenge`` gave.
-            owner: the account whose key is asked for.
-            now: aware, UTC.
+        """Check every rule for signing ``challenge`` with the key of ``owner`` at ``now`` (UTC).
 
         Raises:
-            RefusedByPolicy: the first rule that does not hold.
+            RefusedByPolicy: names the first rule that fails.
         """
         case = _Case(self, challenge, owner, now)
         for rule in RULES:
             if not rule.holds(case):
-                raise rule.refusal()
+                raise RefusedByPolicy(rule.code, rule.detail(case), field=rule.field)
 
     def verdicts(self, challenge: Challenge, owner: AccountId, now: datetime) -> Iterator[tuple[Rule, bool]]:
-        """Judge every rule, also behind one that fails; for people who want to see them all."""
+        """Return every rule and whether it holds, also after the first that fails."""
         case = _Case(self, challenge, owner, now)
         return ((rule, rule.holds(case)) for rule in RULES)
 
     def check_time_left(self, challenge: Challenge, now: datetime) -> None:
-        """Return where there is time enough to sign and deliver.
+        """Check that enough time is left to sign and deliver.
 
         Raises:
             RefusedByPolicy: ``challenge_expires_too_soon``.
         """
-        if challenge.deadline(self.max_age) - now < self.min_remaining:
-            raise RefusedByPolicy(
-                ErrorCode.CHALLENGE_EXPIRES_TOO_SOON,
-                f"Less than {self.min_remaining.total_seconds():g} s of the challenge are left; fetch a new one.",
-                field="issuedAt",
-            )
+        deadline = challenge.deadline(self.max_age)
+        if deadline - now < self.min_remaining:
+            limit = f"policy.min_remaining ({_seconds(self.min_remaining)})"
+            detail = f"The challenge expires at {_time(deadline)}, in less than {limit}; fetch a new one."
+            raise RefusedByPolicy(ErrorCode.CHALLENGE_EXPIRES_TOO_SOON, detail, field="issuedAt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,175 +85,166 @@ class Rule:
     """One rule.
 
     Attributes:
-        code: of its refusal.
-        field: the message's field that it looks at.
-        holds: whether it does.
-        title: what it asks for, in a few words.
-        detail: what is said where it does not hold.
+        code: the error code if the rule fails.
+        field: the message's field that the rule checks.
+        title: what the rule requires, in a few words.
+        holds: returns whether the rule holds.
+        template: the error text, with the names of ``_quotable`` in braces.
     """
 
     code: ErrorCode
     field: str
-    holds: Callable[[_Case], bool]
     title: str
-    detail: str
+    holds: Callable[[_Case], bool]
+    template: str
 
-    def refusal(self) -> RefusedByPolicy:
-        """Make the error that names this rule."""
-        return RefusedByPolicy(self.code, self.detail, field=self.field)
-
-
-def _scheme(case: _Case) -> bool:
-    return case.challenge.scheme is None or case.challenge.scheme in case.policy.schemes
+    def detail(self, case: _Case) -> str:
+        """Return the error text: what was given and what is allowed."""
+        return self.template.format(**_quotable(case))
 
 
-def _domain(case: _Case) -> bool:
-    return case.challenge.domain in case.policy.domains
+def _quotable(case: _Case) -> dict[str, str]:
+    """Return what error texts may quote. The message's statement, URI and nonce are not among it."""
+    policy, challenge, owner = case.policy, case.challenge, case.owner
+    values = {
+        "scheme": challenge.scheme,
+        "schemes": _list(policy.schemes),
+        "domain": challenge.domain,
+        "domains": _list(policy.domains),
+        "address": challenge.address,
+        "owner": owner.address,
+        "uris": "any" if policy.uris is None else _list(policy.uris),
+        "chain": challenge.chain_id,
+        "chains": _list(map(ChainId, policy.chains)),
+        "owner_chain": owner.chain.reference,
+        "issued_at": _time(challenge.issued_at),
+        "max_age": _seconds(policy.max_age),
+        "expiration_time": _time(challenge.expiration_time),
+        "not_before": _time(challenge.not_before),
+        "now": _time(case.now),
+    }
+    return {name: _short(str(value)) for name, value in values.items()}
 
 
-def _owner(case: _Case) -> bool:
-    return case.challenge.address == case.owner.address
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 1] + "…"
 
 
-def _statement(case: _Case) -> bool:
-    statements, statement = case.policy.statements, case.challenge.statement
-    return statements is None or statement is None or statement in statements
+def _list(allowed: Iterable[object]) -> str:
+    return ", ".join(sorted(map(str, allowed))) or "none"
 
 
-def _uri(case: _Case) -> bool:
+def _time(moment: datetime | None) -> str:
+    return "never" if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def _seconds(span: timedelta) -> str:
+    return f"{span.total_seconds():g} s"
+
+
+def _uri_holds(case: _Case) -> bool:
     challenge, uris = case.challenge, case.policy.uris
     if challenge.uri_scheme != "https" or challenge.uri_authority != challenge.domain or "@" in challenge.domain:
         return False
     return uris is None or challenge.uri in uris
 
 
-def _chain_allowed(case: _Case) -> bool:
-    return case.challenge.chain_id in case.policy.chains
-
-
-def _chain_of_owner(case: _Case) -> bool:
-    return case.challenge.chain_id == case.owner.chain.reference
-
-
-def _issued(case: _Case) -> bool:
-    return case.challenge.issued_at - case.now <= case.policy.clock_skew
-
-
-def _age(case: _Case) -> bool:
-    return case.now - case.challenge.issued_at <= case.policy.max_age
-
-
-def _not_expired(case: _Case) -> bool:
-    expires = case.challenge.expiration_time
-    return expires is None or expires > case.now
-
-
-def _expires_after_issue(case: _Case) -> bool:
-    expires = case.challenge.expiration_time
-    return expires is None or expires > case.challenge.issued_at
-
-
-def _begun(case: _Case) -> bool:
-    begins = case.challenge.not_before
-    return begins is None or begins <= case.now
-
-
-def _begins_before_end(case: _Case) -> bool:
-    begins, expires = case.challenge.not_before, case.challenge.expiration_time
-    return begins is None or expires is None or begins < expires
+def _in_order(earlier: datetime | None, later: datetime | None) -> bool:
+    """Return whether ``earlier`` is before ``later``; a field that the message leaves out breaks no order."""
+    return earlier is None or later is None or earlier < later
 
 
 RULES: Final = (
     Rule(
         ErrorCode.SCHEME_NOT_ALLOWED,
         "scheme",
-        _scheme,
         "the scheme is absent or allowed",
-        "The scheme in front of the domain is not an allowed one.",
+        lambda c: c.challenge.scheme is None or c.challenge.scheme in c.policy.schemes,
+        "The scheme {scheme} is not in policy.schemes ({schemes}).",
     ),
     Rule(
         ErrorCode.DOMAIN_NOT_ALLOWED,
         "domain",
-        _domain,
         "the domain is allowed",
-        "The domain that asks for the signature is not allowed.",
+        lambda c: c.challenge.domain in c.policy.domains,
+        "The domain {domain} is not in policy.domains ({domains}).",
     ),
     Rule(
         ErrorCode.OWNER_MISMATCH,
         "address",
-        _owner,
-        "it is addressed to the owner",
-        "The challenge is addressed to another account than ownerId.",
+        "the address is the owner's",
+        lambda c: c.challenge.address == c.owner.address,
+        "The challenge names {address}; ownerId is {owner}.",
     ),
     Rule(
         ErrorCode.STATEMENT_NOT_ALLOWED,
         "statement",
-        _statement,
         "the statement is absent or allowed",
-        "The statement is none of the texts that this service signs; see policy.statements in the settings.",
+        lambda c: c.policy.statements is None or c.challenge.statement in {None, *c.policy.statements},
+        "The statement is not one of the texts in policy.statements.",
     ),
     Rule(
         ErrorCode.URI_NOT_ALLOWED,
         "uri",
-        _uri,
-        "the URI is an allowed one of the domain itself",
-        "The URI is not an allowed https URI of the domain itself; see policy.uris in the settings.",
+        "the URI is https, of the domain, without userinfo, and allowed",
+        _uri_holds,
+        "The URI must be https with the authority {domain}, without userinfo, and in policy.uris ({uris}).",
     ),
     Rule(
         ErrorCode.CHAIN_NOT_ALLOWED,
         "chainId",
-        _chain_allowed,
         "the chain is allowed",
-        "The chain is not an allowed one.",
+        lambda c: c.challenge.chain_id in c.policy.chains,
+        "Chain eip155:{chain} is not in policy.chains ({chains}).",
     ),
     Rule(
         ErrorCode.CHAIN_MISMATCH,
         "chainId",
-        _chain_of_owner,
         "the chain is the owner's",
-        "The chain is not that of ownerId.",
+        lambda c: c.challenge.chain_id == c.owner.chain.reference,
+        "The challenge is for chain {chain}; ownerId is on chain {owner_chain}.",
     ),
     Rule(
         ErrorCode.ISSUED_IN_THE_FUTURE,
         "issuedAt",
-        _issued,
-        "it has been issued",
-        "The challenge was issued in the future; compare this machine's clock with the card API's.",
+        "it was issued at most clock_skew in the future",
+        lambda c: c.challenge.issued_at - c.now <= c.policy.clock_skew,
+        "The challenge was issued at {issued_at}; it is {now} here. Compare this machine's clock with the card API's.",
     ),
     Rule(
         ErrorCode.CHALLENGE_EXPIRED,
         "issuedAt",
-        _age,
-        "it is young enough",
-        "The challenge is too old; fetch a new one.",
+        "it was issued at most max_age ago",
+        lambda c: c.now - c.challenge.issued_at <= c.policy.max_age,
+        "The challenge was issued at {issued_at}, longer ago than policy.max_age ({max_age}); fetch a new one.",
     ),
     Rule(
         ErrorCode.CHALLENGE_EXPIRED,
         "expirationTime",
-        _not_expired,
         "it has not expired",
-        "The challenge has expired; fetch a new one.",
+        lambda c: _in_order(c.now, c.challenge.expiration_time),
+        "The challenge expired at {expiration_time}; fetch a new one.",
     ),
     Rule(
         ErrorCode.EXPIRATION_BEFORE_ISSUE,
         "expirationTime",
-        _expires_after_issue,
-        "it expires after its issue",
-        "The challenge expires before it was issued.",
+        "it expires after it was issued",
+        lambda c: _in_order(c.challenge.issued_at, c.challenge.expiration_time),
+        "The challenge expires at {expiration_time}, not after it was issued ({issued_at}).",
     ),
     Rule(
         ErrorCode.CHALLENGE_NOT_YET_VALID,
         "notBefore",
-        _begun,
-        "it has begun to be valid",
-        "The challenge is not valid yet.",
+        "it is already valid",
+        lambda c: c.challenge.not_before is None or c.challenge.not_before <= c.now,
+        "The challenge is not valid before {not_before}; it is {now} here.",
     ),
     Rule(
         ErrorCode.NOT_BEFORE_AFTER_EXPIRATION,
         "notBefore",
-        _begins_before_end,
-        "it begins before it expires",
-        "The challenge begins after it expires.",
+        "it becomes valid before it expires",
+        lambda c: _in_order(c.challenge.not_before, c.challenge.expiration_time),
+        "The challenge becomes valid at {not_before}, not before it expires ({expiration_time}).",
     ),
 )
 """The rules in their order."""

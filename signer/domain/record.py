@@ -1,13 +1,13 @@
-"""The record of one challenge: who it is for, where it is on its way, and the names by which it is found.
+"""The record of one challenge: its identity, its state, and the request body that is delivered.
 
 Identity:
 
-* A nonce is spent once for (owner address, domain, nonce), whatever the chain and whoever asks: the record's id.
-* The record remembers the message's own hash, so another message with the same nonce is told from the same one.
-* It remembers its customer, so the same message for another customer is told from a repetition.
-* The id begins with the owner's shard: a record, its pointer and its index entry live on one Redis slot.
-* The body to deliver is built once, when the signature is recorded; its UUIDv5 is the Idempotency-Key, so one signature
-  has one key however often, and by whomever, it is delivered.
+* The record's id is made of (owner address, domain, nonce): a nonce is used once for these, on any chain.
+* The record holds the message's hash, so another message with the same nonce is detected.
+* The record holds its customer, so the same message for another customer is detected.
+* The id begins with the owner's shard, so a record, its pointer and its index entry share one Redis slot.
+* The submission is built once, when the signature is recorded. Its UUIDv5 is the Idempotency-Key, so every delivery of
+  one signature, by any replica, has the same key.
 """
 
 from __future__ import annotations
@@ -24,36 +24,41 @@ from typing import Final, Self
 
 from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.ethereum import AccountId, EvmSignature
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 
 SHARDS: Final = 64
-"""How many slots the records spread over. A constant: an id names its shard."""
+"""The number of shards. It can never change, because every id contains its shard."""
 
 CHALLENGE_ID: Final = re.compile(r"[0-3][0-9a-f][0-9a-f]{32}", re.ASCII)
 _SUBMISSION_NAMESPACE: Final = uuid.UUID("6f9a1c52-3d0b-5c1e-9a41-7e0c54d3b6aa")
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _HASH_DIGITS: Final = 32
 _HEX_FORM_BYTES: Final = len("0x") + 2 * 65
 
 
 def shard_of(owner: AccountId) -> str:
-    """Name the shard of an owner: two hex digits, ``00`` … ``3f``."""
+    """Return the shard of an owner: two hex digits, ``00`` … ``3f``."""
     return f"{owner.address_bytes[-1] % SHARDS:02x}"
 
 
+def sharded_id(owner: AccountId, text: str) -> str:
+    """Return the owner's shard and a hash of ``text``, together 34 hex digits."""
+    return shard_of(owner) + hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
+
+
 def challenge_id(owner: AccountId, domain: str, nonce: str) -> str:
-    """Name the one record of (owner address, domain, nonce): 34 hex digits, the shard in front."""
-    scope = f"{owner.address_bytes.hex()}\n{domain}\n{nonce}"
-    return shard_of(owner) + hashlib.sha256(scope.encode()).hexdigest()[:_HASH_DIGITS]
+    """Return the id of the record of (owner address, domain, nonce)."""
+    return sharded_id(owner, f"{owner.address_bytes.hex()}\n{domain}\n{nonce}")
 
 
 def parse_challenge_id(text: str) -> str:
-    """Return ``text`` where it can be a challenge's id.
+    """Return ``text`` if it has the form of a challenge's id.
 
     Raises:
         MalformedRequest: ``challenge_id_malformed``.
     """
     if CHALLENGE_ID.fullmatch(text) is None:
-        detail = "A challenge id is 34 hex digits, as the field 'id' of an earlier answer gives it."
+        detail = "A challenge id is 34 hex digits: the field 'id' of an earlier response."
         raise MalformedRequest(ErrorCode.CHALLENGE_ID_MALFORMED, detail, field="id")
     return text
 
@@ -64,21 +69,17 @@ def parse_customer_id(text: str) -> str:
     Raises:
         MalformedRequest: ``customer_id_malformed``.
     """
-    try:
-        customer_id = str(uuid.UUID(text))
-    except ValueError:
-        customer_id = None
-    if customer_id is None or customer_id != text.lower():
-        detail = "A customer id is a UUID, as the card API gave it when the customer was created."
+    if _UUID.fullmatch(text) is None:
+        detail = "A customer id is a UUID: the id that the card API returned when the customer was created."
         raise MalformedRequest(ErrorCode.CUSTOMER_ID_MALFORMED, detail, field="customerId")
-    return customer_id
+    return text.lower()
 
 
 class SignatureForm(StrEnum):
-    """How the card API wants the 65 bytes ``r ‖ s ‖ v`` in the field ``signature``.
+    """How the 65 bytes ``r ‖ s ‖ v`` are encoded in the field ``signature``.
 
-    ``hex``: base64 of the ASCII text ``0x`` + 130 hex digits, as in the vendor's guide.
-    ``raw``: base64 of the 65 bytes, as in the vendor's reference.
+    ``hex``: base64 of the ASCII text ``0x`` + 130 hex digits, as in the card API's guide.
+    ``raw``: base64 of the 65 bytes, as in the card API's reference.
     """
 
     HEX = "hex"
@@ -87,10 +88,10 @@ class SignatureForm(StrEnum):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Submission:
-    """The body of ``POST …/challenge/sign``: made once, stored, delivered unchanged. It is a live credential.
+    """The exact body of ``POST …/challenge/sign``: built once, stored, delivered unchanged. It is a credential.
 
     Attributes:
-        body: the exact JSON bytes.
+        body: the JSON bytes.
         signature: the field ``signature`` of that body.
     """
 
@@ -99,7 +100,7 @@ class Submission:
 
     @classmethod
     def of(cls, owner: AccountId, challenge: str, signature: EvmSignature, form: SignatureForm) -> Self:
-        """Build the body for ``challenge``, the base64 text as the card API issued it."""
+        """Build the body; ``challenge`` is the base64 text that the card API issued."""
         raw = signature.to_bytes()
         text = base64.b64encode(b"0x" + raw.hex().encode() if form is SignatureForm.HEX else raw).decode("ascii")
         fields = {"ownerId": str(owner), "challenge": challenge, "signature": text}
@@ -111,18 +112,18 @@ class Submission:
         return str(uuid.uuid5(_SUBMISSION_NAMESPACE, self.body.decode("ascii")))
 
     def parts(self) -> tuple[str, EvmSignature]:
-        """Take the body apart again: the challenge's base64 text, and the signature.
+        """Parse the body: return the challenge's base64 text and the signature.
 
         Raises:
-            ValueError: the body is not one that ``of`` made.
+            ValueError: ``of`` did not build this body.
         """
         try:
             fields = json.loads(self.body)
             raw = base64.b64decode(fields["signature"], validate=True)
-            if len(raw) == _HEX_FORM_BYTES and raw.startswith(b"0x"):  # r, too, may begin with the bytes of "0x"
+            if len(raw) == _HEX_FORM_BYTES and raw.startswith(b"0x"):  # the first bytes of r can be "0x" too
                 raw = bytes.fromhex(raw[2:].decode("ascii"))
             return str(fields["challenge"]), EvmSignature.from_bytes(raw)
-        except (KeyError, TypeError, ValueError, RecursionError):  # the last: a text of brackets only
+        except (KeyError, TypeError, ValueError, RecursionError):  # RecursionError: deeply nested brackets
             raise ValueError("the stored body is damaged") from None
 
     def __repr__(self) -> str:
@@ -131,27 +132,22 @@ class Submission:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ChallengeRecord:
-    """What the store knows of one challenge.
+    """The stored record of one challenge.
 
     Attributes:
-        id: 34 hex digits, see ``challenge_id``.
+        id: see ``challenge_id``.
         customer_id: the card API's UUID of the customer.
-        owner: the account that signs.
         message_hash: SHA-256 of the message's bytes, hex.
-        state: where it is.
-        code: why, where the state alone does not say it.
-        forward: whether it is to be delivered; once true, for ever true.
-        submission: what to deliver; dropped once the state is final.
-        signature: the field that the card API gets; kept for as long as the record.
-        issued_at: of the message.
+        code: why it is in this state; ``None`` if the state says it all, or if a newer release wrote the code.
+        forward: whether to deliver the signature; never changes back to false.
+        submission: the body to deliver; removed when the state becomes final.
+        signature: the field ``signature`` of the submission; kept as long as the record.
         expires_at: the deadline, after which nothing is delivered.
-        attempts: how many POSTs were begun.
-        first_attempt_at: when the first was begun, or ``None``.
-        superseded_by: the id of the challenge that took its place, or ``None``.
-        fencing_token: the number of the present, or last, lease.
-        leased_until: the end of the present lease, or ``None``.
-        created_at: of the claim.
-        updated_at: of the last move.
+        attempts: the number of POSTs that were started.
+        first_attempt_at: when the first POST was started, or ``None``.
+        superseded_by: the id of the challenge that replaced this one, or ``None``.
+        fencing_token: the number of the current or last lease.
+        leased_until: when the current lease ends, or ``None``.
     """
 
     id: str
@@ -159,7 +155,7 @@ class ChallengeRecord:
     owner: AccountId
     message_hash: str
     state: ChallengeState
-    code: str | None
+    code: RecordCode | None
     forward: bool
     submission: Submission | None
     signature: str | None
@@ -175,7 +171,7 @@ class ChallengeRecord:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is left to do: final, or signed and not to be delivered."""
+        """Whether nothing remains to be done: the state is final, or ``signed`` and not to be delivered."""
         return self.state.is_final or (self.state is ChallengeState.SIGNED and not self.forward)
 
     def __repr__(self) -> str:

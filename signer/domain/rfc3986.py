@@ -1,7 +1,7 @@
-"""RFC 3986's grammar, as far as EIP-4361 leans on it: ``URI``, ``authority`` and ``pchar``.
+"""The part of RFC 3986's grammar that EIP-4361 uses: ``URI``, ``authority`` and ``pchar``.
 
-Each name below is the RFC's own (appendix A). The expressions are ASCII, anchored by ``fullmatch``, and linear: runs
-are possessive, so that nothing a caller sends makes them try twice.
+The names are those of the RFC's appendix A. The expressions are ASCII and must be used with ``fullmatch``. Their runs
+are possessive, so no input causes backtracking and matching takes linear time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PCT: Final = r"%[0-9A-Fa-f]{2}"
 
 
 def _run(characters: str) -> str:
-    """Any number of ``characters`` and percent-encoded octets."""
+    """Return an expression for any number of ``characters`` and percent-encoded octets."""
     return rf"(?:[{characters}]++|{_PCT})*+"
 
 
@@ -40,7 +40,7 @@ _IPV6: Final = "|".join(
 _IPV_FUTURE: Final = rf"[vV][0-9A-Fa-f]+\.[{UNRESERVED}{SUB_DELIMS}:]+"
 _IP_LITERAL: Final = rf"\[(?:{_IPV6}|{_IPV_FUTURE})\]"
 _USERINFO: Final = _run(UNRESERVED + SUB_DELIMS + ":")
-_REG_NAME: Final = _run(UNRESERVED + SUB_DELIMS)  # every IPv4address is a reg-name too
+_REG_NAME: Final = _run(UNRESERVED + SUB_DELIMS)  # includes every IPv4address
 _AUTHORITY: Final = rf"(?:{_USERINFO}@)?(?:{_IP_LITERAL}|{_REG_NAME})(?::[0-9]*+)?"
 
 _PCHAR: Final = UNRESERVED + SUB_DELIMS + ":@"

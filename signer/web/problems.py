@@ -19,7 +19,6 @@ from signer.domain.errors import (
     BadUpstream,
     Conflict,
     ErrorCode,
-    Forbidden,
     MalformedRequest,
     NotFound,
     RefusedByPolicy,
@@ -32,7 +31,6 @@ from signer.domain.errors import (
 STATUS_FOR_FAMILY: Final[Mapping[type, int]] = {
     MalformedRequest: 400,
     Unauthenticated: 401,
-    Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
     RefusedByPolicy: 422,

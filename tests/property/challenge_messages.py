@@ -1,6 +1,6 @@
-"""Strategies: EIP-4361 messages that are valid by construction, and everything that can be done to one.
+"""Hypothesis strategies: EIP-4361 messages that are valid by construction, and mutations of them.
 
-The valid ones are written from the ABNF of EIP-4361 and the RFCs that it names, without a look at our expressions.
+The valid ones follow the ABNF of EIP-4361 and of the RFCs that it names, independently of our expressions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _percent_encoded = st.integers(0, 255).flatmap(lambda octet: st.sampled_from((f"
 
 
 def _characters(allowed: str, min_size: int = 0, max_size: int = 12) -> st.SearchStrategy[str]:
-    """Runs of ``allowed`` characters and, now and then, percent-encoded octets."""
+    """Return runs of ``allowed`` characters and sometimes percent-encoded octets."""
     plain = st.text(allowed, min_size=min_size, max_size=max_size)
     mixed = st.lists(st.one_of(st.sampled_from(allowed), _percent_encoded), min_size=min_size, max_size=max_size)
     return plain | mixed.map("".join)
@@ -38,13 +38,13 @@ _ipv4 = st.tuples(*[st.integers(0, 255)] * 4).map(lambda octets: ".".join(map(st
 
 @st.composite
 def _ipv6(draw: st.DrawFn) -> str:
-    """Eight groups of 16 bits, the last two perhaps as IPv4, a run of one or more perhaps left out as ``::``."""
+    """Return eight groups of 16 bits, the last two sometimes as IPv4, a run of groups sometimes shortened to ``::``."""
     groups = [draw(_h16) for _ in range(8)]
     if draw(st.booleans()):
         groups[6:] = [draw(_ipv4)]
     if draw(st.booleans()):
         return ":".join(groups)
-    # What follows `::` may be IPv4; what stands in front of it may not.
+    # IPv4 is allowed after `::`, but not before it.
     end = draw(st.integers(1, 8))
     start = draw(st.integers(0, min(end, len(groups)) - 1))
     return ":".join(groups[:start]) + "::" + ":".join(groups[end:])
@@ -62,11 +62,11 @@ _userinfo = _characters(UNRESERVED + SUB_DELIMS + ":", max_size=6).map("{}@".for
 _port = st.text(string.digits, max_size=6).map(":{}".format)
 
 
-def _perhaps(strategy: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+def _optional(strategy: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.just("") | strategy
 
 
-authorities = st.tuples(_perhaps(_userinfo), _host, _perhaps(_port)).map("".join)
+authorities = st.tuples(_optional(_userinfo), _host, _optional(_port)).map("".join)
 schemes = st.tuples(
     st.sampled_from(string.ascii_letters), st.text(string.ascii_letters + string.digits + "+-.", max_size=6)
 ).map("".join)
@@ -83,7 +83,7 @@ _hier_part = st.one_of(
 )
 _query = _characters(_pchar + "/?", max_size=8)
 uris = st.tuples(
-    schemes, st.just(":"), _hier_part, _perhaps(_query.map("?{}".format)), _perhaps(_query.map("#{}".format))
+    schemes, st.just(":"), _hier_part, _optional(_query.map("?{}".format)), _optional(_query.map("#{}".format))
 ).map("".join)
 
 # --- EIP-4361 ---------------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ uris = st.tuples(
 _offsets = st.tuples(st.sampled_from("+-"), st.integers(0, 23), st.integers(0, 59)).map(
     lambda parts: f"{parts[0]}{parts[1]:02}:{parts[2]:02}"
 )
-_fractions = _perhaps(st.text(string.digits, min_size=1, max_size=12).map(".{}".format))
+_fractions = _optional(st.text(string.digits, min_size=1, max_size=12).map(".{}".format))
 _moments = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30))  # noqa: DTZ001 - an offset on the edge of the calendar
 date_times = st.tuples(
     _moments.map(lambda moment: moment.isoformat(timespec="seconds")), _fractions, st.just("Z") | _offsets
@@ -113,7 +113,7 @@ messages = st.builds(
     resources=st.none() | st.lists(uris, min_size=1, max_size=3).map(tuple),
 )
 
-# --- What can be done to a message ------------------------------------------------------------------------------------
+# --- Mutations --------------------------------------------------------------------------------------------------------
 
 HOSTILE: Final = [
     *("\0", "\t", "\n", "\r", "\r\n", "\x0b", "\x1b[31m", "\x7f", "\x85", "\xa0", "\xad", "\u200b", "\u202e", "\u2028"),
@@ -151,14 +151,14 @@ FIELDS: Final = [
     *("expiration_time", "not_before", "request_id"),
 ]
 
-_at = st.integers(0, 9_999).map(lambda n: n / 10_000)  # evenly, unlike floats
+_at = st.integers(0, 9_999).map(lambda n: n / 10_000)  # evenly distributed, unlike st.floats
 
 
 def _with_wrong_field(message: Message, name: str, value: str) -> bytes:
     return replace(message, **{name: value}).encode()  # type: ignore[arg-type]
 
 
-def _with_spoiled_field(message: Message, name: str, at: float, hostile: str) -> bytes:
+def _with_hostile_field(message: Message, name: str, at: float, hostile: str) -> bytes:
     value = getattr(message, name) or ""
     place = int(at * (len(value) + 1))
     return _with_wrong_field(message, name, value[:place] + hostile + value[place:])
@@ -201,7 +201,7 @@ def _swap(lines: list[str], i: int, j: int) -> list[str]:
 
 mutations: Final[dict[str, st.SearchStrategy[bytes]]] = {
     "wrong field": st.builds(_with_wrong_field, messages, st.sampled_from(FIELDS), st.sampled_from(NEAR_MISSES)),
-    "spoiled field": st.builds(_with_spoiled_field, messages, st.sampled_from(FIELDS), _at, st.sampled_from(HOSTILE)),
+    "hostile field": st.builds(_with_hostile_field, messages, st.sampled_from(FIELDS), _at, st.sampled_from(HOSTILE)),
     "other resources": st.builds(
         _with_resources, messages, st.lists(uris | st.sampled_from(NEAR_MISSES + HOSTILE), max_size=3)
     ),
@@ -212,10 +212,12 @@ mutations: Final[dict[str, st.SearchStrategy[bytes]]] = {
     "byte": st.builds(_spliced, messages, _at, st.just(1), st.integers(0, 255).map(lambda byte: bytes([byte]))),
     "bit": st.builds(_with_flipped_bit, messages, _at, st.integers(0, 7)),
     "case": st.builds(_with_other_case, messages, _at),
-    "line twice": st.builds(_by_lines(lambda lines, i, j: [*lines[:j], lines[i], *lines[j:]]), messages, _at, _at),
-    "line away": st.builds(_by_lines(lambda lines, i, _: lines[:i] + lines[i + 1 :]), messages, _at, _at),
+    "line repeated": st.builds(_by_lines(lambda lines, i, j: [*lines[:j], lines[i], *lines[j:]]), messages, _at, _at),
+    "line removed": st.builds(_by_lines(lambda lines, i, _: lines[:i] + lines[i + 1 :]), messages, _at, _at),
     "lines swapped": st.builds(_by_lines(_swap), messages, _at, _at),
-    "in another": st.builds(lambda outer, inner, at: _spliced(outer, at, 0, inner.encode()), messages, messages, _at),
+    "inside another": st.builds(
+        lambda outer, inner, at: _spliced(outer, at, 0, inner.encode()), messages, messages, _at
+    ),
     "line ends": st.builds(
         lambda message, end: message.text().replace("\n", end).encode(),
         messages,
@@ -228,4 +230,4 @@ mutations: Final[dict[str, st.SearchStrategy[bytes]]] = {
         st.sampled_from(["", *HOSTILE]),
     ),
 }
-"""Each way to change a message, by name; a change may leave it valid."""
+"""Every mutation by name. A mutated message can still be valid."""

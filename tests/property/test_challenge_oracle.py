@@ -1,10 +1,10 @@
-"""Our parser and siwe, before the same messages.
+"""Our parser compared with siwe.
 
-* What ours accepts, siwe accepts with equal fields, and writes out byte for byte as it was (``judge``).
-* What siwe accepts and ours refuses, ours refuses for one of the reasons that docs/challenge-profile.md lists.
-* Nothing but ``MalformedChallenge`` is ever raised.
+* siwe accepts every message that our parser accepts, with equal fields, and writes it byte for byte.
+* If only siwe accepts a message, docs/challenge-profile.md lists the reason.
+* Our parser raises nothing but ``MalformedChallenge``.
 
-``make test`` asks siwe more than 2,000 times here, ``make test-all`` a hundred thousand times.
+``make test`` calls siwe more than 2,000 times here, ``make test-all`` a hundred thousand times.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import siwe  # type: ignore[import-untyped]
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from signer.adapters.siwe_judge import judge
+from signer.adapters.siwe_judge import find_disagreement
 from signer.domain import rfc3986
 from signer.domain.challenge import Challenge, decode_challenge, parse_challenge
 from signer.domain.errors import ErrorCode, MalformedChallenge
@@ -29,7 +29,7 @@ MORE = settings(max_examples=max(500, settings().max_examples))
 
 
 def parsed(message: bytes) -> Challenge | MalformedChallenge:
-    """Parse, or give the refusal; any other exception is the test's failure."""
+    """Return the challenge or the refusal; any other exception fails the test."""
     try:
         return parse_challenge(message)
     except MalformedChallenge as refusal:
@@ -47,20 +47,20 @@ NARROWER: dict[ErrorCode, Callable[[Any, str], bool]] = {
     ErrorCode.REQUEST_ID_MALFORMED: lambda m, _: m.request_id == "",
     ErrorCode.RESOURCES_MALFORMED: lambda m, _: m.resources == [],
 }
-"""By the code of our refusal: what makes a message that siwe accepts one that our profile does not."""
+"""For each code: whether our profile is narrower than siwe for this message."""
 
 
 def is_unusual_instant(text: str) -> bool:
-    """Tell what only siwe takes for an instant: small letters, offsets over 59 minutes, the calendar's two ends."""
+    """Return whether only siwe accepts this time: small letters, offsets over 59 minutes, the calendar's limits."""
     return "t" in text or "z" in text or text[-2:] > "59" or text.startswith(("0001-01-01", "9999-12-31"))
 
 
 def compare(message: bytes) -> None:
-    """Hold our verdict against siwe's."""
+    """Compare the results of our parser and siwe."""
     ours = parsed(message)
     if isinstance(ours, Challenge):
         event("accepted")
-        assert judge(message, ours) is None
+        assert find_disagreement(message, ours) is None
         assert ours.message == message
         return
     try:
@@ -76,10 +76,10 @@ def compare(message: bytes) -> None:
 @given(message=messages)
 @MORE
 def test_valid_messages_are_accepted_with_their_fields(message: Message) -> None:
-    """What the ABNF makes, within the profile, is accepted by ours and by siwe, with the fields that it was made of."""
+    """Valid messages of the profile are accepted by both, with the fields from which they were built."""
     challenge = decode_challenge(to_base64(message.encode()), max_base64=10_000)
     assert challenge.message == message.encode()
-    assert judge(message.encode(), challenge) is None
+    assert find_disagreement(message.encode(), challenge) is None
     assert (challenge.scheme, challenge.domain, challenge.address) == (message.scheme, message.domain, message.address)
     assert (challenge.statement, challenge.uri) == (message.statement, message.uri)
     assert (str(challenge.chain_id), challenge.nonce) == (message.chain_id, message.nonce)
@@ -88,8 +88,8 @@ def test_valid_messages_are_accepted_with_their_fields(message: Message) -> None
 
 @pytest.mark.parametrize("mutation", mutations)
 @given(data=st.data())
-def test_mutated_messages_are_judged_alike(mutation: str, data: st.DataObject) -> None:
-    """A message that something was done to: still ours and siwe's, or refused for a reason."""
+def test_mutated_messages_have_same_verdict(mutation: str, data: st.DataObject) -> None:
+    """Both accept, both refuse, or our profile is narrower."""
     compare(data.draw(mutations[mutation]))
 
 
@@ -98,8 +98,8 @@ def test_mutated_messages_are_judged_alike(mutation: str, data: st.DataObject) -
     changes=st.lists(st.tuples(st.integers(0, 9_999), st.binary(max_size=2)), max_size=4),
 )
 @MORE
-def test_many_changes(message: bytes, changes: list[tuple[int, bytes]]) -> None:
-    """Several bytes of a message replaced at once."""
+def test_messages_with_several_changes_have_same_verdict(message: bytes, changes: list[tuple[int, bytes]]) -> None:
+    """Several bytes of a message are replaced."""
     for at, replacement in changes:
         place = at % (len(message) + 1)
         message = message[:place] + replacement + message[place + len(replacement) :]
@@ -108,15 +108,15 @@ def test_many_changes(message: bytes, changes: list[tuple[int, bytes]]) -> None:
 
 @given(message=st.binary(max_size=400) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
 @example(message=b"")
-def test_any_bytes_are_refused_in_order(message: bytes) -> None:
-    """Bytes that nobody meant to be a message are refused, with a typed error."""
+def test_any_bytes_are_refused(message: bytes) -> None:
+    """Random bytes raise ``MalformedChallenge``."""
     assert isinstance(parsed(message), MalformedChallenge)
 
 
 @given(encoded=st.text(max_size=100) | st.binary(max_size=100).map(to_base64))
 @example(encoded="\ud800")
-def test_any_text_is_refused_in_order(encoded: str) -> None:
-    """Texts that nobody meant to be a challenge are refused, with a typed error that quotes none of them."""
+def test_any_text_is_refused(encoded: str) -> None:
+    """Random texts raise ``MalformedChallenge``, which contains nothing of them."""
     with pytest.raises(MalformedChallenge) as refusal:
         decode_challenge(encoded)
     assert refusal.value.field == "challenge"
@@ -125,7 +125,7 @@ def test_any_text_is_refused_in_order(encoded: str) -> None:
 
 @given(uri=uris)
 def test_rfc3986_appendix_b(uri: str) -> None:
-    """The scheme and the authority, by which the policy decides, are those that the RFC's own expression cuts out."""
+    """Scheme and authority, which the policy checks, equal those of the RFC's own expression."""
     ours = rfc3986.URI.fullmatch(uri)
     theirs = re.fullmatch(r"(([^:/?#]+):)?(//([^/?#]*))?([^?#]*)(\?([^#]*))?(#(.*))?", uri)
     assert ours is not None
@@ -134,8 +134,8 @@ def test_rfc3986_appendix_b(uri: str) -> None:
 
 
 @given(authority=authorities)
-def test_authority_is_the_uris(authority: str) -> None:
-    """A domain is an authority just where a URI has it for one."""
+def test_authority_is_parsed_alike_in_domain_and_uri(authority: str) -> None:
+    """A valid domain is the authority of a URI with it."""
     assert rfc3986.AUTHORITY.fullmatch(authority)
     uri = rfc3986.URI.fullmatch(f"https://{authority}/path")
     assert uri is not None

@@ -1,4 +1,4 @@
-"""The finisher over any key, digest, form and side of s."""
+"""The finisher with any key, digest, signature format, and low or high s."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ digests = st.binary(min_size=32, max_size=32)
 
 
 def owner(key: PrivateKey) -> str:
-    """Name the owner of a key."""
+    """Return the address of a key."""
     return address_of_public_key(key.public_key.format(compressed=False))
 
 
@@ -27,10 +27,8 @@ def owner(key: PrivateKey) -> str:
     is_high=st.booleans(),
     tail=st.sampled_from([None, b"", b"\0", b"\1", b"\33", b"\34"]),
 )
-def test_every_valid_signature_becomes_the_one_low_s_form(
-    secret: int, digest: bytes, is_high: bool, tail: bytes | None
-) -> None:
-    """Whatever the form, the result is what libsecp256k1 itself calls the recoverable low-s signature."""
+def test_every_valid_signature_becomes_low_s(secret: int, digest: bytes, is_high: bool, tail: bytes | None) -> None:
+    """The result equals the recoverable low-s signature of libsecp256k1, for every format."""
     key = PrivateKey.from_int(secret)
     wanted = key.sign_recoverable(digest, hasher=None)
     r, s = int.from_bytes(wanted[:32]), int.from_bytes(wanted[32:64])
@@ -41,8 +39,8 @@ def test_every_valid_signature_becomes_the_one_low_s_form(
 
 
 @given(secret=secrets, digest=digests, raw=st.one_of(st.binary(max_size=80), st.binary(min_size=64, max_size=65)))
-def test_garbage_is_always_refused(secret: int, digest: bytes, raw: bytes) -> None:
-    """No bytes make the finisher raise anything but its refusal, nor pass as a signature."""
+def test_random_bytes_are_refused(secret: int, digest: bytes, raw: bytes) -> None:
+    """Random bytes raise ``key_signature_invalid`` and nothing else."""
     with pytest.raises(Unavailable) as refused:
         SignatureFinisher(owner(PrivateKey.from_int(secret))).finish(raw, digest)
     assert refused.value.code is ErrorCode.KEY_SIGNATURE_INVALID

@@ -24,7 +24,7 @@ from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore, Claim, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId, ChainId
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord, Submission
 from tests.support.challenge_stores import CUSTOMER, LEASE, OWNER, VALID_FOR, RedisUnderTest, claim_of, real_store
 from tests.support.fakes.challenge_store import FakeChallengeStore, Shelf
@@ -133,7 +133,7 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
         result = self._make(replica, self._claim(claim))
         if isinstance(result, ClaimResult) and (lease := result.lease):
             self._make(replica, lambda store, _: store.record_signature(lease, SUBMISSIONS[0]))
-            self._make(replica, lambda store, _: store.defer(lease, "card_api_busy", pause))
+            self._make(replica, lambda store, _: store.defer(lease, RecordCode.CARD_API_BUSY, pause))
 
     @precondition(lambda self: self._holdings)
     @rule(data=st.data(), submission=st.sampled_from(SUBMISSIONS))

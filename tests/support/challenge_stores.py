@@ -21,7 +21,7 @@ from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.application.ports import ChallengeStore, Claim, ClaimOutcome, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import Submission, challenge_id
 from tests.support.fakes.challenge_store import FakeChallengeStore, Shelf
 from tests.support.servers import RedisServer
@@ -177,14 +177,14 @@ async def bring_to(
     claim = claim_of(nonce, forward=forward)
     lease = await claim_granted(store, claim)
     if state is ChallengeState.RELEASED:
-        await store.release(lease, "a reason")
+        await store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
     if state in {ChallengeState.CLAIMED, ChallengeState.RELEASED}:
         return lease
     held = await store.record_signature(lease, SUBMISSION)
     if state is ChallengeState.SIGNED and forward:
-        await store.defer(held.lease, "a reason", timedelta(seconds=1))
+        await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(seconds=1))
     elif state.is_final:
-        await store.settle(held.lease, state, "a reason")
+        await store.settle(held.lease, state, RecordCode.CARD_API_BUSY)
     return held.lease
 
 

@@ -1,4 +1,4 @@
-"""EIP-4361 messages by their fields, right or wrong: the words in which the tests of the domain speak."""
+"""EIP-4361 messages from fields, a default policy, and the published vectors."""
 
 from __future__ import annotations
 
@@ -6,18 +6,32 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+
+from signer.domain.policy import SigningPolicy
 
 VECTORS: Final = Path(__file__).parents[1] / "vectors"
 
 OWNER: Final = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 
+DEFAULT_POLICY: Final = SigningPolicy(
+    domains=frozenset({"api.example.org"}),
+    chains=frozenset({324}),
+    statements=None,
+    uris=None,
+    schemes=frozenset({"https"}),
+    max_age=timedelta(hours=1),
+    clock_skew=timedelta(seconds=60),
+    min_remaining=timedelta(seconds=30),
+)
+"""Accepts ``Message()``. Tests change it with ``dataclasses.replace``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """The fields of one message as texts, whatever they hold; a required one that is ``None`` loses its line."""
+    """The fields of one message, valid or not; a field that is ``None`` has no line."""
 
     scheme: str | None = None
     domain: str = "api.example.org"
@@ -34,7 +48,7 @@ class Message:
     resources: tuple[str, ...] | None = None
 
     def text(self) -> str:
-        """Write the message as EIP-4361 has it."""
+        """Return the text of the message."""
         head = "" if self.scheme is None else f"{self.scheme}://"
         named = {
             "URI": self.uri,
@@ -58,12 +72,12 @@ class Message:
         return "\n".join(lines)
 
     def encode(self) -> bytes:
-        """Give the message's bytes."""
+        """Return the bytes of the message."""
         return self.text().encode()
 
     @classmethod
     def of_object(cls, fields: Mapping[str, Any]) -> Message:
-        """Read the JSON object of a published vector: camelCase names, and no line where a member is missing."""
+        """Create a message from the JSON object of a published vector."""
         resources = fields.get("resources")
         return cls(
             scheme=fields.get("scheme"),
@@ -83,18 +97,18 @@ class Message:
 
 
 def to_base64(message: bytes) -> str:
-    """Spell bytes as the card API does."""
+    """Encode bytes as the card API does."""
     return base64.b64encode(message).decode("ascii")
 
 
 def read_vectors(name: str) -> Any:  # noqa: ANN401 - JSON
-    """Read one file of ``tests/vectors``."""
+    """Parse one file of ``tests/vectors``."""
     return json.loads((VECTORS / name).read_text())
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenVector:
-    """The card API guide's own challenge with its own signature."""
+    """The challenge of the card API's guide, with its signature."""
 
     challenge: str
     signature: str
@@ -105,7 +119,7 @@ class GoldenVector:
 
 
 def golden_vector() -> GoldenVector:
-    """Read ``tests/vectors/golden.json``."""
+    """Parse ``tests/vectors/golden.json``."""
     fields = read_vectors("golden.json")
     return GoldenVector(
         challenge=fields["challenge"],

@@ -39,7 +39,7 @@ from signer.adapters.redis_store.script_results import MICROSECOND, ScriptResult
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import SHARDS, ChallengeRecord, Submission, shard_of
 
 IDEMPOTENCY_KEY_MEMORY: Final = timedelta(hours=1)
@@ -125,7 +125,7 @@ class RedisChallengeStore:
         )
         return result.leased_record()
 
-    async def release(self, lease: Lease, code: str) -> ChallengeRecord:
+    async def release(self, lease: Lease, code: RecordCode) -> ChallengeRecord:
         """See ``ChallengeStore.release``."""
         return (await self._run(scripts.RELEASE, lease.id, lease.fencing_token, code)).record()
 
@@ -140,7 +140,7 @@ class RedisChallengeStore:
         )
         return result.leased_record() if result.is_applicable else None
 
-    async def defer(self, lease: Lease, code: str, retry_in: timedelta) -> ChallengeRecord:
+    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
         """See ``ChallengeStore.defer``."""
         pause = max(retry_in, timedelta(0)) // MICROSECOND
         return (await self._run(scripts.DEFER, lease.id, lease.fencing_token, code, pause)).record()
@@ -149,7 +149,7 @@ class RedisChallengeStore:
         self,
         lease: Lease,
         state: ChallengeState,
-        code: str | None,
+        code: RecordCode | None,
         superseded_by: str | None = None,
     ) -> ChallengeRecord:
         """See ``ChallengeStore.settle``."""

@@ -14,12 +14,14 @@ from typing import Final
 from signer.adapters.redis_store.scripts import FIELDS
 from signer.application.ports import Lease, LeasedRecord
 from signer.domain.ethereum import AccountId, ChainId
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord, Submission
 
 MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STATE_FOR_NAME: Final = {state.value.encode(): state for state in ChallengeState}
+_CODE_FOR_NAME: Final = {code.value.encode(): code for code in RecordCode}
+"""A code that a newer release wrote is read as none."""
 _STATE: Final = FIELDS.index("state")
 _FENCE: Final = FIELDS.index("fence")
 _LEASED_UNTIL: Final = FIELDS.index("leased_until")

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord, Submission
 
 
@@ -132,7 +132,7 @@ class ChallengeStore(Protocol):
         self,
         lease: Lease,
         state: ChallengeState,
-        code: str | None,
+        code: RecordCode | None,
         superseded_by: str | None = None,
     ) -> ChallengeRecord:
         """Write a final state: from ``forwarding``; the submission is removed."""

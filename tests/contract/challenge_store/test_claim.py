@@ -11,7 +11,7 @@ import pytest
 from signer.application.ports import ChallengeStore, ClaimOutcome
 from signer.domain.errors import LeaseLost
 from signer.domain.ethereum import AccountId, ChainId
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import (
     CUSTOMER,
     LEASE,
@@ -78,7 +78,7 @@ async def test_claim_takes_over_after_lease_ended(
     with pytest.raises(LeaseLost):
         await store.record_signature(old, SUBMISSION)
     with pytest.raises(LeaseLost):
-        await store.release(old, "too late")
+        await store.release(old, RecordCode.KEY_BACKEND_UNAVAILABLE)
     assert (await other.record_signature(new, SUBMISSION)).record.state is ChallengeState.FORWARDING
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import (
     LEASE,
     SUBMISSION,
@@ -85,7 +85,7 @@ async def test_signature_that_was_never_sent_expires_as_not_delivered(
     await under_test.advance(VALID_FOR)
     expired = await store.expire(held.record.id)
     assert expired is not None
-    assert (expired.code, expired.signature) == ("not_delivered", SUBMISSION.signature)
+    assert (expired.code, expired.signature) == (RecordCode.NOT_DELIVERED, SUBMISSION.signature)
 
 
 async def test_claimed_record_does_not_expire_under_live_lease(

@@ -12,7 +12,7 @@ from typing import Final
 from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore, Lease
 from signer.domain.errors import LeaseLost
-from signer.domain.lifecycle import MOVES, ChallengeState
+from signer.domain.lifecycle import MOVES, ChallengeState, RecordCode
 from tests.support.challenge_stores import LEASE, SUBMISSION, VALID_FOR, StoreUnderTest, bring_to, claim_of
 
 _S = ChallengeState
@@ -32,9 +32,9 @@ def _call(name: str) -> Move:
         case ("record_signature", _, _):
             return lambda store, lease: store.record_signature(lease, SUBMISSION)
         case ("release", _, _):
-            return lambda store, lease: store.release(lease, "a_reason")
+            return lambda store, lease: store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
         case ("defer", _, _):
-            return lambda store, lease: store.defer(lease, "a_reason", timedelta(0))
+            return lambda store, lease: store.defer(lease, RecordCode.CARD_API_BUSY, timedelta(0))
         case (_, _, state):
             return lambda store, lease: store.settle(lease, ChallengeState(state), None)
 

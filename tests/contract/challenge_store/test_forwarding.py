@@ -9,7 +9,7 @@ import pytest
 
 from signer.application.ports import ChallengeStore
 from signer.domain.errors import LeaseLost
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import (
     LEASE,
     SUBMISSION,
@@ -43,7 +43,7 @@ async def test_delivery_is_taken_over_after_its_lease_ended(
         with pytest.raises(LeaseLost):
             await store.settle(held.lease, state, None)
     with pytest.raises(LeaseLost):
-        await store.defer(held.lease, "card_api_busy", PAUSE)
+        await store.defer(held.lease, RecordCode.CARD_API_BUSY, PAUSE)
 
 
 async def test_one_of_fifty_concurrent_takeovers_succeeds(under_test: StoreUnderTest, store: ChallengeStore) -> None:
@@ -67,7 +67,7 @@ async def test_settle_succeeds_after_lease_ended_without_takeover(
 async def test_first_attempt_instant_never_changes(under_test: StoreUnderTest, store: ChallengeStore) -> None:
     """The hour of the Idempotency-Key counts from the first attempt, however many follow."""
     held = await sign(store, claim_of())
-    await store.defer(held.lease, "card_api_busy", timedelta(0))
+    await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(0))
     again = await store.begin_forwarding(held.record.id)
     assert again is not None
     assert (again.record.attempts, again.record.first_attempt_at) == (2, held.record.first_attempt_at)
@@ -80,8 +80,8 @@ async def test_deferred_record_is_not_due_before_its_pause_ends(
 ) -> None:
     """``forwarding → signed``, and no replica can take it earlier."""
     held = await sign(store, claim_of())
-    record = await store.defer(held.lease, "card_api_busy", PAUSE)
-    assert (record.state, record.code, record.leased_until) == (ChallengeState.SIGNED, "card_api_busy", None)
+    record = await store.defer(held.lease, RecordCode.CARD_API_BUSY, PAUSE)
+    assert (record.state, record.code, record.leased_until) == (ChallengeState.SIGNED, RecordCode.CARD_API_BUSY, None)
     assert not record.is_settled
     assert await store.begin_forwarding(record.id) is None
     assert await store.due(10) == []
@@ -95,7 +95,7 @@ async def test_deferred_record_is_not_due_before_its_pause_ends(
 async def test_pause_ends_at_the_deadline(under_test: StoreUnderTest, store: ChallengeStore) -> None:
     """A later ``Retry-After`` does not delay finding out what became of the attempt."""
     held = await sign(store, claim_of(valid_for=timedelta(minutes=1)))
-    await store.defer(held.lease, "card_api_busy", timedelta(hours=1))
+    await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(hours=1))
     await under_test.advance(timedelta(minutes=1))
     assert await store.due(10) == [held.record.id]
     begun = await store.begin_forwarding(held.record.id)
@@ -114,7 +114,7 @@ async def test_attempted_delivery_is_returned_after_its_deadline(
     overdue = await store.begin_forwarding(held.record.id)
     assert overdue is not None
     assert (overdue.record.state, overdue.record.attempts, overdue.deliverable) == (ChallengeState.FORWARDING, 1, False)
-    await store.defer(overdue.lease, "outcome_unknown", PAUSE)
+    await store.defer(overdue.lease, RecordCode.OUTCOME_UNKNOWN, PAUSE)
     assert await store.begin_forwarding(held.record.id) is None
     await under_test.advance(PAUSE)
     assert await store.begin_forwarding(held.record.id) is not None

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from signer.application.ports import ChallengeStore
 from signer.domain.ethereum import AccountId, ChainId, checksum_address
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import (
     CUSTOMER,
     LEASE,
@@ -114,5 +114,5 @@ async def test_ping_leaves_nothing_to_find(store: ChallengeStore) -> None:
 async def test_negative_pause_is_due_at_once(store: ChallengeStore) -> None:
     """Like a pause of 0."""
     held = await sign(store, claim_of())
-    await store.defer(held.lease, "card_api_busy", timedelta(seconds=-5))
+    await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(seconds=-5))
     assert await store.due(10) == [held.record.id]

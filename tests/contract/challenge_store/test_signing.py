@@ -9,7 +9,7 @@ import pytest
 from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore, Lease
 from signer.domain.errors import LeaseLost
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import Submission
 from tests.support.challenge_stores import LEASE, SUBMISSION, StoreUnderTest, claim_granted, claim_of, sign
 
@@ -69,7 +69,7 @@ async def test_signature_after_the_deadline_is_not_delivered(
     assert await store.due(10) == [lease.id]
     expired = await store.expire(lease.id)
     assert expired is not None
-    assert expired.code == "not_delivered"
+    assert expired.code == RecordCode.NOT_DELIVERED
 
 
 @pytest.mark.parametrize("forward", [True, False])
@@ -100,9 +100,9 @@ async def test_moves_of_forgotten_record_raise_lease_lost(store: ChallengeStore)
     with pytest.raises(LeaseLost):
         await store.record_signature(lease, SUBMISSION)
     with pytest.raises(LeaseLost):
-        await store.release(lease, "a reason")
+        await store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
     with pytest.raises(LeaseLost):
-        await store.defer(lease, "a reason", timedelta(0))
+        await store.defer(lease, RecordCode.CARD_API_BUSY, timedelta(0))
     with pytest.raises(LeaseLost):
         await store.settle(lease, ChallengeState.VERIFIED, None)
     assert await store.get(lease.id) is None

@@ -1,10 +1,9 @@
-"""``signer inspect``: the golden challenge in and after its hour, other people's text, JSON lines."""
+"""``signer inspect``: the golden challenge, options, JSON and JSON lines."""
 
 from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,9 @@ from click.testing import CliRunner, Result
 from signer.cli import inspect_challenge
 from signer.cli.main import main
 from signer.domain.errors import ErrorCode
+from tests.support.messages import read_vectors
 
-GOLDEN: dict[str, str] = json.loads((Path(__file__).parents[2] / "vectors/golden.json").read_text())
+GOLDEN: dict[str, str] = read_vectors("golden.json")
 IN_ITS_HOUR = "2024-01-17T19:00:00Z"
 
 
@@ -28,31 +28,32 @@ def golden(*arguments: str) -> Result:
     return inspect(GOLDEN["challenge"], "--owner", GOLDEN["ownerId"], *arguments)
 
 
-def test_the_golden_challenge_would_have_been_signed_in_its_hour() -> None:
+@pytest.mark.parametrize("at", [GOLDEN["valid_from"], IN_ITS_HOUR, GOLDEN["valid_until"]])
+def test_golden_challenge_is_accepted_in_its_hour(at: str) -> None:
     """Exit 0; the fields and the rules are printed."""
-    results = [golden("--at", instant) for instant in (GOLDEN["valid_from"], IN_ITS_HOUR, GOLDEN["valid_until"])]
-    for result in results:
-        assert result.exit_code == 0, result.output
-        assert "would be signed" in result.output
-        assert "5ufoiEqDaFvmfo78" in result.output
-        assert result.output.count("holds") == 13
+    result = golden("--at", at)
+    assert result.exit_code == 0, result.output
+    assert "would be signed" in result.output
+    assert "5ufoiEqDaFvmfo78" in result.output
+    assert result.output.count("holds") == 13
 
 
-def test_the_golden_challenge_is_refused_today() -> None:
-    """Exit 1, as challenge_expired."""
+def test_golden_challenge_is_refused_today() -> None:
+    """Exit 1 and ``challenge_expired``."""
     result = golden()
     assert result.exit_code == 1
     assert "refused: challenge_expired" in result.output
 
 
-def test_json_tells_the_fields_the_rules_and_the_verdict() -> None:
-    """One object, for programs."""
+def test_json_has_fields_rules_and_verdict() -> None:
+    """One JSON object."""
     result = golden("--at", IN_ITS_HOUR, "--domain", "example.org", "--json")
     found = json.loads(result.stdout)
     assert result.exit_code == 1
     assert (found["verdict"], found["code"], found["field"]) == ("refuse", "domain_not_allowed", "domain")
     assert found["fields"]["nonce"] == "5ufoiEqDaFvmfo78"
     assert [rule["code"] for rule in found["rules"] if not rule["holds"]] == ["domain_not_allowed"]
+    assert found["detail"] == "The domain api.sandbox.offblocks.xyz is not in policy.domains (example.org)."
 
 
 @pytest.mark.parametrize(
@@ -64,14 +65,14 @@ def test_json_tells_the_fields_the_rules_and_the_verdict() -> None:
         (("--domain", "api.offblocks.xyz", "--domain", "api.sandbox.offblocks.xyz"), None),
     ],
 )
-def test_domains_and_chains_can_be_named(arguments: tuple[str, ...], code: str | None) -> None:
-    """What is named replaces the defaults."""
+def test_domain_and_chain_options_replace_defaults(arguments: tuple[str, ...], code: str | None) -> None:
+    """Each option can be repeated."""
     result = golden("--at", IN_ITS_HOUR, "--json", *arguments)
     assert json.loads(result.stdout)["code"] == code
 
 
-def test_the_challenge_may_come_from_standard_input() -> None:
-    """``-`` reads it, with the newline that a pipe ends with."""
+def test_challenge_is_read_from_standard_input() -> None:
+    """``-`` reads it; a newline at the end is ignored."""
     result = inspect("-", "--owner", GOLDEN["ownerId"], "--at", IN_ITS_HOUR, stdin=GOLDEN["challenge"] + "\n")
     assert result.exit_code == 0
 
@@ -83,20 +84,20 @@ def test_the_challenge_may_come_from_standard_input() -> None:
         ("x",),
         ("x", "--owner", "0x43158f45b5EbD7b1179130130DF00393928C2691"),
         ("x", "--owner", "eip155:280:0x43158f45b5EbD7b1179130131DF00393928C2691"),
-        ("x", "--owner", "eip155:280:0x43158f45b5EbD7b1179130130DF00393928C2691", "--at", "yesterday"),
-        ("x", "--owner", "eip155:280:0x43158f45b5EbD7b1179130130DF00393928C2691", "--chain", "0x1"),
+        ("x", "--owner", GOLDEN["ownerId"], "--at", "yesterday"),
+        ("x", "--owner", GOLDEN["ownerId"], "--chain", "0x1"),
         ("--lines", "x"),
     ],
 )
-def test_a_command_that_cannot_be_understood_is_a_usage_error(arguments: tuple[str, ...]) -> None:
-    """Exit 2, also for the seed's ownerId with its mistyped digit."""
+def test_invalid_arguments_are_usage_error(arguments: tuple[str, ...]) -> None:
+    """Exit 2, also for an ownerId with a wrong checksum."""
     result = inspect(*arguments)
     assert result.exit_code == 2
     assert "Error" in result.output
 
 
-def test_what_a_message_says_is_printed_as_text() -> None:
-    """Rich's markup in a statement stays what it is."""
+def test_markup_in_message_is_printed_as_text() -> None:
+    """Rich does not interpret a statement."""
     text = base64.b64decode(GOLDEN["challenge"]).decode().replace("OffBlocks wants", "[bold]OffBlocks[/bold] wants")
     result = inspect(
         base64.b64encode(text.encode()).decode(),
@@ -105,8 +106,8 @@ def test_what_a_message_says_is_printed_as_text() -> None:
     assert "[bold]OffBlocks[/bold]" in result.output
 
 
-def test_lines_are_judged_one_by_one_in_their_order() -> None:
-    """Good, bad and unreadable lines have one answer each, and the exit is 0."""
+def test_lines_have_one_result_each_in_order() -> None:
+    """Exit 0, also if lines are refused or cannot be parsed."""
     good = {"challenge": GOLDEN["challenge"], "owner": GOLDEN["ownerId"], "at": IN_ITS_HOUR}
     lines: list[tuple[bytes, str | None]] = [
         (json.dumps(good).encode(), None),
@@ -126,15 +127,13 @@ def test_lines_are_judged_one_by_one_in_their_order() -> None:
         (json.dumps(good).encode(), None),
     ]
     result = inspect("--lines", stdin=b"\n".join(line for line, _ in lines) + b"\n")
-    answers: list[dict[str, Any]] = [json.loads(line) for line in result.stdout.splitlines()]
+    results: list[dict[str, Any]] = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.exit_code == 0
-    assert answers == [{"verdict": "refuse" if code else "accept", "code": code} for _, code in lines]
+    assert results == [{"verdict": "refuse" if code else "accept", "code": code} for _, code in lines]
 
 
-def test_a_disagreement_with_siwe_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the second parser reads the message otherwise, nothing of the kind is accepted."""
-    from signer.adapters.siwe_judge import Disagreement  # noqa: PLC0415
-
-    monkeypatch.setattr(inspect_challenge, "judge", lambda *_: Disagreement("uri"))
+def test_disagreement_with_siwe_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 1 and ``judge_disagrees``, although the policy accepts."""
+    monkeypatch.setattr(inspect_challenge, "find_disagreement", lambda *_: "uri")
     result = golden("--at", IN_ITS_HOUR, "--json")
     assert (result.exit_code, json.loads(result.stdout)["code"]) == (1, ErrorCode.JUDGE_DISAGREES.value)

@@ -1,4 +1,4 @@
-"""The judge in its process: agreement, disagreement, and a child that hangs, dies or talks nonsense."""
+"""The child process that runs siwe: agreement, disagreement, and a child that hangs, fails or writes garbage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,10 +16,12 @@ import pytest
 
 import signer
 from signer.adapters import siwe_judge
-from signer.adapters.siwe_judge import JudgeError, JudgeFailure, judge_shapes
+from signer.adapters.siwe_judge import JudgeError, JudgeFailure, check_parser_against_siwe
 from signer.domain.policy import SigningPolicy
+from tests.support.messages import DEFAULT_POLICY
 
-POLICY = SigningPolicy(
+POLICY = replace(
+    DEFAULT_POLICY,
     domains=frozenset({"api.offblocks.xyz", "api.sandbox.offblocks.xyz"}),
     chains=frozenset({324, 300, 280, 42161, 421614}),
     statements=frozenset({"OffBlocks wants to verify ownership of your wallet."}),
@@ -27,8 +30,8 @@ LONG = timedelta(seconds=60)
 ROOT = Path(signer.__file__).parents[1]
 
 
-def interpreter(folder: Path, script: str) -> str:
-    """Write something to run in the place of Python."""
+def write_interpreter(folder: Path, script: str) -> str:
+    """Create a script that replaces the Python interpreter."""
     path = folder / "python"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
@@ -36,29 +39,29 @@ def interpreter(folder: Path, script: str) -> str:
 
 
 async def failure(policy: SigningPolicy = POLICY, timeout: timedelta = LONG, **how: str) -> JudgeError:
-    """Have the judge fail."""
+    """Run the check, which must fail; return the error."""
     with pytest.raises(JudgeError) as error:
-        await judge_shapes(policy, timeout, **how)
+        await check_parser_against_siwe(policy, timeout, **how)
     return error.value
 
 
-async def test_siwe_agrees_to_every_shape_of_the_settings() -> None:
-    """The report counts the examples and names who judged them."""
-    report = await judge_shapes(POLICY, LONG)
+async def test_siwe_agrees_on_every_shape_of_settings() -> None:
+    """The report has the number of examples and the library's version."""
+    report = await check_parser_against_siwe(POLICY, LONG)
     assert report.examples >= 20
     assert report.library.startswith("signinwithethereum 5.")
 
 
-async def test_any_statement_and_pinned_uris_are_judged_too() -> None:
-    """Other settings, other shapes."""
+async def test_siwe_agrees_with_any_statement_and_pinned_uris() -> None:
+    """Other settings have other shapes."""
     pinned = frozenset({"https://api.offblocks.xyz/a?b#c"})
-    policy = SigningPolicy(domains=POLICY.domains, chains=frozenset({1}), statements=None, uris=pinned)
-    assert (await judge_shapes(policy, LONG)).examples >= 6
+    policy = replace(POLICY, statements=None, uris=pinned)
+    assert (await check_parser_against_siwe(policy, LONG)).examples >= 6
 
 
 async def test_shape_that_our_parser_refuses_is_reported() -> None:
-    """A pinned statement that is none by EIP-4361 could never be signed: it is said at start, without its text."""
-    policy = SigningPolicy(domains=POLICY.domains, chains=frozenset({1}), statements=frozenset({"Grüße an 'marker'"}))
+    """A statement in the settings that EIP-4361 forbids is an error at start, which does not quote it."""
+    policy = replace(POLICY, statements=frozenset({"Grüße an 'marker'"}))
     error = await failure(policy)
     assert error.reason is JudgeFailure.DISAGREES
     assert "challenge_not_ascii" in str(error)
@@ -66,49 +69,49 @@ async def test_shape_that_our_parser_refuses_is_reported() -> None:
 
 
 async def test_shape_that_siwe_refuses_is_reported(tmp_path: Path) -> None:
-    """A child in which siwe refuses one message: the example is numbered and its text is not in the error."""
+    """The error has the number of the example, not its text."""
     (tmp_path / "refusing.py").write_text(
-        "import siwe, signer.adapters.siwe_judge as judge\n"
+        "import siwe, signer.adapters.siwe_judge\n"
         "read = siwe.SiweMessage.from_message.__func__\n"
         "def refuse(cls, message, abnf=True):\n"
         "    if 'Request ID' in message:\n"
         "        raise ValueError(message)\n"
         "    return read(cls, message, abnf)\n"
         "siwe.SiweMessage.from_message = classmethod(refuse)\n"
-        "judge.main()\n",
+        "signer.adapters.siwe_judge.main()\n",
     )
     command = f"PYTHONPATH={ROOT}:{tmp_path} exec {sys.executable} -m refusing"
-    error = await failure(python=interpreter(tmp_path, command))
+    error = await failure(python=write_interpreter(tmp_path, command))
     assert error.reason is JudgeFailure.DISAGREES
     assert "siwe disagrees about 'refused'" in str(error)
     assert "offblocks" not in str(error)
 
 
-async def test_settings_that_allow_nothing_are_reported() -> None:
-    """Nothing to judge is nothing to sign: the settings are wrong."""
-    policy = SigningPolicy(domains=frozenset(), chains=frozenset({1}), statements=None)
+async def test_settings_that_allow_no_message_are_reported() -> None:
+    """Without an example the settings are wrong."""
+    policy = replace(POLICY, domains=frozenset())
     assert (await failure(policy)).reason is JudgeFailure.NOTHING_TO_JUDGE
 
 
 async def test_child_that_hangs_is_killed(tmp_path: Path) -> None:
-    """At the end of its time the child is gone, and the error says how long it had."""
+    """After the timeout the child does not exist any more, and the error has the timeout."""
     script = f"echo $$ >{tmp_path}/pid; exec sleep 600"
-    error = await failure(timeout=timedelta(seconds=2), python=interpreter(tmp_path, script))
+    error = await failure(timeout=timedelta(seconds=2), python=write_interpreter(tmp_path, script))
     assert error.reason is JudgeFailure.TIMED_OUT
     assert "2 s" in str(error)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-async def test_cancelled_judge_leaves_no_child(tmp_path: Path) -> None:
-    """A service that is stopped while it starts takes its child along."""
+async def test_cancellation_kills_child(tmp_path: Path) -> None:
+    """A service that is stopped during its start leaves no child process."""
     script = f"echo $$ >{tmp_path}/pid.part; mv {tmp_path}/pid.part {tmp_path}/pid; exec sleep 600"
-    judging = asyncio.create_task(judge_shapes(POLICY, LONG, python=interpreter(tmp_path, script)))
+    check = asyncio.create_task(check_parser_against_siwe(POLICY, LONG, python=write_interpreter(tmp_path, script)))
     while not (tmp_path / "pid").exists():  # noqa: ASYNC110 - another process makes it
         await asyncio.sleep(0.01)
-    judging.cancel()
+    check.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await judging
+        await check
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -124,47 +127,46 @@ async def test_cancelled_judge_leaves_no_child(tmp_path: Path) -> None:
         ("cat >/dev/null; echo '\"a library\"'; echo null", "every example"),
     ],
 )
-async def test_child_that_dies_or_talks_nonsense(tmp_path: Path, script: str, how: str) -> None:
-    """No verdict is no agreement, and the error says how to see more."""
-    error = await failure(python=interpreter(tmp_path, script))
+async def test_child_that_fails_or_writes_garbage_is_reported(tmp_path: Path, script: str, how: str) -> None:
+    """The error says what happened and which command shows the cause."""
+    error = await failure(python=write_interpreter(tmp_path, script))
     assert error.reason is JudgeFailure.DIED
     assert how in str(error)
     assert "python -m signer.adapters.siwe_judge" in str(error)
 
 
-async def test_child_that_cannot_be_started(tmp_path: Path) -> None:
-    """An interpreter that is not there is told from one that fails."""
+async def test_child_that_cannot_be_started_is_reported(tmp_path: Path) -> None:
+    """A missing interpreter has its own reason."""
     assert (await failure(python=str(tmp_path / "none"))).reason is JudgeFailure.NOT_STARTED
 
 
-async def test_child_without_siwe(tmp_path: Path) -> None:
-    """An installation without siwe is an error at start, not a service without a judge."""
+async def test_installation_without_siwe_is_reported(tmp_path: Path) -> None:
+    """The service must not start unchecked."""
     command = f'PYTHONPATH={ROOT} exec {sys.executable} -S "$@"'
-    assert (await failure(python=interpreter(tmp_path, command))).reason is JudgeFailure.DIED
+    assert (await failure(python=write_interpreter(tmp_path, command))).reason is JudgeFailure.DIED
 
 
-async def test_child_gets_nothing_of_our_environment(tmp_path: Path) -> None:
-    """What the environment of the service holds, secrets among it, is not handed on."""
-    await failure(python=interpreter(tmp_path, f"env >{tmp_path}/environment"))
+async def test_child_does_not_inherit_environment(tmp_path: Path) -> None:
+    """The environment of the service can contain secrets."""
+    await failure(python=write_interpreter(tmp_path, f"env >{tmp_path}/environment"))
     names = {line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()}
     assert names <= {"PYTHONPATH", "PWD", "SHLVL", "_"}
 
 
-async def test_installed_package_needs_no_environment_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the package stands among the installed ones, the child finds it as the service did."""
+async def test_child_of_installed_package_has_empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a package that is not installed needs ``PYTHONPATH``."""
     assert siwe_judge._child_environment() == {"PYTHONPATH": str(ROOT)}
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(ROOT))
     assert siwe_judge._child_environment() == {}
 
 
 def test_parent_imports_neither_siwe_nor_web3(tmp_path: Path) -> None:
-    """A service under ``python -P``, in another folder, has its shapes judged and holds none of the judge's modules."""
+    """Under ``python -P``, in another folder, the check succeeds and the parent does not import the child's modules."""
     program = (
         "import asyncio, datetime, json, sys\n"
-        "from signer.adapters.siwe_judge import judge_shapes\n"
-        "from signer.domain.policy import SigningPolicy\n"
-        "policy = SigningPolicy(frozenset({'a.example'}), frozenset({1}), None)\n"
-        "report = asyncio.run(judge_shapes(policy, datetime.timedelta(seconds=60)))\n"
+        "from signer.adapters.siwe_judge import check_parser_against_siwe\n"
+        "from tests.support.messages import DEFAULT_POLICY as policy\n"
+        "report = asyncio.run(check_parser_against_siwe(policy, datetime.timedelta(seconds=60)))\n"
         "print(json.dumps([report.examples, sorted(name.partition('.')[0] for name in sys.modules)]))\n"
     )
     run = subprocess.run(
@@ -175,6 +177,6 @@ def test_parent_imports_neither_siwe_nor_web3(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    judged, modules = json.loads(run.stdout)
-    assert judged > 0
+    examples, modules = json.loads(run.stdout)
+    assert examples > 0
     assert not {"siwe", "web3", "abnf", "eth_account", "websockets", "aiohttp"} & set(modules)

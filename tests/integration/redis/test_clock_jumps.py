@@ -11,7 +11,7 @@ import pytest
 from signer.adapters.redis_store.challenge_store import longest_wait
 from signer.application.ports import ChallengeStore, ClaimOutcome
 from signer.domain.errors import LeaseLost
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import (
     CUSTOMER,
     LEASE,
@@ -55,7 +55,7 @@ def clocked(only: Clocked) -> Clocked:
 
 async def _deferred(store: ChallengeStore) -> str:
     held = await sign(store, claim_of(valid_for=timedelta(days=2)))
-    await store.defer(held.lease, "card_api_busy", timedelta(seconds=5))
+    await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(seconds=5))
     return held.record.id
 
 

@@ -32,8 +32,18 @@ async def _forwarding(store: ChallengeStore) -> Lease:
     ("before", "move", "state", "attempts"),
     [
         (_claimed, lambda store, lease: store.record_signature(lease, SUBMISSION), ChallengeState.FORWARDING, 1),
-        (_claimed, lambda store, lease: store.release(lease, "a_reason"), ChallengeState.RELEASED, 0),
-        (_forwarding, lambda store, lease: store.defer(lease, "a_reason", timedelta(0)), ChallengeState.SIGNED, 1),
+        (
+            _claimed,
+            lambda store, lease: store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE),
+            ChallengeState.RELEASED,
+            0,
+        ),
+        (
+            _forwarding,
+            lambda store, lease: store.defer(lease, RecordCode.CARD_API_BUSY, timedelta(0)),
+            ChallengeState.SIGNED,
+            1,
+        ),
         (
             _forwarding,
             lambda store, lease: store.settle(lease, ChallengeState.VERIFIED, None),
@@ -76,7 +86,7 @@ async def test_begin_forwarding_counts_one_attempt_after_lost_reply(proxy: Lossy
     """It returns the lease of the lost reply."""
     async with open_store(proxy.url) as store:
         lease = await _forwarding(store)
-        await store.defer(lease, "card_api_busy", timedelta(0))
+        await store.defer(lease, RecordCode.CARD_API_BUSY, timedelta(0))
         proxy.lose_next()
         held = await store.begin_forwarding(lease.id)
         assert proxy.lost == 1
@@ -94,7 +104,7 @@ async def test_expire_returns_the_record_after_lost_reply(proxy: LossyProxy, ser
         expired = await store.expire(lease.id)
         assert proxy.lost == 1
         assert expired is not None
-        assert expired.code == "not_signed"
+        assert expired.code == RecordCode.NOT_SIGNED
 
 
 async def test_reads_succeed_after_lost_reply(proxy: LossyProxy) -> None:

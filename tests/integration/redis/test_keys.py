@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from signer.application.ports import ChallengeStore
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import shard_of
 from tests.support.challenge_stores import (
     CUSTOMER,
@@ -74,7 +74,7 @@ async def test_record_and_pointer_are_kept_for_retention_after_first_claim(serve
         lease = await claim_granted(store, claim_of())
         server.command("PEXPIRE", RECORD, 1_000_000)
         server.command("PEXPIRE", POINTER, 2_000_000)
-        await store.release(lease, "a_reason")
+        await store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
         held = await sign(store, claim_of())
         await store.settle(held.lease, ChallengeState.VERIFIED, None)
         assert 0 < server.command("PTTL", RECORD) <= 1_000_000

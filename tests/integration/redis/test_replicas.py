@@ -89,7 +89,7 @@ async def test_begin_forwarding_fails_while_replica_is_behind(
 ) -> None:
     """A stored signature is taken over only if a failover would keep it."""
     held = await sign(store, claim_of())
-    await store.defer(held.lease, "card_api_busy", timedelta(0))
+    await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(0))
     replica.pause()
     await assert_unavailable("Too few replicas", hasty.begin_forwarding(held.record.id))
 

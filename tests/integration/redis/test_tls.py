@@ -15,7 +15,7 @@ from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.application.ports import ChallengeStore
 from signer.domain.errors import ErrorCode, Unavailable
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.certificates import CertificateAuthority
 from tests.support.challenge_stores import changed, claim_granted, claim_of, real_store, sign
 from tests.support.servers import RedisServer, debian_redis
@@ -87,7 +87,7 @@ async def test_documented_rights_are_sufficient_for_every_call(site: Site) -> No
     store = real_store(redis, site.settings)
     await store.ping()
     held = await sign(store, claim_of("nonce-tls-1"))
-    await store.defer(held.lease, "card_api_busy", timedelta(0))
+    await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(0))
     again = await store.begin_forwarding(held.record.id)
     assert again is not None
     await store.settle(again.lease, ChallengeState.VERIFIED, None)

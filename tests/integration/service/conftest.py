@@ -31,7 +31,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> None:
     async def agree(_policy: SigningPolicy, _within: timedelta) -> None:
         return
 
-    monkeypatch.setattr("signer.bootstrap.service.judge_shapes", agree)
+    monkeypatch.setattr("signer.bootstrap.service.check_parser_against_siwe", agree)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from signer.adapters.redis_store.challenge_store import IDEMPOTENCY_KEY_MEMORY, 
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import MOVES, ChallengeState, Reason
+from signer.domain.lifecycle import MOVES, ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord, Submission
 
 _S = ChallengeState
@@ -127,7 +127,7 @@ class FakeChallengeStore:
                 self._move(row, token, now, _S.SIGNED, row.record.expires_at, **signed, leased_until=None)
         return self._leased(lease.id, now)
 
-    async def release(self, lease: Lease, code: str) -> ChallengeRecord:
+    async def release(self, lease: Lease, code: RecordCode) -> ChallengeRecord:
         """See the port."""
         now, token, row = self._begin(lease.id)
         if row is not None and row.token == token:
@@ -163,7 +163,7 @@ class FakeChallengeStore:
         )
         return self._leased(challenge_id, now)
 
-    async def defer(self, lease: Lease, code: str, retry_in: timedelta) -> ChallengeRecord:
+    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
         """See the port."""
         now, token, row = self._begin(lease.id)
         if row is not None and row.token == token:
@@ -178,7 +178,7 @@ class FakeChallengeStore:
         self,
         lease: Lease,
         state: ChallengeState,
-        code: str | None,
+        code: RecordCode | None,
         superseded_by: str | None = None,
     ) -> ChallengeRecord:
         """See the port."""
@@ -203,9 +203,9 @@ class FakeChallengeStore:
             return None
         if record.state is _S.CLAIMED and _is_leased(record, now):
             return None
-        code = Reason.NOT_SIGNED
+        code = RecordCode.NOT_SIGNED
         if record.state is _S.SIGNED:
-            code = Reason.NOT_DELIVERED if record.forward else Reason.NOT_FORWARDED
+            code = RecordCode.NOT_DELIVERED if record.forward else RecordCode.NOT_FORWARDED
         return self._move(row, token, now, _S.EXPIRED, None, code=code, submission=None, leased_until=None)
 
     async def get(self, challenge_id: str) -> ChallengeRecord | None:

@@ -1,4 +1,4 @@
-"""The port ``Clock``, standing still until it is moved."""
+"""A clock that only tests change."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from datetime import datetime, timedelta
 
 
 class FakeClock:
-    """A clock that a test moves."""
+    """The port ``Clock``; time passes only in ``advance``."""
 
     def __init__(self, now: datetime) -> None:
         self._now = now
 
     def now(self) -> datetime:
-        """Give the present that the test has set."""
+        """Return the time that the test has set."""
         return self._now
 
     def advance(self, by: timedelta) -> None:
-        """Let time pass."""
+        """Move the clock forward."""
         self._now += by

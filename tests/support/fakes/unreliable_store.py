@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from signer.application.ports import Claim, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord, Submission
 from tests.support.fakes.challenge_store import FakeChallengeStore
 
@@ -52,7 +52,7 @@ class UnreliableStore(FakeChallengeStore):
         """See the port."""
         return await self._call("record_signature", super().record_signature(lease, submission))
 
-    async def release(self, lease: Lease, code: str) -> ChallengeRecord:
+    async def release(self, lease: Lease, code: RecordCode) -> ChallengeRecord:
         """See the port."""
         return await self._call("release", super().release(lease, code))
 
@@ -60,7 +60,7 @@ class UnreliableStore(FakeChallengeStore):
         """See the port."""
         return await self._call("begin_forwarding", super().begin_forwarding(challenge_id))
 
-    async def defer(self, lease: Lease, code: str, retry_in: timedelta) -> ChallengeRecord:
+    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
         """See the port."""
         return await self._call("defer", super().defer(lease, code, retry_in))
 
@@ -68,7 +68,7 @@ class UnreliableStore(FakeChallengeStore):
         self,
         lease: Lease,
         state: ChallengeState,
-        code: str | None,
+        code: RecordCode | None,
         superseded_by: str | None = None,
     ) -> ChallengeRecord:
         """See the port."""

@@ -1,8 +1,9 @@
-"""One example of each shape of message: what the settings allow, all of it in pairs, and nothing else."""
+"""Example messages: every allowed value, every pair of values, and nothing that the settings forbid."""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,38 +12,38 @@ from signer.adapters.challenge_examples import examples
 from signer.domain.challenge import Challenge, parse_challenge
 from signer.domain.ethereum import AccountId
 from signer.domain.policy import SigningPolicy
+from tests.support.messages import DEFAULT_POLICY
 
-POLICY = SigningPolicy(
+POLICY = replace(
+    DEFAULT_POLICY,
     domains=frozenset({"api.example.org", "api.sandbox.example.org"}),
     chains=frozenset({324, 300, 280}),
     statements=frozenset({"Sign in.", "Sign in again."}),
 )
-PINNED = SigningPolicy(
+PINNED = replace(
+    DEFAULT_POLICY,
     domains=frozenset({"a.example", "b.example:8443"}),
-    chains=frozenset({1}),
     statements=frozenset(),
     uris=frozenset({"https://a.example/x", "https://b.example:8443", "https://c.example", "http://a.example", "a b"}),
     schemes=frozenset(),
 )
-ANY = SigningPolicy(domains=frozenset({"a.example"}), chains=frozenset({1, 2}), statements=None)
-POLICIES = [POLICY, PINNED, ANY]
 
 
-def parsed(policy: SigningPolicy) -> list[Challenge]:
+def parsed_examples(policy: SigningPolicy) -> list[Challenge]:
     """Parse the examples of a policy."""
     return [parse_challenge(example.encode()) for example in examples(policy)]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_every_example_is_accepted_by_parser_and_policy(policy: SigningPolicy) -> None:
-    """The settings allow each of them, at a time that fits."""
-    for challenge in parsed(policy):
+@pytest.mark.parametrize("policy", [POLICY, PINNED, DEFAULT_POLICY])
+def test_every_example_passes_parser_and_policy(policy: SigningPolicy) -> None:
+    """The settings allow each example, at a time that fits."""
+    for challenge in parsed_examples(policy):
         owner = AccountId.parse(f"eip155:{challenge.chain_id}:{challenge.address}")
         policy.check(challenge, owner, challenge.issued_at + timedelta(minutes=1))
 
 
 def shape(challenge: Challenge) -> tuple[object, ...]:
-    """Tell what is varied from one example to the next."""
+    """Return the values that differ between the examples."""
     return (
         (challenge.domain, challenge.uri),
         challenge.chain_id,
@@ -56,37 +57,33 @@ def shape(challenge: Challenge) -> tuple[object, ...]:
     )
 
 
-def test_every_two_values_meet() -> None:
-    """Domain with URI, chain, scheme, statement, form of the instant, optional parts: each pair is in an example."""
-    shapes = [shape(challenge) for challenge in parsed(POLICY)]
+def test_examples_hold_every_pair_of_values() -> None:
+    """Domain with URI, chain, scheme, statement, form of the date-time, optional fields: each pair is in an example."""
+    shapes = [shape(challenge) for challenge in parsed_examples(POLICY)]
     columns = [set(column) for column in zip(*shapes, strict=True)]
     assert [len(column) for column in columns] == [4, 3, 2, 3, 3, 2, 2, 2, 3]
     for i, j in itertools.combinations(range(len(columns)), 2):
         assert {(row[i], row[j]) for row in shapes} == set(itertools.product(columns[i], columns[j]))
 
 
-def test_pinned_texts_are_the_only_ones() -> None:
+def test_examples_hold_only_pinned_statements_and_usable_uris() -> None:
     """Each pinned statement and each URI of an allowed domain is there; a URI that no domain can use is not."""
-    assert {challenge.statement for challenge in parsed(POLICY)} == {None, "Sign in.", "Sign in again."}
-    places = {(challenge.domain, challenge.uri) for challenge in parsed(PINNED)}
-    assert places == {("a.example", "https://a.example/x"), ("b.example:8443", "https://b.example:8443")}
-    assert {(challenge.statement, challenge.scheme) for challenge in parsed(PINNED)} == {(None, None)}
+    assert {challenge.statement for challenge in parsed_examples(POLICY)} == {None, "Sign in.", "Sign in again."}
+    pairs = {(challenge.domain, challenge.uri) for challenge in parsed_examples(PINNED)}
+    assert pairs == {("a.example", "https://a.example/x"), ("b.example:8443", "https://b.example:8443")}
+    assert {(challenge.statement, challenge.scheme) for challenge in parsed_examples(PINNED)} == {(None, None)}
 
 
-def test_any_statement_has_one_example() -> None:
-    """Where any statement is allowed, a fixed one is judged, and none."""
-    statements = {challenge.statement for challenge in parsed(ANY)}
+def test_examples_hold_one_statement_if_any_is_allowed() -> None:
+    """A fixed statement stands for all, beside none."""
+    statements = {challenge.statement for challenge in parsed_examples(DEFAULT_POLICY)}
     assert len(statements) == 2
     assert None in statements
 
 
-def test_examples_are_few_and_always_the_same() -> None:
-    """Pairs, not the product: for the card API's two hosts and five chains about twenty, and no two alike."""
-    usual = SigningPolicy(
-        domains=frozenset({"api.example.org", "api.sandbox.example.org"}),
-        chains=frozenset({324, 300, 280, 42161, 421614}),
-        statements=frozenset({"Sign in."}),
-    )
+def test_examples_are_few_distinct_and_deterministic() -> None:
+    """Pairs, not the product: about twenty for the card API's two hosts and five chains."""
+    usual = replace(POLICY, chains=frozenset({324, 300, 280, 42161, 421614}), statements=frozenset({"Sign in."}))
     texts = examples(usual)
     assert 20 <= len(texts) <= 25
     assert len(set(texts)) == len(texts)
@@ -96,17 +93,13 @@ def test_examples_are_few_and_always_the_same() -> None:
 @pytest.mark.parametrize(
     "policy",
     [
-        SigningPolicy(domains=frozenset(), chains=frozenset({1}), statements=None),
-        SigningPolicy(domains=frozenset({"a.example"}), chains=frozenset(), statements=None),
-        SigningPolicy(domains=frozenset({"me@a.example"}), chains=frozenset({1}), statements=None),
-        SigningPolicy(
-            domains=frozenset({"a.example"}),
-            chains=frozenset({1}),
-            statements=None,
-            uris=frozenset({"https://b.example"}),
-        ),
+        replace(DEFAULT_POLICY, domains=frozenset()),
+        replace(DEFAULT_POLICY, chains=frozenset()),
+        replace(DEFAULT_POLICY, domains=frozenset({"me@a.example"})),
+        replace(DEFAULT_POLICY, uris=frozenset({"https://b.example"})),
     ],
+    ids=["no domain", "no chain", "domain with userinfo", "URI of no domain"],
 )
-def test_settings_that_allow_nothing_have_no_example(policy: SigningPolicy) -> None:
-    """Without a domain, a chain, or a URI that a domain could use, there is nothing to sign and nothing to judge."""
+def test_examples_are_empty_if_settings_allow_no_message(policy: SigningPolicy) -> None:
+    """Without a domain, a chain, or a URI that a domain can use, nothing can be signed."""
     assert examples(policy) == []

@@ -1,14 +1,13 @@
-"""One message before siwe: agreement, and each way to disagree."""
+"""One message parsed by siwe: agreement, and each kind of disagreement."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
-from signer.adapters.siwe_judge import Disagreement, judge
+from signer.adapters.siwe_judge import find_disagreement
 from signer.domain.challenge import Challenge, parse_challenge
 from tests.support.messages import Message
 
@@ -24,9 +23,9 @@ WHOLE = Message(
 
 
 @pytest.mark.parametrize("message", [WHOLE, Message().encode()])
-def test_agreement(message: bytes) -> None:
-    """Nothing is said where the two agree, with all of the optional parts and with none."""
-    assert judge(message, parse_challenge(message)) is None
+def test_no_disagreement_about_valid_messages(message: bytes) -> None:
+    """The parsers agree on a message with all optional fields and on one with none."""
+    assert find_disagreement(message, parse_challenge(message)) is None
 
 
 @pytest.mark.parametrize(
@@ -53,18 +52,18 @@ def test_agreement(message: bytes) -> None:
         ("message", WHOLE + b" "),
     ],
 )
-def test_disagreement_about_each_field(field: str, value: object) -> None:
-    """A parser of ours that read another value would be found out, by the field's name."""
+def test_disagreement_names_field_with_other_value(field: str, value: object) -> None:
+    """If our parser returned another value, the field's name is returned."""
     misread: Challenge = replace(parse_challenge(WHOLE), **{field: value})  # type: ignore[arg-type]
-    assert judge(WHOLE, misread) == Disagreement(field)
+    assert find_disagreement(WHOLE, misread) == field
 
 
 @pytest.mark.parametrize("missing", ["scheme", "statement", "expiration_time", "not_before", "request_id", "resources"])
-def test_disagreement_about_what_is_not_there(missing: str) -> None:
-    """A parser of ours that saw an optional part where there is none would be found out."""
+def test_disagreement_names_field_that_message_lacks(missing: str) -> None:
+    """If our parser returned an optional field that the message does not have, its name is returned."""
     whole, bare = parse_challenge(WHOLE), Message().encode()
-    found: dict[str, Any] = {missing: getattr(whole, missing)}
-    assert judge(bare, replace(parse_challenge(bare), **found)) == Disagreement(missing)
+    misread: Challenge = replace(parse_challenge(bare), **{missing: getattr(whole, missing)})
+    assert find_disagreement(bare, misread) == missing
 
 
 @pytest.mark.parametrize(
@@ -79,15 +78,15 @@ def test_disagreement_about_what_is_not_there(missing: str) -> None:
         b"",
     ],
 )
-def test_siwe_refuses(message: bytes) -> None:
-    """A parser of ours that accepted what siwe does not would be found out."""
-    assert judge(message, parse_challenge(WHOLE)) == Disagreement("refused")
+def test_disagreement_is_refused_if_siwe_rejects_message(message: bytes) -> None:
+    """If our parser accepted what siwe rejects, ``refused`` is returned."""
+    assert find_disagreement(message, parse_challenge(WHOLE)) == "refused"
 
 
 @pytest.mark.parametrize(
     ("old", "new"), [(b"Chain ID: 324", b"Chain ID: 0324"), (b"Chain ID: 324", b"Chain ID: 00324")]
 )
-def test_siwe_would_write_it_otherwise(old: bytes, new: bytes) -> None:
-    """Equal fields are not enough: what siwe would write with other bytes is a disagreement about the message."""
+def test_disagreement_is_message_if_siwe_writes_other_bytes(old: bytes, new: bytes) -> None:
+    """Equal fields are not enough: siwe must also write the message with the same bytes."""
     message = WHOLE.replace(old, new)
-    assert judge(message, replace(parse_challenge(WHOLE), message=message)) == Disagreement("message")
+    assert find_disagreement(message, replace(parse_challenge(WHOLE), message=message)) == "message"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from signer.application.forward_signature import ForwardingLimits
 from signer.application.ports import Delivery, DeliveryVerdict
-from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
 from tests.support.fakes.clock import FakeClock
 from tests.unit.application.use_cases import DEADLINE, LEASE, House
@@ -87,7 +87,7 @@ def test_a_post_ends_before_its_lease_and_its_challenge_do(
         assert record.state is ChallengeState.VERIFIED
     else:
         assert not house.card_api.submitted
-        assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+        assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN)
 
 
 async def test_a_replica_whose_clock_is_ahead_ends_nothing(house: House) -> None:
@@ -98,7 +98,7 @@ async def test_a_replica_whose_clock_is_ahead_ends_nothing(house: House) -> None
     house.let_pass(LEASE)
     record = await ahead.forward.take_over(house.id_of(challenge))
     assert record is not None
-    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN)
     assert (house.card_api.submitted, house.card_api.readings) == ([], 0)
     house.let_pass(timedelta(minutes=1))
     assert await house.replica().tick() == 1
@@ -124,7 +124,7 @@ def test_nothing_is_posted_past_the_deadline_however_long_the_api_is_busy(steps:
         return house.record(challenge)
 
     record = asyncio.run(go_through())
-    assert (record.state, record.code) == (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
+    assert (record.state, record.code) == (ChallengeState.EXPIRED, RecordCode.NOT_DELIVERED)
     assert record.attempts == len(house.card_api.submitted)
     assert len(set(house.card_api.submitted)) == 1
 
@@ -137,7 +137,7 @@ async def test_a_hold_that_is_not_for_sending_is_for_asking(house: House, is_del
     if is_deliverable:
         held = replace(held, record=replace(held.record, submission=None))
     record = await replica.forward.attempt(replace(held, deliverable=is_deliverable))
-    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN)
     assert (house.card_api.submitted, house.card_api.readings) == ([], 1)
 
 
@@ -156,7 +156,7 @@ async def test_a_stall_between_the_lease_and_the_post_is_part_of_the_lease(
         assert record.state is ChallengeState.VERIFIED
     else:
         assert not house.card_api.submitted
-        assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+        assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN)
 
 
 @pytest.mark.parametrize("verdict", [DeliveryVerdict.CONFLICT_AMBIGUOUS, DeliveryVerdict.REFUSED])

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from signer.domain.errors import ErrorCode, Unavailable
-from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
 from tests.unit.application.use_cases import LEASE, NO_TIME, PATIENCE, House, Replica
 
@@ -45,7 +45,7 @@ async def test_a_caller_whose_work_is_left_is_told_to_come_back(house: House, re
         await caller
     assert refusal.value.code is ErrorCode.CHALLENGE_IN_PROGRESS
     released = house.record(challenge)
-    assert (released.state, released.code) == (ChallengeState.RELEASED, Reason.HANDED_BACK)
+    assert (released.state, released.code) == (ChallengeState.RELEASED, RecordCode.HANDED_BACK)
     house.key.open.set()
     record = await house.replica().sign(house.request(challenge), within=PATIENCE)
     assert (record.state, house.key.signed) == (ChallengeState.VERIFIED, 1)
@@ -59,7 +59,7 @@ async def test_a_caller_whose_delivery_is_left_is_shown_the_signature(house: Hou
     await house.until(lambda: bool(house.card_api.submitted))
     assert await replica.sign.drain(NO_TIME) == 1
     shown = await caller
-    assert (shown.state, shown.code) == (ChallengeState.SIGNED, Reason.HANDED_BACK)
+    assert (shown.state, shown.code) == (ChallengeState.SIGNED, RecordCode.HANDED_BACK)
     house.card_api.open.set()
     assert await house.replica().tick() == 1
     record = house.record(challenge)

@@ -9,7 +9,7 @@ import pytest
 
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable
-from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.unit.application.use_cases import PATIENCE, House, Replica
 
 A_WHILE = timedelta(seconds=4)
@@ -29,7 +29,7 @@ async def test_a_signature_is_answered_at_once_and_delivered_later(down: House, 
     challenge = down.issued()
     async with asyncio.timeout(20):
         record = await replica.sign(down.request(challenge), within=PATIENCE)
-    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.CARD_API_BUSY)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.CARD_API_BUSY)
     assert record.signature is not None
     assert replica.store.journal == ["claim", "record_signature", "defer"]
     down.card_api.hold = None

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from signer.domain.errors import Conflict, ErrorCode, Unavailable
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.unit.application.use_cases import DEADLINE, LEASE, NOW, PATIENCE, House, Replica
 
 FAILURES = {
@@ -32,7 +32,7 @@ async def test_a_claim_is_given_back_when_the_backend_fails(
     challenge = house.issued()
     await refused_by_backend(house, replica, challenge, failure)
     record = house.record(challenge)
-    assert (record.state, record.code, record.signature) == (ChallengeState.RELEASED, failure.code, None)
+    assert (record.state, str(record.code), record.signature) == (ChallengeState.RELEASED, failure.code, None)
     assert record.leased_until is None
     assert not house.card_api.submitted
 
@@ -71,7 +71,7 @@ async def test_a_backend_that_stays_down_is_asked_once_a_request(house: House, r
     house.let_pass(DEADLINE - NOW)
     assert await replica.tick() == 1
     record = house.record(challenge)
-    assert (record.state, record.code) == (ChallengeState.EXPIRED, "not_signed")
+    assert (record.state, record.code) == (ChallengeState.EXPIRED, RecordCode.NOT_SIGNED)
 
 
 async def test_a_claim_lost_while_the_backend_failed_is_followed(house: House, replica: Replica) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.application.recovery import Recovery
-from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.unit.application.use_cases import LEASE, NO_TIME, PATIENCE, House, Replica
 
 
@@ -217,7 +217,7 @@ async def test_asked_to_drain_it_hands_back_what_it_cannot_end(house: House, rep
     await running
     assert asyncio.all_tasks() == others
     assert states(house, challenges) == [ChallengeState.SIGNED] * 3
-    assert {house.record(challenge).code for challenge in challenges} == {Reason.HANDED_BACK}
+    assert {house.record(challenge).code for challenge in challenges} == {RecordCode.HANDED_BACK}
     house.card_api.open.set()
     assert await house.replica().tick() == 3
     assert states(house, challenges) == [ChallengeState.VERIFIED] * 3

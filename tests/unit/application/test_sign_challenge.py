@@ -11,7 +11,7 @@ from signer.application.sign_once import SigningLimits
 from signer.domain.challenge import decode_challenge
 from signer.domain.errors import ErrorCode, RefusedByPolicy
 from signer.domain.ethereum import EvmSignature
-from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import SignatureForm
 from tests.support.fakes.keys import FakeVerifier
 from tests.unit.application.use_cases import CUSTOMER, DEADLINE, ISSUED_AT, NOW, PATIENCE, House, Replica
@@ -180,7 +180,7 @@ async def test_a_signature_that_came_past_its_deadline_is_ended(house: House, re
     house.let_pass(timedelta(hours=1))
     house.key.open.set()
     record = await asked
-    assert (record.state, record.code) == (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
+    assert (record.state, record.code) == (ChallengeState.EXPIRED, RecordCode.NOT_DELIVERED)
     assert not house.card_api.submitted
 
 

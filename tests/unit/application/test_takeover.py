@@ -11,7 +11,7 @@ import pytest
 from signer.application.forward_signature import ForwardingLimits
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable
-from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord, Submission
 from tests.support.fakes.card_api import ACTIVE
@@ -95,7 +95,7 @@ async def test_what_our_policy_would_not_sign_is_not_sent(house: House, policy: 
     """Given an unsent signature that a former policy allowed, when ours does not, then it is rejected."""
     challenge = await unsent(house)
     record = await taken_over(house, house.replica(policy=policy), challenge)
-    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.POLICY_CHANGED)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.POLICY_CHANGED)
     assert (house.card_api.submitted, house.card_api.readings) == ([], 0)
 
 
@@ -104,7 +104,7 @@ async def test_a_replica_whose_clock_is_behind_ends_nothing(house: House) -> Non
     challenge = await unsent(house)
     behind = house.replica(clock=FakeClock(house.clock.now() - timedelta(minutes=3)))
     record = await taken_over(house, behind, challenge)
-    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.NOT_YET_VALID)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.NOT_YET_VALID)
     assert not house.card_api.submitted
     house.let_pass(timedelta(minutes=1))
     assert (await taken_over(house, house.replica(), challenge)).state is ChallengeState.VERIFIED
@@ -113,12 +113,12 @@ async def test_a_replica_whose_clock_is_behind_ends_nothing(house: House) -> Non
 @pytest.mark.parametrize(
     ("status", "end"),
     [
-        ("initiating", (ChallengeState.REJECTED, Reason.POLICY_CHANGED)),
-        (ACTIVE, (ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)),
+        ("initiating", (ChallengeState.REJECTED, RecordCode.POLICY_CHANGED)),
+        (ACTIVE, (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)),
     ],
 )
 async def test_what_was_perhaps_sent_under_a_former_policy_is_asked_about(
-    house: House, status: str, end: tuple[ChallengeState, Reason]
+    house: House, status: str, end: tuple[ChallengeState, RecordCode]
 ) -> None:
     """Given a policy that changed after an attempt, then the record ends as the card API knows it."""
     challenge = await perhaps_sent(house)
@@ -134,10 +134,10 @@ async def test_what_was_perhaps_sent_under_a_former_policy_stays_open_where_nobo
     stricter = house.replica(policy=STRICTER["domain"])
     house.card_api.failures.append(DOWN)
     record = await taken_over(house, stricter, challenge)
-    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN)
     house.let_pass(timedelta(minutes=1))
     record = await taken_over(house, stricter, challenge)
-    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.POLICY_CHANGED)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.POLICY_CHANGED)
     assert not house.card_api.submitted
 
 
@@ -174,7 +174,7 @@ async def test_a_damaged_body_is_not_sent(
     assert stored is not None
     replace_stored(house, challenge, submission=Submission(damage(house, challenge, stored), stored.signature))
     record = await taken_over(house, replica, challenge)
-    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.SIGNATURE_DAMAGED)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
     assert not house.card_api.submitted
 
 
@@ -184,7 +184,7 @@ async def test_a_lost_body_is_not_guessed(house: House, replica: Replica, left: 
     challenge = await left(house)
     replace_stored(house, challenge, submission=None)
     record = await taken_over(house, replica, challenge)
-    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.SIGNATURE_DAMAGED)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
     assert not house.card_api.submitted
 
 
@@ -194,7 +194,7 @@ async def test_a_record_under_another_ones_id_is_not_sent(house: House, replica:
     challenge = await left(house)
     replace_stored(house, challenge, owner=replace(house.owner, address=FakeKey(ANOTHER_SECRET_KEY).address))
     record = await taken_over(house, replica, challenge)
-    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.SIGNATURE_DAMAGED)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
     assert not house.card_api.submitted
 
 
@@ -204,7 +204,7 @@ async def test_a_record_of_another_message_is_not_sent(house: House, replica: Re
     challenge = await left(house)
     replace_stored(house, challenge, message_hash="0" * 64)
     record = await taken_over(house, replica, challenge)
-    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.SIGNATURE_DAMAGED)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
     assert not house.card_api.submitted
 
 
@@ -216,7 +216,7 @@ async def test_a_record_that_lies_in_another_ones_place_is_not_sent(house: House
     house.shelf.rows[elsewhere] = replace(row, record=replace(row.record, id=elsewhere))
     record = await replica.forward.take_over(elsewhere)
     assert record is not None
-    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.SIGNATURE_DAMAGED)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
     assert not house.card_api.submitted
 
 
@@ -225,20 +225,20 @@ async def test_a_signature_of_another_key_is_not_sent(house: House, replica: Rep
     """Given a stored signature that recovers to somebody else, then it is rejected."""
     challenge = await left(house, key=FakeKey(ANOTHER_SECRET_KEY))
     record = await taken_over(house, replica, challenge)
-    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.SIGNATURE_DAMAGED)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
     assert not house.card_api.submitted
 
 
 @pytest.mark.parametrize(
     ("upstream", "end"),
     [
-        ("proven", (ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)),
-        ("not proven", (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)),
-        ("customer gone", (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)),
+        ("proven", (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)),
+        ("not proven", (ChallengeState.EXPIRED, RecordCode.NOT_DELIVERED)),
+        ("customer gone", (ChallengeState.EXPIRED, RecordCode.NOT_DELIVERED)),
     ],
 )
 async def test_past_the_deadline_the_card_api_says_how_it_ended(
-    house: House, replica: Replica, upstream: str, end: tuple[ChallengeState, Reason]
+    house: House, replica: Replica, upstream: str, end: tuple[ChallengeState, RecordCode]
 ) -> None:
     """Given an attempt of unknown outcome, when the deadline is over, then it is asked about, and nothing is POSTed."""
     challenge = await perhaps_sent(house)
@@ -263,10 +263,10 @@ async def test_past_its_deadline_it_expires_when_no_post_can_be_at_work_any_more
     for wait in (house.record(challenge).expires_at - house.clock.now(), AT_WORK - timedelta(seconds=1)):
         house.let_pass(wait)
         record = await taken_over(house, replica, challenge)
-        assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+        assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN)
     house.let_pass(timedelta(seconds=1))
     record = await taken_over(house, replica, challenge)
-    assert (record.state, record.code) == (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
+    assert (record.state, record.code) == (ChallengeState.EXPIRED, RecordCode.NOT_DELIVERED)
     assert not house.card_api.submitted
 
 
@@ -279,7 +279,7 @@ async def test_what_the_card_api_verifies_a_moment_after_the_deadline_is_verifie
     house.card_api.customers[CUSTOMER].status = ACTIVE
     house.let_pass(timedelta(seconds=1))
     record = await taken_over(house, replica, challenge)
-    assert (record.state, record.code) == (ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
+    assert (record.state, record.code) == (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
 
 
 @pytest.mark.parametrize("policy", [POLICY, STRICTER["domain"]], ids=["same policy", "changed policy"])
@@ -291,11 +291,11 @@ async def test_past_the_deadline_it_is_asked_until_somebody_knows(house: House, 
     for minute in range(60):
         house.card_api.failures.append(DOWN)
         record = await taken_over(house, replica, challenge)
-        assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN), minute
+        assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN), minute
         house.let_pass(timedelta(minutes=1))
     house.card_api.failures.append(DOWN)
     record = await taken_over(house, replica, challenge)
-    assert (record.state, record.code) == (ChallengeState.EXPIRED, Reason.OUTCOME_UNKNOWN)
+    assert (record.state, record.code) == (ChallengeState.EXPIRED, RecordCode.OUTCOME_UNKNOWN)
     assert not house.card_api.submitted
 
 
@@ -308,10 +308,10 @@ async def test_a_key_that_the_card_api_has_forgotten_is_not_used_again(house: Ho
     house.let_pass(timedelta(hours=1))
     record = await taken_over(house, lenient, challenge)
     assert house.clock.now() < record.expires_at
-    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN)
     house.let_pass(record.expires_at - house.clock.now() + AT_WORK)
     record = await taken_over(house, lenient, challenge)
-    assert (record.state, record.code) == (ChallengeState.EXPIRED, Reason.NOT_DELIVERED)
+    assert (record.state, record.code) == (ChallengeState.EXPIRED, RecordCode.NOT_DELIVERED)
     assert len(house.card_api.submitted) == 1
 
 
@@ -324,7 +324,7 @@ async def test_a_challenge_past_its_deadline_that_was_never_sent_just_ends(house
     await replica.store.claim(house.claim(sendable))
     house.let_pass(timedelta(hours=1))
     ends = [(await taken_over(house, replica, challenge)).code for challenge in (unsigned, kept, sendable)]
-    assert ends == [Reason.NOT_SIGNED, Reason.NOT_FORWARDED, Reason.NOT_DELIVERED]
+    assert ends == [RecordCode.NOT_SIGNED, RecordCode.NOT_FORWARDED, RecordCode.NOT_DELIVERED]
     assert (house.card_api.submitted, house.card_api.readings) == ([], 0)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from signer.application.ports import Delivery, DeliveryVerdict, LeasedRecord
 from signer.domain.errors import BadUpstream, ErrorCode, SignerError, Unavailable, UpstreamTimeout
-from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
 from tests.support.fakes.card_api import ACTIVE
 from tests.support.messages import to_base64
@@ -25,15 +25,15 @@ UNREACHABLE: list[SignerError] = [
 HOWEVER_UNREACHABLE = pytest.mark.parametrize("failure", UNREACHABLE, ids=lambda error: error.code)
 ENDS = {
     DeliveryVerdict.ACCEPTED: (ChallengeState.VERIFIED, None),
-    DeliveryVerdict.ALREADY_SIGNED: (ChallengeState.ALREADY_SIGNED, Reason.ALREADY_SIGNED_UPSTREAM),
-    DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED: (ChallengeState.REJECTED, Reason.IDEMPOTENCY_KEY_REFUSED),
+    DeliveryVerdict.ALREADY_SIGNED: (ChallengeState.ALREADY_SIGNED, RecordCode.ALREADY_SIGNED_UPSTREAM),
+    DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED: (ChallengeState.REJECTED, RecordCode.IDEMPOTENCY_KEY_REFUSED),
 }
 PAUSES = {
-    DeliveryVerdict.CREDENTIALS_REFUSED: Reason.CREDENTIALS_REFUSED,
-    DeliveryVerdict.NOT_PROCESSED: Reason.CARD_API_BUSY,
-    DeliveryVerdict.UNKNOWN: Reason.CARD_API_UNAVAILABLE,
-    DeliveryVerdict.CONFLICT_AMBIGUOUS: Reason.CARD_API_BUSY,
-    DeliveryVerdict.CUSTOMER_UNKNOWN: Reason.CARD_API_UNAVAILABLE,
+    DeliveryVerdict.CREDENTIALS_REFUSED: RecordCode.CREDENTIALS_REFUSED,
+    DeliveryVerdict.NOT_PROCESSED: RecordCode.CARD_API_BUSY,
+    DeliveryVerdict.UNKNOWN: RecordCode.CARD_API_UNAVAILABLE,
+    DeliveryVerdict.CONFLICT_AMBIGUOUS: RecordCode.CARD_API_BUSY,
+    DeliveryVerdict.CUSTOMER_UNKNOWN: RecordCode.CARD_API_UNAVAILABLE,
 }
 
 
@@ -74,7 +74,7 @@ async def test_no_verdict_leaves_a_record_without_a_next_step(
 
 @pytest.mark.parametrize(("verdict", "end"), ENDS.items())
 async def test_an_answer_that_settles(
-    house: House, replica: Replica, verdict: DeliveryVerdict, end: tuple[ChallengeState, Reason | None]
+    house: House, replica: Replica, verdict: DeliveryVerdict, end: tuple[ChallengeState, RecordCode | None]
 ) -> None:
     """Given an answer that leaves nothing open, then the record ends as it says; nothing more is asked."""
     record = await answered(house, replica, Delivery(verdict))
@@ -85,7 +85,7 @@ async def test_an_answer_that_settles(
 
 @pytest.mark.parametrize(("verdict", "code"), PAUSES.items())
 async def test_an_answer_that_leaves_it_open_is_followed_by_the_same_again(
-    house: House, replica: Replica, verdict: DeliveryVerdict, code: Reason
+    house: House, replica: Replica, verdict: DeliveryVerdict, code: RecordCode
 ) -> None:
     """Given no outcome, then after the pause the same bytes go out under the same Idempotency-Key."""
     record = await answered(house, replica, Delivery(verdict, 503))
@@ -135,7 +135,7 @@ async def test_a_conflict_that_is_not_clear_is_settled_by_a_proven_customer(hous
     house.card_api.customers[CUSTOMER].status = ACTIVE
     house.card_api.verdicts.append(Delivery(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
     record = await replica.forward.attempt(held)
-    assert (record.state, record.code) == (ChallengeState.ALREADY_SIGNED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
+    assert (record.state, record.code) == (ChallengeState.ALREADY_SIGNED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
 
 
 @HOWEVER_UNREACHABLE
@@ -145,7 +145,7 @@ async def test_a_conflict_that_is_not_clear_stays_open_where_nobody_can_be_asked
     """Given a 409 of unknown meaning, when the question fails, then the same is sent again."""
     house.card_api.failures.append(failure)
     record = await answered(house, replica, Delivery(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
-    assert record.code == Reason.CARD_API_BUSY
+    assert record.code == RecordCode.CARD_API_BUSY
     await check_pause(house, replica, record, FIRST_PAUSE)
 
 
@@ -158,14 +158,14 @@ async def test_a_conflict_that_is_not_clear_stays_open_where_the_customer_is_gon
     house.card_api.verdicts.append(Delivery(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
     record = await replica.forward.attempt(held)
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
-    assert (again.state, again.code) == (ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM)
+    assert (again.state, again.code) == (ChallengeState.REJECTED, RecordCode.CUSTOMER_UNKNOWN_UPSTREAM)
 
 
 async def test_a_404_of_a_customer_that_is_not_there_ends_it(house: House, replica: Replica) -> None:
     """Given a 404, when the customer is not known either, then the signature is rejected, and was sent once."""
     held = await house.signed(replica, house.challenge())
     record = await replica.forward.attempt(held)
-    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.CUSTOMER_UNKNOWN_UPSTREAM)
     assert (len(house.card_api.submitted), house.card_api.readings) == (1, 1)
 
 
@@ -176,7 +176,7 @@ async def test_a_stray_404_ends_nothing(house: House, replica: Replica, status: 
     house.card_api.customers[CUSTOMER].status = status
     house.card_api.verdicts.append(Delivery(DeliveryVerdict.CUSTOMER_UNKNOWN, 404))
     record = await replica.forward.attempt(held)
-    assert record.code == Reason.CARD_API_UNAVAILABLE
+    assert record.code == RecordCode.CARD_API_UNAVAILABLE
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
     assert again.state.is_proof
 
@@ -186,7 +186,7 @@ async def test_a_gateway_that_has_lost_the_card_api_ends_nothing(house: House, r
     held = await house.signed(replica, house.issued())
     house.card_api.is_lost = True
     record = await replica.forward.attempt(held)
-    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.CARD_API_UNAVAILABLE)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.CARD_API_UNAVAILABLE)
     house.card_api.is_lost = False
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
     assert again.state is ChallengeState.VERIFIED
@@ -203,12 +203,12 @@ async def test_a_gateway_that_has_lost_the_card_api_does_not_expire_what_was_sen
     house.let_pass(record.expires_at - house.clock.now() + LONG_AFTER)
     lost = await replica.forward.take_over(record.id)
     assert lost is not None
-    assert (lost.state, lost.code) == (ChallengeState.SIGNED, Reason.OUTCOME_UNKNOWN)
+    assert (lost.state, lost.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN)
     house.card_api.is_lost = False
     house.let_pass(timedelta(minutes=1))
     found = await replica.forward.take_over(record.id)
     assert found is not None
-    assert (found.state, found.code) == (ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
+    assert (found.state, found.code) == (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
 
 
 @HOWEVER_UNREACHABLE
@@ -248,7 +248,7 @@ async def test_the_third_5xx_is_followed_by_a_question(house: House, replica: Re
         assert taken is not None
         assert house.card_api.readings == readings
         record = taken
-    assert (record.state, record.code) == (ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
+    assert (record.state, record.code) == (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
     assert (record.attempts, record.submission) == (3, None)
 
 
@@ -259,7 +259,7 @@ async def test_the_third_5xx_leaves_it_open_where_nothing_is_proven(
     """Given a customer who is not proven, or of whom nothing can be learnt, then the same is sent again."""
     house.card_api.failures.extend(failures)
     record = await third_answer(house, replica, Delivery(DeliveryVerdict.UNKNOWN, 503))
-    assert (record.code, house.card_api.readings) == (Reason.CARD_API_UNAVAILABLE, 1)
+    assert (record.code, house.card_api.readings) == (RecordCode.CARD_API_UNAVAILABLE, 1)
     again = await replica.forward.attempt(await check_pause(house, replica, record, 4 * FIRST_PAUSE))
     assert again.state is ChallengeState.VERIFIED
 
@@ -282,7 +282,7 @@ async def test_silence_is_followed_by_no_question(house: House, replica: Replica
 async def test_a_refused_signature_of_the_present_challenge_is_rejected(house: House, replica: Replica) -> None:
     """Given a 400, when the API's challenge is still this one, then it did not like the signature."""
     record = await answered(house, replica, Delivery(DeliveryVerdict.REFUSED, 400))
-    assert (record.state, record.code) == (ChallengeState.REJECTED, Reason.REFUSED_BY_CARD_API)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.REFUSED_BY_CARD_API)
     assert record.superseded_by is None
 
 
@@ -291,7 +291,7 @@ async def test_a_refused_signature_of_a_replaced_challenge_is_superseded(house: 
     held = await house.signed(replica, house.challenge())
     new = house.issued(nonce="anothernonce1")
     record = await replica.forward.attempt(held)
-    assert (record.state, record.code) == (ChallengeState.SUPERSEDED, Reason.REPLACED_UPSTREAM)
+    assert (record.state, record.code) == (ChallengeState.SUPERSEDED, RecordCode.REPLACED_UPSTREAM)
     assert record.superseded_by == house.id_of(new)
 
 
@@ -302,7 +302,7 @@ async def test_a_refusal_after_an_answer_that_was_lost_is_not_believed(house: Ho
     record = await replica.forward.attempt(held)
     house.card_api.verdicts.append(Delivery(DeliveryVerdict.REFUSED, 400))
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
-    assert (again.state, again.code) == (ChallengeState.VERIFIED, Reason.CONFIRMED_BY_CUSTOMER_STATUS)
+    assert (again.state, again.code) == (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
 
 
 async def test_a_repetition_that_is_refused_and_proves_nothing_is_rejected(house: House, replica: Replica) -> None:
@@ -310,7 +310,7 @@ async def test_a_repetition_that_is_refused_and_proves_nothing_is_rejected(house
     record = await answered(house, replica, Delivery(DeliveryVerdict.UNKNOWN))
     house.card_api.verdicts.append(Delivery(DeliveryVerdict.REFUSED, 400))
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
-    assert (again.state, again.code) == (ChallengeState.REJECTED, Reason.REFUSED_BY_CARD_API)
+    assert (again.state, again.code) == (ChallengeState.REJECTED, RecordCode.REFUSED_BY_CARD_API)
 
 
 @pytest.mark.parametrize("text", ["", "no base64", to_base64(b"-----BEGIN PUBLIC KEY-----")])
@@ -330,7 +330,7 @@ async def test_a_refusal_stays_open_where_the_present_challenge_cannot_be_fetche
     """Given a 400, when the question fails, then nothing is concluded from it."""
     house.card_api.failures.append(failure)
     record = await answered(house, replica, Delivery(DeliveryVerdict.REFUSED, 400))
-    assert record.code == Reason.CARD_API_UNAVAILABLE
+    assert record.code == RecordCode.CARD_API_UNAVAILABLE
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
     assert again.state is ChallengeState.VERIFIED
 
@@ -341,4 +341,4 @@ async def test_a_refusal_stays_open_where_the_customer_is_gone(house: House, rep
     house.card_api.verdicts.append(Delivery(DeliveryVerdict.REFUSED, 400))
     record = await replica.forward.attempt(held)
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
-    assert (again.state, again.code) == (ChallengeState.REJECTED, Reason.CUSTOMER_UNKNOWN_UPSTREAM)
+    assert (again.state, again.code) == (ChallengeState.REJECTED, RecordCode.CUSTOMER_UNKNOWN_UPSTREAM)

@@ -9,7 +9,7 @@ import pytest
 
 from signer.application.ports import Delivery, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable
-from signer.domain.lifecycle import ChallengeState, Reason
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.unit.application.use_cases import CUSTOMER, LEASE, PATIENCE, House, Replica
 
 
@@ -39,7 +39,7 @@ async def test_a_caller_signs_where_the_holder_gave_up(house: House, replica: Re
     here = asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
     await house.until(lambda: replica.store.journal.count("claim") > 1)
     assert house.key.asked == 0
-    await elsewhere.store.release(claimed.lease, "key_backend_unavailable")
+    await elsewhere.store.release(claimed.lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
     assert (await here).state is ChallengeState.VERIFIED
 
 
@@ -112,7 +112,7 @@ async def test_work_that_waits_for_the_card_api_ends_with_its_time(house: House,
     challenge = house.issued()
     house.card_api.verdicts.append(Delivery(DeliveryVerdict.NOT_PROCESSED, 503))
     record = await hasty.sign(house.request(challenge), within=PATIENCE)
-    assert (record.state, record.code) == (ChallengeState.SIGNED, Reason.CARD_API_BUSY)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.CARD_API_BUSY)
     assert record.signature is not None
     assert house.card_api.customers[CUSTOMER].status == "initiating"
 

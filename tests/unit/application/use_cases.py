@@ -28,7 +28,7 @@ from tests.support.fakes.challenge_store import Shelf
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.keys import FakeKey, FakeKeyRing, FakeVerifier
 from tests.support.fakes.unreliable_store import UnreliableStore
-from tests.support.messages import Message, to_base64
+from tests.support.messages import DEFAULT_POLICY, Message, to_base64
 
 SECRET_KEY: Final = bytes.fromhex("4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318")
 ANOTHER_SECRET_KEY: Final = bytes.fromhex("6c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318")
@@ -37,7 +37,7 @@ NOW: Final = ISSUED_AT + timedelta(seconds=30)
 DEADLINE: Final = ISSUED_AT + timedelta(hours=1)
 CUSTOMER: Final = "04c5851c-4386-5bd9-9f89-08312f8aee3a"
 OTHER_CUSTOMER: Final = "04c5851c-4386-5bd9-9f89-08312f8aee3b"
-POLICY: Final = SigningPolicy(frozenset({"api.example.org"}), frozenset({324}), None)
+POLICY: Final = DEFAULT_POLICY
 LEASE: Final = timedelta(seconds=15)
 PATIENCE: Final = timedelta(seconds=20)
 """How long a caller waits who wants to see the end; no test takes as long."""

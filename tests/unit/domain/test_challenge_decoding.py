@@ -1,4 +1,4 @@
-"""From base64 to the form of the whole message: each refusal by its code."""
+"""Base64, character set and form of the whole message: the code of each refusal."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ SEED_PEM = (
     "T2lxdlFTSUVWTgpGekloOTdLZXBlWk1iZVZsUGd1akZ4Yk5MN2x1ZVhRQnBpUWUzNmZLN0xSbXZNNHdEaWZFTkE9PQotLS0tLUVORCBQVUJM"
     "SUMgS0VZLS0tLS0="
 )
-"""The challenge of the card API's reference: an example of nothing that could be signed."""
+"""The example in the card API's reference: a public key, not a challenge."""
 
 
 def refusal_of(encoded: str, **caps: int) -> MalformedChallenge:
-    """Decode what has to be refused."""
+    """Decode a challenge that must be refused; return the refusal."""
     with pytest.raises(MalformedChallenge) as refusal:
         decode_challenge(encoded, **caps)
     return refusal.value
 
 
 def refusal_of_bytes(message: bytes) -> MalformedChallenge:
-    """Decode, from canonical base64, what has to be refused."""
+    """Decode canonical base64 of a message that must be refused; return the refusal."""
     return refusal_of(to_base64(message), max_base64=1_000_000)
 
 
-def test_base64_empty() -> None:
-    """No text at all has a code of its own."""
+def test_empty_challenge_is_refused() -> None:
+    """It has its own code."""
     assert refusal_of("").code is ErrorCode.CHALLENGE_EMPTY
 
 
-def test_base64_size_is_capped_before_decoding() -> None:
-    """A text over the cap is refused for its size, also where it is no base64; at the cap it is decoded."""
+def test_size_is_checked_before_decoding() -> None:
+    """A longer text is refused for its size, also if it is not base64; one of the maximum size is decoded."""
     assert refusal_of("A" * (MAX_BASE64 + 1)).code is ErrorCode.CHALLENGE_TOO_LARGE
     assert refusal_of("!" * 1_000_000).code is ErrorCode.CHALLENGE_TOO_LARGE
     assert refusal_of("A" * MAX_BASE64).code is ErrorCode.CHALLENGE_NOT_ASCII
@@ -58,8 +58,8 @@ def test_base64_size_is_capped_before_decoding() -> None:
 
 
 @pytest.mark.parametrize("padding", [0, 1, 2])
-def test_rfc4648_section_4_canonical(padding: int) -> None:
-    """The one spelling that base64 has for some bytes is decoded, with each length of padding."""
+def test_rfc4648_section_4_canonical_base64_is_decoded(padding: int) -> None:
+    """With each length of padding."""
     assert decode_challenge(BY_PADDING[padding]).message == base64.b64decode(BY_PADDING[padding])
 
 
@@ -89,28 +89,25 @@ NOT_CANONICAL = {
 
 
 @pytest.mark.parametrize("encoded", NOT_CANONICAL.values(), ids=NOT_CANONICAL)
-def test_rfc4648_section_3_5_not_canonical(encoded: str) -> None:
-    """Every other spelling is refused, and the error carries none of it along."""
+def test_rfc4648_section_3_5_other_base64_is_refused(encoded: str) -> None:
+    """The error contains nothing of the text."""
     error = refusal_of(encoded)
     assert (error.code, error.field) == (ErrorCode.CHALLENGE_NOT_BASE64, "challenge")
     assert error.__context__ is None
 
 
-def test_rfc4648_section_3_5_trailing_bits_decode_elsewhere() -> None:
-    """The spelling with other trailing bits is one that Python's strict decoder takes for the same bytes."""
+def test_rfc4648_section_3_5_python_accepts_trailing_bits() -> None:
+    """So the comparison with the canonical text is needed."""
     assert base64.b64decode(NOT_CANONICAL["trailing bits"], validate=True) == base64.b64decode(PADDED)
 
 
-@pytest.mark.parametrize(
-    "byte",
-    [*(byte for byte in range(0x20) if byte != 0x0A), *range(0x7F, 0x100)],
-)
-def test_eip4361_ascii_only(byte: int) -> None:
-    """Each control character but LF, DEL and each byte above it is refused wherever it stands."""
+@pytest.mark.parametrize("position", [0, WHOLE.encode().index(b"Sign in."), len(WHOLE.encode())])
+def test_eip4361_only_printable_ascii_and_lf(position: int) -> None:
+    """Every control character except LF, DEL and every byte above it is refused at any position."""
     good = WHOLE.encode()
-    for at in (0, good.index(b"Sign in."), len(good)):
-        error = refusal_of_bytes(good[:at] + bytes([byte]) + good[at:])
-        assert (error.code, error.field) == (ErrorCode.CHALLENGE_NOT_ASCII, "challenge")
+    for byte in (*range(0x0A), *range(0x0B, 0x20), *range(0x7F, 0x100)):
+        error = refusal_of_bytes(good[:position] + bytes([byte]) + good[position:])
+        assert (error.code, error.field) == (ErrorCode.CHALLENGE_NOT_ASCII, "challenge"), byte
 
 
 @pytest.mark.parametrize(
@@ -129,8 +126,8 @@ def test_eip4361_ascii_only(byte: int) -> None:
         WHOLE.text().replace("Sign in.", "\u202esign in."),
     ],
 )
-def test_eip4361_no_other_scripts(text: str) -> None:
-    """BOM, accents, other scripts' digits, look-alikes, other line ends and bidi marks are refused as not ASCII."""
+def test_eip4361_refuses_other_scripts(text: str) -> None:
+    """BOM, accents, digits of other scripts, look-alikes, other line ends and bidi marks are not ASCII."""
     assert refusal_of_bytes(text.encode()).code is ErrorCode.CHALLENGE_NOT_ASCII
 
 
@@ -139,8 +136,8 @@ OPTIONAL = ("Sign in.", "Expiration Time: ", "Not Before: ", "Request ID: ", "- 
 
 
 @pytest.mark.parametrize("at", range(len(LINES)))
-def test_eip4361_every_line_has_its_place(at: int) -> None:
-    """Without one of its lines the message is none, unless the line was an optional one."""
+def test_eip4361_message_without_required_line_is_refused(at: int) -> None:
+    """An optional line can be absent."""
     without = "\n".join(LINES[:at] + LINES[at + 1 :]).encode()
     if LINES[at].startswith(OPTIONAL):
         assert parse_challenge(without).message == without
@@ -149,8 +146,8 @@ def test_eip4361_every_line_has_its_place(at: int) -> None:
 
 
 @pytest.mark.parametrize("at", range(len(LINES)))
-def test_eip4361_no_line_stands_twice(at: int) -> None:
-    """With one of its lines twice the message is none, unless the line was a resource."""
+def test_eip4361_message_with_repeated_line_is_refused(at: int) -> None:
+    """A resource can be repeated."""
     twice = "\n".join(LINES[: at + 1] + LINES[at:]).encode()
     if LINES[at].startswith("- "):
         assert len(parse_challenge(twice).resources) == 3
@@ -159,8 +156,8 @@ def test_eip4361_no_line_stands_twice(at: int) -> None:
 
 
 @pytest.mark.parametrize("at", range(len(LINES) - 1))
-def test_eip4361_lines_stand_in_their_order(at: int) -> None:
-    """With two neighbours changed about the message is none, unless they were resources."""
+def test_eip4361_message_with_swapped_lines_is_refused(at: int) -> None:
+    """Two resources can be swapped."""
     swapped = "\n".join([*LINES[:at], LINES[at + 1], LINES[at], *LINES[at + 2 :]]).encode()
     if LINES[at].startswith("- "):
         assert parse_challenge(swapped).resources == ("b:", "a:")
@@ -207,29 +204,29 @@ def test_eip4361_lines_stand_in_their_order(at: int) -> None:
         ("challenge-signer", "first line"),
     ],
 )
-def test_eip4361_form(text: str, hint: str) -> None:
-    """A text without the form is refused as a whole, with a hint that quotes nothing of it."""
+def test_eip4361_message_of_another_form_is_refused_with_hint(text: str, hint: str) -> None:
+    """The hint names the line that is wrong."""
     error = refusal_of_bytes(text.encode())
     assert (error.code, error.field) == (ErrorCode.CHALLENGE_NOT_SIWE, "challenge")
     assert hint in error.detail
 
 
-def test_pem_challenge_of_the_reference_is_refused_clearly() -> None:
-    """The reference's example is a public key; who sends it is told so."""
+def test_pem_of_card_api_reference_is_refused_with_hint() -> None:
+    """The example in the card API's reference is a public key; the error says so."""
     for encoded in (SEED_PEM, to_base64(base64.b64decode(SEED_PEM) + b"\n")):
         error = refusal_of(encoded)
         assert error.code is ErrorCode.CHALLENGE_NOT_SIWE
         assert "PEM" in error.detail
 
 
-def test_refusals_quote_nothing() -> None:
-    """No part of a refused text is in the error's words."""
+def test_refusal_quotes_nothing_of_message() -> None:
+    """No part of the refused text is in the error."""
     for text in (WHOLE.text() + "\nmarker-7f3a", "marker-7f3a", WHOLE.text().replace("Sign in.", "`marker-7f3a")):
         assert "marker" not in str(refusal_of_bytes(text.encode()))
 
 
-def test_statement_that_imitates_the_fields_does_not_replace_them() -> None:
-    """A statement cannot bring its own URI and chain, for which a known parser fell; one line is only a statement."""
+def test_statement_that_looks_like_fields_does_not_replace_them() -> None:
+    """A known parser accepted a statement with its own URI and chain. Ours refuses several lines in a statement."""
     fields = Message(uri="https://evil.example", nonce="evilevil").text().split("\n\n\n")[1]
     block = f"Sign in.\n\n{fields}"
     assert refusal_of_bytes(Message(statement=block).encode()).code is ErrorCode.CHALLENGE_NOT_SIWE

@@ -1,4 +1,4 @@
-"""The wish to create a customer: its names, and what is sent."""
+"""The intent to create a customer: its id, its body and its Idempotency-Key."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ACCOUNT = AccountId.parse("eip155:280:0x22227A31dd842196A246d8f3b775998560eAa61d
 OWNER = AccountId.parse("eip155:280:0x43158f45b5EbD7b1179130130DF00393928C2691")
 
 
-def test_the_body_is_the_card_apis_and_the_key_is_its_name() -> None:
-    """``chainId`` and ``externalId``, as the seed has them; the same wish has the same key."""
+def test_same_intent_has_same_body_and_key() -> None:
+    """The body has ``chainId`` and ``externalId``; another external id has another key."""
     intent = CustomerIntent(ACCOUNT, "27c9aa3b-f12d-43b9-8e91-5264ccc998de", OWNER)
     assert json.loads(intent.body) == {
         "chainId": "eip155:280:0x22227A31dd842196A246d8f3b775998560eAa61d",
@@ -26,8 +26,8 @@ def test_the_body_is_the_card_apis_and_the_key_is_its_name() -> None:
     assert intent.idempotency_key != CustomerIntent(ACCOUNT, "another", OWNER).idempotency_key
 
 
-def test_the_id_names_the_owners_shard_and_tells_wishes_apart() -> None:
-    """34 hex digits; account, external id and owner are all in it."""
+def test_id_depends_on_account_external_id_and_owner() -> None:
+    """34 hex digits that begin with the owner's shard."""
     intent = CustomerIntent(ACCOUNT, "a", OWNER)
     assert CHALLENGE_ID.fullmatch(intent.id)
     assert intent.id[:2] == shard_of(OWNER)
@@ -36,7 +36,7 @@ def test_the_id_names_the_owners_shard_and_tells_wishes_apart() -> None:
 
 
 @pytest.mark.parametrize("external_id", ["", "x" * 256, "a\nb", "a\x00"])
-def test_an_external_id_is_printable_and_short(external_id: str) -> None:
+def test_malformed_external_id_is_refused(external_id: str) -> None:
     """1 to 255 printable characters."""
     with pytest.raises(MalformedRequest) as refused:
         CustomerIntent(ACCOUNT, external_id, OWNER)

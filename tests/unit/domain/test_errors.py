@@ -1,4 +1,4 @@
-"""The error tree: codes, families, and what an error says."""
+"""The error codes, the error classes and their texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from signer.domain.errors import (
     BadUpstream,
     Conflict,
     ErrorCode,
-    Forbidden,
     LeaseLost,
     MalformedChallenge,
     MalformedRequest,
@@ -28,7 +27,6 @@ FAMILIES = [
     MalformedChallenge,
     RefusedByPolicy,
     Unauthenticated,
-    Forbidden,
     NotFound,
     Conflict,
     Unavailable,
@@ -38,23 +36,23 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))
-def test_code_is_its_own_name_in_snake_case(code: ErrorCode) -> None:
-    """A code is what its name says, fit for JSON, log lines and metrics."""
+def test_code_equals_name_in_snake_case(code: ErrorCode) -> None:
+    """Codes are safe for JSON, log lines and metrics."""
     assert code.value == code.name.lower()
     assert re.fullmatch(r"[a-z][a-z0-9_]+[a-z0-9]", code.value)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_carries_code_detail_and_field(family: type[SignerError]) -> None:
-    """Code, detail and field are attributes; the text names the code and the detail."""
+def test_every_error_has_code_detail_and_field(family: type[SignerError]) -> None:
+    """The text of the exception contains the code and the detail."""
     error = family(ErrorCode.NONCE_MALFORMED, "Say what to do.", field="nonce")
     assert (error.code, error.detail, error.field) == (ErrorCode.NONCE_MALFORMED, "Say what to do.", "nonce")
     assert str(error) == "nonce_malformed: Say what to do."
     assert family(ErrorCode.NONCE_MALFORMED, "").field is None
 
 
-def test_tree_is_as_drawn() -> None:
-    """Every class of the module is in the docstring's drawing, under its parent."""
+def test_docstring_draws_every_class_under_its_parent() -> None:
+    """The tree in the module's docstring is complete."""
     classes = {
         name: kind
         for name, kind in vars(errors).items()
@@ -76,14 +74,14 @@ def test_tree_is_as_drawn() -> None:
     assert drawn == parents
 
 
-def test_unavailable_says_when_to_come_back() -> None:
-    """A second by default, or what is known better."""
+def test_retry_after_is_one_second_by_default() -> None:
+    """The code that raises the error can set another value."""
     assert Unavailable(ErrorCode.STORE_UNAVAILABLE, "").retry_after == 1.0
     assert UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "", retry_after=2.5).retry_after == 2.5
 
 
 def test_lease_lost_is_unavailable() -> None:
-    """Whoever does not know leases sees something to try again."""
+    """Code that does not handle leases treats it as an error to retry."""
     error = LeaseLost()
     assert isinstance(error, Unavailable)
     assert error.code is ErrorCode.LEASE_LOST

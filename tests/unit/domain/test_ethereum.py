@@ -46,14 +46,14 @@ ADDRESS = EIP_55_VECTORS[4]
 
 @pytest.mark.parametrize("address", EIP_55_VECTORS)
 def test_eip55_published_addresses(address: str) -> None:
-    """Each published address is its own checksum, from lower and from upper case."""
+    """Each published address is returned from its own, its lower-case and its upper-case form."""
     assert checksum_address(address) == address
     assert checksum_address(address.lower()) == address
     assert checksum_address("0x" + address[2:].upper()) == address
 
 
 def test_address_of_public_key() -> None:
-    """The generator point's address, the one of private key 1, from 64 bytes and from 65."""
+    """The address of private key 1, from 64 bytes and from 65."""
     x = 0x79BE667EF9DCBBAC55A06295CE870B07029BFCDB2DCE28D959F2815B16F81798
     y = 0x483ADA7726A3C4655DA4FBFC0E1108A8FD17B448A68554199C47D08FFB10D4B8
     point = x.to_bytes(32) + y.to_bytes(32)
@@ -62,36 +62,26 @@ def test_address_of_public_key() -> None:
 
 
 @pytest.mark.parametrize("reference", [1, 10, 280, 300, 324, 42161, 421614, 10**32 - 1])
-def test_caip2_eip155_chains(reference: int) -> None:
-    """A canonical decimal of up to 32 digits names a chain, and is written again as it was read."""
+def test_caip2_chain_round_trip(reference: int) -> None:
+    """A canonical decimal of up to 32 digits is accepted and formatted without changes."""
     assert ChainId.parse(f"eip155:{reference}") == ChainId(reference)
     assert str(ChainId(reference)) == f"eip155:{reference}"
 
 
+NO_CHAINS = [
+    *("", "eip155", "eip155:", "324", "eip155:0", "eip155:0324", "eip155:-1", "eip155:0x144", "eip155:mainnet"),
+    *("eip155:324 ", "eip155:324\n", "eip155:٣٢٤", "EIP155:324", f"eip155:1{'0' * 32}"),
+]
+OTHER_NAMESPACES = ["solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp", "starknet:SN_GOERLI", "tron:728126428"]
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
-    [
-        ("", ErrorCode.OWNER_ID_MALFORMED),
-        ("eip155", ErrorCode.OWNER_ID_MALFORMED),
-        ("eip155:", ErrorCode.OWNER_ID_MALFORMED),
-        ("324", ErrorCode.OWNER_ID_MALFORMED),
-        ("eip155:0", ErrorCode.OWNER_ID_MALFORMED),
-        ("eip155:0324", ErrorCode.OWNER_ID_MALFORMED),
-        ("eip155:-1", ErrorCode.OWNER_ID_MALFORMED),
-        ("eip155:0x144", ErrorCode.OWNER_ID_MALFORMED),
-        ("eip155:mainnet", ErrorCode.OWNER_ID_MALFORMED),
-        ("eip155:324 ", ErrorCode.OWNER_ID_MALFORMED),
-        ("eip155:324\n", ErrorCode.OWNER_ID_MALFORMED),
-        ("eip155:٣٢٤", ErrorCode.OWNER_ID_MALFORMED),
-        ("EIP155:324", ErrorCode.OWNER_ID_MALFORMED),
-        (f"eip155:1{'0' * 32}", ErrorCode.OWNER_ID_MALFORMED),
-        ("solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp", ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED),
-        ("starknet:SN_GOERLI", ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED),
-        ("tron:728126428", ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED),
-    ],
+    [(text, ErrorCode.OWNER_ID_MALFORMED) for text in NO_CHAINS]
+    + [(text, ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED) for text in OTHER_NAMESPACES],
 )
-def test_caip2_refused_chains(text: str, code: ErrorCode) -> None:
-    """What is no CAIP-2 id of an EVM chain is refused, and the field that held it is named."""
+def test_caip2_chain_refused(text: str, code: ErrorCode) -> None:
+    """Text that is not a CAIP-2 id of an EVM chain is refused, and the error names the field."""
     with pytest.raises(MalformedRequest) as refusal:
         ChainId.parse(text, field="chain")
     assert (refusal.value.code, refusal.value.field) == (code, "chain")
@@ -101,43 +91,41 @@ def test_caip2_refused_chains(text: str, code: ErrorCode) -> None:
     "address",
     [ADDRESS, ADDRESS.lower(), "0x" + ADDRESS[2:].upper(), EIP_55_VECTORS[0], EIP_55_VECTORS[2], "0x" + "1" * 40],
 )
-def test_caip10_accounts(address: str) -> None:
-    """An account is read in its EIP-55 form and in a single case, and is written in its EIP-55 form."""
+def test_caip10_account_gets_checksum(address: str) -> None:
+    """An address with its checksum, or in one case, is accepted and formatted with its checksum."""
     account = AccountId.parse(f"eip155:324:{address}")
     assert account == AccountId(ChainId(324), checksum_address(address))
     assert str(account) == f"eip155:324:{checksum_address(address)}"
     assert account.address_bytes == bytes.fromhex(address[2:])
 
 
+NO_ACCOUNTS = [
+    *("", ADDRESS, f"324:{ADDRESS}", f"eip155:324{ADDRESS}", f"eip155:324:{ADDRESS[2:]}"),
+    *(f"eip155:324:0X{ADDRESS[2:]}", f"eip155:324:{ADDRESS}0", f"eip155:324:{ADDRESS[:-1]}"),
+    *(f"eip155:324:{ADDRESS}\n", f"eip155:324:{ADDRESS}:0", f" eip155:324:{ADDRESS}"),
+    f"eip155:324:{ADDRESS.replace('5aAeb', '5aaeb')}",
+    "eip155:280:0x43158f45b5EbD7b1179130131DF00393928C2691",  # has a mistyped digit in the card API's guide
+]
+COSMOS = "cosmos:cosmoshub-3:cosmos1t2uflqwqe0fsj0shcfkrvpukewcw40yjj6hdc0"
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("", ErrorCode.OWNER_ID_MALFORMED),
-        (ADDRESS, ErrorCode.OWNER_ID_MALFORMED),
-        (f"324:{ADDRESS}", ErrorCode.OWNER_ID_MALFORMED),
-        (f"eip155:324{ADDRESS}", ErrorCode.OWNER_ID_MALFORMED),
-        (f"eip155:324:{ADDRESS[2:]}", ErrorCode.OWNER_ID_MALFORMED),
-        (f"eip155:324:0X{ADDRESS[2:]}", ErrorCode.OWNER_ID_MALFORMED),
-        (f"eip155:324:{ADDRESS}0", ErrorCode.OWNER_ID_MALFORMED),
-        (f"eip155:324:{ADDRESS[:-1]}", ErrorCode.OWNER_ID_MALFORMED),
-        (f"eip155:324:{ADDRESS}\n", ErrorCode.OWNER_ID_MALFORMED),
-        (f"eip155:324:{ADDRESS}:0", ErrorCode.OWNER_ID_MALFORMED),
-        (f" eip155:324:{ADDRESS}", ErrorCode.OWNER_ID_MALFORMED),
-        (f"eip155:324:{ADDRESS.replace('5aAeb', '5aaeb')}", ErrorCode.OWNER_ID_MALFORMED),
-        ("eip155:280:0x43158f45b5EbD7b1179130131DF00393928C2691", ErrorCode.OWNER_ID_MALFORMED),  # the guide's slip
-        ("cosmos:cosmoshub-3:cosmos1t2uflqwqe0fsj0shcfkrvpukewcw40yjj6hdc0", ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED),
+        *((text, ErrorCode.OWNER_ID_MALFORMED) for text in NO_ACCOUNTS),
+        (COSMOS, ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED),
     ],
 )
-def test_caip10_refused_accounts(text: str, code: ErrorCode) -> None:
-    """What is no CAIP-10 account of an EVM chain, or fails its checksum, is refused; the field is ``ownerId``."""
+def test_caip10_account_refused(text: str, code: ErrorCode) -> None:
+    """Text that is not a CAIP-10 account of an EVM chain, or has a wrong checksum, is refused."""
     with pytest.raises(MalformedRequest) as refusal:
         AccountId.parse(text)
     assert (refusal.value.code, refusal.value.field) == (code, "ownerId")
 
 
 @given(body=st.binary(max_size=300))
-def test_eip191_frame_is_eth_accounts(body: bytes) -> None:
-    """The frame and its digest are those of eth-account's ``encode_defunct``, whatever the bytes."""
+def test_eip191_frame_equals_eth_account(body: bytes) -> None:
+    """Preimage and digest equal those of eth-account's ``encode_defunct`` for any bytes."""
     message = eip191_message(body)
     theirs = encode_defunct(primitive=body)
     assert message.preimage == b"\x19" + theirs.version + theirs.header + theirs.body
@@ -145,7 +133,7 @@ def test_eip191_frame_is_eth_accounts(body: bytes) -> None:
 
 
 def test_eip191_message_cannot_be_constructed() -> None:
-    """Neither the class, nor a copy, nor a pickle makes a message to sign."""
+    """Calling the class, copying and unpickling all raise an error."""
     message = self_test_message()
     with pytest.raises(TypeError):
         Eip191Message()
@@ -158,7 +146,7 @@ def test_eip191_message_cannot_be_constructed() -> None:
 
 
 def test_eip191_message_cannot_be_changed() -> None:
-    """Who is handed a message to sign cannot put another digest into it."""
+    """A key backend cannot replace the digest of a message."""
     message = self_test_message()
     before = message.digest
     with pytest.raises(AttributeError):
@@ -170,8 +158,8 @@ def test_eip191_message_cannot_be_changed() -> None:
     assert message.digest == before
 
 
-def test_eip191_maker_is_used_by_the_domain_only() -> None:
-    """Outside of ``signer.domain`` no module of the service names ``eip191_message``, which frames any bytes."""
+def test_only_domain_uses_eip191_message() -> None:
+    """No module outside ``signer.domain`` names ``eip191_message``, which frames any bytes."""
     root = Path(signer.__file__).parent
     naming = {
         path.relative_to(root).parts[0]
@@ -182,8 +170,8 @@ def test_eip191_maker_is_used_by_the_domain_only() -> None:
     assert naming == {"domain"}
 
 
-def test_self_test_message_is_no_challenge() -> None:
-    """What keys sign to prove themselves is refused by the parser, so it grants nothing."""
+def test_self_test_message_is_not_a_challenge() -> None:
+    """The parser refuses the text of the keys' self-test, so its signature grants nothing."""
     body = self_test_message().preimage.split(b"\n", 1)[1].lstrip(b"0123456789")
     assert body.startswith(b"challenge-signer self-test")
     with pytest.raises(MalformedChallenge) as refusal:
@@ -191,8 +179,8 @@ def test_self_test_message_is_no_challenge() -> None:
     assert refusal.value.code is ErrorCode.CHALLENGE_NOT_SIWE
 
 
-def test_challenge_is_framed_as_received() -> None:
-    """A challenge's message to sign holds the bytes that were received."""
+def test_challenge_is_signed_as_received() -> None:
+    """The message to sign contains the exact bytes that were received."""
     message = Message(statement="Exactly these bytes.").encode()
     assert parse_challenge(message).message_to_sign().preimage.endswith(message)
 
@@ -201,48 +189,45 @@ def test_challenge_is_framed_as_received() -> None:
 @pytest.mark.parametrize("s", [1, SECP256K1_HALF_N])
 @pytest.mark.parametrize("y_parity", [0, 1])
 def test_eip2_signature_round_trip(r: int, s: int, y_parity: int) -> None:
-    """At the edges of its ranges a signature is 65 bytes, every part in its full width, ``v`` 27 or 28."""
+    """At the limits of its ranges a signature has 65 bytes, with ``v`` 27 or 28."""
     signature = EvmSignature(r, s, y_parity)
     raw = signature.to_bytes()
     assert raw == r.to_bytes(32) + s.to_bytes(32) + bytes([27 + y_parity])
     assert EvmSignature.from_bytes(raw) == signature
 
 
+N, HALF_N = SECP256K1_N, SECP256K1_HALF_N
+
+
 @pytest.mark.parametrize(
-    ("r", "s", "y_parity", "part"),
+    ("part", "r", "s", "y_parity"),
     [
-        (0, 1, 0, "r"),
-        (SECP256K1_N, 1, 0, "r"),
-        (-1, 1, 0, "r"),
-        (1, 0, 0, "s"),
-        (1, SECP256K1_HALF_N + 1, 0, "s"),
-        (1, SECP256K1_N - 1, 0, "s"),
-        (1, 1, 2, "y_parity"),
-        (1, 1, -1, "y_parity"),
-        (1, 1, 27, "y_parity"),
+        *(("r", r, 1, 0) for r in (-1, 0, N)),
+        *(("s", 1, s, 0) for s in (0, HALF_N + 1, N - 1)),
+        *(("y_parity", 1, 1, y_parity) for y_parity in (-1, 2, 27)),
     ],
 )
-def test_eip2_signature_ranges(r: int, s: int, y_parity: int, part: str) -> None:
-    """A part outside of its range is refused by name; high-s is outside."""
+def test_eip2_signature_refuses_part_out_of_range(part: str, r: int, s: int, y_parity: int) -> None:
+    """The error names the part; a high s is out of range."""
     with pytest.raises(ValueError, match=f"^{part} is"):
         EvmSignature(r, s, y_parity)
 
 
 @pytest.mark.parametrize("v", [0, 1, 26, 29, 255])
-def test_signature_v_is_27_or_28(v: int) -> None:
-    """Another ``v`` is refused: also 0 and 1, which some write."""
+def test_signature_refuses_v_other_than_27_and_28(v: int) -> None:
+    """0 and 1 are refused too."""
     with pytest.raises(ValueError, match="y_parity"):
         EvmSignature.from_bytes((1).to_bytes(32) + (1).to_bytes(32) + bytes([v]))
 
 
 @pytest.mark.parametrize("length", [0, 64, 66, 130])
-def test_signature_is_65_bytes(length: int) -> None:
-    """Another length is refused."""
+def test_signature_refuses_length_other_than_65(length: int) -> None:
+    """Shorter and longer texts are refused."""
     with pytest.raises(ValueError, match="65 bytes"):
         EvmSignature.from_bytes(b"\x1b" * length)
 
 
-def test_nothing_to_sign_or_signed_shows_in_a_repr() -> None:
-    """Neither the message nor the signature is in what a log line would print."""
+def test_repr_hides_message_and_signature() -> None:
+    """A log line that prints them must not contain them."""
     assert repr(self_test_message()) == "Eip191Message(***)"
     assert repr(EvmSignature(12345, 67890, 1)) == "EvmSignature(***)"

@@ -1,21 +1,21 @@
-"""The one real challenge with its one real signature: what does not agree with it is wrong."""
+"""The challenge and the signature of the card API's guide: the only real ones."""
 
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from eth_account import Account
 from eth_account.messages import SignableMessage, encode_defunct
 
-from signer.adapters.siwe_judge import judge
+from signer.adapters.siwe_judge import find_disagreement
 from signer.domain.challenge import decode_challenge
 from signer.domain.errors import ErrorCode, RefusedByPolicy
 from signer.domain.ethereum import AccountId, EvmSignature
-from signer.domain.policy import SigningPolicy
 from signer.domain.record import SignatureForm, Submission
-from tests.support.messages import golden_vector
+from tests.support.messages import DEFAULT_POLICY, golden_vector
 
 GOLDEN = golden_vector()
 OWNER = AccountId.parse(GOLDEN.owner_id)
@@ -23,7 +23,8 @@ STATEMENT = (
     "OffBlocks wants to verify ownership of your wallet. By connecting your wallet and using OffBlocks, "
     "you agree to our Terms of services and Privacy Policy"
 )
-POLICY = SigningPolicy(
+POLICY = replace(
+    DEFAULT_POLICY,
     domains=frozenset({"api.offblocks.xyz", "api.sandbox.offblocks.xyz"}),
     chains=frozenset({324, 300, 280, 42161, 421614}),
     statements=frozenset({STATEMENT}),
@@ -32,7 +33,7 @@ INSTANT = timedelta(microseconds=1)
 
 
 def test_golden_challenge_is_decoded() -> None:
-    """Every field as the message spells it, and siwe agrees."""
+    """Every field has the value of the message, and siwe agrees."""
     challenge = decode_challenge(GOLDEN.challenge)
     assert challenge.message == base64.b64decode(GOLDEN.challenge)
     assert challenge.scheme is None
@@ -48,11 +49,11 @@ def test_golden_challenge_is_decoded() -> None:
     assert challenge.not_before is None
     assert challenge.request_id is None
     assert challenge.resources == ()
-    assert judge(challenge.message, challenge) is None
+    assert find_disagreement(challenge.message, challenge) is None
 
 
-def test_golden_signature_recovers_to_the_owner() -> None:
-    """Over our own frame, as over eth-account's, the published signature is the owner's."""
+def test_golden_signature_recovers_to_owner() -> None:
+    """Over our EIP-191 frame, which equals eth-account's."""
     challenge = decode_challenge(GOLDEN.challenge)
     text = base64.b64decode(GOLDEN.signature).decode("ascii")
     frame = challenge.message_to_sign().preimage
@@ -61,8 +62,8 @@ def test_golden_signature_recovers_to_the_owner() -> None:
     assert Account.recover_message(ours, signature=text) == GOLDEN.recovers_to
 
 
-def test_golden_signature_is_of_our_form() -> None:
-    """It is low-s with ``v`` 27 or 28; the body that we would deliver holds it, and the challenge, to the letter."""
+def test_golden_signature_has_form_of_submission() -> None:
+    """It is low-s with ``v`` 27 or 28; the submission contains exactly this signature and this challenge."""
     text = base64.b64decode(GOLDEN.signature).decode("ascii")
     signature = EvmSignature.from_bytes(bytes.fromhex(text[2:]))
     submission = Submission.of(OWNER, GOLDEN.challenge, signature, SignatureForm.HEX)
@@ -72,21 +73,21 @@ def test_golden_signature_is_of_our_form() -> None:
 
 
 @pytest.mark.parametrize("now", [GOLDEN.valid_from, GOLDEN.valid_from + INSTANT, GOLDEN.valid_until])
-def test_golden_challenge_is_accepted_in_its_hour(now: datetime) -> None:
-    """From its issue to the end of its hour, both included."""
+def test_golden_challenge_is_accepted_for_one_hour(now: datetime) -> None:
+    """From its issue to an hour later, both included."""
     POLICY.check(decode_challenge(GOLDEN.challenge), OWNER, now)
 
 
 @pytest.mark.parametrize("now", [GOLDEN.valid_until + INSTANT, datetime.now(UTC)])
-def test_golden_challenge_is_expired_today(now: datetime) -> None:
-    """An instant after its hour, and today, it is refused as expired."""
+def test_golden_challenge_is_expired_after_its_hour(now: datetime) -> None:
+    """A microsecond after its hour, and today."""
     with pytest.raises(RefusedByPolicy) as refusal:
         POLICY.check(decode_challenge(GOLDEN.challenge), OWNER, now)
     assert refusal.value.code is ErrorCode.CHALLENGE_EXPIRED
 
 
-def test_golden_challenge_before_its_hour() -> None:
-    """Within the clock's tolerance it is accepted, before that it was issued in the future."""
+def test_golden_challenge_is_accepted_clock_skew_before_issue() -> None:
+    """A microsecond earlier it is refused as issued in the future."""
     challenge = decode_challenge(GOLDEN.challenge)
     POLICY.check(challenge, OWNER, GOLDEN.valid_from - POLICY.clock_skew)
     with pytest.raises(RefusedByPolicy) as refusal:

@@ -1,4 +1,4 @@
-"""Texts that are meant to keep a parser busy: read or refused in order, and in linear time."""
+"""Texts that try to slow the parser down: each is accepted or refused in linear time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ACCEPTED = {
 
 
 def verdict(message: bytes) -> ErrorCode | None:
-    """Parse what is too long for ``decode_challenge``; gives the code of the refusal."""
+    """Parse a text that may be too long for ``decode_challenge``; return the code of the refusal."""
     try:
         return None if parse_challenge(message).message == message else ErrorCode.INTERNAL_ERROR
     except MalformedChallenge as refusal:
@@ -34,8 +34,8 @@ def verdict(message: bytes) -> ErrorCode | None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_hostile_text_at_the_cap(name: str) -> None:
-    """The longest text that the cap lets in is accepted where it is valid, and else refused with a typed error."""
+def test_hostile_text_of_maximum_size(name: str) -> None:
+    """A valid text is accepted; another one is refused as ``MalformedChallenge``."""
     assert SIZE - 50 < len(TEXTS[name]) <= SIZE
     encoded = base64.b64encode(TEXTS[name]).decode()
     if name in ACCEPTED:
@@ -47,10 +47,6 @@ def test_hostile_text_at_the_cap(name: str) -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", LONG_TEXTS)
-def test_hostile_text_beyond_the_cap_ends(name: str) -> None:
-    """64 times as long the verdict is the same, and there is one.
-
-    A linear parser needs some 20 ms for it; one that tries every place from every place would not come to an end here
-    within the test's time.
-    """
+def test_hostile_text_of_64_times_maximum_size(name: str) -> None:
+    """The verdict is the same. A linear parser takes about 20 ms; a quadratic one exceeds the test's timeout."""
     assert verdict(LONG_TEXTS[name]) is verdict(TEXTS[name])

@@ -1,57 +1,37 @@
-"""The rules of what may be signed, each in its order and at its very edges."""
+"""The rules of what may be signed: their order and their limits."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from signer.domain import policy as policy_module
-from signer.domain.challenge import Challenge, parse_challenge
 from signer.domain.errors import ErrorCode, RefusedByPolicy
 from signer.domain.ethereum import AccountId
-from signer.domain.policy import RULES, SigningPolicy
+from signer.domain.policy import RULES
 from tests.support.messages import OWNER, Message
+from tests.unit.domain.policies import ISSUED_AT, OTHER_OWNER, POLICY, THIS_OWNER, challenge, refusal
 
-ISSUED_AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 INSTANT = timedelta(microseconds=1)
-POLICY = SigningPolicy(
-    domains=frozenset({"api.example.org", "api.sandbox.example.org"}),
-    chains=frozenset({324, 300}),
-    statements=frozenset({"Sign in."}),
-)
-ME = AccountId.parse(f"eip155:324:{OWNER}")
-SOMEBODY = AccountId.parse("eip155:324:0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359")
 
 
-def challenge(message: Message | None = None) -> Challenge:
-    """Parse a message; the plain one is in order by ``POLICY``."""
-    return parse_challenge((message or Message(statement="Sign in.")).encode())
-
-
-def verdict(
-    message: Message | None = None,
-    *,
-    policy: SigningPolicy = POLICY,
-    owner: AccountId = ME,
-    now: datetime = ISSUED_AT,
-) -> ErrorCode | None:
-    """Give the code of the refusal, ``None`` where there is none."""
-    try:
-        policy.check(challenge(message), owner, now)
-    except RefusedByPolicy as refusal:
-        return refusal.code
-    return None
+def verdict(message: Message | None = None, **arguments: Any) -> ErrorCode | None:  # noqa: ANN401 - see `refusal`
+    """Return the code of the refusal; ``None`` if the policy accepts."""
+    error = refusal(message, **arguments)
+    return None if error is None else error.code
 
 
 def instant(moment: datetime) -> str:
-    """Write an instant as RFC 3339 does."""
+    """Format a time as RFC 3339."""
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def test_challenge_in_order_is_accepted() -> None:
-    """All rules hold, with each of the optional parts and without."""
+def test_valid_challenge_is_accepted() -> None:
+    """All rules hold, with all optional fields and with none."""
     assert verdict() is None
     whole = Message(
         scheme="https",
@@ -67,8 +47,8 @@ def test_challenge_in_order_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "HTTPS", "ftp"])
-def test_rule_1_scheme(scheme: str) -> None:
-    """A scheme is an allowed one, exactly; none is always allowed."""
+def test_rule_1_refuses_other_scheme(scheme: str) -> None:
+    """The scheme is absent or exactly an allowed one."""
     assert verdict(Message(scheme=scheme)) is ErrorCode.SCHEME_NOT_ALLOWED
     assert verdict(Message(scheme=scheme), policy=replace(POLICY, schemes=frozenset({scheme}))) is None
     assert verdict(Message(), policy=replace(POLICY, schemes=frozenset())) is None
@@ -82,19 +62,19 @@ def test_rule_1_scheme(scheme: str) -> None:
         *("evil-api.example.org", "user@api.example.org", "api%2Eexample.org", "api.example.org@evil.example"),
     ],
 )
-def test_rule_2_domain(domain: str) -> None:
-    """A domain is an allowed one, to the letter: no case, port, dot, userinfo or escape is looked through."""
+def test_rule_2_refuses_domain_that_is_not_identical(domain: str) -> None:
+    """The domain is compared exactly: case, port, trailing dot, userinfo and percent-encoding all matter."""
     assert verdict(Message(domain=domain, uri=f"https://{domain}")) is ErrorCode.DOMAIN_NOT_ALLOWED
 
 
-def test_rule_3_owner() -> None:
-    """The challenge is addressed to the owner whose key is asked for."""
-    assert verdict(owner=SOMEBODY) is ErrorCode.OWNER_MISMATCH
+def test_rule_3_refuses_address_of_another_owner() -> None:
+    """The address is that of ``ownerId``."""
+    assert verdict(owner=OTHER_OWNER) is ErrorCode.OWNER_MISMATCH
 
 
 @pytest.mark.parametrize("statement", ["Sign in", "sign in.", "Sign in. ", "Sign  in.", "Anything."])
-def test_rule_4_statement(statement: str) -> None:
-    """A statement is an allowed text, exactly; none is always allowed, and any where the settings say so."""
+def test_rule_4_refuses_other_statement(statement: str) -> None:
+    """The statement is absent or exactly an allowed text, unless the settings allow any."""
     assert verdict(Message(statement=statement)) is ErrorCode.STATEMENT_NOT_ALLOWED
     assert verdict(Message(statement=statement), policy=replace(POLICY, statements=None)) is None
     assert verdict(Message(statement=None)) is None
@@ -112,28 +92,28 @@ def test_rule_4_statement(statement: str) -> None:
         *("https://evil.example/https://api.example.org", "https://evil.example?api.example.org"),
     ],
 )
-def test_rule_5_uri_is_the_domains(uri: str) -> None:
-    """The URI is ``https`` and its authority the domain, to the letter, though the domain alone is allowed."""
+def test_rule_5_refuses_uri_of_another_authority(uri: str) -> None:
+    """The URI is ``https`` and its authority is exactly the domain."""
     assert verdict(Message(uri=uri)) is ErrorCode.URI_NOT_ALLOWED
 
 
-def test_rule_5_uri_pinned() -> None:
-    """Where URIs are pinned, the URI is one of them, exactly, and still the domain's."""
+def test_rule_5_refuses_uri_that_is_not_pinned() -> None:
+    """If URIs are pinned, the URI is exactly one of them, and its authority is still the domain."""
     pinned = replace(POLICY, uris=frozenset({"https://api.example.org", "https://evil.example"}))
     assert verdict(policy=pinned) is None
     assert verdict(Message(uri="https://api.example.org/"), policy=pinned) is ErrorCode.URI_NOT_ALLOWED
     assert verdict(Message(uri="https://evil.example"), policy=pinned) is ErrorCode.URI_NOT_ALLOWED
 
 
-def test_rule_5_no_userinfo_even_in_an_allowed_domain() -> None:
-    """A domain with userinfo has no URI that could be signed."""
+def test_rule_5_refuses_userinfo_in_allowed_domain() -> None:
+    """If an allowed domain has userinfo, no URI of it is accepted."""
     careless = replace(POLICY, domains=frozenset({"user@api.example.org"}))
     message = Message(domain="user@api.example.org", uri="https://user@api.example.org")
     assert verdict(message, policy=careless) is ErrorCode.URI_NOT_ALLOWED
 
 
-def test_rule_6_and_7_chain() -> None:
-    """The chain is an allowed one, and the chain of the owner's id."""
+def test_rules_6_and_7_refuse_other_chain() -> None:
+    """The chain is allowed, and it is the chain of ``ownerId``."""
     on_one = AccountId.parse(f"eip155:1:{OWNER}")
     assert verdict(Message(chain_id="1"), owner=on_one) is ErrorCode.CHAIN_NOT_ALLOWED
     assert verdict(Message(chain_id="1")) is ErrorCode.CHAIN_NOT_ALLOWED
@@ -141,14 +121,14 @@ def test_rule_6_and_7_chain() -> None:
     assert verdict(Message(chain_id="324"), owner=on_one) is ErrorCode.CHAIN_MISMATCH
 
 
-def test_rule_8_issued_in_the_future() -> None:
-    """It may be issued a minute ahead of our clock, and no instant more."""
+def test_rule_8_accepts_at_most_clock_skew_in_future() -> None:
+    """The limit itself is accepted, a microsecond more is not."""
     assert verdict(now=ISSUED_AT - timedelta(seconds=60)) is None
     assert verdict(now=ISSUED_AT - timedelta(seconds=60) - INSTANT) is ErrorCode.ISSUED_IN_THE_FUTURE
 
 
-def test_rule_9_age() -> None:
-    """It may be an hour old, and no instant more; a longer Expiration Time does not help."""
+def test_rule_9_accepts_at_most_max_age() -> None:
+    """The limit itself is accepted, a microsecond more is not, also with a later Expiration Time."""
     hour = timedelta(hours=1)
     lasting = Message(expiration_time=instant(ISSUED_AT + 2 * hour))
     for message in (None, lasting):
@@ -157,16 +137,16 @@ def test_rule_9_age() -> None:
     assert verdict(now=ISSUED_AT + 2 * hour, policy=replace(POLICY, max_age=2 * hour)) is None
 
 
-def test_rule_10_expiration_time() -> None:
-    """At its Expiration Time it has expired; an instant before it has not."""
+def test_rule_10_refuses_from_expiration_time_on() -> None:
+    """At its Expiration Time the challenge has expired; a microsecond earlier it has not."""
     ends = ISSUED_AT + timedelta(minutes=10)
     message = Message(expiration_time=instant(ends))
     assert verdict(message, now=ends - INSTANT) is None
     assert verdict(message, now=ends) is ErrorCode.CHALLENGE_EXPIRED
 
 
-def test_rule_11_expiration_before_issue() -> None:
-    """Within the clock's tolerance a message can expire, in our future, before it was issued: it is none."""
+def test_rule_11_refuses_expiration_not_after_issue() -> None:
+    """Within ``clock_skew`` a message can expire in our future and yet before it was issued."""
     for ends in (ISSUED_AT, ISSUED_AT - INSTANT):
         message = Message(expiration_time=instant(ends))
         assert verdict(message, now=ISSUED_AT - timedelta(seconds=30)) is ErrorCode.EXPIRATION_BEFORE_ISSUE
@@ -174,24 +154,21 @@ def test_rule_11_expiration_before_issue() -> None:
     assert verdict(message, now=ISSUED_AT - timedelta(seconds=30)) is None
 
 
-def test_rule_12_not_before() -> None:
-    """At its Not Before it has begun; an instant before it has not, and no clock skew is granted here."""
+def test_rule_12_refuses_before_not_before() -> None:
+    """At its Not Before the challenge is valid; a microsecond earlier it is not, and no ``clock_skew`` applies."""
     begins = ISSUED_AT + timedelta(minutes=10)
     message = Message(not_before=instant(begins))
     assert verdict(message, now=begins) is None
     assert verdict(message, now=begins - INSTANT) is ErrorCode.CHALLENGE_NOT_YET_VALID
 
 
-def failing(message: Message, now: datetime = ISSUED_AT, owner: AccountId = ME) -> list[ErrorCode]:
-    """Give the code of every rule that does not hold."""
+def failing(message: Message, now: datetime = ISSUED_AT, owner: AccountId = THIS_OWNER) -> list[ErrorCode]:
+    """Return the code of every rule that fails."""
     return [rule.code for rule, holds in POLICY.verdicts(challenge(message), owner, now) if not holds]
 
 
-def test_rule_13_not_before_after_expiration() -> None:
-    """A message that begins when, or after, it ends is never valid; another rule always refuses it earlier.
-
-    Whoever is not expired (rule 10) and has begun (rule 12) begins before it ends, so only ``verdicts`` shows this one.
-    """
+def test_rule_13_fails_if_not_before_is_not_before_expiration() -> None:
+    """Only ``verdicts`` shows this failure: rule 10 or rule 12 always refuses such a message first."""
     at, later = instant(ISSUED_AT + timedelta(minutes=1)), instant(ISSUED_AT + timedelta(minutes=1) + INSTANT)
     for begins, ends, holds in ((at, later, True), (at, at, False), (later, at, False)):
         message = Message(not_before=begins, expiration_time=ends)
@@ -210,48 +187,37 @@ WRONG = Message(
 )
 
 
-def test_rules_are_checked_in_their_order() -> None:
-    """With everything wrong the first rule names the refusal; each one that is mended hands over to the next."""
+def test_first_failing_rule_names_refusal() -> None:
+    """With every field wrong the first rule is named; after each correction the next one is."""
     late, early = ISSUED_AT + timedelta(hours=1) + INSTANT, ISSUED_AT - timedelta(minutes=2)
-    mends: list[tuple[ErrorCode, dict[str, str | None]]] = [
+    corrections: list[tuple[ErrorCode, dict[str, str | None]]] = [
         (ErrorCode.SCHEME_NOT_ALLOWED, {"scheme": "https"}),
         (ErrorCode.DOMAIN_NOT_ALLOWED, {"domain": "api.example.org", "uri": "https://evil.example"}),
-        (ErrorCode.OWNER_MISMATCH, {"address": SOMEBODY.address}),
+        (ErrorCode.OWNER_MISMATCH, {"address": OTHER_OWNER.address}),
         (ErrorCode.STATEMENT_NOT_ALLOWED, {"statement": "Sign in."}),
         (ErrorCode.URI_NOT_ALLOWED, {"uri": "https://api.example.org"}),
         (ErrorCode.CHAIN_NOT_ALLOWED, {"chain_id": "300"}),
         (ErrorCode.CHAIN_MISMATCH, {"chain_id": "324"}),
     ]
     message = WRONG
-    for code, mend in mends:
-        assert verdict(message, owner=SOMEBODY, now=late) is code
-        message = replace(message, **mend)  # type: ignore[arg-type]
-    assert verdict(message, owner=SOMEBODY, now=early) is ErrorCode.ISSUED_IN_THE_FUTURE
-    assert verdict(message, owner=SOMEBODY, now=late) is ErrorCode.CHALLENGE_EXPIRED
-    assert verdict(message, owner=SOMEBODY) is ErrorCode.CHALLENGE_EXPIRED
+    for code, correction in corrections:
+        assert verdict(message, owner=OTHER_OWNER, now=late) is code
+        message = replace(message, **correction)  # type: ignore[arg-type]
+    assert verdict(message, owner=OTHER_OWNER, now=early) is ErrorCode.ISSUED_IN_THE_FUTURE
+    assert verdict(message, owner=OTHER_OWNER, now=late) is ErrorCode.CHALLENGE_EXPIRED
+    assert verdict(message, owner=OTHER_OWNER) is ErrorCode.CHALLENGE_EXPIRED
     message = replace(message, expiration_time=None)
-    assert verdict(message, owner=SOMEBODY) is ErrorCode.CHALLENGE_NOT_YET_VALID
+    assert verdict(message, owner=OTHER_OWNER) is ErrorCode.CHALLENGE_NOT_YET_VALID
     message = replace(message, not_before=None)
-    assert verdict(message, owner=SOMEBODY) is None
+    assert verdict(message, owner=OTHER_OWNER) is None
 
 
-def test_both_expiries_have_one_code_and_their_own_field() -> None:
-    """Too old and past its Expiration Time are the same to a caller, who fetches a new one either way."""
-    with pytest.raises(RefusedByPolicy) as by_age:
-        POLICY.check(challenge(), ME, ISSUED_AT + timedelta(hours=2))
-    expired = challenge(Message(expiration_time=instant(ISSUED_AT + timedelta(minutes=1))))
-    with pytest.raises(RefusedByPolicy) as by_word:
-        POLICY.check(expired, ME, ISSUED_AT + timedelta(minutes=2))
-    assert (by_age.value.code, by_age.value.field) == (ErrorCode.CHALLENGE_EXPIRED, "issuedAt")
-    assert (by_word.value.code, by_word.value.field) == (ErrorCode.CHALLENGE_EXPIRED, "expirationTime")
-
-
-def test_verdicts_judges_every_rule() -> None:
-    """A person sees all rules, behind one that fails as well."""
-    rules = [rule for rule, _ in POLICY.verdicts(challenge(), ME, ISSUED_AT)]
+def test_verdicts_cover_every_rule() -> None:
+    """Rules after the first failure are evaluated too."""
+    rules = [rule for rule, _ in POLICY.verdicts(challenge(), THIS_OWNER, ISSUED_AT)]
     assert tuple(rules) == RULES
     assert failing(Message(statement="Sign in.")) == []
-    assert failing(WRONG, owner=SOMEBODY) == [
+    assert failing(WRONG, owner=OTHER_OWNER) == [
         ErrorCode.SCHEME_NOT_ALLOWED,
         ErrorCode.DOMAIN_NOT_ALLOWED,
         ErrorCode.OWNER_MISMATCH,
@@ -266,28 +232,28 @@ def test_verdicts_judges_every_rule() -> None:
     ]
 
 
-def test_rules_are_those_of_the_docstring() -> None:
-    """The docstring numbers as many rules as there are, and each rule says what is wrong and where."""
-    numbered = [line for line in (policy_module.__doc__ or "").splitlines() if line[:1].isdigit()]
-    assert [int(line.split(".")[0]) for line in numbered] == list(range(1, len(RULES) + 1))
-    for rule in RULES:
-        refusal = rule.refusal()
-        assert (refusal.code, refusal.field, refusal.detail) == (rule.code, rule.field, rule.detail)
-        assert rule.detail.endswith(".")
+def test_profile_page_lists_every_rule_in_order() -> None:
+    """The table of ``docs/challenge-profile.md`` has the number, field and code of each rule."""
+    page = Path(__file__).parents[3] / "docs" / "challenge-profile.md"
+    rows = re.findall(r"^\| ([0-9]+) \| `(\w+)` \|.*\| `(\w+)` \|$", page.read_text("utf-8"), re.MULTILINE)
+    assert rows == [(str(number), rule.field, rule.code.value) for number, rule in enumerate(RULES, start=1)]
 
 
-def test_time_left() -> None:
-    """With half a minute left a challenge is begun, with an instant less it is not, though it is still valid."""
-    ends = ISSUED_AT + timedelta(hours=1)
-    POLICY.check_time_left(challenge(), ends - timedelta(seconds=30))
-    with pytest.raises(RefusedByPolicy) as refusal:
-        POLICY.check_time_left(challenge(), ends - timedelta(seconds=30) + INSTANT)
-    assert refusal.value.code is ErrorCode.CHALLENGE_EXPIRES_TOO_SOON
-    assert "30 s" in refusal.value.detail
-    assert verdict(now=ends - timedelta(seconds=30) + INSTANT) is None
+def test_time_left_refuses_less_than_min_remaining() -> None:
+    """The limit itself is accepted, a microsecond less is not, though the challenge is still valid."""
+    last = ISSUED_AT + timedelta(hours=1) - POLICY.min_remaining
+    POLICY.check_time_left(challenge(), last)
+    with pytest.raises(RefusedByPolicy) as error:
+        POLICY.check_time_left(challenge(), last + INSTANT)
+    assert error.value.code is ErrorCode.CHALLENGE_EXPIRES_TOO_SOON
+    limit = "policy.min_remaining (30 s)"
+    assert (
+        error.value.detail == f"The challenge expires at 2026-11-22T13:00:00Z, in less than {limit}; fetch a new one."
+    )
+    assert verdict(now=last + INSTANT) is None
 
 
-def test_time_left_until_the_expiration_time() -> None:
+def test_time_left_counts_to_earlier_of_max_age_and_expiration_time() -> None:
     """An earlier Expiration Time is the deadline; a later one is not."""
     soon = challenge(Message(expiration_time=instant(ISSUED_AT + timedelta(minutes=1))))
     POLICY.check_time_left(soon, ISSUED_AT + timedelta(seconds=30))
@@ -298,8 +264,8 @@ def test_time_left_until_the_expiration_time() -> None:
         POLICY.check_time_left(late, ISSUED_AT + timedelta(hours=1))
 
 
-def test_challenge_from_the_end_of_the_calendar_is_refused_not_a_crash() -> None:
-    """An instant with which one cannot reckon an hour ahead is in the future, and has all the time that there is."""
+def test_first_and_last_moment_of_calendar_do_not_overflow() -> None:
+    """Adding an hour to the last moment, or subtracting it from the first, raises no ``OverflowError``."""
     last = Message(issued_at="9999-12-31T23:59:59.999999Z", expiration_time="9999-12-31T23:59:59.999999Z")
     first = Message(issued_at="0001-01-01T00:00:00Z", not_before="0001-01-01T00:00:00Z")
     assert verdict(last) is ErrorCode.ISSUED_IN_THE_FUTURE

@@ -1,4 +1,4 @@
-"""The record: ids, shards, and the body that is delivered."""
+"""The record: ids, shards and the submission."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ SIGNATURES = st.builds(
     st.integers(0, 1),
 )
 LIKE_HEX = EvmSignature(int.from_bytes(b"0x" + bytes(30)), 1, 0)
-"""A signature whose 65 bytes begin with those of ``0x``: one in 65,536 does."""
+"""A signature whose 65 bytes begin with ``0x``, as one in 65,536 does."""
 
 
-def test_challenge_id_is_one_for_owner_domain_and_nonce() -> None:
-    """The id is the shard and 32 digits of the SHA-256 over address, domain and nonce."""
+def test_challenge_id_is_shard_and_hash() -> None:
+    """The hash is 32 digits of the SHA-256 over address, domain and nonce."""
     digest = hashlib.sha256(f"{OWNER[2:].lower()}\napi.example.org\nabcdefgh".encode()).hexdigest()
     assert challenge_id(ME, "api.example.org", "abcdefgh") == "2d" + digest[:32]
 
 
-def test_challenge_id_scope() -> None:
-    """Another chain is the same scope; another owner, domain or nonce is not, nor the same letters cut elsewhere."""
+def test_challenge_id_depends_on_owner_domain_and_nonce_only() -> None:
+    """It does not depend on the chain. The same characters split differently have another id."""
     on_another_chain = AccountId.parse(f"eip155:300:{OWNER}")
     base = challenge_id(ME, "api.example.org", "abcdefgh")
     assert challenge_id(on_another_chain, "api.example.org", "abcdefgh") == base
@@ -64,16 +64,16 @@ def test_challenge_id_scope() -> None:
 
 
 @given(address=st.binary(min_size=20, max_size=20), nonce=st.text("abc123", min_size=8, max_size=20))
-def test_challenge_id_names_its_owners_shard(address: bytes, nonce: str) -> None:
-    """Every id is of the form that callers may ask for, and begins with one of 64 shards, the owner's."""
+def test_challenge_id_begins_with_shard_of_owner(address: bytes, nonce: str) -> None:
+    """Every id has the form that ``parse_challenge_id`` accepts."""
     owner = AccountId.parse(f"eip155:1:0x{address.hex()}")
     identity = challenge_id(owner, "a", nonce)
     assert parse_challenge_id(identity) == identity
     assert identity[:2] == shard_of(owner) == f"{address[-1] % 64:02x}"
 
 
-def test_shards_are_64() -> None:
-    """The last byte of the address spreads over all 64 shards and no more."""
+def test_owners_use_all_64_shards() -> None:
+    """The last byte of the address gives the shard."""
     owners = (AccountId.parse(f"eip155:1:0x{'00' * 19}{last:02x}") for last in range(256))
     assert {shard_of(owner) for owner in owners} == {f"{shard:02x}" for shard in range(SHARDS)}
     assert all(CHALLENGE_ID.fullmatch(f"{shard:02x}" + "0" * 32) for shard in range(SHARDS))
@@ -82,27 +82,20 @@ def test_shards_are_64() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "0" * 33,
-        "0" * 35,
-        "4" + "0" * 33,
-        "f" * 34,
-        "0" * 33 + "A",
-        "0" * 33 + "g",
-        "0" * 34 + "\n",
-        "0" * 33 + "\u0660",
+        *("", "0" * 33, "0" * 35, "4" + "0" * 33, "f" * 34, "0" * 33 + "A", "0" * 33 + "g"),
+        *("0" * 34 + "\n", "0" * 33 + "\u0660"),
     ],
 )
-def test_challenge_id_malformed(text: str) -> None:
-    """What cannot be an id is refused before the store is asked."""
+def test_malformed_challenge_id_is_refused(text: str) -> None:
+    """34 hex digits in lower case, the shard below 64."""
     with pytest.raises(MalformedRequest) as refusal:
         parse_challenge_id(text)
     assert (refusal.value.code, refusal.value.field) == (ErrorCode.CHALLENGE_ID_MALFORMED, "id")
 
 
 @pytest.mark.parametrize("text", [CUSTOMER, CUSTOMER.upper(), str(uuid.UUID(int=0))])
-def test_customer_id(text: str) -> None:
-    """A UUID of either case is given in lower case."""
+def test_customer_id_is_returned_in_lower_case(text: str) -> None:
+    """A UUID in either case is accepted."""
     assert parse_customer_id(text) == text.lower()
 
 
@@ -114,8 +107,8 @@ def test_customer_id(text: str) -> None:
         *(CUSTOMER.replace("0", "\uff10"), CUSTOMER[:-2] + "_a", "04c5851-c4386-5bd9-9f89-08312f8aee3a"),
     ],
 )
-def test_customer_id_malformed(text: str) -> None:
-    """Every other spelling, also those that Python's ``UUID`` reads, is refused: the id goes into a path."""
+def test_malformed_customer_id_is_refused(text: str) -> None:
+    """Every other form is refused, also those that Python's ``UUID`` accepts, because the id goes into a path."""
     with pytest.raises(MalformedRequest) as refusal:
         parse_customer_id(text)
     assert (refusal.value.code, refusal.value.field) == (ErrorCode.CUSTOMER_ID_MALFORMED, "customerId")
@@ -125,7 +118,7 @@ def test_customer_id_malformed(text: str) -> None:
 @example(signature=LIKE_HEX, form=SignatureForm.RAW, challenge=b"a")
 @example(signature=EvmSignature(1, 1, 0), form=SignatureForm.HEX, challenge=b"a")
 def test_submission_round_trip(signature: EvmSignature, form: SignatureForm, challenge: bytes) -> None:
-    """Taken apart, a body gives what it was made of, in either form of the signature."""
+    """``parts`` returns what ``of`` was given, in both forms of the signature."""
     encoded = base64.b64encode(challenge).decode()
     submission = Submission.of(ME, encoded, signature, form)
     assert Submission(submission.body, "").parts() == (encoded, signature)
@@ -145,8 +138,8 @@ def test_signature_forms(signature: EvmSignature) -> None:
     assert base64.b64decode(Submission.of(ME, "", signature, SignatureForm.RAW).signature) == raw
 
 
-def test_idempotency_key_is_the_bodys() -> None:
-    """The same body has the same key for ever; another body, also of the same signature, has another."""
+def test_idempotency_key_depends_on_body_only() -> None:
+    """The key of a body must never change. The other form of the same signature has another key."""
     signature = EvmSignature(1, 2, 0)
     submission = Submission.of(ME, "AAAA", signature, SignatureForm.HEX)
     again = Submission.of(ME, "AAAA", signature, SignatureForm.HEX)
@@ -157,34 +150,23 @@ def test_idempotency_key_is_the_bodys() -> None:
 
 
 GOOD = json.loads(Submission.of(ME, "AAAA", EvmSignature(1, 2, 0), SignatureForm.HEX).body)
+NO_SIGNATURES = [
+    *(None, 5, "", "!" + GOOD["signature"], "é"),
+    *(base64.b64encode(b"0x" + digits).decode() for digits in (b"g" * 130, b"\xff" * 130, b"00" * 65)),
+    *(base64.b64encode(raw).decode() for raw in (b"1x" + b"1" * 128 + b"1b", b"\x1b" * 64)),
+]
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b"{",
-        b"null",
-        b"[]",
-        b'"signature"',
-        b"\xff",
-        b"[" * 100_000,
-        json.dumps({}).encode(),
+        *(b"", b"{", b"null", b"[]", b'"signature"', b"\xff", b"[" * 100_000, b"{}"),
         json.dumps({"signature": GOOD["signature"]}).encode(),
-        json.dumps(GOOD | {"signature": None}).encode(),
-        json.dumps(GOOD | {"signature": 5}).encode(),
-        json.dumps(GOOD | {"signature": ""}).encode(),
-        json.dumps(GOOD | {"signature": "!" + GOOD["signature"]}).encode(),
-        json.dumps(GOOD | {"signature": "é"}).encode(),
-        json.dumps(GOOD | {"signature": base64.b64encode(b"0x" + b"g" * 130).decode()}).encode(),
-        json.dumps(GOOD | {"signature": base64.b64encode(b"1x" + b"1" * 128 + b"1b").decode()}).encode(),
-        json.dumps(GOOD | {"signature": base64.b64encode(b"0x" + b"\xff" * 130).decode()}).encode(),
-        json.dumps(GOOD | {"signature": base64.b64encode(b"0x" + b"00" * 65).decode()}).encode(),
-        json.dumps(GOOD | {"signature": base64.b64encode(b"\x1b" * 64).decode()}).encode(),
+        *(json.dumps(GOOD | {"signature": signature}).encode() for signature in NO_SIGNATURES),
     ],
 )
-def test_submission_damaged(body: bytes) -> None:
-    """A body that nobody made is told, whatever is wrong with it, and nothing of it is in the error."""
+def test_damaged_submission_is_refused(body: bytes) -> None:
+    """The error contains nothing of the body."""
     with pytest.raises(ValueError, match=r"^the stored body is damaged$") as damage:
         Submission(body, "").parts()
     assert damage.value.__suppress_context__
@@ -214,14 +196,14 @@ RECORD = ChallengeRecord(
 
 @pytest.mark.parametrize("state", list(ChallengeState))
 @pytest.mark.parametrize("forward", [True, False])
-def test_settled(state: ChallengeState, forward: bool) -> None:
-    """Nothing is left to do in a final state, and where a signature is not to be delivered."""
+def test_settled_is_final_or_signed_without_delivery(state: ChallengeState, forward: bool) -> None:
+    """In every other state something remains to be done."""
     kept = state is ChallengeState.SIGNED and not forward
     assert replace(RECORD, state=state, forward=forward).is_settled == (state.is_final or kept)
 
 
-def test_neither_submission_nor_record_shows_a_credential() -> None:
-    """A log line that prints a record prints no signature, no body and no challenge."""
+def test_repr_of_submission_and_record_hides_credentials() -> None:
+    """A log line that prints them must not contain signature, body or challenge."""
     golden = golden_vector()
     submission = Submission(b"secret-body", golden.signature)
     record = replace(RECORD, submission=submission, signature=golden.signature)

@@ -1,4 +1,4 @@
-"""RFC 3986's authority and URI, as a challenge's domain, URI and resources."""
+"""RFC 3986's authority and URI, in a challenge's domain, URI and resources."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ DOMAINS = [
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_rfc3986_3_2_domain_is_an_authority(domain: str) -> None:
-    """Every authority that is not empty is a domain, and the authority of a URI just so."""
+def test_rfc3986_3_2_authority_is_accepted_as_domain(domain: str) -> None:
+    """Also as the authority of a URI."""
     challenge = accepted(Message(domain=domain, uri=f"https://{domain}/a"))
     assert (challenge.domain, challenge.uri_authority) == (domain, domain)
 
@@ -41,13 +41,13 @@ NO_DOMAINS = [
 
 @pytest.mark.parametrize("domain", NO_DOMAINS)
 def test_rfc3986_3_2_domain_refused(domain: str) -> None:
-    """What is no authority is no domain; and neither is an empty one."""
+    """Invalid authorities, and the empty one."""
     assert refused(Message(domain=domain)) == (ErrorCode.DOMAIN_MALFORMED, "domain")
 
 
 @pytest.mark.parametrize("authority", [text for text in NO_DOMAINS if text.strip("/?#") and not set("/?#") & set(text)])
-def test_rfc3986_3_2_authority_of_a_uri_refused(authority: str) -> None:
-    """What is no authority is none in a URI either; ``/``, ``?`` and ``#`` would end it."""
+def test_rfc3986_3_2_authority_of_uri_refused(authority: str) -> None:
+    """Invalid authorities; those with ``/``, ``?`` or ``#`` are left out, because these end the authority."""
     assert refused(Message(uri=f"https://{authority}")) == (ErrorCode.URI_MALFORMED, "uri")
 
 
@@ -83,8 +83,8 @@ def test_rfc3986_3_2_authority_of_a_uri_refused(authority: str) -> None:
         ("a://b//", "a", "b"),
     ],
 )
-def test_rfc3986_uri(uri: str, scheme: str, authority: str | None) -> None:
-    """A URI with its scheme as written and its authority, which may be missing, or empty."""
+def test_rfc3986_uri_is_parsed(uri: str, scheme: str, authority: str | None) -> None:
+    """The scheme is kept as written; the authority can be absent or empty."""
     challenge = accepted(Message(uri=uri))
     assert (challenge.uri, challenge.uri_scheme, challenge.uri_authority) == (uri, scheme, authority)
 
@@ -98,7 +98,7 @@ NO_URIS = [
 
 @pytest.mark.parametrize("uri", NO_URIS)
 def test_rfc3986_uri_refused(uri: str) -> None:
-    """What is no URI, relative references among it, is refused, as the URI and as a resource."""
+    """Invalid URIs and relative references are refused, as the URI and as a resource."""
     assert refused(Message(uri=uri)) == (ErrorCode.URI_MALFORMED, "uri")
     assert refused(Message(resources=("a:", uri))) == (ErrorCode.RESOURCES_MALFORMED, "resources")
     assert refused(Message(resources=(uri, "a:"))) == (ErrorCode.RESOURCES_MALFORMED, "resources")

@@ -1,24 +1,24 @@
-"""What the tests of single fields say: this message is accepted, by siwe as well; this one is refused, as that."""
+"""Helpers: parse a message that must be accepted, also by siwe, or one that must be refused."""
 
 from __future__ import annotations
 
 import pytest
 
-from signer.adapters.siwe_judge import judge
+from signer.adapters.siwe_judge import find_disagreement
 from signer.domain.challenge import Challenge, parse_challenge
 from signer.domain.errors import ErrorCode, MalformedChallenge
 from tests.support.messages import Message
 
 
 def accepted(message: Message) -> Challenge:
-    """Parse a message that is ours to accept, and siwe's."""
+    """Parse a message that our parser and siwe must accept alike."""
     challenge = parse_challenge(message.encode())
-    assert judge(message.encode(), challenge) is None
+    assert find_disagreement(message.encode(), challenge) is None
     return challenge
 
 
 def refused(message: Message) -> tuple[ErrorCode, str | None]:
-    """Parse a message that is to be refused; gives the code and the field."""
+    """Parse a message that must be refused; return the code and the field."""
     with pytest.raises(MalformedChallenge) as refusal:
         parse_challenge(message.encode())
     assert refusal.value.detail

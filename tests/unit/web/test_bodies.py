@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from signer.application.ports import KeyRingStatus
 from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
 from signer.web.bodies import SignBody, keys_body, read_sign_body, record_body
 from tests.support.fakes.keys import FakeKey, FakeKeyRing
@@ -197,7 +197,9 @@ def test_a_record_is_worded_with_exactly_these_fields() -> None:
 
 def test_a_superseded_record_names_its_successor() -> None:
     """``supersededBy`` is there only where there is one."""
-    record = replace(RECORD, state=ChallengeState.SUPERSEDED, superseded_by="00" * 17, code="replaced_upstream")
+    record = replace(
+        RECORD, state=ChallengeState.SUPERSEDED, superseded_by="00" * 17, code=RecordCode.REPLACED_UPSTREAM
+    )
     fields = json.loads(record_body(record))
     assert (fields["state"], fields["code"], fields["supersededBy"]) == ("superseded", "replaced_upstream", "00" * 17)
 

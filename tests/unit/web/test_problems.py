@@ -11,7 +11,6 @@ from signer.domain.errors import (
     BadUpstream,
     Conflict,
     ErrorCode,
-    Forbidden,
     LeaseLost,
     MalformedChallenge,
     MalformedRequest,
@@ -44,7 +43,6 @@ def members_of(response: web.Response) -> dict[str, Any]:
         (MalformedRequest(ErrorCode.BODY_TOO_LARGE, DETAIL), 413),
         (MalformedRequest(ErrorCode.MEDIA_TYPE_NOT_SUPPORTED, DETAIL), 415),
         (Unauthenticated(ErrorCode.UNAUTHENTICATED, DETAIL), 401),
-        (Forbidden(ErrorCode.FORBIDDEN, DETAIL), 403),
         (NotFound(ErrorCode.CHALLENGE_UNKNOWN, DETAIL), 404),
         (NotFound(ErrorCode.CUSTOMER_UNKNOWN, DETAIL), 404),
         (Conflict(ErrorCode.NONCE_REUSED, DETAIL), 409),
@@ -129,4 +127,4 @@ def test_rfc9110_11_6_1_a_401_says_how_to_authenticate() -> None:
     """``WWW-Authenticate`` stands in a 401, and only there."""
     response = problem(Unauthenticated(ErrorCode.UNAUTHENTICATED, DETAIL), "r")
     assert response.headers["WWW-Authenticate"].startswith("Bearer ")
-    assert "WWW-Authenticate" not in problem(Forbidden(ErrorCode.FORBIDDEN, DETAIL), "r").headers
+    assert "WWW-Authenticate" not in problem(Conflict(ErrorCode.NONCE_REUSED, DETAIL), "r").headers
