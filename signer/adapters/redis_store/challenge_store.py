@@ -160,7 +160,7 @@ class RedisChallengeStore:
 
     async def expire(self, challenge_id: str) -> ChallengeRecord | None:
         """See ``ChallengeStore.expire``."""
-        reasons = (Reason.NOT_SIGNED.value, Reason.NOT_FORWARDED.value, Reason.NOT_DELIVERED.value)
+        reasons = (RecordCode.NOT_SIGNED.value, RecordCode.NOT_FORWARDED.value, RecordCode.NOT_DELIVERED.value)
         result = await self._run(scripts.EXPIRE, challenge_id, *reasons)
         return result.record() if result.is_applicable else None
 

@@ -46,7 +46,7 @@ def parse_record(challenge_id: str, fields: Fields) -> ChallengeRecord:
         owner=_owner(value["owner"]),
         message_hash=value["message_hash"].decode("ascii"),
         state=_STATE_FOR_NAME[value["state"]],
-        code=_text(value["code"]),
+        code=_CODE_FOR_NAME.get(value["code"]),
         forward=value["forward"] == b"1",
         submission=submission,
         signature=signature,

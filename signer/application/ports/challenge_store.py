@@ -110,7 +110,7 @@ class ChallengeStore(Protocol):
         """
         ...
 
-    async def release(self, lease: Lease, code: str) -> ChallengeRecord:
+    async def release(self, lease: Lease, code: RecordCode) -> ChallengeRecord:
         """Release the unsigned nonce, for the same message only: ``claimed → released``."""
         ...
 
@@ -124,7 +124,7 @@ class ChallengeStore(Protocol):
         """
         ...
 
-    async def defer(self, lease: Lease, code: str, retry_in: timedelta) -> ChallengeRecord:
+    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
         """Pause until the next attempt: ``forwarding → signed``, due in ``retry_in``."""
         ...
 
