@@ -46,7 +46,7 @@ from signer.adapters.card_api.upstream_result import Answer, Exchange, Failure
 from signer.adapters.request_signing.local_key import RequestKeyError, RequestKeyUnavailable
 from signer.adapters.request_signing.signature_base import MessageSignatureError
 from signer.adapters.request_signing.signer import MessageSigner
-from signer.application.ports import Delivery
+from signer.application.ports import DeliveryResult
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode
 from signer.domain.record import Submission
@@ -142,7 +142,7 @@ class CardApiClient:
         *,
         idempotency_key: str,
         timeout: timedelta,
-    ) -> Delivery:
+    ) -> DeliveryResult:
         """See ``CardApi.submit``."""
         request = self._requests.for_delivery(customer_id, submission.body, idempotency_key)
         outcome = await self._call(request, _now() + timeout.total_seconds())

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from signer.adapters.card_api.upstream_result import Answer, Exchange, Failure, NoAnswer, NoAnswerKind
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode
 
 # --- To a reader ------------------------------------------------------------------------------------------------------
@@ -202,20 +202,20 @@ _VERDICT_FOR_STATUS: Final[dict[int, DeliveryVerdict]] = {
 _NEVER_SENT: Final = frozenset({NoAnswerKind.NOT_SENT, NoAnswerKind.HELD_OFF})
 
 
-def delivery_of(exchange: Exchange) -> Delivery:
+def delivery_of(exchange: Exchange) -> DeliveryResult:
     """Say what became of ``POST …/challenge/sign``."""
     if isinstance(exchange, NoAnswer):
         verdict = _V.NOT_PROCESSED if exchange.kind in _NEVER_SENT else _V.UNKNOWN
-        return Delivery(verdict, exchange.status, exchange.retry_after)
+        return DeliveryResult(verdict, exchange.status, exchange.retry_after)
     if exchange.status == HTTPStatus.CONFLICT:
-        return Delivery(_conflict_in(exchange), exchange.status, exchange.retry_after)
-    return Delivery(_VERDICT_FOR_STATUS.get(exchange.status, _V.UNKNOWN), exchange.status, exchange.retry_after)
+        return DeliveryResult(_conflict_in(exchange), exchange.status, exchange.retry_after)
+    return DeliveryResult(_VERDICT_FOR_STATUS.get(exchange.status, _V.UNKNOWN), exchange.status, exchange.retry_after)
 
 
-def delivery_not_begun(failure: Failure) -> Delivery:
+def delivery_not_begun(failure: Failure) -> DeliveryResult:
     """Say what became of a delivery that could not be sent, or not again after a 401: it was not processed."""
     refused = failure.code is ErrorCode.CARD_API_CREDENTIALS_REFUSED
-    return Delivery(_V.CREDENTIALS_REFUSED if refused else _V.NOT_PROCESSED, retry_after=failure.retry_after)
+    return DeliveryResult(_V.CREDENTIALS_REFUSED if refused else _V.NOT_PROCESSED, retry_after=failure.retry_after)
 
 
 _TELLING: Final = ("code", "message", "error", "errors", "title", "detail", "type", "reason", "description")

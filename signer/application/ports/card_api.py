@@ -35,7 +35,7 @@ class DeliveryVerdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliveryResult:
     """One attempt's end.
 
     Attributes:
@@ -84,7 +84,7 @@ class CardApi(Protocol):
         *,
         idempotency_key: str,
         timeout: timedelta,
-    ) -> Delivery:
+    ) -> DeliveryResult:
         """POST the stored body once, under its key; a 401 is answered with one new token and one repetition inside.
 
         Never raises for what the API or the network did: that is what the verdict is for.

@@ -22,7 +22,7 @@ from signer.adapters.card_api.settings import CardApiSettings
 from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.request_signing.local_key import LocalRequestKey, request_key_from_pem
 from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
-from signer.application.ports import Delivery
+from signer.application.ports import DeliveryResult
 from signer.domain.ethereum import AccountId, EvmSignature
 from signer.domain.record import SignatureForm, Submission
 from signer.simulator.app import RunningSimulator
@@ -109,7 +109,7 @@ def sign(challenge: str, owner: AccountId = OWNER_ID) -> Submission:
     return Submission.of(owner, challenge, EvmSignature.from_bytes(bytes(signature)), SignatureForm.HEX)
 
 
-async def deliver_something(client: CardApiClient, timeout: timedelta = SOON) -> Delivery:
+async def deliver_something(client: CardApiClient, timeout: timedelta = SOON) -> DeliveryResult:
     """Deliver it."""
     return await client.submit(CUSTOMER, SUBMISSION, idempotency_key=SUBMISSION.idempotency_key, timeout=timeout)
 
@@ -146,7 +146,7 @@ class Calling:
 
     async def deliver(
         self, customer_id: str, submission: Submission, *, key: str | None = None, timeout: timedelta = SOON
-    ) -> Delivery:
+    ) -> DeliveryResult:
         """Deliver once, under the submission's own key or another."""
         return await self.client.submit(
             customer_id, submission, idempotency_key=key or submission.idempotency_key, timeout=timeout

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from signer.adapters.card_api.circuit_breaker import BreakerLimits, CircuitBreaker, CircuitState
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode, NotFound, Unavailable
 from signer.simulator.faults import FaultKind
 from tests.integration.card_api.calling import SOON, Calling, Stopwatch, deliver_something, make_client
@@ -37,7 +37,7 @@ class Watched:
         """Where the breaker is."""
         return self.breaker.state
 
-    async def deliver(self, timeout: timedelta = SOON) -> Delivery:
+    async def deliver(self, timeout: timedelta = SOON) -> DeliveryResult:
         """Deliver the signature of a new customer."""
         return await self.calling.deliver(*self.calling.customer(), timeout=timeout)
 
@@ -107,8 +107,8 @@ async def test_no_connection_opens_it(session: aiohttp.ClientSession, start_raw:
     await client.check()
     await server.go_away()
     for _ in range(3):
-        assert await deliver_something(client) == Delivery(V.NOT_PROCESSED, None)
-    assert await deliver_something(client) == Delivery(V.NOT_PROCESSED, None, COOL_DOWN)
+        assert await deliver_something(client) == DeliveryResult(V.NOT_PROCESSED, None)
+    assert await deliver_something(client) == DeliveryResult(V.NOT_PROCESSED, None, COOL_DOWN)
 
 
 async def test_no_answer_in_time_opens_it(start_watched: StartWatched) -> None:
@@ -157,7 +157,7 @@ async def test_while_it_is_open_nothing_is_sent(watched: Watched) -> None:
     for refusal in refusals:
         assert isinstance(refusal, Unavailable)
         assert (refusal.code, refusal.retry_after) == (ErrorCode.CARD_API_UNAVAILABLE, 6.0)
-    assert set(delivered) == {Delivery(V.NOT_PROCESSED, None, timedelta(seconds=6))}
+    assert set(delivered) == {DeliveryResult(V.NOT_PROCESSED, None, timedelta(seconds=6))}
     assert client.suspended_for() == timedelta(seconds=6)
     assert watched.total_calls() == 0
 
@@ -170,12 +170,12 @@ async def test_one_call_finds_out_that_it_is_back(watched: Watched) -> None:
     watched.stopwatch.advance(10)
     assert watched.calling.client.suspended_for() is None
     outcomes = await asyncio.gather(*(watched.deliver() for _ in range(100)))
-    assert outcomes.count(Delivery(V.ACCEPTED, 204)) == 1
-    assert outcomes.count(Delivery(V.NOT_PROCESSED, None, timedelta(seconds=1))) == 99
+    assert outcomes.count(DeliveryResult(V.ACCEPTED, 204)) == 1
+    assert outcomes.count(DeliveryResult(V.NOT_PROCESSED, None, timedelta(seconds=1))) == 99
     assert watched.total_calls() == 1
     assert watched.state() is S.CLOSED
     watched.calling.calm()
-    assert set(await asyncio.gather(*(watched.deliver() for _ in range(50)))) == {Delivery(V.ACCEPTED, 204)}
+    assert set(await asyncio.gather(*(watched.deliver() for _ in range(50)))) == {DeliveryResult(V.ACCEPTED, 204)}
 
 
 async def test_one_call_finds_out_that_it_is_not_back(watched: Watched) -> None:
@@ -211,7 +211,7 @@ async def test_a_token_finds_out_where_there_is_none(watched: Watched) -> None:
     """Given an API that was down from the beginning, then no token, no delivery; both are back after the cool-down."""
     watched.calling.fault(FaultKind.STATUS, "token", status=503)
     outcome = await watched.deliver()
-    assert outcome == Delivery(V.NOT_PROCESSED, None, COOL_DOWN)
+    assert outcome == DeliveryResult(V.NOT_PROCESSED, None, COOL_DOWN)
     assert watched.calling.calls("token") == 3
     with pytest.raises(Unavailable, match="not asked for a while"):
         await watched.calling.client.check()
@@ -233,9 +233,9 @@ async def test_readiness_says_so_and_holds(watched: Watched) -> None:
 async def test_rfc6585_4_a_429_with_retry_after_holds_for_everybody(watched: Watched) -> None:
     """Given that the API asks to be left alone, then it is, by all; and nothing has failed by that."""
     watched.calling.fault(FaultKind.STATUS, "sign", status=429, retry_after=7, times=1)
-    assert await watched.deliver() == Delivery(V.NOT_PROCESSED, 429, timedelta(seconds=7))
+    assert await watched.deliver() == DeliveryResult(V.NOT_PROCESSED, 429, timedelta(seconds=7))
     watched.stopwatch.advance(2)
-    assert await watched.deliver() == Delivery(V.NOT_PROCESSED, None, timedelta(seconds=5))
+    assert await watched.deliver() == DeliveryResult(V.NOT_PROCESSED, None, timedelta(seconds=5))
     with pytest.raises(Unavailable, match="it asked for that") as refusal:
         await watched.calling.client.fetch_challenge(str(uuid.uuid4()), timeout=SOON)
     assert refusal.value.retry_after == 5.0
@@ -251,9 +251,9 @@ async def test_who_waits_for_a_place_learns_that_it_opened(start_watched: StartW
     watched.calling.simulator.state.ledger.clear()
     watched.calling.fault(FaultKind.STATUS, "*", status=503)
     outcomes = await asyncio.gather(*(watched.deliver() for _ in range(100)))
-    sent = outcomes.count(Delivery(V.UNKNOWN, 503))
+    sent = outcomes.count(DeliveryResult(V.UNKNOWN, 503))
     assert sent == watched.total_calls() <= 3 + 2
-    assert outcomes.count(Delivery(V.NOT_PROCESSED, None, COOL_DOWN)) == 100 - sent
+    assert outcomes.count(DeliveryResult(V.NOT_PROCESSED, None, COOL_DOWN)) == 100 - sent
 
 
 async def test_a_place_that_is_not_free_in_time_is_no_failure_of_the_api(start_watched: StartWatched) -> None:
@@ -264,7 +264,7 @@ async def test_a_place_that_is_not_free_in_time_is_no_failure_of_the_api(start_w
     watched.calling.fault(FaultKind.LATENCY, "sign", seconds=0.5, times=1)
     slow = asyncio.create_task(watched.deliver())
     await asyncio.sleep(0)
-    assert await watched.deliver() == Delivery(V.NOT_PROCESSED, None)
-    assert await slow == Delivery(V.ACCEPTED, 204)
+    assert await watched.deliver() == DeliveryResult(V.NOT_PROCESSED, None)
+    assert await slow == DeliveryResult(V.ACCEPTED, 204)
     assert watched.state() is S.CLOSED
     assert watched.calling.calls("sign") == 1

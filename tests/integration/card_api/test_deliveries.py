@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import MalformedRequest
 from signer.domain.record import Submission
 from signer.simulator.faults import FaultKind
@@ -22,7 +22,7 @@ V = DeliveryVerdict
 async def test_a_signature_is_verified(calling: Calling) -> None:
     """204: the simulator has verified our request, with http-message-signatures, and the owner's signature."""
     customer_id, submission = calling.customer()
-    assert await calling.deliver(customer_id, submission) == Delivery(V.ACCEPTED, 204)
+    assert await calling.deliver(customer_id, submission) == DeliveryResult(V.ACCEPTED, 204)
     (entry,) = calling.simulator.state.ledger.entries(customer_id)
     assert entry.verified
     assert entry.idempotency_key == submission.idempotency_key
@@ -32,7 +32,7 @@ async def test_fifty_deliveries_at_once(calling: Calling) -> None:
     """They share one token and the pool of connections."""
     deliveries = [calling.customer() for _ in range(50)]
     outcomes = await asyncio.gather(*(calling.deliver(*delivery) for delivery in deliveries))
-    assert set(outcomes) == {Delivery(V.ACCEPTED, 204)}
+    assert set(outcomes) == {DeliveryResult(V.ACCEPTED, 204)}
     assert calling.calls("token") == 1
 
 
@@ -40,7 +40,7 @@ async def test_the_same_delivery_again_gets_the_same_answer(calling: Calling) ->
     """Under its own key it is replayed, and counts once."""
     customer_id, submission = calling.customer()
     for _ in range(2):
-        assert await calling.deliver(customer_id, submission) == Delivery(V.ACCEPTED, 204)
+        assert await calling.deliver(customer_id, submission) == DeliveryResult(V.ACCEPTED, 204)
     assert [entry.replayed for entry in calling.simulator.state.ledger.entries(customer_id)] == [False, True]
 
 
@@ -49,14 +49,14 @@ async def test_409_already_signed(calling: Calling) -> None:
     customer_id, submission = calling.customer()
     await calling.deliver(customer_id, submission)
     again = await calling.deliver(customer_id, submission, key=str(uuid.uuid4()))
-    assert again == Delivery(V.ALREADY_SIGNED, 409)
+    assert again == DeliveryResult(V.ALREADY_SIGNED, 409)
 
 
 async def test_409_in_flight(calling: Calling) -> None:
     """Two deliveries under one key at once: the second meaning of 409."""
     customer_id, submission = calling.customer()
     calling.fault(FaultKind.CONFLICT, "sign", times=1)
-    assert await calling.deliver(customer_id, submission) == Delivery(V.NOT_PROCESSED, 409)
+    assert await calling.deliver(customer_id, submission) == DeliveryResult(V.NOT_PROCESSED, 409)
     assert (await calling.deliver(customer_id, submission)).verdict is V.ACCEPTED
 
 
@@ -65,10 +65,10 @@ async def test_409_without_a_word(start: StartCalling) -> None:
     calling = await start({"bare_conflicts": True})
     customer_id, submission = calling.customer()
     calling.fault(FaultKind.CONFLICT, "sign", times=1)
-    assert await calling.deliver(customer_id, submission) == Delivery(V.CONFLICT_AMBIGUOUS, 409)
+    assert await calling.deliver(customer_id, submission) == DeliveryResult(V.CONFLICT_AMBIGUOUS, 409)
     await calling.deliver(customer_id, submission)
     again = await calling.deliver(customer_id, submission, key=str(uuid.uuid4()))
-    assert again == Delivery(V.CONFLICT_AMBIGUOUS, 409)
+    assert again == DeliveryResult(V.CONFLICT_AMBIGUOUS, 409)
 
 
 async def test_422_key_reused(calling: Calling) -> None:
@@ -77,27 +77,27 @@ async def test_422_key_reused(calling: Calling) -> None:
     await calling.deliver(customer_id, submission)
     other_id, other = calling.customer()
     reused = await calling.deliver(other_id, other, key=submission.idempotency_key)
-    assert reused == Delivery(V.IDEMPOTENCY_KEY_REFUSED, 422)
+    assert reused == DeliveryResult(V.IDEMPOTENCY_KEY_REFUSED, 422)
 
 
 async def test_400_refused(calling: Calling) -> None:
     """A challenge that is not the customer's."""
     customer_id, _ = calling.customer()
     _, of_another = calling.customer()
-    assert await calling.deliver(customer_id, of_another) == Delivery(V.REFUSED, 400)
+    assert await calling.deliver(customer_id, of_another) == DeliveryResult(V.REFUSED, 400)
 
 
 async def test_404_customer_unknown(calling: Calling) -> None:
     """No such customer."""
     _, submission = calling.customer()
-    assert await calling.deliver(str(uuid.uuid4()), submission) == Delivery(V.CUSTOMER_UNKNOWN, 404)
+    assert await calling.deliver(str(uuid.uuid4()), submission) == DeliveryResult(V.CUSTOMER_UNKNOWN, 404)
 
 
 async def test_403_forbidden(calling: Calling) -> None:
     """403 is no matter of a new token."""
     customer_id, submission = calling.customer()
     calling.fault(FaultKind.STATUS, "sign", status=403)
-    assert await calling.deliver(customer_id, submission) == Delivery(V.CREDENTIALS_REFUSED, 403)
+    assert await calling.deliver(customer_id, submission) == DeliveryResult(V.CREDENTIALS_REFUSED, 403)
     assert (calling.calls("sign"), calling.calls("token")) == (1, 1)
 
 
@@ -106,7 +106,7 @@ async def test_429_is_one_attempt(calling: Calling) -> None:
     customer_id, submission = calling.customer()
     calling.fault(FaultKind.STATUS, "sign", status=429, retry_after=7)
     delivery = await calling.deliver(customer_id, submission)
-    assert delivery == Delivery(V.NOT_PROCESSED, 429, timedelta(seconds=7))
+    assert delivery == DeliveryResult(V.NOT_PROCESSED, 429, timedelta(seconds=7))
     assert calling.calls("sign") == 1
 
 
@@ -119,7 +119,7 @@ async def test_5xx_after_the_commit_leaves_the_outcome_open(
     calling = await start({"replay_server_errors": replay_server_errors})
     customer_id, submission = calling.customer()
     calling.fault(FaultKind.STATUS_AFTER_COMMIT, "sign", status=status, retry_after=3)
-    assert await calling.deliver(customer_id, submission) == Delivery(V.UNKNOWN, status, timedelta(seconds=3))
+    assert await calling.deliver(customer_id, submission) == DeliveryResult(V.UNKNOWN, status, timedelta(seconds=3))
     assert calling.calls("sign") == 1
     calling.calm()
     again = await calling.deliver(customer_id, submission)
@@ -143,7 +143,7 @@ async def test_a_request_that_is_dropped_leaves_the_outcome_open(calling: Callin
     customer_id, submission = calling.customer()
     await calling.client.check()
     calling.fault(FaultKind.DROP_REQUEST, "sign", times=1)
-    assert await calling.deliver(customer_id, submission) == Delivery(V.UNKNOWN, None)
+    assert await calling.deliver(customer_id, submission) == DeliveryResult(V.UNKNOWN, None)
     assert calling.calls("sign") == 1
     assert (await calling.deliver(customer_id, submission)).verdict is V.ACCEPTED
 
@@ -153,7 +153,7 @@ async def test_an_answer_that_makes_no_sense_leaves_the_outcome_open(calling: Ca
     """A 200 with anything in it is not the contract's 204."""
     customer_id, submission = calling.customer()
     calling.fault(kind, "sign")
-    assert await calling.deliver(customer_id, submission) == Delivery(V.UNKNOWN, 200)
+    assert await calling.deliver(customer_id, submission) == DeliveryResult(V.UNKNOWN, 200)
 
 
 async def test_a_slow_api_leaves_the_outcome_open(calling: Calling) -> None:
@@ -162,7 +162,7 @@ async def test_a_slow_api_leaves_the_outcome_open(calling: Calling) -> None:
     await calling.client.check()
     calling.fault(FaultKind.LATENCY, "sign", seconds=30)
     delivery = await calling.deliver(customer_id, submission, timeout=timedelta(milliseconds=200))
-    assert delivery == Delivery(V.UNKNOWN, None)
+    assert delivery == DeliveryResult(V.UNKNOWN, None)
 
 
 async def test_nothing_is_sent_when_the_time_is_over(calling: Calling) -> None:
@@ -170,7 +170,7 @@ async def test_nothing_is_sent_when_the_time_is_over(calling: Calling) -> None:
     customer_id, submission = calling.customer()
     await calling.client.check()
     delivery = await calling.deliver(customer_id, submission, timeout=timedelta(0))
-    assert delivery == Delivery(V.NOT_PROCESSED, None)
+    assert delivery == DeliveryResult(V.NOT_PROCESSED, None)
     assert calling.calls("sign") == 0
 
 
@@ -184,7 +184,7 @@ async def test_a_redirect_is_not_followed(start: StartCalling, status: int, verd
     customer_id, submission = calling.customer()
     for location in ("/_sim/elsewhere", f"{elsewhere.simulator.origin}/_sim/elsewhere"):
         calling.fault(FaultKind.REDIRECT, "sign", status=status, location=location)
-        assert await calling.deliver(customer_id, submission) == Delivery(verdict, status)
+        assert await calling.deliver(customer_id, submission) == DeliveryResult(verdict, status)
     assert calling.calls("elsewhere") + elsewhere.calls("elsewhere") == 0
 
 
@@ -201,4 +201,4 @@ async def test_a_damaged_body_is_the_apis_to_refuse(calling: Calling) -> None:
     customer_id, _ = calling.customer()
     damaged = Submission(b"not json", "signature")
     delivery = await calling.client.submit(customer_id, damaged, idempotency_key=damaged.idempotency_key, timeout=SOON)
-    assert delivery == Delivery(V.REFUSED, 400)
+    assert delivery == DeliveryResult(V.REFUSED, 400)

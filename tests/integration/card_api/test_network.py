@@ -13,7 +13,7 @@ import pytest
 
 from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.http_transport import open_session
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import BadUpstream, ErrorCode, SignerError, Unavailable, UpstreamTimeout
 from signer.simulator.faults import FaultKind
 from tests.integration.card_api.calling import (
@@ -45,7 +45,7 @@ class TestNoConnection:
 
     async def test_refused(self, client: CardApiClient) -> None:
         """Nobody listens: a delivery was not processed, and reading says so."""
-        assert await deliver_something(client) == Delivery(V.NOT_PROCESSED, None)
+        assert await deliver_something(client) == DeliveryResult(V.NOT_PROCESSED, None)
         with pytest.raises(Unavailable, match="cannot be reached") as refusal:
             await client.fetch_challenge(CUSTOMER, timeout=SOON)
         assert refusal.value.code is ErrorCode.CARD_API_UNAVAILABLE
@@ -55,7 +55,7 @@ class TestNoConnection:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             client = make_client(f"http://127.0.0.1:{unused.getsockname()[1]}/v1", session, tmp_path)
-            assert await deliver_something(client) == Delivery(V.NOT_PROCESSED, None)
+            assert await deliver_something(client) == DeliveryResult(V.NOT_PROCESSED, None)
 
     async def test_no_such_host(self, session: aiohttp.ClientSession, tmp_path: Path) -> None:
         """RFC 6761 §6.4: ``.invalid`` has no address."""
@@ -93,7 +93,7 @@ class TestNoConnection:
             delivery = await Calling(calling.simulator, client, tmp_path).deliver(customer_id, submission)
             slow.cancel()
             await asyncio.wait({slow})
-        assert delivery == Delivery(V.NOT_PROCESSED, None)
+        assert delivery == DeliveryResult(V.NOT_PROCESSED, None)
         assert calling.calls("sign") == 0
 
     async def test_a_session_that_is_closed(self, start_raw: StartRaw, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ class TestNoConnection:
         async with open_session(max_connections=1, keep_alive=SOON) as session:
             client = make_client(server.base_url, session, tmp_path)
             await client.check()
-        assert await deliver_something(client) == Delivery(V.NOT_PROCESSED, None)
+        assert await deliver_something(client) == DeliveryResult(V.NOT_PROCESSED, None)
 
 
 NOT_HTTP = {
@@ -202,7 +202,7 @@ class TestAnswersThatAreNone:
 
         server = await start_raw(token_answer(), http(200)[:-5] + b"1000\r\n\r\n", afterwards=drip)
         client = make_client(server.base_url, session, tmp_path)
-        assert await deliver_something(client, timedelta(milliseconds=300)) == Delivery(V.UNKNOWN, 200)
+        assert await deliver_something(client, timedelta(milliseconds=300)) == DeliveryResult(V.UNKNOWN, 200)
         with pytest.raises(UpstreamTimeout):
             await client.fetch_challenge(CUSTOMER, timeout=timedelta(milliseconds=300))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import BadUpstream
 from tests.integration.card_api.calling import (
     CUSTOMER,
@@ -89,7 +89,7 @@ class TestRequestsAreNotFromTheFuture:
     async def test_an_api_whose_clock_differs_takes_deliveries(self, start: StartCalling, offset: float) -> None:
         """The answer with the token has told by how much ``created`` has to be put back."""
         calling = await start({"clock_offset": offset})
-        assert await calling.deliver(*calling.customer()) == Delivery(DeliveryVerdict.ACCEPTED, 204)
+        assert await calling.deliver(*calling.customer()) == DeliveryResult(DeliveryVerdict.ACCEPTED, 204)
         assert calling.outcomes("sign") == {"204": 1}
 
     async def test_a_clock_that_is_set_back_costs_one_refusal(self, calling: Calling) -> None:
@@ -97,14 +97,14 @@ class TestRequestsAreNotFromTheFuture:
         await calling.client.check()
         calling.simulator.state.clock.offset = -20.0
         customer_id, submission = calling.customer()
-        assert await calling.deliver(customer_id, submission) == Delivery(DeliveryVerdict.ACCEPTED, 204)
+        assert await calling.deliver(customer_id, submission) == DeliveryResult(DeliveryVerdict.ACCEPTED, 204)
         assert calling.outcomes("sign") == {"401": 1, "204": 1}
-        assert await calling.deliver(*calling.customer()) == Delivery(DeliveryVerdict.ACCEPTED, 204)
+        assert await calling.deliver(*calling.customer()) == DeliveryResult(DeliveryVerdict.ACCEPTED, 204)
         assert calling.outcomes("sign") == {"401": 1, "204": 2}
 
     async def test_nobody_is_followed_into_the_past_for_long(self, start: StartCalling) -> None:
         """Beyond the limit requests are refused, and it is for a person to set the clocks."""
         calling = await start({"clock_offset": -90.0})
-        assert await calling.deliver(*calling.customer()) == Delivery(DeliveryVerdict.CREDENTIALS_REFUSED, 401)
+        assert await calling.deliver(*calling.customer()) == DeliveryResult(DeliveryVerdict.CREDENTIALS_REFUSED, 401)
         said = await calling.client.check()
         assert said in {f"its clock is {seconds} s behind ours" for seconds in (89, 90, 91)}  # ``Date`` is cut

@@ -19,7 +19,7 @@ from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.request_signing.local_key import RequestKeyError, RequestKeyFailed, RequestKeyUnavailable
 from signer.adapters.request_signing.signature_base import RequestNotSignable
 from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable, UpstreamTimeout
 from tests.integration.card_api.calling import (
     API_KEY,
@@ -173,7 +173,7 @@ class TestSigning:
     async def test_a_key_that_fails_leaves_a_delivery_unprocessed(self, failing: Failing, key: FailingKey) -> None:
         """Nothing is POSTed; reading says that the API cannot be asked."""
         key.error = RequestKeyFailed("the key is broken")
-        assert await deliver_something(failing.client) == Delivery(V.NOT_PROCESSED, None)
+        assert await deliver_something(failing.client) == DeliveryResult(V.NOT_PROCESSED, None)
         with pytest.raises(Unavailable, match="could not be signed"):
             await failing.client.customer_status(str(uuid.uuid4()), timeout=SOON)
         assert len(failing.server.received) == 1
@@ -181,7 +181,7 @@ class TestSigning:
     async def test_a_token_that_is_away_says_when_to_come_back(self, failing: Failing, key: FailingKey) -> None:
         """The delivery is unprocessed, a reader is told in words for a caller, and both learn when to ask again."""
         key.error = RequestKeyUnavailable("no token in /usr/lib/x.so", "the token did not sign: it is not there", 4.0)
-        assert await deliver_something(failing.client) == Delivery(V.NOT_PROCESSED, None, timedelta(seconds=4))
+        assert await deliver_something(failing.client) == DeliveryResult(V.NOT_PROCESSED, None, timedelta(seconds=4))
         with pytest.raises(Unavailable, match="it is not there") as refused:
             await failing.client.fetch_challenge(CUSTOMER, timeout=SOON)
         assert (refused.value.code, refused.value.retry_after) == (ErrorCode.CARD_API_UNAVAILABLE, 4.0)
@@ -198,7 +198,7 @@ class TestSigning:
         assert failing.client.suspended_for() == timedelta(seconds=1)
         key.error = None
         assert failing.client.suspended_for() is None
-        assert await deliver_something(failing.client) == Delivery(V.ACCEPTED, 204)
+        assert await deliver_something(failing.client) == DeliveryResult(V.ACCEPTED, 204)
 
     async def test_a_signature_that_comes_too_late_is_not_sent(self, failing: Failing, key: FailingKey) -> None:
         """A request's time covers its signature; what is late is unprocessed, and the API did not see it."""
@@ -206,7 +206,7 @@ class TestSigning:
         key.takes = 30.0
         began = time.monotonic()
         delivery = await deliver_something(failing.client, timeout=timedelta(seconds=0.2))
-        assert delivery == Delivery(V.NOT_PROCESSED, None)
+        assert delivery == DeliveryResult(V.NOT_PROCESSED, None)
         assert time.monotonic() - began < 10
         with pytest.raises(UpstreamTimeout):
             await failing.client.fetch_challenge(CUSTOMER, timeout=timedelta(seconds=0.2))

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
 
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.challenge import decode_challenge
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError
@@ -54,7 +54,7 @@ class FakeCardApi:
     def __init__(self) -> None:
         self.customers: dict[str, FakeCustomer] = {}
         self.failures: deque[SignerError] = deque()
-        self.verdicts: deque[Delivery] = deque()
+        self.verdicts: deque[DeliveryResult] = deque()
         self.lost_answers = 0
         self.open = asyncio.Event()
         self.open.set()
@@ -70,7 +70,7 @@ class FakeCardApi:
         self.announced: dict[str, str] = {}
         self.first_challenge = ""
         self.created: list[str] = []
-        self._answers: dict[str, tuple[bytes, Delivery]] = {}
+        self._answers: dict[str, tuple[bytes, DeliveryResult]] = {}
 
     def issue(self, customer_id: str, challenge: str) -> None:
         """Give a customer, new or known, a new challenge (base64)."""
@@ -104,7 +104,7 @@ class FakeCardApi:
         *,
         idempotency_key: str,
         timeout: timedelta,
-    ) -> Delivery:
+    ) -> DeliveryResult:
         """Take a signature in, or do what the test has set."""
         self.submitted.append((customer_id, submission.body, idempotency_key))
         self.timeouts.append(timeout)
@@ -115,22 +115,22 @@ class FakeCardApi:
                 await asyncio.sleep(0)
                 await self.open.wait()  # a test may put another door in its place for those who come later
         except TimeoutError:
-            return Delivery(DeliveryVerdict.UNKNOWN)
+            return DeliveryResult(DeliveryVerdict.UNKNOWN)
         finally:
             self._under_way -= 1
         if self.is_lost:
-            return Delivery(DeliveryVerdict.CUSTOMER_UNKNOWN, 404)
+            return DeliveryResult(DeliveryVerdict.CUSTOMER_UNKNOWN, 404)
         if self.verdicts:
             return self.verdicts.popleft()
         body, answer = self._answers.get(idempotency_key, (submission.body, None))
         if body != submission.body:
-            return Delivery(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422)
+            return DeliveryResult(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422)
         if answer is None:
             answer = self._judge(customer_id, submission)
             self._answers[idempotency_key] = (submission.body, answer)
         if self.lost_answers:
             self.lost_answers -= 1
-            return Delivery(DeliveryVerdict.UNKNOWN)
+            return DeliveryResult(DeliveryVerdict.UNKNOWN)
         return answer
 
     async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
@@ -143,19 +143,19 @@ class FakeCardApi:
         self._fail()
         return customer_id
 
-    def _judge(self, customer_id: str, submission: Submission) -> Delivery:
+    def _judge(self, customer_id: str, submission: Submission) -> DeliveryResult:
         customer = self.customers.get(customer_id)
         if customer is None:
-            return Delivery(DeliveryVerdict.CUSTOMER_UNKNOWN, 404)
+            return DeliveryResult(DeliveryVerdict.CUSTOMER_UNKNOWN, 404)
         if customer.status != INITIATING:
-            return Delivery(DeliveryVerdict.ALREADY_SIGNED, 409)
+            return DeliveryResult(DeliveryVerdict.ALREADY_SIGNED, 409)
         encoded, signature = submission.parts()
         challenge = decode_challenge(customer.challenge)
         signer = FakeVerifier().signer_of(challenge.message_to_sign(), signature)
         if encoded != customer.challenge or signer != challenge.address:
-            return Delivery(DeliveryVerdict.REFUSED, 400)
+            return DeliveryResult(DeliveryVerdict.REFUSED, 400)
         customer.status = ACTIVE
-        return Delivery(DeliveryVerdict.ACCEPTED, 204)
+        return DeliveryResult(DeliveryVerdict.ACCEPTED, 204)
 
     async def _customer(self, customer_id: str) -> FakeCustomer:
         self.readings += 1

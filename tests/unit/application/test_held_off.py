@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, Reason
 from tests.unit.application.use_cases import PATIENCE, House, Replica
 
 A_WHILE = timedelta(seconds=4)
-NOT_NOW = Delivery(DeliveryVerdict.NOT_PROCESSED, retry_after=A_WHILE)
+NOT_NOW = DeliveryResult(DeliveryVerdict.NOT_PROCESSED, retry_after=A_WHILE)
 
 
 @pytest.fixture

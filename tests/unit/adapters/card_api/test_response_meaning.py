@@ -15,7 +15,7 @@ from signer.adapters.card_api.response_meaning import (
     status_in,
 )
 from signer.adapters.card_api.upstream_result import Answer, Failure, NoAnswer, NoAnswerKind
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError, Unavailable, UpstreamTimeout
 
 V = DeliveryVerdict
@@ -52,12 +52,12 @@ class TestDelivery:
     )
     def test_each_status_has_its_meaning(self, status: int, verdict: DeliveryVerdict) -> None:
         """What the contract and HTTP say about a status is what the verdict says."""
-        assert delivery_of(Answer(status, b"")) == Delivery(verdict, status)
+        assert delivery_of(Answer(status, b"")) == DeliveryResult(verdict, status)
 
     @pytest.mark.parametrize("status", [200, 201, 202, 206, 405, 410, 413, 418, 599])
     def test_a_status_outside_the_contract_leaves_the_outcome_open(self, status: int) -> None:
         """Only 204 is a success: whatever a proxy makes of it, the delivery is repeated."""
-        assert delivery_of(answer({"verified": True}, status)) == Delivery(V.UNKNOWN, status)
+        assert delivery_of(answer({"verified": True}, status)) == DeliveryResult(V.UNKNOWN, status)
 
     @pytest.mark.parametrize(
         ("status", "verdict"),
@@ -94,7 +94,7 @@ class TestDelivery:
 
     def test_a_cut_answer_keeps_its_status_for_the_log(self) -> None:
         """The status that came before the cut is told, and decides nothing."""
-        assert delivery_of(NoAnswer(NoAnswerKind.LOST, "why", 400)) == Delivery(V.UNKNOWN, 400)
+        assert delivery_of(NoAnswer(NoAnswerKind.LOST, "why", 400)) == DeliveryResult(V.UNKNOWN, 400)
 
     @pytest.mark.parametrize("status", [409, 429, 503])
     def test_what_the_api_asks_for_is_passed_on(self, status: int) -> None:
@@ -104,7 +104,7 @@ class TestDelivery:
     def test_what_is_held_off_says_for_how_long(self) -> None:
         """The breaker's rest reaches whoever plans the next attempt."""
         held_off = NoAnswer(NoAnswerKind.HELD_OFF, "why", retry_after=A_MINUTE)
-        assert delivery_of(held_off) == Delivery(V.NOT_PROCESSED, None, A_MINUTE)
+        assert delivery_of(held_off) == DeliveryResult(V.NOT_PROCESSED, None, A_MINUTE)
 
     @pytest.mark.parametrize(
         ("code", "verdict"),
@@ -118,7 +118,7 @@ class TestDelivery:
     def test_a_delivery_that_was_not_begun_was_not_processed(self, code: ErrorCode, verdict: DeliveryVerdict) -> None:
         """Without a token nothing is POSTed, so nothing is unknown."""
         failure = Failure(code, "why", retry_after=A_MINUTE)
-        assert delivery_not_begun(failure) == Delivery(verdict, None, A_MINUTE)
+        assert delivery_not_begun(failure) == DeliveryResult(verdict, None, A_MINUTE)
 
 
 class TestConflict:
