@@ -20,9 +20,9 @@ from typing import Any, Final, Self
 from pydantic import ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from signer.adapters.card_api.settings import CardApiSettings
 from signer.config.sections import (
     CallerSettings,
-    CardApiSettings,
     ForwardingSettings,
     HttpSettings,
     KeysSettings,

@@ -190,7 +190,6 @@ def _settings(
             "signing_key_file": folder / "signing-key.pem",
             "signing_key_id": KEY_ID,
             "request_timeout": 5,
-            "breaker_cool_down": 0.2,
         },
         "keys": {"uris": [f"keystore:{folder / 'keystores'}?password_file={folder / 'password'}"]},
         "forwarding": {"first_pause": 0.02, "longest_pause": 0.1, "recover_every": 0.05},
