@@ -128,7 +128,7 @@ class Calling:
 
     def calm(self) -> None:
         """Remove all faults."""
-        self.simulator.state.calm()
+        self.simulator.state.reset_faults()
 
     def calls(self, route: str) -> int:
         """Return how often the simulator was called there."""
