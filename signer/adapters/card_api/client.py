@@ -15,7 +15,6 @@ responses, ``access_token`` holds the token, ``read_retries`` retries.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -23,7 +22,7 @@ from http import HTTPStatus
 from typing import Final
 
 from signer.adapters.card_api.access_token import AccessToken, AccessTokenSource, read_credentials
-from signer.adapters.card_api.http_transport import HttpTransport, suspended
+from signer.adapters.card_api.http_transport import HttpTransport
 from signer.adapters.card_api.read_retries import ReadRetries
 from signer.adapters.card_api.requests import CardApiRequest, CardApiRequests
 from signer.adapters.card_api.responses import (
@@ -123,8 +122,7 @@ class CardApiClient:
     def _warnings(self) -> Iterator[str]:
         suspension = self._transport.suspension()
         if suspension is not None:
-            seconds = math.ceil(suspension.retry_after.total_seconds())
-            yield f"paused for another {seconds} s {suspension.cause}; signatures wait for delivery"
+            yield f"{suspension.detail.removesuffix('.')}; signatures wait for delivery"
         skew = self._clock.skew
         if skew is not None and self._clock.is_skewed:
             seconds = round(abs(skew).total_seconds())
@@ -170,7 +168,7 @@ class CardApiClient:
             return _TOO_LATE
         suspension = self._transport.suspension()
         if suspension is not None:
-            return suspended(suspension)  # before signing: a signature that is not sent is wasted
+            return suspension  # before signing: a signature that is not sent is wasted
         try:
             async with asyncio.timeout_at(deadline):
                 headers = await self._requests.signed_headers(request, token)

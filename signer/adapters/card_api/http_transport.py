@@ -75,9 +75,10 @@ class HttpTransport:
         self._timeout = aiohttp.ClientTimeout(total=None, connect=self._connect_timeout)
         self._free_connections = asyncio.Semaphore(max_connections)
 
-    def suspension(self) -> Suspension | None:
+    def suspension(self) -> Failure | None:
         """Return why no request would be sent now; ``None`` if one would."""
-        return self._breaker.suspension()
+        suspension = self._breaker.suspension()
+        return None if suspension is None else _suspended(suspension)
 
     async def send(self, request: CardApiRequest, headers: Mapping[str, str], deadline: float) -> CallResult:
         """Send one request and read its response, until ``deadline`` (event loop time).
@@ -88,13 +89,13 @@ class HttpTransport:
             return _not_sent("shutting down")
         suspension = self.suspension()
         if suspension is not None:
-            return suspended(suspension)
+            return suspension
         if not await self._acquire_connection(deadline):
             return _not_sent("every connection is in use")
         try:
             call = self._breaker.admit()
             if isinstance(call, Suspension):  # since the caller began to wait for a connection
-                return suspended(call)
+                return _suspended(call)
             with call:
                 started = asyncio.get_running_loop().time()
                 result = await self._exchange(request, headers, deadline)
@@ -104,13 +105,11 @@ class HttpTransport:
             self._free_connections.release()
 
     async def _acquire_connection(self, deadline: float) -> bool:
-        if self._free_connections.locked():
-            deadline = min(deadline, asyncio.get_running_loop().time() + self._connect_timeout)
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(deadline):
-                    return await self._free_connections.acquire()
-            return False
-        return await self._free_connections.acquire()
+        deadline = min(deadline, asyncio.get_running_loop().time() + self._connect_timeout)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                return await self._free_connections.acquire()
+        return False
 
     def _judge(self, call: AdmittedCall, result: CallResult, *, had_fair_time: bool) -> None:
         """Report to the breaker whether the card API works, if the result shows it."""
@@ -223,7 +222,6 @@ def _unreadable(reason: str, status: int | None) -> Failure:
     return Failure(code=ErrorCode.CARD_API_INVALID_ANSWER, detail=detail, status=status, may_be_processed=True)
 
 
-def suspended(suspension: Suspension) -> Failure:
-    """Return the failure of a request that is not sent because calls are suspended."""
-    detail = f"Paused {suspension.cause}; retry after {suspension.retry_after.total_seconds():.1f} s."
+def _suspended(suspension: Suspension) -> Failure:
+    detail = f"Paused {suspension.cause}; retry after {suspension.retry_after.total_seconds():.3g} s."
     return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, retry_after=suspension.retry_after)

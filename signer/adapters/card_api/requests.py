@@ -26,13 +26,9 @@ _SAMPLE_ID: Final = "00000000-0000-4000-8000-000000000000"
 
 @dataclass(frozen=True, slots=True)
 class CardApiRequest:
-    """What is the same in every attempt of one request. The body can be a credential: it is never shown.
+    """What is the same in every attempt of one request: everything but Authorization and the signature.
 
-    Attributes:
-        method: upper case.
-        url: absolute, encoded as it is sent.
-        headers: without Authorization and the signature.
-        body: the bytes, or ``None``.
+    Body and headers are never shown: they can hold credentials.
     """
 
     method: Literal["GET", "POST"]

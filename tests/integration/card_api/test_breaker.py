@@ -235,7 +235,7 @@ async def test_check_warns_while_breaker_is_open(bench: Bench) -> None:
     assert await bench.calling.client.check() is None
     await bench.open()
     warning = await bench.calling.client.check()
-    assert warning == "paused for another 10 s after repeated card API failures; signatures wait for delivery"
+    assert warning == "Paused after repeated card API failures; retry after 10 s; signatures wait for delivery"
 
 
 async def test_rfc6585_4_retry_after_of_429_suspends_all_calls(bench: Bench) -> None:

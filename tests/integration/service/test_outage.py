@@ -77,7 +77,7 @@ async def test_readiness_says_that_the_api_is_left_alone(start: StartSite, monke
                 break
             await asyncio.sleep(0.05)  # a report is good for a second
     assert said["ok"]
-    assert said["detail"].startswith("paused for another ")
+    assert said["detail"].startswith("Paused after repeated card API failures; retry after ")
 
 
 async def test_an_api_whose_clock_is_behind_gets_its_signatures(site: Site) -> None:
