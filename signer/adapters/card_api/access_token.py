@@ -23,9 +23,9 @@ from signer.adapters.card_api.results import Failure
 from signer.domain.errors import ErrorCode
 
 RENEWAL_MARGIN: Final = timedelta(seconds=60)
-"""Long enough for several renewals to fail; at most half of the token's lifetime is used."""
+"""Long enough for several attempts to renew; a short-lived token is renewed after half of its lifetime."""
 FAILURE_PAUSE: Final = timedelta(seconds=1)
-"""Waiting requests do not become a burst of token requests, and rotated credentials are used soon."""
+"""Prevents a burst of token requests; rotated credentials are still used soon."""
 
 _LONGEST_LIFETIME: Final = 86_400.0
 """Seconds. Limits a wrong ``expiresAt``, such as one in milliseconds."""
