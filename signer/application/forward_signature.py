@@ -31,7 +31,7 @@ from signer.application.ports import (
     CardApi,
     ChallengeStore,
     Clock,
-    Delivery,
+    DeliveryResult,
     DeliveryVerdict,
     EventName,
     LeasedRecord,
@@ -174,7 +174,7 @@ class ForwardSignature:
         """Say how long the card API may take; what it answers later is for the next holder to find out."""
         return min(self.limits.request_timeout, held.lease.left(self.monotonic()) - self.limits.lease_margin)
 
-    async def _conclude(self, held: LeasedRecord, delivery: Delivery) -> ChallengeRecord:
+    async def _conclude(self, held: LeasedRecord, delivery: DeliveryResult) -> ChallengeRecord:
         verdict = delivery.verdict
         if verdict is DeliveryVerdict.CONFLICT_AMBIGUOUS:
             return await self._ask_which_conflict(held, delivery)
@@ -188,13 +188,13 @@ class ForwardSignature:
             return await self._settle(held, *_END_FOR_VERDICT[verdict])
         return await self._defer(held, _PAUSE_FOR_VERDICT[verdict], delivery.retry_after)
 
-    async def _ask_which_conflict(self, held: LeasedRecord, delivery: Delivery) -> ChallengeRecord:
+    async def _ask_which_conflict(self, held: LeasedRecord, delivery: DeliveryResult) -> ChallengeRecord:
         proven = await self._is_proven(held)
         if proven:
             return await self._settle(held, ChallengeState.ALREADY_SIGNED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
         return await self._defer(held, RecordCode.CARD_API_BUSY, delivery.retry_after)
 
-    async def _ask_whether_known(self, held: LeasedRecord, delivery: Delivery) -> ChallengeRecord:
+    async def _ask_whether_known(self, held: LeasedRecord, delivery: DeliveryResult) -> ChallengeRecord:
         try:
             await self._customer_status(held)
         except NotFound:
@@ -203,11 +203,11 @@ class ForwardSignature:
             pass
         return await self._defer(held, RecordCode.CARD_API_UNAVAILABLE, delivery.retry_after)
 
-    def _is_to_be_asked_about(self, held: LeasedRecord, delivery: Delivery) -> bool:
+    def _is_to_be_asked_about(self, held: LeasedRecord, delivery: DeliveryResult) -> bool:
         """Tell an API that answers, again and again, what says nothing from one that does not answer."""
         return delivery.status is not None and held.record.attempts >= self.limits.check_status_after_attempts
 
-    async def _ask_whether_processed(self, held: LeasedRecord, delivery: Delivery) -> ChallengeRecord:
+    async def _ask_whether_processed(self, held: LeasedRecord, delivery: DeliveryResult) -> ChallengeRecord:
         if await self._is_proven(held):
             return await self._settle(held, ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
         return await self._defer(held, RecordCode.CARD_API_UNAVAILABLE, delivery.retry_after)

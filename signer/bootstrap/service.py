@@ -24,7 +24,6 @@ from typing import Final
 
 from aiohttp import web
 
-from signer.adapters.card_api.settings import CardApiSettingsInvalid
 from signer.adapters.clock import SystemClock
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.secp256k1 import CoincurveVerifier
@@ -45,7 +44,7 @@ from signer.application.reload_keys import ReloadCause
 from signer.application.sign_challenge import SignChallenge
 from signer.application.sign_once import SigningLimits, SignOnce
 from signer.application.stored_signature_check import StoredSignatureCheck
-from signer.bootstrap.card_api import OpenCardApi, open_card_api_of
+from signer.bootstrap.card_api import OpenCardApi, open_card_api
 from signer.bootstrap.keys import Keys, KeysDone, open_keys
 from signer.config.settings import ConfigError, Settings
 from signer.domain.errors import ErrorCode, Unavailable
@@ -165,7 +164,7 @@ async def open_service(settings: Settings, *, clock: Clock | None = None) -> Asy
         try:
             redis = await open_redis(settings.redis)
             stack.push_async_callback(redis.close)
-            card_api = await stack.enter_async_context(open_card_api_of(settings.card_api, clock))
+            card_api = await stack.enter_async_context(open_card_api(settings.card_api, clock))
             keys = await stack.enter_async_context(open_keys(settings.keys, clock))
             callers = Callers(Caller.of(caller.name, caller.token_sha256) for caller in settings.callers)
         except (
@@ -174,7 +173,6 @@ async def open_service(settings: Settings, *, clock: Clock | None = None) -> Asy
             KeyBackendError,
             RequestKeyError,
             MessageSignatureError,
-            CardApiSettingsInvalid,
         ) as error:
             raise StartFailed(str(error)) from error
         service = _compose(settings, clock, redis, card_api, keys, callers)

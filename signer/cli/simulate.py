@@ -1,4 +1,4 @@
-"""``signer simulate``: the simulated card API as a process of its own."""
+"""``signer simulate``: runs the simulated card API."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 import click
 from cryptography.hazmat.primitives import serialization
 
-_PAIR = "="
-
 
 @click.command("simulate")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; it has no access control.")
-@click.option("--port", default=8081, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; there is no access control."
+)
+@click.option("--port", default=8081, show_default=True, help="0 selects a free port.")
 @click.option(
     "--signing-key",
     "signing_keys",
     multiple=True,
     metavar="KEYID=FILE",
-    help="A request-signing key it knows from the start: a PEM file, public or private. May be repeated.",
+    help="A registered request-signing key: a PEM file, public or private. May be repeated.",
 )
-@click.option("--api-key", help="Accepted by POST /v1/auth/token; a fixed one for development where it is left out.")
+@click.option("--api-key", help="Accepted by POST /v1/auth/token. Default: a fixed one for development.")
 @click.option("--api-secret-file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--domain", help="The domain of its challenges.")
-@click.option("--challenge-lifetime", type=float, help="Seconds; an hour where it is left out.")
+@click.option("--domain", help="The domain in the challenges.")
+@click.option("--challenge-lifetime", type=float, help="Seconds. Default: one hour.")
 @click.option(
     "--judge",
     type=click.Choice(["siwe", "fast"]),
     default="siwe",
     show_default=True,
-    help="Who verifies signatures: the library siwe (milliseconds each), or recovery alone (for load).",
+    help="How signatures are verified: by the library siwe (milliseconds each), or by recovery alone (for load).",
 )
 def simulate_command(
     *,
@@ -45,9 +45,9 @@ def simulate_command(
     challenge_lifetime: float | None,
     judge: str,
 ) -> None:
-    """Run a card API that issues challenges and verifies what is made of them: in memory, for development and tests.
+    """Run a simulated card API that issues challenges and verifies signatures, in memory, for development and tests.
 
-    Writes its address as one JSON line when it listens. Faults and the ledger are at /_sim.
+    Prints its address as one JSON line when it listens. Faults and the ledger are at /_sim.
     """
     options: dict[str, object] = {"signing_keys": dict(_read_key(pair) for pair in signing_keys), "judge": judge}
     if api_key is not None:
@@ -79,8 +79,8 @@ async def _serve(options: dict[str, object], host: str, port: int) -> None:
 
 
 def _read_key(pair: str) -> tuple[str, str]:
-    """Read ``KEYID=FILE``; gives the key id and the public key as PEM."""
-    key_id, separator, file = pair.partition(_PAIR)
+    """Parse ``KEYID=FILE``; return the key id and the public key as PEM."""
+    key_id, separator, file = pair.partition("=")
     if not separator or not key_id:
         raise click.BadParameter("Write it as KEYID=FILE.", param_hint="--signing-key")
     try:
@@ -90,6 +90,6 @@ def _read_key(pair: str) -> tuple[str, str]:
         else:
             public = serialization.load_pem_public_key(pem)
     except (OSError, ValueError, TypeError) as error:
-        raise click.BadParameter(f"{file} is not a PEM key that can be read.", param_hint="--signing-key") from error
+        raise click.BadParameter(f"{file} is not a readable PEM key.", param_hint="--signing-key") from error
     text = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return key_id, text.decode("ascii")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,6 @@ from signer.config.values import KeyUriText
 from signer.domain.challenge import MAX_BASE64
 from signer.domain.ethereum import ChainId
 from signer.domain.policy import SigningPolicy
-from signer.domain.record import SignatureForm
 from signer.settings_types import Account, Chain, Seconds, Section, Sha256, Span, Url
 
 OFFBLOCKS_STATEMENT: Final = (

@@ -23,7 +23,6 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.config.sections import (
     CallerSettings,
-    CardApiSettings,
     ForwardingSettings,
     HttpSettings,
     KeysSettings,

@@ -69,21 +69,21 @@ class StructlogAudit:
 
 
 class CardApiLog:
-    """Hears how the card API is (``BreakerWatch``) and what time it has (``ClockWatch``)."""
+    """Writes what the card API's circuit breaker (``BreakerListener``) and clock (``ClockListener``) report."""
 
-    def opened(self, *, opening: int, cool_down: timedelta) -> None:
+    def breaker_opened(self, *, opening: int, cool_down: timedelta) -> None:
         """Write that the card API is left alone."""
         emit(CARD_API_BREAKER_OPENED, opening=opening, duration_ms=cool_down.total_seconds() * 1000)
 
-    def closed(self, *, openings: int, after: timedelta) -> None:
+    def breaker_closed(self, *, openings: int, after: timedelta) -> None:
         """Write that it works again."""
         emit(CARD_API_BREAKER_CLOSED, openings=openings, duration_ms=after.total_seconds() * 1000)
 
-    def skewed(self, skew: timedelta) -> None:
+    def clock_skewed(self, skew: timedelta) -> None:
         """Write that its clock and ours are too far apart."""
         emit(CLOCK_SKEWED, skew_seconds=round(skew.total_seconds(), 1))
 
-    def agreed(self, skew: timedelta) -> None:
+    def clock_agreed(self, skew: timedelta) -> None:
         """Write that they agree again."""
         emit(CLOCK_AGREED, skew_seconds=round(skew.total_seconds(), 1))
 

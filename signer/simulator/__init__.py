@@ -1,14 +1,14 @@
-"""A card API to develop and test against: it issues challenges and verifies what the signer makes of them.
+"""A simulated card API for development and tests: it issues challenges and verifies signatures.
 
 Its rules:
 
-* It is true to the card API's public guides, and strict where they leave room: what it accepts, the card API accepts.
-* It judges with other people's code (``http-message-signatures``, ``siwe``, ``eth_account``), never with the signer's
-  own: a mistake shared by both sides would be invisible. It imports nothing of the signer but ``signer.domain``.
-* Everything it can be told to do wrong is one row in one table (``signer.simulator.faults``).
-* It writes down every delivery (``signer.simulator.ledger``), so that a test can ask what really arrived.
+* It follows the card API's public guides, and is strict where they are open: what it accepts, the card API accepts.
+* It verifies with third-party libraries (``http-message-signatures``, ``siwe``, ``eth_keys``), never with the signer's
+  code: a mistake shared by both sides would be invisible.
+* Every simulated fault is one row in one table (``signer.simulator.faults``).
+* It records every delivery (``signer.simulator.ledger``), so that a test can check what arrived.
 
-It lives in memory, has no access control on its admin surface (``/_sim``) and is never part of a production image.
+It keeps its state in memory, has no access control on its admin API (``/_sim``) and is not for production.
 
-``signer.simulator.settings`` is cheap to import; ``signer.simulator.app`` brings in siwe and web3.
+``signer.simulator.settings`` is cheap to import; ``signer.simulator.app`` imports siwe and web3.
 """

@@ -1,6 +1,6 @@
-"""CAIP-10 accounts on EVM chains, as the card API reads them.
+"""CAIP-10 accounts on EVM chains.
 
-The simulator reads them itself, with ``eth_utils`` for EIP-55, so that it shares no parser with the signer it judges.
+The simulator has its own parser, with ``eth_utils`` for EIP-55: it shares none with the signer that it tests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _CAIP10_EVM = re.compile(r"eip155:(0|[1-9][0-9]{0,31}):(0x[0-9a-fA-F]{40})", re.
 
 
 class AccountError(ValueError):
-    """The text is no CAIP-10 account on an EVM chain."""
+    """The text is not a CAIP-10 account on an EVM chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,15 @@ class Account:
     address: str
 
     def __str__(self) -> str:
-        """The CAIP-10 form."""
+        """Return the CAIP-10 form."""
         return f"eip155:{self.chain}:{self.address}"
 
 
 def parse_account(text: str) -> Account:
-    """Read ``eip155:<chain>:<0x address>``; an address of mixed case must be in its EIP-55 form.
+    """Parse ``eip155:<chain>:<0x address>``; a mixed-case address must be in its EIP-55 form.
 
     Raises:
-        AccountError: where it is anything else.
+        AccountError: it is anything else.
     """
     match = _CAIP10_EVM.fullmatch(text)
     if match is None:

@@ -1,16 +1,16 @@
-"""``/_sim``: what a test may ask of, and do to, a simulator that runs in another process. No access control.
+"""The admin API ``/_sim``, for tests whose simulator runs in another process. No access control.
 
 | call | does |
 |---|---|
-| ``GET /_sim/faults`` | tells the faults, the switches and how often each kind struck |
+| ``GET /_sim/faults`` | returns the faults, the switches and how often each kind struck |
 | ``PUT /_sim/faults`` | ``{"faults"?: [row…], "seed"?: int, "switches"?: {…}}``: replaces the faults, sets switches |
-| ``DELETE /_sim/faults`` | takes all faults away and goes back to the settings' switches and clock |
-| ``GET /_sim/ledger[?customerId=…]`` | tells entries, counters and summary |
-| ``DELETE /_sim/ledger`` | empties it |
-| ``POST /_sim/expire/{customerId}`` | makes the customer's challenge an hour old |
-| ``POST /_sim/revoke-tokens`` | makes every token issued so far worthless |
+| ``DELETE /_sim/faults`` | removes all faults and resets switches and clock to the settings |
+| ``GET /_sim/ledger[?customerId=…]`` | returns entries, counters and summary |
+| ``DELETE /_sim/ledger`` | clears it |
+| ``POST /_sim/expire/{customerId}`` | expires the customer's challenge |
+| ``POST /_sim/revoke-tokens`` | revokes every token issued so far |
 | ``PUT /_sim/owners`` | ``{customer: owner}`` (CAIP-10) for customers created from now on |
-| any ``/_sim/elsewhere`` | where redirects lead; counted as ``elsewhere``, for nobody should come |
+| any ``/_sim/elsewhere`` | the target of redirects; counted as ``elsewhere``: no client should follow them |
 
 The switches: ``replayServerErrors``, ``bareConflicts``, ``clockOffset`` (seconds).
 """
@@ -24,29 +24,29 @@ from typing import Any
 from aiohttp import web
 
 from signer.simulator.accounts import AccountError
-from signer.simulator.faults import ELSEWHERE, FaultTable, fault_from_json
+from signer.simulator.faults import REDIRECT_TARGET, FaultTable, fault_from_json
 from signer.simulator.ledger import Fate
-from signer.simulator.responses import Answer, Refusal, bad_request, json_answer, read_object
+from signer.simulator.responses import ApiResponse, Refusal, bad_request, json_response, read_object
 from signer.simulator.state import SimulatorState
 
-_NO_CONTENT = Answer(HTTPStatus.NO_CONTENT.value)
+_NO_CONTENT = ApiResponse(HTTPStatus.NO_CONTENT.value)
 
-AdminHandler = Callable[[SimulatorState, web.Request], Awaitable[Answer]]
-
-
-async def get_faults(state: SimulatorState, _request: web.Request) -> Answer:
-    """Tell what stands."""
-    return json_answer(_faults_as_json(state))
+AdminHandler = Callable[[SimulatorState, web.Request], Awaitable[ApiResponse]]
 
 
-async def put_faults(state: SimulatorState, request: web.Request) -> Answer:
-    """Replace the faults and set switches; all of it, or nothing where a part cannot be read."""
+async def get_faults(state: SimulatorState, _request: web.Request) -> ApiResponse:
+    """Return faults and switches."""
+    return json_response(_faults_as_json(state))
+
+
+async def put_faults(state: SimulatorState, request: web.Request) -> ApiResponse:
+    """Replace the faults and set switches; nothing changes if a part is malformed."""
     payload = read_object(await request.read())
     if not payload.keys() <= {"faults", "seed", "switches"}:
-        raise bad_request("invalid_request", "the body has faults, seed and switches")
+        raise bad_request("invalid_request", "the body may have faults, seed and switches")
     rows, seed, switches = payload.get("faults"), payload.get("seed"), payload.get("switches", {})
     if not isinstance(rows, list | None) or not isinstance(seed, int | None) or not isinstance(switches, dict):
-        raise bad_request("invalid_request", "faults is a list, seed a whole number, switches an object")
+        raise bad_request("invalid_request", "faults must be a list, seed an integer, switches an object")
     try:
         faults = None if rows is None else [fault_from_json(row) for row in rows]
         _set_switches(state, switches)
@@ -56,42 +56,42 @@ async def put_faults(state: SimulatorState, request: web.Request) -> Answer:
         state.faults.put(faults)
     if seed is not None:
         state.faults.reseed(seed)
-    return json_answer(_faults_as_json(state))
+    return json_response(_faults_as_json(state))
 
 
-async def delete_faults(state: SimulatorState, _request: web.Request) -> Answer:
-    """Calm down."""
-    state.calm()
+async def delete_faults(state: SimulatorState, _request: web.Request) -> ApiResponse:
+    """Remove all faults."""
+    state.reset_faults()
     return _NO_CONTENT
 
 
-async def get_ledger(state: SimulatorState, request: web.Request) -> Answer:
-    """Tell what arrived."""
-    return json_answer(state.ledger.to_json(request.query.get("customerId")))
+async def get_ledger(state: SimulatorState, request: web.Request) -> ApiResponse:
+    """Return what arrived."""
+    return json_response(state.ledger.to_json(request.query.get("customerId")))
 
 
-async def delete_ledger(state: SimulatorState, _request: web.Request) -> Answer:
-    """Begin a new page."""
+async def delete_ledger(state: SimulatorState, _request: web.Request) -> ApiResponse:
+    """Clear the ledger."""
     state.ledger.clear()
     return _NO_CONTENT
 
 
-async def expire_challenge(state: SimulatorState, request: web.Request) -> Answer:
-    """Make a challenge an hour old."""
+async def expire_challenge(state: SimulatorState, request: web.Request) -> ApiResponse:
+    """Expire a challenge."""
     state.customers.expire_challenge(state.customers.find(request.match_info["customerId"]))
     return _NO_CONTENT
 
 
-async def revoke_tokens(state: SimulatorState, _request: web.Request) -> Answer:
+async def revoke_tokens(state: SimulatorState, _request: web.Request) -> ApiResponse:
     """Revoke all tokens."""
-    return json_answer({"revoked": state.revoke_tokens()})
+    return json_response({"revoked": state.revoke_tokens()})
 
 
-async def put_owners(state: SimulatorState, request: web.Request) -> Answer:
-    """Tell who owns which contract wallet."""
+async def put_owners(state: SimulatorState, request: web.Request) -> ApiResponse:
+    """Set the owners of contract wallets."""
     owners = read_object(await request.read())
     if not all(isinstance(owner, str) for owner in owners.values()):
-        raise bad_request("invalid_request", "owners are texts")
+        raise bad_request("invalid_request", "owners must be strings")
     try:
         state.customers.configure_owners(owners)
     except AccountError as exc:
@@ -99,10 +99,10 @@ async def put_owners(state: SimulatorState, request: web.Request) -> Answer:
     return _NO_CONTENT
 
 
-async def elsewhere(state: SimulatorState, _request: web.Request) -> Answer:
-    """Note that a redirect was followed."""
+async def redirect_target(state: SimulatorState, _request: web.Request) -> ApiResponse:
+    """Count a redirect that was followed."""
     state.ledger.count("elsewhere", HTTPStatus.OK.value, Fate.SENT)
-    return json_answer({})
+    return json_response({})
 
 
 ADMIN_ROUTES: tuple[tuple[str, str, AdminHandler], ...] = (
@@ -114,20 +114,20 @@ ADMIN_ROUTES: tuple[tuple[str, str, AdminHandler], ...] = (
     ("POST", "/_sim/expire/{customerId}", expire_challenge),
     ("POST", "/_sim/revoke-tokens", revoke_tokens),
     ("PUT", "/_sim/owners", put_owners),
-    ("*", ELSEWHERE, elsewhere),
+    ("*", REDIRECT_TARGET, redirect_target),
 )
 
 
 def bind(state: SimulatorState, handler: AdminHandler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Make an admin handler one of aiohttp's."""
+    """Adapt an admin handler to aiohttp."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def handle(request: web.Request) -> web.StreamResponse:
         try:
             return (await handler(state, request)).to_response()
         except Refusal as refusal:
-            return refusal.answer.to_response()
+            return refusal.response.to_response()
 
-    return answer
+    return handle
 
 
 def _set_switches(state: SimulatorState, switches: dict[str, Any]) -> None:

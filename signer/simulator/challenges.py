@@ -1,7 +1,7 @@
-"""The challenges that the API issues: EIP-4361 messages of one shape, built by ``siwe``.
+"""The challenges that the API issues: EIP-4361 messages from one template, built by ``siwe``.
 
-The shape is made once, at start: ``siwe`` builds a message with four placeholders, and an issue fills them in. So a
-challenge costs microseconds, and its form is never the simulator's own idea.
+``siwe`` builds a message with four placeholders once, at start; ``issue`` fills them in. So a challenge costs
+microseconds, and its form is always that of ``siwe``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PEM_INSTEAD_OF_A_CHALLENGE = (
     "pzIh97KepeZMbeVlPgujFxbNL7lueXQBpiQe36fK7LRmvM4wDifENA==\n"
     "-----END PUBLIC KEY-----"
 )
-"""What the API reference shows where a challenge should be."""
+"""The API reference shows this as the example of a challenge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class IssuedChallenge:
 
     Attributes:
         text: the EIP-4361 message.
-        owner: to whom it is addressed.
+        owner: the address in it.
         domain: its domain.
         uri: its URI.
         nonce: its nonce.
-        issued_at: seconds since the epoch; decides its age, whatever the text says.
+        issued_at: seconds since the epoch; its age is computed from this, not from the text.
     """
 
     text: str
@@ -60,30 +60,30 @@ class IssuedChallenge:
 
     @property
     def encoded(self) -> str:
-        """The base64 text that the API gives out."""
+        """The base64 text that the API returns."""
         return b64encode(self.text.encode()).decode()
 
     def aged(self, seconds: float) -> IssuedChallenge:
-        """The same message, issued so much earlier as far as the API is concerned."""
+        """Return the same message, issued this much earlier."""
         return replace(self, issued_at=self.issued_at - seconds)
 
 
 class ChallengeIssuer:
-    """Makes challenges for one domain, URI and statement."""
+    """Issues challenges for one domain, URI and statement."""
 
     def __init__(self, settings: SimulatorSettings, clock: SimulatorClock) -> None:
         self._clock = clock
         self._domain = settings.domain
         self._uri = settings.challenge_uri
         self._statement = settings.statement
-        self._shape = _shape(self._domain, self._uri, self._statement)
+        self._template = _template(self._domain, self._uri, self._statement)
 
     def issue(self, owner: Account) -> IssuedChallenge:
-        """A new message for this owner, issued now, with a fresh nonce."""
+        """Return a new message for this owner, issued now, with a fresh nonce."""
         issued_at = self._clock.now()
         nonce = "".join(secrets.choice(_ALPHANUMERIC) for _ in range(_NONCE_LENGTH))
         text = (
-            self._shape.replace(_ADDRESS_LINE.format(_ADDRESS), _ADDRESS_LINE.format(owner.address))
+            self._template.replace(_ADDRESS_LINE.format(_ADDRESS), _ADDRESS_LINE.format(owner.address))
             .replace(_CHAIN_LINE.format(_CHAIN), _CHAIN_LINE.format(owner.chain))
             .replace(_NONCE_LINE.format(_NONCE), _NONCE_LINE.format(nonce))
             .replace(_ISSUED_AT_LINE.format(_ISSUED_AT), _ISSUED_AT_LINE.format(as_rfc3339_seconds(issued_at)))
@@ -91,15 +91,15 @@ class ChallengeIssuer:
         return IssuedChallenge(text, owner, self._domain, self._uri, nonce, issued_at)
 
     def issue_for_another_domain(self, owner: Account, domain: str) -> IssuedChallenge:
-        """A message that this API would never issue: somebody else's domain and URI."""
-        ours = self.issue(owner)
+        """Return a message with another domain and URI, which this API would never issue."""
+        issued = self.issue(owner)
         uri = f"https://{domain}"
-        text = ours.text.replace(f"URI: {self._uri}\n", f"URI: {uri}\n").replace(self._domain, domain, 1)
-        return replace(ours, text=text, domain=domain, uri=uri)
+        text = issued.text.replace(f"URI: {self._uri}\n", f"URI: {uri}\n").replace(self._domain, domain, 1)
+        return replace(issued, text=text, domain=domain, uri=uri)
 
 
-def _shape(domain: str, uri: str, statement: str) -> str:
-    # siwe allows one statement line, so none of the four lines below can stand in it.
+def _template(domain: str, uri: str, statement: str) -> str:
+    # siwe allows one statement line, so it cannot contain one of the four lines with placeholders.
     message = siwe.SiweMessage(
         domain=domain,
         address=_ADDRESS,

@@ -10,30 +10,30 @@ from datetime import UTC, datetime
 
 
 class SimulatorClock:
-    """Tells the time in seconds since the epoch.
+    """A clock with an offset.
 
     Attributes:
-        offset: seconds added to the machine's clock; negative for a clock that is slow.
+        offset: seconds added to the machine's clock; negative for a slow clock.
     """
 
     def __init__(self, offset: float = 0.0) -> None:
         self.offset = offset
 
     def now(self) -> float:
-        """Seconds since the epoch, with their fraction."""
+        """Return the seconds since the epoch, with fraction."""
         return time.time() + self.offset
 
 
 def as_datetime(moment: float) -> datetime:
-    """The moment (seconds since the epoch) as an aware UTC datetime."""
+    """Return the moment (seconds since the epoch) as an aware UTC datetime."""
     return datetime.fromtimestamp(moment, tz=UTC)
 
 
 def as_rfc3339(moment: float) -> str:
-    """The moment with microseconds and ``Z``: ``2024-01-12T14:53:02.653457Z``, the form of ``createdAt``."""
+    """Format the moment with microseconds and ``Z``: ``2024-01-12T14:53:02.653457Z``, the form of ``createdAt``."""
     return as_datetime(moment).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def as_rfc3339_seconds(moment: float) -> str:
-    """The moment in whole seconds and ``Z``: ``2024-01-17T18:21:53Z``, the form of ``Issued At``."""
+    """Format the moment in whole seconds and ``Z``: ``2024-01-17T18:21:53Z``, the form of ``Issued At``."""
     return as_datetime(moment).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,10 +1,9 @@
-"""Customers, the challenge that each has to sign, and the signing of it.
+"""Customers, their challenges, and the verification of signatures.
 
 * A customer is ``initiating`` until its challenge is signed, then ``initiated``; that is final here.
-* A customer is known by chainId and externalId together; creating it again is refused.
-* The message is addressed to the owner: the one named in the request, else the one configured for this customer, else
-  the customer itself.
-* A challenge is replaced when it is an hour old, and after every failed validation.
+* A customer is identified by chainId and externalId together; creating it again is refused.
+* The challenge names the owner: the one in the request, else the one configured for this customer, else the customer.
+* A challenge is replaced after an hour, and after every failed validation.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from signer.simulator.settings import SimulatorSettings
 
 
 class CustomerStatus(StrEnum):
-    """How far a customer has come."""
+    """The status of a customer."""
 
     INITIATING = "initiating"
     INITIATED = "initiated"
@@ -48,7 +47,7 @@ class Customer:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def to_json(self) -> dict[str, Any]:
-        """The customer as the API tells it, without its challenge."""
+        """Return the customer in the API's form, without its challenge."""
         return {
             "chainId": str(self.account),
             "createdAt": as_rfc3339(self.created_at),
@@ -59,7 +58,7 @@ class Customer:
         }
 
 
-class CustomerBook:
+class CustomerRegistry:
     """All customers, in memory."""
 
     def __init__(self, settings: SimulatorSettings, clock: SimulatorClock, issuer: ChallengeIssuer) -> None:
@@ -76,7 +75,7 @@ class CustomerBook:
         """Add owners (customer → owner, both CAIP-10) for customers that are created from now on.
 
         Raises:
-            AccountError: where one is no account; nothing is added then.
+            AccountError: one is not an account; then nothing is added.
         """
         parsed = {parse_account(customer): parse_account(owner) for customer, owner in owners.items()}
         self._owner_for_account |= parsed
@@ -100,7 +99,7 @@ class CustomerBook:
         return customer
 
     def find(self, customer_id: str) -> Customer:
-        """The customer with this id.
+        """Return the customer with this id.
 
         Raises:
             Refusal: 400 ``invalid_customer_id``, or 404 ``customer_not_found``.
@@ -115,27 +114,27 @@ class CustomerBook:
             raise Refusal(HTTPStatus.NOT_FOUND, "customer_not_found", "there is no such customer") from exc
 
     def current_challenge(self, customer: Customer) -> IssuedChallenge:
-        """The challenge to sign, a new one where the last is too old; once signed, the one that was signed."""
+        """Return the challenge to sign, a new one if the last has expired; or the one that was signed."""
         if customer.status is CustomerStatus.INITIATING and self._is_expired(customer.challenge):
             self._replace_challenge(customer)
         return customer.challenge
 
     def expire_challenge(self, customer: Customer) -> None:
-        """Make the customer's challenge as old as its life is long; its text stays as it is."""
+        """Make the customer's challenge as old as its lifetime; its text stays."""
         customer.challenge = customer.challenge.aged(self._lifetime)
 
     async def sign(self, customer: Customer, *, owner_id: str, challenge: str, signature: str) -> None:
-        """Verify what a wallet backend sent, and move the customer on.
+        """Verify a delivery and change the customer's status.
 
         Args:
-            customer: whose challenge it is.
-            owner_id: who signed (CAIP-10).
-            challenge: the challenge as given out (base64).
+            customer: the owner of the challenge.
+            owner_id: the signer (CAIP-10).
+            challenge: the challenge as returned (base64).
             signature: see ``decode_signature``.
 
         Raises:
-            Refusal: 400 ``invalid_request`` where the body cannot be read; 409 ``challenge_already_signed``; 400 with a
-                code saying which validation failed, and then the customer has a new challenge.
+            Refusal: 400 ``invalid_request`` for a malformed body; 409 ``challenge_already_signed``; 400 with the code
+                of the failed validation, and then the customer has a new challenge.
         """
         owner, message = _account("ownerId", owner_id), _decode_challenge(challenge)
         async with customer.lock:
@@ -152,14 +151,14 @@ class CustomerBook:
     async def _validate(self, customer: Customer, owner: Account, message: bytes, signature: str) -> None:
         issued = customer.challenge
         if owner != customer.owner:
-            raise bad_request("owner_mismatch", "ownerId is not the owner that the challenge is addressed to")
+            raise bad_request("owner_mismatch", "ownerId is not the owner in the challenge")
         if message != issued.text.encode():
-            raise bad_request("challenge_mismatch", "this is not the challenge that was issued last")
+            raise bad_request("challenge_mismatch", "this is not the current challenge")
         if self._is_expired(issued):
             raise bad_request("challenge_expired", "the challenge is older than an hour")
         try:
             decoded = decode_signature(signature, require_low_s=self._require_low_s)
-            # siwe's parse takes milliseconds; a thread keeps them from the other requests as far as the GIL lets it.
+            # siwe needs milliseconds: other requests are served meanwhile.
             await asyncio.to_thread(self._judge.check, issued, decoded, now=as_datetime(self._clock.now()))
         except SignatureInvalid as exc:
             raise bad_request("signature_invalid", str(exc)) from exc

@@ -1,15 +1,15 @@
-"""What can be made to go wrong: one table of kinds, each bound to the moment at which it strikes.
+"""Simulated faults: one table of kinds, each bound to the stage at which it strikes.
 
-The moments, in the order in which a request passes them::
+The stages, in the order in which a request passes them::
 
-    ARRIVAL    before anything is looked at      latency · drop_request · redirect · conflict
+    ARRIVAL    before the request is read        latency · drop_request · redirect · conflict
     HANDLING   instead of the handler            status                  (kept under the Idempotency-Key if 5xx are)
-    CHALLENGE  where a challenge is given out    challenge_pem · challenge_other_owner · challenge_other_domain
+    CHALLENGE  when a challenge is returned     challenge_pem · challenge_other_owner · challenge_other_domain
     COMMITTED  after the handler changed state   status_after_commit     (the same)
-    REPLY      on the wire                       drop_reply · cut_reply · garbage · wrong_content_type · oversized
+    REPLY      while sending                     drop_reply · cut_reply · garbage · wrong_content_type · oversized
 
-A ``Fault`` is a row: a kind, the route it is for, and how often: the next ``times`` requests, each with a
-``probability`` drawn from a seeded generator, so that a run can be had again.
+A ``Fault`` is a row: a kind, a route, and how often it strikes: the next ``times`` requests, each with a
+``probability`` from a seeded generator, so that a run can be repeated.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any
 
 ANY_ROUTE = "*"
 ROUTE_NAMES = frozenset({"token", "signing_key", "create_customer", "customer", "challenge", "sign"})
-ELSEWHERE = "/_sim/elsewhere"
+REDIRECT_TARGET = "/_sim/elsewhere"
 
 
-class Moment(Enum):
+class Stage(Enum):
     """When a fault strikes."""
 
     ARRIVAL = "arrival"
@@ -38,7 +38,7 @@ class Moment(Enum):
 
 
 class FaultKind(StrEnum):
-    """Everything that can be made to go wrong."""
+    """The kinds of faults."""
 
     LATENCY = "latency"
     DROP_REQUEST = "drop_request"
@@ -56,21 +56,21 @@ class FaultKind(StrEnum):
     OVERSIZED = "oversized"
 
 
-MOMENT_FOR_KIND: Mapping[FaultKind, Moment] = {
-    FaultKind.LATENCY: Moment.ARRIVAL,
-    FaultKind.DROP_REQUEST: Moment.ARRIVAL,
-    FaultKind.REDIRECT: Moment.ARRIVAL,
-    FaultKind.CONFLICT: Moment.ARRIVAL,
-    FaultKind.STATUS: Moment.HANDLING,
-    FaultKind.CHALLENGE_PEM: Moment.CHALLENGE,
-    FaultKind.CHALLENGE_OTHER_OWNER: Moment.CHALLENGE,
-    FaultKind.CHALLENGE_OTHER_DOMAIN: Moment.CHALLENGE,
-    FaultKind.STATUS_AFTER_COMMIT: Moment.COMMITTED,
-    FaultKind.DROP_REPLY: Moment.REPLY,
-    FaultKind.CUT_REPLY: Moment.REPLY,
-    FaultKind.GARBAGE: Moment.REPLY,
-    FaultKind.WRONG_CONTENT_TYPE: Moment.REPLY,
-    FaultKind.OVERSIZED: Moment.REPLY,
+STAGE_FOR_KIND: Mapping[FaultKind, Stage] = {
+    FaultKind.LATENCY: Stage.ARRIVAL,
+    FaultKind.DROP_REQUEST: Stage.ARRIVAL,
+    FaultKind.REDIRECT: Stage.ARRIVAL,
+    FaultKind.CONFLICT: Stage.ARRIVAL,
+    FaultKind.STATUS: Stage.HANDLING,
+    FaultKind.CHALLENGE_PEM: Stage.CHALLENGE,
+    FaultKind.CHALLENGE_OTHER_OWNER: Stage.CHALLENGE,
+    FaultKind.CHALLENGE_OTHER_DOMAIN: Stage.CHALLENGE,
+    FaultKind.STATUS_AFTER_COMMIT: Stage.COMMITTED,
+    FaultKind.DROP_REPLY: Stage.REPLY,
+    FaultKind.CUT_REPLY: Stage.REPLY,
+    FaultKind.GARBAGE: Stage.REPLY,
+    FaultKind.WRONG_CONTENT_TYPE: Stage.REPLY,
+    FaultKind.OVERSIZED: Stage.REPLY,
 }
 
 _STATUS_FOR_KIND = {
@@ -85,15 +85,15 @@ class Fault:
     """One row of the table.
 
     Attributes:
-        kind: what goes wrong.
-        route: for which route, or ``*``.
-        times: for how many requests; ``None`` until it is taken away.
-        probability: of striking at all, 0 to 1.
+        kind: what happens.
+        route: the route's name, or ``*``.
+        times: for how many requests; ``None`` until it is removed.
+        probability: that it strikes a request, 0 to 1.
         seconds: how long ``latency`` waits.
-        status: what ``status``, ``status_after_commit`` and ``redirect`` answer; 503, 500 and 307 by default.
-        retry_after: the ``Retry-After`` (seconds) that goes with a status.
-        location: where ``redirect`` sends the client.
-        size: the bytes of an ``oversized`` answer.
+        status: of ``status``, ``status_after_commit`` and ``redirect``; 503, 500 and 307 by default.
+        retry_after: the ``Retry-After`` (seconds) of a status.
+        location: the target of ``redirect``.
+        size: the bytes of an ``oversized`` response.
     """
 
     kind: FaultKind
@@ -103,11 +103,11 @@ class Fault:
     seconds: float = 0.0
     status: int | None = None
     retry_after: int | None = None
-    location: str = ELSEWHERE
+    location: str = REDIRECT_TARGET
     size: int = 8 * 1024 * 1024
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Check the values.
 
         Raises:
             ValueError: an unknown kind or route, or a number outside its range.
@@ -121,18 +121,18 @@ class Fault:
             raise ValueError("times must be at least 1")
         if self.seconds < 0 or self.size < 0:
             raise ValueError("seconds and size cannot be negative")
-        self.answered_status()
+        self.response_status()
 
-    def answered_status(self) -> HTTPStatus:
-        """The status that this fault answers with.
+    def response_status(self) -> HTTPStatus:
+        """Return the status of this fault.
 
         Raises:
-            ValueError: where the status is none of HTTP's.
+            ValueError: it is not an HTTP status.
         """
         return HTTPStatus(self.status or _STATUS_FOR_KIND.get(self.kind, HTTPStatus.OK))
 
 
-_CONVERSIONS: Mapping[str, type[int | float | str]] = {
+_TYPE_FOR_FIELD: Mapping[str, type[int | float | str]] = {
     "route": str,
     "times": int,
     "probability": float,
@@ -144,40 +144,24 @@ _CONVERSIONS: Mapping[str, type[int | float | str]] = {
 }
 
 
-def parse_fault(text: str) -> Fault:
-    """Read a fault from the command line: ``kind[,name=value]…``, as in ``status,route=sign,status=429,times=2``.
-
-    Raises:
-        ValueError: where it is not of that form.
-    """
-    kind, *options = text.split(",")
-    values: dict[str, Any] = {}
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not equals or name not in _CONVERSIONS:
-            raise ValueError(f"a fault knows {', '.join(_CONVERSIONS)}")
-        values[name] = _CONVERSIONS[name](value)
-    return Fault(FaultKind(kind), **values)
-
-
 def fault_from_json(row: object) -> Fault:
-    """Read a fault as the admin surface tells it, its fields named as in ``Fault``.
+    """Parse a fault from the admin API; the fields have the names of ``Fault``.
 
     Raises:
-        ValueError: where the row holds anything else.
+        ValueError: the row is malformed.
     """
-    if not isinstance(row, dict) or not row.keys() - _CONVERSIONS.keys() == {"kind"}:
-        raise ValueError(f"a fault has a kind and may have {', '.join(_CONVERSIONS)}")
+    if not isinstance(row, dict) or not row.keys() - _TYPE_FOR_FIELD.keys() == {"kind"}:
+        raise ValueError(f"a fault has a kind and may have {', '.join(_TYPE_FOR_FIELD)}")
     options = {name: value for name, value in row.items() if name != "kind" and value is not None}
     for name, value in options.items():
-        kind = _CONVERSIONS[name]
+        kind = _TYPE_FOR_FIELD[name]
         if not isinstance(value, int | float if kind is float else kind):
-            raise ValueError(f"{name} has the wrong type")  # noqa: TRY004 - the row was somebody's text
+            raise ValueError(f"{name} has the wrong type")  # noqa: TRY004 - input of a request
     return Fault(FaultKind(row["kind"]), **options)
 
 
 class FaultTable:
-    """The faults that stand, and how often each kind struck.
+    """The active faults, and how often each kind struck.
 
     Attributes:
         struck: kind → how often.
@@ -185,25 +169,25 @@ class FaultTable:
 
     def __init__(self, faults: Iterable[Fault] = (), *, seed: int = 0) -> None:
         self.struck: Counter[FaultKind] = Counter()
-        self._rows: list[_Row] = []
-        self._dice = random.Random(seed)  # noqa: S311 - chance here must repeat, not surprise
+        self._rows: list[_ActiveFault] = []
+        self._random = random.Random(seed)  # noqa: S311 - a run must be repeatable
         self.put(faults)
 
     def put(self, faults: Iterable[Fault]) -> None:
         """Replace the whole table."""
-        self._rows = [_Row(fault, fault.times) for fault in faults]
+        self._rows = [_ActiveFault(fault, fault.times) for fault in faults]
 
     def reseed(self, seed: int) -> None:
-        """Start the dice again."""
-        self._dice.seed(seed)
+        """Restart the random generator."""
+        self._random.seed(seed)
 
-    def draw(self, route: str, moment: Moment) -> Iterator[Fault]:
-        """Give the faults that strike a request now, each counted as it is taken and not before."""
+    def draw(self, route: str, stage: Stage) -> Iterator[Fault]:
+        """Yield the faults that strike a request at this stage; each is counted when it is yielded."""
         for row in self._rows:
             fault = row.fault
-            if MOMENT_FOR_KIND[fault.kind] is not moment or fault.route not in (ANY_ROUTE, route) or row.left == 0:
+            if STAGE_FOR_KIND[fault.kind] is not stage or fault.route not in (ANY_ROUTE, route) or row.left == 0:
                 continue
-            if fault.probability < 1.0 and self._dice.random() >= fault.probability:
+            if fault.probability < 1.0 and self._random.random() >= fault.probability:
                 continue
             if row.left is not None:
                 row.left -= 1
@@ -211,23 +195,23 @@ class FaultTable:
             yield fault
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The rows, each with the number of times that are ``left``."""
+        """Return the rows, each with the number of times that are ``left``."""
         return [asdict(row.fault) | {"left": row.left} for row in self._rows]
 
 
 @dataclass(slots=True)
-class _Row:
+class _ActiveFault:
     fault: Fault
     left: int | None
 
 
 @dataclass(slots=True)
 class Switches:
-    """Lasting manners of the API, that are no single event.
+    """Lasting behaviour of the API, unlike faults.
 
     Attributes:
-        replay_server_errors: whether a 5xx answer is kept under its Idempotency-Key.
-        bare_conflicts: whether 409 answers come without a body.
+        replay_server_errors: whether a 5xx response is kept under its Idempotency-Key.
+        bare_conflicts: whether 409 responses have no body.
     """
 
     replay_server_errors: bool = False

@@ -1,6 +1,6 @@
-"""Who verifies an owner's signature over a challenge: ``siwe``, or recovery alone where load is wanted.
+"""Verification of an owner's signature over a challenge: by ``siwe``, or by recovery alone, for load tests.
 
-Neither is the signer's code. Both are given a challenge that is byte for byte the one issued.
+Neither uses the signer's code. The challenge is byte for byte the issued one.
 """
 
 from __future__ import annotations
@@ -25,35 +25,30 @@ _RECOVERY_VALUES = (27, 28)
 
 
 class SignatureInvalid(Exception):
-    """The signature is none, or not the owner's."""
+    """The signature is malformed, or not the owner's."""
 
 
 class SignatureJudge(Protocol):
-    """Decides whether a signature over a challenge is its owner's. Slow: to be called off the event loop."""
+    """Verifies a signature over a challenge. Slow: call it in a thread."""
 
     def check(self, challenge: IssuedChallenge, signature: bytes, *, now: datetime) -> None:
-        """Return, or raise.
-
-        Args:
-            challenge: the challenge as issued.
-            signature: 65 bytes ``r || s || v``, v 27 or 28.
-            now: the moment of the check.
+        """Check that the signature (65 bytes ``r || s || v``, v 27 or 28) is the owner's.
 
         Raises:
-            SignatureInvalid: where it is not the owner's.
+            SignatureInvalid: it is not.
         """
         ...
 
 
 class SiweJudge:
-    """Parses the message with siwe's ABNF and has siwe verify every field and the signature."""
+    """Parses the message with siwe's ABNF; siwe verifies every field and the signature."""
 
     def check(self, challenge: IssuedChallenge, signature: bytes, *, now: datetime) -> None:
         """See ``SignatureJudge``."""
         try:
             message = siwe.SiweMessage.from_message(challenge.text)
             if message.prepare_message() != challenge.text:
-                raise SignatureInvalid("siwe would write this message otherwise")
+                raise SignatureInvalid("siwe formats this message differently")
             message.verify(
                 f"0x{signature.hex()}",
                 domain=challenge.domain,
@@ -64,13 +59,13 @@ class SiweJudge:
                 strict=True,
             )
         except (siwe.VerificationError, ValueError) as exc:
-            raise SignatureInvalid("siwe refuses the message or its signature") from exc
+            raise SignatureInvalid("siwe rejects the message or its signature") from exc
         if message.address != challenge.owner.address:
-            raise SignatureInvalid("the message is not addressed to the owner")
+            raise SignatureInvalid("the message names another address than the owner")
 
 
 class FastJudge:
-    """Recovers the signer of the bytes and compares it with the owner; nothing else."""
+    """Recovers the signer and compares it with the owner; nothing else."""
 
     def check(self, challenge: IssuedChallenge, signature: bytes, *, now: datetime) -> None:  # noqa: ARG002
         """See ``SignatureJudge``."""
@@ -80,22 +75,22 @@ class FastJudge:
             vrs = Signature(signature[:64] + bytes([signature[64] - _RECOVERY_VALUES[0]]))
             signer = vrs.recover_public_key_from_msg_hash(digest).to_checksum_address()
         except (BadSignature, ValidationError, ValueError) as exc:
-            raise SignatureInvalid("nobody can be recovered from the signature") from exc
+            raise SignatureInvalid("no address can be recovered from the signature") from exc
         if signer != challenge.owner.address:
-            raise SignatureInvalid("the signature is somebody else's")
+            raise SignatureInvalid("the signature is another account's")
 
 
 JUDGE_FOR_NAME: dict[str, type[SiweJudge | FastJudge]] = {"siwe": SiweJudge, "fast": FastJudge}
 
 
 def decode_signature(text: str, *, require_low_s: bool = True) -> bytes:
-    """Read the ``signature`` field: base64 of ``0x`` and 130 hex digits (ASCII), or base64 of the 65 bytes.
+    """Parse the ``signature`` field: base64 of ``0x`` and 130 hex digits (ASCII), or base64 of the 65 bytes.
 
     Returns:
         65 bytes ``r || s || v``, v 27 or 28.
 
     Raises:
-        SignatureInvalid: where it is neither, or ``v`` is another, or ``s`` is in its upper half (EIP-2).
+        SignatureInvalid: it is neither, or has another ``v``, or ``s`` is in its upper half (EIP-2).
     """
     try:
         decoded = b64decode(text, validate=True)

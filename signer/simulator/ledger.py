@@ -1,7 +1,7 @@
-"""What really arrived: one entry for every ``POST …/challenge/sign``, and counters for every route.
+"""What arrived: one entry for every ``POST …/challenge/sign``, and counters for every route.
 
-A test asks it for the things that must hold whatever fails: one accepted delivery, one Idempotency-Key, no two
-signatures for one challenge. Signatures and challenges are entered as SHA-256 digests.
+Tests check with it what must hold whatever fails: one accepted delivery, one Idempotency-Key and one signature for each
+challenge. Signatures and challenges are stored as SHA-256 digests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 
 class Fate(StrEnum):
-    """What became of an answer on the wire."""
+    """How a response was sent."""
 
     SENT = "sent"
     SPOILT = "spoilt"
@@ -30,17 +30,17 @@ class LedgerEntry:
     """One delivery.
 
     Attributes:
-        at: when it was answered, seconds since the epoch on the simulator's clock.
+        at: when it was handled, seconds since the epoch by the simulator's clock.
         customer_id: from the path.
-        owner_id: from the body; ``None`` where it has none, as with the next three.
+        owner_id: from the body; ``None`` if it is missing, as in the next three.
         idempotency_key: from the field.
         signature_sha256: hex SHA-256 of the signature field's text.
         challenge_sha256: hex SHA-256 of the challenge's decoded bytes.
-        status: what the API decided; ``None`` where the request was dropped unread.
-        code: the error code, where it decided against.
-        verified: whether this very delivery was verified, accepted and changed the customer.
-        replayed: whether it was answered from the idempotency book.
-        fate: what became of the answer.
+        status: the HTTP status; ``None`` if the request was dropped unread.
+        code: the error code of a refusal.
+        verified: whether this delivery was verified and changed the customer.
+        replayed: whether the response is the stored one of its Idempotency-Key.
+        fate: how the response was sent.
     """
 
     at: float
@@ -56,7 +56,7 @@ class LedgerEntry:
     fate: Fate
 
     def to_json(self) -> dict[str, Any]:
-        """The entry as the admin surface tells it."""
+        """Return the entry in the admin API's form."""
         return {
             "at": self.at,
             "customerId": self.customer_id,
@@ -73,40 +73,40 @@ class LedgerEntry:
 
 
 class Ledger:
-    """The entries in the order of their answers, and the counters."""
+    """The entries in the order of their responses, and the counters."""
 
     def __init__(self, limit: int) -> None:
         self._entries: deque[LedgerEntry] = deque(maxlen=limit)
         self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
 
     def count(self, route: str, status: int | None, fate: Fate) -> None:
-        """Count an answer: under its status where it was sent or spoilt, else under what became of it."""
+        """Count a response: under its status if it was sent or spoilt, else under its fate."""
         outcome = str(status) if status is not None and fate in (Fate.SENT, Fate.SPOILT) else fate.value
         self._outcomes[route][outcome] += 1
 
-    def enter(self, entry: LedgerEntry) -> None:
-        """Write one delivery down."""
+    def add(self, entry: LedgerEntry) -> None:
+        """Add one delivery."""
         self._entries.append(entry)
 
     def clear(self) -> None:
-        """Begin a new page."""
+        """Remove all entries and counters."""
         self._entries.clear()
         self._outcomes.clear()
 
     def entries(self, customer_id: str | None = None) -> list[LedgerEntry]:
-        """All deliveries, or those for one customer."""
+        """Return all deliveries, or those for one customer."""
         return [entry for entry in self._entries if customer_id in (None, entry.customer_id)]
 
     def outcomes(self, route: str) -> Counter[str]:
-        """How often a route was answered with what."""
+        """Return how often a route responded with each outcome."""
         return Counter(self._outcomes[route])
 
     def calls(self, route: str) -> int:
-        """How often a route was called."""
+        """Return how often a route was called."""
         return self._outcomes[route].total()
 
     def to_json(self, customer_id: str | None = None) -> dict[str, Any]:
-        """Entries, counters and summary as the admin surface tells them."""
+        """Return entries, counters and summary in the admin API's form."""
         entries = self.entries(customer_id)
         return {
             "entries": [entry.to_json() for entry in entries],
@@ -116,10 +116,10 @@ class Ledger:
 
 
 def summarise(entries: Iterable[LedgerEntry]) -> dict[str, int]:
-    """The few numbers that a test of a whole run looks at.
+    """Return the numbers that a test of a whole run checks.
 
     ``verified`` deliveries, distinct ``customersVerified``, and the greatest number of distinct signatures and of
-    distinct Idempotency-Keys that were seen for one challenge. Where nothing went wrong, the last two are 1.
+    distinct Idempotency-Keys for one challenge. The last two must be 1.
     """
     signatures: defaultdict[str, set[str]] = defaultdict(set)
     keys: defaultdict[str, set[str]] = defaultdict(set)
@@ -143,7 +143,7 @@ def summarise(entries: Iterable[LedgerEntry]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class DeliveredBody:
-    """What a delivery's body says, as far as it can be read."""
+    """The fields of a delivery's body, as far as it can be parsed."""
 
     owner_id: str | None = None
     signature_sha256: str | None = None
@@ -151,7 +151,7 @@ class DeliveredBody:
 
     @classmethod
     def read(cls, body: bytes) -> DeliveredBody:
-        """Read what can be read; a body that is no JSON object says nothing."""
+        """Parse the body; every field is ``None`` if it is not a JSON object."""
         try:
             payload = json.loads(body)
         except ValueError:

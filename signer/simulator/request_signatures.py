@@ -1,16 +1,16 @@
-"""RFC 9421 request signatures and RFC 9530 digests, judged by ``http-message-signatures`` as the vendor would.
+"""RFC 9421 request signatures and RFC 9530 digests, verified by ``http-message-signatures`` with the vendor's rules.
 
-What the vendor's verifier (in Go) is strict about, and a plain RFC 9421 verifier is not:
+The vendor's verifier (in Go) is stricter than RFC 9421:
 
-* only ``ecdsa-p384-sha384``, the value being ``r || s`` in 96 bytes; ``alg``, where given, must say so;
+* only ``ecdsa-p384-sha384``, the value being ``r || s`` in 96 bytes; ``alg``, if present, must match;
 * only the parameters ``created expires nonce alg keyid tag``;
 * ``created`` in the future is refused, without tolerance by default;
 * it sees a server's request: no scheme and no host in the URL (so ``@target-uri`` and ``@scheme`` cannot be covered),
   no ``host`` among the fields, and ``@authority`` is the Host as sent, with its port;
 * it reads a field's value with its white space folded and ``", "`` between the parts of a list.
 
-Every refusal is a 401 whose code says what failed. A request with two signatures is refused here, where the vendor
-would check both.
+Every refusal is a 401 whose code names what failed. A request with two signatures is refused; the vendor would check
+both.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from http_sf.compat import InnerList
 from multidict import CIMultiDict
 
 from signer.simulator.clock import SimulatorClock
-from signer.simulator.responses import Refusal, unauthorised
+from signer.simulator.responses import Refusal, unauthorized
 
 _ALGORITHM = ECDSA_P384_SHA384.algorithm_id
 _SIGNATURE_LENGTH = 96
@@ -49,27 +49,27 @@ MODIFYING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class SignatureRefused(InvalidSignature):
-    """A refusal that passes through the library unchanged, with the code that the answer will tell."""
+    """A refusal that passes through the library unchanged, with the code of the response."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
 
     def to_refusal(self) -> Refusal:
-        """The 401 that says it."""
-        return unauthorised(self.code, str(self))
+        """Return the 401."""
+        return unauthorized(self.code, str(self))
 
 
 @dataclass(frozen=True, slots=True)
 class SignedRequest:
-    """A request as the vendor's server sees it; ``method``, ``url`` and ``headers`` are what the library reads.
+    """A request as the vendor's server sees it; the library reads ``method``, ``url`` and ``headers``.
 
     Attributes:
         method: in upper case.
-        authority: the Host field in lower case, with its port where one was sent.
-        url: absolute, for the library's sake; its path and query are the raw ones.
-        headers: every field but Host, list separators and white space normalised.
-        body: the content's bytes.
+        authority: the Host field in lower case, with its port if one was sent.
+        url: absolute, as the library requires; with the raw path and query.
+        headers: every field but Host, with normalised list separators and white space.
+        body: the bytes of the body.
     """
 
     method: str
@@ -82,7 +82,7 @@ class SignedRequest:
     def received(
         cls, method: str, raw_path: str, raw_headers: Iterable[tuple[bytes, bytes]], body: bytes
     ) -> SignedRequest:
-        """Build the view from what came over the connection."""
+        """Create it from the received bytes."""
         authority = ""
         headers: CIMultiDict[str] = CIMultiDict()
         for raw_name, raw_value in raw_headers:
@@ -90,7 +90,7 @@ class SignedRequest:
             if name == "host":
                 authority = value.strip().lower()
             else:
-                headers.add(name, value if name in _SIGNATURE_FIELDS else _normalised(value))
+                headers.add(name, value if name in _SIGNATURE_FIELDS else _normalized(value))
         return cls(method, authority, f"https://{authority}{raw_path}", headers, body)
 
 
@@ -103,10 +103,10 @@ class RequestSigningKeys(HTTPSignatureKeyResolver):
             self._keys[key_id] = load_p384_public_key(pem.encode())
 
     def register(self, pem: bytes) -> str:
-        """Register one more key and answer its new id.
+        """Register one more key and return its new id.
 
         Raises:
-            ValueError: where the PEM holds no P-384 public key.
+            ValueError: the PEM holds no P-384 public key.
         """
         key = load_p384_public_key(pem)
         key_id = str(uuid.uuid4())
@@ -114,10 +114,10 @@ class RequestSigningKeys(HTTPSignatureKeyResolver):
         return key_id
 
     def resolve_public_key(self, key_id: str) -> ec.EllipticCurvePublicKey:
-        """The key.
+        """Return the key.
 
         Raises:
-            SignatureRefused: where there is none.
+            SignatureRefused: there is none.
         """
         try:
             return self._keys[key_id]
@@ -126,7 +126,7 @@ class RequestSigningKeys(HTTPSignatureKeyResolver):
 
 
 class RequestVerifier:
-    """Decides whether a request is signed as the API asks."""
+    """Checks whether a request is signed as the API requires."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class RequestVerifier:
         self._library = _VendorVerifier(keys, clock, frozenset(required_parameters), created_tolerance)
 
     def check(self, request: SignedRequest) -> None:
-        """Accept the request, or say what is wrong with its digest or its signature.
+        """Check the digest and the signature.
 
         Raises:
             Refusal: 401, its code one of ``content_digest_…`` and ``signature_…``.
@@ -163,12 +163,12 @@ class RequestVerifier:
             raise SignatureRefused("signature_malformed", str(exc)) from exc
         covered = results[0].covered_components
         for component in self._required_components:
-            if _is_asked_of(component, request) and f'"{component}"' not in covered:
+            if _is_required(component, request) and f'"{component}"' not in covered:
                 raise SignatureRefused("signature_component_missing", f"the signature must cover {component}")
 
 
 class _VendorAlgorithm(ECDSA_P384_SHA384):
-    """The library's algorithm; says apart what cannot be a signature and what is a wrong one."""
+    """The library's algorithm, with different refusals for a malformed and a wrong signature."""
 
     def verify(self, signature: bytes, message: bytes) -> None:
         if len(signature) != _SIGNATURE_LENGTH:
@@ -179,9 +179,9 @@ class _VendorAlgorithm(ECDSA_P384_SHA384):
             raise SignatureRefused("signature_invalid", "the signature does not verify") from exc
 
 
-def _not_to_be_covered(_resolver: HTTPSignatureComponentResolver, **_parameters: object) -> str:
+def _refuse_component(_resolver: HTTPSignatureComponentResolver, **_parameters: object) -> str:
     raise SignatureRefused(
-        "signature_component_unsupported", "this server sees no scheme and no host: cover @authority and @path instead"
+        "signature_component_unsupported", "the server does not see scheme and host: cover @authority and @path instead"
     )
 
 
@@ -189,8 +189,8 @@ class _VendorComponents(HTTPSignatureComponentResolver):
     """The components as a Go server resolves them."""
 
     derived_component_resolvers: ClassVar = HTTPSignatureComponentResolver.derived_component_resolvers | {
-        "@target-uri": _not_to_be_covered,
-        "@scheme": _not_to_be_covered,
+        "@target-uri": _refuse_component,
+        "@scheme": _refuse_component,
         "@authority": lambda resolver: resolver.message.authority,
     }
 
@@ -209,7 +209,7 @@ class _VendorVerifier(HTTPMessageVerifier):
         self._tolerance = tolerance
 
     def validate_created_and_expires(self, sig_input: InnerList, max_age: timedelta | None = None) -> None:  # noqa: ARG002
-        """Check the parameters; the library calls this first, for every signature it is about to verify."""
+        """Check the parameters; the library calls this first, for every signature."""
         parameters: dict[str, Any] = dict(sig_input.params)
         if unknown := parameters.keys() - _KNOWN_PARAMETERS:
             raise SignatureRefused("signature_parameter_unknown", f"unknown parameters: {', '.join(sorted(unknown))}")
@@ -225,14 +225,14 @@ class _VendorVerifier(HTTPMessageVerifier):
 
 
 def load_p384_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
-    """Read a SubjectPublicKeyInfo PEM.
+    """Parse a SubjectPublicKeyInfo PEM.
 
     Raises:
-        ValueError: where it holds anything but a P-384 public key.
+        ValueError: it holds anything but a P-384 public key.
     """
     key = load_pem_public_key(pem)
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise ValueError("not a P-384 public key")  # noqa: TRY004 - the caller gave a text
+        raise ValueError("not a P-384 public key")  # noqa: TRY004 - the input is text
     return key
 
 
@@ -248,7 +248,7 @@ def _check_digest(request: SignedRequest) -> None:
         raise SignatureRefused("content_digest_invalid", str(exc)) from exc
 
 
-def _is_asked_of(component: str, request: SignedRequest) -> bool:
+def _is_required(component: str, request: SignedRequest) -> bool:
     if component == "content-digest":
         return bool(request.body)
     if component == "idempotency-key":
@@ -256,5 +256,5 @@ def _is_asked_of(component: str, request: SignedRequest) -> bool:
     return True
 
 
-def _normalised(value: str) -> str:
+def _normalized(value: str) -> str:
     return ", ".join(_WHITE_SPACE.sub(" ", part.strip()) for part in value.split(","))

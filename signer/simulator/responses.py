@@ -1,8 +1,4 @@
-"""What the simulator answers, before it becomes bytes on a connection.
-
-An ``Answer`` is a value: the idempotency book keeps it and gives it out again, the ledger reads it, faults spoil it.
-A ``Refusal`` is an answer on its way up.
-"""
+"""The responses of the simulator, and the parsing of request bodies."""
 
 from __future__ import annotations
 
@@ -17,16 +13,16 @@ JSON_MEDIA_TYPE = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer of the API.
+class ApiResponse:
+    """One response of the API.
 
     Attributes:
         status: the HTTP status.
-        body: the body's bytes; empty for none.
+        body: the bytes of the body; can be empty.
         media_type: the Content-Type of a body.
         headers: further fields.
-        code: the error code that the body tells (or would tell); ``None`` for a success.
-        replayed: whether it is the stored answer of an earlier request with the same Idempotency-Key.
+        code: the error code; ``None`` for a success.
+        replayed: whether it is the stored response of an earlier request with the same Idempotency-Key.
     """
 
     status: int
@@ -37,7 +33,7 @@ class Answer:
     replayed: bool = False
 
     def to_response(self) -> web.Response:
-        """The answer as aiohttp sends it."""
+        """Convert it to aiohttp's response."""
         response = web.Response(status=self.status, body=self.body or None, headers=dict(self.headers))
         if self.body:
             response.content_type = self.media_type
@@ -45,42 +41,44 @@ class Answer:
 
 
 class Refusal(Exception):
-    """An answer that ends the handling of a request."""
+    """An error response that ends the handling of a request."""
 
     def __init__(
         self, status: HTTPStatus, code: str, message: str, *, headers: tuple[tuple[str, str], ...] = ()
     ) -> None:
         super().__init__(code)
         self.code = code
-        self.answer = error_answer(status, code, message, headers=headers)
+        self.response = error_response(status, code, message, headers=headers)
 
 
-def json_answer(payload: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Answer:
-    """An answer whose body is the payload as compact JSON."""
-    return Answer(status=status.value, body=json.dumps(payload, separators=(",", ":")).encode())
+def json_response(payload: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> ApiResponse:
+    """Return a response with the payload as compact JSON."""
+    return ApiResponse(status=status.value, body=json.dumps(payload, separators=(",", ":")).encode())
 
 
-def error_answer(status: HTTPStatus, code: str, message: str, *, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
-    """An error as the card API tells it: ``{"code", "message"}``."""
+def error_response(
+    status: HTTPStatus, code: str, message: str, *, headers: tuple[tuple[str, str], ...] = ()
+) -> ApiResponse:
+    """Return an error in the card API's form: ``{"code", "message"}``."""
     body = json.dumps({"code": code, "message": message}, separators=(",", ":")).encode()
-    return Answer(status=status.value, body=body, code=code, headers=headers)
+    return ApiResponse(status=status.value, body=body, code=code, headers=headers)
 
 
 def bad_request(code: str, message: str) -> Refusal:
-    """400."""
+    """Return a 400."""
     return Refusal(HTTPStatus.BAD_REQUEST, code, message)
 
 
-def unauthorised(code: str, message: str) -> Refusal:
-    """401."""
+def unauthorized(code: str, message: str) -> Refusal:
+    """Return a 401."""
     return Refusal(HTTPStatus.UNAUTHORIZED, code, message)
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that the body holds.
+    """Parse the body as a JSON object.
 
     Raises:
-        Refusal: 400 ``invalid_request``, where it holds anything else.
+        Refusal: 400 ``invalid_request``: it is anything else.
     """
     try:
         payload = json.loads(body)
@@ -92,12 +90,12 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 
 def read_text(payload: dict[str, Any], field: str) -> str:
-    """The non-empty text in one field of a body.
+    """Return the non-empty string in one field of a body.
 
     Raises:
-        Refusal: 400 ``invalid_request``, where the field is missing, empty or not text.
+        Refusal: 400 ``invalid_request``: the field is missing, empty or not a string.
     """
     value = payload.get(field)
     if not isinstance(value, str) or not value:
-        raise bad_request("invalid_request", f"{field} is missing or is not a text")
+        raise bad_request("invalid_request", f"{field} is missing or not a string")
     return value

@@ -1,4 +1,4 @@
-"""What a simulator is started with. Cheap to import: the command line builds its options from here."""
+"""The settings of a simulator. Cheap to import."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CARD_API_STATEMENT = (
     "you agree to our Terms of services and Privacy Policy"
 )
 DEVELOPMENT_API_KEY = "7b0d1c5e-3c57-4f0e-9a35-5d1f0f2f6c11"
-DEVELOPMENT_API_SECRET = "simulated-secret"  # noqa: S105 - opens nothing but a simulator
+DEVELOPMENT_API_SECRET = "simulated-secret"  # noqa: S105 - accepted by a simulator only
 DEFAULT_COMPONENTS = ("@method", "@authority", "@path", "content-digest", "authorization", "idempotency-key")
-AN_HOUR = 3600.0
+ONE_HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +29,11 @@ class SimulatorSettings:
         api_key: accepted by ``POST /v1/auth/token``.
         api_secret: accepted with it.
         token_lifetime: life of a token.
-        signing_keys: key id → PEM (SubjectPublicKeyInfo, P-384) of the request-signing keys known from the start;
-            more are registered with ``PUT /v1/auth/signing``.
-        required_components: what a request signature must cover. ``content-digest`` is asked of requests with a
-            body, ``idempotency-key`` of modifying ones.
-        required_parameters: the signature parameters that must be there (the vendor's verifier asks for none but
-            cannot do without ``keyid``).
+        signing_keys: key id → PEM (SubjectPublicKeyInfo, P-384) of the initial request keys; more are registered with
+            ``PUT /v1/auth/signing``.
+        required_components: what a request signature must cover. ``content-digest`` is required if there is a body,
+            ``idempotency-key`` if the request modifies something.
+        required_parameters: the required signature parameters (the vendor's verifier requires only ``keyid``).
         created_tolerance: how far ahead of the simulator's clock ``created`` may be, and ``expires`` behind it.
         domain: the domain of the challenges.
         uri: their URI; ``https://`` and the domain when empty.
@@ -42,19 +41,19 @@ class SimulatorSettings:
         challenge_lifetime: after this, a challenge is replaced.
         owners: customer (CAIP-10) → owner (CAIP-10), for customers that are contract wallets.
         idempotency_lifetime: life of an Idempotency-Key.
-        judge: who verifies signatures: ``siwe`` parses and verifies (milliseconds), ``fast`` recovers only (for load).
+        judge: ``siwe`` parses and verifies each message (milliseconds), ``fast`` only recovers the signer (for load).
         require_low_s: refuse the upper half of ``s`` (EIP-2), as contract wallets do.
-        faults: what goes wrong from the start.
-        seed: of the faults that come with a probability.
+        faults: the initial faults.
+        seed: of faults with a probability.
         clock_offset: added to the machine's clock.
-        replay_server_errors: whether a 5xx answer is kept under its Idempotency-Key, like any other.
-        bare_conflicts: whether 409 answers come without a body.
-        ledger_limit: how many deliveries are remembered.
+        replay_server_errors: whether a 5xx response is kept under its Idempotency-Key, like any other.
+        bare_conflicts: whether 409 responses have no body.
+        ledger_limit: how many deliveries are kept.
     """
 
     api_key: str = DEVELOPMENT_API_KEY
     api_secret: str = field(default=DEVELOPMENT_API_SECRET, repr=False)
-    token_lifetime: float = AN_HOUR
+    token_lifetime: float = ONE_HOUR
     signing_keys: Mapping[str, str] = field(default_factory=dict)
     required_components: tuple[str, ...] = DEFAULT_COMPONENTS
     required_parameters: tuple[str, ...] = ("created", "keyid", "alg")
@@ -62,9 +61,9 @@ class SimulatorSettings:
     domain: str = SANDBOX_DOMAIN
     uri: str = ""
     statement: str = CARD_API_STATEMENT
-    challenge_lifetime: float = AN_HOUR
+    challenge_lifetime: float = ONE_HOUR
     owners: Mapping[str, str] = field(default_factory=dict)
-    idempotency_lifetime: float = AN_HOUR
+    idempotency_lifetime: float = ONE_HOUR
     judge: Judge = "siwe"
     require_low_s: bool = True
     faults: tuple[Fault, ...] = ()
@@ -75,7 +74,7 @@ class SimulatorSettings:
     ledger_limit: int = 100_000
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Check the values.
 
         Raises:
             ValueError: an unknown judge, or a lifetime that is not positive.
@@ -87,5 +86,5 @@ class SimulatorSettings:
 
     @property
     def challenge_uri(self) -> str:
-        """The URI that the challenges carry."""
+        """The URI of the challenges."""
         return self.uri or f"https://{self.domain}"

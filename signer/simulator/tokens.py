@@ -1,4 +1,4 @@
-"""Bearer tokens: handed out for the API's credentials, valid until they expire or are revoked."""
+"""Bearer tokens: issued for the API's credentials, valid until they expire or are revoked."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import secrets
 from base64 import urlsafe_b64encode
 
 from signer.simulator.clock import SimulatorClock
-from signer.simulator.responses import unauthorised
+from signer.simulator.responses import unauthorized
 
 _SCHEME = "Bearer "
 
 
-class TokenBook:
-    """The tokens issued so far, by a key pair of credentials.
+class TokenRegistry:
+    """The tokens issued so far.
 
-    A token has the form of a JWT and is one (HS256), but it is the book that says whether it is good.
+    A token is a JWT (HS256), but its validity is looked up here.
     """
 
     def __init__(self, clock: SimulatorClock, *, api_key: str, api_secret: str, lifetime: float) -> None:
@@ -28,13 +28,13 @@ class TokenBook:
         self._expiry_for_token: dict[str, int] = {}
 
     def issue(self, api_key: str, api_secret: str) -> tuple[str, int]:
-        """Hand out a token and the moment of its expiry (seconds since the epoch).
+        """Issue a token; return it and its expiry (seconds since the epoch).
 
         Raises:
             Refusal: 401 ``invalid_credentials``.
         """
         if not hmac.compare_digest(_fingerprint(api_key, api_secret), self._credentials):
-            raise unauthorised("invalid_credentials", "the API key and secret are not known")
+            raise unauthorized("invalid_credentials", "unknown API key or secret")
         now = self._clock.now()
         expires_at = int(now + self._lifetime)
         self._expiry_for_token = {t: expiry for t, expiry in self._expiry_for_token.items() if expiry > now}
@@ -43,21 +43,21 @@ class TokenBook:
         return token, expires_at
 
     def check(self, authorization: str | None) -> None:
-        """Accept ``Bearer`` and a token that is still good.
+        """Check the bearer token.
 
         Raises:
             Refusal: 401 ``token_missing``, ``token_invalid`` (never issued, or revoked) or ``token_expired``.
         """
         if authorization is None or not authorization.startswith(_SCHEME):
-            raise unauthorised("token_missing", "Authorization: Bearer is missing")
+            raise unauthorized("token_missing", "Authorization: Bearer is missing")
         expires_at = self._expiry_for_token.get(authorization.removeprefix(_SCHEME))
         if expires_at is None:
-            raise unauthorised("token_invalid", "the token is not known; it may have been revoked")
+            raise unauthorized("token_invalid", "the token is unknown or revoked")
         if expires_at <= self._clock.now():
-            raise unauthorised("token_expired", "the token has expired")
+            raise unauthorized("token_expired", "the token has expired")
 
     def revoke_all(self) -> int:
-        """Make every token issued so far worthless, as a change of credentials does; answers how many."""
+        """Revoke every token issued so far, as a change of credentials does; return how many."""
         revoked = len(self._expiry_for_token)
         self._expiry_for_token = {}
         return revoked
@@ -74,5 +74,5 @@ def _base64url(data: bytes) -> str:
 
 
 def _fingerprint(api_key: str, api_secret: str) -> bytes:
-    # The key is hashed by itself, so that no other pair of texts joins to the same one.
+    # The key is hashed first, so that no other pair has the same concatenation.
     return hashlib.sha256(hashlib.sha256(api_key.encode()).digest() + api_secret.encode()).digest()

@@ -18,6 +18,7 @@ from signer.adapters.redis_store import scripts as challenge_scripts
 from signer.cli.main import main
 from signer.domain.record import Submission
 from tests.chaos.moves import scripts_by_name
+from tests.support.quick_breaker import shorten_cool_down
 
 _EDITS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     # Whoever once held a challenge may still move it, whoever holds it now.
@@ -67,5 +68,6 @@ def _wait_for_no_replica() -> None:
 
 
 if __name__ == "__main__":
+    shorten_cool_down()
     _mutate(sys.argv.pop(1))
     main()

@@ -101,7 +101,11 @@ async def running_site(plan: Plan, folder: Path) -> AsyncIterator[Site]:
         replicas: list[Replica] = []
         for number in range(1, plan.replicas + 1):
             settings = folder / f"replica-{number}.toml"
-            program = ("-m", "signer") if plan.mutation is None else ("-m", "tests.chaos.mutations", plan.mutation)
+            program = (
+                ("-m", "tests.support.quick_breaker")
+                if plan.mutation is None
+                else ("-m", "tests.chaos.mutations", plan.mutation)
+            )
             command = (*program, "serve", "--config", str(settings))
             replica = Replica(number, folder, command, plain_environment(**keys.environment))
             stack.push_async_callback(replica.end)
@@ -177,9 +181,6 @@ def _settings(
             "signing_key_file": str(credentials.signing_key),
             "signing_key_id": KEY_ID,
             "request_timeout": REQUEST_TIMEOUT,
-            "breaker_window": 2,
-            "breaker_cool_down": 0.3,
-            "breaker_longest_cool_down": 2,
         },
         "keys": {"uris": list(keys.uris), "expected_owners": owners},
         "forwarding": {

@@ -1,4 +1,4 @@
-"""A certificate authority for one test: makes a CA, and what it signs for servers and clients, as PEM files."""
+"""A certificate authority for tests: creates a CA, and certificates for servers and clients, as PEM files."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Certificate:
 
 
 class CertificateAuthority:
-    """Signs certificates into ``folder``.
+    """Writes certificates to ``folder``.
 
     Attributes:
-        ca_file: the CA's own certificate, to be trusted.
+        ca_file: the CA's certificate, for the client's trust store.
     """
 
     def __init__(self, folder: Path, name: str = "test CA") -> None:
@@ -47,11 +47,11 @@ class CertificateAuthority:
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def server(self, *names: str) -> Certificate:
-        """Make a server's certificate for DNS names and IP addresses; by default for 127.0.0.1 and localhost."""
+        """Create a server's certificate for DNS names and IP addresses; by default for 127.0.0.1 and localhost."""
         return self._issue("server", ExtendedKeyUsageOID.SERVER_AUTH, names or ("127.0.0.1", "localhost"))
 
     def client(self, name: str = "signer") -> Certificate:
-        """Make a client's certificate."""
+        """Create a client's certificate."""
         return self._issue("client", ExtendedKeyUsageOID.CLIENT_AUTH, (name,))
 
     def _issue(self, kind: str, usage: x509.ObjectIdentifier, names: tuple[str, ...]) -> Certificate:

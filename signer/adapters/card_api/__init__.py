@@ -1,1 +1,1 @@
-"""The card API's client, behind the port ``CardApi``: ``client`` is its door."""
+"""The card API's client: ``client`` implements the port ``CardApi``."""

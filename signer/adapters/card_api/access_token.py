@@ -1,126 +1,101 @@
-"""The card API's bearer token: one for all requests, fetched once however many wait for it.
+"""The card API's bearer token: one for all requests, fetched by one task at a time (single-flight).
 
-* A token is renewed in the background from ``margin`` before its end on; requests go on with the present one meanwhile,
-  so an API that gives no tokens for a moment costs nothing.
-* After a 401 it is renewed at once, but only if the token that was refused is still the present one: of fifty requests
-  that are refused together, one has it fetched and all use what came.
-* A failed fetch is the failure of all who waited for it, and is remembered for a moment only. The same moment passes
-  between two renewals where a fresh token is refused too: then it is not the token that is wrong.
-* Time is counted by the monotonic clock, from a lifetime that is measured by the API's own clock.
-* The API key and secret are read from their files for each fetch, so that rotated ones are used. Nothing shows them.
+* A token is renewed in the background ``RENEWAL_MARGIN`` before it expires; requests use the current one meanwhile.
+* After a 401 it is renewed at once, but only if the refused token is still the current one: if fifty requests are
+  refused together, one token is fetched and all use it.
+* All waiting callers share a failed fetch. It is remembered for ``FAILURE_PAUSE``, or for the ``Retry-After`` of the
+  card API; so is a fresh token that is refused as well.
+* The lifetime is computed with the card API's clock and counted by our monotonic clock.
+* The API key and secret are read from their files for each fetch, so that rotated ones are used.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from signer.adapters.card_api.response_meaning import Grant
-from signer.adapters.card_api.upstream_result import Failure
+from signer.adapters.card_api.responses import IssuedToken
+from signer.adapters.card_api.results import Failure
 from signer.domain.errors import ErrorCode
 
+RENEWAL_MARGIN: Final = timedelta(seconds=60)
+"""Long enough for several attempts to renew; a short-lived token is renewed after half of its lifetime."""
+FAILURE_PAUSE: Final = timedelta(seconds=1)
+"""Prevents a burst of token requests; rotated credentials are still used soon."""
+
 _LONGEST_LIFETIME: Final = 86_400.0
-"""Seconds. A longer life is believed no further, so that an ``expiresAt`` in milliseconds does no harm."""
+"""Seconds. Limits a wrong ``expiresAt``, such as one in milliseconds."""
 _MAX_CREDENTIAL: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Token:
-    """A token in use.
+class AccessToken:
+    """A token in use: the value of the Authorization header, never shown, and two times of the monotonic clock."""
 
-    Attributes:
-        authorization: the value of the header. Never shown.
-        renew_at: from then on a new one is fetched; monotonic seconds, as the next.
-        expires_at: from then on it is not used.
-    """
-
-    authorization: str
+    authorization: str = field(repr=False)
     renew_at: float
     expires_at: float
 
-    def __repr__(self) -> str:
-        return "Token(***)"
 
-
-class TokenSource:
-    """Gives the present token, and sees to it that there is one."""
+class AccessTokenSource:
+    """Returns the current token, and renews it."""
 
     def __init__(
         self,
-        fetch: Callable[[], Awaitable[Grant | Failure]],
+        fetch: Callable[[], Awaitable[IssuedToken | Failure]],
         *,
         now_upstream: Callable[[], float],
         monotonic: Callable[[], float],
-        margin: timedelta,
-        failure_pause: timedelta,
     ) -> None:
-        """Begin without a token.
-
-        Args:
-            fetch: fetches one; ends by itself, in bounded time, and does not raise.
-            now_upstream: the present by the API's clock, Unix seconds.
-            monotonic: seconds of a clock that never jumps.
-            margin: how long before its end a token is renewed; at most half of its life.
-            failure_pause: how long a failure is remembered.
-        """
+        """Start without a token. ``fetch`` must not raise; ``now_upstream`` is Unix time by the card API's clock."""
         self._fetch = fetch
         self._now_upstream = now_upstream
         self._monotonic = monotonic
-        self._margin = margin.total_seconds()
-        self._failure_pause = failure_pause.total_seconds()
-        self._token: Token | None = None
-        self._fetching: asyncio.Task[Token | Failure] | None = None
+        self._token: AccessToken | None = None
+        self._fetching: asyncio.Task[AccessToken | Failure] | None = None
         self._failure: Failure | None = None
         self._failure_ends = 0.0
         self._renewal_pause_ends = 0.0
 
-    async def present(self, deadline: float) -> Token | Failure:
-        """Give the present token, or the one that is being fetched.
-
-        Args:
-            deadline: how long to wait, in the event loop's time; the fetch goes on for the others.
-        """
+    async def current(self, deadline: float) -> AccessToken | Failure:
+        """Return the current token, or wait for one until ``deadline``; the fetch continues for other callers."""
         token = self._token
-        if token is not None:
-            now = self._monotonic()
-            if now < token.renew_at:
-                return token
-            if now < token.expires_at:
-                if self._remembered_failure() is None:
-                    self._begin()
-                return token
-        return await self.fresh(deadline)
+        if token is None or self._monotonic() >= token.expires_at:
+            return await self.fetch(deadline)
+        if self._monotonic() >= token.renew_at and self._remembered_failure() is None:
+            self._start_fetch()
+        return token
 
-    async def fresh(self, deadline: float) -> Token | Failure:
-        """Fetch a token, whatever is at hand; waits as ``present`` does."""
+    async def fetch(self, deadline: float) -> AccessToken | Failure:
+        """Wait for a new token, even if the current one is valid."""
         failure = self._remembered_failure()
         if failure is not None:
             return failure
         try:
             async with asyncio.timeout_at(deadline):
-                return await asyncio.shield(self._begin())
+                return await asyncio.shield(self._start_fetch())
         except TimeoutError:
-            return Failure(ErrorCode.CARD_API_TIMEOUT, "The card API gave no token in time.")
+            return Failure(code=ErrorCode.CARD_API_TIMEOUT, detail="The card API issued no token in time; retry.")
 
-    async def renewed(self, refused: Token, deadline: float) -> Token | Failure:
-        """Give another token than the one that was refused; the same where there is no point in asking for another."""
+    async def replace(self, refused: AccessToken, deadline: float) -> AccessToken | Failure:
+        """Return another token than the refused one; the same one if renewals are paused."""
         if self._token is refused:
             if self._monotonic() < self._renewal_pause_ends:
                 return refused
             self._token = None
-        return await self.present(deadline)
+        return await self.current(deadline)
 
-    def note_useless_renewal(self, token: Token) -> None:
-        """Note that a fresh token was refused as the one before: for a moment, no further one is fetched for that."""
+    def pause_renewals(self, token: AccessToken) -> None:
+        """Pause renewals after a fresh token was refused: a newer one would not help."""
         if self._token is token:
-            self._renewal_pause_ends = self._monotonic() + self._failure_pause
+            self._renewal_pause_ends = self._monotonic() + FAILURE_PAUSE.total_seconds()
 
     async def aclose(self) -> None:
-        """End a fetch that is under way."""
+        """Cancel a running fetch."""
         if self._fetching is not None:
             self._fetching.cancel()
             await asyncio.wait({self._fetching})
@@ -130,47 +105,44 @@ class TokenSource:
             return self._failure
         return None
 
-    def _begin(self) -> asyncio.Task[Token | Failure]:
+    def _start_fetch(self) -> asyncio.Task[AccessToken | Failure]:
         if self._fetching is None:
-            self._fetching = asyncio.create_task(self._fetch_one(), name="card-api-token")
+            self._fetching = asyncio.create_task(self._fetch_and_store(), name="card-api-token")
         return self._fetching
 
-    async def _fetch_one(self) -> Token | Failure:
+    async def _fetch_and_store(self) -> AccessToken | Failure:
         try:
             fetched = await self._fetch()
         finally:
             self._fetching = None
-        outcome = self._in_use(fetched) if isinstance(fetched, Grant) else fetched
-        if isinstance(outcome, Token):
-            self._token, self._failure = outcome, None
-            return outcome
-        asked = 0.0 if outcome.retry_after is None else outcome.retry_after.total_seconds()
-        self._failure, self._failure_ends = outcome, self._monotonic() + max(self._failure_pause, asked)
-        return outcome
+        result = self._accept(fetched) if isinstance(fetched, IssuedToken) else fetched
+        if isinstance(result, AccessToken):
+            self._token, self._failure = result, None
+        else:
+            pause = max(FAILURE_PAUSE, result.retry_after or FAILURE_PAUSE)
+            self._failure, self._failure_ends = result, self._monotonic() + pause.total_seconds()
+        return result
 
-    def _in_use(self, grant: Grant) -> Token | Failure:
-        lifetime = min(grant.expires_at - self._now_upstream(), _LONGEST_LIFETIME)
+    def _accept(self, issued: IssuedToken) -> AccessToken | Failure:
+        lifetime = min(issued.expires_at - self._now_upstream(), _LONGEST_LIFETIME)
         if lifetime <= 0:
-            detail = "The card API gave a token that had expired already; compare its clock with ours."
-            return Failure(ErrorCode.CARD_API_INVALID_ANSWER, detail)
+            detail = "The card API issued a token that has already expired; compare its clock with ours."
+            return Failure(code=ErrorCode.CARD_API_INVALID_ANSWER, detail=detail)
         now = self._monotonic()
-        renew_in = max(lifetime - self._margin, lifetime / 2)
-        return Token(f"Bearer {grant.token}", renew_at=now + renew_in, expires_at=now + lifetime)
+        renew_in = max(lifetime - RENEWAL_MARGIN.total_seconds(), lifetime / 2)
+        return AccessToken(f"Bearer {issued.token}", renew_at=now + renew_in, expires_at=now + lifetime)
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class ApiCredentials:
     """An API key and its secret. Never shown."""
 
-    api_key: str
-    api_secret: str
-
-    def __repr__(self) -> str:
-        return "Credentials(***)"
+    api_key: str = field(repr=False)
+    api_secret: str = field(repr=False)
 
 
-def read_credentials(api_key_file: Path, api_secret_file: Path) -> Credentials | Failure:
-    """Read the two files, without the white space around their texts. Blocks: for a thread."""
+def read_credentials(api_key_file: Path, api_secret_file: Path) -> ApiCredentials | Failure:
+    """Read the two files and strip white space. Blocks: call it in a thread."""
     texts: list[str] = []
     for setting, path in (("api_key_file", api_key_file), ("api_secret_file", api_secret_file)):
         try:
@@ -179,12 +151,13 @@ def read_credentials(api_key_file: Path, api_secret_file: Path) -> Credentials |
         except OSError as error:
             return _unreadable(f"{setting} cannot be read ({error.strerror})")
         except UnicodeDecodeError:
-            return _unreadable(f"{setting} is not a text")
+            return _unreadable(f"{setting} is not UTF-8 text")
         if not 0 < len(text) <= _MAX_CREDENTIAL:
-            return _unreadable(f"{setting} is empty or too long")
+            return _unreadable(f"{setting} is empty or longer than {_MAX_CREDENTIAL} characters")
         texts.append(text)
-    return Credentials(*texts)
+    return ApiCredentials(*texts)
 
 
-def _unreadable(what: str) -> Failure:
-    return Failure(ErrorCode.CARD_API_CREDENTIALS_REFUSED, f"The card API's credentials are not there: {what}.")
+def _unreadable(reason: str) -> Failure:
+    detail = f"The credentials for the card API are missing: card_api.{reason}."
+    return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail)

@@ -1,22 +1,19 @@
-"""Stops asking what failed again and again, and finds out with one call at a time whether it is back.
+"""The circuit breaker: stops calling the card API after repeated failures, and probes with one call at a time.
 
 ::
 
-              failures in a row, or too large a share of them
-     closed ──────────────────────────────────────────────────▶ open ◀─────────┐
-        ▲                                          the cool-down │             │ the probe fails:
-        │ the probe succeeds                             is over ▼             │ a longer cool-down
-        └──────────────────────────────────────────────────── half-open ───────┘
+                 FAILURES_TO_OPEN failures in a row
+     closed ─────────────────────────────────────────▶ open ◀────────┐
+        ▲                                 the cool-down │            │ the probe fails:
+        │ the probe succeeds                    is over ▼            │ the cool-down doubles
+        └─────────────────────────────────────────── half-open ──────┘
 
-* Closed, every call goes through. Open, none does. Half-open, one does, the probe, and the others are told to wait.
-* A call's end counts only while the breaker is as it was when the call began: what was sent before the opening says
-  nothing about the time after it.
-* A call that ends without a verdict (it was cancelled, or says nothing) counts for nothing; a probe makes room for
-  another one.
-* Cool-downs are jittered, so that replicas do not come back in step, and double with each probe that fails.
-* Whoever is asked to stay away for a while (``hold_off``) lets nothing through until then; nothing has failed by that.
+* Closed: every call is admitted. Open: none. Half-open: one call, the probe; the others are suspended meanwhile.
+* The result of a call counts only if the breaker has not changed its state since the call was admitted.
+* A call without a result (cancelled, or too short to tell) counts for nothing; the next call can be the probe.
+* ``suspend`` admits nothing for a requested time (``Retry-After``) without opening the breaker.
 
-It has no timer and no task, keeps no list of calls, and does not wait. It belongs to one event loop.
+It has no timer, no task and no lock: it belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -26,78 +23,39 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-_SLICES: Final = 10
-_LONGEST_DOUBLING: Final = 32
-WHILE_PROBING: Final = timedelta(seconds=1)
-"""What the others are told to wait while somebody else's call finds out."""
+from signer.application.backoff import Backoff
+
+FAILURES_TO_OPEN: Final = 5
+"""Failures in a row: more than the attempts of one read, so that one unlucky caller does not open the breaker."""
+COOL_DOWN: Final = Backoff(first_pause=timedelta(seconds=2), longest_pause=timedelta(seconds=30))
+"""2 s is shorter than a caller waits; 30 s is how late a recovered card API is noticed. Jitter keeps replicas apart."""
+PROBE_WAIT: Final = timedelta(seconds=1)
+"""The shortest wait for the other calls while a probe is in flight."""
+
+REPEATED_FAILURES: Final = "after repeated card API failures"
+REQUESTED: Final = "at the card API's request"
+
+_Finish = Callable[[bool | None, timedelta | None], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerLimits:
-    """When a breaker opens, and for how long.
+class BreakerListener(Protocol):
+    """Is told when a breaker opens and closes. Must not raise or block."""
 
-    Attributes:
-        failures_in_a_row: so many open it.
-        failure_share: so does this share of the calls (0 … 1) that ended within ``window``, …
-        least_calls: … where at least so many did.
-        window: how far back calls are counted.
-        cool_down: how long it stays open at first, jittered to between half and all of it; doubles.
-        longest_cool_down: the cap on that, and on every ``hold_off``: nothing is left unasked for longer.
-
-    Raises:
-        ValueError: at construction, with the limit and the reason.
-    """
-
-    failures_in_a_row: int = 5
-    failure_share: float = 0.5
-    least_calls: int = 20
-    window: timedelta = timedelta(seconds=10)
-    cool_down: timedelta = timedelta(seconds=2)
-    longest_cool_down: timedelta = timedelta(seconds=30)
-
-    def __post_init__(self) -> None:
-        if min(self.failures_in_a_row, self.least_calls) < 1:
-            raise ValueError("failures_in_a_row and least_calls have to be at least 1")
-        if not 0 < self.failure_share <= 1:
-            raise ValueError("failure_share has to be more than 0 and at most 1")
-        if self.window <= timedelta(0):
-            raise ValueError("window has to be more than 0 seconds")
-        if not timedelta(0) < self.cool_down <= self.longest_cool_down:
-            raise ValueError("cool_down has to be more than 0 seconds and at most longest_cool_down")
-
-    def cool_down_of(self, opening: int, jitter: float) -> timedelta:
-        """Give the cool-down of opening number ``opening`` in a row (from 1); ``jitter`` is 0 … 1."""
-        doubled: timedelta = self.cool_down * 2 ** min(opening - 1, _LONGEST_DOUBLING)
-        return min(doubled, self.longest_cool_down) * (0.5 + jitter / 2)
-
-
-class BreakerWatch(Protocol):
-    """Hears of a breaker's moves. Neither method raises, and neither waits."""
-
-    def opened(self, *, opening: int, cool_down: timedelta) -> None:
-        """It opened, for the ``opening``-th time since it was last closed."""
+    def breaker_opened(self, *, opening: int, cool_down: timedelta) -> None:
+        """Report opening number ``opening`` since the breaker was last closed."""
         ...
 
-    def closed(self, *, openings: int, after: timedelta) -> None:
-        """It closed again, after so many openings and so much time since the first of them."""
+    def breaker_closed(self, *, openings: int, after: timedelta) -> None:
+        """Report that the breaker closed, ``after`` this time since the first of its ``openings``."""
         ...
 
 
-class Unwatched:
-    """Nobody hears of it."""
-
-    def opened(self, *, opening: int, cool_down: timedelta) -> None:
-        """See ``BreakerWatch``."""
-
-    def closed(self, *, openings: int, after: timedelta) -> None:
-        """See ``BreakerWatch``."""
-
-
-class CircuitState(StrEnum):
-    """Where a breaker is."""
+class BreakerState(StrEnum):
+    """The state of a breaker."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -105,38 +63,33 @@ class CircuitState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOff:
-    """A call that is not let through.
-
-    Attributes:
-        retry_after: when the next one may be; more than nothing.
-        was_asked: whether the other side asked for it, and has not failed.
-    """
+class Suspension:
+    """For how long a call is not admitted, and why."""
 
     retry_after: timedelta
-    was_asked: bool
+    cause: str
 
 
-class Attempt:
-    """One call that was let through. Enter it, and give one verdict before leaving, if there is one."""
+class AdmittedCall:
+    """One call that was admitted: enter it, and report at most one result before leaving."""
 
-    __slots__ = ("_breaker", "_era")
+    __slots__ = ("_finish",)
 
-    def __init__(self, breaker: CircuitBreaker, era: int) -> None:
-        self._breaker: CircuitBreaker | None = breaker
-        self._era = era
+    def __init__(self, finish: _Finish) -> None:
+        self._finish: _Finish | None = finish
 
     def succeeded(self) -> None:
-        """Say that the other side works, whatever it answered."""
-        breaker, self._breaker = self._breaker, None
-        if breaker is not None:
-            breaker._succeeded(self._era)  # noqa: SLF001 - the two are one thing
+        """Report that the card API works, whatever it responded."""
+        self._report(succeeded=True)
 
-    def failed(self, asked: timedelta | None = None) -> None:
-        """Say that it does not; ``asked`` is for how long it wants not to be called, where it says so."""
-        breaker, self._breaker = self._breaker, None
-        if breaker is not None:
-            breaker._failed(self._era, asked)  # noqa: SLF001
+    def failed(self, retry_after: timedelta | None = None) -> None:
+        """Report a failure of the card API; ``retry_after`` is the pause that it asked for."""
+        self._report(succeeded=False, retry_after=retry_after)
+
+    def _report(self, *, succeeded: bool | None, retry_after: timedelta | None = None) -> None:
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish(succeeded, retry_after)
 
     def __enter__(self) -> Self:
         return self
@@ -144,141 +97,100 @@ class Attempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        breaker, self._breaker = self._breaker, None
-        if breaker is not None:
-            breaker._abandoned(self._era)  # noqa: SLF001
+        self._report(succeeded=None)
 
 
 class CircuitBreaker:
-    """Says of each call whether it goes through, and learns from its end."""
+    """Admits calls, and learns from their results."""
 
     def __init__(
         self,
-        limits: BreakerLimits,
         *,
         monotonic: Callable[[], float],
+        failures_to_open: int = FAILURES_TO_OPEN,
+        cool_down: Backoff = COOL_DOWN,
         jitter: Callable[[], float] = random.random,
-        watch: BreakerWatch | None = None,
+        listener: BreakerListener | None = None,
     ) -> None:
-        """Begin closed.
-
-        Args:
-            limits: when it opens, and for how long.
-            monotonic: seconds of a clock that never jumps.
-            jitter: gives 0 … 1.
-            watch: hears when it opens and closes.
-        """
-        self._limits = limits
+        """Create a closed breaker; the longest ``cool_down`` also limits ``suspend`` and ``Retry-After``."""
         self._monotonic = monotonic
+        self._failures_to_open = failures_to_open
+        self._cool_down = cool_down
         self._jitter = jitter
-        self._watch: BreakerWatch = Unwatched() if watch is None else watch
-        self._era = 0  # grows with each opening and closing: a verdict from before is no longer heard
+        self._listener = listener
+        self._generation = 0  # grows with each change of state: results of older calls are ignored
+        self._failures = 0  # in a row
         self._openings = 0  # since it was last closed
         self._first_opened = 0.0
         self._open_until = 0.0
-        self._probing = False
-        self._asked_until = 0.0
-        self._in_a_row = 0
-        self._recent = _Recent(limits.window.total_seconds())
+        self._is_probing = False
+        self._suspended_until = 0.0
 
     @property
-    def state(self) -> CircuitState:
-        """Where it is now; a cool-down that is over makes it half-open."""
+    def state(self) -> BreakerState:
+        """The state now; half-open as soon as the cool-down is over."""
         if not self._openings:
-            return CircuitState.CLOSED
-        is_open = not self._probing and self._monotonic() < self._open_until
-        return CircuitState.OPEN if is_open else CircuitState.HALF_OPEN
+            return BreakerState.CLOSED
+        is_open = not self._is_probing and self._monotonic() < self._open_until
+        return BreakerState.OPEN if is_open else BreakerState.HALF_OPEN
 
-    def held_off(self) -> HeldOff | None:
-        """Say whether a call would be held off now; takes no probe's place."""
+    def suspension(self) -> Suspension | None:
+        """Return why a call would not be admitted now; ``None`` if it would. Changes nothing."""
         now = self._monotonic()
-        asked = self._asked_until - now
-        left = self._open_until - now if self._openings else 0.0
-        if self._probing:
-            left = max(left, WHILE_PROBING.total_seconds())
-        longest = timedelta(seconds=max(asked, left))
-        return HeldOff(longest, was_asked=asked > left) if longest > timedelta(0) else None
+        requested = self._suspended_until - now
+        closed_for = self._open_until - now if self._openings else 0.0
+        if self._is_probing:
+            closed_for = max(closed_for, PROBE_WAIT.total_seconds())
+        retry_after = timedelta(seconds=max(requested, closed_for))
+        if retry_after <= timedelta(0):
+            return None
+        return Suspension(retry_after, REQUESTED if requested > closed_for else REPEATED_FAILURES)
 
-    def admit(self) -> Attempt | HeldOff:
-        """Let a call through, or hold it off."""
-        held_off = self.held_off()
-        if held_off is not None:
-            return held_off
-        self._probing = self._openings > 0
-        return Attempt(self, self._era)
+    def admit(self) -> AdmittedCall | Suspension:
+        """Admit a call, or return why not."""
+        suspension = self.suspension()
+        if suspension is not None:
+            return suspension
+        self._is_probing = self._openings > 0
+        return AdmittedCall(partial(self._finish, self._generation))
 
-    def hold_off(self, span: timedelta) -> None:
-        """Let nothing through for ``span``, at most ``longest_cool_down``: the other side asked for it."""
-        until = self._monotonic() + min(span, self._limits.longest_cool_down).total_seconds()
-        self._asked_until = max(self._asked_until, until)
+    def suspend(self, requested: timedelta) -> None:
+        """Admit nothing for ``requested``, at most for the longest cool-down."""
+        until = self._monotonic() + min(requested, self._cool_down.longest_pause).total_seconds()
+        self._suspended_until = max(self._suspended_until, until)
 
-    def _succeeded(self, era: int) -> None:
-        if era != self._era:
+    def _finish(self, generation: int, succeeded: bool | None, retry_after: timedelta | None) -> None:  # noqa: FBT001
+        if generation != self._generation:
             return
-        now = self._monotonic()
-        if self._probing:
-            openings, after = self._openings, timedelta(seconds=now - self._first_opened)
-            self._probing, self._openings = False, 0
-            self._era += 1
-            self._recent.clear()
-            self._in_a_row = 0
-            self._watch.closed(openings=openings, after=after)
+        if succeeded is None:
+            self._is_probing = False
+        elif succeeded:
+            self._failures = 0
+            if self._is_probing:
+                self._close()
         else:
-            self._in_a_row = 0
-            self._recent.note(now, failed=False)
+            self._failures += 1
+            if self._is_probing or self._failures >= self._failures_to_open:
+                self._open(retry_after)
 
-    def _failed(self, era: int, asked: timedelta | None) -> None:
-        if era != self._era:
-            return
+    def _close(self) -> None:
+        openings, after = self._openings, timedelta(seconds=self._monotonic() - self._first_opened)
+        self._generation += 1
+        self._openings = 0
+        self._is_probing = False
+        if self._listener is not None:
+            self._listener.breaker_closed(openings=openings, after=after)
+
+    def _open(self, retry_after: timedelta | None) -> None:
         now = self._monotonic()
-        self._in_a_row += 1
-        self._recent.note(now, failed=True)
-        if self._probing or self._is_too_much(now):
-            self._open(now, asked)
-
-    def _abandoned(self, era: int) -> None:
-        if era == self._era and self._probing:
-            self._probing = False
-
-    def _is_too_much(self, now: float) -> bool:
-        calls, failures = self._recent.totals(now)
-        share = failures >= self._limits.failure_share * calls and calls >= self._limits.least_calls
-        return share or self._in_a_row >= self._limits.failures_in_a_row
-
-    def _open(self, now: float, asked: timedelta | None) -> None:
         if not self._openings:
             self._first_opened = now
+        self._generation += 1
         self._openings += 1
-        self._probing = False
-        self._era += 1
-        cool_down = self._limits.cool_down_of(self._openings, self._jitter())
-        if asked is not None:
-            cool_down = max(cool_down, min(asked, self._limits.longest_cool_down))
+        self._is_probing = False
+        cool_down = self._cool_down.pause_after(self._openings, self._jitter)
+        if retry_after is not None:
+            cool_down = max(cool_down, min(retry_after, self._cool_down.longest_pause))
         self._open_until = now + cool_down.total_seconds()
-        self._watch.opened(opening=self._openings, cool_down=cool_down)
-
-
-class _Recent:
-    """How many calls ended, and failed, within the last seconds: counted by tenths of them, however many there are."""
-
-    def __init__(self, span: float) -> None:
-        self._slice = span / _SLICES
-        self._counts: dict[int, tuple[int, int]] = {}
-
-    def note(self, now: float, *, failed: bool) -> None:
-        """Count one call."""
-        number = int(now // self._slice)
-        if number not in self._counts:
-            self._counts = {known: counts for known, counts in self._counts.items() if number - known < _SLICES}
-        calls, failures = self._counts.get(number, (0, 0))
-        self._counts[number] = (calls + 1, failures + failed)
-
-    def totals(self, now: float) -> tuple[int, int]:
-        """Give calls and failures of the window that ends now."""
-        number = int(now // self._slice)
-        recent = [counts for known, counts in self._counts.items() if number - known < _SLICES]
-        return sum(calls for calls, _ in recent), sum(failures for _, failures in recent)
-
-    def clear(self) -> None:
-        """Forget them."""
-        self._counts.clear()
+        if self._listener is not None:
+            self._listener.breaker_opened(opening=self._openings, cool_down=cool_down)

@@ -1,55 +1,52 @@
 """The card API's client: the port ``CardApi`` over HTTP.
 
-* A 401 is answered with one new token and one repetition; a delivery keeps its body and its Idempotency-Key, and every
-  sending is signed anew.
-* Reading, and creating a customer under its one Idempotency-Key, is repeated within its timeout; a delivery is one
-  attempt, for each needs its lease.
-* A timeout covers the whole call, the wait for a token included.
-* An API that is down is not asked (``circuit_breaker``): a call then ends at once, and says when to come back.
-* A request that cannot be signed is not sent, and says nothing about the API.
-* Inside, what happened is a value (``exchange``); an error is made where the port raises it.
+* After a 401 the token is renewed and the request sent once more, signed anew; a delivery keeps its body and its
+  Idempotency-Key.
+* Reads, and the creation of a customer under its one Idempotency-Key, are retried within their timeout. A delivery is
+  one attempt: each attempt needs its own lease.
+* A timeout covers the whole call, including the wait for a token.
+* While the circuit breaker is open, a call ends at once with the time after which to retry.
+* A request that cannot be signed is not sent, and is no failure of the card API.
 
-Its parts: ``requests`` makes the requests, ``wire`` sends them, ``answers`` says what the
-answers mean, ``token`` keeps the token, ``retries`` asks again.
+Its parts: ``requests`` creates and signs requests, ``http_transport`` sends them, ``responses`` interprets the
+responses, ``access_token`` holds the token, ``read_retries`` retries.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-import random
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Final
 
-import aiohttp
-
-from signer.adapters.card_api.access_token import Token, TokenSource, read_credentials
-from signer.adapters.card_api.circuit_breaker import CircuitBreaker
-from signer.adapters.card_api.http_transport import CardApiWire
-from signer.adapters.card_api.read_retries import Repetition
-from signer.adapters.card_api.requests import CardApiRequests, Request
-from signer.adapters.card_api.response_meaning import (
-    Grant,
+from signer.adapters.card_api.access_token import AccessToken, AccessTokenSource, read_credentials
+from signer.adapters.card_api.http_transport import HttpTransport
+from signer.adapters.card_api.read_retries import ReadRetries
+from signer.adapters.card_api.requests import CardApiRequest, CardApiRequests
+from signer.adapters.card_api.responses import (
+    IssuedToken,
     challenge_in,
-    created_in,
-    delivery_not_begun,
-    delivery_of,
-    grant_in,
+    created_customer_in,
+    delivery_result,
     status_in,
+    token_in,
 )
+from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
 from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
 from signer.adapters.card_api.upstream_clock import UpstreamClock
-from signer.adapters.card_api.upstream_result import Answer, Exchange, Failure
 from signer.adapters.request_signing.local_key import RequestKeyError, RequestKeyUnavailable
 from signer.adapters.request_signing.signature_base import MessageSignatureError
 from signer.adapters.request_signing.signer import MessageSigner
-from signer.application.ports import Delivery
+from signer.application.ports import DeliveryResult
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode
 from signer.domain.record import Submission
+
+_TOO_LATE: Final = Failure(
+    code=ErrorCode.CARD_API_TIMEOUT, detail="The deadline passed before the request to the card API was sent; retry."
+)
 
 
 class CardApiClient:
@@ -59,198 +56,152 @@ class CardApiClient:
         self,
         settings: CardApiSettings,
         *,
-        session: aiohttp.ClientSession,
+        transport: HttpTransport,
         signer: MessageSigner,
         clock: UpstreamClock,
-        breaker: CircuitBreaker,
+        retries: ReadRetries | None = None,
         monotonic: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Take an open session; whoever opened it closes it, after ``aclose``.
-
-        Args:
-            settings: where, and how patiently.
-            session: as ``wire.open_session`` makes it.
-            signer: of requests.
-            clock: ours and the API's; the signer has ``created`` from it, too.
-            breaker: of this API.
-            monotonic: seconds of a clock that never jumps, for the life of tokens.
-            jitter: gives 0 … 1, for pauses.
-        """
+        """Use an open transport, which stays open. ``signer`` takes ``created`` from ``clock``."""
         self._settings = settings
-        self._clock = clock
+        self._transport = transport
         self._signer = signer
+        self._clock = clock
+        self._retries = retries or ReadRetries()
         self._requests = CardApiRequests(parse_base_url(settings.base_url), signer)
-        self._wire = CardApiWire(
-            session,
-            clock,
-            breaker,
-            connect_timeout=settings.connect_timeout,
-            max_answer=settings.max_answer,
-            max_connections=settings.max_connections,
-            longest_retry_after=settings.longest_retry_after,
-        )
-        self._repetition = Repetition(
-            attempts=settings.read_attempts,
-            first_pause=settings.first_pause,
-            longest_pause=settings.longest_pause,
-            jitter=jitter,
-        )
-        self._tokens = TokenSource(
-            self._fetch_token,
-            now_upstream=lambda: clock.now_upstream().timestamp(),
-            monotonic=monotonic,
-            margin=settings.token_margin,
-            failure_pause=settings.failure_pause,
+        self._tokens = AccessTokenSource(
+            self._fetch_token, now_upstream=lambda: clock.now_upstream().timestamp(), monotonic=monotonic
         )
 
     async def check_signing(self) -> None:
-        """Sign one request of each form, so that what cannot be signed shows at the start and not at a delivery.
-
-        Raises:
-            MessageSignatureError: our requests cannot be signed under the signer's profile.
-            RequestKeyError: the request-signing key does not work.
-        """
+        """See ``CardApiRequests.check_signing``: finds a wrong profile or key at start."""
         await self._requests.check_signing()
 
     def suspended_for(self) -> timedelta | None:
-        """See ``CardApi.suspended_for``; an API that could be asked is not, where no request can be signed."""
-        held_off = self._wire.held_off()
-        if held_off is not None:
-            return held_off.retry_after
-        unsigned_for = self._signer.unavailable_for()
-        return None if unsigned_for is None else timedelta(seconds=unsigned_for)
+        """See ``CardApi.suspended_for``."""
+        suspension = self._transport.suspension()
+        if suspension is not None:
+            return suspension.retry_after
+        seconds = self._signer.unavailable_for()
+        return None if seconds is None else timedelta(seconds=seconds)
 
     async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
         """See ``CardApi.create_customer``."""
         request = self._requests.for_new_customer(intent.body, intent.idempotency_key)
-        return await self._repeated(request, created_in, timeout)
+        return await self._read(request, created_customer_in, timeout)
 
     async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
         """See ``CardApi.fetch_challenge``."""
-        return await self._repeated(self._requests.for_challenge(customer_id), challenge_in, timeout)
+        return await self._read(self._requests.for_challenge(customer_id), challenge_in, timeout)
 
     async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
         """See ``CardApi.customer_status``."""
         request = self._requests.for_customer(customer_id)
-        return await self._repeated(request, lambda exchange: status_in(exchange, customer_id), timeout)
+        return await self._read(request, lambda result: status_in(result, customer_id), timeout)
 
     async def submit(
-        self,
-        customer_id: str,
-        submission: Submission,
-        *,
-        idempotency_key: str,
-        timeout: timedelta,
-    ) -> Delivery:
+        self, customer_id: str, submission: Submission, *, idempotency_key: str, timeout: timedelta
+    ) -> DeliveryResult:
         """See ``CardApi.submit``."""
         request = self._requests.for_delivery(customer_id, submission.body, idempotency_key)
-        outcome = await self._call(request, _now() + timeout.total_seconds())
-        return delivery_not_begun(outcome) if isinstance(outcome, Failure) else delivery_of(outcome)
+        return delivery_result(await self._call(request, _now() + timeout.total_seconds()))
 
     async def authenticate(self, *, timeout: timedelta) -> None:
         """See ``CardApi.authenticate``."""
-        token = await self._tokens.fresh(_now() + timeout.total_seconds())
+        token = await self._tokens.fetch(_now() + timeout.total_seconds())
         if isinstance(token, Failure):
             raise token.error()
 
     async def check(self) -> str | None:
         """See ``CardApi.check``."""
-        token = await self._tokens.present(_now() + self._settings.token_timeout.total_seconds())
+        token = await self._tokens.current(_now() + self._settings.request_timeout.total_seconds())
         if isinstance(token, Failure):
             raise token.error()
-        return "; ".join(self._remarks()) or None
+        return "; ".join(self._warnings()) or None
 
-    def _remarks(self) -> Iterator[str]:
-        """Say what is not as it should be, while there is a token."""
-        held_off = self._wire.held_off()
-        if held_off is not None and held_off.retry_after is not None:
-            seconds = math.ceil(held_off.retry_after.total_seconds())
-            yield f"not asked for another {seconds} s: {held_off.reason}; signatures wait here"
+    def _warnings(self) -> Iterator[str]:
+        suspension = self._transport.suspension()
+        if suspension is not None:
+            yield f"{suspension.detail.removesuffix('.')}; signatures wait for delivery"
         skew = self._clock.skew
         if skew is not None and self._clock.is_skewed:
             seconds = round(abs(skew).total_seconds())
             yield f"its clock is {seconds} s {'ahead of' if skew > timedelta(0) else 'behind'} ours"
 
     async def aclose(self) -> None:
-        """End what goes on in the background. The session stays open."""
+        """Cancel background work. The session stays open."""
         await self._tokens.aclose()
 
-    async def _repeated(
-        self, request: Request, meaning: Callable[[Exchange], str | Failure], timeout: timedelta
+    async def _read(
+        self, request: CardApiRequest, parse: Callable[[CallResult], str | Failure], timeout: timedelta
     ) -> str:
         deadline = _now() + timeout.total_seconds()
 
         async def attempt() -> str | Failure:
-            outcome = await self._call(request, deadline)
-            return outcome if isinstance(outcome, Failure) else meaning(outcome)
+            return parse(await self._call(request, deadline))
 
-        result = await self._repetition.until(deadline, attempt)
+        result = await self._retries.run(deadline, attempt)
         if isinstance(result, Failure):
             raise result.error()
         return result
 
-    async def _call(self, request: Request, deadline: float) -> Exchange | Failure:
-        """Send it with the present token and, after a 401, once more with a new one.
-
-        Returns:
-            What came of the last sending; a failure where it was not begun, for want of a token, a signature or time.
-        """
-        token = await self._tokens.present(deadline)
+    async def _call(self, request: CardApiRequest, deadline: float) -> CallResult:
+        """Send the request with the current token and, after a 401, once more with a new one."""
+        token = await self._tokens.current(deadline)
         if isinstance(token, Failure):
             return token
-        exchange = await self._send(request, token, deadline)
-        if not _is_unauthorised(exchange):
-            return exchange
-        renewed = await self._tokens.renewed(token, deadline)
+        result = await self._send(request, token, deadline)
+        if not _is_unauthorized(result):
+            return result
+        renewed = await self._tokens.replace(token, deadline)
         if isinstance(renewed, Failure):
             return renewed
         if renewed is token:
-            return exchange
-        exchange = await self._send(request, renewed, deadline)
-        if _is_unauthorised(exchange):
-            self._tokens.note_useless_renewal(renewed)
-        return exchange
+            return result
+        result = await self._send(request, renewed, deadline)
+        if _is_unauthorized(result):
+            self._tokens.pause_renewals(renewed)
+        return result
 
-    async def _send(self, request: Request, token: Token, deadline: float) -> Exchange | Failure:
+    async def _send(self, request: CardApiRequest, token: AccessToken, deadline: float) -> CallResult:
         if _now() >= deadline:
             return _TOO_LATE
-        held_off = self._wire.held_off()
-        if held_off is not None:  # nothing is signed that is not sent
-            return held_off
+        suspension = self._transport.suspension()
+        if suspension is not None:
+            return suspension  # before signing: a signature that is not sent is wasted
         try:
             async with asyncio.timeout_at(deadline):
-                headers = await self._requests.signed(request, token)
+                headers = await self._requests.signed_headers(request, token)
         except TimeoutError:
             return _TOO_LATE
         except RequestKeyUnavailable as error:
-            detail = f"The request to the card API could not be signed: {error.brief}."
-            return Failure(ErrorCode.CARD_API_UNAVAILABLE, detail, retry_after=timedelta(seconds=error.retry_after))
+            return _not_signed(error.brief, timedelta(seconds=error.retry_after))
         except (MessageSignatureError, RequestKeyError) as error:
-            detail = f"The request to the card API could not be signed ({type(error).__name__})."
-            return Failure(ErrorCode.CARD_API_UNAVAILABLE, detail)
-        # A key that is in no hurry may have used the time up, and what is late is not sent.
-        return await self._wire.exchange(request, headers, deadline) if _now() < deadline else _TOO_LATE
+            return _not_signed(type(error).__name__)
+        # A key may sign without giving the event loop a chance to time out: check the deadline again.
+        return await self._transport.send(request, headers, deadline) if _now() < deadline else _TOO_LATE
 
-    async def _fetch_token(self) -> Grant | Failure:
+    async def _fetch_token(self) -> IssuedToken | Failure:
         key_file, secret_file = self._settings.api_key_file, self._settings.api_secret_file
         credentials = await asyncio.to_thread(read_credentials, key_file, secret_file)
         if isinstance(credentials, Failure):
             return credentials
         request = self._requests.for_token(credentials)
-        deadline = _now() + self._settings.token_timeout.total_seconds()
+        deadline = _now() + self._settings.request_timeout.total_seconds()
 
-        async def attempt() -> Grant | Failure:
-            return grant_in(await self._wire.exchange(request, request.headers, deadline))
+        async def attempt() -> IssuedToken | Failure:
+            return token_in(await self._transport.send(request, request.headers, deadline))
 
-        return await self._repetition.until(deadline, attempt)
-
-
-_TOO_LATE: Final = Failure(ErrorCode.CARD_API_TIMEOUT, "The time was over before the card API could be asked.")
+        return await self._retries.run(deadline, attempt)
 
 
-def _is_unauthorised(exchange: Exchange | Failure) -> bool:
-    return isinstance(exchange, Answer) and exchange.status == HTTPStatus.UNAUTHORIZED
+def _not_signed(reason: str, retry_after: timedelta | None = None) -> Failure:
+    detail = f"The request to the card API could not be signed: {reason}."
+    return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, retry_after=retry_after)
+
+
+def _is_unauthorized(result: CallResult) -> bool:
+    return isinstance(result, UpstreamResponse) and result.status == HTTPStatus.UNAUTHORIZED
 
 
 def _now() -> float:

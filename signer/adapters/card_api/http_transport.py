@@ -1,60 +1,61 @@
-"""One request to the card API and its answer, over aiohttp; retries, tokens and meanings are other modules' affair.
+"""Sends one request to the card API over aiohttp and reads the response. No retries, no tokens, no interpretation.
 
-* Redirects are never followed, cookies never kept, proxies of the environment never used: a request, which carries a
-  token and a signature, goes to the host of the settings or nowhere.
-* An answer is read up to a limit and not unpacked, so that neither a long one nor a packed one costs memory.
-* What the network did is a value (``NoAnswer``); a vendor's exception does not leave this module, for some of them
-  carry the request's headers.
-* An API that fails again and again is not asked for a while (``circuit_breaker``): without a connection, without an
-  answer, or with a 5xx. Any other answer says that it works; a 429 may ask to be left alone for a while.
-* So many requests are under way at the same time as there are connections; the others wait for a place, and learn
-  there what became of those before them.
-* A POST is sent once. A GET is repeated by aiohttp itself where a kept connection turns out to be closed.
+* Redirects are never followed, cookies never kept, proxies of the environment never used: a request carries a token and
+  a signature, and goes to the configured host only.
+* A response is read up to a limit and never decompressed: neither a long nor a compressed one costs memory.
+* A network error becomes a ``Failure``. aiohttp's exceptions do not leave this module: some hold the request's headers.
+* No connection, no complete response and a 5xx are failures for the circuit breaker. Any other response is a success;
+  a 429 with ``Retry-After`` also suspends calls.
+* At most ``MAX_CONNECTIONS`` requests are in flight. Others wait for a free one, and then check the breaker again.
+* A POST is sent once. aiohttp itself repeats a GET if a kept connection turns out to be closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Final
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
-from signer.adapters.card_api.circuit_breaker import Attempt, CircuitBreaker, HeldOff
-from signer.adapters.card_api.requests import Request
-from signer.adapters.card_api.upstream_clock import UpstreamClock
-from signer.adapters.card_api.upstream_result import (
-    Answer,
-    Exchange,
-    NoAnswer,
-    NoAnswerKind,
-    parse_retry_after,
-)
+from signer.adapters.card_api.circuit_breaker import AdmittedCall, CircuitBreaker, Suspension
+from signer.adapters.card_api.requests import CardApiRequest
+from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
+from signer.adapters.card_api.upstream_clock import UpstreamClock, parse_http_date
+from signer.domain.errors import ErrorCode
 
-_FAIR_CHANCE: Final = 1.0
-"""Seconds. A request that had less time than that, and did not end in it, says nothing about the API."""
+CONNECT_TIMEOUT: Final = timedelta(seconds=3)
+"""For a connection with TLS, and for a free one among ``MAX_CONNECTIONS``; leaves time within ``request_timeout``."""
+KEEP_ALIVE: Final = timedelta(seconds=15)
+"""Shorter than the idle timeouts of usual load balancers, so that we close a connection before they do."""
+MAX_CONNECTIONS: Final = 64
+"""One replica's share of the card API's capacity; a delivery takes well under a second."""
+MAX_BODY: Final = 65_536
+"""Bytes. The longest response of the contract, a customer with its challenge, is about 6 KiB."""
+LONGEST_RETRY_AFTER: Final = timedelta(minutes=5)
+"""A challenge lives one hour: a longer pause would waste too much of it."""
+
+_FAIR_TIME: Final = 1.0
+"""Seconds. A request that had less time and timed out says nothing about the card API."""
+_SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
-def open_session(*, max_connections: int, keep_alive: timedelta) -> aiohttp.ClientSession:
-    """Open the one session, with its one pool of connections, that all calls share. Whoever opens it closes it.
-
-    Args:
-        max_connections: the size of the pool; further calls wait for a place.
-        keep_alive: how long an idle connection is kept.
-    """
+def open_session(*, max_connections: int = MAX_CONNECTIONS) -> aiohttp.ClientSession:
+    """Open the session, with its connection pool, that all calls share. The caller closes it."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=keep_alive.total_seconds()),
+        connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=KEEP_ALIVE.total_seconds()),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
     )
 
 
-class CardApiWire:
-    """Sends requests and reads answers."""
+class HttpTransport:
+    """Sends requests and reads responses."""
 
     def __init__(
         self,
@@ -62,88 +63,69 @@ class CardApiWire:
         clock: UpstreamClock,
         breaker: CircuitBreaker,
         *,
-        connect_timeout: timedelta,
-        max_answer: int,
-        max_connections: int,
-        longest_retry_after: timedelta,
+        connect_timeout: timedelta = CONNECT_TIMEOUT,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        """Take an open session.
-
-        Args:
-            session: as ``open_session`` makes it.
-            clock: learns from the API's ``Date``.
-            breaker: of this API.
-            connect_timeout: for a connection, and for a place among ``max_connections``.
-            max_answer: the longest body, in bytes.
-            max_connections: how many requests are under way at the same time.
-            longest_retry_after: what ``Retry-After`` is cut to.
-        """
+        """Use an open session, from ``open_session``."""
         self._session = session
         self._clock = clock
         self._breaker = breaker
-        # The whole of a request has its deadline from us: aiohttp rounds its own up to full seconds.
+        # The deadline of the whole request is enforced here, because aiohttp rounds a total timeout to full seconds.
         self._connect_timeout = connect_timeout.total_seconds()
         self._timeout = aiohttp.ClientTimeout(total=None, connect=self._connect_timeout)
-        self._max_answer = max_answer
-        self._places = asyncio.Semaphore(max_connections)
-        self._longest_retry_after = longest_retry_after
+        self._free_connections = asyncio.Semaphore(max_connections)
 
-    def held_off(self) -> NoAnswer | None:
-        """Give what a request would be answered now if it is held off."""
-        held_off = self._breaker.held_off()
-        return None if held_off is None else _held_off(held_off)
+    def suspension(self) -> Failure | None:
+        """Return why no request would be sent now; ``None`` if one would."""
+        suspension = self._breaker.suspension()
+        return None if suspension is None else _suspended(suspension)
 
-    async def exchange(self, request: Request, headers: Mapping[str, str], deadline: float) -> Exchange:
-        """Send one request and read its answer.
+    async def send(self, request: CardApiRequest, headers: Mapping[str, str], deadline: float) -> CallResult:
+        """Send one request and read its response, until ``deadline`` (event loop time).
 
-        Args:
-            request: its method, URL and body.
-            headers: all that it carries beside Host and Content-Length.
-            deadline: the end of it all, in the event loop's time.
+        ``headers`` are all headers but Host and Content-Length.
         """
         if self._session.closed:
-            return NoAnswer(NoAnswerKind.NOT_SENT, "shutting down")
-        held_off = self.held_off()
-        if held_off is not None:  # at once: whoever waits for a place learns nothing better
-            return held_off
-        if not await self._has_place(deadline):
-            return NoAnswer(NoAnswerKind.NOT_SENT, "every connection is in use")
+            return _not_sent("shutting down")
+        suspension = self.suspension()
+        if suspension is not None:
+            return suspension
+        if not await self._acquire_connection(deadline):
+            return _not_sent("every connection is in use")
         try:
-            attempt = self._breaker.admit()
-            if isinstance(attempt, HeldOff):  # meanwhile
-                return _held_off(attempt)
-            with attempt:
-                began = asyncio.get_running_loop().time()
-                exchange = await self._converse(request, headers, deadline)
-                self._judge(attempt, exchange, fair=deadline - began >= _FAIR_CHANCE)
-            return exchange
+            call = self._breaker.admit()
+            if isinstance(call, Suspension):  # since the caller began to wait for a connection
+                return _suspended(call)
+            with call:
+                started = asyncio.get_running_loop().time()
+                result = await self._exchange(request, headers, deadline)
+                self._judge(call, result, had_fair_time=deadline - started >= _FAIR_TIME)
+            return result
         finally:
-            self._places.release()
+            self._free_connections.release()
 
-    async def _has_place(self, deadline: float) -> bool:
-        if self._places.locked():
-            ends = min(deadline, asyncio.get_running_loop().time() + self._connect_timeout)
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(ends):
-                    return await self._places.acquire()
-            return False
-        return await self._places.acquire()
+    async def _acquire_connection(self, deadline: float) -> bool:
+        deadline = min(deadline, asyncio.get_running_loop().time() + self._connect_timeout)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                return await self._free_connections.acquire()
+        return False
 
-    def _judge(self, attempt: Attempt, exchange: Exchange, *, fair: bool) -> None:
-        """Say what an exchange tells about the API, if anything."""
-        if isinstance(exchange, Answer):
-            if exchange.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                attempt.failed(exchange.retry_after)
+    def _judge(self, call: AdmittedCall, result: CallResult, *, had_fair_time: bool) -> None:
+        """Report to the breaker whether the card API works, if the result shows it."""
+        if isinstance(result, UpstreamResponse):
+            if result.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                call.failed(result.retry_after)
                 return
-            attempt.succeeded()
-            if exchange.status == HTTPStatus.TOO_MANY_REQUESTS and exchange.retry_after is not None:
-                self._breaker.hold_off(exchange.retry_after)
-        elif exchange.kind is NoAnswerKind.SENSELESS and exchange.status is not None:
-            attempt.succeeded()  # it answered, if only at too great a length
-        elif fair or exchange.kind is not NoAnswerKind.TIMED_OUT:
-            attempt.failed()
+            call.succeeded()
+            if result.status == HTTPStatus.TOO_MANY_REQUESTS and result.retry_after is not None:
+                self._breaker.suspend(result.retry_after)
+        elif result.code is ErrorCode.CARD_API_INVALID_ANSWER and result.status is not None:
+            call.succeeded()  # it responded, but the response is too long
+        elif had_fair_time or result.code is not ErrorCode.CARD_API_TIMEOUT:
+            call.failed()
 
-    async def _converse(self, request: Request, headers: Mapping[str, str], deadline: float) -> Exchange:
+    async def _exchange(self, request: CardApiRequest, headers: Mapping[str, str], deadline: float) -> CallResult:
         sent_at = self._clock.now()
         response: aiohttp.ClientResponse | None = None
         try:
@@ -159,59 +141,87 @@ class CardApiWire:
                     timeout=self._timeout,
                 )
                 self._clock.observe(response.headers.get("Date"), sent_at)
-                content = await self._read(response)
+                body = await _read(response)
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:  # TimeoutError is an OSError
-            return _no_answer(error, None if response is None else response.status)
+            return _network_failure(error, None if response is None else response.status)
         finally:
             if response is not None:
-                # Gives the connection back where the answer was read whole, and closes it where it was not.
-                response.release()
-        if content is None:
-            reason = f"it is longer than {self._max_answer} bytes"
-            return NoAnswer(NoAnswerKind.SENSELESS, reason, response.status)
-        asked = response.headers.get("Retry-After")
-        if asked is None:
-            return Answer(response.status, content)
-        retry_after = parse_retry_after(asked, self._clock.now_upstream(), self._longest_retry_after)
-        return Answer(response.status, content, retry_after)
+                response.release()  # returns the connection to the pool, or closes it if the body was not read
+        if body is None:
+            return _unreadable(f"it is longer than {MAX_BODY} bytes", response.status)
+        requested = response.headers.get("Retry-After")
+        retry_after = None if requested is None else parse_retry_after(requested, self._clock.now_upstream())
+        return UpstreamResponse(response.status, body, retry_after)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
-        """Read the body; ``None`` where it is too long."""
-        announced = response.content_length
-        if announced is not None and announced > self._max_answer:
+
+async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+    """Read the body; ``None`` if it is too long."""
+    announced = response.content_length
+    if announced is not None and announced > MAX_BODY:
+        return None
+    body = bytearray()
+    while part := await response.content.readany():
+        body += part
+        if len(body) > MAX_BODY:
             return None
-        parts: list[bytes] = []
-        left = self._max_answer
-        while part := await response.content.readany():
-            left -= len(part)
-            if left < 0:
-                return None
-            parts.append(part)
-        return b"".join(parts)
+    return bytes(body)
 
 
-_NOT_SENT: Final = (
+def parse_retry_after(text: str, now: datetime) -> timedelta | None:
+    """Parse ``Retry-After`` (RFC 9110 §10.2.3), seconds or HTTP-date; ``now`` is by the sender's clock.
+
+    Returns:
+        The time to wait, 0 … ``LONGEST_RETRY_AFTER``; ``None`` if the value is malformed.
+    """
+    text = text.strip()
+    if _SECONDS.fullmatch(text):
+        return min(timedelta(seconds=int(text)), LONGEST_RETRY_AFTER)
+    moment = parse_http_date(text)
+    return None if moment is None else min(max(moment - now, timedelta(0)), LONGEST_RETRY_AFTER)
+
+
+_NO_CONNECTION: Final = (
     aiohttp.ClientConnectorError,
     aiohttp.ClientConnectorCertificateError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
     aiohttp.ServerFingerprintMismatch,
 )
-_NOT_HTTP: Final = (aiohttp.ClientResponseError, HttpProcessingError)
 
 
-def _no_answer(error: Exception, status: int | None) -> NoAnswer:
-    """Name what the network did; of the library's exception only its class's name is kept."""
-    reason = type(error).__name__
-    if isinstance(error, _NOT_SENT):
-        return NoAnswer(NoAnswerKind.NOT_SENT, reason)
-    if isinstance(error, _NOT_HTTP):
-        return NoAnswer(NoAnswerKind.SENSELESS, reason, status)
+def _network_failure(error: Exception, status: int | None) -> Failure:
+    """Classify a network error. Of aiohttp's exception only the name of its class is kept."""
+    name = type(error).__name__
+    if isinstance(error, _NO_CONNECTION):
+        return _not_sent(name)
+    if isinstance(error, (aiohttp.ClientResponseError, HttpProcessingError)):
+        return _unreadable(name, status)
     if isinstance(error, TimeoutError):
-        return NoAnswer(NoAnswerKind.TIMED_OUT, reason, status)
-    return NoAnswer(NoAnswerKind.LOST, reason, status)
+        return Failure(
+            code=ErrorCode.CARD_API_TIMEOUT,
+            detail="The card API did not respond in time; retry.",
+            status=status,
+            may_be_processed=True,
+        )
+    return Failure(
+        code=ErrorCode.CARD_API_UNAVAILABLE,
+        detail=f"The connection to the card API was lost before the response was complete ({name}); retry.",
+        transient=True,
+        status=status,
+        may_be_processed=True,
+    )
 
 
-def _held_off(held_off: HeldOff) -> NoAnswer:
-    reason = "it asked for that" if held_off.was_asked else "it failed again and again"
-    return NoAnswer(NoAnswerKind.HELD_OFF, reason, retry_after=held_off.retry_after)
+def _not_sent(reason: str) -> Failure:
+    detail = f"The card API cannot be reached ({reason}); retry."
+    return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, transient=True)
+
+
+def _unreadable(reason: str, status: int | None) -> Failure:
+    detail = f"The card API's response cannot be read ({reason})."
+    return Failure(code=ErrorCode.CARD_API_INVALID_ANSWER, detail=detail, status=status, may_be_processed=True)
+
+
+def _suspended(suspension: Suspension) -> Failure:
+    detail = f"Paused {suspension.cause}; retry after {suspension.retry_after.total_seconds():.3g} s."
+    return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, retry_after=suspension.retry_after)

@@ -1,61 +1,53 @@
-"""Asks again for what can be asked again: jittered pauses that double, within a deadline.
+"""Retries for calls that are safe to repeat, within a deadline.
 
-A loop of our own instead of a library's: a pause that the API asked for with ``Retry-After`` is kept, and a pause that
-would outlast the deadline ends the work at once with what is known.
+The pause that the card API asked for with ``Retry-After`` is kept. If the next pause would outlast the deadline, the
+call ends at once with the failure that is known.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from signer.adapters.card_api.upstream_result import Failure
+from signer.adapters.card_api.results import Failure
+from signer.application.backoff import Backoff
 
 T = TypeVar("T")
 
+_ATTEMPTS: Final = 4
+"""Enough for a restart of the card API's proxy; the breaker opens after five failures."""
+_BACKOFF: Final = Backoff(first_pause=timedelta(milliseconds=100), longest_pause=timedelta(seconds=2))
+"""Three pauses of together at most 0.7 s: short beside ``card_api.request_timeout``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Repetition:
-    """How often, and after which pauses.
+class ReadRetries:
+    """How often a call is attempted, and the pauses between the attempts."""
 
-    Attributes:
-        attempts: the greatest number of them, the first included.
-        first_pause: before the second attempt; it doubles with each one, and is jittered to between half and all of it.
-        longest_pause: the cap on that.
-        jitter: gives 0 … 1.
-    """
+    attempts: int = _ATTEMPTS
+    backoff: Backoff = _BACKOFF
+    jitter: Callable[[], float] = random.random
 
-    attempts: int
-    first_pause: timedelta
-    longest_pause: timedelta
-    jitter: Callable[[], float]
-
-    def pause_after(self, attempt: int, asked: timedelta | None) -> timedelta:
-        """Give the pause behind attempt number ``attempt``; it comes on top of what the API asked for."""
-        doubled: timedelta = self.first_pause * 2 ** min(attempt - 1, 16)
-        pause = min(doubled, self.longest_pause) * (0.5 + self.jitter() / 2)
-        return pause if asked is None else asked + pause
-
-    async def until(self, deadline: float, attempt: Callable[[], Awaitable[T | Failure]]) -> T | Failure:
-        """Attempt it until it succeeds, fails for good, or there is no time for another attempt.
-
-        Args:
-            deadline: in the event loop's time; the attempts keep it themselves.
-            attempt: what is done.
+    async def run(self, deadline: float, attempt: Callable[[], Awaitable[T | Failure]]) -> T | Failure:
+        """Call ``attempt`` until it succeeds, fails for good, or no time is left for another attempt.
 
         Returns:
-            What the last attempt gave; a failure is not transient any more.
+            The result of the last attempt; a failure is no longer transient.
         """
         number = 1
         while True:
-            outcome = await attempt()
-            if not isinstance(outcome, Failure) or not outcome.transient:
-                return outcome
-            pause = self.pause_after(number, outcome.retry_after).total_seconds()
-            if number >= self.attempts or asyncio.get_running_loop().time() + pause >= deadline:
-                return replace(outcome, transient=False)
-            await asyncio.sleep(pause)
+            result = await attempt()
+            if not isinstance(result, Failure) or not result.transient:
+                return result
+            pause = self.backoff.pause_after(number, self.jitter)
+            if result.retry_after is not None:  # jitter on top of it keeps callers apart
+                pause += result.retry_after
+            seconds = pause.total_seconds()
+            if number >= self.attempts or asyncio.get_running_loop().time() + seconds >= deadline:
+                return replace(result, transient=False)
+            await asyncio.sleep(seconds)
             number += 1

@@ -1,112 +1,97 @@
-"""The card API's requests, as they are sent: URLs, headers, signatures.
+"""The requests to the card API, as they are sent: URLs, headers, signatures.
 
-* What is signed is what is sent: a URL is encoded once, here, and nobody touches it afterwards.
-* Every request but the one for a token carries the token and a signature of its own (RFC 9421), made anew for each
-  sending; what stays the same is a ``Request``.
-* Nothing is left to the HTTP library's defaults but Host and Content-Length.
+* What is signed is what is sent: a URL is encoded once, here.
+* Every request but the one for a token carries the token and its own signature (RFC 9421), made anew for each attempt.
+* Only Host and Content-Length are left to the HTTP library.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Final, Literal
 
 from yarl import URL
 
-from signer.adapters.card_api.access_token import Credentials, Token
+from signer.adapters.card_api.access_token import AccessToken, ApiCredentials
 from signer.adapters.request_signing.signature_base import Scheme
 from signer.adapters.request_signing.signer import MessageSigner, content_digest
 from signer.domain.record import parse_customer_id
 
-_TRIAL_TOKEN: Final = Token("Bearer trial", renew_at=0.0, expires_at=0.0)
-_TRIAL_ID: Final = "00000000-0000-4000-8000-000000000000"
+_SAMPLE_TOKEN: Final = AccessToken("Bearer sample", renew_at=0.0, expires_at=0.0)
+_SAMPLE_ID: Final = "00000000-0000-4000-8000-000000000000"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What is the same in every sending of one request. Its body is a live credential.
+class CardApiRequest:
+    """What is the same in every attempt of one request: everything but Authorization and the signature.
 
-    Attributes:
-        method: upper case.
-        url: absolute, encoded as it is sent.
-        headers: without Authorization and the signature.
-        body: the bytes, or ``None``.
+    Body and headers are never shown: they can hold credentials.
     """
 
     method: Literal["GET", "POST"]
     url: URL
-    headers: Mapping[str, str]
-    body: bytes | None
-
-    def __repr__(self) -> str:
-        return f"Request({self.method} {self.url.raw_path}, ***)"
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(repr=False)
 
 
 class CardApiRequests:
-    """Makes the requests of one card API."""
+    """Creates and signs the requests to one card API."""
 
     def __init__(self, base: URL, signer: MessageSigner) -> None:
-        """Prepare what is the same in all of them.
-
-        Args:
-            base: as ``card_api_settings.parse_base_url`` gives it.
-            signer: of requests.
-        """
+        """Prepare the URLs and headers that are the same in all requests; ``base`` is from ``parse_base_url``."""
         self._signer = signer
         self._authority = base.host_port_subcomponent or ""  # exactly what aiohttp sends as Host
         self._scheme: Scheme = "http" if base.scheme == "http" else "https"
         self._token_url = URL(f"{base}/auth/token", encoded=True)
-        self._new_customer = URL(f"{base}/customers", encoded=True)
-        self._customers = f"{base}/customers/"
-        self._headers_of_get = {
+        self._customers_url = URL(f"{base}/customers", encoded=True)
+        self._get_headers = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",
-            "User-Agent": f"challenge-signer/{_version()}",
+            "User-Agent": f"challenge-signer/{version('challenge-signer')}",
         }
-        self._headers_of_post = {**self._headers_of_get, "Content-Type": "application/json"}
+        self._post_headers = {**self._get_headers, "Content-Type": "application/json"}
 
     async def check_signing(self) -> None:
-        """Sign one request of each form; none is sent.
+        """Sign one sample request of each form, without sending it.
 
         Raises:
             MessageSignatureError: a request cannot be signed under the signer's profile.
             RequestKeyError: the request-signing key does not work.
         """
-        for request in (self.for_customer(_TRIAL_ID), self.for_delivery(_TRIAL_ID, b"{}", _TRIAL_ID)):
-            await self.signed(request, _TRIAL_TOKEN)
+        for request in (self.for_customer(_SAMPLE_ID), self.for_delivery(_SAMPLE_ID, b"{}", _SAMPLE_ID)):
+            await self.signed_headers(request, _SAMPLE_TOKEN)
 
-    def for_token(self, credentials: Credentials) -> Request:
-        """``POST /auth/token``: complete, without a signature, for there is no token to sign."""
+    def for_token(self, credentials: ApiCredentials) -> CardApiRequest:
+        """``POST /auth/token``. It is not signed: there is no token yet."""
         body = json.dumps({"apiKey": credentials.api_key, "apiSecret": credentials.api_secret}).encode()
-        headers = {**self._headers_of_post, "Content-Digest": content_digest(body, "sha-256")}
-        return Request("POST", self._token_url, headers, body)
+        headers = {**self._post_headers, "Content-Digest": content_digest(body, "sha-256")}
+        return CardApiRequest("POST", self._token_url, headers, body)
 
-    def for_new_customer(self, body: bytes, idempotency_key: str) -> Request:
+    def for_new_customer(self, body: bytes, idempotency_key: str) -> CardApiRequest:
         """``POST /customers``."""
-        return Request("POST", self._new_customer, {**self._headers_of_post, "Idempotency-Key": idempotency_key}, body)
+        return self._post(self._customers_url, body, idempotency_key)
 
-    def for_customer(self, customer_id: str) -> Request:
+    def for_customer(self, customer_id: str) -> CardApiRequest:
         """``GET /customers/{customerId}``."""
-        return Request("GET", self._url(customer_id, ""), self._headers_of_get, None)
+        return CardApiRequest("GET", self._customer_url(customer_id), self._get_headers, None)
 
-    def for_challenge(self, customer_id: str) -> Request:
+    def for_challenge(self, customer_id: str) -> CardApiRequest:
         """``GET /customers/{customerId}/challenge``."""
-        return Request("GET", self._url(customer_id, "/challenge"), self._headers_of_get, None)
+        return CardApiRequest("GET", self._customer_url(customer_id, "/challenge"), self._get_headers, None)
 
-    def for_delivery(self, customer_id: str, body: bytes, idempotency_key: str) -> Request:
+    def for_delivery(self, customer_id: str, body: bytes, idempotency_key: str) -> CardApiRequest:
         """``POST /customers/{customerId}/challenge/sign``."""
-        headers = {**self._headers_of_post, "Idempotency-Key": idempotency_key}
-        return Request("POST", self._url(customer_id, "/challenge/sign"), headers, body)
+        return self._post(self._customer_url(customer_id, "/challenge/sign"), body, idempotency_key)
 
-    async def signed(self, request: Request, token: Token) -> dict[str, str]:
-        """Give all headers of one sending.
+    async def signed_headers(self, request: CardApiRequest, token: AccessToken) -> dict[str, str]:
+        """Return all headers of one attempt.
 
         Raises:
             MessageSignatureError: the request cannot be signed.
-            RequestKeyError: the key could not sign; ``RequestKeyUnavailable`` where it may later.
+            RequestKeyError: the key could not sign; ``RequestKeyUnavailable`` if it may later.
         """
         headers = {**request.headers, "Authorization": token.authorization}
         signature = await self._signer.headers_for(
@@ -118,16 +103,11 @@ class CardApiRequests:
             body=request.body,
             scheme=self._scheme,
         )
-        headers.update(signature)
-        return headers
+        return headers | signature
 
-    def _url(self, customer_id: str, below: str) -> URL:
-        # Only a UUID becomes a part of a path.
-        return URL(f"{self._customers}{parse_customer_id(customer_id)}{below}", encoded=True)
+    def _post(self, url: URL, body: bytes, idempotency_key: str) -> CardApiRequest:
+        return CardApiRequest("POST", url, {**self._post_headers, "Idempotency-Key": idempotency_key}, body)
 
-
-def _version() -> str:
-    try:
-        return version("challenge-signer")
-    except PackageNotFoundError:  # run from a source tree
-        return "0"
+    def _customer_url(self, customer_id: str, suffix: str = "") -> URL:
+        # Only a UUID may become part of a path.
+        return URL(f"{self._customers_url}/{parse_customer_id(customer_id)}{suffix}", encoded=True)

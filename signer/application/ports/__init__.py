@@ -8,7 +8,7 @@ Rules that hold for every implementation:
 """
 
 from signer.application.ports.audit_log import AuditEvent, AuditLog, EventName
-from signer.application.ports.card_api import CardApi, Delivery, DeliveryVerdict
+from signer.application.ports.card_api import CardApi, DeliveryResult, DeliveryVerdict
 from signer.application.ports.challenge_store import (
     ChallengeStore,
     Claim,
@@ -38,7 +38,7 @@ __all__ = [
     "ClaimResult",
     "Clock",
     "CustomerIntents",
-    "Delivery",
+    "DeliveryResult",
     "DeliveryVerdict",
     "EventName",
     "KeyReloadReport",

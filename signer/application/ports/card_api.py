@@ -1,4 +1,4 @@
-"""The card API: what it is asked, and what its answers mean."""
+"""The card API: its operations, and what the result of a delivery means."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from signer.domain.record import Submission
 
 
 class DeliveryVerdict(Enum):
-    """What the card API's answer to ``POST …/challenge/sign`` means."""
+    """What the card API's response to ``POST …/challenge/sign`` means."""
 
     ACCEPTED = auto()
     """204: the signature was verified."""
     ALREADY_SIGNED = auto()
     """409 in its first meaning: the challenge had been signed before."""
     CONFLICT_AMBIGUOUS = auto()
-    """409 with a body that does not tell which: ask for the customer."""
+    """409 with a body that does not say which meaning it has: read the customer's status."""
     REFUSED = auto()
-    """400: the signature, or the request, was not accepted; the challenge may have been replaced."""
+    """400: the signature or the request was not accepted; the challenge may have been replaced."""
     CUSTOMER_UNKNOWN = auto()
     """404."""
     IDEMPOTENCY_KEY_REFUSED = auto()
@@ -29,19 +29,19 @@ class DeliveryVerdict(Enum):
     CREDENTIALS_REFUSED = auto()
     """401 or 403, also with a fresh token."""
     NOT_PROCESSED = auto()
-    """It was not taken up (no connection, 429, 409 in flight, breaker open): repeat with the same key."""
+    """No connection, 429, 409 in flight, or breaker open: repeat with the same key."""
     UNKNOWN = auto()
-    """It may have been processed (timeout, connection cut, 5xx, a senseless answer): repeat with the same key."""
+    """Timeout, lost connection, 5xx or unreadable response: it may have been processed; repeat with the same key."""
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """One attempt's end.
+class DeliveryResult:
+    """The result of one delivery.
 
     Attributes:
         verdict: what it means.
-        status: the HTTP status, or ``None`` where no answer came.
-        retry_after: what the API asked for, where it asked.
+        status: the HTTP status; ``None`` without a response.
+        retry_after: when to retry, if that is known.
     """
 
     verdict: DeliveryVerdict
@@ -50,20 +50,20 @@ class Delivery:
 
 
 class CardApi(Protocol):
-    """The card API. Reading is repeated inside, within ``timeout``; a delivery is one attempt: each needs its lease."""
+    """The card API. Reads are retried inside, within ``timeout``; a delivery is one attempt, under its own lease."""
 
     async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
-        """Create the customer under the intent's Idempotency-Key, repeating it within ``timeout``; gives its id.
+        """Create the customer under the intent's Idempotency-Key, with retries, and return its id.
 
         Raises:
             Conflict: ``customer_exists``.
             MalformedRequest: ``request_malformed``: the card API refuses the account or the external id.
-            Unavailable, UpstreamTimeout, BadUpstream: as ``fetch_challenge``; it may have been created all the same.
+            Unavailable, UpstreamTimeout, BadUpstream: as ``fetch_challenge``; the customer may have been created.
         """
         ...
 
     async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
-        """Give the customer's present challenge, base64.
+        """Return the customer's current challenge, base64.
 
         Raises:
             NotFound: ``customer_unknown``.
@@ -74,7 +74,7 @@ class CardApi(Protocol):
         ...
 
     async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
-        """Give the customer's ``status``; raises as ``fetch_challenge`` does."""
+        """Return the customer's ``status``. Raises as ``fetch_challenge`` does."""
         ...
 
     async def submit(
@@ -84,32 +84,29 @@ class CardApi(Protocol):
         *,
         idempotency_key: str,
         timeout: timedelta,
-    ) -> Delivery:
-        """POST the stored body once, under its key; a 401 is answered with one new token and one repetition inside.
+    ) -> DeliveryResult:
+        """POST the stored body once, under its key; after a 401, once more with a new token.
 
-        Never raises for what the API or the network did: that is what the verdict is for.
+        Failures of the card API and of the network are results, not exceptions.
         """
         ...
 
     async def authenticate(self, *, timeout: timedelta) -> None:
-        """Return where the card API itself answers now: where it gives a new token for our credentials.
-
-        Raises as ``fetch_challenge`` does, but for ``NotFound``.
-        """
+        """Fetch a new token, to check the card API itself. Raises as ``fetch_challenge``, but not NotFound."""
         ...
 
     def suspended_for(self) -> timedelta | None:
-        """Say for how long at least the API is not asked; ``None`` where it is.
+        """Return for how long no request will be sent; ``None`` if one would be sent now.
 
-        It is down, or wants it so, or the key that signs our requests to it is away.
-
-        Meanwhile a reading raises ``card_api_unavailable`` and a delivery ends ``NOT_PROCESSED``, both at once.
+        Causes: circuit open, Retry-After in force, or request key unavailable. Meanwhile a read raises
+        ``card_api_unavailable`` and a delivery ends as ``NOT_PROCESSED``, both at once.
         """
         ...
 
     async def check(self) -> str | None:
-        """Return where a valid token is at hand or can be had; raises as ``fetch_challenge`` does.
+        """Check that a valid token exists or can be fetched. Raises as ``fetch_challenge`` does.
 
-        What the person on call should know all the same (not asked for now, a clock that is wrong) is returned.
+        Returns:
+            A warning for the operator: calls are paused, or the clocks differ.
         """
         ...

@@ -1,10 +1,9 @@
-"""A running simulator, a client of ours that calls it, and servers that answer whatever a test writes."""
+"""A running simulator, our client that calls it, and servers that send prepared bytes."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,17 @@ StartRaw = Callable[..., Awaitable[RawServer]]
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """The pool of connections, as the service opens it."""
-    async with open_session(max_connections=64, keep_alive=timedelta(seconds=15)) as opened:
+    """The connection pool, as the service opens it."""
+    async with open_session() as opened:
         yield opened
 
 
 @pytest.fixture
 async def start(session: aiohttp.ClientSession, tmp_path: Path) -> AsyncIterator[StartCalling]:
-    """Starts a simulator and a client, each with the settings that a test wants."""
+    """Return a function that starts a simulator and a client with a test's settings."""
     async with AsyncExitStack() as stack:
 
-        async def start_one(simulator: dict[str, Any] | None = None, **client: Any) -> Calling:  # noqa: ANN401 - the settings have many types
+        async def start_one(simulator: dict[str, Any] | None = None, **client: Any) -> Calling:  # noqa: ANN401 - of many types
             known = {
                 "api_key": API_KEY,
                 "api_secret": API_SECRET,
@@ -57,7 +56,7 @@ async def calling(start: StartCalling) -> Calling:
 
 @pytest.fixture
 async def start_raw() -> AsyncIterator[StartRaw]:
-    """Starts servers that answer with the bytes that a test gives."""
+    """Return a function that starts servers with prepared responses."""
     async with AsyncExitStack() as stack:
 
         async def start_one(*replies: bytes, **how: Any) -> RawServer:  # noqa: ANN401 - as above

@@ -1,4 +1,4 @@
-"""A server that writes down what it is sent and answers with prepared bytes: for answers that no HTTP library sends."""
+"""A server that records requests and sends prepared bytes: for responses that no HTTP library sends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[
 
 @dataclass(frozen=True)
 class Received:
-    """One request, as it came."""
+    """One request, as it arrived."""
 
     line: str
     headers: dict[str, str]
@@ -24,32 +24,32 @@ class Received:
 
 
 def http(status: int, body: bytes = b"", *fields: str) -> bytes:
-    """A well-formed answer."""
+    """Return a well-formed response."""
     head = [f"HTTP/1.1 {status} Reason", f"Content-Length: {len(body)}", *fields]
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
-def token_answer(token: str = "t.o.k", lifetime: float = 3600) -> bytes:
-    """The answer to ``POST /auth/token``."""
+def token_response(token: str = "t.o.k", lifetime: float = 3600) -> bytes:
+    """Return the response to ``POST /auth/token``."""
     payload = {"token": token, "expiresAt": int(time.time() + lifetime), "tokenType": "Bearer"}
     return http(200, json.dumps(payload).encode())
 
 
 class RawServer:
-    """Answers the n-th request with the n-th reply, and all further ones with the last.
+    """Sends the n-th reply to the n-th request, and the last reply to all further ones.
 
     Attributes:
         received: the requests so far.
-        base_url: what a client is given.
+        base_url: for a client.
     """
 
     def __init__(self, replies: list[bytes], *, hang_up: bool = True, afterwards: Conversation | None = None) -> None:
         """Prepare the replies.
 
         Args:
-            replies: each the whole of an answer, or what a test takes for one.
-            hang_up: whether the connection is closed behind each.
-            afterwards: what is done with the connection behind the last.
+            replies: each a complete response, or a malformed one.
+            hang_up: whether the connection is closed after each.
+            afterwards: is called with the connection after the last.
         """
         self._replies = replies
         self._hang_up = hang_up
@@ -68,10 +68,10 @@ class RawServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.go_away()
+        await self.stop()
 
-    async def go_away(self) -> None:
-        """Listen no more, and end every connection."""
+    async def stop(self) -> None:
+        """Stop listening, and close every connection."""
         assert self._server is not None
         self._server.close()
         await asyncio.sleep(0)
@@ -87,7 +87,7 @@ class RawServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await self._answer(reader, writer)
+            await self._respond(reader, writer)
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
         finally:
@@ -95,7 +95,7 @@ class RawServer:
             with suppress(ConnectionError):
                 await writer.wait_closed()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             if self._replies:
                 self.received.append(await _receive(reader))

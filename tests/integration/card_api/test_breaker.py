@@ -1,4 +1,4 @@
-"""An API that is down is left alone: nobody waits for it, and one request finds out when it is back."""
+"""The circuit breaker around a card API that fails: calls end at once, and one probe finds out that it works again."""
 
 from __future__ import annotations
 
@@ -11,38 +11,44 @@ from typing import Any
 import aiohttp
 import pytest
 
-from signer.adapters.card_api.circuit_breaker import BreakerLimits, CircuitBreaker, CircuitState
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.adapters.card_api.circuit_breaker import BreakerState, CircuitBreaker
+from signer.application.backoff import Backoff
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode, NotFound, Unavailable
 from signer.simulator.faults import FaultKind
 from tests.integration.card_api.calling import SOON, Calling, Stopwatch, deliver_something, make_client
 from tests.integration.card_api.conftest import StartCalling, StartRaw
-from tests.integration.card_api.raw_server import token_answer
+from tests.integration.card_api.raw_server import token_response
 
-S = CircuitState
+S = BreakerState
 V = DeliveryVerdict
-LIMITS = BreakerLimits(failures_in_a_row=3, cool_down=timedelta(seconds=10))
 COOL_DOWN = timedelta(seconds=10)
+BACKOFF = Backoff(first_pause=COOL_DOWN, longest_pause=timedelta(seconds=30))
 
 
-class Watched:
-    """A card API behind a breaker, whose clock a test moves."""
+def make_breaker(stopwatch: Stopwatch, failures_to_open: int = 3) -> CircuitBreaker:
+    """Return a breaker without jitter."""
+    return CircuitBreaker(monotonic=stopwatch, failures_to_open=failures_to_open, cool_down=BACKOFF, jitter=lambda: 1.0)
+
+
+class Bench:
+    """A simulated card API behind a breaker whose clock a test moves."""
 
     def __init__(self, calling: Calling, breaker: CircuitBreaker, stopwatch: Stopwatch) -> None:
         self.calling = calling
         self.breaker = breaker
         self.stopwatch = stopwatch
 
-    def state(self) -> CircuitState:
-        """Where the breaker is."""
+    def state(self) -> BreakerState:
+        """Return the breaker's state."""
         return self.breaker.state
 
-    async def deliver(self, timeout: timedelta = SOON) -> Delivery:
+    async def deliver(self, timeout: timedelta = SOON) -> DeliveryResult:
         """Deliver the signature of a new customer."""
         return await self.calling.deliver(*self.calling.customer(), timeout=timeout)
 
     async def open(self) -> None:
-        """Have the API go down, and the breaker open, with a token at hand."""
+        """Fetch a token, then make the card API fail until the breaker opens."""
         await self.calling.client.check()
         self.calling.fault(FaultKind.STATUS, "*", status=503)
         for _ in range(3):
@@ -51,29 +57,29 @@ class Watched:
         self.calling.simulator.state.ledger.clear()
 
     def total_calls(self) -> int:
-        """How often the API was called since then."""
+        """Return how often the card API was called since then."""
         return sum(self.calling.calls(route) for route in ("sign", "challenge", "customer", "token"))
 
 
-StartWatched = Any
+StartBench = Any
 
 
 @pytest.fixture
-def start_watched(start: StartCalling) -> StartWatched:
-    """Starts a simulator behind a breaker, with the settings that a test wants."""
+def start_bench(start: StartCalling) -> StartBench:
+    """Return a function that starts a simulator behind a breaker, with a test's limits."""
 
-    async def start_one(limits: BreakerLimits = LIMITS, **settings: Any) -> Watched:  # noqa: ANN401 - of many types
+    async def start_one(failures_to_open: int = 3, **limits: Any) -> Bench:  # noqa: ANN401 - of many types
         stopwatch = Stopwatch()
-        breaker = CircuitBreaker(limits, monotonic=stopwatch, jitter=lambda: 1.0)
-        return Watched(await start(breaker=breaker, **settings), breaker, stopwatch)
+        breaker = make_breaker(stopwatch, failures_to_open)
+        return Bench(await start(breaker=breaker, **limits), breaker, stopwatch)
 
     return start_one
 
 
 @pytest.fixture
-async def watched(start_watched: StartWatched) -> Watched:
+async def bench(start_bench: StartBench) -> Bench:
     """A simulator behind a breaker."""
-    started: Watched = await start_watched()
+    started: Bench = await start_bench()
     return started
 
 
@@ -88,45 +94,47 @@ async def watched(start_watched: StartWatched) -> Watched:
         (FaultKind.CUT_REPLY, {}),
     ],
 )
-async def test_what_opens_it(watched: Watched, kind: FaultKind, details: dict[str, Any]) -> None:
-    """5xx, and connections without a whole answer: the third in a row."""
-    await watched.calling.client.check()
-    watched.calling.fault(kind, "sign", **details)
+async def test_third_failure_opens_breaker(bench: Bench, kind: FaultKind, details: dict[str, Any]) -> None:
+    """5xx, and connections without a complete response."""
+    await bench.calling.client.check()
+    bench.calling.fault(kind, "sign", **details)
     for _ in range(3):
-        assert watched.state() is S.CLOSED
-        await watched.deliver()
-    assert watched.state() is S.OPEN
-    assert watched.calling.calls("sign") == 3
+        assert bench.state() is S.CLOSED
+        await bench.deliver()
+    assert bench.state() is S.OPEN
+    assert bench.calling.calls("sign") == 3
 
 
-async def test_no_connection_opens_it(session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path) -> None:
-    """Nobody listens any more."""
-    server = await start_raw(token_answer())
-    breaker = CircuitBreaker(LIMITS, monotonic=Stopwatch(), jitter=lambda: 1.0)
+async def test_refused_connections_open_breaker(
+    session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
+) -> None:
+    """The server has stopped listening."""
+    server = await start_raw(token_response())
+    breaker = make_breaker(Stopwatch())
     client = make_client(server.base_url, session, tmp_path, breaker=breaker)
     await client.check()
-    await server.go_away()
+    await server.stop()
     for _ in range(3):
-        assert await deliver_something(client) == Delivery(V.NOT_PROCESSED, None)
-    assert await deliver_something(client) == Delivery(V.NOT_PROCESSED, None, COOL_DOWN)
+        assert await deliver_something(client) == DeliveryResult(V.NOT_PROCESSED, None)
+    assert await deliver_something(client) == DeliveryResult(V.NOT_PROCESSED, None, COOL_DOWN)
 
 
-async def test_no_answer_in_time_opens_it(start_watched: StartWatched) -> None:
-    """An API that hangs is down."""
-    watched = await start_watched(BreakerLimits(failures_in_a_row=1))
-    await watched.calling.client.check()
-    watched.calling.fault(FaultKind.LATENCY, "sign", seconds=30)
-    await watched.deliver(timedelta(seconds=1.1))
-    assert watched.state() is S.OPEN
+async def test_timeout_opens_breaker(start_bench: StartBench) -> None:
+    """A card API that does not respond is down."""
+    bench = await start_bench(failures_to_open=1)
+    await bench.calling.client.check()
+    bench.calling.fault(FaultKind.LATENCY, "sign", seconds=30)
+    await bench.deliver(timedelta(seconds=1.1))
+    assert bench.state() is S.OPEN
 
 
-async def test_too_short_a_time_says_nothing(start_watched: StartWatched) -> None:
-    """What had next to no time and did not end in it is no failure of the API."""
-    watched = await start_watched(BreakerLimits(failures_in_a_row=1))
-    await watched.calling.client.check()
-    watched.calling.fault(FaultKind.LATENCY, "sign", seconds=30)
-    assert (await watched.deliver(timedelta(milliseconds=50))).verdict is V.UNKNOWN
-    assert watched.state() is S.CLOSED
+async def test_timeout_of_very_short_request_is_ignored(start_bench: StartBench) -> None:
+    """A request with 50 ms says nothing about the card API."""
+    bench = await start_bench(failures_to_open=1)
+    await bench.calling.client.check()
+    bench.calling.fault(FaultKind.LATENCY, "sign", seconds=30)
+    assert (await bench.deliver(timedelta(milliseconds=50))).verdict is V.UNKNOWN
+    assert bench.state() is S.CLOSED
 
 
 @pytest.mark.parametrize(
@@ -134,137 +142,136 @@ async def test_too_short_a_time_says_nothing(start_watched: StartWatched) -> Non
     [(FaultKind.STATUS, {"status": status}) for status in (400, 401, 403, 404, 408, 409, 418, 422, 429)]
     + [(FaultKind.REDIRECT, {}), (FaultKind.GARBAGE, {}), (FaultKind.OVERSIZED, {}), (FaultKind.CONFLICT, {})],
 )
-async def test_what_does_not_open_it(watched: Watched, kind: FaultKind, details: dict[str, Any]) -> None:
-    """Whatever the API answers below 500: it works, whoever is to blame for the answer."""
-    watched.calling.fault(kind, "sign", **details)
+async def test_response_below_500_does_not_open_breaker(bench: Bench, kind: FaultKind, details: dict[str, Any]) -> None:
+    """The card API works, whatever is wrong with the response."""
+    bench.calling.fault(kind, "sign", **details)
     for _ in range(4):
-        await watched.deliver()
-    assert watched.state() is S.CLOSED
+        await bench.deliver()
+    assert bench.state() is S.CLOSED
 
 
-async def test_while_it_is_open_nothing_is_sent(watched: Watched) -> None:
-    """Given an API that is down, when a hundred ask at once, then all are answered and none of them calls it."""
-    await watched.open()
-    watched.stopwatch.advance(4)
-    client = watched.calling.client
+async def test_open_breaker_sends_nothing(bench: Bench) -> None:
+    """A hundred calls at once end with the time after which to retry, and none is sent."""
+    await bench.open()
+    bench.stopwatch.advance(4)
+    client = bench.calling.client
     customer_id = str(uuid.uuid4())
     readings = [client.fetch_challenge(customer_id, timeout=SOON) for _ in range(25)]
     readings += [client.customer_status(customer_id, timeout=SOON) for _ in range(25)]
-    deliveries = [watched.deliver() for _ in range(50)]
+    deliveries = [bench.deliver() for _ in range(50)]
     refusals, delivered = await asyncio.gather(
         asyncio.gather(*readings, return_exceptions=True), asyncio.gather(*deliveries)
     )
     for refusal in refusals:
         assert isinstance(refusal, Unavailable)
         assert (refusal.code, refusal.retry_after) == (ErrorCode.CARD_API_UNAVAILABLE, 6.0)
-    assert set(delivered) == {Delivery(V.NOT_PROCESSED, None, timedelta(seconds=6))}
+    assert set(delivered) == {DeliveryResult(V.NOT_PROCESSED, None, timedelta(seconds=6))}
     assert client.suspended_for() == timedelta(seconds=6)
-    assert watched.total_calls() == 0
+    assert bench.total_calls() == 0
 
 
-async def test_one_call_finds_out_that_it_is_back(watched: Watched) -> None:
-    """Given an API that is back, when a hundred ask at once, then one calls it, the others wait, then all may."""
-    await watched.open()
-    watched.calling.calm()
-    watched.calling.fault(FaultKind.LATENCY, "sign", seconds=0.2)
-    watched.stopwatch.advance(10)
-    assert watched.calling.client.suspended_for() is None
-    outcomes = await asyncio.gather(*(watched.deliver() for _ in range(100)))
-    assert outcomes.count(Delivery(V.ACCEPTED, 204)) == 1
-    assert outcomes.count(Delivery(V.NOT_PROCESSED, None, timedelta(seconds=1))) == 99
-    assert watched.total_calls() == 1
-    assert watched.state() is S.CLOSED
-    watched.calling.calm()
-    assert set(await asyncio.gather(*(watched.deliver() for _ in range(50)))) == {Delivery(V.ACCEPTED, 204)}
+async def test_one_probe_closes_breaker(bench: Bench) -> None:
+    """Of a hundred calls at once after the cool-down, one is sent; after it all are."""
+    await bench.open()
+    bench.calling.calm()
+    bench.calling.fault(FaultKind.LATENCY, "sign", seconds=0.2)
+    bench.stopwatch.advance(10)
+    assert bench.calling.client.suspended_for() is None
+    outcomes = await asyncio.gather(*(bench.deliver() for _ in range(100)))
+    assert outcomes.count(DeliveryResult(V.ACCEPTED, 204)) == 1
+    assert outcomes.count(DeliveryResult(V.NOT_PROCESSED, None, timedelta(seconds=1))) == 99
+    assert bench.total_calls() == 1
+    assert bench.state() is S.CLOSED
+    bench.calling.calm()
+    assert set(await asyncio.gather(*(bench.deliver() for _ in range(50)))) == {DeliveryResult(V.ACCEPTED, 204)}
 
 
-async def test_one_call_finds_out_that_it_is_not_back(watched: Watched) -> None:
-    """Given an API that is still down, then that was the one call, and the next comes after twice the time."""
-    await watched.open()
-    watched.stopwatch.advance(10)
-    await asyncio.gather(*(watched.deliver() for _ in range(100)))
-    assert watched.total_calls() == 1
-    assert watched.calling.client.suspended_for() == 2 * COOL_DOWN
+async def test_failed_probe_doubles_cool_down(bench: Bench) -> None:
+    """It was the only call, and the next one is admitted after twice the time."""
+    await bench.open()
+    bench.stopwatch.advance(10)
+    await asyncio.gather(*(bench.deliver() for _ in range(100)))
+    assert bench.total_calls() == 1
+    assert bench.calling.client.suspended_for() == 2 * COOL_DOWN
 
 
-async def test_a_404_says_that_it_is_back(watched: Watched) -> None:
-    """Any answer does."""
-    await watched.open()
-    watched.calling.calm()
-    watched.stopwatch.advance(10)
+async def test_probe_with_404_closes_breaker(bench: Bench) -> None:
+    """Any response below 500 does."""
+    await bench.open()
+    bench.calling.calm()
+    bench.stopwatch.advance(10)
     with pytest.raises(NotFound):
-        await watched.calling.client.customer_status(str(uuid.uuid4()), timeout=SOON)
-    assert watched.state() is S.CLOSED
+        await bench.calling.client.customer_status(str(uuid.uuid4()), timeout=SOON)
+    assert bench.state() is S.CLOSED
 
 
-async def test_a_reader_stops_asking_when_it_opens(watched: Watched) -> None:
-    """The third of his attempts opened it: there is no fourth."""
-    await watched.calling.client.check()
-    watched.calling.fault(FaultKind.STATUS, "challenge", status=503)
+async def test_read_retries_end_when_breaker_opens(bench: Bench) -> None:
+    """The third attempt opened it: there is no fourth."""
+    await bench.calling.client.check()
+    bench.calling.fault(FaultKind.STATUS, "challenge", status=503)
     with pytest.raises(Unavailable) as refusal:
-        await watched.calling.client.fetch_challenge(str(uuid.uuid4()), timeout=SOON)
+        await bench.calling.client.fetch_challenge(str(uuid.uuid4()), timeout=SOON)
     assert refusal.value.retry_after == 10.0
-    assert watched.calling.calls("challenge") == 3
+    assert bench.calling.calls("challenge") == 3
 
 
-async def test_a_token_finds_out_where_there_is_none(watched: Watched) -> None:
-    """Given an API that was down from the beginning, then no token, no delivery; both are back after the cool-down."""
-    watched.calling.fault(FaultKind.STATUS, "token", status=503)
-    outcome = await watched.deliver()
-    assert outcome == Delivery(V.NOT_PROCESSED, None, COOL_DOWN)
-    assert watched.calling.calls("token") == 3
-    with pytest.raises(Unavailable, match="not asked for a while"):
-        await watched.calling.client.check()
-    watched.calling.calm()
-    watched.stopwatch.advance(10)
-    watched.calling.monotonic.advance(10)
-    assert (await watched.deliver()).verdict is V.ACCEPTED
-    assert watched.state() is S.CLOSED
+async def test_token_request_is_the_probe_without_a_token(bench: Bench) -> None:
+    """A card API that is down from the start issues no token; deliveries work after the cool-down."""
+    bench.calling.fault(FaultKind.STATUS, "token", status=503)
+    outcome = await bench.deliver()
+    assert outcome == DeliveryResult(V.NOT_PROCESSED, None, COOL_DOWN)
+    assert bench.calling.calls("token") == 3
+    with pytest.raises(Unavailable, match="after repeated card API failures"):
+        await bench.calling.client.check()
+    bench.calling.calm()
+    bench.stopwatch.advance(10)
+    bench.calling.monotonic.advance(10)
+    assert (await bench.deliver()).verdict is V.ACCEPTED
+    assert bench.state() is S.CLOSED
 
 
-async def test_readiness_says_so_and_holds(watched: Watched) -> None:
-    """With a token at hand the replica can sign, so it is ready; that it does not deliver now, it says."""
-    assert await watched.calling.client.check() is None
-    await watched.open()
-    said = await watched.calling.client.check()
-    assert said == "not asked for another 10 s: it failed again and again; signatures wait here"
+async def test_check_warns_while_breaker_is_open(bench: Bench) -> None:
+    """With a valid token the replica can sign, so it is ready; the warning says that it does not deliver now."""
+    assert await bench.calling.client.check() is None
+    await bench.open()
+    warning = await bench.calling.client.check()
+    assert warning == "Paused after repeated card API failures; retry after 10 s; signatures wait for delivery"
 
 
-async def test_rfc6585_4_a_429_with_retry_after_holds_for_everybody(watched: Watched) -> None:
-    """Given that the API asks to be left alone, then it is, by all; and nothing has failed by that."""
-    watched.calling.fault(FaultKind.STATUS, "sign", status=429, retry_after=7, times=1)
-    assert await watched.deliver() == Delivery(V.NOT_PROCESSED, 429, timedelta(seconds=7))
-    watched.stopwatch.advance(2)
-    assert await watched.deliver() == Delivery(V.NOT_PROCESSED, None, timedelta(seconds=5))
-    with pytest.raises(Unavailable, match="it asked for that") as refusal:
-        await watched.calling.client.fetch_challenge(str(uuid.uuid4()), timeout=SOON)
+async def test_rfc6585_4_retry_after_of_429_suspends_all_calls(bench: Bench) -> None:
+    """Until then nothing is sent; the breaker stays closed."""
+    bench.calling.fault(FaultKind.STATUS, "sign", status=429, retry_after=7, times=1)
+    assert await bench.deliver() == DeliveryResult(V.NOT_PROCESSED, 429, timedelta(seconds=7))
+    bench.stopwatch.advance(2)
+    assert await bench.deliver() == DeliveryResult(V.NOT_PROCESSED, None, timedelta(seconds=5))
+    with pytest.raises(Unavailable, match="at the card API's request") as refusal:
+        await bench.calling.client.fetch_challenge(str(uuid.uuid4()), timeout=SOON)
     assert refusal.value.retry_after == 5.0
-    assert watched.state() is S.CLOSED
-    watched.stopwatch.advance(5)
-    assert (await watched.deliver()).verdict is V.ACCEPTED
+    assert bench.state() is S.CLOSED
+    bench.stopwatch.advance(5)
+    assert (await bench.deliver()).verdict is V.ACCEPTED
 
 
-async def test_who_waits_for_a_place_learns_that_it_opened(start_watched: StartWatched) -> None:
-    """Given an API that goes down under a hundred requests, then no more of them call it than had a connection."""
-    watched = await start_watched(max_connections=3)
-    await watched.calling.client.check()
-    watched.calling.simulator.state.ledger.clear()
-    watched.calling.fault(FaultKind.STATUS, "*", status=503)
-    outcomes = await asyncio.gather(*(watched.deliver() for _ in range(100)))
-    sent = outcomes.count(Delivery(V.UNKNOWN, 503))
-    assert sent == watched.total_calls() <= 3 + 2
-    assert outcomes.count(Delivery(V.NOT_PROCESSED, None, COOL_DOWN)) == 100 - sent
+async def test_calls_waiting_for_connection_see_open_breaker(start_bench: StartBench) -> None:
+    """Of a hundred calls to a card API that goes down, only those with a connection are sent."""
+    bench = await start_bench(max_connections=3)
+    await bench.calling.client.check()
+    bench.calling.simulator.state.ledger.clear()
+    bench.calling.fault(FaultKind.STATUS, "*", status=503)
+    outcomes = await asyncio.gather(*(bench.deliver() for _ in range(100)))
+    sent = outcomes.count(DeliveryResult(V.UNKNOWN, 503))
+    assert sent == bench.total_calls() <= 3 + 2
+    assert outcomes.count(DeliveryResult(V.NOT_PROCESSED, None, COOL_DOWN)) == 100 - sent
 
 
-async def test_a_place_that_is_not_free_in_time_is_no_failure_of_the_api(start_watched: StartWatched) -> None:
-    """Too many at once is our own affair: what did not get a connection was not processed, and says nothing."""
-    limits = BreakerLimits(failures_in_a_row=1)
-    watched = await start_watched(limits, max_connections=1, connect_timeout=timedelta(milliseconds=50))
-    await watched.calling.client.check()
-    watched.calling.fault(FaultKind.LATENCY, "sign", seconds=0.5, times=1)
-    slow = asyncio.create_task(watched.deliver())
+async def test_no_free_connection_is_no_failure_of_card_api(start_bench: StartBench) -> None:
+    """The delivery was not processed, and the breaker stays closed."""
+    bench = await start_bench(1, max_connections=1, connect_timeout=timedelta(milliseconds=50))
+    await bench.calling.client.check()
+    bench.calling.fault(FaultKind.LATENCY, "sign", seconds=0.5, times=1)
+    slow = asyncio.create_task(bench.deliver())
     await asyncio.sleep(0)
-    assert await watched.deliver() == Delivery(V.NOT_PROCESSED, None)
-    assert await slow == Delivery(V.ACCEPTED, 204)
-    assert watched.state() is S.CLOSED
-    assert watched.calling.calls("sign") == 1
+    assert await bench.deliver() == DeliveryResult(V.NOT_PROCESSED, None)
+    assert await slow == DeliveryResult(V.ACCEPTED, 204)
+    assert bench.state() is S.CLOSED
+    assert bench.calling.calls("sign") == 1

@@ -1,4 +1,4 @@
-"""Creating a customer: once, whatever becomes of the answers."""
+"""The creation of a customer: once, whatever happens to the responses."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ ROUTE = "create_customer"
 
 @pytest.fixture
 def intent() -> CustomerIntent:
-    """The wish for a customer that is not there yet."""
+    """The intent to create a customer that does not exist yet."""
     return CustomerIntent(OWNER_ID, str(uuid.uuid4()), OWNER_ID)
 
 
-async def test_a_customer_is_created(calling: Calling, intent: CustomerIntent) -> None:
-    """Its id is that of the card API, which has issued it a challenge."""
+async def test_customer_is_created(calling: Calling, intent: CustomerIntent) -> None:
+    """The card API returns its id and has issued a challenge."""
     customer_id = await calling.client.create_customer(intent, timeout=SOON)
     assert calling.simulator.state.customers.find(customer_id).external_id == intent.external_id
     assert await calling.client.fetch_challenge(customer_id, timeout=SOON)
 
 
-async def test_the_same_wish_again_gives_the_same_customer(calling: Calling, intent: CustomerIntent) -> None:
-    """Under its own key the answer is replayed."""
+async def test_same_intent_returns_same_customer(calling: Calling, intent: CustomerIntent) -> None:
+    """The card API replays its response under the same key."""
     first = await calling.client.create_customer(intent, timeout=SOON)
     assert await calling.client.create_customer(intent, timeout=SOON) == first
 
 
 @pytest.mark.parametrize("kind", [FaultKind.DROP_REPLY, FaultKind.CUT_REPLY, FaultKind.DROP_REQUEST, FaultKind.STATUS])
-async def test_what_was_lost_is_asked_for_again(calling: Calling, intent: CustomerIntent, kind: FaultKind) -> None:
+async def test_lost_response_is_retried(calling: Calling, intent: CustomerIntent, kind: FaultKind) -> None:
     """The same body under the same key, within the timeout: one customer."""
     calling.fault(kind, ROUTE, times=2)
     customer_id = await calling.client.create_customer(intent, timeout=SOON)
@@ -44,8 +44,8 @@ async def test_what_was_lost_is_asked_for_again(calling: Calling, intent: Custom
     assert calling.calls(ROUTE) == 3
 
 
-async def test_409_in_flight_is_asked_again(calling: Calling, intent: CustomerIntent) -> None:
-    """Another request with this key is being worked on: its answer is ours."""
+async def test_409_in_flight_is_retried(calling: Calling, intent: CustomerIntent) -> None:
+    """Another request with this key is in progress: its response is ours."""
     calling.fault(FaultKind.CONFLICT, ROUTE, times=1)
     await calling.client.create_customer(intent, timeout=SOON)
     assert calling.outcomes(ROUTE) == {"409": 1, "201": 1}
@@ -53,7 +53,7 @@ async def test_409_in_flight_is_asked_again(calling: Calling, intent: CustomerIn
 
 @pytest.mark.parametrize("bare", [False, True])
 async def test_409_customer_exists(start: StartCalling, intent: CustomerIntent, bare: bool) -> None:
-    """Somebody else created it, and the contract has no way to learn its id; what says no word is asked a few times."""
+    """Another client created it, and the contract does not return its id; a 409 without a body is retried first."""
     calling = await start({"bare_conflicts": bare})
     calling.simulator.state.customers.create(str(intent.account), intent.external_id, None)
     with pytest.raises(Conflict) as refusal:
@@ -62,8 +62,8 @@ async def test_409_customer_exists(start: StartCalling, intent: CustomerIntent, 
     assert calling.calls(ROUTE) == (4 if bare else 1)
 
 
-async def test_409_without_a_word_may_be_one_in_flight(start: StartCalling, intent: CustomerIntent) -> None:
-    """Nobody is told that a customer exists while it is being created for him."""
+async def test_409_without_body_may_be_in_flight(start: StartCalling, intent: CustomerIntent) -> None:
+    """The caller is not told that the customer exists while it is being created."""
     calling = await start({"bare_conflicts": True})
     calling.fault(FaultKind.CONFLICT, ROUTE, times=2)
     customer_id = await calling.client.create_customer(intent, timeout=SOON)
@@ -80,10 +80,10 @@ async def test_409_without_a_word_may_be_one_in_flight(start: StartCalling, inte
         (503, Unavailable, ErrorCode.CARD_API_UNAVAILABLE),
     ],
 )
-async def test_each_status_has_its_meaning(
+async def test_each_status_has_its_error(
     start: StartCalling, intent: CustomerIntent, status: int, family: type[SignerError], code: ErrorCode
 ) -> None:
-    """What the contract and HTTP say about a status is what the error says."""
+    """As the contract and HTTP define it."""
     calling = await start(read_attempts=1)
     calling.fault(FaultKind.STATUS, ROUTE, status=status)
     with pytest.raises(family) as refusal:
@@ -94,8 +94,8 @@ async def test_each_status_has_its_meaning(
 @pytest.mark.parametrize(
     "kind", [FaultKind.GARBAGE, FaultKind.WRONG_CONTENT_TYPE, FaultKind.OVERSIZED, FaultKind.REDIRECT]
 )
-async def test_an_answer_that_makes_no_sense(calling: Calling, intent: CustomerIntent, kind: FaultKind) -> None:
-    """It is told; the same wish later finds the customer, for the key remembers."""
+async def test_unreadable_response_is_raised(calling: Calling, intent: CustomerIntent, kind: FaultKind) -> None:
+    """The same intent later returns the customer, because the card API remembers the key."""
     calling.fault(kind, ROUTE)
     with pytest.raises(BadUpstream) as refusal:
         await calling.client.create_customer(intent, timeout=SOON)
@@ -105,8 +105,8 @@ async def test_an_answer_that_makes_no_sense(calling: Calling, intent: CustomerI
     assert await calling.client.create_customer(intent, timeout=SOON)
 
 
-async def test_nothing_is_sent_when_the_time_is_over(calling: Calling, intent: CustomerIntent) -> None:
-    """A POST past its deadline is none."""
+async def test_nothing_is_sent_after_deadline(calling: Calling, intent: CustomerIntent) -> None:
+    """No POST is sent."""
     await calling.client.check()
     with pytest.raises(Unavailable):
         await calling.client.create_customer(intent, timeout=timedelta(0))

@@ -1,4 +1,4 @@
-"""Reading: every documented status, and every way in which the simulator can go wrong."""
+"""Reads: every documented status, and every fault of the simulator."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ async def read_status(calling: Calling, customer_id: str, timeout: timedelta = S
     return await calling.client.customer_status(customer_id, timeout=timeout)
 
 
-Reading = Callable[..., Awaitable[str]]
-both = pytest.mark.parametrize(("reading", "route"), [(read_challenge, "challenge"), (read_status, "customer")])
+Read = Callable[..., Awaitable[str]]
+both = pytest.mark.parametrize(("read", "route"), [(read_challenge, "challenge"), (read_status, "customer")])
 
 
-async def test_the_challenge_is_the_one_that_was_issued(calling: Calling) -> None:
-    """The base64 text comes through as it is."""
+async def test_challenge_is_the_issued_one(calling: Calling) -> None:
+    """The base64 text is unchanged."""
     customer_id, submission = calling.customer()
     assert await read_challenge(calling, customer_id) == submission.parts()[0]
 
 
-async def test_the_status_moves_when_the_challenge_is_signed(calling: Calling) -> None:
-    """``initiating`` before, another after."""
+async def test_status_changes_when_challenge_is_signed(calling: Calling) -> None:
+    """From ``initiating`` to another one."""
     customer_id, submission = calling.customer()
     assert await read_status(calling, customer_id) == "initiating"
     await calling.deliver(customer_id, submission)
@@ -43,130 +43,124 @@ async def test_the_status_moves_when_the_challenge_is_signed(calling: Calling) -
 
 
 @both
-async def test_an_unknown_customer(calling: Calling, reading: Reading, route: str) -> None:
-    """404 is said to the caller, and asked once."""
+async def test_unknown_customer(calling: Calling, read: Read, route: str) -> None:
+    """404 is raised, and not retried."""
     with pytest.raises(NotFound) as refusal:
-        await reading(calling, str(uuid.uuid4()))
+        await read(calling, str(uuid.uuid4()))
     assert refusal.value.code is ErrorCode.CUSTOMER_UNKNOWN
     assert calling.calls(route) == 1
 
 
 @both
 @pytest.mark.parametrize("customer_id", ["", "..", "1/challenge", "a?b", "%2e%2e", "04c5851c43865bd99f8908312f8aee3a"])
-async def test_only_a_uuid_becomes_a_part_of_a_path(
-    calling: Calling, reading: Reading, route: str, customer_id: str
-) -> None:
-    """Another id reaches no URL."""
+async def test_customer_id_must_be_a_uuid(calling: Calling, read: Read, route: str, customer_id: str) -> None:
+    """Any other id never becomes part of a URL."""
     with pytest.raises(MalformedRequest):
-        await reading(calling, customer_id)
+        await read(calling, customer_id)
     assert calling.calls("token") + calling.calls(route) == 0
 
 
 @both
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
-async def test_an_outage_that_passes_is_not_seen(calling: Calling, reading: Reading, route: str, status: int) -> None:
-    """5xx and 429 are asked again."""
+async def test_short_outage_is_retried(calling: Calling, read: Read, route: str, status: int) -> None:
+    """The caller does not see 5xx and 429."""
     customer_id, _ = calling.customer()
     calling.fault(FaultKind.STATUS, route, status=status, times=3)
-    assert await reading(calling, customer_id)
+    assert await read(calling, customer_id)
     assert calling.outcomes(route) == {str(status): 3, "200": 1}
 
 
 @both
-async def test_an_outage_that_stays_is_said(start: StartCalling, reading: Reading, route: str) -> None:
-    """After the last attempt the caller is told."""
+async def test_lasting_outage_is_raised(start: StartCalling, read: Read, route: str) -> None:
+    """After the last attempt."""
     calling = await start(read_attempts=3)
     customer_id, _ = calling.customer()
     calling.fault(FaultKind.STATUS, route, status=500)
     with pytest.raises(Unavailable) as refusal:
-        await reading(calling, customer_id)
+        await read(calling, customer_id)
     assert refusal.value.code is ErrorCode.CARD_API_UNAVAILABLE
     assert calling.outcomes(route) == {"500": 3}
 
 
 @both
 @pytest.mark.parametrize("kind", [FaultKind.DROP_REQUEST, FaultKind.DROP_REPLY, FaultKind.CUT_REPLY])
-async def test_a_lost_answer_is_asked_for_again(
-    calling: Calling, reading: Reading, route: str, kind: FaultKind
-) -> None:
-    """A cut connection costs a repetition; aiohttp's own one comes on top."""
+async def test_lost_response_is_retried(calling: Calling, read: Read, route: str, kind: FaultKind) -> None:
+    """Aiohttp may repeat the request as well."""
     customer_id, _ = calling.customer()
     calling.fault(kind, route, times=3)
-    assert await reading(calling, customer_id)
+    assert await read(calling, customer_id)
     assert calling.outcomes(route)["200"] == 1
 
 
 @both
 @pytest.mark.parametrize("kind", [FaultKind.DROP_REQUEST, FaultKind.DROP_REPLY, FaultKind.CUT_REPLY])
-async def test_answers_that_are_always_lost(calling: Calling, reading: Reading, route: str, kind: FaultKind) -> None:
-    """In the end it is the API that is unavailable."""
+async def test_responses_that_are_always_lost(calling: Calling, read: Read, route: str, kind: FaultKind) -> None:
+    """After the last attempt the card API is unavailable."""
     customer_id, _ = calling.customer()
     calling.fault(kind, route)
     with pytest.raises(Unavailable) as refusal:
-        await reading(calling, customer_id)
+        await read(calling, customer_id)
     assert refusal.value.code is ErrorCode.CARD_API_UNAVAILABLE
 
 
 @both
 @pytest.mark.parametrize("kind", [FaultKind.GARBAGE, FaultKind.WRONG_CONTENT_TYPE, FaultKind.OVERSIZED])
-async def test_an_answer_that_makes_no_sense(calling: Calling, reading: Reading, route: str, kind: FaultKind) -> None:
-    """It is said as what it is, and not asked for again; the next answer is read as if nothing had been."""
+async def test_unreadable_response_is_not_retried(calling: Calling, read: Read, route: str, kind: FaultKind) -> None:
+    """It is an invalid response; the next read works."""
     customer_id, _ = calling.customer()
     calling.fault(kind, route, times=1)
     with pytest.raises(BadUpstream) as refusal:
-        await reading(calling, customer_id)
+        await read(calling, customer_id)
     assert refusal.value.code is ErrorCode.CARD_API_INVALID_ANSWER
     assert calling.calls(route) == 1
-    assert await reading(calling, customer_id)
+    assert await read(calling, customer_id)
 
 
 @both
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_not_followed(start: StartCalling, reading: Reading, route: str, status: int) -> None:
-    """Neither on the same host nor to another: nobody else gets to see a token."""
-    calling, elsewhere = await start(), await start()
+async def test_redirect_is_not_followed(start: StartCalling, read: Read, route: str, status: int) -> None:
+    """Neither on the same host nor to another: the token is sent to the configured host only."""
+    calling, other = await start(), await start()
     customer_id, _ = calling.customer()
-    for location in ("/_sim/elsewhere", f"{elsewhere.simulator.origin}/_sim/elsewhere"):
+    for location in ("/_sim/elsewhere", f"{other.simulator.origin}/_sim/elsewhere"):
         calling.fault(FaultKind.REDIRECT, route, status=status, location=location)
         with pytest.raises(BadUpstream, match="redirect"):
-            await reading(calling, customer_id)
-    assert calling.calls("elsewhere") + elsewhere.calls("elsewhere") == 0
+            await read(calling, customer_id)
+    assert calling.calls("elsewhere") + other.calls("elsewhere") == 0
     assert calling.calls(route) == 2
 
 
 @both
-async def test_a_slow_api_is_not_waited_for(calling: Calling, reading: Reading, route: str) -> None:
-    """The timeout ends the call, whatever is under way."""
+async def test_timeout_ends_read(calling: Calling, read: Read, route: str) -> None:
+    """While a request is in flight."""
     customer_id, _ = calling.customer()
     calling.fault(FaultKind.LATENCY, route, seconds=30)
     with pytest.raises(UpstreamTimeout) as refusal:
-        await reading(calling, customer_id, timedelta(milliseconds=200))
+        await read(calling, customer_id, timedelta(milliseconds=200))
     assert refusal.value.code is ErrorCode.CARD_API_TIMEOUT
 
 
 @both
-async def test_a_longer_wait_than_there_is_time_for_ends_at_once(
-    calling: Calling, reading: Reading, route: str
-) -> None:
-    """``Retry-After`` beyond the timeout: one attempt, and the caller is told when to come back."""
+async def test_retry_after_beyond_timeout_ends_read(calling: Calling, read: Read, route: str) -> None:
+    """One attempt; the error tells when to retry."""
     customer_id, _ = calling.customer()
     calling.fault(FaultKind.STATUS, route, status=429, retry_after=30)
     with pytest.raises(Unavailable) as refusal:
-        await reading(calling, customer_id)
+        await read(calling, customer_id)
     assert refusal.value.retry_after == 30
     assert calling.outcomes(route) == {"429": 1}
 
 
-async def test_a_wait_within_the_timeout_is_kept_to(calling: Calling) -> None:
-    """``Retry-After: 1`` is waited for, then the answer comes."""
+async def test_retry_after_within_timeout_is_kept(calling: Calling) -> None:
+    """``Retry-After: 1``, then the response."""
     customer_id, _ = calling.customer()
     calling.fault(FaultKind.STATUS, "challenge", status=503, retry_after=1, times=1)
     assert await read_challenge(calling, customer_id)
     assert calling.outcomes("challenge") == {"503": 1, "200": 1}
 
 
-async def test_a_forbidden_read(calling: Calling) -> None:
-    """403 is no matter of a new token."""
+async def test_403_is_not_retried(calling: Calling) -> None:
+    """A new token would not help."""
     customer_id, _ = calling.customer()
     calling.fault(FaultKind.STATUS, "challenge", status=403)
     with pytest.raises(Unavailable) as refusal:
@@ -175,24 +169,24 @@ async def test_a_forbidden_read(calling: Calling) -> None:
     assert (calling.calls("challenge"), calling.calls("token")) == (1, 1)
 
 
-async def test_a_bad_request(calling: Calling) -> None:
-    """A 400 to a request of ours is an answer outside the contract."""
+async def test_400_is_an_invalid_response(calling: Calling) -> None:
+    """The contract has no 400 for a read."""
     customer_id, _ = calling.customer()
     calling.fault(FaultKind.STATUS, "challenge", status=400)
     with pytest.raises(BadUpstream):
         await read_challenge(calling, customer_id)
 
 
-async def test_check_needs_a_token_only(calling: Calling) -> None:
-    """Readiness asks for a token, and for nothing while there is one."""
+async def test_check_needs_only_a_token(calling: Calling) -> None:
+    """It sends nothing while a token is valid."""
     await calling.client.check()
     calling.fault(FaultKind.STATUS, "*", status=500)
     await calling.client.check()
     assert calling.outcomes("token") == {"200": 1}
 
 
-async def test_check_says_that_the_api_is_down(start: StartCalling) -> None:
-    """As reading does."""
+async def test_check_raises_if_card_api_is_down(start: StartCalling) -> None:
+    """As a read does."""
     calling = await start(read_attempts=2)
     calling.fault(FaultKind.STATUS, "token", status=500)
     with pytest.raises(Unavailable) as refusal:

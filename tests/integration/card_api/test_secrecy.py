@@ -29,9 +29,9 @@ FAULTS = [
 ]
 
 
-async def told_by(calling: Calling, customer_id: str) -> str:
-    """All that our errors tell, with the whole of their tracebacks."""
-    told: list[str] = []
+async def errors_of(calling: Calling, customer_id: str) -> str:
+    """Return the texts of our errors, with their tracebacks."""
+    texts: list[str] = []
     for call in (
         calling.client.check(),
         calling.client.fetch_challenge(customer_id, timeout=SOON),
@@ -40,18 +40,18 @@ async def told_by(calling: Calling, customer_id: str) -> str:
         (outcome,) = await asyncio.gather(call, return_exceptions=True)
         if isinstance(outcome, SignerError):
             assert outcome.__context__ is None
-            told += [repr(outcome), outcome.detail, *traceback.format_exception(outcome)]
-    return "\n".join(told)
+            texts += [repr(outcome), outcome.detail, *traceback.format_exception(outcome)]
+    return "\n".join(texts)
 
 
 @pytest.mark.parametrize("route", ["token", "*"])
-async def test_no_secret_is_told(
+async def test_no_secret_is_shown(
     start: StartCalling, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], route: str
 ) -> None:
-    """Everything goes wrong once, at debug level, with asyncio watching; then all that was said is searched."""
+    """Each fault strikes once, at debug level, with asyncio's debug mode; then all output is searched."""
     asyncio.get_running_loop().set_debug(True)
     caplog.set_level(logging.DEBUG)
-    told: list[str] = []
+    texts: list[str] = []
     secrets = [API_KEY, API_SECRET, "Bearer ", "eyJ"]
     for kind, details in FAULTS:
         calling = await start(read_attempts=2)
@@ -60,13 +60,13 @@ async def test_no_secret_is_told(
         if route != "token":
             await calling.client.check()
         calling.fault(kind, route, **details)
-        told.append(await told_by(calling, customer_id))
-        told.append(repr(await calling.deliver(customer_id, submission)))
+        texts.append(await errors_of(calling, customer_id))
+        texts.append(repr(await calling.deliver(customer_id, submission)))
         calling.calm()
         calling.monotonic.advance(2)
-        told.append(repr(await calling.deliver(customer_id, submission)))
-        told += [repr(vars(calling.client)), repr(vars(calling.client._tokens))]
+        texts.append(repr(await calling.deliver(customer_id, submission)))
+        texts += [repr(vars(calling.client)), repr(vars(calling.client._tokens))]
     captured = capfd.readouterr()
-    said = "\n".join([*told, caplog.text, captured.out, captured.err])
-    assert "card_api_" in said
-    assert [secret for secret in secrets if secret in said] == []
+    output = "\n".join([*texts, caplog.text, captured.out, captured.err])
+    assert "card_api_" in output
+    assert [secret for secret in secrets if secret in output] == []

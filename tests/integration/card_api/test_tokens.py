@@ -1,4 +1,4 @@
-"""The token: one for all, renewed in time and after a 401, its failures shared and not kept."""
+"""The access token: shared, renewed in time and after a 401; its failures are shared and soon forgotten."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.integration.card_api.conftest import StartCalling
 
 
 async def until_called(calling: Calling, route: str, times: int) -> None:
-    """Wait for something that goes on in the background."""
+    """Wait for calls that are made in the background."""
     async with asyncio.timeout(10):
-        while calling.calls(route) < times:  # noqa: ASYNC110 - the simulator's ledger rings no bell
+        while calling.calls(route) < times:  # noqa: ASYNC110 - the simulator's ledger sends no event
             await asyncio.sleep(0.005)
 
 
-async def test_fifty_waiters_have_one_token_fetched(calling: Calling) -> None:
-    """However many requests begin together, the API is asked for one token."""
+async def test_fifty_requests_fetch_one_token(calling: Calling) -> None:
+    """Requests that start together share one token request."""
     customer_id, _ = calling.customer()
     calling.fault(FaultKind.LATENCY, "token", seconds=0.05)
     await asyncio.gather(*(calling.client.fetch_challenge(customer_id, timeout=SOON) for _ in range(50)))
@@ -30,8 +30,8 @@ async def test_fifty_waiters_have_one_token_fetched(calling: Calling) -> None:
     assert calling.outcomes("challenge") == {"200": 50}
 
 
-async def test_a_token_serves_many_requests(calling: Calling) -> None:
-    """The second request does not fetch another."""
+async def test_token_is_reused(calling: Calling) -> None:
+    """Further requests do not fetch another one."""
     customer_id, submission = calling.customer()
     await calling.client.check()
     await calling.client.fetch_challenge(customer_id, timeout=SOON)
@@ -40,9 +40,9 @@ async def test_a_token_serves_many_requests(calling: Calling) -> None:
     assert calling.calls("token") == 1
 
 
-async def test_a_token_is_renewed_before_its_end(start: StartCalling) -> None:
-    """From the margin on, a new token is fetched beside the requests, which wait for nothing and are never refused."""
-    calling = await start({"token_lifetime": 600}, token_margin=timedelta(seconds=60))
+async def test_token_is_renewed_before_expiry(start: StartCalling) -> None:
+    """In the background, 60 s before; requests do not wait for it."""
+    calling = await start({"token_lifetime": 600})
     customer_id, _ = calling.customer()
     await calling.client.fetch_challenge(customer_id, timeout=SOON)
     calling.monotonic.advance(530)
@@ -56,9 +56,9 @@ async def test_a_token_is_renewed_before_its_end(start: StartCalling) -> None:
     assert calling.outcomes("challenge") == {"200": 4}
 
 
-async def test_requests_go_on_while_a_renewal_fails(start: StartCalling) -> None:
-    """A token that is still good is used although the API gives no new one."""
-    calling = await start({"token_lifetime": 600}, token_margin=timedelta(seconds=60))
+async def test_requests_continue_while_renewal_fails(start: StartCalling) -> None:
+    """A valid token is used although the card API issues no new one."""
+    calling = await start({"token_lifetime": 600})
     customer_id, _ = calling.customer()
     await calling.client.check()
     calling.fault(FaultKind.STATUS, "token", status=503)
@@ -69,8 +69,8 @@ async def test_requests_go_on_while_a_renewal_fails(start: StartCalling) -> None
     assert calling.outcomes("challenge") == {"200": 2}
 
 
-async def test_an_expired_token_is_not_used(start: StartCalling) -> None:
-    """Past its end a request waits for the new one."""
+async def test_expired_token_is_not_used(start: StartCalling) -> None:
+    """The request waits for a new one."""
     calling = await start({"token_lifetime": 600})
     customer_id, _ = calling.customer()
     await calling.client.check()
@@ -79,8 +79,8 @@ async def test_an_expired_token_is_not_used(start: StartCalling) -> None:
     assert calling.calls("token") == 2
 
 
-async def test_a_refused_token_is_renewed_once_for_all(calling: Calling) -> None:
-    """Fifty requests are refused together: one new token is fetched, and all of them succeed with it."""
+async def test_refused_token_is_renewed_once(calling: Calling) -> None:
+    """Fifty requests that are refused together share one new token, and all succeed."""
     customer_id, _ = calling.customer()
     await calling.client.check()
     calling.simulator.state.revoke_tokens()
@@ -90,8 +90,8 @@ async def test_a_refused_token_is_renewed_once_for_all(calling: Calling) -> None
     assert calling.outcomes("challenge") == {"401": 50, "200": 50}
 
 
-async def test_a_refused_delivery_is_repeated_once_under_its_key(calling: Calling) -> None:
-    """A 401 costs a new token and a repetition, not an attempt; the key and the body stay."""
+async def test_delivery_after_401_is_repeated_under_same_key(calling: Calling) -> None:
+    """Once, with a new token; the body stays too."""
     customer_id, submission = calling.customer()
     await calling.client.check()
     calling.simulator.state.revoke_tokens()
@@ -103,8 +103,8 @@ async def test_a_refused_delivery_is_repeated_once_under_its_key(calling: Callin
     assert len({entry.signature_sha256 for entry in entries}) == 1
 
 
-async def test_a_401_that_a_fresh_token_does_not_mend_is_final(calling: Calling) -> None:
-    """The API's clock is far behind, so it refuses our requests: one repetition, then the truth; no storm of tokens."""
+async def test_401_with_fresh_token_is_final(calling: Calling) -> None:
+    """The card API's clock is far behind, so it refuses our signatures: one repetition, and few token requests."""
     customer_id, submission = calling.customer()
     calling.simulator.state.clock.offset = -600
     delivery = await calling.deliver(customer_id, submission)
@@ -120,8 +120,8 @@ async def test_a_401_that_a_fresh_token_does_not_mend_is_final(calling: Calling)
     assert (await calling.deliver(customer_id, submission)).verdict is DeliveryVerdict.ACCEPTED
 
 
-async def test_wrong_credentials_are_said_to_all_and_not_for_ever(calling: Calling) -> None:
-    """Twenty waiters share one refusal; it is remembered for a moment; a rotated secret is used after that."""
+async def test_wrong_credentials_fail_all_waiters_and_can_be_rotated(calling: Calling) -> None:
+    """Twenty waiters share one refusal; a rotated secret is used a second later."""
     customer_id, submission = calling.customer()
     (calling.folder / "api-secret").write_text("wrong")
     outcomes = await asyncio.gather(
@@ -139,8 +139,8 @@ async def test_wrong_credentials_are_said_to_all_and_not_for_ever(calling: Calli
 
 
 @pytest.mark.parametrize("content", [None, b"", b"  \n", b"\xff\xfe", b"x" * 5000])
-async def test_credentials_that_cannot_be_read_are_said_so(calling: Calling, content: bytes | None) -> None:
-    """A file that is absent, empty, no text or no secret: the setting is named, and nothing is sent."""
+async def test_unreadable_credentials_name_the_setting(calling: Calling, content: bytes | None) -> None:
+    """A file that is missing, empty, not text or too long; nothing is sent."""
     secret = calling.folder / "api-secret"
     if content is None:
         secret.unlink()
@@ -153,16 +153,16 @@ async def test_credentials_that_cannot_be_read_are_said_so(calling: Calling, con
 
 
 @pytest.mark.parametrize("kind", [FaultKind.STATUS, FaultKind.DROP_REQUEST, FaultKind.DROP_REPLY, FaultKind.CUT_REPLY])
-async def test_fetching_a_token_is_repeated(calling: Calling, kind: FaultKind) -> None:
-    """An outage of two requests is not seen from outside."""
+async def test_token_request_is_retried(calling: Calling, kind: FaultKind) -> None:
+    """The caller does not see a short outage."""
     calling.fault(kind, "token", times=2)
     await calling.client.check()
     assert calling.calls("token") == 3
 
 
 @pytest.mark.parametrize("kind", [FaultKind.GARBAGE, FaultKind.WRONG_CONTENT_TYPE, FaultKind.OVERSIZED])
-async def test_a_token_answer_that_makes_no_sense_is_not_repeated(calling: Calling, kind: FaultKind) -> None:
-    """It is an error of the API's, said as such."""
+async def test_unreadable_token_response_is_not_retried(calling: Calling, kind: FaultKind) -> None:
+    """It is an invalid response."""
     calling.fault(kind, "token")
     with pytest.raises(BadUpstream) as refusal:
         await calling.client.check()
@@ -170,8 +170,8 @@ async def test_a_token_answer_that_makes_no_sense_is_not_repeated(calling: Calli
     assert calling.calls("token") == 1
 
 
-async def test_an_api_without_tokens_leaves_a_delivery_unprocessed(calling: Calling) -> None:
-    """Nothing is POSTed, so nothing is unknown; what the API asks for is passed on and kept to."""
+async def test_delivery_without_token_is_not_processed(calling: Calling) -> None:
+    """Nothing is POSTed; ``Retry-After`` is passed on and kept."""
     customer_id, submission = calling.customer()
     calling.fault(FaultKind.STATUS, "token", status=429, retry_after=60)
     for _ in range(2):
@@ -182,46 +182,47 @@ async def test_an_api_without_tokens_leaves_a_delivery_unprocessed(calling: Call
     assert calling.calls("sign") == 0
 
 
-async def test_who_stops_waiting_does_not_stop_the_fetch(calling: Calling) -> None:
-    """One waiter's time is over and another goes away; the third gets the token that all of them waited for."""
+async def test_fetch_continues_when_one_waiter_leaves(calling: Calling) -> None:
+    """One waiter times out, one is cancelled; the third gets the token."""
     customer_id, submission = calling.customer()
     calling.fault(FaultKind.LATENCY, "token", seconds=0.3)
     patient = asyncio.create_task(calling.client.fetch_challenge(customer_id, timeout=SOON))
     leaving = asyncio.create_task(calling.client.fetch_challenge(customer_id, timeout=SOON))
     with pytest.raises(UpstreamTimeout):
         await calling.client.fetch_challenge(customer_id, timeout=timedelta(milliseconds=50))
-    hurried = await calling.deliver(customer_id, submission, timeout=timedelta(milliseconds=50))
+    timed_out = await calling.deliver(customer_id, submission, timeout=timedelta(milliseconds=50))
     leaving.cancel()
     assert await patient
-    assert hurried.verdict is DeliveryVerdict.NOT_PROCESSED
+    assert timed_out.verdict is DeliveryVerdict.NOT_PROCESSED
     assert calling.calls("token") == 1
     assert calling.calls("sign") == 0
 
 
-async def test_closing_ends_a_fetch(calling: Calling) -> None:
-    """Nothing goes on in the background after ``aclose``; waiters are cancelled with it."""
+async def test_close_cancels_fetch(calling: Calling) -> None:
+    """Its waiters are cancelled, too."""
     customer_id, _ = calling.customer()
     calling.fault(FaultKind.LATENCY, "token", seconds=30)
     waiting = asyncio.create_task(calling.client.fetch_challenge(customer_id, timeout=SOON))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0)
+    assert calling.client._tokens._fetching is not None
     await calling.client.aclose()
     with pytest.raises(asyncio.CancelledError):
         await waiting
 
 
-async def test_authentication_is_asked_for_anew_whatever_is_at_hand(calling: Calling) -> None:
-    """Who wants to know whether the card API itself answers is not told so by a token from before."""
+async def test_authenticate_fetches_new_token(calling: Calling) -> None:
+    """A valid token does not show that the card API responds now."""
     await calling.client.check()
     await calling.client.authenticate(timeout=SOON)
     assert calling.calls("token") == 2
 
 
-async def test_a_gateway_that_answers_404_to_everything_is_not_the_card_api(calling: Calling) -> None:
-    """The token at hand is no proof: it is the gateway that answers now."""
+async def test_authenticate_fails_at_gateway_that_returns_404(calling: Calling) -> None:
+    """A gateway without its card API: every route returns 404."""
     customer_id, _ = calling.customer()
     await calling.client.check()
-    lost = [Fault(FaultKind.STATUS, route, status=404) for route in ("token", "customer")]
-    calling.simulator.state.faults.put(lost)
+    faults = [Fault(FaultKind.STATUS, route, status=404) for route in ("token", "customer")]
+    calling.simulator.state.faults.put(faults)
     with pytest.raises(NotFound):
         await calling.client.customer_status(customer_id, timeout=SOON)
     with pytest.raises((BadUpstream, Unavailable)):

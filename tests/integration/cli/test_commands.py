@@ -83,7 +83,8 @@ def test_config_check_prints_settings_that_can_be_read_again(name: str, tmp_path
         ('[policy]\nchains = ["solana:x"]', "policy.chains.0: Only EVM chains"),
         ("[redis]\nnonce_retention = 3600", "redis.nonce_retention"),
         ("[redis]\nlease = 5", "redis.lease"),
-        ("[card_api]\nbreaker_cool_down = 31", "card_api: breaker_cool_down"),
+        ("[card_api]\nbreaker_cool_down = 31", "card_api.breaker_cool_down: no such setting"),
+        ('[card_api]\nbase_url = "http://hunter2.example/v1"', "card_api.base_url: is plain http to another machine"),
         (
             '[card_api]\nsigning_key_file = "/hunter2"\nsigning_key_uri = "pkcs11:hunter2"',
             "card_api: signing_key_file and",

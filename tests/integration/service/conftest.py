@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from signer.application.backoff import Backoff
 from signer.domain.policy import SigningPolicy
 from tests.integration.service.site import Site, open_site
 from tests.support.servers import RedisServer, valkey
@@ -32,6 +33,13 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> None:
         return
 
     monkeypatch.setattr("signer.bootstrap.service.check_parser_against_siwe", agree)
+
+
+@pytest.fixture(autouse=True)
+def quick_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the breaker's first cool-down, which is no setting."""
+    cool_down = Backoff(first_pause=timedelta(seconds=0.2), longest_pause=timedelta(seconds=30))
+    monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", cool_down)
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ class Site:
 
     def calm(self) -> None:
         """Let nothing go wrong any more."""
-        self.simulator.state.calm()
+        self.simulator.state.reset_faults()
 
     def calls(self, route: str) -> int:
         """Tell how often the card API was called there."""
@@ -153,7 +153,7 @@ async def open_site(
         await service.prepare()
         secrets = {token, API_SECRET, SECRET_KEY.hex(), "wants you to sign in"}
         yield Site(simulator=simulator, service=service, client=client, token=token, log=log, secrets=secrets)
-        simulator.state.calm()
+        simulator.state.reset_faults()
         await service.drain()
         assert not [what for line in log.all() for what in irregularities(line)]
         assert not [secret for secret in secrets if secret in log.text]
@@ -190,7 +190,6 @@ def _settings(
             "signing_key_file": folder / "signing-key.pem",
             "signing_key_id": KEY_ID,
             "request_timeout": 5,
-            "breaker_cool_down": 0.2,
         },
         "keys": {"uris": [f"keystore:{folder / 'keystores'}?password_file={folder / 'password'}"]},
         "forwarding": {"first_pause": 0.02, "longest_pause": 0.1, "recover_every": 0.05},

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from aiohttp import ClientResponse
 
+from signer.application.backoff import Backoff
 from signer.simulator.faults import Fault, FaultKind
 from tests.integration.service.conftest import StartSite
 from tests.integration.service.site import Site, check_waiting
 
 DOWN = Fault(FaultKind.STATUS, "*", status=503)
 MANY = 100
+LONG_COOL_DOWN = Backoff(first_pause=timedelta(seconds=30), longest_pause=timedelta(seconds=30))
 
 
 async def answers(site: Site, customers: list[tuple[str, str]], *, named: bool) -> list[ClientResponse]:
@@ -23,9 +26,12 @@ async def answers(site: Site, customers: list[tuple[str, str]], *, named: bool) 
 
 
 @pytest.mark.parametrize("has_token", [True, False])
-async def test_while_the_api_is_down_all_are_answered_and_few_ask_it(start: StartSite, has_token: bool) -> None:
+async def test_while_the_api_is_down_all_are_answered_and_few_ask_it(
+    start: StartSite, monkeypatch: pytest.MonkeyPatch, has_token: bool
+) -> None:
     """202 where there is a signature, 503 with ``Retry-After`` where there is none; all is delivered afterwards."""
-    site = await start(card_api={"breaker_cool_down": 30})
+    monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", LONG_COOL_DOWN)
+    site = await start()
     if has_token:
         assert (await site.readiness())["ok"]
     site.fault(DOWN)
@@ -56,9 +62,11 @@ async def test_what_waited_for_the_api_is_delivered_once_it_is_back(site: Site) 
     assert sorted(verified) == sorted(customer_id for customer_id, _ in customers)
 
 
-async def test_readiness_says_that_the_api_is_left_alone(start: StartSite) -> None:
+async def test_readiness_says_that_the_api_is_left_alone(start: StartSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """The replica has its token and signs: it is ready, and says what it does not do for now."""
-    site = await start(card_api={"breaker_cool_down": 30, "breaker_failures": 1})
+    monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", LONG_COOL_DOWN)
+    monkeypatch.setattr("signer.bootstrap.card_api.FAILURES_TO_OPEN", 1)
+    site = await start()
     assert (await site.readiness())["ok"]
     site.fault(DOWN)
     assert (await site.ask(*site.customer())).status == 202
@@ -69,7 +77,7 @@ async def test_readiness_says_that_the_api_is_left_alone(start: StartSite) -> No
                 break
             await asyncio.sleep(0.05)  # a report is good for a second
     assert said["ok"]
-    assert said["detail"].startswith("not asked for another ")
+    assert said["detail"].startswith("Paused after repeated card API failures; retry after ")
 
 
 async def test_an_api_whose_clock_is_behind_gets_its_signatures(site: Site) -> None:

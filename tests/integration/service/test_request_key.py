@@ -26,7 +26,7 @@ from tests.support.softhsm import PIN, SoftHsm, SoftHsmToken, folder_in_memory, 
 pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
 
 PATH = ";object=requests"
-REASON = "The token that holds the request-signing key does not work; the log says why."
+REASON = "The token with the request-signing key does not work; see the log."
 StartWithToken = Callable[..., Awaitable[Site]]
 
 
@@ -91,7 +91,7 @@ async def test_requests_that_the_token_signs_verify(start: StartWithToken) -> No
 
 
 async def test_a_token_that_is_taken_out_stops_requests_and_nothing_else(
-    start: StartWithToken, token: SoftHsmToken, tmp_path: Path
+    start: StartWithToken, token: SoftHsmToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Owners' signatures are made and wait; who needs the API is told when to come back; all goes on by itself.
 
@@ -99,7 +99,8 @@ async def test_a_token_that_is_taken_out_stops_requests_and_nothing_else(
     """
     fake = FakeCryptoki(tmp_path)
     token.module = fake.path
-    site = await start(card_api={"breaker_failures": 1})
+    monkeypatch.setattr("signer.bootstrap.card_api.FAILURES_TO_OPEN", 1)
+    site = await start()
     await signs(site)
     fake.pull_out()
     said = await becomes(site, "request_key", ok=False)

@@ -18,16 +18,16 @@ StartSimulator = Callable[..., Awaitable[tuple[RunningSimulator, WalletBackend]]
 
 @pytest.fixture
 async def start() -> AsyncIterator[StartSimulator]:
-    """Starts simulators with the settings that a test wants, each with a backend that has a token."""
+    """Return a function that starts a simulator with a test's settings, and a backend that has a token."""
     async with AsyncExitStack() as stack:
 
-        async def start_one(**settings: Any) -> tuple[RunningSimulator, WalletBackend]:  # noqa: ANN401 - whatever a setting is
-            wanted = SimulatorSettings(**{"signing_keys": {KEY_ID: public_pem()}} | settings)
-            simulator = await stack.enter_async_context(serving(wanted))
+        async def start_one(**settings: Any) -> tuple[RunningSimulator, WalletBackend]:  # noqa: ANN401 - of many types
+            chosen = SimulatorSettings(**{"signing_keys": {KEY_ID: public_pem()}} | settings)
+            simulator = await stack.enter_async_context(serving(chosen))
             session = await stack.enter_async_context(aiohttp.ClientSession())
             backend = WalletBackend(session, simulator.origin)
-            # Not over the wire, so that the faults a test asks for are all left for the test.
-            backend.token, _ = simulator.state.tokens.issue(wanted.api_key, wanted.api_secret)
+            # Without HTTP, so that this request uses up none of the test's faults.
+            backend.token, _ = simulator.state.tokens.issue(chosen.api_key, chosen.api_secret)
             return simulator, backend
 
         yield start_one

@@ -19,12 +19,12 @@ NOWHERE = "/v1/customers/00000000-0000-4000-8000-000000000000"
 
 
 def text_of(challenge: str) -> str:
-    """The message in a challenge."""
+    """Return the message in a challenge."""
     return b64decode(challenge, validate=True).decode("ascii")
 
 
-async def test_a_new_customer_has_the_fields_of_the_guide(backend: WalletBackend) -> None:
-    """201 with exactly the fields of the seed's example, in their forms."""
+async def test_new_customer_has_fields_of_guide(backend: WalletBackend) -> None:
+    """201 with exactly the fields of the guide's example."""
     customer = await backend.create_customer(external_id="27c9aa3b-f12d-43b9-8e91-5264ccc998de")
     assert customer.keys() == {"chainId", "challenge", "createdAt", "externalId", "id", "status", "updatedAt"}
     assert customer["chainId"] == OWNER_ID
@@ -35,8 +35,8 @@ async def test_a_new_customer_has_the_fields_of_the_guide(backend: WalletBackend
     assert datetime.fromisoformat(customer["createdAt"]).tzinfo is not None
 
 
-async def test_a_challenge_is_the_golden_one_but_for_its_nonce_and_time(backend: WalletBackend) -> None:
-    """With the seed's owner and chain, every other byte is the seed's: domain, statement, URI, order, line ends."""
+async def test_challenge_equals_golden_one_except_nonce_and_time(backend: WalletBackend) -> None:
+    """With its owner and chain, every other byte is equal: domain, statement, URI, order, line ends."""
     owner = "eip155:280:0x43158f45b5EbD7b1179130130DF00393928C2691"
     customer = await backend.create_customer(WALLET_ID, ownerId=owner)
     issued = text_of(customer["challenge"])
@@ -45,7 +45,7 @@ async def test_a_challenge_is_the_golden_one_but_for_its_nonce_and_time(backend:
     assert re.sub(changing, "", issued) == re.sub(changing, "", text_of(GOLDEN_CHALLENGE))
 
 
-async def test_every_challenge_has_a_nonce_of_its_own(backend: WalletBackend) -> None:
+async def test_every_challenge_has_another_nonce(backend: WalletBackend) -> None:
     """Two customers never get the same message."""
     challenges = {(await backend.create_customer())["challenge"] for _ in range(5)}
     nonces = {re.search(r"Nonce: (\w+)", text_of(challenge))[1] for challenge in challenges}  # type: ignore[index]
@@ -53,42 +53,42 @@ async def test_every_challenge_has_a_nonce_of_its_own(backend: WalletBackend) ->
 
 
 async def test_domain_uri_and_statement_are_settings(start: StartSimulator) -> None:
-    """The production host, or one of a test's own."""
+    """For example the production host."""
     _, backend = await start(domain="api.offblocks.xyz", statement="Another statement")
     issued = text_of((await backend.create_customer())["challenge"])
     assert issued.startswith("api.offblocks.xyz wants you to sign in with your Ethereum account:\n")
     assert "\n\nAnother statement\n\nURI: https://api.offblocks.xyz\n" in issued
 
 
-async def test_an_eoa_owns_itself(backend: WalletBackend) -> None:
-    """The message is addressed to the customer, on the customer's chain, where nothing else is known."""
+async def test_challenge_names_customer_by_default(backend: WalletBackend) -> None:
+    """On the customer's chain, if no owner is known."""
     issued = text_of((await backend.create_customer())["challenge"])
     assert issued.split("\n")[1] == OWNER.address
     assert "\nChain ID: 324\n" in issued
 
 
-async def test_a_contract_wallets_owner_is_configured_or_named(start: StartSimulator) -> None:
-    """Owners come from the settings, from the admin surface, and from the request, which counts most."""
+async def test_owner_comes_from_request_admin_api_or_settings(start: StartSimulator) -> None:
+    """In this order of precedence."""
     _, backend = await start(owners={WALLET_ID: f"eip155:280:{OWNER.address}"})
 
-    async def addressee(**fields: str) -> str:
+    async def owner_in_challenge(**fields: str) -> str:
         return text_of((await backend.create_customer(WALLET_ID, **fields))["challenge"]).split("\n")[1]
 
-    assert await addressee() == OWNER.address
+    assert await owner_in_challenge() == OWNER.address
     reply = await backend.send("PUT", "/_sim/owners", body={WALLET_ID.lower(): f"eip155:280:{STRANGER.address}"})
     assert reply.status == 204
-    assert await addressee() == STRANGER.address
-    assert await addressee(ownerId=f"eip155:280:{OWNER.address}") == OWNER.address
+    assert await owner_in_challenge() == STRANGER.address
+    assert await owner_in_challenge(ownerId=f"eip155:280:{OWNER.address}") == OWNER.address
 
 
 @pytest.mark.parametrize("body", [{WALLET_ID: "nobody"}, {"nobody": WALLET_ID}, {WALLET_ID: 1}, []])
-async def test_owners_that_are_no_accounts_are_refused(backend: WalletBackend, body: object) -> None:
-    """400 from the admin surface too."""
+async def test_malformed_owners_are_refused(backend: WalletBackend, body: object) -> None:
+    """400 from the admin API."""
     assert (await backend.send("PUT", "/_sim/owners", body=body)).status == 400
 
 
-async def test_a_customer_exists_once(backend: WalletBackend) -> None:
-    """409 for the same chainId and externalId, however the address is written; no id is told."""
+async def test_customer_can_be_created_once(backend: WalletBackend) -> None:
+    """409 for the same chainId and externalId, in any spelling of the address; the body has no id."""
     await backend.create_customer(OWNER_ID, "one")
     again = {"chainId": OWNER_ID.lower(), "externalId": "one"}
     reply = await backend.call("POST", "/v1/customers", again)
@@ -113,13 +113,13 @@ async def test_a_customer_exists_once(backend: WalletBackend) -> None:
         {"chainId": OWNER_ID, "externalId": "x", "ownerId": "nobody"},
     ],
 )
-async def test_an_invalid_customer_is_refused(backend: WalletBackend, body: object) -> None:
-    """400 for what is no customer; a wrong EIP-55 checksum is such a thing."""
+async def test_invalid_customer_is_refused(backend: WalletBackend, body: object) -> None:
+    """400 for malformed fields; a wrong EIP-55 checksum is one."""
     reply = await backend.call("POST", "/v1/customers", body)
     assert (reply.status, reply.code) == (400, "invalid_request")
 
 
-async def test_a_customer_can_be_looked_up(backend: WalletBackend) -> None:
+async def test_customer_can_be_read(backend: WalletBackend) -> None:
     """200 with the customer and without its challenge."""
     created = await backend.create_customer()
     reply = await backend.call("GET", f"/v1/customers/{created['id']}")
@@ -128,21 +128,21 @@ async def test_a_customer_can_be_looked_up(backend: WalletBackend) -> None:
 
 
 @pytest.mark.parametrize("path", [NOWHERE, f"{NOWHERE}/challenge"])
-async def test_an_unknown_customer_is_not_found(backend: WalletBackend, path: str) -> None:
+async def test_unknown_customer_is_not_found(backend: WalletBackend, path: str) -> None:
     """404."""
     reply = await backend.call("GET", path)
     assert (reply.status, reply.code) == (404, "customer_not_found")
 
 
 @pytest.mark.parametrize("path", ["/v1/customers/1", "/v1/customers/not-a-uuid/challenge"])
-async def test_an_id_that_is_no_uuid_is_an_invalid_request(backend: WalletBackend, path: str) -> None:
+async def test_customer_id_must_be_a_uuid(backend: WalletBackend, path: str) -> None:
     """400."""
     reply = await backend.call("GET", path)
     assert (reply.status, reply.code) == (400, "invalid_customer_id")
 
 
-async def test_a_challenge_stays_the_same_for_an_hour(simulator: RunningSimulator, backend: WalletBackend) -> None:
-    """GET tells the challenge of the creation until it is an hour old, then a new one for the same owner."""
+async def test_challenge_is_replaced_after_an_hour(simulator: RunningSimulator, backend: WalletBackend) -> None:
+    """Until then GET returns the first one, then a new one for the same owner."""
     customer = await backend.create_customer()
     assert await backend.challenge(customer["id"]) == customer["challenge"]
     simulator.state.clock.offset = 3540
@@ -154,8 +154,8 @@ async def test_a_challenge_stays_the_same_for_an_hour(simulator: RunningSimulato
     assert await backend.challenge(customer["id"]) == renewed
 
 
-async def test_a_signed_challenge_is_not_replaced(simulator: RunningSimulator, backend: WalletBackend) -> None:
-    """Once the customer is initiated, GET tells the challenge that was signed, however old."""
+async def test_signed_challenge_is_not_replaced(simulator: RunningSimulator, backend: WalletBackend) -> None:
+    """GET returns the challenge that was signed, however old it is."""
     customer = await backend.create_customer()
     assert (await backend.deliver(customer["id"], delivery(customer["challenge"]))).status == 204
     await backend.send("POST", f"/_sim/expire/{customer['id']}")
@@ -163,16 +163,16 @@ async def test_a_signed_challenge_is_not_replaced(simulator: RunningSimulator, b
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/cards", 404), ("DELETE", "/v1/customers", 405)])
-async def test_what_the_api_does_not_have_is_told_in_its_own_form(
+async def test_unknown_path_or_method_has_json_error(
     backend: WalletBackend, method: str, path: str, status: int
 ) -> None:
-    """Unknown paths and methods get a JSON error like any other."""
+    """In the form of the other errors."""
     reply = await backend.send(method, path)
     assert reply.status == status
     assert reply.json.keys() == {"code", "message"}
 
 
-async def test_a_body_beyond_reason_is_refused(backend: WalletBackend) -> None:
+async def test_too_long_body_is_refused(backend: WalletBackend) -> None:
     """413 above 64 kB."""
     reply = await backend.call("POST", "/v1/customers", b"x" * 70_000)
     assert (reply.status, reply.code) == (413, "request_entity_too_large")

@@ -1,4 +1,4 @@
-"""Each kind of fault, as a client meets it."""
+"""Each kind of fault, as a client sees it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.integration.simulator.wallet_backend import OWNER, OWNER_ID, Reply, W
 KEY = "123e4567-e89b-12d3-a456-426614174000"
 
 
-async def deliver_under(
+async def start_with(
     start: StartSimulator, *faults: Fault, bare_conflicts: bool = False
 ) -> tuple[RunningSimulator, WalletBackend, str, dict[str, str]]:
-    """A simulator with these faults, and a customer with the body that would sign its challenge."""
+    """Start a simulator with these faults, and create a customer with a signed challenge."""
     simulator, backend = await start(bare_conflicts=bare_conflicts)
     customer = await backend.create_customer()
     simulator.state.faults.put(faults)
@@ -29,19 +29,17 @@ async def deliver_under(
 
 
 async def status_of(backend: WalletBackend, customer_id: str) -> str:
-    """How far the customer is."""
+    """Return the customer's status."""
     reply = await backend.call("GET", f"/v1/customers/{customer_id}")
     status: str = reply.json["status"]
     return status
 
 
 @pytest.mark.parametrize(("status", "retry_after"), [(None, None), (500, None), (503, 2), (429, 7)])
-async def test_status_answers_instead_of_the_handler(
-    start: StartSimulator, status: int | None, retry_after: int | None
-) -> None:
-    """For the next n requests, with Retry-After where one is given, and nothing is changed."""
+async def test_status_replaces_handler(start: StartSimulator, status: int | None, retry_after: int | None) -> None:
+    """For the next n requests, with Retry-After if it is set; nothing is changed."""
     fault = Fault(FaultKind.STATUS, route="sign", times=2, status=status, retry_after=retry_after)
-    _, backend, customer_id, body = await deliver_under(start, fault)
+    _, backend, customer_id, body = await start_with(start, fault)
     for _ in range(2):
         reply = await backend.deliver(customer_id, body, key=KEY)
         assert (reply.status, reply.code) == (status or 503, "simulated_failure")
@@ -51,9 +49,9 @@ async def test_status_answers_instead_of_the_handler(
 
 
 async def test_status_after_commit_hides_a_success(start: StartSimulator) -> None:
-    """500, yet the challenge is signed; the key was not kept, so that the repetition finds it signed."""
+    """500, although the challenge is signed; the key was not kept, so a repetition gets 409."""
     fault = Fault(FaultKind.STATUS_AFTER_COMMIT, route="sign", times=1)
-    simulator, backend, customer_id, body = await deliver_under(start, fault)
+    simulator, backend, customer_id, body = await start_with(start, fault)
     assert (await backend.deliver(customer_id, body, key=KEY)).status == 500
     assert await status_of(backend, customer_id) == "initiated"
     reply = await backend.deliver(customer_id, body, key=KEY)
@@ -61,9 +59,9 @@ async def test_status_after_commit_hides_a_success(start: StartSimulator) -> Non
     assert [(entry.status, entry.verified) for entry in simulator.state.ledger.entries()] == [(500, True), (409, False)]
 
 
-async def test_a_reply_is_dropped_after_the_commit(start: StartSimulator) -> None:
-    """The connection closes without an answer; the state has changed, and the key replays what was lost."""
-    simulator, backend, customer_id, body = await deliver_under(start, Fault(FaultKind.DROP_REPLY, times=1))
+async def test_reply_is_dropped_after_commit(start: StartSimulator) -> None:
+    """The connection closes without a response; the state has changed, and the key replays the lost response."""
+    simulator, backend, customer_id, body = await start_with(start, Fault(FaultKind.DROP_REPLY, times=1))
     with pytest.raises(aiohttp.ServerDisconnectedError):
         await backend.deliver(customer_id, body, key=KEY)
     assert await status_of(backend, customer_id) == "initiated"
@@ -73,9 +71,9 @@ async def test_a_reply_is_dropped_after_the_commit(start: StartSimulator) -> Non
     assert (second.status, second.replayed, second.fate) == (204, True, Fate.SENT)
 
 
-async def test_a_request_is_dropped_before_anything_happens(start: StartSimulator) -> None:
-    """To the client the same as a lost reply; here nothing has changed."""
-    simulator, backend, customer_id, body = await deliver_under(start, Fault(FaultKind.DROP_REQUEST, times=1))
+async def test_request_is_dropped_before_handling(start: StartSimulator) -> None:
+    """The client cannot tell it from a lost reply; nothing has changed."""
+    simulator, backend, customer_id, body = await start_with(start, Fault(FaultKind.DROP_REQUEST, times=1))
     with pytest.raises(aiohttp.ServerDisconnectedError):
         await backend.deliver(customer_id, body, key=KEY)
     assert await status_of(backend, customer_id) == "initiating"
@@ -85,8 +83,8 @@ async def test_a_request_is_dropped_before_anything_happens(start: StartSimulato
     assert (second.verified, second.replayed) == (True, False)
 
 
-async def test_an_answer_is_cut_in_its_body(start: StartSimulator) -> None:
-    """The head promises more than comes."""
+async def test_response_is_cut_in_its_body(start: StartSimulator) -> None:
+    """It is shorter than its Content-Length."""
     simulator, backend = await start()
     customer = await backend.create_customer()
     simulator.state.faults.put([Fault(FaultKind.CUT_REPLY, times=1)])
@@ -95,9 +93,9 @@ async def test_an_answer_is_cut_in_its_body(start: StartSimulator) -> None:
     assert await backend.challenge(customer["id"]) == customer["challenge"]
 
 
-async def test_an_answer_without_a_body_is_cut_in_its_head(start: StartSimulator) -> None:
-    """A 204 is cut before its fields are complete; the delivery has been verified."""
-    simulator, backend, customer_id, body = await deliver_under(start, Fault(FaultKind.CUT_REPLY, times=1))
+async def test_response_without_body_is_cut_in_its_head(start: StartSimulator) -> None:
+    """A 204 is cut in its header fields; the delivery was verified."""
+    simulator, backend, customer_id, body = await start_with(start, Fault(FaultKind.CUT_REPLY, times=1))
     with pytest.raises(aiohttp.ClientError):
         await backend.deliver(customer_id, body)
     assert await status_of(backend, customer_id) == "initiated"
@@ -111,43 +109,41 @@ async def _spoilt(start: StartSimulator, fault: Fault) -> Reply:
     return await backend.call("GET", f"/v1/customers/{customer['id']}/challenge")
 
 
-async def test_garbage_is_no_json(start: StartSimulator) -> None:
-    """200 and a body that says JSON and is none."""
+async def test_garbage_is_malformed_json(start: StartSimulator) -> None:
+    """200 with the Content-Type of JSON."""
     reply = await _spoilt(start, Fault(FaultKind.GARBAGE))
     assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
     with pytest.raises(json.JSONDecodeError):
         json.loads(reply.body)
 
 
-async def test_a_wrong_content_type_is_some_proxys_page(start: StartSimulator) -> None:
-    """200 and HTML."""
+async def test_wrong_content_type_is_html(start: StartSimulator) -> None:
+    """200, like a proxy's page."""
     reply = await _spoilt(start, Fault(FaultKind.WRONG_CONTENT_TYPE))
     assert (reply.status, reply.headers["Content-Type"]) == (200, "text/html")
     assert reply.body.startswith(b"<html>")
 
 
-async def test_an_oversized_answer_is_valid_and_too_long(start: StartSimulator) -> None:
-    """As many bytes as the fault says."""
+async def test_oversized_response_is_valid_json(start: StartSimulator) -> None:
+    """Of the fault's size."""
     reply = await _spoilt(start, Fault(FaultKind.OVERSIZED, size=1_000_000))
     assert reply.status == 200
     assert len(reply.json["challenge"]) == 1_000_000
 
 
-async def test_a_spoilt_204_is_a_200_with_a_body(start: StartSimulator) -> None:
-    """A wrong answer to a delivery is one that its client cannot read, though it was verified."""
-    simulator, backend, customer_id, body = await deliver_under(start, Fault(FaultKind.GARBAGE, route="sign", times=1))
+async def test_spoilt_204_is_200_with_body(start: StartSimulator) -> None:
+    """The client cannot read it, although the delivery was verified."""
+    simulator, backend, customer_id, body = await start_with(start, Fault(FaultKind.GARBAGE, route="sign", times=1))
     assert (await backend.deliver(customer_id, body)).status == 200
     assert await status_of(backend, customer_id) == "initiated"
     assert [(entry.status, entry.fate) for entry in simulator.state.ledger.entries()] == [(204, Fate.SPOILT)]
 
 
 @pytest.mark.parametrize("status", [None, 302, 308])
-async def test_a_redirect_leads_elsewhere_and_is_counted_when_followed(
-    start: StartSimulator, status: int | None
-) -> None:
-    """307 by default; nothing is done, and the ledger knows whether a client went there."""
+async def test_followed_redirect_is_counted(start: StartSimulator, status: int | None) -> None:
+    """307 by default; nothing is changed."""
     fault = Fault(FaultKind.REDIRECT, times=1, status=status)
-    simulator, backend, customer_id, body = await deliver_under(start, fault)
+    simulator, backend, customer_id, body = await start_with(start, fault)
     reply = await backend.deliver(customer_id, body)
     assert (reply.status, reply.headers["Location"]) == (status or 307, "/_sim/elsewhere")
     assert await status_of(backend, customer_id) == "initiating"
@@ -156,17 +152,17 @@ async def test_a_redirect_leads_elsewhere_and_is_counted_when_followed(
     assert simulator.state.ledger.calls("elsewhere") == 1
 
 
-async def test_a_conflict_is_told_without_one(start: StartSimulator) -> None:
-    """409 as if the key were in flight; repeated, it goes through."""
-    _, backend, customer_id, body = await deliver_under(start, Fault(FaultKind.CONFLICT, route="sign", times=1))
+async def test_conflict_fault_returns_409_once(start: StartSimulator) -> None:
+    """As if the key were in flight; a repetition works."""
+    _, backend, customer_id, body = await start_with(start, Fault(FaultKind.CONFLICT, route="sign", times=1))
     reply = await backend.deliver(customer_id, body, key=KEY)
     assert (reply.status, reply.code) == (409, "idempotency_conflict")
     assert (await backend.deliver(customer_id, body, key=KEY)).status == 204
 
 
-async def test_bare_conflicts_say_nothing(start: StartSimulator) -> None:
-    """With the switch, both meanings of 409 look alike; the ledger still tells them apart."""
-    simulator, backend, customer_id, body = await deliver_under(
+async def test_bare_conflicts_have_no_body(start: StartSimulator) -> None:
+    """A client cannot tell the two meanings of 409 apart; the ledger can."""
+    simulator, backend, customer_id, body = await start_with(
         start, Fault(FaultKind.CONFLICT, route="sign", times=1), bare_conflicts=True
     )
     replies = [await backend.deliver(customer_id, body) for _ in range(3)]
@@ -178,15 +174,15 @@ async def test_bare_conflicts_say_nothing(start: StartSimulator) -> None:
     ]
 
 
-async def test_latency_holds_a_request_back(start: StartSimulator) -> None:
-    """A request with latency is overtaken by one without."""
+async def test_latency_delays_request(start: StartSimulator) -> None:
+    """A request without latency overtakes it."""
     simulator, backend = await start()
     customer = await backend.create_customer()
     simulator.state.faults.put([Fault(FaultKind.LATENCY, route="challenge", times=1, seconds=0.3)])
-    # The fault is there for one request: whichever arrives first has it, and is overtaken by the other.
+    # The fault strikes the request that arrives first; the other one overtakes it.
     both = [asyncio.create_task(backend.challenge(customer["id"])) for _ in range(2)]
-    answered, waiting = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    assert (len(answered), len(waiting)) == (1, 1)
+    done, waiting = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    assert (len(done), len(waiting)) == (1, 1)
     assert [await task for task in both] == [customer["challenge"]] * 2
 
 
@@ -199,10 +195,8 @@ async def test_latency_holds_a_request_back(start: StartSimulator) -> None:
     ],
 )
 @pytest.mark.parametrize("route", ["create_customer", "challenge"])
-async def test_a_wrong_challenge_is_given_out(
-    start: StartSimulator, route: str, kind: FaultKind, expected: str
-) -> None:
-    """On either route; the API's own idea of the challenge stays, so that signing the wrong one is refused."""
+async def test_wrong_challenge_is_returned(start: StartSimulator, route: str, kind: FaultKind, expected: str) -> None:
+    """On either route; the customer's challenge stays, so a signature over the wrong one is refused."""
     _, backend = await start(faults=(Fault(kind, route=route, times=1),))
     customer = await backend.create_customer()
     shown = customer["challenge"] if route == "create_customer" else await backend.challenge(customer["id"])
@@ -213,16 +207,16 @@ async def test_a_wrong_challenge_is_given_out(
     assert (reply.status, reply.code) == (400, "challenge_mismatch")
 
 
-async def test_another_domains_challenge_is_so_in_domain_and_uri(start: StartSimulator) -> None:
-    """The rest of the message is well-formed: only the policy can refuse it."""
+async def test_challenge_of_other_domain_differs_in_domain_and_uri(start: StartSimulator) -> None:
+    """The message is well-formed: only the policy can refuse it."""
     _, backend = await start(faults=(Fault(FaultKind.CHALLENGE_OTHER_DOMAIN),))
     text = b64decode((await backend.create_customer())["challenge"]).decode()
     assert "\nURI: https://login.example.org\n" in text
     assert "offblocks.xyz" not in text
 
 
-async def test_without_faults_the_whole_flow_passes(start: StartSimulator) -> None:
-    """Token, customer, challenge, signature, all over the wire."""
+async def test_complete_flow_without_faults(start: StartSimulator) -> None:
+    """Token, customer, challenge and signature over HTTP."""
     simulator, backend = await start()
     settings = simulator.state.settings
     await backend.fetch_token(settings.api_key, settings.api_secret)

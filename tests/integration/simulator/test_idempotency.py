@@ -1,4 +1,4 @@
-"""Idempotency-Key on modifying requests: replay, conflict, reuse, and the life of a key."""
+"""Idempotency-Key of modifying requests: replay, conflict, reuse, and lifetime."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ WITHOUT_KEY = Signing(covers_idempotency_key=False)
 
 @pytest.fixture
 async def lenient(start: StartSimulator) -> WalletBackend:
-    """The backend of a simulator that does not ask for the key to be covered, so that it can be left out."""
+    """The backend of a simulator that does not require a signature to cover the key, so that it can be omitted."""
     _, backend = await start(required_components=("@method",))
     return backend
 
 
-async def test_a_modifying_request_needs_a_key(lenient: WalletBackend) -> None:
-    """400 without one; reading needs none."""
+async def test_modifying_request_needs_a_key(lenient: WalletBackend) -> None:
+    """400 without one; a read needs none."""
     reply = await lenient.call("POST", "/v1/customers", CUSTOMER, key=None, signing=WITHOUT_KEY)
     assert (reply.status, reply.code) == (400, "idempotency_key_missing")
     customer = await lenient.create_customer()
@@ -36,14 +36,14 @@ async def test_a_modifying_request_needs_a_key(lenient: WalletBackend) -> None:
     assert (await lenient.call("GET", f"/v1/customers/{customer['id']}")).status == 200
 
 
-async def test_a_key_is_a_uuid(backend: WalletBackend) -> None:
+async def test_key_must_be_a_uuid(backend: WalletBackend) -> None:
     """400 for any other text."""
     reply = await backend.call("POST", "/v1/customers", CUSTOMER, key="my-key")
     assert (reply.status, reply.code) == (400, "idempotency_key_invalid")
 
 
-async def test_the_same_key_and_payload_get_the_identical_answer(backend: WalletBackend) -> None:
-    """A creation repeated under its key answers 201 with the same bytes, and creates nothing."""
+async def test_same_key_and_payload_get_identical_response(backend: WalletBackend) -> None:
+    """A creation repeated under its key returns 201 with the same bytes, and creates nothing."""
     first = await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)
     again = await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY.upper())
     assert (again.status, again.body) == (201, first.body)
@@ -51,10 +51,8 @@ async def test_the_same_key_and_payload_get_the_identical_answer(backend: Wallet
     assert fresh.status == 409
 
 
-async def test_a_repeated_delivery_is_answered_as_the_first(
-    simulator: RunningSimulator, backend: WalletBackend
-) -> None:
-    """204 again under the same key, where a fresh key gets 409; one of them was verified."""
+async def test_repeated_delivery_gets_first_response(simulator: RunningSimulator, backend: WalletBackend) -> None:
+    """204 under the same key, 409 under a new one; only the first was verified."""
     customer = await backend.create_customer()
     body = delivery(customer["challenge"])
     assert (await backend.deliver(customer["id"], body, key=KEY)).status == 204
@@ -67,8 +65,8 @@ async def test_a_repeated_delivery_is_answered_as_the_first(
     ]
 
 
-async def test_a_refusal_is_replayed_too(backend: WalletBackend) -> None:
-    """The answer is kept whatever it was: a repeated bad delivery does not cost a second challenge."""
+async def test_refusal_is_replayed(backend: WalletBackend) -> None:
+    """A repeated invalid delivery does not replace the challenge again."""
     customer = await backend.create_customer()
     body = delivery(customer["challenge"], signer=STRANGER)
     first = await backend.deliver(customer["id"], body, key=KEY)
@@ -78,7 +76,7 @@ async def test_a_refusal_is_replayed_too(backend: WalletBackend) -> None:
     assert await backend.challenge(customer["id"]) == renewed
 
 
-async def test_another_payload_under_a_used_key_is_refused(backend: WalletBackend) -> None:
+async def test_other_payload_under_used_key_is_refused(backend: WalletBackend) -> None:
     """422 for another body, and for the same body on another path."""
     await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)
     reply = await backend.call("POST", "/v1/customers", CUSTOMER | {"externalId": "two"}, key=KEY)
@@ -88,15 +86,15 @@ async def test_another_payload_under_a_used_key_is_refused(backend: WalletBacken
     assert (reply.status, reply.code) == (422, "idempotency_key_reused")
 
 
-async def test_a_request_in_flight_holds_its_key(simulator: RunningSimulator, backend: WalletBackend) -> None:
-    """409 with the idempotency conflict for the same payload, 422 for another; then the answer, replayed."""
+async def test_key_in_flight_is_refused(simulator: RunningSimulator, backend: WalletBackend) -> None:
+    """409 for the same payload, 422 for another; afterwards the response is replayed."""
     customer = await backend.create_customer()
     body = delivery(customer["challenge"])
-    held = simulator.state.customers.find(customer["id"]).lock
-    async with held:  # the handler waits for this customer, its key in flight
+    customer_lock = simulator.state.customers.find(customer["id"]).lock
+    async with customer_lock:  # the handler waits for it, with its key in flight
         both = [asyncio.create_task(backend.deliver(customer["id"], body, key=KEY)) for _ in range(2)]
-        answered, waiting = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        assert [(task.result().status, task.result().code) for task in answered] == [(409, "idempotency_conflict")]
+        done, waiting = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        assert [(task.result().status, task.result().code) for task in done] == [(409, "idempotency_conflict")]
         other = await backend.deliver(customer["id"], body | {"ownerId": "x"}, key=KEY)
         assert (other.status, other.code) == (422, "idempotency_key_reused")
     assert [(await task).status for task in waiting] == [204]
@@ -104,8 +102,8 @@ async def test_a_request_in_flight_holds_its_key(simulator: RunningSimulator, ba
     assert [entry.verified for entry in simulator.state.ledger.entries()].count(True) == 1
 
 
-async def test_a_key_lives_an_hour(start: StartSimulator) -> None:
-    """After that it is a new key: the same request is executed again."""
+async def test_key_expires_after_an_hour(start: StartSimulator) -> None:
+    """Then the same request is executed again."""
     simulator, backend = await start(token_lifetime=10_000)
     assert (await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)).status == 201
     simulator.state.clock.offset = 3599
@@ -115,8 +113,8 @@ async def test_a_key_lives_an_hour(start: StartSimulator) -> None:
 
 
 @pytest.mark.parametrize(("replayed", "second"), [(True, 503), (False, 201)])
-async def test_whether_5xx_answers_are_kept_is_a_switch(start: StartSimulator, replayed: bool, second: int) -> None:
-    """With it, a server error under a key stays the answer for its hour; without, the key is free again."""
+async def test_5xx_is_kept_if_switch_is_on(start: StartSimulator, replayed: bool, second: int) -> None:
+    """Otherwise the key can be used again."""
     fault = Fault(FaultKind.STATUS, route="create_customer", times=1)
     _, backend = await start(replay_server_errors=replayed, faults=(fault,))
     assert (await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)).status == 503
@@ -124,7 +122,7 @@ async def test_whether_5xx_answers_are_kept_is_a_switch(start: StartSimulator, r
 
 
 async def test_429_is_never_kept(start: StartSimulator) -> None:
-    """A limit says nothing about the request."""
+    """The request was not executed."""
     fault = Fault(FaultKind.STATUS, status=429, retry_after=1, times=1)
     _, backend = await start(replay_server_errors=True, faults=(fault,))
     reply = await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)
@@ -132,10 +130,8 @@ async def test_429_is_never_kept(start: StartSimulator) -> None:
     assert (await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)).status == 201
 
 
-async def test_what_is_refused_at_the_door_does_not_use_a_key(
-    simulator: RunningSimulator, backend: WalletBackend
-) -> None:
-    """After a 401 the same key and payload are executed."""
+async def test_401_does_not_use_key(simulator: RunningSimulator, backend: WalletBackend) -> None:
+    """The same key and payload are executed afterwards."""
     simulator.state.revoke_tokens()
     assert (await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)).status == 401
     settings = simulator.state.settings

@@ -1,4 +1,4 @@
-"""The ledger, and the admin surface under ``/_sim``."""
+"""The ledger, and the admin API under ``/_sim``."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ KEY = "123e4567-e89b-12d3-a456-426614174000"
 
 
 async def ledger(backend: WalletBackend, query: str = "") -> dict[str, Any]:
-    """The ledger over the wire."""
+    """Read the ledger over HTTP."""
     return (await backend.send("GET", f"/_sim/ledger{query}")).json
 
 
-async def test_a_delivery_is_entered_with_digests_only(simulator: RunningSimulator, backend: WalletBackend) -> None:
-    """Who, for whom, under which key, what it amounted to; neither signature nor challenge stand in it."""
+async def test_delivery_is_recorded_with_digests_only(simulator: RunningSimulator, backend: WalletBackend) -> None:
+    """The entry contains neither the signature nor the challenge."""
     customer = await backend.create_customer()
     body = delivery(customer["challenge"])
     await backend.deliver(customer["id"], body, key=KEY)
@@ -49,8 +49,8 @@ async def test_a_delivery_is_entered_with_digests_only(simulator: RunningSimulat
     assert body["challenge"].encode() not in reply.body
 
 
-async def test_the_summary_says_one_delivery_one_key_one_signature(backend: WalletBackend) -> None:
-    """After a good run with a repetition, every number is one."""
+async def test_summary_after_repeated_delivery_is_one(backend: WalletBackend) -> None:
+    """One delivery, one key, one signature."""
     customer = await backend.create_customer()
     for _ in range(2):
         await backend.deliver(customer["id"], delivery(customer["challenge"]), key=KEY)
@@ -62,8 +62,8 @@ async def test_the_summary_says_one_delivery_one_key_one_signature(backend: Wall
     }
 
 
-async def test_the_summary_shows_two_signatures_and_two_keys(backend: WalletBackend) -> None:
-    """A client that signs one challenge twice, or uses two keys for it, is found out."""
+async def test_summary_counts_signatures_and_keys(backend: WalletBackend) -> None:
+    """It shows a client that signs one challenge twice, or uses two keys for it."""
     customer = await backend.create_customer()
     body = delivery(customer["challenge"])
     await backend.deliver(customer["id"], body)
@@ -74,13 +74,13 @@ async def test_the_summary_shows_two_signatures_and_two_keys(backend: WalletBack
     assert summary["verified"] == 1
 
 
-async def test_an_empty_ledger_sums_up_to_nothing(backend: WalletBackend) -> None:
-    """No entries: every number is nought."""
+async def test_summary_of_empty_ledger_is_zero(backend: WalletBackend) -> None:
+    """Every number."""
     assert set((await ledger(backend))["summary"].values()) == {0}
 
 
-async def test_refused_deliveries_are_entered_too(backend: WalletBackend) -> None:
-    """Whatever is posted there: refused by the API, at the door, or unreadable."""
+async def test_refused_deliveries_are_recorded(backend: WalletBackend) -> None:
+    """Invalid, unauthorized and malformed ones."""
     customer = await backend.create_customer()
     path = f"/v1/customers/{customer['id']}/challenge/sign"
     await backend.deliver(customer["id"], delivery(customer["challenge"], signer=STRANGER))
@@ -98,8 +98,8 @@ async def test_refused_deliveries_are_entered_too(backend: WalletBackend) -> Non
     assert entries[2]["challengeSha256"] is entries[4]["challengeSha256"] is entries[4]["signatureSha256"] is None
 
 
-async def test_the_ledger_can_be_read_for_one_customer(backend: WalletBackend) -> None:
-    """Entries and summary are then of that customer alone."""
+async def test_ledger_can_be_filtered_by_customer(backend: WalletBackend) -> None:
+    """Entries and summary."""
     customers = [await backend.create_customer() for _ in range(2)]
     for customer in customers:
         await backend.deliver(customer["id"], delivery(customer["challenge"]))
@@ -109,8 +109,8 @@ async def test_the_ledger_can_be_read_for_one_customer(backend: WalletBackend) -
     assert one["summary"]["verified"] == 1
 
 
-async def test_routes_are_counted_by_their_outcome(simulator: RunningSimulator, backend: WalletBackend) -> None:
-    """Status by status, and what was dropped apart."""
+async def test_routes_are_counted_by_outcome(simulator: RunningSimulator, backend: WalletBackend) -> None:
+    """By status; dropped responses separately."""
     settings = simulator.state.settings
     await backend.fetch_token(settings.api_key, settings.api_secret)
     customer = await backend.create_customer()
@@ -131,8 +131,8 @@ async def test_routes_are_counted_by_their_outcome(simulator: RunningSimulator, 
     assert simulator.state.ledger.outcomes("challenge")["503"] == 1
 
 
-async def test_the_ledger_can_be_emptied_and_is_bounded(start: StartSimulator) -> None:
-    """DELETE begins a new page; without it the oldest entries give way."""
+async def test_ledger_can_be_cleared_and_is_bounded(start: StartSimulator) -> None:
+    """DELETE clears it; the oldest entries are removed above the limit."""
     _, backend = await start(ledger_limit=2)
     for customer_id in ("1", "2", "3"):
         await backend.deliver(customer_id, {})
@@ -142,46 +142,46 @@ async def test_the_ledger_can_be_emptied_and_is_bounded(start: StartSimulator) -
     assert (empty["entries"], empty["counters"]) == ([], {})
 
 
-async def test_faults_and_switches_are_set_while_it_runs(simulator: RunningSimulator, backend: WalletBackend) -> None:
-    """PUT replaces the faults and sets the switches it names; GET tells how they stand; DELETE takes all away."""
-    wanted = {
+async def test_faults_and_switches_can_be_set(simulator: RunningSimulator, backend: WalletBackend) -> None:
+    """PUT replaces the faults and sets the given switches; GET returns both; DELETE resets them."""
+    body = {
         "faults": [{"kind": "status", "route": "sign", "times": 2, "status": 429, "retry_after": 1}],
         "seed": 7,
         "switches": {"bareConflicts": True, "replayServerErrors": True, "clockOffset": -3},
     }
-    reply = await backend.send("PUT", "/_sim/faults", body=wanted)
+    reply = await backend.send("PUT", "/_sim/faults", body=body)
     assert reply.status == 200
-    told = (await backend.send("GET", "/_sim/faults")).json
-    (row,) = told["faults"]
+    shown = (await backend.send("GET", "/_sim/faults")).json
+    (row,) = shown["faults"]
     assert (row["kind"], row["left"], row["status"]) == ("status", 2, 429)
-    assert told["switches"] == {"bareConflicts": True, "replayServerErrors": True, "clockOffset": -3}
+    assert shown["switches"] == {"bareConflicts": True, "replayServerErrors": True, "clockOffset": -3}
     assert simulator.state.clock.offset == -3
     assert (await backend.send("DELETE", "/_sim/faults")).status == 204
-    told = (await backend.send("GET", "/_sim/faults")).json
-    assert told["faults"] == []
-    assert told["switches"] == {"bareConflicts": False, "replayServerErrors": False, "clockOffset": 0}
+    shown = (await backend.send("GET", "/_sim/faults")).json
+    assert shown["faults"] == []
+    assert shown["switches"] == {"bareConflicts": False, "replayServerErrors": False, "clockOffset": 0}
 
 
-async def test_a_fault_set_over_the_wire_strikes_and_is_counted(backend: WalletBackend) -> None:
-    """The table is the same one, wherever it is filled."""
+async def test_fault_set_over_http_strikes_and_is_counted(backend: WalletBackend) -> None:
+    """As one that is set in the same process."""
     await backend.send("PUT", "/_sim/faults", body={"faults": [{"kind": "status", "route": "customer", "times": 1}]})
     path = "/v1/customers/00000000-0000-4000-8000-000000000000"
     assert [(await backend.call("GET", path)).status for _ in range(2)] == [503, 404]
-    told = (await backend.send("GET", "/_sim/faults")).json
-    assert told["struck"] == {"status": 1}
-    assert told["faults"][0]["left"] == 0
+    shown = (await backend.send("GET", "/_sim/faults")).json
+    assert shown["struck"] == {"status": 1}
+    assert shown["faults"][0]["left"] == 0
 
 
 @pytest.mark.parametrize("path", ["/v1/customers/x", "/_sim/ledger", "/nowhere"])
-async def test_rfc9110_6_6_1_date_is_the_simulators_own_time(start: StartSimulator, path: str) -> None:
-    """A clock that is wrong is wrong everywhere: whoever compares ``Date`` with his own sees it."""
+async def test_rfc9110_6_6_1_date_is_simulators_time(start: StartSimulator, path: str) -> None:
+    """A wrong clock shows in every response."""
     _, backend = await start(clock_offset=-86_400.0)
-    told = parsedate_to_datetime((await backend.send("GET", path)).headers["Date"])
-    assert (datetime.now(UTC) - told).total_seconds() == pytest.approx(86_400, abs=60)
+    shown = parsedate_to_datetime((await backend.send("GET", path)).headers["Date"])
+    assert (datetime.now(UTC) - shown).total_seconds() == pytest.approx(86_400, abs=60)
 
 
-async def test_deleting_goes_back_to_the_settings(start: StartSimulator) -> None:
-    """The switches and the clock of the settings, not those of the defaults."""
+async def test_delete_resets_to_settings(start: StartSimulator) -> None:
+    """Switches and clock of the settings, not the defaults."""
     simulator, backend = await start(bare_conflicts=True, clock_offset=1.0)
     await backend.send("PUT", "/_sim/faults", body={"switches": {"bareConflicts": False, "clockOffset": 5}})
     assert (simulator.state.switches.bare_conflicts, simulator.state.clock.offset) == (False, 5)
@@ -204,10 +204,10 @@ async def test_deleting_goes_back_to_the_settings(start: StartSimulator) -> None
         {"switches": {"clockOffset": "1"}},
     ],
 )
-async def test_what_cannot_be_set_changes_nothing(
+async def test_malformed_body_changes_nothing(
     simulator: RunningSimulator, backend: WalletBackend, body: object
 ) -> None:
-    """400, and the faults that stood still stand."""
+    """400, and the faults stay."""
     simulator.state.faults.put([Fault(FaultKind.GARBAGE)])
     reply = await backend.send("PUT", "/_sim/faults", body=body)
     assert (reply.status, reply.code) == (400, "invalid_request")
@@ -215,12 +215,12 @@ async def test_what_cannot_be_set_changes_nothing(
 
 
 @pytest.mark.parametrize("wrong", [{"judge": "nobody"}, {"token_lifetime": 0}, {"challenge_lifetime": -1.0}])
-def test_settings_that_cannot_be_meant_are_refused(wrong: dict[str, Any]) -> None:
-    """An unknown judge, and lives that are over before they begin."""
+def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
+    """An unknown judge, and lifetimes that are not positive."""
     with pytest.raises(ValueError, match=r"judge|lifetimes"):
         SimulatorSettings(**wrong)
 
 
-def test_settings_do_not_show_their_secret() -> None:
-    """A repr may end up in a log."""
+def test_settings_hide_their_secret() -> None:
+    """A repr may be logged."""
     assert "hush" not in repr(SimulatorSettings(api_secret="hush"))

@@ -1,4 +1,4 @@
-"""RFC 9421 signatures and RFC 9530 digests: what the vendor's verifier takes, and what it refuses."""
+"""RFC 9421 signatures and RFC 9530 digests: what the vendor's verifier accepts and refuses."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ CONTENT = json.dumps(CUSTOMER).encode()
 
 
 class DerP384(ECDSA_P384_SHA384):
-    """Writes the signature as DER, as ECDSA libraries do by themselves."""
+    """Encodes the signature as DER, the default of ECDSA libraries."""
 
     def sign(self, message: bytes) -> bytes:
-        """DER instead of ``r || s``."""
+        """Return DER instead of ``r || s``."""
         signature: bytes = self.private_key.sign(message, ec.ECDSA(hashes.SHA384()))
         return signature
 
 
 async def post(backend: WalletBackend, signing: Signing | None = None, **fields: str) -> Reply:
-    """Create a customer with a request signed like this."""
+    """Create a customer with a request that is signed like this."""
     return await backend.call("POST", CUSTOMERS, CUSTOMER, signing=signing, headers=fields)
 
 
 async def post_with(backend: WalletBackend, changes: dict[str, str | None], content: bytes = CONTENT) -> Reply:
-    """Sign a request for ``CONTENT``, change header fields afterwards (``None`` takes one away), and send it."""
+    """Sign a request for ``CONTENT``, change header fields (``None`` removes one), and send it."""
     headers = backend.signed("POST", CUSTOMERS, CONTENT)
     for name, value in changes.items():
         headers.popall(name, None)
@@ -55,7 +55,7 @@ async def post_with(backend: WalletBackend, changes: dict[str, str | None], cont
 
 
 def digest_of(content: bytes, algorithm: str = "sha256") -> str:
-    """Base64 of a digest."""
+    """Return the base64 of a digest."""
     return b64encode(hashlib.new(algorithm, content).digest()).decode()
 
 
@@ -71,8 +71,8 @@ def digest_of(content: bytes, algorithm: str = "sha256") -> str:
     ],
     ids=["default", "sha-512", "content-type", "query", "all-parameters", "created-earlier"],
 )
-async def test_a_well_signed_request_is_let_in(backend: WalletBackend, signing: Signing) -> None:
-    """Both digests, every known parameter, any label and further components verify."""
+async def test_valid_signature_is_accepted(backend: WalletBackend, signing: Signing) -> None:
+    """With either digest, every known parameter, any label and further components."""
     reply = await post(backend, signing, **{"Content-Type": "application/json"})
     assert reply.status == 201
 
@@ -96,14 +96,14 @@ async def test_a_well_signed_request_is_let_in(backend: WalletBackend, signing: 
         *((Signing(covered=tuple(set(COVERED) - {name})), "signature_component_missing") for name in COVERED),
     ],
 )
-async def test_a_badly_signed_request_is_refused(backend: WalletBackend, signing: Signing, code: str) -> None:
-    """401, and the code says what is wrong."""
+async def test_invalid_signature_is_refused(backend: WalletBackend, signing: Signing, code: str) -> None:
+    """401, and the code names the reason."""
     reply = await post(backend, signing)
     assert (reply.status, reply.code) == (401, code)
 
 
-async def test_host_is_no_field_on_the_vendors_server(backend: WalletBackend) -> None:
-    """A Go server takes Host out of the fields: a signature that covers it cannot be verified."""
+async def test_covered_host_field_is_refused(backend: WalletBackend) -> None:
+    """A Go server removes Host from the fields: a signature that covers it cannot be verified."""
     authority = backend.origin.removeprefix("http://")
     reply = await post(backend, Signing(covered=(*COVERED, "host")), Host=authority)
     assert (reply.status, reply.code) == (401, "signature_malformed")
@@ -119,18 +119,16 @@ async def test_host_is_no_field_on_the_vendors_server(backend: WalletBackend) ->
         ("http://card.example", "other.example", 401),
     ],
 )
-async def test_the_authority_is_the_host_as_sent(
-    backend: WalletBackend, signed_for: str, host: str, status: int
-) -> None:
-    """In lower case and with its port, even a default one, for the vendor's server knows no scheme to take it by."""
-    elsewhere = WalletBackend(backend.session, signed_for, backend.token)
-    headers = elsewhere.signed("GET", NOWHERE, None)
+async def test_authority_is_host_as_sent(backend: WalletBackend, signed_for: str, host: str, status: int) -> None:
+    """In lower case and with its port, even a default one: the vendor's server does not see the scheme."""
+    other = WalletBackend(backend.session, signed_for, backend.token)
+    headers = other.signed("GET", NOWHERE, None)
     headers["Host"] = host
     assert (await backend.send("GET", NOWHERE, headers=headers)).status == status
 
 
 @pytest.mark.parametrize(("value", "status"), [("a, b", 201), ("a,b", 401), ("a  b", 401)])
-async def test_a_covered_field_is_read_normalised(backend: WalletBackend, value: str, status: int) -> None:
+async def test_covered_field_is_normalised(backend: WalletBackend, value: str, status: int) -> None:
     """The vendor folds white space and separates list members by comma and space before it verifies."""
     reply = await post(backend, Signing(covered=(*COVERED, "x-list")), **{"X-List": value})
     assert reply.status == status
@@ -144,17 +142,15 @@ async def test_a_covered_field_is_read_normalised(backend: WalletBackend, value:
         {"Signature": None, "Signature-Input": None},
     ],
 )
-async def test_a_request_without_a_signature_is_refused(backend: WalletBackend, changes: dict[str, str | None]) -> None:
-    """Both fields must be there."""
+async def test_request_without_signature_is_refused(backend: WalletBackend, changes: dict[str, str | None]) -> None:
+    """Both fields are required."""
     reply = await post_with(backend, changes)
     assert (reply.status, reply.code) == (401, "signature_missing")
 
 
 @pytest.mark.parametrize("changes", [{"Signature": "no"}, {"Signature-Input": "sig=1"}, {"Signature": "other=:AAAA:"}])
-async def test_signature_fields_that_cannot_be_read_are_refused(
-    backend: WalletBackend, changes: dict[str, str | None]
-) -> None:
-    """What is no RFC 8941 dictionary of the right members is malformed."""
+async def test_malformed_signature_fields_are_refused(backend: WalletBackend, changes: dict[str, str | None]) -> None:
+    """They must be RFC 8941 dictionaries with the right members."""
     reply = await post_with(backend, changes)
     assert (reply.status, reply.code) == (401, "signature_malformed")
 
@@ -169,20 +165,20 @@ async def test_signature_fields_that_cannot_be_read_are_refused(
         (';created=1;keyid="test-key";alg="ecdsa-p384-sha384"', "signature_length_invalid"),
     ],
 )
-async def test_signature_parameters(backend: WalletBackend, parameters: str, code: str) -> None:
-    """Only known parameters of the right type; ``created``, ``keyid`` and ``alg`` must be there."""
+async def test_wrong_signature_parameters_are_refused(backend: WalletBackend, parameters: str, code: str) -> None:
+    """Only known parameters of the right type; ``created``, ``keyid`` and ``alg`` are required."""
     reply = await post_with(backend, {"Signature": "sig=:AAAA:", "Signature-Input": f'sig=("@method"){parameters}'})
     assert (reply.status, reply.code) == (401, code)
 
 
-async def test_a_covered_field_that_was_changed_is_noticed(backend: WalletBackend) -> None:
-    """A signature over other values does not verify."""
+async def test_changed_field_is_refused(backend: WalletBackend) -> None:
+    """The signature does not verify."""
     reply = await post_with(backend, {"Idempotency-Key": "123e4567-e89b-12d3-a456-426614174000"})
     assert (reply.status, reply.code) == (401, "signature_invalid")
 
 
-async def test_a_signature_for_another_path_is_noticed(backend: WalletBackend) -> None:
-    """A signature cannot be taken to another path."""
+async def test_signature_for_other_path_is_refused(backend: WalletBackend) -> None:
+    """The signature does not verify."""
     headers = backend.signed("GET", NOWHERE, None)
     reply = await backend.send("GET", f"{NOWHERE}/challenge", headers=headers)
     assert (reply.status, reply.code) == (401, "signature_invalid")
@@ -200,7 +196,7 @@ async def test_a_signature_for_another_path_is_noticed(backend: WalletBackend) -
         (b"", f"sha-256=:{digest_of(CONTENT)}:", "content_digest_invalid"),
     ],
 )
-async def test_the_content_digest_is_checked(
+async def test_wrong_content_digest_is_refused(
     backend: WalletBackend, content: bytes, digest: str | None, code: str
 ) -> None:
     """A body needs a digest, every digest must be right, and only SHA-256 and SHA-512 are known."""
@@ -208,16 +204,16 @@ async def test_the_content_digest_is_checked(
     assert (reply.status, reply.code) == (401, code)
 
 
-async def test_the_digest_must_be_covered(backend: WalletBackend) -> None:
-    """A right digest that is not signed proves nothing."""
+async def test_digest_must_be_covered(backend: WalletBackend) -> None:
+    """A digest that is not signed protects nothing."""
     headers = backend.signed("POST", CUSTOMERS, None)
     headers["Content-Digest"] = f"sha-256=:{digest_of(CONTENT)}:"
     reply = await backend.send("POST", CUSTOMERS, body=CONTENT, headers=headers)
     assert (reply.status, reply.code) == (401, "signature_component_missing")
 
 
-async def test_what_must_be_covered_is_a_setting(start: StartSimulator) -> None:
-    """A simulator can ask for more, for less, and for fewer parameters."""
+async def test_required_components_are_a_setting(start: StartSimulator) -> None:
+    """More, fewer, and fewer parameters."""
     _, backend = await start(required_components=("@method", "content-type"), required_parameters=())
     content_type = {"Content-Type": "application/json"}
     without_alg: dict[str, Any] = {"include_alg": False}
@@ -227,13 +223,13 @@ async def test_what_must_be_covered_is_a_setting(start: StartSimulator) -> None:
     assert (await post(backend, enough, **content_type)).status == 201
 
 
-async def test_a_slow_clock_sees_the_future_and_a_tolerance_forgives_it(
+async def test_slow_clock_refuses_created_unless_tolerated(
     simulator: RunningSimulator, backend: WalletBackend, start: StartSimulator
 ) -> None:
-    """With no tolerance a server a few seconds behind refuses ``created``; with one it does not."""
+    """A server whose clock is five seconds behind."""
     simulator.state.clock.offset = -5
     assert (await post(backend)).code == "signature_created_in_future"
     backdated = Signing(parameters={"created": seconds_from_now(-10)})
     assert (await post(backend, backdated)).status == 201
-    _, forgiven = await start(clock_offset=-5, created_tolerance=10)
-    assert (await post(forgiven)).status == 201
+    _, tolerant = await start(clock_offset=-5, created_tolerance=10)
+    assert (await post(tolerant)).status == 201

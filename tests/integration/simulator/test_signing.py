@@ -1,4 +1,4 @@
-"""``POST /v1/customers/{id}/challenge/sign``, and the judges behind it."""
+"""``POST /v1/customers/{id}/challenge/sign``, and its signature judges."""
 
 from __future__ import annotations
 
@@ -26,45 +26,45 @@ GOLDEN_MOMENT = datetime(2024, 1, 17, 18, 30, tzinfo=UTC)
 
 
 def raw(signature: bytes) -> str:
-    """The other form: base64 of 65 bytes."""
+    """Return the other form: base64 of 65 bytes."""
     return b64encode(signature).decode()
 
 
 def signature_over(challenge: str) -> bytes:
-    """The owner's 65 bytes."""
+    """Return the owner's signature, 65 bytes."""
     return bytes(OWNER.sign_message(encode_defunct(primitive=b64decode(challenge))).signature)
 
 
 def golden_challenge(owner: str = GOLDEN_OWNER) -> IssuedChallenge:
-    """The guide's example as if it had been issued here."""
+    """Return the guide's example as if it had been issued here."""
     text = b64decode(GOLDEN_CHALLENGE).decode()
     account = parse_account(f"eip155:280:{owner}")
     return IssuedChallenge(text, account, SANDBOX_DOMAIN, f"https://{SANDBOX_DOMAIN}", "5ufoiEqDaFvmfo78", 1705515713.0)
 
 
 @pytest.mark.parametrize("judge", JUDGES)
-def test_the_golden_signature_is_its_owners(judge: SignatureJudge) -> None:
-    """The guide's signature, in the guide's form, verifies over the guide's challenge."""
+def test_golden_signature_verifies(judge: SignatureJudge) -> None:
+    """In the guide's form, over the guide's challenge."""
     judge.check(golden_challenge(), decode_signature(GOLDEN_SIGNATURE), now=GOLDEN_MOMENT)
 
 
 @pytest.mark.parametrize("judge", JUDGES)
-def test_the_golden_signature_is_nobody_elses(judge: SignatureJudge) -> None:
-    """Neither for another owner, nor when a bit of it is turned, nor over another text."""
+def test_golden_signature_fails_for_other_owner_or_signature(judge: SignatureJudge) -> None:
+    """For another owner, with one bit changed, and with zeros."""
     signature = decode_signature(GOLDEN_SIGNATURE)
-    turned = bytes([signature[0] ^ 1]) + signature[1:]
-    nothing = bytes(64) + b"\x1b"
+    changed = bytes([signature[0] ^ 1]) + signature[1:]
+    zeros = bytes(64) + b"\x1b"
     for challenge, tried in (
         (golden_challenge(OWNER.address), signature),
-        (golden_challenge(), turned),
-        (golden_challenge(), nothing),
+        (golden_challenge(), changed),
+        (golden_challenge(), zeros),
     ):
         with pytest.raises(SignatureInvalid):
             judge.check(challenge, tried, now=GOLDEN_MOMENT)
 
 
-def test_siwe_refuses_what_is_no_siwe_message() -> None:
-    """The judge parses: a signature over any other text is worth nothing to it."""
+def test_siwe_refuses_other_text() -> None:
+    """It parses the message."""
     issued = IssuedChallenge("not a message", parse_account(OWNER_ID), "a", "https://a", "nonce123", 0.0)
     signature = bytes(OWNER.sign_message(encode_defunct(text="not a message")).signature)
     with pytest.raises(SignatureInvalid):
@@ -82,13 +82,13 @@ def test_siwe_refuses_what_is_no_siwe_message() -> None:
     ],
     ids=["domain", "uri", "nonce", "chain", "not-canonical"],
 )
-def test_siwe_compares_every_field_with_what_was_issued(issued: IssuedChallenge) -> None:
-    """A message that is not the one issued is refused, whoever signed it."""
+def test_siwe_compares_every_field_with_issued_challenge(issued: IssuedChallenge) -> None:
+    """Another message is refused, even with a valid signature."""
     with pytest.raises(SignatureInvalid):
         SiweJudge().check(issued, decode_signature(GOLDEN_SIGNATURE), now=GOLDEN_MOMENT)
 
 
-def test_both_forms_of_the_signature_field_say_the_same() -> None:
+def test_both_forms_of_signature_field_are_equal() -> None:
     """Base64 of ``0x`` and hex, in either case, and base64 of the bytes."""
     signature = decode_signature(GOLDEN_SIGNATURE)
     assert len(signature) == 65
@@ -110,28 +110,28 @@ def test_both_forms_of_the_signature_field_say_the_same() -> None:
         b64encode(b"1b" * 65).decode(),
     ],
 )
-def test_what_is_no_signature_is_refused(field: str) -> None:
-    """Other lengths, other ``v``, hex without ``0x``, and no base64 at all."""
+def test_malformed_signature_is_refused(field: str) -> None:
+    """Other lengths, other ``v``, hex without ``0x``, and not base64."""
     with pytest.raises(SignatureInvalid):
         decode_signature(field)
 
 
-def test_a_high_s_is_refused_unless_the_setting_forgives_it() -> None:
-    """EIP-2: the twin of a good signature recovers to the same owner and is still refused."""
+def test_high_s_is_refused_unless_allowed() -> None:
+    """EIP-2: the other signature with the same recovered owner."""
     good = decode_signature(GOLDEN_SIGNATURE)
     s = ORDER - int.from_bytes(good[32:64])
-    twin = good[:32] + s.to_bytes(32) + bytes([27 + 28 - good[64]])
+    high_s = good[:32] + s.to_bytes(32) + bytes([27 + 28 - good[64]])
     with pytest.raises(SignatureInvalid, match="EIP-2"):
-        decode_signature(raw(twin))
-    forgiven = decode_signature(raw(twin), require_low_s=False)
+        decode_signature(raw(high_s))
+    allowed = decode_signature(raw(high_s), require_low_s=False)
     for judge in JUDGES:
-        judge.check(golden_challenge(), forgiven, now=GOLDEN_MOMENT)
+        judge.check(golden_challenge(), allowed, now=GOLDEN_MOMENT)
 
 
 @pytest.mark.parametrize("judge", ["siwe", "fast"])
 @pytest.mark.parametrize("form", ["hex", "raw"])
-async def test_a_signed_challenge_moves_the_customer_on(start: StartSimulator, judge: Judge, form: str) -> None:
-    """204 without content; the customer is ``initiated`` and ``updatedAt`` has moved."""
+async def test_signed_challenge_changes_customer_status(start: StartSimulator, judge: Judge, form: str) -> None:
+    """204 without content; the customer is ``initiated``, with a later ``updatedAt``."""
     _, backend = await start(judge=judge)
     customer = await backend.create_customer()
     body = delivery(customer["challenge"])
@@ -145,8 +145,8 @@ async def test_a_signed_challenge_moves_the_customer_on(start: StartSimulator, j
     assert after["createdAt"] == customer["createdAt"]
 
 
-async def test_a_contract_wallets_challenge_is_signed_by_its_owner(backend: WalletBackend) -> None:
-    """The seed's case: the customer is a contract, ``ownerId`` the EOA that signs."""
+async def test_challenge_of_contract_wallet_is_signed_by_owner(backend: WalletBackend) -> None:
+    """The guide's case: the customer is a contract, ``ownerId`` the EOA that signs."""
     wallet = "eip155:324:0x22227A31dd842196A246d8f3b775998560eAa61d"
     customer = await backend.create_customer(wallet, ownerId=OWNER_ID)
     for_wallet = await backend.deliver(customer["id"], delivery(customer["challenge"], owner_id=wallet))
@@ -156,8 +156,8 @@ async def test_a_contract_wallets_challenge_is_signed_by_its_owner(backend: Wall
 
 
 @pytest.mark.parametrize("judge", ["siwe", "fast"])
-async def test_a_signature_of_somebody_else_is_refused(start: StartSimulator, judge: Judge) -> None:
-    """400; and there is a new challenge, with which it goes on."""
+async def test_signature_of_other_account_is_refused(start: StartSimulator, judge: Judge) -> None:
+    """400, and the challenge is replaced; the new one can be signed."""
     _, backend = await start(judge=judge)
     customer = await backend.create_customer()
     reply = await backend.deliver(customer["id"], delivery(customer["challenge"], signer=STRANGER))
@@ -169,8 +169,8 @@ async def test_a_signature_of_somebody_else_is_refused(start: StartSimulator, ju
     assert (await backend.deliver(customer["id"], delivery(await backend.challenge(customer["id"])))).status == 204
 
 
-async def test_an_old_challenge_is_refused_and_replaced(simulator: RunningSimulator, backend: WalletBackend) -> None:
-    """400 after an hour, and a new challenge."""
+async def test_expired_challenge_is_refused_and_replaced(simulator: RunningSimulator, backend: WalletBackend) -> None:
+    """400 after an hour."""
     customer = await backend.create_customer()
     simulator.state.clock.offset = 3600
     reply = await backend.deliver(customer["id"], delivery(customer["challenge"]))
@@ -183,8 +183,8 @@ async def test_an_old_challenge_is_refused_and_replaced(simulator: RunningSimula
     assert await backend.challenge(customer["id"]) != customer["challenge"]
 
 
-async def test_the_admin_surface_makes_a_challenge_old(backend: WalletBackend) -> None:
-    """``POST /_sim/expire/{id}`` has the same effect at once; 404 for nobody."""
+async def test_admin_api_expires_challenge(backend: WalletBackend) -> None:
+    """``POST /_sim/expire/{id}``; 404 for an unknown customer."""
     customer = await backend.create_customer()
     assert (await backend.send("POST", f"/_sim/expire/{customer['id']}")).status == 204
     reply = await backend.deliver(customer["id"], delivery(customer["challenge"]))
@@ -192,8 +192,8 @@ async def test_the_admin_surface_makes_a_challenge_old(backend: WalletBackend) -
     assert (await backend.send("POST", "/_sim/expire/00000000-0000-4000-8000-000000000000")).status == 404
 
 
-async def test_a_signed_challenge_is_not_signed_again(backend: WalletBackend) -> None:
-    """409 with the code that tells it from an idempotency conflict."""
+async def test_signed_challenge_cannot_be_signed_again(backend: WalletBackend) -> None:
+    """409 with another code than an idempotency conflict."""
     customer = await backend.create_customer()
     body = delivery(customer["challenge"])
     assert (await backend.deliver(customer["id"], body)).status == 204
@@ -201,8 +201,8 @@ async def test_a_signed_challenge_is_not_signed_again(backend: WalletBackend) ->
     assert (reply.status, reply.code) == (409, "challenge_already_signed")
 
 
-async def test_of_many_at_once_one_signs(backend: WalletBackend) -> None:
-    """Deliveries under different keys at the same moment: one 204, the others 409."""
+async def test_one_of_many_concurrent_deliveries_succeeds(backend: WalletBackend) -> None:
+    """Under different keys: one 204, the others 409."""
     customer = await backend.create_customer()
     body = delivery(customer["challenge"])
     replies = await asyncio.gather(*(backend.deliver(customer["id"], body) for _ in range(8)))
@@ -219,10 +219,8 @@ async def test_of_many_at_once_one_signs(backend: WalletBackend) -> None:
         {"signature": None},
     ],
 )
-async def test_a_body_that_cannot_be_read_costs_no_challenge(
-    backend: WalletBackend, change: dict[str, str | None]
-) -> None:
-    """400 for the form; the challenge stays, for nothing was validated."""
+async def test_malformed_body_keeps_challenge(backend: WalletBackend, change: dict[str, str | None]) -> None:
+    """400; nothing was validated."""
     customer = await backend.create_customer()
     body = {name: value for name, value in (delivery(customer["challenge"]) | change).items() if value is not None}
     reply = await backend.deliver(customer["id"], body)
@@ -230,8 +228,8 @@ async def test_a_body_that_cannot_be_read_costs_no_challenge(
     assert await backend.challenge(customer["id"]) == customer["challenge"]
 
 
-async def test_signing_for_nobody(backend: WalletBackend) -> None:
-    """404 for an unknown customer, 400 for an id that is none, 401 without a token."""
+async def test_delivery_for_unknown_customer(backend: WalletBackend) -> None:
+    """404; 400 for a malformed id; 401 without a token."""
     body = delivery(GOLDEN_CHALLENGE, signer=Account.create())
     unknown = await backend.deliver("00000000-0000-4000-8000-000000000000", body)
     assert (unknown.status, unknown.code) == (404, "customer_not_found")

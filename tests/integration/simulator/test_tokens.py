@@ -17,8 +17,8 @@ CREDENTIALS = {"apiKey": DEVELOPMENT_API_KEY, "apiSecret": DEVELOPMENT_API_SECRE
 NOWHERE = "/v1/customers/00000000-0000-4000-8000-000000000000"
 
 
-async def test_a_token_is_a_bearer_jwt_with_its_expiry(simulator: RunningSimulator, backend: WalletBackend) -> None:
-    """200 tells the token, when it expires in unix seconds, and its type."""
+async def test_token_is_a_bearer_jwt_with_expiry(simulator: RunningSimulator, backend: WalletBackend) -> None:
+    """200 with the token, its expiry in Unix seconds, and its type."""
     reply = await backend.send("POST", "/v1/auth/token", body=CREDENTIALS)
     assert reply.status == 200
     assert reply.json.keys() == {"token", "expiresAt", "tokenType"}
@@ -29,14 +29,14 @@ async def test_a_token_is_a_bearer_jwt_with_its_expiry(simulator: RunningSimulat
 
 @pytest.mark.parametrize("field", ["apiKey", "apiSecret"])
 async def test_wrong_credentials_are_refused(backend: WalletBackend, field: str) -> None:
-    """401 for a wrong key and for a wrong secret alike."""
+    """401 for a wrong key and for a wrong secret."""
     reply = await backend.send("POST", "/v1/auth/token", body=CREDENTIALS | {field: "wrong"})
     assert (reply.status, reply.code) == (401, "invalid_credentials")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", {"apiKey": "only"}, {"apiKey": 1, "apiSecret": "x"}])
-async def test_a_body_that_cannot_be_read_is_an_invalid_request(backend: WalletBackend, body: object) -> None:
-    """400 for everything that is not the two texts."""
+async def test_malformed_body_is_an_invalid_request(backend: WalletBackend, body: object) -> None:
+    """400 for anything but the two strings."""
     reply = await backend.send("POST", "/v1/auth/token", body=body)
     assert (reply.status, reply.code) == (400, "invalid_request")
 
@@ -45,17 +45,17 @@ async def test_a_body_that_cannot_be_read_is_an_invalid_request(backend: WalletB
     ("authorization", "code"),
     [(None, "token_missing"), ("Basic eDp5", "token_missing"), ("Bearer a.b.c", "token_invalid")],
 )
-async def test_a_call_without_a_good_token_is_refused(
+async def test_call_without_valid_token_is_refused(
     backend: WalletBackend, authorization: str | None, code: str
 ) -> None:
-    """401 comes before the signature is looked at."""
+    """401, before the signature is checked."""
     headers = CIMultiDict({"Authorization": authorization} if authorization else {})
     reply = await backend.send("GET", NOWHERE, headers=headers)
     assert (reply.status, reply.code) == (401, code)
 
 
-async def test_a_token_lives_as_long_as_it_says(start: StartSimulator) -> None:
-    """At ``expiresAt`` the token is worth nothing."""
+async def test_token_expires_at_expires_at(start: StartSimulator) -> None:
+    """401 from then on."""
     simulator, backend = await start(token_lifetime=60)
     assert (await backend.call("GET", NOWHERE)).status == 404
     simulator.state.clock.offset = 61
@@ -63,8 +63,8 @@ async def test_a_token_lives_as_long_as_it_says(start: StartSimulator) -> None:
     assert (reply.status, reply.code) == (401, "token_expired")
 
 
-async def test_revoking_makes_every_token_worthless_and_the_next_one_good(backend: WalletBackend) -> None:
-    """As after a change of credentials: all old tokens get 401, a new one works."""
+async def test_revocation_applies_to_earlier_tokens_only(backend: WalletBackend) -> None:
+    """As after a change of credentials: old tokens get 401, a new one works."""
     reply = await backend.send("POST", "/_sim/revoke-tokens")
     assert reply.json == {"revoked": 1}
     reply = await backend.call("GET", NOWHERE)
@@ -73,8 +73,8 @@ async def test_revoking_makes_every_token_worthless_and_the_next_one_good(backen
     assert (await backend.call("GET", NOWHERE)).status == 404
 
 
-async def test_a_signing_key_is_registered_with_a_token_alone(backend: WalletBackend) -> None:
-    """``PUT /v1/auth/signing`` answers the key id, under which requests verify from then on."""
+async def test_signing_key_is_registered_with_token_only(backend: WalletBackend) -> None:
+    """``PUT /v1/auth/signing`` returns the key id, under which requests then verify."""
     key = ec.generate_private_key(ec.SECP384R1())
     body = {"publicKey": b64encode(public_pem(key).encode()).decode()}
     headers = CIMultiDict({"Authorization": f"Bearer {backend.token}"})
@@ -84,7 +84,7 @@ async def test_a_signing_key_is_registered_with_a_token_alone(backend: WalletBac
     assert (reply.status, reply.code) == (404, "customer_not_found")
 
 
-async def test_a_signing_key_is_not_registered_without_a_token(backend: WalletBackend) -> None:
+async def test_signing_key_is_not_registered_without_token(backend: WalletBackend) -> None:
     """401 without a token."""
     body = {"publicKey": b64encode(public_pem().encode()).decode()}
     assert (await backend.send("PUT", "/v1/auth/signing", body=body)).status == 401
@@ -99,7 +99,7 @@ async def test_a_signing_key_is_not_registered_without_a_token(backend: WalletBa
     ],
 )
 async def test_only_a_p384_public_key_is_registered(backend: WalletBackend, public_key: str) -> None:
-    """400 for another curve and for no key at all."""
+    """400 for another curve and for anything but a key."""
     headers = CIMultiDict({"Authorization": f"Bearer {backend.token}"})
     reply = await backend.send("PUT", "/v1/auth/signing", body={"publicKey": public_key}, headers=headers)
     assert (reply.status, reply.code) == (400, "invalid_public_key")

@@ -1,4 +1,4 @@
-"""A client of the card API for these tests: it signs with ``http-message-signatures`` and nothing of ours."""
+"""A client of the card API for these tests: it signs with ``http-message-signatures``, not with our code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COVERED = ("@method", "@authority", "@path", "authorization")
 
 
 def public_pem(key: ec.EllipticCurvePrivateKey | None = None) -> str:
-    """The public half of a request-signing key, as it is registered."""
+    """Return the public half of a request-signing key, as it is registered."""
     public = (key or REQUEST_KEY).public_key()
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
@@ -44,25 +44,25 @@ class OneKey(HTTPSignatureKeyResolver):
         self._key = key
 
     def resolve_private_key(self, key_id: str) -> ec.EllipticCurvePrivateKey:
-        """The key."""
+        """Return the key."""
         return self._key
 
 
 class Sha512Digest(ContentDigest):
-    """RFC 9530 with the other algorithm."""
+    """RFC 9530 with SHA-512."""
 
     algorithm = "sha-512"
 
 
 class Sha512Signer(HTTPMessageSigner):
-    """Signs with it."""
+    """Signs with ``Sha512Digest``."""
 
     content_digest_class = Sha512Digest
 
 
 @dataclass
 class Message:
-    """What the signing library reads and writes."""
+    """A request in the form of the signing library."""
 
     method: str
     url: str
@@ -71,7 +71,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: dict[str, str]
@@ -79,7 +79,7 @@ class Reply:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body, read."""
+        """The body, parsed."""
         payload: dict[str, Any] = json.loads(self.body)
         return payload
 
@@ -92,7 +92,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Signing:
-    """How a request is signed; the default is what the API asks."""
+    """How a request is signed; by default as the API requires."""
 
     key_id: str = KEY_ID
     key: ec.EllipticCurvePrivateKey = REQUEST_KEY
@@ -112,14 +112,14 @@ class WalletBackend:
     token: str = ""
 
     async def fetch_token(self, api_key: str, api_secret: str) -> None:
-        """Get a token and use it from now on."""
+        """Fetch a token and use it."""
         reply = await self.send("POST", "/v1/auth/token", body={"apiKey": api_key, "apiSecret": api_secret})
         self.token = reply.json["token"]
 
     async def send(
         self, method: str, path: str, *, body: object = None, headers: CIMultiDict[str] | None = None
     ) -> Reply:
-        """Send a request as it is."""
+        """Send a request unchanged."""
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         sent = CIMultiDict(headers or {})
         if content is not None:
@@ -140,7 +140,7 @@ class WalletBackend:
         signing: Signing | None = None,
         headers: dict[str, str] | None = None,
     ) -> CIMultiDict[str]:
-        """The header fields of a signed request; ``key`` is its Idempotency-Key, empty for a fresh one."""
+        """Return the header fields of a signed request; ``key`` is its Idempotency-Key, empty for a new one."""
         how = signing or Signing()
         message = Message(method, self.origin + path, CIMultiDict({"Authorization": f"Bearer {self.token}"}))
         message.headers.update(headers or {})
@@ -172,14 +172,14 @@ class WalletBackend:
         )
 
     async def create_customer(self, chain_id: str = OWNER_ID, external_id: str = "", **fields: str) -> dict[str, Any]:
-        """Create a customer; answers it with its challenge."""
+        """Create a customer; return it with its challenge."""
         payload = {"chainId": chain_id, "externalId": external_id or str(uuid.uuid4()), **fields}
         reply = await self.call("POST", "/v1/customers", payload)
         assert reply.status == 201, reply
         return reply.json
 
     async def challenge(self, customer_id: str) -> str:
-        """The challenge to sign, base64."""
+        """Return the challenge to sign, base64."""
         reply = await self.call("GET", f"/v1/customers/{customer_id}/challenge")
         assert reply.status == 200, reply
         challenge: str = reply.json["challenge"]
@@ -191,7 +191,7 @@ class WalletBackend:
 
 
 def delivery(challenge: str, *, signer: LocalAccount = OWNER, owner_id: str = OWNER_ID) -> dict[str, str]:
-    """The body that signs a challenge, its signature in the form of the guide's example."""
+    """Return the body that signs a challenge, with the signature in the form of the guide's example."""
     signature = signer.sign_message(encode_defunct(primitive=b64decode(challenge))).signature
     return {
         "ownerId": owner_id,
@@ -201,5 +201,5 @@ def delivery(challenge: str, *, signer: LocalAccount = OWNER, owner_id: str = OW
 
 
 def seconds_from_now(seconds: float) -> datetime:
-    """A moment for the ``created`` and ``expires`` of a signature."""
+    """Return a moment for the ``created`` and ``expires`` of a signature."""
     return datetime.fromtimestamp(datetime.now().astimezone().timestamp() + seconds).astimezone()

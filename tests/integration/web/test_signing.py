@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.challenge import decode_challenge
 from signer.domain.ethereum import EvmSignature
 from tests.integration.web.site import CUSTOMER, OTHER_CUSTOMER, PROBLEM, Site
@@ -93,12 +93,12 @@ async def test_a_signature_that_is_not_to_be_forwarded_is_answered_200(site: Sit
 @pytest.mark.parametrize(
     ("answer", "state", "code"),
     [
-        (Delivery(DeliveryVerdict.ALREADY_SIGNED, 409), "already_signed", "already_signed_upstream"),
-        (Delivery(DeliveryVerdict.REFUSED, 400), "rejected", "refused_by_card_api"),
-        (Delivery(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422), "rejected", "idempotency_key_refused"),
+        (DeliveryResult(DeliveryVerdict.ALREADY_SIGNED, 409), "already_signed", "already_signed_upstream"),
+        (DeliveryResult(DeliveryVerdict.REFUSED, 400), "rejected", "refused_by_card_api"),
+        (DeliveryResult(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422), "rejected", "idempotency_key_refused"),
     ],
 )
-async def test_every_final_state_is_answered_200(site: Site, answer: Delivery, state: str, code: str) -> None:
+async def test_every_final_state_is_answered_200(site: Site, answer: DeliveryResult, state: str, code: str) -> None:
     """``state`` and ``code`` tell which."""
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
@@ -147,7 +147,7 @@ async def test_a_delivery_that_failed_for_now_is_answered_202(hasty_site: Site) 
     site = hasty_site
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
-    site.card_api.verdicts.extend([Delivery(DeliveryVerdict.NOT_PROCESSED, 503)] * 100)
+    site.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 503)] * 100)
     response = await site.ask(challenge)
     record = await response.json()
     assert (response.status, record["state"], record["code"]) == (202, "signed", "card_api_busy")

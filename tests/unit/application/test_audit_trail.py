@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from signer.application.origin import ORIGIN, Origin
-from signer.application.ports import AuditEvent, Delivery, DeliveryVerdict, EventName
+from signer.application.ports import AuditEvent, DeliveryResult, DeliveryVerdict, EventName
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
 from tests.unit.application.use_cases import CUSTOMER, LEASE, OTHER_CUSTOMER, PATIENCE, House, Replica
 
@@ -74,7 +74,7 @@ async def test_what_is_kept_and_sent_later(house: House, replica: Replica) -> No
 async def test_a_busy_card_api(house: House, hasty: Replica) -> None:
     """Each attempt is one delivery with its own number and status; the pause says why and for how long."""
     challenge = house.issued()
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.NOT_PROCESSED, 429, timedelta(seconds=20)))
+    house.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 429, timedelta(seconds=20)))
     await hasty.sign(house.request(challenge), within=PATIENCE)
     house.let_pass(timedelta(seconds=20))
     await hasty.tick()
@@ -90,7 +90,7 @@ async def test_a_busy_card_api(house: House, hasty: Replica) -> None:
 @pytest.mark.parametrize("verdict", [DeliveryVerdict.ALREADY_SIGNED, DeliveryVerdict.REFUSED])
 async def test_an_end_says_why(house: House, replica: Replica, verdict: DeliveryVerdict) -> None:
     """The last event has the record's state and code."""
-    house.card_api.verdicts.append(Delivery(verdict))
+    house.card_api.verdicts.append(DeliveryResult(verdict))
     record = await replica.sign(house.request(house.issued()), within=PATIENCE)
     last = house.audit.events[-1]
     assert (last.name, last.state, last.code) == (N.SETTLED, record.state, record.code)

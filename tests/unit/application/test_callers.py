@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict, EventName
+from signer.application.ports import DeliveryResult, DeliveryVerdict, EventName
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import ChallengeRecord
@@ -155,7 +155,7 @@ async def test_a_caller_in_a_hurry_may_come_before_there_is_a_record(
 async def test_a_caller_in_a_hurry_is_not_shown_how_an_earlier_challenge_ended(house: House, replica: Replica) -> None:
     """Given a rejected challenge, when the next one takes its time to be fetched, then the old record is no answer."""
     house.issued()
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422))
+    house.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422))
     old = await replica.sign(house.request(), within=PATIENCE)
     assert old.state is ChallengeState.REJECTED
     new = house.issued(nonce="anothernonce1")

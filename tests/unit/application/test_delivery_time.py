@@ -113,7 +113,7 @@ def test_nothing_is_posted_past_the_deadline_however_long_the_api_is_busy(steps:
     async def go_through() -> ChallengeRecord:
         challenge = house.issued()
         replica = house.replica(work_for=timedelta(0), jitter=lambda: lot)
-        house.card_api.verdicts.extend([Delivery(DeliveryVerdict.UNKNOWN)] * 1000)
+        house.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.UNKNOWN)] * 1000)
         await replica.sign(house.request(challenge), within=LEASE)
         for step in [*steps, 3600, 60]:
             house.let_pass(timedelta(seconds=step))
@@ -164,7 +164,7 @@ async def test_a_question_ends_with_the_lease(house: House, verdict: DeliveryVer
     """Given a POST that took nearly all of the lease, then nothing more is asked under it: the next holder asks."""
     replica = house.replica()
     held = await house.signed(replica, house.issued())
-    house.card_api.verdicts.append(Delivery(verdict, 409))
+    house.card_api.verdicts.append(DeliveryResult(verdict, 409))
     house.card_api.open.clear()
     posting = asyncio.create_task(replica.forward.attempt(held))
     await house.until(lambda: bool(house.card_api.submitted))

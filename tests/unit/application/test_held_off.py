@@ -7,19 +7,19 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.unit.application.use_cases import PATIENCE, House, Replica
 
 A_WHILE = timedelta(seconds=4)
-NOT_NOW = Delivery(DeliveryVerdict.NOT_PROCESSED, retry_after=A_WHILE)
+NOT_NOW = DeliveryResult(DeliveryVerdict.NOT_PROCESSED, retry_after=A_WHILE)
 
 
 @pytest.fixture
 def down(house: House) -> House:
     """A house whose card API is not asked for a while."""
-    house.card_api.hold = A_WHILE
+    house.card_api.suspension = A_WHILE
     house.card_api.verdicts.append(NOT_NOW)
     return house
 
@@ -32,7 +32,7 @@ async def test_a_signature_is_answered_at_once_and_delivered_later(down: House, 
     assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.CARD_API_BUSY)
     assert record.signature is not None
     assert replica.store.journal == ["claim", "record_signature", "defer"]
-    down.card_api.hold = None
+    down.card_api.suspension = None
     down.let_pass(A_WHILE)
     assert await replica.tick() == 1
     assert down.record(challenge).state is ChallengeState.VERIFIED
@@ -53,7 +53,7 @@ async def test_asking_again_changes_nothing(down: House, replica: Replica, is_na
 
 async def test_where_nothing_is_signed_the_caller_hears_when_to_come_back(house: House, replica: Replica) -> None:
     """Given that, when the challenge has to be fetched, then the failure of that is the answer."""
-    house.card_api.hold = A_WHILE
+    house.card_api.suspension = A_WHILE
     house.card_api.failures.append(Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "Not now.", retry_after=4.0))
     with pytest.raises(Unavailable) as refusal:
         await replica.sign(house.request(), within=PATIENCE)
@@ -63,11 +63,11 @@ async def test_where_nothing_is_signed_the_caller_hears_when_to_come_back(house:
 
 async def test_a_moment_is_waited_for(house: House, replica: Replica) -> None:
     """Given that it is for less than a second, then the caller gets the end of it."""
-    house.card_api.hold = timedelta(milliseconds=999)
+    house.card_api.suspension = timedelta(milliseconds=999)
     house.card_api.verdicts.append(NOT_NOW)
 
     async def later() -> None:
-        house.card_api.hold = None
+        house.card_api.suspension = None
         house.let_pass(A_WHILE)
 
     replica.store.after["get"] = later

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict, EventName
+from signer.application.ports import DeliveryResult, DeliveryVerdict, EventName
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState
 from tests.unit.application.use_cases import LEASE, House, Replica
@@ -25,7 +25,7 @@ async def test_a_holder_who_comes_back_too_late_changes_nothing(
 
     step = "settle" if verdict is DeliveryVerdict.ACCEPTED else "defer"
     replica.store.before[step] = settle_elsewhere
-    house.card_api.verdicts.append(Delivery(verdict))
+    house.card_api.verdicts.append(DeliveryResult(verdict))
     with pytest.raises(Unavailable) as refusal:
         await replica.forward.attempt(held)
     assert refusal.value.code is ErrorCode.LEASE_LOST

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.application.recovery import Recovery
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.unit.application.use_cases import LEASE, NO_TIME, PATIENCE, House, Replica
@@ -227,7 +227,7 @@ async def test_asked_to_drain_it_hands_back_what_it_cannot_end(house: House, rep
 async def test_what_is_put_down_is_taken_up_again_when_it_is_due(house: House, replica: Replica) -> None:
     """Given a card API that is busy, then each tick after the pause tries again, until it is done."""
     [challenge] = await left_behind(house, 1)
-    house.card_api.verdicts.extend([Delivery(DeliveryVerdict.NOT_PROCESSED, 503)] * 3)
+    house.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 503)] * 3)
     for attempt in (2, 3, 4):
         assert await replica.tick() == 1
         assert await replica.tick() == 0

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.application.sign_once import SigningLimits
 from signer.domain.errors import ErrorCode, RefusedByPolicy, Unavailable
 from signer.domain.lifecycle import ChallengeState
@@ -60,14 +60,14 @@ async def test_an_exchange_is_made_twice_at_most(house: House, replica: Replica)
     seen: list[str] = []
     original = house.card_api.submit
 
-    async def replacing(*args: object, **named: object) -> Delivery:
+    async def replacing(*args: object, **named: object) -> DeliveryResult:
         delivery = await original(*args, **named)  # type: ignore[arg-type]
         seen.append("POST")
         house.issued(nonce=f"nonce00{len(seen)}")
         return delivery
 
     house.card_api.submit = replacing  # type: ignore[method-assign]
-    house.card_api.verdicts.extend([Delivery(DeliveryVerdict.REFUSED, 400)] * 9)
+    house.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.REFUSED, 400)] * 9)
     record = await replica.sign(house.request(refresh=True), within=PATIENCE)
     assert record.state is ChallengeState.SUPERSEDED
     assert len(seen) == 3

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.application.sign_once import SigningLimits
 from signer.domain.challenge import decode_challenge
 from signer.domain.errors import ErrorCode, RefusedByPolicy
@@ -88,7 +88,7 @@ async def test_what_was_kept_can_be_forwarded_later(house: House, replica: Repli
 async def test_what_is_to_be_forwarded_stays_so(house: House, hasty: Replica, is_named: bool) -> None:
     """Given a delivery that waits, when asked with ``forward: false``, then it is shown, and goes on all the same."""
     challenge = house.issued()
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.NOT_PROCESSED, 503))
+    house.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 503))
     waiting = await hasty.sign(house.request(challenge), within=PATIENCE)
     named = challenge if is_named else None
     assert await hasty.sign(house.request(named, forward=False), within=PATIENCE) == waiting
@@ -142,7 +142,7 @@ async def test_a_challenge_that_ended_otherwise_is_answered_so_again(
 ) -> None:
     """Given a final state, when its challenge is asked for again, then it is that state and not another signature."""
     challenge = house.issued()
-    house.card_api.verdicts.append(Delivery(verdict))
+    house.card_api.verdicts.append(DeliveryResult(verdict))
     first = await replica.sign(house.request(challenge), within=PATIENCE)
     house.let_pass(later)
     assert first.state is end
@@ -157,7 +157,7 @@ async def test_without_a_challenge_what_ended_without_proof_is_followed_by_a_new
     """Given a customer whose last challenge came to nothing, when no challenge is named, then a new one is fetched."""
     old, new = house.issued(), house.challenge(nonce="anothernonce1", issued_at="2026-11-22T12:00:20Z")
     if end == "rejected":
-        house.card_api.verdicts.append(Delivery(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422))
+        house.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422))
     elif end == "superseded":
         house.card_api.issue(CUSTOMER, new)
     await replica.sign(house.request(old, forward=end != "expired"), within=PATIENCE)

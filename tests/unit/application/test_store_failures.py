@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.application.sign_challenge import SignRequest
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState
@@ -12,7 +12,7 @@ from signer.domain.record import ChallengeRecord
 from tests.unit.application.use_cases import CUSTOMER, LEASE, PATIENCE, House, Replica
 
 AFTER_EVERY_LEASE_AND_PAUSE = LEASE + timedelta(minutes=1)
-BUSY = Delivery(DeliveryVerdict.NOT_PROCESSED, 503)
+BUSY = DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 503)
 
 LOST = pytest.mark.parametrize("is_call", [True, False], ids=["call lost", "answer lost"])
 

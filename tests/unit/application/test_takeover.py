@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from signer.application.forward_signature import ForwardingLimits
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.policy import SigningPolicy
@@ -81,7 +81,7 @@ async def test_a_signature_left_by_a_dead_replica_is_delivered(house: House, rep
 async def test_every_attempt_has_the_same_body_and_the_same_idempotency_key(house: House) -> None:
     """Given attempts of several replicas, then what goes out is the same each time."""
     challenge = await perhaps_sent(house)
-    house.card_api.verdicts.extend([Delivery(DeliveryVerdict.UNKNOWN)] * 5)
+    house.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.UNKNOWN)] * 5)
     for _ in range(6):
         await taken_over(house, house.replica(), challenge)
         house.let_pass(timedelta(minutes=1))
@@ -303,7 +303,7 @@ async def test_a_key_that_the_card_api_has_forgotten_is_not_used_again(house: Ho
     """Given a first attempt more than an hour ago, then nothing is POSTed although the challenge lives; it is asked."""
     lenient = house.replica(policy=replace(POLICY, max_age=timedelta(hours=3)), work_for=NO_TIME)
     challenge = house.issued()
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.UNKNOWN))
+    house.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.UNKNOWN))
     await lenient.sign(house.request(challenge), within=PATIENCE)
     house.let_pass(timedelta(hours=1))
     record = await taken_over(house, lenient, challenge)
@@ -334,7 +334,7 @@ async def test_there_is_nothing_to_take_where_nothing_is_left(house: House, repl
     await house.signed(replica, held)
     await house.signed(replica, kept, forward=False)
     for challenge, verdict in ((final, DeliveryVerdict.ACCEPTED), (paused, DeliveryVerdict.NOT_PROCESSED)):
-        house.card_api.verdicts.append(Delivery(verdict))
+        house.card_api.verdicts.append(DeliveryResult(verdict))
         await replica.forward.attempt(await house.signed(replica, challenge))
     house.audit.events.clear()
     house.card_api.submitted.clear()

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict, LeasedRecord
+from signer.application.ports import DeliveryResult, DeliveryVerdict, LeasedRecord
 from signer.domain.errors import BadUpstream, ErrorCode, SignerError, Unavailable, UpstreamTimeout
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
@@ -37,7 +37,7 @@ PAUSES = {
 }
 
 
-async def answered(house: House, replica: Replica, delivery: Delivery) -> ChallengeRecord:
+async def answered(house: House, replica: Replica, delivery: DeliveryResult) -> ChallengeRecord:
     """Deliver a signature, and have the card API answer so."""
     held = await house.signed(replica, house.issued())
     house.card_api.verdicts.append(delivery)
@@ -62,7 +62,7 @@ async def test_no_verdict_leaves_a_record_without_a_next_step(
     house: House, replica: Replica, verdict: DeliveryVerdict
 ) -> None:
     """Given any answer, then the record is final and its body dropped, or it waits and is found when it is due."""
-    record = await answered(house, replica, Delivery(verdict))
+    record = await answered(house, replica, DeliveryResult(verdict))
     if record.state.is_final:
         assert record.submission is None
     else:
@@ -77,7 +77,7 @@ async def test_an_answer_that_settles(
     house: House, replica: Replica, verdict: DeliveryVerdict, end: tuple[ChallengeState, RecordCode | None]
 ) -> None:
     """Given an answer that leaves nothing open, then the record ends as it says; nothing more is asked."""
-    record = await answered(house, replica, Delivery(verdict))
+    record = await answered(house, replica, DeliveryResult(verdict))
     assert (record.state, record.code) == end
     assert record.signature is not None
     assert house.card_api.readings == 0
@@ -88,7 +88,7 @@ async def test_an_answer_that_leaves_it_open_is_followed_by_the_same_again(
     house: House, replica: Replica, verdict: DeliveryVerdict, code: RecordCode
 ) -> None:
     """Given no outcome, then after the pause the same bytes go out under the same Idempotency-Key."""
-    record = await answered(house, replica, Delivery(verdict, 503))
+    record = await answered(house, replica, DeliveryResult(verdict, 503))
     assert record.code == code
     held = await check_pause(house, replica, record, FIRST_PAUSE)
     again = await replica.forward.attempt(held)
@@ -108,13 +108,13 @@ async def test_rfc9110_10_2_3_retry_after_is_a_lower_bound(
     house: House, replica: Replica, verdict: DeliveryVerdict, asked: timedelta, pause: timedelta
 ) -> None:
     """Given ``Retry-After``, then nothing goes out before it is over, nor before our own pause is."""
-    record = await answered(house, replica, Delivery(verdict, 429, retry_after=asked))
+    record = await answered(house, replica, DeliveryResult(verdict, 429, retry_after=asked))
     await check_pause(house, replica, record, pause)
 
 
 async def test_rfc9110_10_2_3_retry_after_the_deadline_ends_with_the_deadline(house: House, replica: Replica) -> None:
     """Given a ``Retry-After`` of a day, then at the deadline, and not later, it is asked what became of it."""
-    record = await answered(house, replica, Delivery(DeliveryVerdict.UNKNOWN, 503, retry_after=timedelta(days=1)))
+    record = await answered(house, replica, DeliveryResult(DeliveryVerdict.UNKNOWN, 503, retry_after=timedelta(days=1)))
     held = await check_pause(house, replica, record, record.expires_at - house.clock.now())
     assert held.deliverable is False
 
@@ -133,7 +133,7 @@ async def test_a_conflict_that_is_not_clear_is_settled_by_a_proven_customer(hous
     """Given a 409 of unknown meaning, when the customer is proven, then the challenge had been signed."""
     held = await house.signed(replica, house.issued())
     house.card_api.customers[CUSTOMER].status = ACTIVE
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
+    house.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
     record = await replica.forward.attempt(held)
     assert (record.state, record.code) == (ChallengeState.ALREADY_SIGNED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
 
@@ -155,7 +155,7 @@ async def test_a_conflict_that_is_not_clear_stays_open_where_the_customer_is_gon
     """Given a 409 of unknown meaning, when the customer is not known any more, then the next POST will say so."""
     held = await house.signed(replica, house.issued())
     house.card_api.customers.clear()
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
+    house.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
     record = await replica.forward.attempt(held)
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
     assert (again.state, again.code) == (ChallengeState.REJECTED, RecordCode.CUSTOMER_UNKNOWN_UPSTREAM)
@@ -174,7 +174,7 @@ async def test_a_stray_404_ends_nothing(house: House, replica: Replica, status: 
     """Given a 404 that some gateway made, when the customer is there, then the same goes out again and is answered."""
     held = await house.signed(replica, house.issued())
     house.card_api.customers[CUSTOMER].status = status
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.CUSTOMER_UNKNOWN, 404))
+    house.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.CUSTOMER_UNKNOWN, 404))
     record = await replica.forward.attempt(held)
     assert record.code == RecordCode.CARD_API_UNAVAILABLE
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
@@ -217,11 +217,11 @@ async def test_a_404_ends_nothing_where_nobody_can_be_asked(
 ) -> None:
     """Given a 404, when the question fails, then nothing is concluded from it."""
     house.card_api.failures.append(failure)
-    record = await answered(house, replica, Delivery(DeliveryVerdict.CUSTOMER_UNKNOWN, 404))
+    record = await answered(house, replica, DeliveryResult(DeliveryVerdict.CUSTOMER_UNKNOWN, 404))
     await check_pause(house, replica, record, FIRST_PAUSE)
 
 
-async def third_answer(house: House, replica: Replica, delivery: Delivery) -> ChallengeRecord:
+async def third_answer(house: House, replica: Replica, delivery: DeliveryResult) -> ChallengeRecord:
     """Have the card API answer three deliveries of one signature so."""
     record = await answered(house, replica, delivery)
     for _ in range(2):
@@ -236,7 +236,7 @@ async def third_answer(house: House, replica: Replica, delivery: Delivery) -> Ch
 
 async def test_the_third_5xx_is_followed_by_a_question(house: House, replica: Replica) -> None:
     """Given an API that keeps its 500 under the key, when the customer is proven, then the signature was verified."""
-    replayed = Delivery(DeliveryVerdict.UNKNOWN, 500)
+    replayed = DeliveryResult(DeliveryVerdict.UNKNOWN, 500)
     held = await house.signed(replica, house.issued())
     house.card_api.verdicts.extend([replayed] * 3)
     record = await replica.forward.attempt(held)
@@ -269,13 +269,13 @@ async def test_an_api_that_did_not_take_it_up_is_not_asked(
     house: House, replica: Replica, verdict: DeliveryVerdict
 ) -> None:
     """Given answers that say that nothing was processed, then there is nothing to ask: the same is sent again."""
-    record = await third_answer(house, replica, Delivery(verdict, 429))
+    record = await third_answer(house, replica, DeliveryResult(verdict, 429))
     assert (record.state, house.card_api.readings) == (ChallengeState.SIGNED, 0)
 
 
 async def test_silence_is_followed_by_no_question(house: House, replica: Replica) -> None:
     """Given deliveries without an answer, then there is nobody to ask: the same is sent again."""
-    await third_answer(house, replica, Delivery(DeliveryVerdict.UNKNOWN))
+    await third_answer(house, replica, DeliveryResult(DeliveryVerdict.UNKNOWN))
     assert house.card_api.readings == 0
 
 
@@ -300,15 +300,15 @@ async def test_a_refusal_after_an_answer_that_was_lost_is_not_believed(house: Ho
     house.card_api.lost_answers = 1
     held = await house.signed(replica, house.issued())
     record = await replica.forward.attempt(held)
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.REFUSED, 400))
+    house.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.REFUSED, 400))
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
     assert (again.state, again.code) == (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
 
 
 async def test_a_repetition_that_is_refused_and_proves_nothing_is_rejected(house: House, replica: Replica) -> None:
     """Given a second POST that is refused, when the customer is not proven, then it is as with the first."""
-    record = await answered(house, replica, Delivery(DeliveryVerdict.UNKNOWN))
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.REFUSED, 400))
+    record = await answered(house, replica, DeliveryResult(DeliveryVerdict.UNKNOWN))
+    house.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.REFUSED, 400))
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
     assert (again.state, again.code) == (ChallengeState.REJECTED, RecordCode.REFUSED_BY_CARD_API)
 
@@ -318,7 +318,7 @@ async def test_a_replacement_that_cannot_be_read_has_no_name(house: House, repli
     """Given a 400, when the API has something that is no challenge, then the record is superseded by nothing known."""
     held = await house.signed(replica, house.challenge())
     house.card_api.issue(CUSTOMER, text)
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.REFUSED, 400))
+    house.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.REFUSED, 400))
     record = await replica.forward.attempt(held)
     assert (record.state, record.superseded_by) == (ChallengeState.SUPERSEDED, None)
 
@@ -338,7 +338,7 @@ async def test_a_refusal_stays_open_where_the_present_challenge_cannot_be_fetche
 async def test_a_refusal_stays_open_where_the_customer_is_gone(house: House, replica: Replica) -> None:
     """Given a 400, when the customer is not known any more, then the next POST will say so."""
     held = await house.signed(replica, house.challenge(), customer=OTHER_CUSTOMER)
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.REFUSED, 400))
+    house.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.REFUSED, 400))
     record = await replica.forward.attempt(held)
     again = await replica.forward.attempt(await check_pause(house, replica, record, FIRST_PAUSE))
     assert (again.state, again.code) == (ChallengeState.REJECTED, RecordCode.CUSTOMER_UNKNOWN_UPSTREAM)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.unit.application.use_cases import CUSTOMER, LEASE, PATIENCE, House, Replica
@@ -110,7 +110,7 @@ async def test_work_that_waits_for_the_holder_ends_with_its_time(house: House, h
 async def test_work_that_waits_for_the_card_api_ends_with_its_time(house: House, hasty: Replica) -> None:
     """Given a card API that is busy longer than a work goes on, then the record is shown as it waits."""
     challenge = house.issued()
-    house.card_api.verdicts.append(Delivery(DeliveryVerdict.NOT_PROCESSED, 503))
+    house.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 503))
     record = await hasty.sign(house.request(challenge), within=PATIENCE)
     assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.CARD_API_BUSY)
     assert record.signature is not None
@@ -120,7 +120,7 @@ async def test_work_that_waits_for_the_card_api_ends_with_its_time(house: House,
 async def test_work_goes_on_with_a_busy_card_api_when_the_pause_is_over(house: House, replica: Replica) -> None:
     """Given a card API that is busy twice, then the same body goes out three times, each after its pause."""
     challenge = house.issued()
-    house.card_api.verdicts.extend([Delivery(DeliveryVerdict.NOT_PROCESSED, 503)] * 2)
+    house.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 503)] * 2)
     here = asyncio.create_task(replica.sign(house.request(challenge), within=PATIENCE))
     for attempt in (1, 2):
         await house.until(lambda: house.is_now(challenge, ChallengeState.SIGNED))

@@ -4,17 +4,17 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
-from signer.adapters.card_api.access_token import Credentials, Token, TokenSource, read_credentials
-from signer.adapters.card_api.response_meaning import Grant
-from signer.adapters.card_api.upstream_result import Failure
+from signer.adapters.card_api.access_token import AccessToken, AccessTokenSource, ApiCredentials, read_credentials
+from signer.adapters.card_api.responses import IssuedToken
+from signer.adapters.card_api.results import Failure
 from signer.domain.errors import ErrorCode
 
 EPOCH = 1_800_000_000.0
-OUTAGE = Failure(ErrorCode.CARD_API_UNAVAILABLE, "why")
+OUTAGE = Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="why")
 
 
 class Api:
-    """An API that gives tokens when it is told to, and the two clocks."""
+    """A card API that issues tokens, and the two clocks."""
 
     def __init__(self, lifetime: float = 600) -> None:
         self.seconds = 0.0
@@ -23,24 +23,22 @@ class Api:
         self.open = asyncio.Event()
         self.open.set()
         self.failure: Failure | None = None
-        self.tokens = TokenSource(
+        self.tokens = AccessTokenSource(
             self._fetch,
             now_upstream=lambda: EPOCH + self.seconds,
             monotonic=lambda: self.seconds,
-            margin=timedelta(seconds=60),
-            failure_pause=timedelta(seconds=1),
         )
 
-    async def _fetch(self) -> Grant | Failure:
+    async def _fetch(self) -> IssuedToken | Failure:
         self.fetches += 1
         number = self.fetches
         await self.open.wait()
-        return self.failure or Grant(f"t{number}", EPOCH + self.seconds + self.lifetime)
+        return self.failure or IssuedToken(f"t{number}", EPOCH + self.seconds + self.lifetime)
 
-    async def token(self) -> Token:
-        """The present token; a failure fails the test."""
-        token = await self.tokens.present(_later())
-        assert isinstance(token, Token)
+    async def token(self) -> AccessToken:
+        """Return the current token; a failure fails the test."""
+        token = await self.tokens.current(_later())
+        assert isinstance(token, AccessToken)
         return token
 
 
@@ -48,68 +46,68 @@ def _later() -> float:
     return asyncio.get_running_loop().time() + 10
 
 
-async def test_a_401_that_comes_late_renews_nothing() -> None:
-    """The token that was refused is not the present one any more: the present one is given."""
+async def test_late_401_does_not_renew_again() -> None:
+    """The refused token is no longer the current one: the current one is returned."""
     api = Api()
     old = await api.token()
-    new = await api.tokens.renewed(old, _later())
-    assert await api.tokens.renewed(old, _later()) is new
+    new = await api.tokens.replace(old, _later())
+    assert await api.tokens.replace(old, _later()) is new
     assert api.fetches == 2
 
 
-async def test_a_401_during_a_fetch_waits_for_that_fetch() -> None:
-    """Of those who are refused one after the other, all get the one token that is on its way."""
+async def test_401_during_fetch_waits_for_that_fetch() -> None:
+    """All callers that are refused get the one token that is being fetched."""
     api = Api()
     old = await api.token()
     api.open.clear()
-    waiting = [asyncio.create_task(api.tokens.renewed(old, _later())) for _ in range(20)]
+    waiting = [asyncio.create_task(api.tokens.replace(old, _later())) for _ in range(20)]
     await asyncio.sleep(0)
-    late = asyncio.create_task(api.tokens.renewed(old, _later()))
+    late = asyncio.create_task(api.tokens.replace(old, _later()))
     await asyncio.sleep(0)
     api.open.set()
     assert len({id(token) for token in await asyncio.gather(*waiting, late)}) == 1
     assert api.fetches == 2
 
 
-async def test_a_useless_renewal_is_not_tried_again_at_once() -> None:
-    """A fresh token that is refused is kept for a moment, for the token is not what is wrong."""
+async def test_renewal_pauses_after_fresh_token_was_refused() -> None:
+    """The token is not what is wrong: it is kept for a second."""
     api = Api()
-    fresh = await api.tokens.renewed(await api.token(), _later())
-    assert isinstance(fresh, Token)
-    api.tokens.note_useless_renewal(fresh)
-    assert await api.tokens.renewed(fresh, _later()) is fresh
+    fresh = await api.tokens.replace(await api.token(), _later())
+    assert isinstance(fresh, AccessToken)
+    api.tokens.pause_renewals(fresh)
+    assert await api.tokens.replace(fresh, _later()) is fresh
     api.seconds += 1
-    assert await api.tokens.renewed(fresh, _later()) is not fresh
+    assert await api.tokens.replace(fresh, _later()) is not fresh
     assert api.fetches == 3
 
 
-async def test_a_failure_is_remembered_for_a_moment() -> None:
-    """Those who come right after it get it too; whoever comes later asks again."""
+async def test_failure_is_shared_for_one_second() -> None:
+    """Later callers fetch again."""
     api = Api()
     api.failure = OUTAGE
-    assert await api.tokens.present(_later()) == OUTAGE
-    assert await api.tokens.present(_later()) == OUTAGE
+    assert await api.tokens.current(_later()) == OUTAGE
+    assert await api.tokens.current(_later()) == OUTAGE
     assert api.fetches == 1
     api.seconds += 1
     api.failure = None
     assert (await api.token()).authorization == "Bearer t2"
 
 
-async def test_a_failure_is_remembered_for_as_long_as_the_api_asks() -> None:
-    """``Retry-After`` holds for everybody."""
+async def test_failure_is_shared_until_retry_after() -> None:
+    """``Retry-After`` applies to all callers."""
     api = Api()
-    api.failure = Failure(ErrorCode.CARD_API_UNAVAILABLE, "why", retry_after=timedelta(seconds=30))
-    await api.tokens.present(_later())
+    api.failure = Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="why", retry_after=timedelta(seconds=30))
+    await api.tokens.current(_later())
     api.seconds += 29
-    await api.tokens.present(_later())
+    await api.tokens.current(_later())
     assert api.fetches == 1
     api.seconds += 1
-    await api.tokens.present(_later())
+    await api.tokens.current(_later())
     assert api.fetches == 2
 
 
-async def test_a_renewal_that_fails_leaves_the_token_in_use_until_its_end() -> None:
-    """Then, and only then, the failure is said."""
+async def test_token_is_used_until_it_expires_if_renewal_fails() -> None:
+    """Callers see the failure only after that."""
     api = Api()
     token = await api.token()
     api.failure = OUTAGE
@@ -122,11 +120,11 @@ async def test_a_renewal_that_fails_leaves_the_token_in_use_until_its_end() -> N
     await asyncio.sleep(0)
     assert api.fetches == 2
     api.seconds = 600
-    assert await api.tokens.present(_later()) == OUTAGE
+    assert await api.tokens.current(_later()) == OUTAGE
 
 
-async def test_a_short_life_is_not_all_margin() -> None:
-    """A margin that is longer than the token's life is cut to half of it: not every request has one renewed."""
+async def test_short_lived_token_is_renewed_after_half_its_life() -> None:
+    """The margin is at most half of the lifetime: not every request renews the token."""
     api = Api(lifetime=40)
     await api.token()
     api.seconds += 19
@@ -139,8 +137,8 @@ async def test_a_short_life_is_not_all_margin() -> None:
     assert api.fetches == 2
 
 
-async def test_a_life_in_milliseconds_does_no_harm() -> None:
-    """A token is renewed daily, however long it says that it lives."""
+async def test_lifetime_is_limited_to_a_day() -> None:
+    """Even if ``expiresAt`` is in milliseconds."""
     api = Api(lifetime=1e12)
     await api.token()
     api.seconds += 86_400
@@ -148,15 +146,15 @@ async def test_a_life_in_milliseconds_does_no_harm() -> None:
     assert api.fetches == 2
 
 
-async def test_nothing_to_close() -> None:
-    """Closing without a fetch under way is fine."""
+async def test_close_without_fetch_returns() -> None:
+    """There is nothing to cancel."""
     await Api().tokens.aclose()
 
 
-def test_credentials_are_read_without_their_line_ends(tmp_path: Path) -> None:
-    """A file written by hand ends with one; and no ``repr`` shows what was read."""
+def test_credentials_are_stripped_and_hidden(tmp_path: Path) -> None:
+    """Line ends of the files are removed; no ``repr`` shows a secret."""
     (tmp_path / "key").write_text("the-key\n")
     (tmp_path / "secret").write_text(" the-secret\r\n")
     credentials = read_credentials(tmp_path / "key", tmp_path / "secret")
-    assert credentials == Credentials("the-key", "the-secret")
-    assert "the-" not in repr([credentials, Token("Bearer the-token", 0.0, 0.0), Grant("the-token", 0.0)])
+    assert credentials == ApiCredentials("the-key", "the-secret")
+    assert "the-" not in repr([credentials, AccessToken("Bearer the-token", 0.0, 0.0), IssuedToken("the-token", 0.0)])

@@ -5,78 +5,83 @@ from datetime import timedelta
 
 import pytest
 
-from signer.adapters.card_api.read_retries import Repetition
-from signer.adapters.card_api.upstream_result import Failure
+from signer.adapters.card_api.read_retries import ReadRetries
+from signer.adapters.card_api.results import Failure
+from signer.application.backoff import Backoff
 from signer.domain.errors import ErrorCode
 
 MS = timedelta(milliseconds=1)
-PASSING = Failure(ErrorCode.CARD_API_UNAVAILABLE, "why", transient=True)
+TRANSIENT = Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="why", transient=True)
 
 
-def repetition(jitter: float = 1.0, attempts: int = 5) -> Repetition:
-    """Pauses from 1 ms to 8 ms, with the jitter that a test wants."""
-    return Repetition(attempts=attempts, first_pause=MS, longest_pause=8 * MS, jitter=lambda: jitter)
+def retries(attempts: int = 5) -> ReadRetries:
+    """Pauses from 1 ms to 8 ms, without jitter."""
+    return ReadRetries(attempts=attempts, backoff=Backoff(first_pause=MS, longest_pause=8 * MS), jitter=lambda: 1.0)
 
 
 class Attempts:
-    """Fails as often as it is told, then succeeds."""
+    """Returns the given failures, then a success."""
 
     def __init__(self, *failures: Failure) -> None:
         self._failures = list(failures)
         self.made = 0
 
     async def __call__(self) -> str | Failure:
-        """One attempt."""
+        """Make one attempt."""
         self.made += 1
         return self._failures.pop(0) if self._failures else "done"
 
 
-@pytest.mark.parametrize(("attempt", "pause"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (10_000, 8)])
-def test_pauses_double_up_to_the_longest(attempt: int, pause: int) -> None:
-    """However many attempts there were."""
-    assert repetition().pause_after(attempt, None) == pause * MS
+def deadline() -> float:
+    """A minute from now."""
+    return asyncio.get_running_loop().time() + 60
 
 
-def test_pauses_are_jittered_to_between_half_and_all_of_it() -> None:
-    """So that those who failed together do not come back together."""
-    assert repetition(jitter=0.0).pause_after(3, None) == 2 * MS
-    assert repetition(jitter=0.5).pause_after(3, None) == 3 * MS
-
-
-def test_what_the_api_asks_for_comes_first() -> None:
-    """``Retry-After`` is a lower bound, and jittered above it too."""
-    asked = timedelta(seconds=7)
-    assert repetition(jitter=0.0).pause_after(1, asked) == asked + MS / 2
-    assert repetition(jitter=1.0).pause_after(1, asked) == asked + MS
-
-
-async def test_it_goes_on_until_it_succeeds() -> None:
-    """Failures that pass are not seen."""
-    attempts = Attempts(PASSING, PASSING)
-    assert await repetition().until(asyncio.get_running_loop().time() + 60, attempts) == "done"
+async def test_transient_failures_are_retried_until_success() -> None:
+    """The caller does not see them."""
+    attempts = Attempts(TRANSIENT, TRANSIENT)
+    assert await retries().run(deadline(), attempts) == "done"
     assert attempts.made == 3
 
 
-async def test_it_ends_with_a_failure_that_does_not_pass() -> None:
+async def test_lasting_failure_ends_retries() -> None:
     """At once."""
-    lasting = Failure(ErrorCode.CUSTOMER_UNKNOWN, "why")
-    attempts = Attempts(PASSING, lasting)
-    assert await repetition().until(asyncio.get_running_loop().time() + 60, attempts) == lasting
+    lasting = Failure(code=ErrorCode.CUSTOMER_UNKNOWN, detail="why")
+    attempts = Attempts(TRANSIENT, lasting)
+    assert await retries().run(deadline(), attempts) == lasting
     assert attempts.made == 2
 
 
-async def test_it_ends_after_the_last_attempt() -> None:
-    """What it gives is final, so that nobody around it repeats the whole."""
-    attempts = Attempts(*[PASSING] * 9)
-    outcome = await repetition(attempts=3).until(asyncio.get_running_loop().time() + 60, attempts)
-    assert outcome == Failure(ErrorCode.CARD_API_UNAVAILABLE, "why", transient=False)
+async def test_failure_of_last_attempt_is_not_transient() -> None:
+    """A caller with retries of its own does not repeat it."""
+    attempts = Attempts(*[TRANSIENT] * 9)
+    result = await retries(attempts=3).run(deadline(), attempts)
+    assert result == Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="why", transient=False)
     assert attempts.made == 3
 
 
-async def test_it_does_not_sleep_past_its_deadline() -> None:
-    """A pause for which there is no time ends it with what is known, instead of a timeout."""
-    asked = timedelta(hours=1)
-    attempts = Attempts(Failure(ErrorCode.CARD_API_UNAVAILABLE, "why", transient=True, retry_after=asked))
-    outcome = await repetition().until(asyncio.get_running_loop().time() + 60, attempts)
-    assert isinstance(outcome, Failure)
-    assert (outcome.retry_after, attempts.made) == (asked, 1)
+async def test_pause_that_outlasts_deadline_ends_retries() -> None:
+    """The known failure is returned instead of a timeout."""
+    requested = timedelta(hours=1)
+    attempts = Attempts(
+        Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="why", transient=True, retry_after=requested)
+    )
+    result = await retries().run(deadline(), attempts)
+    assert isinstance(result, Failure)
+    assert (result.retry_after, attempts.made) == (requested, 1)
+
+
+@pytest.mark.parametrize(("requested", "pauses"), [(None, [1, 2, 4, 8]), (7 * MS, [8, 9, 11, 15])])
+async def test_pauses_double_and_start_after_retry_after(
+    monkeypatch: pytest.MonkeyPatch, requested: timedelta | None, pauses: list[int]
+) -> None:
+    """``Retry-After`` is a lower bound; the pause on top of it keeps callers apart."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    failure = Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="why", transient=True, retry_after=requested)
+    await retries().run(deadline(), Attempts(*[failure] * 4))
+    assert [round(seconds * 1000) for seconds in slept] == pauses

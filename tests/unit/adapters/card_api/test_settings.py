@@ -1,22 +1,9 @@
 from __future__ import annotations
 
-from datetime import timedelta
-from pathlib import Path
-from typing import Any
-
 import pytest
+from pydantic import ValidationError
 
-from signer.adapters.card_api.settings import CardApiSettings, CardApiSettingsInvalid, parse_base_url
-
-
-def settings(**changed: Any) -> CardApiSettings:  # noqa: ANN401 - the settings have many types
-    """Settings that are good but for what a test changes."""
-    good: dict[str, Any] = {
-        "base_url": "https://api.offblocks.xyz/v1",
-        "api_key_file": Path("api-key"),
-        "api_secret_file": Path("api-secret"),
-    }
-    return CardApiSettings(**good | changed)
+from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
 
 
 @pytest.mark.parametrize(
@@ -33,9 +20,9 @@ def settings(**changed: Any) -> CardApiSettings:  # noqa: ANN401 - the settings 
         ("http://localhost:8081/v1", "http://localhost:8081/v1"),
     ],
 )
-def test_a_base_url_is_https_or_stays_on_this_machine(text: str, url: str) -> None:
-    """It is taken as it is sent, without a slash at its end."""
-    assert str(parse_base_url(settings(base_url=text).base_url)) == url.rstrip("/")
+def test_base_url_may_be_https_or_loopback(text: str, url: str) -> None:
+    """It is normalised to what is sent, without a slash at its end."""
+    assert str(parse_base_url(CardApiSettings(base_url=text).base_url)) == url.rstrip("/")
 
 
 @pytest.mark.parametrize(
@@ -59,33 +46,12 @@ def test_a_base_url_is_https_or_stays_on_this_machine(text: str, url: str) -> No
         "https://api.offblocks.xyz/v1#QUOTED",
     ],
 )
-def test_another_base_url_is_refused_and_not_quoted(text: str) -> None:
-    """A token sent in clear, or to nobody knows whom, is worse than none."""
-    with pytest.raises(CardApiSettingsInvalid, match=r"^base_url ") as refusal:
-        settings(base_url=text)
+def test_other_base_url_is_refused_without_quoting_it(text: str) -> None:
+    """A token must not be sent in clear, and a password in the URL must not reach a log."""
+    with pytest.raises(ValidationError, match="base_url") as refusal:
+        CardApiSettings(base_url=text)
     assert "QUOTED" not in str(refusal.value)
-    assert refusal.value.__cause__ is None
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("token_timeout", timedelta(0)),
-        ("connect_timeout", timedelta(0)),
-        ("keep_alive", timedelta(seconds=-1)),
-        ("token_margin", timedelta(seconds=-1)),
-        ("first_pause", timedelta(seconds=-1)),
-        ("longest_pause", timedelta(seconds=-1)),
-        ("longest_retry_after", timedelta(seconds=-1)),
-        ("failure_pause", timedelta(seconds=-1)),
-        ("clock_skew_tolerated", timedelta(0)),
-        ("longest_backdate", timedelta(seconds=-1)),
-        ("read_attempts", 0),
-        ("max_answer", 0),
-        ("max_connections", 0),
-    ],
-)
-def test_a_number_outside_its_range_is_refused(name: str, value: object) -> None:
-    """The setting is named."""
-    with pytest.raises(CardApiSettingsInvalid, match=rf"^{name} "):
-        settings(**{name: value})
+    with pytest.raises(ValueError, match=r"^(is|holds) ") as cause:
+        parse_base_url(text)
+    assert "QUOTED" not in str(cause.value)
+    assert cause.value.__cause__ is None

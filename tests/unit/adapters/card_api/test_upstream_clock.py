@@ -15,30 +15,30 @@ NO_TIME = timedelta(0)
 
 
 class Bench:
-    """A clock under observation, with a hand on ours, and what it told."""
+    """An ``UpstreamClock``, our clock, and the events that its listener got."""
 
     def __init__(self) -> None:
         self.ours = FakeClock(NOW)
-        self.told: list[tuple[str, int]] = []
-        self.clock = UpstreamClock(self.ours, watch=self)
+        self.events: list[tuple[str, int]] = []
+        self.clock = UpstreamClock(self.ours, listener=self)
 
-    def skewed(self, skew: timedelta) -> None:
-        """Hear that the two have parted."""
-        self.told.append(("skewed", round(skew.total_seconds())))
+    def clock_skewed(self, skew: timedelta) -> None:
+        """Record the event."""
+        self.events.append(("skewed", round(skew.total_seconds())))
 
-    def agreed(self, skew: timedelta) -> None:
-        """Hear that they agree again."""
-        self.told.append(("agreed", round(skew.total_seconds())))
+    def clock_agreed(self, skew: timedelta) -> None:
+        """Record the event."""
+        self.events.append(("agreed", round(skew.total_seconds())))
 
-    def answer(self, ahead: float, took: timedelta = NO_TIME) -> None:
-        """Have an answer come whose sender's clock is so many seconds ahead."""
+    def respond(self, ahead: float, took: timedelta = NO_TIME) -> None:
+        """Let a response arrive whose sender's clock is so many seconds ahead."""
         sent_at = self.ours.now()
         self.ours.advance(took)
-        written_at = sent_at + took / 2 + timedelta(seconds=ahead)
-        self.clock.observe(format_datetime(written_at, usegmt=True), sent_at)
+        dated = sent_at + took / 2 + timedelta(seconds=ahead)
+        self.clock.observe(format_datetime(dated, usegmt=True), sent_at)
 
     def backdated(self) -> int:
-        """Give by how many seconds ``created`` is put back."""
+        """Return by how many seconds ``created`` is back-dated."""
         return int(self.ours.now().timestamp()) - self.clock.seconds_for_created()
 
 
@@ -48,8 +48,8 @@ def bench() -> Bench:
     return Bench()
 
 
-def test_before_the_first_answer_ours_is_believed(bench: Bench) -> None:
-    """Nothing is known, nothing told, nothing put back."""
+def test_our_clock_is_used_before_first_response(bench: Bench) -> None:
+    """No skew, no event, no back-dating."""
     assert (bench.clock.skew, bench.clock.is_skewed, bench.backdated()) == (None, False, 0)
     assert bench.clock.now() == bench.clock.now_upstream() == NOW
 
@@ -58,74 +58,74 @@ def test_before_the_first_answer_ours_is_believed(bench: Bench) -> None:
     ("ahead", "backdated"),
     [(0, 0), (-0.4, 0), (-1.5, 2), (-20, 20), (-60, 60), (-61, 60), (-86_400, 60), (1, 0), (86_400, 0)],
 )
-def test_created_is_put_back_for_an_api_that_is_behind(bench: Bench, ahead: float, backdated: int) -> None:
-    """By as much as it is behind, in whole seconds, up to the limit; never forward, and not for what is no skew."""
-    bench.answer(ahead)
+def test_created_is_backdated_if_card_api_is_behind(bench: Bench, ahead: float, backdated: int) -> None:
+    """By the difference, in whole seconds, up to the limit; never post-dated, and not for less than a second."""
+    bench.respond(ahead)
     assert bench.backdated() == pytest.approx(backdated, abs=1 if backdated not in {0, 60} else 0)
 
 
 @given(behind=st.floats(0, 60), fraction=st.floats(0, 0.999))
-def test_created_is_not_in_the_apis_future(behind: float, fraction: float) -> None:
-    """With the usual back-dating of two seconds on top, whatever fraction ``Date`` has cut off."""
+def test_created_is_not_in_card_apis_future(behind: float, fraction: float) -> None:
+    """With the default ``backdate`` of two seconds on top, whatever fraction ``Date`` has cut off."""
     bench = Bench()
     bench.ours.advance(timedelta(seconds=fraction))
-    bench.answer(-behind)
+    bench.respond(-behind)
     upstream = bench.ours.now().timestamp() - behind
     assert bench.clock.seconds_for_created() - 2 <= upstream
 
 
-def test_the_skew_is_told_once_and_once_that_it_is_over(bench: Bench) -> None:
-    """A skew that stays fills no log, nor does one that goes to and fro at the threshold."""
+def test_skew_is_reported_once_and_its_end_once(bench: Bench) -> None:
+    """A lasting skew, or one that oscillates around the threshold, does not fill the log."""
     for ahead in (4, -4, 0):
-        bench.answer(ahead)
+        bench.respond(ahead)
         bench.ours.advance(timedelta(seconds=2))
-    assert bench.told == []
+    assert bench.events == []
     for ahead in (20, 21, 4, 6, 4, -30):
-        bench.answer(ahead)
+        bench.respond(ahead)
         assert bench.clock.is_skewed
         bench.ours.advance(timedelta(seconds=2))
-    assert bench.told == [("skewed", 20)]
-    bench.answer(1)
+    assert bench.events == [("skewed", 20)]
+    bench.respond(1)
     assert not bench.clock.is_skewed
     bench.ours.advance(timedelta(seconds=2))
-    bench.answer(-7)
-    assert bench.told == [("skewed", 20), ("agreed", 1), ("skewed", -7)]
+    bench.respond(-7)
+    assert bench.events == [("skewed", 20), ("agreed", 1), ("skewed", -7)]
 
 
-def test_nobody_has_to_watch() -> None:
-    """Given no one who listens, then it works all the same."""
+def test_clock_works_without_listener() -> None:
+    """The listener is optional."""
     clock = UpstreamClock(FakeClock(NOW))
     for date in ("Sun, 22 Nov 2026 13:00:00 GMT", "Sun, 22 Nov 2026 12:00:00 GMT"):
         clock.observe(date, NOW)
     assert not clock.is_skewed
 
 
-def test_a_slow_answer_does_not_replace_what_a_quick_one_told(bench: Bench) -> None:
-    """When within a long while the API looked at its clock is not known."""
-    bench.answer(0)
-    bench.answer(-4, took=timedelta(seconds=8))
+def test_slow_response_does_not_replace_observation(bench: Bench) -> None:
+    """When during a long request the card API read its clock is not known."""
+    bench.respond(0)
+    bench.respond(-4, took=timedelta(seconds=8))
     assert bench.backdated() == 0
-    bench.answer(-4)
+    bench.respond(-4)
     assert bench.backdated() == pytest.approx(4, abs=1)
 
 
-def test_a_slow_answer_is_better_than_none(bench: Bench) -> None:
-    """The first one tells something in any case."""
-    bench.answer(-20, took=timedelta(seconds=8))
+def test_slow_response_is_used_if_it_is_the_first(bench: Bench) -> None:
+    """An inexact observation is better than none."""
+    bench.respond(-20, took=timedelta(seconds=8))
     assert bench.backdated() == pytest.approx(20, abs=5)
 
 
-def test_an_answer_that_came_before_its_request_tells_nothing(bench: Bench) -> None:
-    """Our own clock was set back in between: the next answer tells."""
-    bench.answer(0)
-    bench.answer(0, took=timedelta(seconds=-30))
-    assert bench.told == []
-    bench.answer(0)
+def test_response_before_its_request_is_ignored(bench: Bench) -> None:
+    """Our own clock was set back in between: the next response is used."""
+    bench.respond(0)
+    bench.respond(0, took=timedelta(seconds=-30))
+    assert bench.events == []
+    bench.respond(0)
     assert bench.backdated() == 0
 
 
 @pytest.mark.parametrize("date", [None, "", "today", "Sun, 22 Nov 2026 12:00:00 -0000"])
-def test_a_date_that_is_none_is_passed_over(bench: Bench, date: str | None) -> None:
-    """It changes nothing that is known."""
+def test_malformed_date_is_ignored(bench: Bench, date: str | None) -> None:
+    """The known skew stays."""
     bench.clock.observe(date, NOW)
     assert bench.clock.skew is None

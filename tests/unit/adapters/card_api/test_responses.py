@@ -5,31 +5,30 @@ from datetime import timedelta
 
 import pytest
 
-from signer.adapters.card_api.response_meaning import (
-    Grant,
+from signer.adapters.card_api.responses import (
+    IssuedToken,
     challenge_in,
-    created_in,
-    delivery_not_begun,
-    delivery_of,
-    grant_in,
+    created_customer_in,
+    delivery_result,
     status_in,
+    token_in,
 )
-from signer.adapters.card_api.upstream_result import Answer, Failure, NoAnswer, NoAnswerKind
-from signer.application.ports import Delivery, DeliveryVerdict
-from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError, Unavailable, UpstreamTimeout
+from signer.adapters.card_api.results import Failure, UpstreamResponse
+from signer.application.ports import DeliveryResult, DeliveryVerdict
+from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError, Unavailable
 
 V = DeliveryVerdict
 CUSTOMER = "04c5851c-4386-5bd9-9f89-08312f8aee3a"
 A_MINUTE = timedelta(minutes=1)
 
 
-def answer(payload: object, status: int = 200) -> Answer:
-    """An answer with this payload as JSON."""
-    return Answer(status, json.dumps(payload).encode())
+def response(payload: object, status: int = 200) -> UpstreamResponse:
+    """Return a response with this payload as JSON."""
+    return UpstreamResponse(status, json.dumps(payload).encode())
 
 
 class TestDelivery:
-    """What becomes of a signature."""
+    """The result of a delivery."""
 
     @pytest.mark.parametrize(
         ("status", "verdict"),
@@ -50,14 +49,14 @@ class TestDelivery:
             (504, V.UNKNOWN),
         ],
     )
-    def test_each_status_has_its_meaning(self, status: int, verdict: DeliveryVerdict) -> None:
-        """What the contract and HTTP say about a status is what the verdict says."""
-        assert delivery_of(Answer(status, b"")) == Delivery(verdict, status)
+    def test_each_status_has_its_verdict(self, status: int, verdict: DeliveryVerdict) -> None:
+        """As the contract and HTTP define it."""
+        assert delivery_result(UpstreamResponse(status, b"")) == DeliveryResult(verdict, status)
 
     @pytest.mark.parametrize("status", [200, 201, 202, 206, 405, 410, 413, 418, 599])
-    def test_a_status_outside_the_contract_leaves_the_outcome_open(self, status: int) -> None:
-        """Only 204 is a success: whatever a proxy makes of it, the delivery is repeated."""
-        assert delivery_of(answer({"verified": True}, status)) == Delivery(V.UNKNOWN, status)
+    def test_status_outside_contract_is_unknown(self, status: int) -> None:
+        """Only 204 is a success; any other response may be a proxy's."""
+        assert delivery_result(response({"verified": True}, status)) == DeliveryResult(V.UNKNOWN, status)
 
     @pytest.mark.parametrize(
         ("status", "verdict"),
@@ -70,55 +69,43 @@ class TestDelivery:
             (308, V.NOT_PROCESSED),
         ],
     )
-    def test_only_a_redirect_that_asks_for_the_same_request_elsewhere_did_nothing(
-        self, status: int, verdict: DeliveryVerdict
-    ) -> None:
-        """307 and 308 mean *repeat it there*; the others may follow upon the work."""
-        assert delivery_of(Answer(status, b"")).verdict is verdict
+    def test_only_redirects_of_the_same_request_are_not_processed(self, status: int, verdict: DeliveryVerdict) -> None:
+        """307 and 308 mean *repeat the request there*; the others may follow a success."""
+        assert delivery_result(UpstreamResponse(status, b"")).verdict is verdict
 
+    @pytest.mark.parametrize(("may_be_processed", "verdict"), [(True, V.UNKNOWN), (False, V.NOT_PROCESSED)])
     @pytest.mark.parametrize(
-        ("kind", "verdict"),
-        [
-            (NoAnswerKind.NOT_SENT, V.NOT_PROCESSED),
-            (NoAnswerKind.LOST, V.UNKNOWN),
-            (NoAnswerKind.TIMED_OUT, V.UNKNOWN),
-            (NoAnswerKind.SENSELESS, V.UNKNOWN),
-            (NoAnswerKind.HELD_OFF, V.NOT_PROCESSED),
-        ],
+        "code",
+        [ErrorCode.CARD_API_UNAVAILABLE, ErrorCode.CARD_API_TIMEOUT, ErrorCode.CARD_API_INVALID_ANSWER],
     )
-    def test_without_an_answer_only_no_connection_is_certain(
-        self, kind: NoAnswerKind, verdict: DeliveryVerdict
+    def test_failure_is_unknown_if_it_may_be_processed(
+        self, code: ErrorCode, may_be_processed: bool, verdict: DeliveryVerdict
     ) -> None:
-        """A request that may have arrived may have been processed."""
-        assert delivery_of(NoAnswer(kind, "why")).verdict is verdict
+        """A request that may have reached the card API may have been processed, whatever failed."""
+        failure = Failure(code=code, detail="why", retry_after=A_MINUTE, may_be_processed=may_be_processed)
+        assert delivery_result(failure) == DeliveryResult(verdict, None, A_MINUTE)
 
-    def test_a_cut_answer_keeps_its_status_for_the_log(self) -> None:
-        """The status that came before the cut is told, and decides nothing."""
-        assert delivery_of(NoAnswer(NoAnswerKind.LOST, "why", 400)) == Delivery(V.UNKNOWN, 400)
+    def test_lost_response_keeps_its_status_for_the_log(self) -> None:
+        """The status that arrived before the connection was lost decides nothing."""
+        failure = Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="why", status=400, may_be_processed=True)
+        assert delivery_result(failure) == DeliveryResult(V.UNKNOWN, 400)
+
+    def test_refused_credentials_before_delivery(self) -> None:
+        """Without a token nothing is POSTed."""
+        failure = Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail="why", retry_after=A_MINUTE)
+        assert delivery_result(failure) == DeliveryResult(V.CREDENTIALS_REFUSED, None, A_MINUTE)
+
+    def test_lost_token_response_leaves_delivery_unprocessed(self) -> None:
+        """The token request may have been processed; the delivery that waits for it was not sent."""
+        lost = Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="why", status=200, may_be_processed=True)
+        failure = token_in(lost)
+        assert isinstance(failure, Failure)
+        assert delivery_result(failure) == DeliveryResult(V.NOT_PROCESSED, None)
 
     @pytest.mark.parametrize("status", [409, 429, 503])
-    def test_what_the_api_asks_for_is_passed_on(self, status: int) -> None:
-        """``Retry-After`` reaches whoever plans the next attempt."""
-        assert delivery_of(Answer(status, b"", A_MINUTE)).retry_after == A_MINUTE
-
-    def test_what_is_held_off_says_for_how_long(self) -> None:
-        """The breaker's rest reaches whoever plans the next attempt."""
-        held_off = NoAnswer(NoAnswerKind.HELD_OFF, "why", retry_after=A_MINUTE)
-        assert delivery_of(held_off) == Delivery(V.NOT_PROCESSED, None, A_MINUTE)
-
-    @pytest.mark.parametrize(
-        ("code", "verdict"),
-        [
-            (ErrorCode.CARD_API_CREDENTIALS_REFUSED, V.CREDENTIALS_REFUSED),
-            (ErrorCode.CARD_API_UNAVAILABLE, V.NOT_PROCESSED),
-            (ErrorCode.CARD_API_TIMEOUT, V.NOT_PROCESSED),
-            (ErrorCode.CARD_API_INVALID_ANSWER, V.NOT_PROCESSED),
-        ],
-    )
-    def test_a_delivery_that_was_not_begun_was_not_processed(self, code: ErrorCode, verdict: DeliveryVerdict) -> None:
-        """Without a token nothing is POSTed, so nothing is unknown."""
-        failure = Failure(code, "why", retry_after=A_MINUTE)
-        assert delivery_not_begun(failure) == Delivery(verdict, None, A_MINUTE)
+    def test_retry_after_is_passed_on(self, status: int) -> None:
+        """The application plans the next attempt with it."""
+        assert delivery_result(UpstreamResponse(status, b"", A_MINUTE)).retry_after == A_MINUTE
 
 
 class TestConflict:
@@ -136,8 +123,8 @@ class TestConflict:
         ],
     )
     def test_already_signed(self, payload: object) -> None:
-        """A body that says *already signed* is the final meaning, wherever and however it says so."""
-        assert delivery_of(answer(payload, 409)).verdict is V.ALREADY_SIGNED
+        """A body that says *already signed*, in any of the usual fields, has the final meaning."""
+        assert delivery_result(response(payload, 409)).verdict is V.ALREADY_SIGNED
 
     @pytest.mark.parametrize(
         "payload",
@@ -149,8 +136,8 @@ class TestConflict:
         ],
     )
     def test_in_flight(self, payload: object) -> None:
-        """A body that speaks of the key, or of a request under way, asks for a repetition."""
-        assert delivery_of(answer(payload, 409)).verdict is V.NOT_PROCESSED
+        """A body about the key, or about a request in progress, means: repeat."""
+        assert delivery_result(response(payload, 409)).verdict is V.NOT_PROCESSED
 
     @pytest.mark.parametrize(
         "body",
@@ -169,12 +156,12 @@ class TestConflict:
         ],
     )
     def test_unclear(self, body: bytes) -> None:
-        """A body that says neither, or both, or cannot be read, decides nothing."""
-        assert delivery_of(Answer(409, body)).verdict is V.CONFLICT_AMBIGUOUS
+        """A body with neither or both meanings, or an unreadable one, is ambiguous."""
+        assert delivery_result(UpstreamResponse(409, body)).verdict is V.CONFLICT_AMBIGUOUS
 
 
 class TestReading:
-    """What is read, and what is raised where nothing can be."""
+    """The result of a read, and its failures."""
 
     @pytest.mark.parametrize(
         ("status", "error", "code", "transient"),
@@ -194,32 +181,21 @@ class TestReading:
     def test_each_status_has_its_error(
         self, status: int, error: type[SignerError], code: ErrorCode, transient: bool
     ) -> None:
-        """What the port raises for a status, and whether asking again soon makes sense."""
-        failure = challenge_in(Answer(status, b'{"challenge": "YQ=="}', A_MINUTE))
+        """What the port raises for a status, and whether it is retried first."""
+        failure = challenge_in(UpstreamResponse(status, b'{"challenge": "YQ=="}', A_MINUTE))
         assert isinstance(failure, Failure)
         assert (type(failure.error()), failure.code, failure.transient) == (error, code, transient)
 
-    @pytest.mark.parametrize(
-        ("kind", "error", "code", "transient"),
-        [
-            (NoAnswerKind.NOT_SENT, Unavailable, ErrorCode.CARD_API_UNAVAILABLE, True),
-            (NoAnswerKind.LOST, Unavailable, ErrorCode.CARD_API_UNAVAILABLE, True),
-            (NoAnswerKind.TIMED_OUT, UpstreamTimeout, ErrorCode.CARD_API_TIMEOUT, False),
-            (NoAnswerKind.SENSELESS, BadUpstream, ErrorCode.CARD_API_INVALID_ANSWER, False),
-            (NoAnswerKind.HELD_OFF, Unavailable, ErrorCode.CARD_API_UNAVAILABLE, False),
-        ],
-    )
-    def test_each_want_of_an_answer_has_its_error(
-        self, kind: NoAnswerKind, error: type[SignerError], code: ErrorCode, transient: bool
-    ) -> None:
-        """The network's ways to fail, and whether asking again soon makes sense."""
-        failure = status_in(NoAnswer(kind, "why"), CUSTOMER)
-        assert isinstance(failure, Failure)
-        assert (type(failure.error()), failure.code, failure.transient) == (error, code, transient)
+    def test_failure_of_transport_is_returned(self) -> None:
+        """Its code and detail are right for a read as they are."""
+        failure = Failure(code=ErrorCode.CARD_API_TIMEOUT, detail="why", may_be_processed=True)
+        assert challenge_in(failure) is failure
+        assert status_in(failure, CUSTOMER) is failure
+        assert created_customer_in(failure) is failure
 
-    def test_a_challenge_is_given_as_it_is(self) -> None:
-        """The text is not touched: what it is worth is the domain's question."""
-        assert challenge_in(answer({"challenge": "not base64!", "more": 1})) == "not base64!"
+    def test_challenge_is_returned_unchanged(self) -> None:
+        """The domain decodes it."""
+        assert challenge_in(response({"challenge": "not base64!", "more": 1})) == "not base64!"
 
     @pytest.mark.parametrize(
         "body",
@@ -240,9 +216,9 @@ class TestReading:
             b'{"challenge": ' + b"1" * 5000 + b"}",
         ],
     )
-    def test_a_challenge_answer_of_another_form_is_refused(self, body: bytes) -> None:
-        """Malformed JSON, wrong types and absent fields are one error, and none escapes as an exception."""
-        failure = challenge_in(Answer(200, body))
+    def test_malformed_challenge_response_is_invalid(self, body: bytes) -> None:
+        """Malformed JSON, wrong types and missing fields are one failure, never an exception."""
+        failure = challenge_in(UpstreamResponse(200, body))
         assert isinstance(failure, Failure)
         assert failure.code is ErrorCode.CARD_API_INVALID_ANSWER
 
@@ -254,9 +230,9 @@ class TestReading:
             {"status": "initiated", "id": CUSTOMER.upper()},
         ],
     )
-    def test_a_customers_status_is_read(self, payload: object) -> None:
-        """With the customer's id, in any case, or without it."""
-        assert status_in(answer(payload), CUSTOMER) == "initiated"
+    def test_customer_status_is_returned(self, payload: object) -> None:
+        """The customer's id may be absent, or in upper case."""
+        assert status_in(response(payload), CUSTOMER) == "initiated"
 
     @pytest.mark.parametrize(
         "payload",
@@ -267,13 +243,13 @@ class TestReading:
             {"status": "initiated", "id": "04c5851c-4386-5bd9-9f89-08312f8aee3b"},
         ],
     )
-    def test_a_status_that_is_none_or_somebody_elses_is_refused(self, payload: object) -> None:
-        """A status settles a signature for good, so it must be this customer's."""
-        assert isinstance(status_in(answer(payload), CUSTOMER), Failure)
+    def test_missing_status_or_other_customer_is_invalid(self, payload: object) -> None:
+        """A record is settled by this status, so it must belong to this customer."""
+        assert isinstance(status_in(response(payload), CUSTOMER), Failure)
 
 
 class TestToken:
-    """The answer to POST /auth/token."""
+    """The response to POST /auth/token."""
 
     @pytest.mark.parametrize(
         "payload",
@@ -283,9 +259,9 @@ class TestToken:
             {"token": "a.b-c_d~e+f/g==", "expiresAt": 1800000000},
         ],
     )
-    def test_a_token_is_read(self, payload: object) -> None:
-        """The contract's form; its token type in any case."""
-        assert grant_in(answer(payload)) == Grant("a.b-c_d~e+f/g==", 1800000000)
+    def test_token_is_returned(self, payload: object) -> None:
+        """In the contract's form; the token type is compared without case."""
+        assert token_in(response(payload)) == IssuedToken("a.b-c_d~e+f/g==", 1800000000)
 
     @pytest.mark.parametrize(
         "payload",
@@ -307,9 +283,9 @@ class TestToken:
             {"token": "abc", "expiresAt": 1800000000, "tokenType": "MAC"},
         ],
     )
-    def test_rfc6750_2_1_anything_else_is_no_token(self, payload: object) -> None:
-        """A token that could break out of its header, or a time that is none, is an invalid answer."""
-        failure = grant_in(answer(payload))
+    def test_rfc6750_2_1_malformed_token_is_invalid(self, payload: object) -> None:
+        """A token that would break the header, or a malformed expiry, is an invalid response."""
+        failure = token_in(response(payload))
         assert isinstance(failure, Failure)
         assert failure.code is ErrorCode.CARD_API_INVALID_ANSWER
 
@@ -326,43 +302,45 @@ class TestToken:
             (502, ErrorCode.CARD_API_UNAVAILABLE, True),
         ],
     )
-    def test_each_status_has_its_failure(self, status: int, code: ErrorCode, transient: bool) -> None:
+    def test_each_status_of_token_request_has_its_failure(self, status: int, code: ErrorCode, transient: bool) -> None:
         """A 404 is not about a customer here, and a 400 is about the credentials."""
-        failure = grant_in(Answer(status, b""))
+        failure = token_in(UpstreamResponse(status, b""))
         assert isinstance(failure, Failure)
         assert (failure.code, failure.transient) == (code, transient)
 
 
 class TestSecrecy:
-    """What never shows."""
+    """What must not be shown."""
 
-    def test_no_repr_shows_what_an_answer_holds(self) -> None:
-        """Tokens and challenges stay out of logs, also where somebody prints the whole object."""
-        shown = repr([Answer(200, b"QUOTED"), Grant("QUOTED", 1.0)])
+    def test_repr_hides_body_and_token(self) -> None:
+        """Tokens and challenges stay out of logs."""
+        shown = repr([UpstreamResponse(200, b"QUOTED"), IssuedToken("QUOTED", 1.0)])
         assert "QUOTED" not in shown
 
-    def test_no_failure_quotes_an_answer(self) -> None:
-        """Whatever the API answers, its text does not come back in ours."""
+    def test_failure_does_not_quote_response(self) -> None:
+        """Whatever the card API responds, its text does not appear in ours."""
         for status in (200, 204, 302, 400, 401, 404, 409, 422, 429, 500):
-            exchange = Answer(status, b'{"status": 1, "challenge": 2, "message": "QUOTED", "token": "QUOTED text"}')
-            for failure in (challenge_in(exchange), status_in(exchange, CUSTOMER), grant_in(exchange)):
+            bad = UpstreamResponse(
+                status, b'{"status": 1, "challenge": 2, "message": "QUOTED", "token": "QUOTED text"}'
+            )
+            for failure in (challenge_in(bad), status_in(bad, CUSTOMER), token_in(bad)):
                 assert isinstance(failure, Failure)
                 assert "QUOTED" not in f"{failure!r} {failure.error()}"
 
 
 class TestNewCustomer:
-    """What became of a customer that was to be created."""
+    """The response to POST /customers."""
 
     @pytest.mark.parametrize("status", [200, 201])
-    def test_its_id_is_read_in_one_spelling(self, status: int) -> None:
-        """A UUID in capitals is the same UUID."""
-        assert created_in(answer({"id": CUSTOMER.upper(), "status": "initiating"}, status)) == CUSTOMER
+    def test_id_is_returned_in_lower_case(self, status: int) -> None:
+        """A UUID in upper case is the same UUID."""
+        assert created_customer_in(response({"id": CUSTOMER.upper(), "status": "initiating"}, status)) == CUSTOMER
 
     @pytest.mark.parametrize(
         "payload", [{}, [], {"id": 7}, {"id": ""}, {"id": "../x"}, {"id": CUSTOMER.replace("-", "")}]
     )
-    def test_an_id_that_is_none_is_refused(self, payload: object) -> None:
-        """It would become a part of a path."""
-        failure = created_in(answer(payload, 201))
+    def test_malformed_id_is_invalid(self, payload: object) -> None:
+        """It would become part of a path."""
+        failure = created_customer_in(response(payload, 201))
         assert isinstance(failure, Failure)
         assert failure.code is ErrorCode.CARD_API_INVALID_ANSWER

@@ -1,0 +1,237 @@
+"""What the card API's responses mean: each status of its contract, and every other one. No I/O.
+
+* A delivery that may have been processed is ``UNKNOWN``, unless the contract says what its status means.
+* The two meanings of 409 are told apart by words in the body; a body with both meanings, or neither, is ambiguous.
+* No text made here quotes a response.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Any, Final
+
+from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
+from signer.application.ports import DeliveryResult, DeliveryVerdict
+from signer.domain.errors import ErrorCode
+
+_V = DeliveryVerdict
+
+_RETRY_LATER: Final = frozenset(
+    {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS},
+)
+"""The request was not processed, and is not at fault (RFC 9110 §15.5.9, RFC 8470, RFC 6585)."""
+_CREDENTIALS_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
+_POST_TOKEN: Final = "POST auth/token"  # noqa: S105 - a route
+_POST_CUSTOMER: Final = "POST customers"
+_GET_CUSTOMER: Final = "GET customer"
+_GET_CHALLENGE: Final = "GET challenge"
+
+
+def _invalid(detail: str) -> Failure:
+    return Failure(code=ErrorCode.CARD_API_INVALID_ANSWER, detail=detail)
+
+
+def _failure_for(result: CallResult, operation: str) -> Failure:
+    """Return the failure of a call, by the status of its response."""
+    if isinstance(result, Failure):
+        return result
+    status = result.status
+    if status in _CREDENTIALS_REFUSED:
+        detail = (
+            f"The card API refused our credentials or our request signature (status {status}, with a fresh token); "
+            "check the API key, the request key and signing_key_id."
+        )
+        return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail)
+    if status == HTTPStatus.NOT_FOUND and operation in {_GET_CHALLENGE, _GET_CUSTOMER}:
+        return Failure(code=ErrorCode.CUSTOMER_UNKNOWN, detail="The card API has no customer with this id.")
+    if status in _RETRY_LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Failure(
+            code=ErrorCode.CARD_API_UNAVAILABLE,
+            detail=f"The card API is unavailable (status {status} on {operation}); retry.",
+            transient=True,
+            retry_after=result.retry_after,
+        )
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        return _invalid(f"The card API redirects {operation} (status {status}); redirects are not followed.")
+    return _invalid(f"Unexpected status {status} from the card API on {operation}; check card_api.base_url.")
+
+
+# --- POST /auth/token -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token as the card API issued it, never shown, and its expiry: Unix seconds by the card API's clock."""
+
+    token: str = field(repr=False)
+    expires_at: float
+
+
+_BEARER: Final = re.compile(r"[A-Za-z0-9\-._~+/]{1,7000}=*", re.ASCII)  # RFC 6750 §2.1, and it must fit into a header
+_LATEST_EXPIRY: Final = 10**15
+"""Unix seconds, or milliseconds; a later moment is malformed."""
+
+
+def token_in(result: CallResult) -> IssuedToken | Failure:
+    """Parse the response to ``POST /auth/token``."""
+    if isinstance(result, Failure) or result.status != HTTPStatus.OK:
+        return _token_failure(result)
+    match _object_in(result):
+        case {"token": str() as token, "expiresAt": int() | float() as expires_at, **others} if (
+            _BEARER.fullmatch(token)
+            and 0 < expires_at < _LATEST_EXPIRY
+            and not isinstance(expires_at, bool)
+            and str(others.get("tokenType", "Bearer")).lower() == "bearer"
+        ):
+            return IssuedToken(token, expires_at)
+    return _invalid(f"The card API's response to {_POST_TOKEN} has no bearer token with an expiresAt.")
+
+
+def _token_failure(result: CallResult) -> Failure:
+    if isinstance(result, Failure):  # the call that waits for the token was not sent
+        return replace(result, status=None, may_be_processed=False)
+    if result.status in _CREDENTIALS_REFUSED | {HTTPStatus.BAD_REQUEST}:
+        detail = f"The card API refused our API key and secret (status {result.status}); check both files."
+        return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail)
+    return _failure_for(result, _POST_TOKEN)
+
+
+# --- Customers and challenges -----------------------------------------------------------------------------------------
+
+
+def created_customer_in(result: CallResult) -> str | Failure:
+    """Parse the response to ``POST /customers``: the new customer's id."""
+    if isinstance(result, Failure):
+        return result
+    if result.status == HTTPStatus.CONFLICT:
+        return _creation_conflict(result)
+    if result.status == HTTPStatus.BAD_REQUEST:
+        detail = "The card API refused this chainId or externalId (status 400)."
+        return Failure(code=ErrorCode.REQUEST_MALFORMED, detail=detail)
+    if result.status not in {HTTPStatus.CREATED, HTTPStatus.OK}:
+        return _failure_for(result, _POST_CUSTOMER)
+    match _object_in(result):
+        case {"id": str() as customer_id} if _is_uuid(customer_id):
+            return customer_id.lower()
+    return _invalid(f"The card API's response to {_POST_CUSTOMER} has no id that is a UUID.")
+
+
+def _creation_conflict(response: UpstreamResponse) -> Failure:
+    """Return whether the customer is being created or exists. A 409 that does not say is retried first."""
+    if _conflict_verdict(response) is _V.NOT_PROCESSED:
+        return Failure(
+            code=ErrorCode.CARD_API_UNAVAILABLE,
+            detail="The card API is still creating this customer; retry.",
+            transient=True,
+            retry_after=response.retry_after,
+        )
+    return Failure(
+        code=ErrorCode.CUSTOMER_EXISTS,
+        detail="The customer exists at the card API and this service does not have its id. "
+        "If you stored it, call POST /v1/customers/{id}/challenge/sign.",
+        transient=not any(_texts_in(_object_in(response), _MAX_DEPTH)),
+        retry_after=response.retry_after,
+    )
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def challenge_in(result: CallResult) -> str | Failure:
+    """Parse the response to ``GET …/challenge``: the base64 text, unchanged."""
+    if isinstance(result, Failure) or result.status != HTTPStatus.OK:
+        return _failure_for(result, _GET_CHALLENGE)
+    match _object_in(result):
+        case {"challenge": str() as challenge} if challenge:
+            return challenge
+    return _invalid(f"The card API's response to {_GET_CHALLENGE} has no text in the field 'challenge'.")
+
+
+def status_in(result: CallResult, customer_id: str) -> str | Failure:
+    """Parse the response to ``GET /customers/{customerId}``: the customer's status."""
+    if isinstance(result, Failure) or result.status != HTTPStatus.OK:
+        return _failure_for(result, _GET_CUSTOMER)
+    match _object_in(result):
+        # A record is settled by this status: it must belong to this customer.
+        case {"status": str() as status, **others} if (
+            status and str(others.get("id", customer_id)).lower() == customer_id.lower()
+        ):
+            return status
+    return _invalid(f"The card API's response to {_GET_CUSTOMER} has no 'status', or is about another customer.")
+
+
+def _object_in(response: UpstreamResponse) -> dict[str, Any]:
+    """Return the JSON object in the body; an empty one if the body holds anything else."""
+    try:
+        payload = json.loads(response.body)
+    except (ValueError, RecursionError):
+        return {}
+    return payload if isinstance(payload, dict) else {}
+
+
+# --- Deliveries -------------------------------------------------------------------------------------------------------
+
+_VERDICT_FOR_STATUS: Final[dict[int, DeliveryVerdict]] = {
+    HTTPStatus.NO_CONTENT: _V.ACCEPTED,
+    HTTPStatus.BAD_REQUEST: _V.REFUSED,
+    HTTPStatus.UNAUTHORIZED: _V.CREDENTIALS_REFUSED,
+    HTTPStatus.FORBIDDEN: _V.CREDENTIALS_REFUSED,
+    HTTPStatus.NOT_FOUND: _V.CUSTOMER_UNKNOWN,
+    HTTPStatus.UNPROCESSABLE_ENTITY: _V.IDEMPOTENCY_KEY_REFUSED,
+    # Both mean "repeat the request at another place" (RFC 9110 §15.4.8, §15.4.9). Other redirects may follow a success.
+    HTTPStatus.TEMPORARY_REDIRECT: _V.NOT_PROCESSED,
+    HTTPStatus.PERMANENT_REDIRECT: _V.NOT_PROCESSED,
+    **dict.fromkeys(_RETRY_LATER, _V.NOT_PROCESSED),
+}
+
+
+def delivery_result(result: CallResult) -> DeliveryResult:
+    """Return what a call of ``POST …/challenge/sign`` achieved."""
+    if isinstance(result, UpstreamResponse):
+        verdict = _VERDICT_FOR_STATUS.get(result.status, _V.UNKNOWN)
+        if result.status == HTTPStatus.CONFLICT:
+            verdict = _conflict_verdict(result)
+    elif result.may_be_processed:
+        verdict = _V.UNKNOWN
+    else:
+        refused = result.code is ErrorCode.CARD_API_CREDENTIALS_REFUSED
+        verdict = _V.CREDENTIALS_REFUSED if refused else _V.NOT_PROCESSED
+    return DeliveryResult(verdict, result.status, result.retry_after)
+
+
+_TEXT_FIELDS: Final = ("code", "message", "error", "errors", "title", "detail", "type", "reason", "description")
+_MAX_DEPTH: Final = 4
+_NOT_LETTERS: Final = re.compile(r"[^a-z]+")
+_IN_FLIGHT: Final = ("idempoten", "inflight", "inprogress", "beingprocessed")
+_ALREADY_SIGNED: Final = ("alreadysigned", "alreadybeensigned")
+
+
+def _conflict_verdict(response: UpstreamResponse) -> DeliveryVerdict:
+    """Tell *already signed*, which is final, from *a request with this key is in flight*, which is to be repeated."""
+    texts = [_NOT_LETTERS.sub("", text.lower()) for text in _texts_in(_object_in(response), _MAX_DEPTH)]
+    in_flight = any(mark in text for mark in _IN_FLIGHT for text in texts)
+    signed = any(mark in text for mark in _ALREADY_SIGNED for text in texts)
+    if in_flight == signed:
+        return _V.CONFLICT_AMBIGUOUS
+    return _V.NOT_PROCESSED if in_flight else _V.ALREADY_SIGNED
+
+
+def _texts_in(value: object, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict) and depth:
+        for name in _TEXT_FIELDS:
+            yield from _texts_in(value.get(name), depth - 1)
+    elif isinstance(value, list) and depth:
+        for item in value:
+            yield from _texts_in(item, depth - 1)

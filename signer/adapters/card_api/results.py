@@ -1,0 +1,70 @@
+"""How a call to the card API ends, as values: a response, or a failure.
+
+* All callers that wait for one token share one failure: it is a value, and each caller raises an error made from it.
+* No text or ``repr`` shows the body of a response: bodies hold tokens and challenges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from signer.domain.errors import (
+    BadUpstream,
+    Conflict,
+    ErrorCode,
+    MalformedRequest,
+    NotFound,
+    SignerError,
+    Unavailable,
+    UpstreamTimeout,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamResponse:
+    """A complete HTTP response; ``retry_after`` is the pause that the card API asked for."""
+
+    status: int
+    body: bytes = field(repr=False)
+    retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a call has no usable result.
+
+    Attributes:
+        code: the error code.
+        detail: one or two sentences for a developer; quotes no response.
+        transient: whether a retry within the same call makes sense.
+        retry_after: when the caller may retry, if that is known.
+        status: the HTTP status, if it was received before the connection failed.
+        may_be_processed: whether the request may have reached the card API without a complete response.
+    """
+
+    code: ErrorCode
+    detail: str
+    transient: bool = False
+    retry_after: timedelta | None = None
+    status: int | None = None
+    may_be_processed: bool = False
+
+    def error(self) -> SignerError:
+        """Return a new error for the port to raise."""
+        if self.code is ErrorCode.CUSTOMER_UNKNOWN:
+            return NotFound(self.code, self.detail, field="customerId")
+        if self.code is ErrorCode.CUSTOMER_EXISTS:
+            return Conflict(self.code, self.detail, field="externalId")
+        if self.code is ErrorCode.REQUEST_MALFORMED:
+            return MalformedRequest(self.code, self.detail)
+        if self.code is ErrorCode.CARD_API_INVALID_ANSWER:
+            return BadUpstream(self.code, self.detail)
+        family = UpstreamTimeout if self.code is ErrorCode.CARD_API_TIMEOUT else Unavailable
+        if self.retry_after is None:
+            return family(self.code, self.detail)
+        return family(self.code, self.detail, retry_after=self.retry_after.total_seconds())
+
+
+CallResult = UpstreamResponse | Failure
+"""The result of one call to the card API."""

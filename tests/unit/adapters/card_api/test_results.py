@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from signer.adapters.card_api.http_transport import parse_retry_after
+from signer.adapters.card_api.results import Failure, UpstreamResponse
+from signer.adapters.card_api.upstream_clock import parse_http_date
+from signer.domain.errors import ErrorCode, Unavailable
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("7", 7),
+        (" 7 ", 7),
+        ("999999999", 300),
+        ("Sun, 22 Nov 2026 12:00:30 GMT", 30),
+        ("Sun, 22 Nov 2026 11:00:00 GMT", 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 300),
+    ],
+)
+def test_rfc9110_10_2_3_retry_after(text: str, seconds: float) -> None:
+    """Seconds and dates are parsed, a date in the past is zero, and both are cut to the longest wait."""
+    assert parse_retry_after(text, NOW) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "soon", "٣", "1e3", "Sun, 32 Nov 2026 12:00:30 GMT", "9" * 5000])
+def test_rfc9110_10_2_3_malformed_retry_after_is_ignored(text: str) -> None:
+    """As if the field were absent."""
+    assert parse_retry_after(text, NOW) is None
+
+
+@pytest.mark.parametrize("text", ["", "now", "Sun, 22 Nov 2026 12:00:30 -0000", "Sun, 22 Nov 20261111111 12:00:30 GMT"])
+def test_rfc9110_5_6_7_malformed_date_is_ignored(text: str) -> None:
+    """So is a date without a zone."""
+    assert parse_http_date(text) is None
+
+
+def test_error_carries_retry_after() -> None:
+    """The pause that the card API asked for reaches our caller, in seconds."""
+    failure = Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="why", retry_after=timedelta(minutes=1))
+    error = failure.error()
+    assert isinstance(error, Unavailable)
+    assert error.retry_after == 60.0
+
+
+def test_each_error_of_one_failure_is_new() -> None:
+    """Each waiting caller raises its own: tracebacks do not accumulate."""
+    failure = Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="why")
+    assert failure.error() is not failure.error()
+
+
+def test_repr_hides_body() -> None:
+    """Tokens and challenges stay out of logs."""
+    assert "QUOTED" not in repr([UpstreamResponse(200, b"QUOTED")])
