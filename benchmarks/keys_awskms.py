@@ -18,10 +18,10 @@ from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 
 from benchmarks.measuring import SLICE_SECONDS, Tally
-from signer.adapters.keys.backend import BackendResources
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.domain.ethereum import self_test_message
+from tests.support.fakes.keys import backend_resources
 from tests.support.kms_server import CREDENTIALS, REGION, kms_server
 
 RETRIES = {
@@ -51,7 +51,7 @@ async def compare(concurrency: int, slices: int) -> None:
                 MessageType="DIGEST",
                 SigningAlgorithm="ECDSA_SHA_256",
             )
-        backend = backend_for(endpoint.uri(key_id, max_concurrency=str(concurrency)), BackendResources())
+        backend = backend_for(endpoint.uri(key_id, max_concurrency=str(concurrency)), backend_resources())
         ring = LoadedKeyRing([backend])
         await ring.load()
         stack.push_async_callback(ring.close)

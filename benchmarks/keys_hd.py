@@ -15,12 +15,12 @@ import uvloop
 from coincurve import PrivateKey, PublicKey
 
 from benchmarks.measuring import SLICE_SECONDS, Goals, Pairs, Spent, Stall, for_a_slice
-from signer.adapters.keys.backend import BackendResources
 from signer.adapters.keys.hd.backend import write_seed
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.application.ports import SigningKey
 from signer.domain.ethereum import self_test_message
+from tests.support.fakes.keys import backend_resources
 
 GOAL_KEYS, GOAL_SECONDS = 100_000, 8.0
 SIGNING_GOAL = 0.8
@@ -36,7 +36,7 @@ def resident() -> float:
 
 async def derive(folder: Path, path: str, keys: int, goals: Goals | None) -> None:
     """Print how long the owners of a path take, and a reload that changes nothing."""
-    backend = backend_for(uri(folder, path, keys), BackendResources())
+    backend = backend_for(uri(folder, path, keys), backend_resources())
     spent, stall, before = Spent(keys), Stall(), resident()
     async with stall.watch():
         with spent.watch():
@@ -58,7 +58,7 @@ async def derive(folder: Path, path: str, keys: int, goals: Goals | None) -> Non
 
 async def self_test(folder: Path, keys: int) -> None:
     """Print how long a ring takes that has a sample of the keys prove itself."""
-    ring, stall = LoadedKeyRing([backend_for(uri(folder, next(iter(PATHS)), keys), BackendResources())]), Stall()
+    ring, stall = LoadedKeyRing([backend_for(uri(folder, next(iter(PATHS)), keys), backend_resources())]), Stall()
     async with stall.watch():
         started = time.perf_counter()
         await ring.load()
@@ -75,7 +75,7 @@ async def self_test(folder: Path, keys: int) -> None:
 
 async def sign(folder: Path, rounds: int, goals: Goals) -> None:
     """Print signatures a second, of one owner and of many in turn, each beside bare ones with as many keys."""
-    ring = LoadedKeyRing([backend_for(uri(folder, next(iter(PATHS)), OWNERS), BackendResources())])
+    ring = LoadedKeyRing([backend_for(uri(folder, next(iter(PATHS)), OWNERS), backend_resources())])
     await ring.load()
     message = self_test_message()
     print(f"{'':24} {'bare/s':>8} {'whole/s':>8} {'bare µs':>8} {'whole µs':>9} {'of bare':>8} {'goal':>6}")

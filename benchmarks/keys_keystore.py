@@ -25,11 +25,11 @@ from coincurve import PrivateKey, PublicKey
 
 from benchmarks.measuring import CALM, Goals, Pairs, Spent, Stall, for_a_slice
 from signer.adapters.clock import SystemClock
-from signer.adapters.keys.local_key import LocalKey
+from signer.adapters.keys.in_memory_key import InMemoryKey
 from signer.adapters.keys.opening_pool import available_cores
 from signer.adapters.keys.ring import LoadedKeyRing
+from signer.adapters.keys.settings import KeysSettings
 from signer.bootstrap.keys import open_keys
-from signer.config.sections import KeysSettings
 from signer.domain.ethereum import self_test_message
 from tests.contract.key_backends.doubles import GivenBackend
 from tests.support.strong_keystores import derive, write_strong_keystores
@@ -44,7 +44,7 @@ MOST_BESIDE = 120
 async def signing(rounds: int, goals: Goals) -> None:
     """Print what one key signs."""
     secret, message = secrets.token_bytes(32), self_test_message()
-    bare_key, ring = PrivateKey(secret), LoadedKeyRing([GivenBackend([LocalKey(secret, "given:1")])])
+    bare_key, ring = PrivateKey(secret), LoadedKeyRing([GivenBackend([InMemoryKey(secret, "given:1")])])
     await ring.load()
     [loaded] = ring.keys()
 

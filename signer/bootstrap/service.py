@@ -26,7 +26,7 @@ from aiohttp import web
 
 from signer.adapters.card_api.settings import CardApiSettingsInvalid
 from signer.adapters.clock import SystemClock
-from signer.adapters.keys.backend import KeyBackendError
+from signer.adapters.keys.backend import KeyBackendError, Progress
 from signer.adapters.keys.secp256k1 import CoincurveVerifier
 from signer.adapters.redis_client.calls import RedisCalls, ReplicaWait
 from signer.adapters.redis_client.opening import open_redis
@@ -46,7 +46,7 @@ from signer.application.sign_challenge import SignChallenge
 from signer.application.sign_once import SigningLimits, SignOnce
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.bootstrap.card_api import OpenCardApi, open_card_api_of
-from signer.bootstrap.keys import Keys, KeysDone, open_keys
+from signer.bootstrap.keys import Keys, open_keys
 from signer.config.settings import ConfigError, Settings
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
@@ -86,7 +86,7 @@ class Service:
     _recover: Recovery
     _background: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def prepare(self, progress: KeysDone = lambda _done, _total: None) -> None:
+    async def prepare(self, progress: Progress = lambda _done, _total: None) -> None:
         """Have the parser judged and the keys loaded, then open the gate and begin to recover.
 
         Args:
@@ -134,7 +134,7 @@ class Service:
             raise StartFailed(f"siwe, the judge of our parser, says no: {error}") from error
         emit(events.JUDGE_PASSED, duration_ms=(time.perf_counter() - started) * 1000)
 
-    async def _load_keys(self, progress: KeysDone) -> None:
+    async def _load_keys(self, progress: Progress) -> None:
         try:
             await self._keys.load(progress)
         except KeyBackendError as error:

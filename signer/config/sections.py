@@ -8,13 +8,13 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from signer.adapters.keys.settings import KeyUriText
 from signer.adapters.redis_client import settings as redis_store
-from signer.config.values import KeyUriText
 from signer.domain.challenge import MAX_BASE64
 from signer.domain.ethereum import ChainId
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import SignatureForm
-from signer.settings_types import Account, Chain, Seconds, Section, Sha256, Span, Url
+from signer.settings_types import Chain, Seconds, Section, Sha256, Span, Url
 
 OFFBLOCKS_STATEMENT: Final = (
     "OffBlocks wants to verify ownership of your wallet. By connecting your wallet and using OffBlocks, "
@@ -174,19 +174,6 @@ class CardApiSettings(Section):
         if self.breaker_cool_down > self.breaker_longest_cool_down:
             raise ValueError("breaker_cool_down has to be at most breaker_longest_cool_down")
         return self
-
-
-class KeysSettings(Section):
-    """``[keys]``: the backends, by URI, and the owners that have to be there."""
-
-    uris: tuple[KeyUriText, ...] = Field((), description="for example keystore:/run/secrets/keystores?password_file=…")
-    expected_owners: tuple[Account, ...] = ()
-    duplicates: Literal["refuse", "first"] = "refuse"
-    sign_timeout: Span = timedelta(seconds=5)
-    self_test: bool = True
-    open_memory: int = Field(1024, ge=1, le=1_048_576, description="MiB")
-    open_threads: int = Field(0, ge=0, le=256, description="0: one for each core")
-    watch_every: Seconds = Field(timedelta(seconds=5), ge=timedelta(0), description="0: never")
 
 
 class ForwardingSettings(Section):

@@ -20,12 +20,12 @@ from typing import Any, Final, Self
 from pydantic import ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from signer.adapters.keys.settings import KeysSettings
 from signer.config.sections import (
     CallerSettings,
     CardApiSettings,
     ForwardingSettings,
     HttpSettings,
-    KeysSettings,
     LoggingSettings,
     PolicySettings,
     RedisSettings,

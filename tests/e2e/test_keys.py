@@ -182,8 +182,10 @@ def test_with_every_extra_present_a_keystore_still_imports_no_sdk() -> None:
     program = (
         "import sys, signer.cli.serve\n"
         "from signer.adapters.keys.backend import BackendResources\n"
+        "from signer.adapters.keys.opening_pool import OpeningPool\n"
         "from signer.adapters.keys.registry import backend_for\n"
-        "backend_for('keystore:/keys?password_file=/password', BackendResources())\n"
+        "resources = BackendResources(OpeningPool(memory_budget=1, threads=1))\n"
+        "backend_for('keystore:/keys?password_file=/password', resources)\n"
         "print(*sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

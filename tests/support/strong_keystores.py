@@ -16,7 +16,7 @@ from Crypto.Protocol.KDF import scrypt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from eth_utils.crypto import keccak
 
-from signer.adapters.keys.local_key import LocalKey, new_secret
+from signer.adapters.keys.in_memory_key import InMemoryKey, new_secret
 
 N: Final = 262_144
 R: Final = 8
@@ -40,7 +40,7 @@ def write_strong_keystores(directory: Path, count: int, password: bytes, n: int 
         secret, iv = new_secret(), secrets.token_bytes(16)
         encryptor = Cipher(algorithms.AES(derived[:16]), modes.CTR(iv)).encryptor()
         ciphertext = encryptor.update(secret) + encryptor.finalize()
-        owner = LocalKey(secret, "").address
+        owner = InMemoryKey(secret, "").address
         document = {
             "version": 3,
             "address": owner[2:].lower(),

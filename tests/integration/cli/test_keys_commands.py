@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from coincurve import PrivateKey
 from eth_account import Account
 
-from signer.adapters.keys.encrypted_json import read_keystore
+from signer.adapters.keys.encrypted_json import parse_keystore
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.cli.keys import group
 from signer.cli.keys.group import COMMAND_FOR_NAME
@@ -89,7 +89,7 @@ def test_new_makes_a_strong_keystore(keys: Path) -> None:
     assert result.output == f"{file.stem}  keystore:{file}\n"
     assert file.stat().st_mode & 0o777 == 0o600
     assert json.loads(file.read_text())["crypto"]["kdfparams"]["n"] == 262_144
-    assert Account.from_key(read_keystore(file.read_bytes()).decrypt(PASSWORD.encode())).address == file.stem
+    assert Account.from_key(parse_keystore(file.read_bytes()).decrypt(PASSWORD.encode())).address == file.stem
 
 
 def test_new_makes_the_directory(keys: Path) -> None:
@@ -125,14 +125,14 @@ def test_import_takes_hex_from_standard_input_and_from_a_file(text: str, keys: P
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "no raw private key"),
-        (SECRET.hex()[:-1], "no raw private key"),
-        (SECRET.hex() + "0", "no raw private key"),
-        ("0X" + SECRET.hex(), "no raw private key"),
-        (SECRET.hex()[:-1] + "\uff11", "no raw private key"),
-        (f"{SECRET.hex()} {SECRET.hex()}", "no raw private key"),
-        ("00" * 32, "no key of secp256k1"),
-        ("ff" * 32, "no key of secp256k1"),
+        ("", "Not a raw private key"),
+        (SECRET.hex()[:-1], "Not a raw private key"),
+        (SECRET.hex() + "0", "Not a raw private key"),
+        ("0X" + SECRET.hex(), "Not a raw private key"),
+        (SECRET.hex()[:-1] + "\uff11", "Not a raw private key"),
+        (f"{SECRET.hex()} {SECRET.hex()}", "Not a raw private key"),
+        ("00" * 32, "Not a secp256k1 key"),
+        ("ff" * 32, "Not a secp256k1 key"),
     ],
 )
 def test_import_refuses_what_is_no_key_and_does_not_repeat_it(text: str, said: str, keys: Path) -> None:
@@ -163,21 +163,22 @@ def test_an_owner_is_not_written_over(keys: Path) -> None:
     ("arguments", "said", "status"),
     [
         (("new", "keys", "--n", "3"), "power of two", 2),
-        (("new", "keys", "--iterations", "5"), "--iterations is PBKDF2's", 2),
-        (("new", "keys", "--kdf", "pbkdf2", "--n", "2"), "--n is scrypt's", 2),
-        (("new", "keys", "--label", "x"), "--label names a key in a token", 2),
+        (("new", "keys", "--iterations", "5"), "--iterations is for --kdf pbkdf2", 2),
+        (("new", "keys", "--kdf", "pbkdf2", "--n", "2"), "--n is for --kdf scrypt", 2),
+        (("new", "keys", "--label", "x"), "--label is for tokens", 2),
         (("new", "awskms:alias/x"), "aws kms create-key", 2),
         (("new", "hd:/seed?password_file=/p&indexes=0"), "add the index", 2),
         (("new", "keystore:"), "names no file", 1),
         (("new", "keystore:/keys?colour=red"), "colour", 1),
-        (("new",), "name 0 places", 2),
+        (("new",), "keys.uris has no keystore or token", 2),
         (("new", "password"), "is a file", 1),
         (("new", "absent/keys"), "cannot be written to (No such file or directory)", 1),
-        (("new", "keys", "--password-file", "empty"), "may not be empty", 1),
-        (("new", "keys", "--password-file", "long"), "it is no password", 1),
-        (("list",), "name key URIs", 2),
-        (("list", "hsm:slot"), "no key backend is called 'hsm'", 1),
-        (("reencrypt", "keys", "--out", "x", "--password-file", "password", "--password-dir", "."), "not both", 2),
+        (("new", "keys", "--password-file", "empty"), "must not be empty", 1),
+        (("new", "keys", "--password-file", "long"), "is not a password", 1),
+        (("list",), "give a KEY_URI", 2),
+        (("list", "mykeys"), 'Not a key URI: "mykeys". For a directory write keystore:mykeys?password_file=', 2),
+        (("list", "hsm:slot"), "there is no key backend 'hsm'", 1),
+        (("reencrypt", "keys", "--out", "x", "--password-file", "password", "--password-dir", "."), "Use either", 2),
     ],
 )
 def test_what_cannot_be_done_is_said(
@@ -201,7 +202,7 @@ def test_two_places_are_one_too_many(keys: Path) -> None:
     """Where the settings name two places that take keys, the command does not choose."""
     file = settings_with(keys)
     file.write_text(f'[keys]\nuris = ["{uri_of(keys)}", "{uri_of(keys)}"]')
-    refused(run("new", "--config", file), "name 2 places", 2)
+    refused(run("new", "--config", file), "keys.uris has 2 keystores or tokens", 2)
 
 
 # --- list, check, export-public ---------------------------------------------------------------------------------------
@@ -246,12 +247,12 @@ def test_check_has_every_key_sign(keys: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda keys: (keys / "broken.json").write_text("{}"), "is not of version 3"),
+        (lambda keys: (keys / "broken.json").write_text("{}"), "is not version 3"),
         (lambda keys: keys.with_name("password").write_text("wrong"), "the password does not open it"),
         (lambda keys: keys.with_name("password").unlink(), "cannot be read (No such file or directory)"),
         (lambda keys: keys.rename(keys.with_name("gone")), "cannot be read (No such file or directory)"),
         (lambda keys: (keys / "same.json").write_bytes((keys / f"{OWNER}.json").read_bytes()), "has two keys"),
-        (lambda keys: (keys / f"{OWNER}.json").unlink(), "holds no keystore"),
+        (lambda keys: (keys / f"{OWNER}.json").unlink(), "has no keystore"),
     ],
 )
 def test_check_fails_where_one_key_does(spoil: Any, said: str, keys: Path) -> None:  # noqa: ANN401
@@ -300,12 +301,12 @@ def test_reencrypt_writes_lighter_ones_and_says_what_that_means(keys: Path) -> N
     passwords = ("--password-file", keys.with_name("password"), "--new-password-file", keys.with_name("new-password"))
     result = run("reencrypt", keys, "--out", out, *passwords, "--kdf", "scrypt", "--n", 4096)
     assert result.exit_code == 0, result.output
-    assert result.stdout == f"{OWNER}  {out}/{OWNER}.json  16 MiB to open, now 4\n"
+    assert result.stdout == f"{OWNER}  {out}/{OWNER}.json  needs 4 MiB to open instead of 16\n"
     assert "64 times less" in result.stderr
-    assert "right for secrets that are mounted" in result.stderr
+    assert "That is fine for keystores that are mounted" in result.stderr
     assert json.loads((out / f"{OWNER}.json").read_text())["crypto"]["kdfparams"]["n"] == 4096
     assert run("check", f"keystore:{out}?password_file={keys.with_name('new-password')}").exit_code == 0
-    refused(run("reencrypt", keys, "--out", out, *passwords), "is there already")
+    refused(run("reencrypt", keys, "--out", out, *passwords), "exists already")
 
 
 def test_reencrypt_takes_passwords_of_their_own(keys: Path) -> None:
@@ -336,11 +337,11 @@ def test_passwords_are_asked_for_on_the_terminal(keys: Path) -> None:
         with on_terminal(command, ENVIRONMENT) as terminal:
             terminal.wait_for(f"Password of the new keystore in {keys}: ")
             terminal.type(PASSWORD + "\n")
-            terminal.wait_for("The same again: ")
+            terminal.wait_for("Repeat the password: ")
             terminal.type(second + "\n")
             assert terminal.end() == status
             assert PASSWORD not in terminal.shown
-            assert ("not the same" in terminal.shown) is (status == 1)
+            assert ("two passwords differ" in terminal.shown) is (status == 1)
     assert run("check", uri_of(keys)).exit_code == 0
 
 
@@ -366,10 +367,10 @@ def test_reencrypt_asks_for_both_passwords(keys: Path) -> None:
         terminal.type(PASSWORD + "\n")
         seen = terminal.wait_for(f"Password of the new keystores in {out}: ")
         terminal.type("battery staple\n")
-        terminal.wait_for("The same again: ", after=seen)
+        terminal.wait_for("Repeat the password: ", after=seen)
         terminal.type("battery staple\n")
         assert terminal.end() == 0, terminal.shown
-    assert read_keystore((out / f"{OWNER}.json").read_bytes()).decrypt(b"battery staple") == SECRET
+    assert parse_keystore((out / f"{OWNER}.json").read_bytes()).decrypt(b"battery staple") == SECRET
 
 
 def test_without_a_terminal_nobody_is_asked(keys: Path) -> None:
@@ -415,4 +416,4 @@ def test_a_key_is_made_inside_the_token_and_another_one_put_there(tmp_path: Path
         assert f"{OWNER} 0x{public_key}" in run("export-public", uri).output
         refused(run("new", uri, "--label", "made here"), "of that label already")
         refused(run("new", uri), "add object=<label>")
-        refused(run("import", uri, "--label", "zero", stdin="00" * 32), "no key of secp256k1")
+        refused(run("import", uri, "--label", "zero", stdin="00" * 32), "Not a secp256k1 key")

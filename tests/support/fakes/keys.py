@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 import coincurve
 from coincurve._libsecp256k1 import ffi  # type: ignore[import-not-found]
 
+from signer.adapters.keys.backend import BackendResources
+from signer.adapters.keys.opening_pool import OpeningPool
 from signer.application.ports import KeyRingStatus, SigningKey
 from signer.domain.errors import SignerError
 from signer.domain.ethereum import Eip191Message, EvmSignature, address_of_public_key
@@ -85,3 +87,13 @@ class FakeVerifier:
         except Exception:  # noqa: BLE001 - coincurve raises a bare Exception
             return None
         return address_of_public_key(public_key.format(compressed=False))
+
+
+def opening_pool(*, memory_budget: int = 1 << 30, threads: int = 0) -> OpeningPool:
+    """Create a pool of the usual size."""
+    return OpeningPool(memory_budget=memory_budget, threads=threads)
+
+
+def backend_resources() -> BackendResources:
+    """Create what a backend needs, for tests that do not look at it."""
+    return BackendResources(opening_pool())

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 
 from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys, Progress
+from signer.adapters.keys.in_memory_key import InMemoryKey
 from signer.adapters.keys.keystore.backend import write_keystore
-from signer.adapters.keys.local_key import LocalKey
 from signer.adapters.keys.opening_pool import available_cores
+from signer.adapters.keys.settings import KeysSettings
 from signer.bootstrap import keys as bootstrap_keys
 from signer.bootstrap.keys import Keys, open_keys
-from signer.config.sections import KeysSettings
 from tests.contract.key_backends.doubles import GivenBackend
 from tests.support.fakes.clock import FakeClock
 from tests.support.log_lines import LogLines, captured_logs
 
 CLOCK = FakeClock(datetime(2026, 11, 22, 12, tzinfo=UTC))
-KEY = LocalKey(b"\x11" * 32, "given:1")
+KEY = InMemoryKey(b"\x11" * 32, "given:1")
 UNWATCHED: dict[str, Any] = {"watch_every": timedelta(0)}
 
 
@@ -71,7 +71,7 @@ def log() -> Iterator[LogLines]:
 
 async def test_a_long_start_is_told_every_few_seconds(log: LogLines, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a backend says nothing, the log says how far the keys are; and at the end what there is."""
-    monkeypatch.setattr(bootstrap_keys, "TOLD_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(bootstrap_keys, "PROGRESS_LOG_INTERVAL", 0.01)
     make, seen = Maker(), []
     async with open_keys(KeysSettings(uris=("moody:a",), **UNWATCHED), CLOCK, make_backend=make) as keys:
         make.made[0].may_load.clear()
@@ -150,7 +150,7 @@ async def test_a_keystore_over_the_budget_is_refused_with_what_to_do(log: LogLin
     async with open_keys(KeysSettings(uris=(uri,), open_memory=1), CLOCK) as keys:
         await keys.load()
         (reason,) = keys.ring.status().failed.values()
-        assert "takes 4 MiB to open and the budget is 1 MiB" in reason
+        assert "needs 4 MiB to open and the budget is 1 MiB" in reason
 
 
 async def test_the_watch_reloads_when_files_change_and_is_off_where_it_is_zero(log: LogLines, tmp_path: Path) -> None:

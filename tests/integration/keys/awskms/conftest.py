@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 
 import pytest
 
 from signer.adapters.keys.awskms.backend import AwsKmsBackend
 from signer.adapters.keys.awskms.uri import KmsLocation
 from signer.adapters.keys.key_uri import KeyUri
-from signer.adapters.keys.remote_calls import Repetition
+from signer.application.backoff import Backoff
 from tests.support.kms_server import CREDENTIALS, KmsEndpoint, KmsServer, kms_server
 
 Opener = Callable[..., AwsKmsBackend]
@@ -53,7 +54,7 @@ async def open_backend() -> AsyncIterator[Opener]:
             KmsLocation.parse(KeyUri.parse(uri)),
             sign_timeout=sign_timeout,
             load_timeout=load_timeout,
-            repetition=Repetition(first_pause=0.005, longest_pause=0.01),
+            backoff=Backoff(first_pause=timedelta(milliseconds=5), longest_pause=timedelta(milliseconds=10)),
         )
         backends.append(backend)
         return backend

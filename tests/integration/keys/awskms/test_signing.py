@@ -11,6 +11,7 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 
 from signer.adapters.keys.ring import LoadedKeyRing
+from signer.adapters.keys.settings import KeysSettings
 from signer.domain.challenge import parse_challenge
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import SECP256K1_HALF_N, self_test_message
@@ -46,7 +47,7 @@ async def test_a_thousand_signatures_verify_with_eth_account(
 async def test_a_kms_that_hashes_the_digest_again_is_refused(server: KmsServer, open_backend: Opener) -> None:
     """As it comes, moto signs sha256(digest): a valid signature of something else, which the finisher refuses."""
     lying = server.open(mended=False)
-    ring = LoadedKeyRing([open_backend(lying.uri(server.new_key()))], self_test=False)
+    ring = LoadedKeyRing([open_backend(lying.uri(server.new_key()))], KeysSettings(self_test=False))
     await ring.load()
     with pytest.raises(Unavailable) as refused:
         await ring.keys()[0].sign(self_test_message())

@@ -44,13 +44,13 @@ async def refusal(key: BackendKey) -> Unavailable:
         ("AccessDeniedException", 400, "AWS denies the signer this KMS key"),
         ("DisabledException", 409, "The KMS key is disabled"),
         ("ExpiredTokenException", 400, "credentials have expired"),
-        ("InvalidKeyUsageException", 400, "not one for ECDSA_SHA_256"),
+        ("InvalidKeyUsageException", 400, "does not support ECDSA_SHA_256"),
         ("InvalidSignatureException", 400, "the clock is off"),
-        ("KMSInvalidStateException", 409, "a state in which it does not sign"),
+        ("KMSInvalidStateException", 409, "cannot sign in its present state"),
         ("NotFoundException", 400, "no such key or alias"),
         ("UnrecognizedClientException", 400, "does not accept the signer's credentials"),
-        ("SomethingNewException", 418, "AWS KMS answered SomethingNewException (HTTP 418)"),
-        ("x" * 65, 400, "AWS KMS answered an unknown error (HTTP 400)"),
+        ("SomethingNewException", 418, "AWS KMS responded with SomethingNewException (HTTP 418)"),
+        ("x" * 65, 400, "AWS KMS responded with an unknown error (HTTP 400)"),
     ],
 )
 async def test_a_refusal_is_said_in_our_words_and_not_repeated(
@@ -66,7 +66,7 @@ async def test_a_refusal_is_said_in_our_words_and_not_repeated(
 BUSY = [
     ("ThrottlingException", 400, "AWS KMS is throttling"),
     ("SomethingNewException", 429, "AWS KMS is throttling"),
-    ("KMSInternalException", 500, "AWS KMS answered KMSInternalException (HTTP 500)"),
+    ("KMSInternalException", 500, "AWS KMS responded with KMSInternalException (HTTP 500)"),
     ("KeyUnavailableException", 500, "KeyUnavailableException"),
     ("DependencyTimeoutException", 503, "DependencyTimeoutException"),
     ("", 502, "an unknown error (HTTP 502)"),
@@ -112,7 +112,7 @@ async def test_a_kms_that_hangs_ends_at_the_deadline(endpoint: KmsEndpoint, open
     """An answer that does not come is not waited for twice; and the next one comes."""
     key = await open_key(sign_timeout=1.5)
     endpoint.hang(times=1, operation="Sign")
-    assert "did not answer within 1.5 s" in (await refusal(key)).detail
+    assert "did not respond within 1.5 s" in (await refusal(key)).detail
     assert endpoint.asked("Sign") == 1
     await key.sign(self_test_message())
 
@@ -130,8 +130,8 @@ async def test_who_has_no_place_until_the_deadline_is_told(endpoint: KmsEndpoint
     key = await open_key(sign_timeout=1.5, max_concurrency="1")
     endpoint.hang(operation="Sign")
     first, second = await asyncio.gather(refusal(key), refusal(key))
-    assert "did not answer" in first.detail
-    assert "no place" in second.detail
+    assert "did not respond" in first.detail
+    assert "no free slot" in second.detail
 
 
 async def test_a_cancelled_signature_gives_its_place_back(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:

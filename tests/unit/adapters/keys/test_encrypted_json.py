@@ -11,7 +11,8 @@ import pytest
 from eth_account import Account
 
 from signer.adapters.keys import encrypted_json as storage
-from signer.adapters.keys.encrypted_json import Kdf, KeystoreRefused, make_keystore, read_keystore
+from signer.adapters.keys.encrypted_json import Kdf, encrypt_keystore, parse_keystore
+from signer.adapters.keys.secret_files import KeyFileError
 from tests.support.messages import read_vectors
 
 SECRET = bytes(range(1, 33))
@@ -23,7 +24,7 @@ PASSWORD = "Pässwort ☂"
 def test_web3_secret_storage_vector(name: str) -> None:
     """Each published keystore gives its published key, and says before how much memory that takes."""
     vector = read_vectors(f"keystores/{name}.json")
-    keystore = read_keystore(json.dumps(vector["keystore"]).encode())
+    keystore = parse_keystore(json.dumps(vector["keystore"]).encode())
     assert keystore.address is None
     assert keystore.memory == (128 * (262_144 + 8) if name == "scrypt" else 0)
     assert keystore.decrypt(vector["password"].encode()).hex() == vector["secret"]
@@ -32,7 +33,7 @@ def test_web3_secret_storage_vector(name: str) -> None:
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
 def test_what_we_write_eth_account_reads(kdf: Kdf) -> None:
     """The other implementation opens our file, with a password beyond ASCII."""
-    document = json.loads(make_keystore(SECRET, PASSWORD.encode(), kdf=kdf, work=2))
+    document = json.loads(encrypt_keystore(SECRET, PASSWORD.encode(), kdf=kdf, work=2))
     assert bytes(Account.decrypt(document, PASSWORD)) == SECRET
 
 
@@ -40,7 +41,7 @@ def test_what_we_write_eth_account_reads(kdf: Kdf) -> None:
 def test_what_eth_account_writes_we_read(kdf: Kdf) -> None:
     """We open the other implementation's file."""
     document = Account.encrypt(SECRET, PASSWORD, kdf=kdf, iterations=2)
-    keystore = read_keystore(json.dumps(document).encode())
+    keystore = parse_keystore(json.dumps(document).encode())
     assert keystore.address == ADDRESS
     assert keystore.decrypt(PASSWORD.encode()) == SECRET
 
@@ -48,9 +49,9 @@ def test_what_eth_account_writes_we_read(kdf: Kdf) -> None:
 def test_an_iv_keeps_its_leading_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
     """An IV is written in 32 digits also where it begins with zeros, for geth reads no shorter one."""
     monkeypatch.setattr("eth_keyfile.keyfile.Random.get_random_bytes", lambda size: bytes(size - 1) + b"\x01")
-    text = make_keystore(SECRET, b"pw", work=2)
+    text = encrypt_keystore(SECRET, b"pw", work=2)
     assert json.loads(text)["crypto"]["cipherparams"]["iv"] == "0" * 31 + "1"
-    assert read_keystore(text).decrypt(b"pw") == SECRET
+    assert parse_keystore(text).decrypt(b"pw") == SECRET
 
 
 def test_the_usual_strength_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,8 +63,8 @@ def test_the_usual_strength_is_the_default(monkeypatch: pytest.MonkeyPatch) -> N
         return {"crypto": {"cipherparams": {"iv": "1"}}}
 
     monkeypatch.setattr(storage, "create_keyfile_json", create)
-    make_keystore(SECRET, b"pw")
-    make_keystore(SECRET, b"pw", kdf="pbkdf2")
+    encrypt_keystore(SECRET, b"pw")
+    encrypt_keystore(SECRET, b"pw", kdf="pbkdf2")
     assert seen == {"scrypt": 262_144, "pbkdf2": 1_000_000}
 
 
@@ -79,7 +80,7 @@ def test_old_writers_capitals_are_read() -> None:
     crypto = spoilt.pop("crypto")
     crypto["KDFParams"] = crypto.pop("kdfparams")
     spoilt["Crypto"] = crypto
-    assert read_keystore(json.dumps(spoilt).encode()).decrypt(b"pw") == SECRET
+    assert parse_keystore(json.dumps(spoilt).encode()).decrypt(b"pw") == SECRET
 
 
 @pytest.mark.parametrize("spelling", [str.lower, str.upper, lambda text: "0x" + text, lambda text: text])
@@ -87,14 +88,14 @@ def test_the_address_is_read_in_any_spelling(spelling: Callable[[str], str]) -> 
     """With or without 0x, in any case: EIP-55 is what comes out."""
     spelt = document()
     spelt["address"] = spelling(ADDRESS[2:])
-    assert read_keystore(json.dumps(spelt).encode()).address == ADDRESS
+    assert parse_keystore(json.dumps(spelt).encode()).address == ADDRESS
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 30_000, b" " * 70_000])
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 30_000])
 def test_what_is_no_json_object_is_refused(text: bytes) -> None:
-    """Empty, broken, deep, too long or no object: refused without a word of it."""
-    with pytest.raises(KeystoreRefused, match="it is no keystore"):
-        read_keystore(text)
+    """Empty, broken, deep, or no object: refused without a word of it."""
+    with pytest.raises(KeyFileError, match="is not a keystore"):
+        parse_keystore(text)
 
 
 SPOILERS: dict[str, tuple[tuple[str, ...], Any]] = {
@@ -134,8 +135,8 @@ def test_a_spoilt_field_is_refused_before_the_password(path: tuple[str, ...], va
     for name in path[:-1]:
         place = place[name]
     place[path[-1]] = value
-    with pytest.raises(KeystoreRefused):
-        read_keystore(json.dumps(spoilt).encode())
+    with pytest.raises(KeyFileError):
+        parse_keystore(json.dumps(spoilt).encode())
 
 
 @pytest.mark.parametrize(("name", "value"), [("prf", "hmac-sha1"), ("c", 0), ("c", 10**12), ("c", None)])
@@ -143,23 +144,23 @@ def test_a_spoilt_pbkdf2_is_refused(name: str, value: object) -> None:
     """Another function, no rounds, or rounds without end."""
     spoilt = document("pbkdf2")
     spoilt["crypto"]["kdfparams"][name] = value
-    with pytest.raises(KeystoreRefused):
-        read_keystore(json.dumps(spoilt).encode())
+    with pytest.raises(KeyFileError):
+        parse_keystore(json.dumps(spoilt).encode())
 
 
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
 def test_a_wrong_password_is_refused_and_not_shown(kdf: Kdf) -> None:
     """The MAC tells; the refusal holds neither the password nor another exception."""
-    keystore = read_keystore(json.dumps(document(kdf)).encode())
-    with pytest.raises(KeystoreRefused, match=r"^the password does not open it$") as refused:
+    keystore = parse_keystore(json.dumps(document(kdf)).encode())
+    with pytest.raises(KeyFileError, match=r"^the password does not open it$") as refused:
         keystore.decrypt(b"hunter2")
     assert refused.value.__context__ is None
-    with pytest.raises(KeystoreRefused, match="empty"):
+    with pytest.raises(KeyFileError, match="empty"):
         keystore.decrypt(b"")
 
 
 def test_a_keystore_shows_nothing() -> None:
     """``repr`` holds no ciphertext."""
     made = document()
-    shown = repr(read_keystore(json.dumps(made).encode()))
+    shown = repr(parse_keystore(json.dumps(made).encode()))
     assert made["crypto"]["ciphertext"] not in shown

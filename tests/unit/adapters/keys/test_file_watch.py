@@ -11,7 +11,7 @@ import pytest
 
 from signer.adapters.keys import file_watch
 from signer.adapters.keys.backend import KeyUriInvalid
-from signer.adapters.keys.file_watch import FileWatch, Fingerprint, files_of, fingerprint
+from signer.adapters.keys.file_watch import FileWatch, Snapshot, take_snapshot, watched_files
 from tests.support.kubernetes_mounts import as_kubernetes_does
 
 QUICK = 0.01
@@ -34,7 +34,7 @@ async def watching(*paths: Path) -> AsyncIterator[Callable[[int], Awaitable[None
         assert told == count
 
     watch = FileWatch(paths, QUICK, changed)
-    await watch.look()
+    await watch.remember_current_files()
     running = asyncio.create_task(watch.run())
     try:
         yield told_times
@@ -54,22 +54,22 @@ async def watching(*paths: Path) -> AsyncIterator[Callable[[int], Awaitable[None
 )
 def test_what_key_uris_name_as_files_is_watched(uri: str, files: list[str]) -> None:
     """The path, and parameters that are named like files; what is none of them is never there, so it never changes."""
-    assert [str(path) for path in files_of([uri, uri])] == files
+    assert [str(path) for path in watched_files([uri, uri])] == files
 
 
 def test_a_path_that_is_none_is_not_watched() -> None:
     """An empty path, and one with a NUL, name nothing; what is no key URI is an error."""
-    assert list(files_of(["awskms:?tag=a", "keystore:%00"])) == []
+    assert list(watched_files(["awskms:?tag=a", "keystore:%00"])) == []
     with pytest.raises(KeyUriInvalid):
-        files_of(["no uri"])
+        watched_files(["no uri"])
 
 
 def test_a_fingerprint_knows_what_it_cannot_see(tmp_path: Path) -> None:
     """What is not there is seen as not there, and so is a symlink that leads nowhere."""
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / ".hidden").write_text("")
-    assert fingerprint([tmp_path / "absent"]) == ((str(tmp_path / "absent"), None),)
-    assert [(name, seen is None) for name, seen in fingerprint([tmp_path])] == [
+    assert take_snapshot([tmp_path / "absent"]) == ((str(tmp_path / "absent"), None),)
+    assert [(name, seen is None) for name, seen in take_snapshot([tmp_path])] == [
         (str(tmp_path), False),
         ("dangling", True),
     ]
@@ -119,15 +119,15 @@ async def test_a_file_that_is_still_being_written_is_waited_for(
     writes = 5
     file = tmp_path / "owner.json"
 
-    def look(paths: Iterable[Path]) -> Fingerprint:
+    def look(paths: Iterable[Path]) -> Snapshot:
         nonlocal looks
         looks += 1
         if 1 < looks <= 1 + writes:
             with file.open("a") as half:
                 half.write("more")
-        return fingerprint(paths)
+        return take_snapshot(paths)
 
-    monkeypatch.setattr(file_watch, "fingerprint", look)
+    monkeypatch.setattr(file_watch, "take_snapshot", look)
     told_after: list[int] = []
     running = asyncio.create_task(FileWatch([tmp_path], QUICK, lambda: told_after.append(looks)).run())
     async with asyncio.timeout(20):
@@ -141,7 +141,7 @@ async def test_what_changed_before_the_watch_ran_is_told(tmp_path: Path) -> None
     """The first look is taken before the keys are read, so nothing is missed in between."""
     changed = asyncio.Event()
     watch = FileWatch([tmp_path], QUICK, changed.set)
-    await watch.look()
+    await watch.remember_current_files()
     (tmp_path / "owner.json").write_text("{}")
     running = asyncio.create_task(watch.run())
     async with asyncio.timeout(20):

@@ -153,7 +153,7 @@ OUT_OF_RANGE = [pair for bad in (0, N, N + 1, 2**256 - 1) for pair in ((bad, GOO
 @pytest.mark.parametrize("form", [raw, encode_dss_signature], ids=["raw", "der"])
 def test_sec1_4_1_4_range(pair: tuple[int, int], form: Callable[[int, int], bytes]) -> None:
     """Numbers outside of 1 … n-1 are no signature."""
-    assert "no secp256k1 signature" in refusal(form(*pair)).detail
+    assert "not a secp256k1 signature" in refusal(form(*pair)).detail
 
 
 @pytest.mark.parametrize(
@@ -177,19 +177,19 @@ def test_sec1_4_1_4_range(pair: tuple[int, int], form: Callable[[int, int], byte
 )
 def test_what_is_no_form_is_refused(given: bytes) -> None:
     """Other lengths, other ``v`` and DER that is not strict (X.690 §10, §8.3.2) are not read."""
-    assert "no secp256k1 signature" in refusal(given).detail
+    assert "not a secp256k1 signature" in refusal(given).detail
 
 
 def test_another_keys_signature_is_refused() -> None:
     """A valid signature that recovers to somebody else is not the owner's."""
     foreign = signature_with_nonce(SECRET + 1, 3)
-    assert "not its owner's" in refusal(foreign.to_bytes()).detail
+    assert "not the owner's" in refusal(foreign.to_bytes()).detail
 
 
 def test_another_digests_signature_is_refused() -> None:
     """A signature over other bytes (moto signs sha256(digest)) recovers to nobody we know."""
     given = PrivateKey.from_int(SECRET).sign_recoverable(DIGEST)  # hashes once more
-    assert "not its owner's" in refusal(given).detail
+    assert "not the owner's" in refusal(given).detail
 
 
 def test_the_proven_public_key_is_the_measure_afterwards() -> None:
@@ -200,16 +200,6 @@ def test_the_proven_public_key_is_the_measure_afterwards() -> None:
     with pytest.raises(Unavailable):
         finisher.finish(signature_with_nonce(SECRET + 1, 3).to_bytes(), DIGEST)
     assert same(finisher.finish(good.to_bytes(), DIGEST), good)
-
-
-def test_a_given_public_key_is_the_measure() -> None:
-    """A finisher that is told the public key holds to it."""
-    public_key = PrivateKey.from_int(SECRET).public_key.format(compressed=False)[1:]
-    finisher = SignatureFinisher(address_of(SECRET), public_key)
-    good = signature_with_nonce(SECRET, 3)
-    assert same(finisher.finish(good.to_bytes(), DIGEST), good)
-    with pytest.raises(Unavailable):
-        finisher.finish(signature_with_nonce(SECRET + 1, 3).to_bytes(), DIGEST)
 
 
 def test_a_refusal_shows_no_signature() -> None:

@@ -56,8 +56,8 @@ def test_what_is_shown_has_no_parameters() -> None:
     "text",
     ["", "keys", "/run/keys", ":x", "1key:x", "keystore:/a b", "keystore:/a\n", "keystore:/ä", "keystore:/%zz"],
 )
-def test_rfc3986_what_is_no_uri(text: str) -> None:
-    """What RFC 3986 does not know is refused, and the refusal shows how to write one."""
+def test_rfc3986_text_that_is_not_a_uri_is_refused(text: str) -> None:
+    """The error shows how to write a key URI."""
     with pytest.raises(KeyUriInvalid, match="keystore:/run/secrets/keys"):
         KeyUri.parse(text)
 

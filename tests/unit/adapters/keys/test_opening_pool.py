@@ -52,7 +52,7 @@ async def test_memory_bounds_what_runs_at_once(pool: OpeningPool) -> None:
 
 async def test_threads_bound_what_runs_at_once() -> None:
     """Jobs that cost no memory run as many at a time as there are threads."""
-    pool, gauge, meeting = OpeningPool(threads=2), Gauge(), threading.Barrier(2)
+    pool, gauge, meeting = OpeningPool(memory_budget=0, threads=2), Gauge(), threading.Barrier(2)
 
     def job() -> None:
         gauge.add(1)
@@ -121,4 +121,4 @@ def test_cores_are_counted_where_there_is_no_affinity(monkeypatch: pytest.Monkey
 
 def test_there_is_a_thread_for_each_core() -> None:
     """By default the pool is as wide as the machine."""
-    assert OpeningPool().threads == available_cores() >= 1
+    assert OpeningPool(memory_budget=0, threads=0).threads == available_cores() >= 1

@@ -23,9 +23,10 @@ import signer.bootstrap.service
 import signer.cli.main
 import signer.cli.serve
 from signer.adapters.keys.backend import BackendResources, KeyBackendError
+from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.registry import BACKEND_FOR_SCHEME, backend_for
 
-resources = BackendResources()
+resources = BackendResources(OpeningPool(memory_budget=1, threads=1))
 backend_for("keystore:/keys?password_file=/password", resources)
 backend_for("hd:/seed.json?password_file=/password&indexes=0", resources)
 try:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from signer.adapters.keys.backend import BackendResources, KeyBackendNotInstalled, KeyBackendUnknown, KeyUriInvalid
+from signer.adapters.keys.backend import KeyBackendNotInstalled, KeyBackendUnknown, KeyUriInvalid
 from signer.adapters.keys.keystore.backend import KeystoreBackend
 from signer.adapters.keys.registry import BACKEND_FOR_SCHEME, BackendEntry, backend_for
+from tests.support.fakes.keys import backend_resources
 
 
 def test_a_keystore_uri_makes_the_keystore_backend() -> None:
     """The scheme picks the backend, and nothing is opened yet."""
-    backend = backend_for("keystore:/nowhere?password_file=/nowhere/pw", BackendResources())
+    backend = backend_for("keystore:/nowhere?password_file=/nowhere/pw", backend_resources())
     assert isinstance(backend, KeystoreBackend)
     assert backend.uri == "keystore:/nowhere"
 
@@ -34,13 +35,13 @@ def test_a_keystore_uri_makes_the_keystore_backend() -> None:
 def test_a_keystore_uri_is_checked_before_anything_is_opened(uri: str) -> None:
     """Exactly one place for passwords, no unknown parameter, no host, a path."""
     with pytest.raises(KeyUriInvalid):
-        backend_for(uri, BackendResources())
+        backend_for(uri, backend_resources())
 
 
 def test_an_unknown_scheme_lists_the_known() -> None:
     """A refusal names every backend that there is."""
     with pytest.raises(KeyBackendUnknown, match=r"'keystor'.*keystore"):
-        backend_for("keystor:/keys", BackendResources())
+        backend_for("keystor:/keys", backend_resources())
 
 
 def test_a_missing_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,14 +50,14 @@ def test_a_missing_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytes
     monkeypatch.syspath_prepend(tmp_path)
     table = {"hsm": BackendEntry("backend_with_an_sdk", "open_hsm", extra="hsm")}
     with pytest.raises(KeyBackendNotInstalled, match=r"sdk_that_nobody_has.*pip install challenge-signer\[hsm\]"):
-        backend_for("hsm:slot", BackendResources(), backends=table)
+        backend_for("hsm:slot", backend_resources(), backends=table)
 
 
 def test_a_module_of_ours_that_is_missing_is_our_defect() -> None:
     """A wrong line in the table is not taken for a missing extra."""
     table = {"hsm": BackendEntry("signer.adapters.keys.no_such_backend", "open_hsm", extra="hsm")}
     with pytest.raises(ModuleNotFoundError):
-        backend_for("hsm:slot", BackendResources(), backends=table)
+        backend_for("hsm:slot", backend_resources(), backends=table)
 
 
 def test_every_line_of_the_table_holds() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from signer.adapters.keys.backend import BackendResources, KeyBackend
+from signer.adapters.keys.backend import KeyBackend
 from signer.adapters.keys.hd.backend import write_seed
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
+from tests.support.fakes.keys import backend_resources
 
 SECRET, SEED, PASSWORD = b"\x11" * 32, b"\x77" * 64, b"correct horse battery staple"
 
@@ -34,7 +35,7 @@ def uri_of(scheme: str, folder: Path) -> str:
 @pytest.fixture(params=["keystore", "hd"])
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[KeyBackend]:
     """Each backend whose keys are in this process."""
-    resources = BackendResources()
+    resources = backend_resources()
     backend = backend_for(uri_of(request.param, tmp_path), resources)
     yield backend
     await backend.close()

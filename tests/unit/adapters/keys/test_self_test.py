@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from signer.adapters.keys.verified_key import FinishedKey, self_test
+from signer.adapters.keys.verified_key import VerifiedKey, self_test
 from signer.domain.ethereum import Eip191Message
 from tests.support.fakes.keys import FakeKey
 
@@ -27,6 +27,6 @@ class CountingKey(FakeKey):
 async def test_all_of_a_few_hundred_keys_are_tested_and_a_spread_sample_of_more(keys: int, tested: int) -> None:
     """Up to 256, each; beyond, every second, third … one, the first among them."""
     ring = [CountingKey() for _ in range(keys)]
-    assert await self_test(cast("list[FinishedKey]", ring)) == {}
+    assert await self_test(cast("list[VerifiedKey]", ring)) == {}
     assert sum(key.tests for key in ring) == tested
     assert max((key.tests for key in ring), default=0) <= 1

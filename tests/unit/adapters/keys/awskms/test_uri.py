@@ -37,7 +37,7 @@ def parse(text: str) -> KmsLocation:
 def test_a_key_by_its_name(text: str, wanted: str, region: str | None, shown: str) -> None:
     """ARN, id or alias; what is shown has no account."""
     location = parse(text)
-    assert (location.wanted, location.region, location.uri) == (wanted, region, shown)
+    assert (location.selector, location.region, location.uri) == (wanted, region, shown)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_key_by_its_name(text: str, wanted: str, region: str | None, shown: st
 def test_keys_by_their_tag(text: str, tag: KmsTag) -> None:
     """The name ends with the first ``=``; the value may be empty, and what is shown can be read again."""
     location = parse(text)
-    assert location.wanted == tag
+    assert location.selector == tag
     assert parse(location.uri) == location
 
 
@@ -80,20 +80,20 @@ def test_a_plain_endpoint_on_this_machine(endpoint: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("awskms:", "one of a key"),
-        (f"awskms:{KEY}?tag=a%3Db", "one of a key"),
+        ("awskms:", "either a key"),
+        (f"awskms:{KEY}?tag=a%3Db", "either a key"),
         ("awskms:?tag=Purpose", "not Name%3DValue"),
         ("awskms:?tag=%3Dvalue", "not Name%3DValue"),
         ("awskms://alias/a", "without //"),
-        ("awskms:my-key", "names neither"),
-        ("awskms:alias/", "names neither"),
-        (f"awskms:{KEY}%0A", "names neither"),
-        ("awskms:1234abcd", "names neither"),
-        (f"awskms:arn:aws:s3:eu-west-1:111122223333:key/{KEY}", "names neither"),
-        (f"awskms:arn:aws:kms:eu-west-1:1111:key/{KEY}", "names neither"),
+        ("awskms:my-key", "names no KMS key"),
+        ("awskms:alias/", "names no KMS key"),
+        (f"awskms:{KEY}%0A", "names no KMS key"),
+        ("awskms:1234abcd", "names no KMS key"),
+        (f"awskms:arn:aws:s3:eu-west-1:111122223333:key/{KEY}", "names no KMS key"),
+        (f"awskms:arn:aws:kms:eu-west-1:1111:key/{KEY}", "names no KMS key"),
         (f"awskms:{ARN}?region=us-east-1", "another region"),
-        ("awskms:alias/a?region=Europe", "none of AWS's"),
-        ("awskms:alias/a?region=eu-west-1.evil.example", "none of AWS's"),
+        ("awskms:alias/a?region=Europe", "is not an AWS region"),
+        ("awskms:alias/a?region=eu-west-1.evil.example", "is not an AWS region"),
         ("awskms:alias/a?max_concurrency=0", "from 1 to 999"),
         ("awskms:alias/a?max_concurrency=1000", "from 1 to 999"),
         ("awskms:alias/a?max_concurrency=-1", "from 1 to 999"),

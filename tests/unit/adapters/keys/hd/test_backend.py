@@ -16,15 +16,17 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 
 from signer.adapters.keys.backend import BackendResources, KeyBackend, KeyBackendError, KeyUriInvalid, LoadedKeys
-from signer.adapters.keys.encrypted_json import Kdf
+from signer.adapters.keys.encrypted_json import EncryptedSecret, Kdf
 from signer.adapters.keys.hd.backend import write_seed
 from signer.adapters.keys.hd.bip39 import seed_of_mnemonic
-from signer.adapters.keys.hd.seed_file import make_seed_file
+from signer.adapters.keys.hd.seed_file import encrypt_seed
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
+from signer.adapters.keys.settings import KeysSettings
 from signer.domain.ethereum import self_test_message
+from tests.support.fakes.keys import opening_pool
 from tests.support.messages import read_vectors
 
 VECTOR = read_vectors("hd/bip44.json")
@@ -37,7 +39,7 @@ PASSWORD = b"hunter2 hunter3"
 @pytest.fixture
 def pool() -> Iterator[OpeningPool]:
     """Threads for opening and deriving."""
-    pool = OpeningPool()
+    pool = opening_pool()
     yield pool
     pool.close()
 
@@ -101,7 +103,9 @@ async def test_eth_account_derives_the_same_owners(
 
 async def test_keys_sign_after_one_another_as_themselves(folder: Path, pool: OpeningPool) -> None:
     """The ring's finisher accepts every key's signature, in any order: none signs with another's secret."""
-    ring = LoadedKeyRing([backend(folder, pool)], expected_owners=OWNERS)
+    ring = LoadedKeyRing(
+        [backend(folder, pool)], KeysSettings(expected_owners=tuple(f"eip155:324:{owner}" for owner in OWNERS))
+    )
     await ring.load()
     assert ring.status().is_ready
     keys = tuple(ring.keys())
@@ -135,7 +139,7 @@ async def test_a_seed_that_has_not_changed_is_not_opened_again(
     """A reload costs no key derivation unless the file or the password has changed."""
     hd = backend(folder, pool)
     before = await load(hd)
-    monkeypatch.setattr("signer.adapters.keys.hd.seed_file.decrypt_crypto", lambda *_: pytest.fail("opened again"))
+    monkeypatch.setattr(EncryptedSecret, "decrypt", lambda *_: pytest.fail("opened again"))
     assert list((await load(hd)).keys) == list(before.keys)
 
 
@@ -143,7 +147,7 @@ async def test_another_seed_in_its_place_is_another_set_of_owners(folder: Path, 
     """A seed that is replaced gives all its owners anew."""
     hd = backend(folder, pool)
     await load(hd)
-    (folder / "seed.json").write_bytes(make_seed_file(seed_of_mnemonic(MNEMONIC, "other"), PASSWORD, work=2))
+    (folder / "seed.json").write_bytes(encrypt_seed(seed_of_mnemonic(MNEMONIC, "other"), PASSWORD, work=2))
     owners = [key.address for key in (await load(hd)).keys]
     assert len(owners) == 10
     assert not set(owners) & set(OWNERS)
@@ -211,7 +215,7 @@ async def test_an_index_that_is_no_key_signs_nothing(
     """Where there is no private key, there is an error and no signature of somebody else's."""
     (key,) = (await load(backend(folder, pool, "indexes=0"))).keys
     monkeypatch.setattr(hmac, "digest", lambda *_: b"\xff" * 64)
-    with pytest.raises(LookupError, match="no key there"):
+    with pytest.raises(LookupError, match="no key at this index"):
         await key.sign(self_test_message())
 
 
@@ -252,9 +256,9 @@ async def test_a_file_that_is_missing_is_named(folder: Path, pool: OpeningPool, 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": "web3"}, "no seed's file"),
-        ({"version": 3}, "another version than 1"),
-        ({"crypto": {}}, "another cipher"),
+        ({"format": "web3"}, "is not a seed file"),
+        ({"version": 3}, "an unsupported version"),
+        ({"crypto": {}}, "an unsupported cipher"),
         ({"crypto": None}, "no object crypto"),
     ],
 )
@@ -278,7 +282,7 @@ async def test_a_keystore_is_no_seed_and_a_seed_is_no_keystore(tmp_path: Path, p
     """Neither reader takes the other's file, also where the secrets have one length."""
     (tmp_path / "password").write_bytes(PASSWORD)
     write_keystore(tmp_path, bytes([7]) * 32, PASSWORD, work=2).rename(tmp_path / "seed.json")
-    assert "no seed's file" in str(await failure(backend(tmp_path, pool)))
+    assert "is not a seed file" in str(await failure(backend(tmp_path, pool)))
     write_seed(tmp_path / "short.json", bytes([7]) * 32, PASSWORD, work=2)
     keystore = backend_for(f"keystore:{tmp_path}/short.json?password_file={tmp_path}/password", BackendResources(pool))
     assert "version 3" in str((await load(keystore)).failures)
@@ -286,7 +290,7 @@ async def test_a_keystore_is_no_seed_and_a_seed_is_no_keystore(tmp_path: Path, p
 
 async def test_a_seed_that_takes_more_memory_than_there_is_is_refused(folder: Path) -> None:
     """The budget is looked at before anybody begins."""
-    pool = OpeningPool(memory_budget=1024)
+    pool = opening_pool(memory_budget=1024)
     assert "the budget is" in str(await failure(backend(folder, pool)))
     pool.close()
 
@@ -304,8 +308,8 @@ async def test_indexes_that_are_no_text_are_refused(folder: Path, pool: OpeningP
     ("parameters", "reason"),
     [
         ("", "a parameter without"),
-        ("path=m", "one of indexes"),
-        ("indexes=0&indexes_file=/x", "one of indexes"),
+        ("path=m", "either indexes"),
+        ("indexes=0&indexes_file=/x", "either indexes"),
         ("indexes=0-", "the indexes of the key URI"),
         ("indexes=0&path=44'/60'", "the path of the key URI"),
         ("indexes=0&pth=m", "does not know"),
@@ -351,10 +355,10 @@ async def test_no_secret_is_shown_pickled_or_left_behind(folder: Path, pool: Ope
     shown = repr(hd) + repr(hd.uri) + repr(loaded) + repr(vars(hd))
     for secret in (SEED.hex(), PASSWORD.decode(), *(account["secret"] for account in VECTOR["accounts"])):
         assert secret not in shown
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(loaded.keys[0])
     await loaded.keys[0].sign(self_test_message())
-    pen = loaded.keys[0]._branch._pen  # type: ignore[attr-defined]
-    assert pen.secret == (1).to_bytes(32)
+    reused_key = loaded.keys[0]._branch._reused_key  # type: ignore[attr-defined]
+    assert reused_key.secret == (1).to_bytes(32)
     await hd.close()
     assert "_opened': None" in repr(vars(hd))

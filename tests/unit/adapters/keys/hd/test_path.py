@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from signer.adapters.keys.hd.bip32 import HARDENED
-from signer.adapters.keys.hd.path import DerivationPath, IndexRanges
+from signer.adapters.keys.hd.path import DEFAULT_PATH, DerivationPath, IndexRanges
 
 ETHEREUM = (44 + HARDENED, 60 + HARDENED, HARDENED, 0)
 
@@ -30,7 +30,7 @@ def test_a_path_is_read_and_spelt(text: str, spelt: str | None, path: Derivation
 
 def test_bip44_is_the_default() -> None:
     """Without a path it is Ethereum's of BIP-44 and SLIP-44, account and change 0."""
-    assert str(DerivationPath.parse()) == "m/44'/60'/0'/0/*"
+    assert str(DerivationPath.parse(DEFAULT_PATH)) == "m/44'/60'/0'/0/*"
 
 
 @pytest.mark.parametrize(

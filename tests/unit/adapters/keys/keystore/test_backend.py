@@ -15,12 +15,13 @@ from typing import ClassVar, TypeVar
 import pytest
 from eth_account import Account
 
-from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys, OwnerHeldTwice
+from signer.adapters.keys.backend import BackendResources, DuplicateOwner, KeyBackendError, LoadedKeys
 from signer.adapters.keys.encrypted_json import Kdf
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
+from tests.support.fakes.keys import opening_pool
 
 T = TypeVar("T")
 PASSWORD = b"hunter2 hunter3"
@@ -31,7 +32,7 @@ OWNERS = [Account.from_key(secret).address for secret in SECRETS]
 @pytest.fixture
 def pool() -> Iterator[OpeningPool]:
     """Threads for opening."""
-    pool = OpeningPool()
+    pool = opening_pool()
     yield pool
     pool.close()
 
@@ -146,7 +147,7 @@ async def test_names_do_not_matter_but_for_passwords_and_dots(keys: Path, pool: 
 async def test_an_empty_directory_is_a_failure(keys: Path, password_file: Path, pool: OpeningPool) -> None:
     """A directory without a keystore starts, may be filled later, and is not ready meanwhile."""
     loaded = await load(f"keystore:{keys}?password_file={password_file}", pool)
-    assert loaded.failures == {f"keystore:{keys}": "holds no keystore"}
+    assert loaded.failures == {f"keystore:{keys}": "has no keystore"}
 
 
 # --- Passwords --------------------------------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ async def test_password_dir_has_one_each(keys: Path, pool: OpeningPool) -> None:
     assert sorted(owners(loaded)) == sorted(OWNERS[:2])
     [(uri, reason)] = loaded.failures.items()
     assert uri == f"keystore:{keys}/{OWNERS[2]}.json"
-    assert reason == f"has no password: {keys} holds no file {OWNERS[2].lower()}.txt"
+    assert reason == f"has no password: {keys} has no file {OWNERS[2].lower()}.txt"
 
 
 async def test_password_dir_without_an_address_goes_by_name(keys: Path, pool: OpeningPool) -> None:
@@ -227,7 +228,7 @@ async def test_unreadable_places_keep_the_backend_from_starting(
         (f"keystore:{keys}?password_file={keys}", "Is a directory"),
         (f"keystore:{keys}?password_dir={tmp_path}/nowhere", "No such file"),
         (f"keystore:{keys}?password_dir={password_file}", "Not a directory"),
-        (f"keystore:{keys}?password_file={tmp_path}/book", "it is no password"),
+        (f"keystore:{keys}?password_file={tmp_path}/book", "is not a password"),
     ):
         with pytest.raises(KeyBackendError, match=reason):
             await load(uri, pool)
@@ -241,6 +242,7 @@ async def test_each_failure_has_its_reason_and_no_secret(keys: Path, password_fi
     good = write(keys, 0)
     write(keys, 1, b"another password").rename(keys / "wrong-password.json")
     (keys / "broken.json").write_text('{"crypto": ')
+    (keys / "huge.json").write_bytes(b" " * 70_000)
     (keys / "dangling.json").symlink_to(keys / "nowhere")
     (keys / "loop.json").symlink_to(keys / "loop.json")
     foreign = json.loads(write(keys, 2).read_text())
@@ -251,10 +253,11 @@ async def test_each_failure_has_its_reason_and_no_secret(keys: Path, password_fi
     reasons = {Path(uri).name: reason for uri, reason in loaded.failures.items()}
     assert reasons == {
         "wrong-password.json": "the password does not open it",
-        "broken.json": "is not JSON, or not an object: it is no keystore",
+        "broken.json": "is not a keystore: it is not a JSON object",
+        "huge.json": "is not a keystore: it is over 65536 bytes",
         "dangling.json": "cannot be read (No such file or directory)",
         "loop.json": "cannot be read (Too many levels of symbolic links)",
-        "foreign.json": f"says address {OWNERS[3]} and holds the key of {OWNERS[2]}",
+        "foreign.json": f"has the address {OWNERS[3]} and the key of {OWNERS[2]}",
     }
 
 
@@ -265,7 +268,7 @@ async def test_a_key_outside_of_the_curve_is_refused(
     write(keys)
     monkeypatch.setattr("signer.adapters.keys.encrypted_json.decode_keyfile_json", lambda *_: bytes(32))
     loaded = await load(f"keystore:{keys}?password_file={password_file}", pool)
-    assert list(loaded.failures.values()) == ["holds no secp256k1 key"]
+    assert list(loaded.failures.values()) == ["does not hold a secp256k1 key"]
 
 
 async def test_a_librarys_surprise_is_a_failure_without_its_text(
@@ -285,11 +288,11 @@ async def test_a_librarys_surprise_is_a_failure_without_its_text(
 async def test_a_keystore_beyond_the_memory_budget_is_refused(keys: Path, password_file: Path) -> None:
     """What would take more memory than there is says how much it takes, and is not begun."""
     write_keystore(keys, SECRETS[0], PASSWORD, work=4096)
-    pool = OpeningPool(memory_budget=2 * 1024**2)
+    pool = opening_pool(memory_budget=2 * 1024**2)
     loaded = await load(f"keystore:{keys}?password_file={password_file}", pool)
     pool.close()
     [reason] = loaded.failures.values()
-    assert reason.startswith("takes 4 MiB to open and the budget is 2 MiB")
+    assert reason.startswith("needs 4 MiB to open and the budget is 2 MiB")
 
 
 async def test_each_opening_takes_its_memory_of_the_budget(keys: Path, password_file: Path) -> None:
@@ -304,7 +307,7 @@ async def test_each_opening_takes_its_memory_of_the_budget(keys: Path, password_
 
     write_keystore(keys, SECRETS[0], PASSWORD, work=4096)
     write_keystore(keys, SECRETS[1], PASSWORD, kdf="pbkdf2", work=2)
-    pool = WatchedPool()
+    pool = WatchedPool(memory_budget=1 << 30, threads=0)
     await load(f"keystore:{keys}?password_file={password_file}", pool)
     pool.close()
     assert sorted(pool.asked) == [0, 0, 128 * 8 * (4096 + 1)]
@@ -394,10 +397,10 @@ async def test_a_key_is_not_pickled_and_not_copied(keys: Path, password_file: Pa
     write(keys)
     [key] = (await load(f"keystore:{keys}?password_file={password_file}", pool)).keys
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        with pytest.raises(TypeError, match="not pickled"):
+        with pytest.raises(TypeError, match="cannot be pickled"):
             pickle.dumps(key, protocol)
     for duplicate in (copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="not pickled"):
+        with pytest.raises(TypeError, match="cannot be pickled"):
             duplicate(key)
 
 
@@ -411,7 +414,7 @@ async def test_a_traceback_with_its_variables_shows_no_secret(
     write(second)
     uris = [f"keystore:{directory}?password_file={password_file}" for directory in (keys, second)]
     ring = LoadedKeyRing([backend_for(uri, BackendResources(pool)) for uri in uris])
-    with pytest.raises(OwnerHeldTwice) as refused:
+    with pytest.raises(DuplicateOwner) as refused:
         await ring.load()
     lines = "".join(traceback.TracebackException.from_exception(refused.value, capture_locals=True).format())
     assert OWNERS[0] in lines
