@@ -124,12 +124,6 @@ async def open_keys(
 ) -> AsyncIterator[Keys]:
     """Create the backends of the settings, and close them at the end. Nothing is loaded yet.
 
-    Args:
-        settings: the section ``[keys]``.
-        clock: dates the reloads.
-        health_changed: called when a loaded backend fails, and when it recovers.
-        make_backend: creates a backend from its key URI.
-
     Raises:
         KeyBackendError: a key URI cannot be used, or its library is not installed.
     """

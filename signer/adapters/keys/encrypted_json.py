@@ -110,15 +110,10 @@ def parse_keystore(text: bytes) -> Web3Keystore:
 
 
 def parse_crypto(document: Mapping[str, Any], *, min_bytes: int, max_bytes: int) -> EncryptedSecret:
-    """Parse the section ``crypto`` of a document.
-
-    Args:
-        document: its names must be in lower case.
-        min_bytes: the shortest secret allowed.
-        max_bytes: the longest secret allowed.
+    """Parse the section ``crypto`` of a document, whose names are in lower case.
 
     Raises:
-        KeyFileError: a field cannot be used.
+        KeyFileError: a field cannot be used, or the secret's length is out of bounds.
     """
     crypto = _object(document, "crypto")
     if crypto.get("cipher") != _CIPHER:
@@ -130,13 +125,9 @@ def parse_crypto(document: Mapping[str, Any], *, min_bytes: int, max_bytes: int)
 
 
 def encrypt_keystore(secret: bytes, password: bytes, *, kdf: Kdf = "scrypt", work: int | None = None) -> bytes:
-    """Return the JSON of a V3 file.
+    """Return the JSON of a V3 file for a private key of 32 bytes.
 
-    Args:
-        secret: the private key, 32 bytes.
-        password: used as given.
-        kdf: the key derivation.
-        work: scrypt's n, a power of two, or PBKDF2's iterations; ``None`` for ``WORK_FOR_KDF``.
+    ``work`` is scrypt's n, a power of two, or PBKDF2's iterations; ``None`` for ``WORK_FOR_KDF``.
     """
     document = create_keyfile_json(
         secret,

@@ -74,13 +74,7 @@ class FileWatch:
     """Calls ``on_change`` when the watched files have changed."""
 
     def __init__(self, paths: Sequence[Path], interval: float, on_change: Callable[[], None]) -> None:
-        """Create the watch; ``run`` starts it.
-
-        Args:
-            paths: files and directories; they need not exist.
-            interval: seconds between two polls.
-            on_change: called on the event loop.
-        """
+        """Create the watch, which polls every ``interval`` seconds; ``run`` starts it."""
         self._paths = paths
         self._interval = interval
         self._on_change = on_change

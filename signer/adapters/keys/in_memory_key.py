@@ -8,14 +8,13 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, SupportsIndex
-
 from coincurve import PrivateKey
 
+from signer.adapters.keys.secret_files import NotCopyable
 from signer.domain.ethereum import Eip191Message, address_of_public_key
 
 
-class InMemoryKey:
+class InMemoryKey(NotCopyable):
     """A ``BackendKey`` that holds its private key."""
 
     __slots__ = ("_key", "address", "uri")
@@ -45,10 +44,6 @@ class InMemoryKey:
 
     def __repr__(self) -> str:
         return f"InMemoryKey(address={self.address!r}, uri={self.uri!r}, ***)"
-
-    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
-        """Refuse to be pickled or copied."""
-        raise TypeError("a key cannot be pickled or copied")
 
 
 def new_secret() -> bytes:

@@ -66,11 +66,6 @@ def backend_for(
 ) -> KeyBackend:
     """Create the backend of a key URI. Nothing is opened before ``load``.
 
-    Args:
-        uri: the key URI.
-        resources: what the backends share.
-        backends: the table.
-
     Raises:
         KeyUriInvalid: the URI cannot be parsed, or its backend does not understand it.
         KeyBackendUnknown: no backend has the URI's scheme.

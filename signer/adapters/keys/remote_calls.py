@@ -78,15 +78,7 @@ class RemoteCalls:
         timeout: float,
         backoff: Backoff = BACKOFF,
     ) -> None:
-        """Set the limits.
-
-        Args:
-            service: the service's name, for error texts.
-            classify: converts the vendor's exceptions.
-            concurrency: how many attempts may run at once.
-            timeout: the deadline of one call, in seconds.
-            backoff: the pauses between attempts.
-        """
+        """Set the limits; ``timeout`` is the deadline of one call in seconds, ``service`` a name for error texts."""
         self._service = service
         self._classify = classify
         self._concurrency = concurrency

@@ -63,7 +63,7 @@ class LoadedKeyRing:
 
         Args:
             backends: in the order of the settings.
-            settings: deadline, expected owners, duplicates and self-test.
+            settings: the section ``[keys]``.
             problems: the reason for each loaded backend that has failed since, by URI. Read by ``status``.
         """
         self._backends = tuple(backends)

@@ -1,4 +1,4 @@
-"""Read and create files that hold secrets: passwords, keystores, seeds, private keys."""
+"""Handle secrets: files of passwords, keystores, seeds and private keys, and objects that must not be copied."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn, SupportsIndex
 
 _OWNER_ONLY: Final = 0o600
 _MAX_PASSWORD_BYTES: Final = 4096
@@ -14,6 +14,16 @@ _MAX_PASSWORD_BYTES: Final = 4096
 
 class KeyFileError(Exception):
     """A keystore, a seed file or a password file cannot be used; the text is the reason."""
+
+
+class NotCopyable:
+    """A base class for objects that hold secrets: they cannot be pickled or copied."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
+        """Refuse to be pickled or copied."""
+        raise TypeError("a key cannot be pickled or copied")
 
 
 class Fingerprints:

@@ -68,11 +68,7 @@ class NewKey:
 
 
 def parse_target(target: str | None, uris: Sequence[str]) -> KeyUri:
-    """Return where to create the key.
-
-    Args:
-        target: a key URI or a directory; ``None`` for the one keystore or token among ``uris``.
-        uris: the setting ``keys.uris``.
+    """Return where to create the key: ``target``, or the one keystore or token among ``uris``.
 
     Raises:
         UsageError: there is no such target, or more than one.

@@ -62,15 +62,7 @@ class AwsKmsKey:
     uri: str
 
     def __init__(self, kms: KmsClient, calls: RemoteCalls, arn: str, address: str, uri: str) -> None:
-        """Create the key.
-
-        Args:
-            kms: the open client.
-            calls: limits and retries its calls.
-            arn: the key's ARN, not an alias's.
-            address: EIP-55.
-            uri: the location for log lines.
-        """
+        """Create the key. ``arn`` is the key's, not an alias's; ``uri`` is the location for log lines."""
         self._kms = kms
         self._calls = calls
         self._arn = arn
@@ -120,14 +112,7 @@ class AwsKmsBackend:
         load_timeout: float = LOAD_TIMEOUT,
         backoff: Backoff = BACKOFF,
     ) -> None:
-        """Create the backend; nothing is opened before ``load``.
-
-        Args:
-            location: the parsed key URI.
-            sign_timeout: the deadline of one signature, in seconds.
-            load_timeout: the deadline of each call during a load, in seconds.
-            backoff: the pauses between attempts.
-        """
+        """Create the backend; nothing is opened before ``load``. Timeouts are in seconds, for each call."""
         self._location = location
         self._load_timeout = load_timeout
         self._calls = RemoteCalls(

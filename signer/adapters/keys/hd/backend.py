@@ -65,15 +65,7 @@ class HdBackend:
         *,
         pool: OpeningPool,
     ) -> None:
-        """Create the backend; nothing is read before ``load``.
-
-        Args:
-            seed: the seed file.
-            password: the seed's password file.
-            path: the path of the keys.
-            indexes: the indexes, or the file that lists them.
-            pool: the threads that decrypt and derive.
-        """
+        """Create the backend; nothing is read before ``load``. ``indexes`` may be the file that lists them."""
         self._seed = seed
         self._password = password
         self._path = path
@@ -186,22 +178,12 @@ def create_hd_backend(uri: KeyUri, resources: BackendResources) -> HdBackend:
 
 
 def write_seed(path: Path, seed: bytes, password: bytes, *, kdf: Kdf = "scrypt", work: int | None = None) -> None:
-    """Create a seed file with mode 0600; blocking.
-
-    The file appears complete or not at all, and replaces no other file.
-
-    Args:
-        path: the file to create.
-        seed: 16 to 64 bytes; ``bip39.seed_of_mnemonic`` returns 64.
-        password: the password file's bytes without the newline; not empty.
-        kdf: the key derivation.
-        work: scrypt's n (a power of two; 2 … 4096 is for demonstrations) or PBKDF2's iterations; ``None`` for the
-            usual strength.
+    """Create a seed file with mode 0600; blocking. See ``encrypt_keystore`` for ``work``.
 
     Raises:
         FileExistsError: the file exists already.
         OSError: the file cannot be written.
-        ValueError: the password is empty or ends with a newline, or the seed is invalid.
+        ValueError: the password is empty or ends with a newline, or the seed is not 16 to 64 bytes.
     """
     if not password or password.endswith(b"\n"):
         raise ValueError("a seed's password must not be empty and must not end with a newline")

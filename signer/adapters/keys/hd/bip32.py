@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
-from typing import Final, NoReturn, Self, SupportsIndex
+from typing import Final, Self
 
 from coincurve import PublicKey
 
+from signer.adapters.keys.secret_files import NotCopyable
 from signer.domain.ethereum import SECP256K1_N
 
 HARDENED: Final = 0x8000_0000
@@ -28,7 +29,7 @@ _MASTER: Final = b"Bitcoin seed"
 _HALF: Final = 32
 
 
-class ExtendedKey:
+class ExtendedKey(NotCopyable):
     """An extended private key: a node of the tree."""
 
     __slots__ = ("_chain_code", "_point", "_scalar", "_serialized_point")
@@ -106,7 +107,3 @@ class ExtendedKey:
 
     def __repr__(self) -> str:
         return "ExtendedKey(***)"
-
-    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
-        """Refuse to be pickled or copied."""
-        raise TypeError("a key cannot be pickled or copied")

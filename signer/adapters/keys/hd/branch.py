@@ -7,30 +7,25 @@ which all its keys follow, stays in memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NoReturn, SupportsIndex
+from typing import Final
 
 from coincurve import PrivateKey
 
 from signer.adapters.keys.hd.bip32 import ExtendedKey
 from signer.adapters.keys.hd.path import DerivationPath
+from signer.adapters.keys.secret_files import NotCopyable
 from signer.domain.ethereum import Eip191Message, address_of_public_key
 
 _PLACEHOLDER_SECRET: Final = (1).to_bytes(32)
 
 
-class Branch:
+class Branch(NotCopyable):
     """All keys that a path with a wildcard names."""
 
     __slots__ = ("_parent", "_path", "_reused_key", "_uri")
 
     def __init__(self, parent: ExtendedKey, path: DerivationPath, uri: str) -> None:
-        """Create the branch.
-
-        Args:
-            parent: the node before the path's wildcard.
-            path: the whole path.
-            uri: the seed's, without parameters.
-        """
+        """Create the branch below ``parent``, the node before the path's wildcard; ``uri`` is the seed's."""
         self._parent = parent
         self._path = path
         self._uri = uri
@@ -76,10 +71,6 @@ class Branch:
 
     def __repr__(self) -> str:
         return f"Branch({self._uri!r}, {str(self._path)!r}, ***)"
-
-    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
-        """Refuse to be pickled or copied."""
-        raise TypeError("a key cannot be pickled or copied")
 
 
 class HdKey:

@@ -55,14 +55,7 @@ def parse_seed_file(text: bytes) -> EncryptedSecret:
 
 
 def encrypt_seed(seed: bytes, password: bytes, *, kdf: Kdf = "scrypt", work: int | None = None) -> bytes:
-    """Return the JSON of a seed file.
-
-    Args:
-        seed: 16 to 64 bytes.
-        password: used as given.
-        kdf: the key derivation.
-        work: scrypt's n, a power of two, or PBKDF2's iterations; ``None`` for ``WORK_FOR_KDF``.
-    """
+    """Return the JSON of a seed file; see ``encrypt_keystore`` for ``work``."""
     work = WORK_FOR_KDF[kdf] if work is None else work
     salt, iv = secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_IV_BYTES)
     parameters: dict[str, Any] = {"dklen": _DERIVED_BYTES, "salt": salt.hex()}

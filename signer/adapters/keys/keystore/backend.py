@@ -83,13 +83,7 @@ class KeystoreBackend:
     """A ``KeyBackend`` over V3 files."""
 
     def __init__(self, path: Path, passwords: PasswordSource, *, pool: OpeningPool) -> None:
-        """Create the backend; nothing is read before ``load``.
-
-        Args:
-            path: a V3 file, or a directory of them.
-            passwords: their passwords.
-            pool: the threads that open them.
-        """
+        """Create the backend; nothing is read before ``load``."""
         self._path = path
         self._passwords = passwords
         self._pool = pool
@@ -156,11 +150,6 @@ def read_keystores(
     memory_budget: int,
 ) -> tuple[list[UnopenedKeystore], dict[str, str]]:
     """Read keystore files without decrypting them; blocking.
-
-    Args:
-        path: a V3 file, or a directory of them.
-        passwords: their passwords.
-        memory_budget: how much memory opening one of them may use, in bytes.
 
     Returns:
         The keystores that can be opened if the password is right, and the reason for each other file, by URI.
@@ -239,18 +228,12 @@ def write_keystore(
 ) -> Path:
     """Create the V3 file ``<directory>/<EIP-55 address>.json`` with mode 0600; blocking.
 
-    The file appears complete or not at all, and replaces no other file.
-
     Args:
         directory: must exist.
         secret: the private key, 32 bytes; ``None`` for a new random key.
         password: the password file's bytes without the newline; not empty.
         kdf: the key derivation.
-        work: scrypt's n (a power of two; 2 … 4096 is for demonstrations) or PBKDF2's iterations; ``None`` for the
-            usual strength.
-
-    Returns:
-        The file.
+        work: see ``encrypt_keystore``; 2 … 4096 is for demonstrations.
 
     Raises:
         FileExistsError: the directory has a file of that name.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.secret_files import KeyFileError, read_password
@@ -12,26 +13,21 @@ PASSWORD_SUFFIXES: Final = (".txt", ".pass")
 """The suffixes of password files, in the order in which they are tried."""
 
 
-def is_password_file(path: Path) -> bool:
-    """Return whether a file beside keystores is a password file, by its name."""
-    return path.suffix.lower() in PASSWORD_SUFFIXES
-
-
-class PasswordSource(Protocol):
+class PasswordSource(ABC):
     """Finds the password of a keystore; every method blocks."""
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - most sources need no check
         """Check that passwords can be read at all.
 
         Raises:
             KeyBackendError: they cannot.
         """
-        ...
 
     def is_password_file(self, path: Path) -> bool:
         """Return whether ``path`` is a password file and not a keystore."""
-        ...
+        return path.suffix.lower() in PASSWORD_SUFFIXES
 
+    @abstractmethod
     def read_for(self, keystore: Path, address: str | None) -> bytes:
         """Return the password of a keystore.
 
@@ -42,10 +38,9 @@ class PasswordSource(Protocol):
         Raises:
             KeyFileError: there is no password, or it cannot be read.
         """
-        ...
 
 
-class SharedPassword:
+class SharedPassword(PasswordSource):
     """One password file for all keystores."""
 
     def __init__(self, path: Path) -> None:
@@ -60,14 +55,14 @@ class SharedPassword:
 
     def is_password_file(self, path: Path) -> bool:
         """See ``PasswordSource.is_password_file``."""
-        return path == self._path or is_password_file(path)
+        return path == self._path or super().is_password_file(path)
 
     def read_for(self, keystore: Path, address: str | None) -> bytes:  # noqa: ARG002 - the same for all
         """See ``PasswordSource.read_for``."""
         return read_password(self._path)
 
 
-class PasswordDirectory:
+class PasswordDirectory(PasswordSource):
     """A directory with one password file for each keystore."""
 
     def __init__(self, directory: Path) -> None:
@@ -84,10 +79,6 @@ class PasswordDirectory:
                 "name a directory that the signer's user may read",
             ) from exc
 
-    def is_password_file(self, path: Path) -> bool:
-        """See ``PasswordSource.is_password_file``."""
-        return is_password_file(path)
-
     def read_for(self, keystore: Path, address: str | None) -> bytes:
         """See ``PasswordSource.read_for``."""
         names = [keystore.name.lower().removesuffix(".json")]
@@ -100,18 +91,11 @@ class PasswordDirectory:
         raise KeyFileError(f"has no password: {self._directory} has no file {names[0]}{PASSWORD_SUFFIXES[0]}")
 
 
-class TypedPassword:
+class TypedPassword(PasswordSource):
     """One password for all keystores, typed at a terminal."""
 
     def __init__(self, password: bytes) -> None:
         self._password = password
-
-    def check(self) -> None:
-        """See ``PasswordSource.check``."""
-
-    def is_password_file(self, path: Path) -> bool:
-        """See ``PasswordSource.is_password_file``."""
-        return is_password_file(path)
 
     def read_for(self, keystore: Path, address: str | None) -> bytes:  # noqa: ARG002 - the same for all
         """See ``PasswordSource.read_for``."""

@@ -71,15 +71,7 @@ async def reencrypt_keystores(
     pool: OpeningPool,
     progress: Progress,
 ) -> list[ReencryptedKeystore]:
-    """Write the keystores of ``source`` to ``target``, re-encrypted.
-
-    Args:
-        source: a V3 file, or a directory of them.
-        passwords: the present passwords.
-        target: a directory that does not exist or is empty.
-        encryption: of the new files.
-        pool: the threads that decrypt and encrypt.
-        progress: called after each keystore.
+    """Write the keystores of ``source`` to ``target``, which must not exist or be empty, re-encrypted.
 
     Raises:
         KeyBackendError: a keystore cannot be opened, or a file cannot be written; ``target`` is unchanged.
