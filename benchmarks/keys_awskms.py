@@ -35,7 +35,7 @@ WHOLE = "backend, ring and finisher"
 async def compare(concurrency: int, slices: int) -> None:
     """Print a line for each way."""
     server = kms_server()
-    key_id, endpoint = server.new_key(), server.open(quick=True)
+    key_id, endpoint = server.new_key(), server.open(cached=True)
     message = self_test_message()
     async with AsyncExitStack() as stack:
         ways = {}

@@ -1,4 +1,4 @@
-"""What every key backend keeps, row by row; a new backend is one more row in ``rows.py``."""
+"""The contract of every key backend; a new backend is one more row in ``rows.py``."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from tests.support.fakes.keys import opening_pool
 from tests.support.messages import Message
 
 SIGNATURES = 1000
-STRANGER = checksum_address("0x" + "ab" * 20)
+OWNER_WITHOUT_KEY = checksum_address("0x" + "ab" * 20)
 
 
 @pytest.fixture(params=[pytest.param(row, id=row.name, marks=pytest.mark.needs(*row.needs)) for row in ROWS])
 def prepared(request: pytest.FixtureRequest, tmp_path: Path) -> PreparedBackend:
-    """One backend that stands ready, with three keys at least."""
+    """One prepared backend with at least three keys."""
     row: BackendRow = request.param
     return row.prepare(tmp_path)
 
@@ -73,12 +73,12 @@ async def loaded_ring(backend: KeyBackend, **settings: Any) -> LoadedKeyRing:  #
 
 
 def challenge(owner: str, number: int) -> bytes:
-    """Write one of many challenges."""
+    """Return one of many challenges."""
     return Message(address=owner, nonce=f"nonce{number:08d}").encode()
 
 
 async def assert_eth_account_agrees(ring: LoadedKeyRing, owner: str, number: int) -> None:
-    """Sign one challenge, and have eth-account recover the owner from the bytes that were to be signed."""
+    """Sign one challenge and check with eth-account that it recovers to the owner."""
     key = ring.find(owner)
     assert key is not None
     body = challenge(owner, number)
@@ -96,7 +96,7 @@ async def test_ring_has_every_owner_after_load(backend: KeyBackend, prepared: Pr
 
 
 async def test_progress_never_decreases_and_ends_with_all_keys(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """Progress never goes back and ends with every key dealt with."""
+    """The last report has all keys."""
     seen: list[tuple[int, int]] = []
     await LoadedKeyRing([backend]).load(lambda done, total: seen.append((done, total)))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -104,7 +104,7 @@ async def test_progress_never_decreases_and_ends_with_all_keys(backend: KeyBacke
 
 
 async def test_each_key_has_own_uri_with_scheme(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """Each key has a URI of its own under its backend's scheme."""
+    """No two keys share a URI."""
     ring = await loaded_ring(backend)
     uris = set(map(attrgetter("uri"), ring.keys()))
     scheme = prepared.uri.partition(":")[0] + ":"
@@ -147,7 +147,7 @@ async def test_every_vendor_form_is_finished(
 
 
 def flip(position: int) -> Callable[[bytes], bytes]:
-    """Spoil one bit of the raw form."""
+    """Return a function that flips one bit of the raw form."""
 
     def change(raw: bytes) -> bytes:
         spoilt = bytearray(doubles.as_raw(raw))
@@ -157,9 +157,9 @@ def flip(position: int) -> Callable[[bytes], bytes]:
     return change
 
 
-LIES = {
-    "r-spoilt": flip(31),
-    "s-spoilt": flip(63),
+WRONG_SIGNATURES = {
+    "r-changed": flip(31),
+    "s-changed": flip(63),
     "r-and-s-swapped": lambda raw: doubles.as_raw(raw)[32:] + doubles.as_raw(raw)[:32],
     "zeros": lambda _: bytes(64),
     "ones": lambda _: b"\xff" * 64,
@@ -167,15 +167,15 @@ LIES = {
     "nothing": lambda _: b"",
     "hex-text": lambda raw: raw.hex().encode(),
     "cut": lambda raw: raw[:63],
-    "der-with-a-tail": lambda raw: doubles.as_der(raw) + b"\x00",
+    "der-with-trailing-byte": lambda raw: doubles.as_der(raw) + b"\x00",
     "unknown-v": lambda raw: doubles.as_raw(raw) + b"\x25",
 }
 
 
-@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
-async def test_wrong_signature_is_refused(backend: KeyBackend, lie: Callable[[bytes], bytes]) -> None:
-    """A wrong signature never leaves; the refusal says so and nothing else."""
-    lying = ChangingBackend(backend, lambda keys: [ChangedKey(key, lie) for key in keys])
+@pytest.mark.parametrize("change", WRONG_SIGNATURES.values(), ids=WRONG_SIGNATURES.keys())
+async def test_wrong_signature_is_refused(backend: KeyBackend, change: Callable[[bytes], bytes]) -> None:
+    """A wrong signature never leaves the ring."""
+    lying = ChangingBackend(backend, lambda keys: [ChangedKey(key, change) for key in keys])
     ring = await loaded_ring(lying, self_test=False)
     with pytest.raises(Unavailable) as refused:
         await ring.keys()[0].sign(self_test_message())
@@ -183,7 +183,7 @@ async def test_wrong_signature_is_refused(backend: KeyBackend, lie: Callable[[by
 
 
 async def test_signature_of_another_key_is_refused(backend: KeyBackend) -> None:
-    """A valid signature of the wrong key is not its owner's, also after a good one."""
+    """A valid signature of the wrong key is not the owner's."""
 
     def shift(keys: list[BackendKey]) -> list[ForeignKey]:
         return [ForeignKey(key, keys[index - 1]) for index, key in enumerate(keys)]
@@ -198,7 +198,7 @@ async def test_signature_of_another_key_is_refused(backend: KeyBackend) -> None:
 
 
 async def test_key_that_fails_self_test_is_not_loaded(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """A key that cannot prove itself at load is not in the ring, and the status says why."""
+    """The status has the reason."""
     lying = ChangingBackend(backend, lambda keys: [ChangedKey(keys[0], flip(63)), *keys[1:]])
     ring = await loaded_ring(lying)
     status = ring.status()
@@ -208,10 +208,10 @@ async def test_key_that_fails_self_test_is_not_loaded(backend: KeyBackend, prepa
 
 
 async def test_expected_owner_without_key_is_missing(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """An expected owner whom no backend holds keeps the ring from being ready."""
-    ring = await loaded_ring(backend, expected_owners=caip_10([*prepared.owners, STRANGER.lower()]))
-    assert ring.find(STRANGER) is None
-    assert ring.status().missing == (STRANGER,)
+    """The ring is not ready."""
+    ring = await loaded_ring(backend, expected_owners=caip_10([*prepared.owners, OWNER_WITHOUT_KEY.lower()]))
+    assert ring.find(OWNER_WITHOUT_KEY) is None
+    assert ring.status().missing == (OWNER_WITHOUT_KEY,)
     assert not ring.status().is_ready
 
 
@@ -230,7 +230,7 @@ async def test_reload_removes_key_that_was_deleted(backend: KeyBackend, prepared
 async def test_slow_signature_is_unavailable_and_later_one_succeeds(
     backend: KeyBackend, prepared: PreparedBackend
 ) -> None:
-    """What does not answer within the deadline is unavailable, with a time to come back; and then it works."""
+    """The error has ``retry_after``."""
     hanging: list[HangingKey] = []
 
     def hang(keys: list[BackendKey]) -> list[HangingKey]:
@@ -250,7 +250,7 @@ async def test_slow_signature_is_unavailable_and_later_one_succeeds(
 
 @pytest.mark.parametrize("error", [RuntimeError("CKR_DEVICE_ERROR"), OSError(111, "refused"), KeyError("Signature")])
 async def test_vendor_error_becomes_unavailable(backend: KeyBackend, error: Exception) -> None:
-    """No vendor's exception passes the port; it stays visible as the cause."""
+    """The vendor's exception is the cause, and its text is not shown."""
     ring = await loaded_ring(
         ChangingBackend(backend, lambda keys: [RaisingKey(key, error) for key in keys]),
         self_test=False,
@@ -263,7 +263,7 @@ async def test_vendor_error_becomes_unavailable(backend: KeyBackend, error: Exce
 
 
 async def test_load_fails_when_backend_is_down(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """A backend that cannot start is an error at start; the ring stays empty and not ready, and says why."""
+    """The ring stays empty and not ready, and its status has the reason."""
     prepared.take_down()
     ring = LoadedKeyRing([backend])
     with pytest.raises(KeyBackendError):
@@ -274,7 +274,7 @@ async def test_load_fails_when_backend_is_down(backend: KeyBackend, prepared: Pr
 
 
 async def test_reload_keeps_keys_when_backend_is_down(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """A reload while the backend is down takes nothing away, and its report says that the backend failed."""
+    """The report names the backend that failed."""
     ring = await loaded_ring(backend)
     prepared.take_down()
     report = await ring.reload()
@@ -291,14 +291,14 @@ async def test_reload_keeps_keys_when_backend_is_down(backend: KeyBackend, prepa
 
 
 async def test_keys_sign_concurrently(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """Sixty signatures at once, over all keys, are each their own owner's."""
+    """Each of sixty concurrent signatures is its own owner's."""
     ring = await loaded_ring(backend)
     owners = [prepared.owners[number % len(prepared.owners)] for number in range(60)]
     await asyncio.gather(*(assert_eth_account_agrees(ring, owner, number) for number, owner in enumerate(owners)))
 
 
 async def test_repr_shows_no_secret(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """No secret is in what a backend, a ring or a key shows of itself."""
+    """Neither of a backend, a ring nor a key."""
     loaded = await backend.load(lambda _done, _total: None)
     ring = await loaded_ring(backend)
     shown = " ".join(map(repr, (backend, backend.uri, loaded, ring, ring.status(), *ring.keys(), *loaded.keys)))

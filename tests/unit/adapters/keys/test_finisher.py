@@ -89,7 +89,7 @@ def test_golden_signature_finishes_to_itself() -> None:
 
 
 @pytest.mark.parametrize("parity", [0, 1])
-def test_eip2_high_s_turns_the_parity(parity: int) -> None:
+def test_eip2_high_s_flips_the_parity(parity: int) -> None:
     """EIP-2: n-s becomes s, and the parity is that of the low signature, in every form and under every ``v``."""
     wanted = of_parity(parity)
     high = raw(wanted.r, N - wanted.s)
@@ -99,7 +99,7 @@ def test_eip2_high_s_turns_the_parity(parity: int) -> None:
 
 @pytest.mark.parametrize("parity", [0, 1])
 @pytest.mark.parametrize("v", [0, 1, 27, 28])
-def test_v_is_found_and_not_believed(parity: int, v: int) -> None:
+def test_wrong_v_is_corrected(parity: int, v: int) -> None:
     """A wrong ``v`` does no harm: the owner decides."""
     wanted = of_parity(parity)
     given = raw(wanted.r, wanted.s) + bytes([v])
@@ -134,7 +134,7 @@ def test_short_s_is_padded() -> None:
 
 
 @pytest.mark.parametrize("length", [64, 65])
-def test_der_of_a_raw_forms_length_is_read_as_der(length: int) -> None:
+def test_der_signature_of_64_or_65_bytes_is_parsed(length: int) -> None:
     """DER whose numbers are short can be as long as a raw form; the owner tells which is meant."""
     nonce = next(nonce for nonce in range(2, 100) if PublicKey.from_secret(nonce.to_bytes(32)).point()[0] >> 255 == 0)
     s = 1 << (8 * (length - 6 - 32) - 2)
@@ -175,24 +175,24 @@ def test_sec1_4_1_4_range(pair: tuple[int, int], form: Callable[[int, int], byte
     ],
     ids=lambda given: given.hex()[:20] or "empty",
 )
-def test_what_is_no_form_is_refused(given: bytes) -> None:
+def test_unknown_form_is_refused(given: bytes) -> None:
     """Other lengths, other ``v`` and DER that is not strict (X.690 §10, §8.3.2) are not read."""
     assert "not a secp256k1 signature" in refusal(given).detail
 
 
-def test_another_keys_signature_is_refused() -> None:
+def test_signature_of_another_key_is_refused() -> None:
     """A valid signature that recovers to somebody else is not the owner's."""
     foreign = signature_with_nonce(SECRET + 1, 3)
     assert "not the owner's" in refusal(foreign.to_bytes()).detail
 
 
-def test_another_digests_signature_is_refused() -> None:
-    """A signature over other bytes (moto signs sha256(digest)) recovers to nobody we know."""
+def test_signature_of_another_digest_is_refused() -> None:
+    """A signature of other bytes (moto signs sha256(digest)) recovers to another key."""
     given = PrivateKey.from_int(SECRET).sign_recoverable(DIGEST)  # hashes once more
     assert "not the owner's" in refusal(given).detail
 
 
-def test_the_proven_public_key_is_the_measure_afterwards() -> None:
+def test_another_key_is_refused_after_a_good_signature() -> None:
     """After a first good signature another key's is still refused, and a good one still passes."""
     finisher = SignatureFinisher(address_of(SECRET))
     good = signature_with_nonce(SECRET, 3)
@@ -202,8 +202,8 @@ def test_the_proven_public_key_is_the_measure_afterwards() -> None:
     assert same(finisher.finish(good.to_bytes(), DIGEST), good)
 
 
-def test_a_refusal_shows_no_signature() -> None:
-    """The refusal holds neither r nor s."""
+def test_refusal_shows_no_signature() -> None:
+    """The error contains neither r nor s."""
     foreign = signature_with_nonce(SECRET + 1, 3)
     error = refusal(foreign.to_bytes())
     assert f"{foreign.r:x}" not in str(error)

@@ -1,4 +1,4 @@
-"""Key URIs: read once, shown without fear, refused where they hold a secret."""
+"""Key URIs: parts, text form, and invalid URIs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_rfc3986_parts() -> None:
     ("text", "path"),
     [("keystore:keys", "keys"), ("keystore:./keys", "keys"), ("keystore:///run/keys", "/run/keys")],
 )
-def test_paths_may_be_relative_or_have_an_empty_host(text: str, path: str) -> None:
+def test_path_may_be_relative_or_follow_empty_host(text: str, path: str) -> None:
     """A relative path, and the ``file:///`` habit of an empty host, name files too."""
     assert KeyUri.parse(text).file_path() == Path(path)
 
@@ -38,7 +38,7 @@ def test_rfc7512_path_is_kept_as_written() -> None:
     assert uri.query == {"pin-source": "file:/run/pin", "module-path": "/usr/lib/p11.so"}
 
 
-def test_a_host_is_kept_and_is_no_file() -> None:
+def test_uri_with_host_is_not_a_file() -> None:
     """A backend behind a network names a host; a file has none."""
     uri = KeyUri.parse("vault://vault.example:8200/secret/keys")
     assert uri.authority == "vault.example:8200"
@@ -47,8 +47,8 @@ def test_a_host_is_kept_and_is_no_file() -> None:
         uri.file_path()
 
 
-def test_what_is_shown_has_no_parameters() -> None:
-    """A URI shows its scheme and place."""
+def test_text_form_has_no_parameters() -> None:
+    """It can be logged."""
     assert str(KeyUri.parse("keystore:/keys?password_file=/run/pw")) == "keystore:/keys"
 
 
@@ -73,7 +73,7 @@ def test_rfc3986_text_that_is_not_a_uri_is_refused(text: str) -> None:
         "vault://hunter2@host/keys",
     ],
 )
-def test_a_secret_is_refused_and_not_repeated(text: str) -> None:
+def test_uri_with_secret_is_refused_and_not_quoted(text: str) -> None:
     """A secret in a URI is refused, and the refusal does not quote it."""
     with pytest.raises(KeyUriInvalid, match="file") as refused:
         KeyUri.parse(text)
@@ -81,33 +81,33 @@ def test_a_secret_is_refused_and_not_repeated(text: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["a", "a=", "=b", "&", "a=1&a=2", "a=1&"])
-def test_parameters_have_one_name_and_one_value(query: str) -> None:
+def test_incomplete_or_duplicate_parameter_is_refused(query: str) -> None:
     """A parameter without a name or a value, or twice, is refused."""
     with pytest.raises(KeyUriInvalid, match="parameter"):
         KeyUri.parse(f"keystore:/keys?{query}")
 
 
-def test_a_fragment_is_refused() -> None:
-    """A fragment would be lost silently."""
+def test_fragment_is_refused() -> None:
+    """It would be ignored otherwise."""
     with pytest.raises(KeyUriInvalid, match="fragment"):
         KeyUri.parse("keystore:/keys#1")
 
 
-def test_unknown_parameters_are_named_with_the_known() -> None:
-    """A mistyped parameter is refused, and the refusal lists what there is."""
+def test_unknown_parameter_is_refused_with_list_of_known_ones() -> None:
+    """A mistyped parameter would be ignored otherwise."""
     uri = KeyUri.parse("keystore:/keys?pasword_file=/run/pw")
     with pytest.raises(KeyUriInvalid, match=r"'pasword_file'.*password_dir, password_file"):
         uri.allow_only("password_dir", "password_file")
 
 
 @pytest.mark.parametrize("text", ["keystore:", "keystore:%00", "keystore:?a=b"])
-def test_a_path_names_something(text: str) -> None:
-    """An empty path, and one with a NUL, is no file's."""
+def test_empty_path_is_not_a_file(text: str) -> None:
+    """Neither is a path with a NUL."""
     with pytest.raises(KeyUriInvalid, match="names no file"):
         KeyUri.parse(text).file_path()
 
 
-def test_file_uri_reads_back() -> None:
-    """What names a file in a log line is a key URI again."""
+def test_file_uri_can_be_parsed_again() -> None:
+    """It is a key URI."""
     path = Path("/run/a b/ö#1?.json")
     assert KeyUri.parse(file_uri("keystore", path)).file_path() == path

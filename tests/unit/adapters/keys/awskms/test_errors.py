@@ -1,4 +1,4 @@
-"""What the SDK raises where no answer came, in our words."""
+"""Classification of the SDK's exceptions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFUSED, RESET, BROKEN = (OSError(number, "text") for number in (errno.ECONNREFU
 
 
 @pytest.mark.parametrize(
-    ("error", "trouble", "reason"),
+    ("error", "kind", "reason"),
     [
         (aws.EndpointConnectionError(endpoint_url=URL, error=REFUSED), FailureKind.SERVICE, "cannot be reached"),
         (aws.EndpointConnectionError(endpoint_url=URL, error=RESET), FailureKind.TRANSIENT, "closed the connection"),
@@ -36,10 +36,10 @@ REFUSED, RESET, BROKEN = (OSError(number, "text") for number in (errno.ECONNREFU
         (aws.ClientError({}, "Sign"), FailureKind.SERVICE, "an unknown error (HTTP 0)"),
     ],
 )
-def test_an_error_is_a_sentence_of_ours(error: Exception, trouble: FailureKind, reason: str) -> None:
-    """Each says what is wrong and nothing of what the vendor wrote; only what passes is repeated."""
+def test_sdk_exception_becomes_failure_without_vendor_text(error: Exception, kind: FailureKind, reason: str) -> None:
+    """The kind tells whether the call is retried."""
     failure = classify(error)
-    assert failure.kind is trouble
+    assert failure.kind is kind
     assert reason in failure.reason
     assert "secret" not in failure.reason
     assert URL not in failure.reason

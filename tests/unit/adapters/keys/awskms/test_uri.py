@@ -34,7 +34,7 @@ def parse(text: str) -> KmsLocation:
         ),
     ],
 )
-def test_a_key_by_its_name(text: str, wanted: str, region: str | None, shown: str) -> None:
+def test_uri_names_one_key(text: str, wanted: str, region: str | None, shown: str) -> None:
     """ARN, id or alias; what is shown has no account."""
     location = parse(text)
     assert (location.selector, location.region, location.uri) == (wanted, region, shown)
@@ -49,14 +49,14 @@ def test_a_key_by_its_name(text: str, wanted: str, region: str | None, shown: st
         ("awskms:?tag=Purpose%3D", KmsTag("Purpose", "")),
     ],
 )
-def test_keys_by_their_tag(text: str, tag: KmsTag) -> None:
+def test_uri_names_keys_by_tag(text: str, tag: KmsTag) -> None:
     """The name ends with the first ``=``; the value may be empty, and what is shown can be read again."""
     location = parse(text)
     assert location.selector == tag
     assert parse(location.uri) == location
 
 
-def test_the_other_parameters() -> None:
+def test_optional_parameters_are_parsed() -> None:
     """Region, endpoint and concurrency; without them the SDK's region, AWS's endpoint, ten calls."""
     location = parse("awskms:alias/a?region=eu-west-1&endpoint_url=https://kms.example:8443/&max_concurrency=999")
     assert (location.region, location.endpoint_url, location.max_concurrency) == (
@@ -71,7 +71,7 @@ def test_the_other_parameters() -> None:
 @pytest.mark.parametrize(
     "endpoint", ["http://127.0.0.1:5000", "http://127.1.2.3", "http://[::1]:1/", "http://localhost:1"]
 )
-def test_a_plain_endpoint_on_this_machine(endpoint: str) -> None:
+def test_http_endpoint_is_allowed_for_localhost(endpoint: str) -> None:
     """Plain HTTP is for loopback."""
     text = f"awskms:alias/a?endpoint_url={endpoint}".replace("[", "%5B").replace("]", "%5D")
     assert parse(text).endpoint_url == endpoint
@@ -112,7 +112,7 @@ def test_a_plain_endpoint_on_this_machine(endpoint: str) -> None:
         ("awskms:alias/a?endpoint_url=https://%5B1", "endpoint_url"),
     ],
 )
-def test_what_is_wrong_is_refused(text: str, reason: str) -> None:
+def test_invalid_uri_is_refused(text: str, reason: str) -> None:
     """Each refusal says which part it is; a userinfo is not repeated."""
     with pytest.raises(KeyUriInvalid, match=reason) as refused:
         parse(text)

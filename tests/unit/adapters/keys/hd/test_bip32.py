@@ -50,7 +50,7 @@ def test_bip32_test_vector(vector: dict[str, Any], chain: dict[str, str]) -> Non
 
 
 @pytest.mark.parametrize(("vector", "chain"), [each for each in CHAINS if "/" in each[1]["path"]])
-def test_bip32_test_vector_as_a_leaf(vector: dict[str, Any], chain: dict[str, str]) -> None:
+def test_bip32_test_vector_as_leaf(vector: dict[str, Any], chain: dict[str, str]) -> None:
     """A leaf is the same key as the node of its path, hardened or not."""
     *above, last = numbers(chain["path"])
     parent = ExtendedKey.from_seed(bytes.fromhex(vector["seed"])).descendant(above)
@@ -99,8 +99,8 @@ def test_bip32_child_key_invalid(number: int, left: str, monkeypatch: pytest.Mon
     assert parent.descendant([number, 1, 2]) is None
 
 
-def test_a_node_is_not_shown_and_not_pickled() -> None:
-    """Neither the key nor the chain code can be seen, and neither leaves by a pickle."""
+def test_node_shows_no_secret_and_cannot_be_pickled() -> None:
+    """Neither the key nor the chain code is visible."""
     node = ExtendedKey.from_seed(SEED)
     assert repr(node) == "ExtendedKey(***)"
     assert not hasattr(node, "__dict__")

@@ -22,7 +22,7 @@ def test_bip39_vector(vector: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("words", get_args(WordCount))
-def test_new_mnemonics_are_valid_and_new(words: WordCount) -> None:
+def test_new_mnemonics_are_valid_and_differ(words: WordCount) -> None:
     """New words have a checksum that fits, are as many as asked for, and never the same."""
     first, second = new_mnemonic(words), new_mnemonic(words)
     assert len(first.split()) == words
@@ -35,7 +35,7 @@ def test_bip39_passphrase() -> None:
     assert seed_of_mnemonic(MNEMONIC) != seed_of_mnemonic(MNEMONIC, "TREZOR")
 
 
-def test_white_space_does_not_count() -> None:
+def test_extra_white_space_is_ignored() -> None:
     """A mnemonic out of a file, with its line breaks, is the same mnemonic."""
     assert seed_of_mnemonic("\n  " + MNEMONIC.replace(" ", " \r\n ") + "\n") == seed_of_mnemonic(MNEMONIC)
 
@@ -52,7 +52,7 @@ def test_white_space_does_not_count() -> None:
         (" ".join(sorted(MNEMONIC.split())), "checksum"),
     ],
 )
-def test_bip39_wrong_words_are_refused_and_not_repeated(mnemonic: str, reason: str) -> None:
+def test_bip39_invalid_words_are_refused_and_not_quoted(mnemonic: str, reason: str) -> None:
     """Words are counted, looked up and checked; the refusal quotes none of them."""
     with pytest.raises(MnemonicInvalid, match=reason) as refused:
         seed_of_mnemonic(mnemonic)

@@ -1,4 +1,4 @@
-"""Keystores encrypted anew: all or none, the same keys, lighter or under another password."""
+"""Re-encryption of keystores: all or none, with the same keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIGHT = KeystoreEncryption(password=NEW, work=2)
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Two keystores under one password, with names of their own."""
+    """Two keystores with one password and their own file names."""
     directory = tmp_path / "old"
     directory.mkdir()
     for number, secret in enumerate(SECRETS):
@@ -34,12 +34,12 @@ def source(tmp_path: Path) -> Path:
 
 
 def names_in(directory: Path) -> list[str]:
-    """Name what a directory holds."""
+    """Return the names in a directory."""
     return sorted(path.name for path in directory.iterdir())
 
 
 def mode_of(path: Path) -> int:
-    """Give who may do what."""
+    """Return the permission bits."""
     return path.stat().st_mode & 0o777
 
 
@@ -50,7 +50,7 @@ async def reencrypted(
     passwords: PasswordSource | None = None,
     memory_budget: int = 1 << 30,
 ) -> list[ReencryptedKeystore]:
-    """Encrypt anew, with a pool of its own."""
+    """Re-encrypt with a new pool."""
     passwords = passwords or SharedPassword(source.with_name("password"))
     pool = OpeningPool(memory_budget=memory_budget, threads=2)
     try:
@@ -61,8 +61,8 @@ async def reencrypted(
         pool.close()
 
 
-async def test_the_same_keys_under_the_same_names(source: Path, tmp_path: Path) -> None:
-    """Each file opens with the new password to the old key, is lighter, and is its owner's alone; the old are there."""
+async def test_keys_keep_their_file_names(source: Path, tmp_path: Path) -> None:
+    """Each new file opens with the new password to the same key and needs less memory; the old files are unchanged."""
     before = {name: (source / name).read_bytes() for name in names_in(source)}
     target = tmp_path / "new"
     made = await reencrypted(source, target)
@@ -78,8 +78,8 @@ async def test_the_same_keys_under_the_same_names(source: Path, tmp_path: Path) 
     assert names_in(tmp_path) == ["new", "old", "password"]
 
 
-async def test_another_key_derivation(source: Path, tmp_path: Path) -> None:
-    """PBKDF2 takes no memory at all; an empty directory that is there is taken."""
+async def test_key_derivation_can_change(source: Path, tmp_path: Path) -> None:
+    """PBKDF2 needs no memory; an existing empty directory is accepted."""
     target = tmp_path / "new"
     target.mkdir()
     made = await reencrypted(source, target, KeystoreEncryption(password=NEW, kdf="pbkdf2", work=1))
@@ -87,22 +87,22 @@ async def test_another_key_derivation(source: Path, tmp_path: Path) -> None:
     assert json.loads(made[0].path.read_text())["crypto"]["kdf"] == "pbkdf2"
 
 
-async def test_one_that_cannot_be_opened_keeps_all_from_being_written(source: Path, tmp_path: Path) -> None:
-    """All or nothing: each that cannot be is named with its reason, and no trace is left."""
+async def test_nothing_is_written_if_one_keystore_cannot_be_opened(source: Path, tmp_path: Path) -> None:
+    """Each such keystore is named with its reason, and no file remains."""
     write_keystore(source, b"\x33" * 32, b"another password", work=2).rename(source / "other.json")
     with pytest.raises(KeyBackendError, match=r"nothing was written[^\n]*\n  keystore:\S*other\.json the password"):
         await reencrypted(source, tmp_path / "new")
     assert names_in(tmp_path) == ["old", "password"]
 
 
-async def test_a_file_that_is_no_keystore_is_named_before_anything_is_opened(source: Path, tmp_path: Path) -> None:
-    """What is not understood is not passed over: the new directory would lack it."""
+async def test_file_that_is_not_a_keystore_is_named(source: Path, tmp_path: Path) -> None:
+    """It is not skipped, because the new directory would lack it."""
     (source / "notes.json").write_text("{}")
     with pytest.raises(KeyBackendError, match=r"notes\.json is not version 3"):
         await reencrypted(source, tmp_path / "new")
 
 
-async def test_a_keystore_of_another_owner_than_it_says_is_refused(source: Path, tmp_path: Path) -> None:
+async def test_keystore_with_wrong_address_is_refused(source: Path, tmp_path: Path) -> None:
     """A file that was mixed up is not made to look right."""
     document = json.loads((source / "owner-0.json").read_text())
     document["address"] = "22" * 20
@@ -111,8 +111,8 @@ async def test_a_keystore_of_another_owner_than_it_says_is_refused(source: Path,
         await reencrypted(source, tmp_path / "new")
 
 
-async def test_a_directory_that_holds_something_is_left_alone(source: Path, tmp_path: Path) -> None:
-    """Neither a file nor a directory with something in it is written over; nor is a place made that cannot be."""
+async def test_target_must_be_new_or_empty(source: Path, tmp_path: Path) -> None:
+    """A file, a directory with files, and a missing parent directory are refused."""
     with pytest.raises(KeyBackendError, match="exists already"):
         await reencrypted(source, source)
     with pytest.raises(KeyBackendError, match="exists already"):
@@ -121,12 +121,12 @@ async def test_a_directory_that_holds_something_is_left_alone(source: Path, tmp_
         await reencrypted(source, tmp_path / "absent" / "new")
 
 
-async def test_a_target_that_appears_meanwhile_is_left_alone(
+async def test_target_created_meanwhile_is_not_changed(
     source: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Somebody else's directory of that name stays as it is."""
+    """Another program creates a directory of that name while keystores are written."""
     target = tmp_path / "new"
 
     def make_while_another_appears(*args: object, **kwargs: object) -> bytes:
@@ -148,14 +148,14 @@ async def test_a_target_that_appears_meanwhile_is_left_alone(
         (lambda text: text.replace(b'"kdf": "scrypt"', b'"kdf": "argon2"'), "an unsupported kdf"),
     ],
 )
-async def test_what_was_written_is_opened_before_it_counts(
+async def test_new_file_that_cannot_be_parsed_is_refused(
     source: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     spoil: Callable[[bytes], bytes],
     reason: str,
 ) -> None:
-    """A library that writes what cannot be read again is found out, and nothing of it stays."""
+    """A library that writes an unreadable file is detected, and nothing remains."""
     monkeypatch.setattr(
         reencryption, "encrypt_keystore", lambda *args, **kwargs: spoil(encrypt_keystore(*args, **kwargs))
     )
@@ -164,12 +164,12 @@ async def test_what_was_written_is_opened_before_it_counts(
     assert not (tmp_path / "new").exists()
 
 
-async def test_another_key_than_went_in_is_found_out(
+async def test_new_file_with_another_key_is_refused(
     source: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The new file has to open to the very key."""
+    """The new file must open to the same key."""
     monkeypatch.setattr(
         reencryption,
         "encrypt_keystore",
@@ -179,8 +179,8 @@ async def test_another_key_than_went_in_is_found_out(
         await reencrypted(source, tmp_path / "new")
 
 
-async def test_each_with_a_password_of_its_own(source: Path, tmp_path: Path) -> None:
-    """PasswordSource are found by name, so the new files can be given theirs by the same names."""
+async def test_each_keystore_may_have_its_own_password(source: Path, tmp_path: Path) -> None:
+    """Passwords are found by name."""
     passwords = tmp_path / "passwords"
     passwords.mkdir()
     (passwords / "owner-0.txt").write_bytes(OLD)
@@ -191,8 +191,8 @@ async def test_each_with_a_password_of_its_own(source: Path, tmp_path: Path) -> 
     assert len(await reencrypted(source, tmp_path / "new", passwords=PasswordDirectory(passwords))) == 2
 
 
-async def test_no_error_shows_a_secret(source: Path, tmp_path: Path) -> None:
-    """Neither a password nor a key is in an error, in its frames' variables, or in a repr."""
+async def test_error_shows_no_secret(source: Path, tmp_path: Path) -> None:
+    """Passwords and keys are not in an error, in its frames' variables, or in a repr."""
     write_keystore(source, b"\x33" * 32, b"another password", work=2)
     with pytest.raises(KeyBackendError) as refused:
         await reencrypted(source, tmp_path / "new")
