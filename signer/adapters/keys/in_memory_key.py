@@ -3,7 +3,7 @@
 * It signs on the event loop: 18 µs, less than a switch to a thread.
 * ``repr`` shows the address and the URI only. The key has no ``__dict__`` and cannot be pickled or copied, so it does
   not reach a log line, a traceback with variables, or another process's queue.
-* Python does not wipe memory: whoever can read the process's memory can read the key.
+* Python does not wipe memory: the key is readable in the process's memory.
 """
 
 from __future__ import annotations

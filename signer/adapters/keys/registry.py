@@ -1,17 +1,5 @@
 """The table of key backends: a key URI's scheme names the backend.
 
-============  ======================================================  ===============================================
-scheme        path                                                    parameters
-============  ======================================================  ===============================================
-``keystore``  a Web3 Secret Storage V3 file, or a directory of them   ``password_file`` or ``password_dir``
-``hd``        an encrypted BIP-39 or BIP-32 seed                      ``password_file``, ``path``, ``indexes`` or
-                                                                      ``indexes_file``
-``awskms``    an AWS KMS key: ARN, alias or id; empty with ``tag``    ``tag``, ``region``, ``endpoint_url``,
-                                                                      ``max_concurrency``
-``pkcs11``    RFC 7512: ``token``, ``serial``, ``object``, ``id``     ``module-path``, ``pin-source``, ``x-sessions``,
-                                                                      ``x-timeout``
-============  ======================================================  ===============================================
-
 A backend's module is imported only when a URI needs it, so a vendor's SDK is loaded, and must be installed, only then.
 """
 

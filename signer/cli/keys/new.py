@@ -54,7 +54,7 @@ def import_command(*, source: Path, as_json: bool, **options: Any) -> None:  # n
     """Import a raw private key into TARGET: a directory of keystores, or a key URI (keystore:… or pkcs11:…).
 
     Without TARGET the key is imported into the one keystore or token of the settings' keys.uris. Delete the source
-    afterwards: whoever can read it has the key.
+    afterwards, because it still contains the key.
     """
     _create(source, as_json=as_json, **options)
 

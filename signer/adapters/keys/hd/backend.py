@@ -8,7 +8,7 @@ r"""``hd:`` many keys that BIP-32 derives from one encrypted seed.
 * The default path is MetaMask's layout, ``m/44'/60'/0'/0/*``. Nothing in a path needs escaping in a URI (RFC 3986).
 * ``indexes_file`` holds the list of indexes and is read at every reload, so owners are added without a new URI.
 * Addresses are derived off the event loop, a few hundred at a time, and kept. A private key is derived for each
-  signature. The branch's parent node stays in memory: whoever can read the process's memory can derive all its keys.
+  signature. The branch's parent node, from which all its keys can be derived, stays in memory.
 * A reload does not decrypt the seed again if file and password are unchanged, and derives new indexes only.
 """
 

@@ -19,7 +19,7 @@ Opener = Callable[..., AwsKmsBackend]
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK finds test credentials, and nobody's own."""
+    """The SDK finds test credentials only."""
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_KMS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in CREDENTIALS.items():
@@ -28,25 +28,25 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> KmsServer:
-    """The server of this run, where keys are made."""
+    """The server of this run."""
     return kms_server()
 
 
 @pytest.fixture
 def endpoint(server: KmsServer) -> KmsEndpoint:
-    """An endpoint of this test's own."""
+    """A new endpoint for this test."""
     return server.open()
 
 
 @pytest.fixture
 def tag() -> str:
-    """A tag's value of this test's own."""
+    """A new tag value for this test."""
     return str(uuid.uuid4())
 
 
 @pytest.fixture
 async def open_backend() -> AsyncIterator[Opener]:
-    """Make backends of URIs; their pauses are short and their deadlines as the test wants."""
+    """Create backends of URIs, with short pauses."""
     backends: list[AwsKmsBackend] = []
 
     def make(uri: str, *, sign_timeout: float = 10, load_timeout: float = 10) -> AwsKmsBackend:

@@ -26,7 +26,7 @@ async def load(backend: AwsKmsBackend) -> LoadedKeys:
 
 
 async def failure(backend: AwsKmsBackend) -> str:
-    """What the error says with which a load ends."""
+    """Return the text of the error of a load."""
     with pytest.raises(KeyBackendError) as failed:
         await load(backend)
     return str(failed.value)
@@ -34,7 +34,7 @@ async def failure(backend: AwsKmsBackend) -> str:
 
 @pytest.mark.parametrize("form", ["{id}", "arn:aws:kms:{region}:{account}:key/{id}"])
 async def test_key_is_found_by_name(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, form: str) -> None:
-    """The key's id and its ARN mean it; its URI shows its id and region, and no account."""
+    """By its id and by its ARN; the key's URI shows id and region, and no account."""
     key_id = server.new_key()
     loaded = await load(open_backend(endpoint.uri(form.format(id=key_id, region=REGION, account=ACCOUNT))))
     assert [key.address for key in loaded.keys] == [server.owner(key_id)]
@@ -44,7 +44,7 @@ async def test_key_is_found_by_name(server: KmsServer, endpoint: KmsEndpoint, op
 
 @pytest.mark.parametrize("form", ["{alias}", "arn:aws:kms:{region}:{account}:{alias}"])
 async def test_key_is_found_by_alias(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, form: str) -> None:
-    """An alias and its ARN mean the key behind it."""
+    """By the alias and by its ARN."""
     key_id = server.new_key()
     alias = server.new_alias(key_id)
     backend = open_backend(endpoint.uri(form.format(alias=alias, region=REGION, account=ACCOUNT)))
@@ -54,7 +54,7 @@ async def test_key_is_found_by_alias(server: KmsServer, endpoint: KmsEndpoint, o
 
 
 async def test_keys_are_found_by_tag(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str) -> None:
-    """All secp256k1 signing keys with the tag, and nothing else that has it."""
+    """All secp256k1 signing keys with the tag, and no other keys."""
     wanted = [server.new_key(tag) for _ in range(3)]
     server.new_key()
     server.new_key(tag + "-other")
@@ -105,7 +105,7 @@ async def test_disabled_tagged_key_is_a_failure(
 
 
 async def test_tag_without_keys_is_a_failure(endpoint: KmsEndpoint, open_backend: Opener, tag: str) -> None:
-    """A mistyped tag is not an empty ring without a word."""
+    """A mistyped tag does not give an empty ring silently."""
     backend = open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}"))
     loaded = await load(backend)
     assert loaded.keys == []
@@ -115,7 +115,7 @@ async def test_tag_without_keys_is_a_failure(endpoint: KmsEndpoint, open_backend
 async def test_keys_with_unreadable_tags_are_ignored(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
 ) -> None:
-    """A role that may use the tagged keys only is denied the others' tags, and that is no error."""
+    """A role for tagged keys only is denied the other keys' tags; that is not an error."""
     server.new_key(tag)
     endpoint.fail("AccessDeniedException", operation="ListResourceTags")
     loaded = await load(open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}")))
@@ -134,7 +134,7 @@ async def test_keys_with_unreadable_tags_are_ignored(
 async def test_key_of_another_kind_is_refused(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, spec: str, usage: str, reason: str
 ) -> None:
-    """A key that was named and is of another kind is a failure that says of which."""
+    """The failure names the kind."""
     alias = server.new_alias(server.new_key(spec=spec, usage=usage))
     loaded = await load(open_backend(endpoint.uri(alias)))
     assert loaded.keys == []
@@ -145,7 +145,7 @@ async def test_key_of_another_kind_is_refused(
 async def test_key_that_is_not_enabled_is_refused(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, state: str
 ) -> None:
-    """A key that was named and does not sign is a failure that says its state."""
+    """The failure names the state."""
     key_id = server.new_key()
     if state == "Disabled":
         server.client.disable_key(KeyId=key_id)
@@ -158,7 +158,7 @@ async def test_key_that_is_not_enabled_is_refused(
 
 @pytest.mark.parametrize("wanted", ["00000000-0000-4000-8000-000000000000", "alias/nobody"])
 async def test_missing_key_is_a_failure(endpoint: KmsEndpoint, open_backend: Opener, wanted: str) -> None:
-    """It is named, and its region is what to look at."""
+    """The failure says that key or region may be wrong."""
     loaded = await load(open_backend(endpoint.uri(wanted)))
     assert loaded.keys == []
     assert "no such key or alias" in loaded.failures[f"awskms:{wanted}?region={REGION}"]
@@ -168,7 +168,7 @@ async def test_missing_key_is_a_failure(endpoint: KmsEndpoint, open_backend: Ope
 async def test_denied_key_is_a_failure(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, operation: str
 ) -> None:
-    """It says what to allow, and no role, account or ARN."""
+    """The failure says what to allow, and shows no role, account or ARN."""
     endpoint.fail("AccessDeniedException", operation=operation)
     loaded = await load(open_backend(endpoint.uri(server.new_key())))
     assert "kms:GetPublicKey" in str(loaded.failures)
@@ -184,7 +184,7 @@ OFF_CURVE = P256[:-64] + bytes(64)
 async def test_other_public_key_is_refused(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, spki: bytes
 ) -> None:
-    """An answer that is no SubjectPublicKeyInfo of the curve gives no owner."""
+    """A response that is not a SubjectPublicKeyInfo of the curve gives no owner."""
     endpoint.respond(json.dumps({"PublicKey": to_base64(spki)}), operation="GetPublicKey")
     loaded = await load(open_backend(endpoint.uri(server.new_key())))
     assert "no secp256k1 public key" in str(loaded.failures)
@@ -193,7 +193,7 @@ async def test_other_public_key_is_refused(
 async def test_alias_is_resolved_again_at_next_load(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener
 ) -> None:
-    """When an alias is turned elsewhere, the loaded key stays what it is; the next load follows."""
+    """The loaded key does not change when the alias is moved; the next load follows it."""
     first, second = server.new_key(), server.new_key()
     alias = server.new_alias(first)
     ring = LoadedKeyRing([open_backend(endpoint.uri(alias))])
@@ -208,7 +208,7 @@ async def test_alias_is_resolved_again_at_next_load(
 async def test_reload_fetches_state_but_not_public_key(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
 ) -> None:
-    """A reload asks for states, not for public keys; a key that was disabled meanwhile is gone, with the reason."""
+    """A key that was disabled meanwhile is removed, with the reason."""
     stays, goes = server.new_key(tag), server.new_key(tag)
     backend = open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}"))
     first = await load(backend)
@@ -240,7 +240,7 @@ async def test_load_fails_when_kms_is_down(server: KmsServer, endpoint: KmsEndpo
 async def test_service_failure_fails_the_backend(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, code: str, status: int, reason: str, asked: int
 ) -> None:
-    """What passes is repeated before it is an error; what does not is an error at once."""
+    """Transient failures are retried first; others fail at once."""
     endpoint.fail(code, status, operation="DescribeKey")
     backend = open_backend(endpoint.uri(server.new_key()))
     assert reason in await failure(backend)
@@ -250,7 +250,7 @@ async def test_service_failure_fails_the_backend(
 async def test_transient_failure_during_load_is_retried(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
 ) -> None:
-    """Throttled and broken in the midst of a load, all keys are found all the same."""
+    """All keys load despite throttling and broken connections."""
     wanted = [server.new_key(tag) for _ in range(3)]
     endpoint.fail("ThrottlingException", times=2, operation="ListResourceTags")
     endpoint.fail("DependencyTimeoutException", 503, times=2, operation="DescribeKey")
@@ -260,7 +260,7 @@ async def test_transient_failure_during_load_is_retried(
 
 
 async def test_hanging_load_ends_at_deadline(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener) -> None:
-    """An answer that does not come is an error within the deadline."""
+    """The deadline is that of each call."""
     endpoint.hang()
     backend = open_backend(endpoint.uri(server.new_key()), load_timeout=2)
     assert "did not respond within 2 s" in await failure(backend)
@@ -278,7 +278,7 @@ async def test_service_failure_while_reading_tags_fails_the_backend(
 async def test_load_fails_when_credentials_are_not_found_in_time(
     endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container's credentials service that hangs does not hold the start for ever."""
+    """A credentials service that hangs does not block the start."""
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -296,7 +296,7 @@ async def test_load_fails_when_credentials_are_not_found_in_time(
 async def test_load_fails_without_credentials(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No credentials in the whole of the SDK's chain is said as such."""
+    """The SDK's chain finds nothing, and the error says so."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)
     assert "no AWS credentials" in await failure(open_backend(endpoint.uri(server.new_key())))
@@ -305,7 +305,7 @@ async def test_load_fails_without_credentials(
 async def test_load_fails_without_region(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The region is the URI's or the SDK's own; with neither, that is said."""
+    """Neither the URI nor the SDK's settings have a region."""
     wanted = f"awskms:{server.new_key()}?endpoint_url={endpoint.url}"
     loaded = await load(open_backend(wanted))
     assert loaded.keys[0].uri.endswith(f"?region={REGION}")
@@ -316,7 +316,7 @@ async def test_load_fails_without_region(
 async def test_load_fails_with_unknown_profile(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the SDK itself refuses at the opening is ours, too; and once mended, the next load works."""
+    """The error of the SDK is converted; after a correction the next load works."""
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     backend = open_backend(endpoint.uri(server.new_key()))
     assert "profile" in await failure(backend)
@@ -327,6 +327,6 @@ async def test_load_fails_with_unknown_profile(
 async def test_endpoint_setting_of_sdk_is_ignored(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An environment variable does not turn the signer to another KMS."""
+    """An environment variable cannot redirect the signer to another KMS."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://127.0.0.1:9")
     assert len((await load(open_backend(endpoint.uri(server.new_key())))).keys) == 1

@@ -25,7 +25,7 @@ SIGNATURES = 1000
 async def test_thousand_signatures_verify_with_eth_account(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener
 ) -> None:
-    """What KMS gives is high-s about half the time; what leaves is low-s and the owner's, every time."""
+    """KMS returns high-s about half the time; every result is low-s and the owner's."""
     backend = open_backend(endpoint.uri(server.new_key()))
     ring = LoadedKeyRing([backend])
     await ring.load()
@@ -77,7 +77,7 @@ async def test_response_without_signature_is_refused(
 
 
 async def test_concurrent_calls_are_limited(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener) -> None:
-    """``max_concurrency`` bounds what KMS sees at once, and uses it."""
+    """Up to ``max_concurrency`` calls run at once."""
     backend = open_backend(endpoint.uri(server.new_key(), max_concurrency="3"))
     key = (await backend.load(lambda _done, _total: None)).keys[0]
     endpoint.hang(0.02, operation="Sign")
@@ -88,7 +88,7 @@ async def test_concurrent_calls_are_limited(server: KmsServer, endpoint: KmsEndp
 async def test_no_secret_is_logged_or_shown(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With everything at debug, no line holds credentials, headers, digests or signatures; nor does any repr."""
+    """At debug level no line holds credentials, headers, digests or signatures; nor does any repr."""
     caplog.set_level(logging.DEBUG)
     backend = open_backend(endpoint.uri(server.new_key()))
     loaded = await backend.load(lambda _done, _total: None)

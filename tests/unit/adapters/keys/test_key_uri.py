@@ -11,7 +11,7 @@ from signer.adapters.keys.key_uri import KeyUri, file_uri
 
 
 def test_rfc3986_parts() -> None:
-    """Scheme, path and parameters come apart; the scheme is lower-cased (§3.1), values are decoded (§2.1)."""
+    """The scheme is lower-cased (§3.1), values are decoded (§2.1)."""
     uri = KeyUri.parse("KeyStore:/run/a%20b/keys?password_file=/run/p%26w+1&kdf=x=y")
     assert uri.scheme == "keystore"
     assert uri.authority is None
@@ -32,14 +32,14 @@ def test_path_may_be_relative_or_follow_empty_host(text: str, path: str) -> None
 
 
 def test_rfc7512_path_is_kept_as_written() -> None:
-    """A PKCS #11 URI is taken apart by its backend before it is decoded."""
+    """Its backend splits a PKCS #11 URI before it decodes it."""
     uri = KeyUri.parse("pkcs11:token=a%3Bb;object=k?pin-source=file:/run/pin&module-path=/usr/lib/p11.so")
     assert uri.path == "token=a%3Bb;object=k"
     assert uri.query == {"pin-source": "file:/run/pin", "module-path": "/usr/lib/p11.so"}
 
 
 def test_uri_with_host_is_not_a_file() -> None:
-    """A backend behind a network names a host; a file has none."""
+    """A network backend may name a host; a file has none."""
     uri = KeyUri.parse("vault://vault.example:8200/secret/keys")
     assert uri.authority == "vault.example:8200"
     assert str(uri) == "vault://vault.example:8200/secret/keys"
@@ -74,7 +74,7 @@ def test_rfc3986_text_that_is_not_a_uri_is_refused(text: str) -> None:
     ],
 )
 def test_uri_with_secret_is_refused_and_not_quoted(text: str) -> None:
-    """A secret in a URI is refused, and the refusal does not quote it."""
+    """The error does not quote it."""
     with pytest.raises(KeyUriInvalid, match="file") as refused:
         KeyUri.parse(text)
     assert "hunter2" not in str(refused.value)
@@ -82,7 +82,7 @@ def test_uri_with_secret_is_refused_and_not_quoted(text: str) -> None:
 
 @pytest.mark.parametrize("query", ["a", "a=", "=b", "&", "a=1&a=2", "a=1&"])
 def test_incomplete_or_duplicate_parameter_is_refused(query: str) -> None:
-    """A parameter without a name or a value, or twice, is refused."""
+    """A parameter without a name or a value, or one that appears twice."""
     with pytest.raises(KeyUriInvalid, match="parameter"):
         KeyUri.parse(f"keystore:/keys?{query}")
 

@@ -17,18 +17,18 @@ from tests.support.messages import golden_vector
 
 
 def golden_signature() -> EvmSignature:
-    """Read the seed's signature."""
+    """Load the real signature."""
     return EvmSignature.from_bytes(bytes.fromhex(base64.b64decode(golden_vector().signature)[2:].decode()))
 
 
 def test_verifier_recovers_signer() -> None:
-    """The seed's signature over the seed's challenge recovers to the seed's owner."""
+    """A real signature recovers to its owner."""
     message = decode_challenge(golden_vector().challenge).message_to_sign()
     assert secp256k1.CoincurveVerifier().signer_of(message, golden_signature()) == golden_vector().recovers_to
 
 
 def test_verifier_recovers_another_address_for_another_message() -> None:
-    """Over another message the same signature is not the owner's."""
+    """The result is not the owner."""
     signer = secp256k1.CoincurveVerifier().signer_of(self_test_message(), golden_signature())
     assert signer != golden_vector().recovers_to
 
@@ -39,19 +39,19 @@ def test_verifier_returns_none_if_r_is_not_a_point() -> None:
 
 
 def test_require_coincurve_passes() -> None:
-    """The library that the lock installs is the real one."""
+    """The locked library works."""
     secp256k1.require_coincurve()
 
 
 def test_require_coincurve_refuses_wrong_signature(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library that signs otherwise than RFC 6979 says is refused."""
+    """RFC 6979 gives one signature."""
     monkeypatch.setattr(coincurve.PrivateKey, "sign_recoverable", lambda *_, **__: bytes(65))
     with pytest.raises(KeyBackendError, match="RFC 6979"):
         secp256k1.require_coincurve()
 
 
 def test_require_coincurve_refuses_wrong_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library that recovers another key than the generator is refused."""
+    """It must recover the generator."""
     monkeypatch.setattr(coincurve.PublicKey, "format", lambda *_, **__: bytes(65))
     with pytest.raises(KeyBackendError, match="RFC 6979"):
         secp256k1.require_coincurve()

@@ -14,7 +14,7 @@ ARN = f"arn:aws:kms:eu-west-1:111122223333:key/{KEY}"
 
 
 def parse(text: str) -> KmsLocation:
-    """Read a key URI."""
+    """Parse a key URI."""
     return KmsLocation.parse(KeyUri.parse(text))
 
 
@@ -35,7 +35,7 @@ def parse(text: str) -> KmsLocation:
     ],
 )
 def test_uri_names_one_key(text: str, wanted: str, region: str | None, shown: str) -> None:
-    """ARN, id or alias; what is shown has no account."""
+    """By ARN, id or alias; the displayed URI has no account."""
     location = parse(text)
     assert (location.selector, location.region, location.uri) == (wanted, region, shown)
 
@@ -50,14 +50,14 @@ def test_uri_names_one_key(text: str, wanted: str, region: str | None, shown: st
     ],
 )
 def test_uri_names_keys_by_tag(text: str, tag: KmsTag) -> None:
-    """The name ends with the first ``=``; the value may be empty, and what is shown can be read again."""
+    """The name ends at the first ``=``; the value may be empty; the displayed URI can be parsed again."""
     location = parse(text)
     assert location.selector == tag
     assert parse(location.uri) == location
 
 
 def test_optional_parameters_are_parsed() -> None:
-    """Region, endpoint and concurrency; without them the SDK's region, AWS's endpoint, ten calls."""
+    """Region, endpoint and concurrency; the defaults are the SDK's region, AWS's endpoint, ten calls."""
     location = parse("awskms:alias/a?region=eu-west-1&endpoint_url=https://kms.example:8443/&max_concurrency=999")
     assert (location.region, location.endpoint_url, location.max_concurrency) == (
         "eu-west-1",
@@ -72,7 +72,7 @@ def test_optional_parameters_are_parsed() -> None:
     "endpoint", ["http://127.0.0.1:5000", "http://127.1.2.3", "http://[::1]:1/", "http://localhost:1"]
 )
 def test_http_endpoint_is_allowed_for_localhost(endpoint: str) -> None:
-    """Plain HTTP is for loopback."""
+    """Not for other hosts."""
     text = f"awskms:alias/a?endpoint_url={endpoint}".replace("[", "%5B").replace("]", "%5D")
     assert parse(text).endpoint_url == endpoint
 
@@ -113,7 +113,7 @@ def test_http_endpoint_is_allowed_for_localhost(endpoint: str) -> None:
     ],
 )
 def test_invalid_uri_is_refused(text: str, reason: str) -> None:
-    """Each refusal says which part it is; a userinfo is not repeated."""
+    """The error names the part; a user name is not quoted."""
     with pytest.raises(KeyUriInvalid, match=reason) as refused:
         parse(text)
     assert "word" not in str(refused.value)

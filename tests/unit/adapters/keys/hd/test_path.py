@@ -1,4 +1,4 @@
-"""Paths with an open place, and the indexes that go there."""
+"""Paths with a wildcard, and the indexes that replace it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_default_path_is_bip44_of_ethereum() -> None:
     ],
 )
 def test_invalid_path_is_refused(text: str, reason: str) -> None:
-    """Each refusal says what a path is made of."""
+    """The error says what is wrong."""
     with pytest.raises(ValueError, match=reason):
         DerivationPath.parse(text)
 
@@ -70,7 +70,7 @@ def test_invalid_path_is_refused(text: str, reason: str) -> None:
     ],
 )
 def test_indexes_keep_their_order(text: str, indexes: list[int]) -> None:
-    """Ranges hold both their ends, and nothing is sorted."""
+    """Ranges include both ends, and nothing is sorted."""
     ranges = IndexRanges.parse(text)
     assert list(ranges) == indexes
     assert len(ranges) == len(indexes)
@@ -98,6 +98,6 @@ def test_indexes_keep_their_order(text: str, indexes: list[int]) -> None:
     ],
 )
 def test_invalid_indexes_are_refused(text: str, reason: str) -> None:
-    """Each refusal says what is wrong."""
+    """The error says what is wrong."""
     with pytest.raises(ValueError, match=reason):
         IndexRanges.parse(text)
