@@ -1,4 +1,4 @@
-"""What ``awskms:`` signs through backend, ring and finisher, beside the bare SDK, with its own retries and without.
+"""Signatures of ``awskms:`` through backend, ring and finisher, compared with the bare SDK with and without retries.
 
 KMS is the tests' server, which repeats its answers, so that the caller is what is measured: in AWS a signature takes
 10 to 30 ms, and a replica's rate is what ``max_concurrency`` and the account's quota let through. Bare and whole take
@@ -18,10 +18,10 @@ from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 
 from benchmarks.measuring import SLICE_SECONDS, Tally
-from signer.adapters.keys.backend import BackendResources
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.domain.ethereum import self_test_message
+from tests.support.fakes.keys import backend_resources
 from tests.support.kms_server import CREDENTIALS, REGION, kms_server
 
 RETRIES = {
@@ -33,9 +33,9 @@ WHOLE = "backend, ring and finisher"
 
 
 async def compare(concurrency: int, slices: int) -> None:
-    """Print a line for each way."""
+    """Print a line for each client."""
     server = kms_server()
-    key_id, endpoint = server.new_key(), server.open(quick=True)
+    key_id, endpoint = server.new_key(), server.open(cached=True)
     message = self_test_message()
     async with AsyncExitStack() as stack:
         ways = {}
@@ -51,7 +51,7 @@ async def compare(concurrency: int, slices: int) -> None:
                 MessageType="DIGEST",
                 SigningAlgorithm="ECDSA_SHA_256",
             )
-        backend = backend_for(endpoint.uri(key_id, max_concurrency=str(concurrency)), BackendResources())
+        backend = backend_for(endpoint.uri(key_id, max_concurrency=str(concurrency)), backend_resources())
         ring = LoadedKeyRing([backend])
         await ring.load()
         stack.push_async_callback(ring.close)
@@ -66,7 +66,7 @@ async def compare(concurrency: int, slices: int) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run it."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks keys_awskms", description=__doc__)
     parser.add_argument("--concurrency", type=int, default=10, help="callers, and max_concurrency")
     parser.add_argument("--slices", type=int, default=10, help=f"of {SLICE_SECONDS} s, for each way")

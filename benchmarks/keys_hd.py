@@ -1,4 +1,4 @@
-"""How fast ``hd:`` derives owners, whether the event loop goes on meanwhile, and what it signs beside coincurve."""
+"""Speed of ``hd:``: deriving owners, event loop delay meanwhile, and signatures compared with coincurve."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ import uvloop
 from coincurve import PrivateKey, PublicKey
 
 from benchmarks.measuring import SLICE_SECONDS, Goals, Pairs, Spent, Stall, for_a_slice
-from signer.adapters.keys.backend import BackendResources
 from signer.adapters.keys.hd.backend import write_seed
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.application.ports import SigningKey
 from signer.domain.ethereum import self_test_message
+from tests.support.fakes.keys import backend_resources
 
 GOAL_KEYS, GOAL_SECONDS = 100_000, 8.0
 SIGNING_GOAL = 0.8
 OWNERS = 1000
 PATHS = {"m/44'/60'/0'/0/*": 1, "m/44'/60'/*'/0/0": 10}
-"""Layouts, and which part of the keys is derived in them: Ledger Live's is hardened, and takes longer."""
+"""Layouts, and the share of the keys that is derived; Ledger Live's is hardened and takes longer."""
 
 
 def resident() -> float:
-    """The most memory that this process has had, in MiB."""
+    """Return the peak memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 async def derive(folder: Path, path: str, keys: int, goals: Goals | None) -> None:
-    """Print how long the owners of a path take, and a reload that changes nothing."""
-    backend = backend_for(uri(folder, path, keys), BackendResources())
+    """Print how long a path's owners take, and a reload without changes."""
+    backend = backend_for(uri(folder, path, keys), backend_resources())
     spent, stall, before = Spent(keys), Stall(), resident()
     async with stall.watch():
         with spent.watch():
@@ -57,8 +57,8 @@ async def derive(folder: Path, path: str, keys: int, goals: Goals | None) -> Non
 
 
 async def self_test(folder: Path, keys: int) -> None:
-    """Print how long a ring takes that has a sample of the keys prove itself."""
-    ring, stall = LoadedKeyRing([backend_for(uri(folder, next(iter(PATHS)), keys), BackendResources())]), Stall()
+    """Print how long a ring takes, including its self-test."""
+    ring, stall = LoadedKeyRing([backend_for(uri(folder, next(iter(PATHS)), keys), backend_resources())]), Stall()
     async with stall.watch():
         started = time.perf_counter()
         await ring.load()
@@ -74,8 +74,8 @@ async def self_test(folder: Path, keys: int) -> None:
 
 
 async def sign(folder: Path, rounds: int, goals: Goals) -> None:
-    """Print signatures a second, of one owner and of many in turn, each beside bare ones with as many keys."""
-    ring = LoadedKeyRing([backend_for(uri(folder, next(iter(PATHS)), OWNERS), BackendResources())])
+    """Print signatures a second of one owner and of many in turn, compared with as many bare keys."""
+    ring = LoadedKeyRing([backend_for(uri(folder, next(iter(PATHS)), OWNERS), backend_resources())])
     await ring.load()
     message = self_test_message()
     print(f"{'':24} {'bare/s':>8} {'whole/s':>8} {'bare µs':>8} {'whole µs':>9} {'of bare':>8} {'goal':>6}")
@@ -93,7 +93,7 @@ async def sign(folder: Path, rounds: int, goals: Goals) -> None:
         pairs = Pairs()
         for _ in range(rounds):
             await pairs.take(partial(for_a_slice, bare, 1), partial(for_a_slice, whole, 1))
-        # One thread and nothing to wait for: its CPU is its rate, whoever else wants the core.
+        # One thread that never waits: CPU time gives the rate, even if other programs use the core.
         name = "one owner" if owners == 1 else f"{owners:,} owners in turn"
         verdict = goals.check(f"{name}, of bare", pairs.cpu_ratio, SIGNING_GOAL, pairs.others)
         print(
@@ -105,12 +105,12 @@ async def sign(folder: Path, rounds: int, goals: Goals) -> None:
 
 
 def uri(folder: Path, path: str, keys: int) -> str:
-    """The key URI of so many owners."""
+    """Return the key URI of ``keys`` owners."""
     return f"hd:{folder}/seed.json?password_file={folder}/password&path={path}&indexes=0-{keys - 1}"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run it; the exit status says whether the goal was kept."""
+    """Run the benchmark and return its exit status, which tells whether the goal was missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks keys_hd", description=__doc__)
     parser.add_argument("--keys", type=int, default=100_000, help=f"owners (goal: 100,000 in {GOAL_SECONDS:g} s)")
     parser.add_argument("--rounds", type=int, default=8, help=f"of {SLICE_SECONDS} s, for each of bare and whole")

@@ -1,4 +1,4 @@
-"""What a keystore's key signs through the ring, beside bare libsecp256k1; what opening costs beside bare scrypt.
+"""Signatures of a keystore's key compared with bare libsecp256k1, and opening keystores compared with bare scrypt.
 
 Signing: bare and whole take turns, a slice each, and the calmer half of the rounds counts (``measuring``). Bare is
 coincurve's sign and its recovery of the public key, which is what makes a signature safe to hand out, and nothing else.
@@ -25,11 +25,11 @@ from coincurve import PrivateKey, PublicKey
 
 from benchmarks.measuring import CALM, Goals, Pairs, Spent, Stall, for_a_slice
 from signer.adapters.clock import SystemClock
-from signer.adapters.keys.local_key import LocalKey
+from signer.adapters.keys.in_memory_key import InMemoryKey
 from signer.adapters.keys.opening_pool import available_cores
 from signer.adapters.keys.ring import LoadedKeyRing
+from signer.adapters.keys.settings import KeysSettings
 from signer.bootstrap.keys import open_keys
-from signer.config.sections import KeysSettings
 from signer.domain.ethereum import self_test_message
 from tests.contract.key_backends.doubles import GivenBackend
 from tests.support.strong_keystores import derive, write_strong_keystores
@@ -38,13 +38,13 @@ SIGNING_GOAL = 0.8
 OPENING_GOAL = 1.15
 MEMORY_EACH_MIB = 257
 MOST_BESIDE = 120
-"""Bare key derivations, before and behind: enough to compare with, and not hours of it."""
+"""The number of bare key derivations before and after, limited to keep the run short."""
 
 
 async def signing(rounds: int, goals: Goals) -> None:
-    """Print what one key signs."""
+    """Print the signatures of one key."""
     secret, message = secrets.token_bytes(32), self_test_message()
-    bare_key, ring = PrivateKey(secret), LoadedKeyRing([GivenBackend([LocalKey(secret, "given:1")])])
+    bare_key, ring = PrivateKey(secret), LoadedKeyRing([GivenBackend([InMemoryKey(secret, "given:1")])])
     await ring.load()
     [loaded] = ring.keys()
 
@@ -60,7 +60,7 @@ async def signing(rounds: int, goals: Goals) -> None:
     pairs = Pairs()
     for _ in range(rounds):
         await pairs.take(partial(for_a_slice, bare, 1), partial(for_a_slice, whole, 1))
-    # One thread and nothing to wait for: its CPU is its rate, whoever else wants the core.
+    # One thread that never waits: CPU time gives the rate, even if other programs use the core.
     verdict = goals.check("one key in memory, of bare", pairs.cpu_ratio, SIGNING_GOAL, pairs.others)
     print(f"{'one key in memory':34} {'signatures/s':>12} {'µs CPU each':>12}")
     for name, which in (("bare sign and recover", 0), ("through the ring", 1)):
@@ -71,7 +71,7 @@ async def signing(rounds: int, goals: Goals) -> None:
 
 @dataclass(slots=True)
 class Opening:
-    """What opening keystores took, and what stands beside it."""
+    """The cost of opening keystores, with the costs to compare it with."""
 
     one_thread: Spent = field(default_factory=Spent)
     bare: Spent = field(default_factory=Spent)
@@ -81,7 +81,7 @@ class Opening:
 
 
 async def opening(count: int, rounds: int, goals: Goals) -> None:
-    """Print what opening takes, as a multiple of the bare key derivation's own time."""
+    """Print the cost of opening as a multiple of the bare key derivation."""
     cores, spent = available_cores(), Opening()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds):
@@ -103,14 +103,14 @@ async def opening(count: int, rounds: int, goals: Goals) -> None:
     print(f"stalls of the event loop while opening: p99 {spent.stall.p99:.1f} ms, longest {spent.stall.longest:.1f} ms")
     by_clock, by_cpu = 1 / spent.whole.rate / bare, spent.whole.cpu_us / spent.bare.cpu_us
     others = max(spent.whole.others, spent.bare.others)
-    # Minutes are never calm to their end; and a derivation is nothing but CPU, whoever else wants the cores.
+    # A run of minutes is rarely undisturbed; a derivation only needs CPU, so CPU time is compared.
     multiple = by_clock if others <= CALM else by_cpu
     verdict = goals.check(f"{count} keystores, of bare", multiple, OPENING_GOAL, others, at_most=True)
     print(f"by the clock {by_clock:.2f} of bare, by CPU {by_cpu:.2f} ({verdict}: at most {OPENING_GOAL})")
 
 
 async def one_round(place: Path, count: int, cores: int, spent: Opening) -> None:
-    """Derive bare, open whole, derive bare again."""
+    """Measure bare derivations, opening, and bare derivations again."""
     password, salt = secrets.token_bytes(24).hex().encode(), secrets.token_bytes(32)
     directory, password_file = place / "keys", place / "password"
     directory.mkdir()
@@ -142,7 +142,7 @@ async def one_round(place: Path, count: int, cores: int, spent: Opening) -> None
 
 
 async def run(keystores: int, opening_rounds: int, signing_rounds: int) -> int:
-    """Run both; gives the exit status."""
+    """Run both parts and return the exit status."""
     goals = Goals()
     await signing(signing_rounds, goals)
     await opening(keystores, opening_rounds, goals)
@@ -150,7 +150,7 @@ async def run(keystores: int, opening_rounds: int, signing_rounds: int) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run it; the exit status says whether the goals were kept."""
+    """Run the benchmark and return its exit status, which tells whether a goal was missed."""
     options = argparse.ArgumentParser(prog="python -m benchmarks keys_keystore", description=__doc__)
     options.add_argument("--keystores", type=int, default=24, help="how many are opened; 1000 take minutes")
     options.add_argument("--opening-rounds", type=int, default=3, help="in how many turns they are opened")

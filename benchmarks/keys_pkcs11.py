@@ -19,7 +19,6 @@ from functools import partial
 import uvloop
 
 from benchmarks.measuring import SLICE_SECONDS, Goals, Pairs, Spent, Stall
-from signer.adapters.keys.backend import BackendResources
 from signer.adapters.keys.pkcs11.cryptoki.constants import CKO_PRIVATE_KEY, Cka
 from signer.adapters.keys.pkcs11.curves import SECP256K1
 from signer.adapters.keys.pkcs11.provisioning import open_token
@@ -27,6 +26,7 @@ from signer.adapters.keys.pkcs11.uri import SESSIONS
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.domain.ethereum import self_test_message
+from tests.support.fakes.keys import backend_resources
 from tests.support.softhsm import SoftHsmToken, folder_in_memory, softhsm
 
 CALLERS_PER_SESSION = 8
@@ -84,7 +84,7 @@ async def sign_whole(ring: LoadedKeyRing, sessions: int, owners: int = 1) -> int
 async def compare(token: SoftHsmToken, sessions: int, rounds: int, goals: Goals) -> None:
     """Print one line for so many sessions."""
     pairs, stall = Pairs(), Stall()
-    ring = LoadedKeyRing([backend_for(token.uri(x_sessions=sessions), BackendResources())])
+    ring = LoadedKeyRing([backend_for(token.uri(x_sessions=sessions), backend_resources())])
     await ring.load()
 
     async def whole() -> int:
@@ -106,7 +106,7 @@ async def compare(token: SoftHsmToken, sessions: int, rounds: int, goals: Goals)
 
 async def load(token: SoftHsmToken, keys: int, stall: Stall) -> Spent:
     """Load a token once, from C_Initialize to C_Finalize; give what it took until its keys were ready."""
-    ring, spent = LoadedKeyRing([backend_for(token.uri(), BackendResources())]), Spent(keys)
+    ring, spent = LoadedKeyRing([backend_for(token.uri(), backend_resources())]), Spent(keys)
     async with stall.watch():
         with spent.watch():
             await ring.load()
@@ -126,7 +126,7 @@ async def fill(token: SoftHsmToken, keys: int, rounds: int, goals: Goals) -> Non
         f"{keys:,} keys ready in {ready.seconds:.2f} s ({verdict}: {READY_GOAL_SECONDS:g} s), the quickest of {LOADS}; "
         f"{ready.cpu:.2f} s of CPU, others had {ready.others:.1f} cores; longest stall {stall.longest:.1f} ms",
     )
-    ring = LoadedKeyRing([backend_for(token.uri(), BackendResources())])
+    ring = LoadedKeyRing([backend_for(token.uri(), backend_resources())])
     await ring.load()
     pairs, again, stall = Pairs(), Spent(keys), Stall()
     for _ in range(rounds):

@@ -1,9 +1,9 @@
-"""Look at the keys again, because somebody asked, a signal came or files have changed; and remember what came of it.
+"""Reload the keys after a request, a signal or a file change, and keep the result.
 
-* One reload is under way at a time. Whoever asks meanwhile shares the next one with all others who do: it begins after
-  they asked, so it sees what they have seen. However many ask, two reloads at most are open.
-* A reload is of this replica alone, and so is its result. The last few results are kept, no more.
-* What could not be loaded is part of the result. Only a defect makes a reload fail; the keys then are what they were.
+* One reload runs at a time. All requests that arrive meanwhile share the next one, which starts after they arrived. So
+  at most two reloads are open.
+* A reload, and its result, belong to this replica only. The last few results are kept.
+* A key that cannot be loaded is part of the result. Only a bug makes a reload fail; the keys then stay as they were.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Final, Protocol
 from signer.application.ports import Clock, KeyReloader, KeyReloadReport
 
 RESULTS_KEPT: Final = 16
-"""How many reloads are remembered, those that are open among them."""
+"""How many reloads are kept, including open ones."""
 
 
 class ReloadCause(StrEnum):
-    """Who wanted the keys to be looked at; of several who share a reload, the first."""
+    """What started a reload; if several requests share it, the first one."""
 
     REQUEST = "request"
     SIGNAL = "signal"
@@ -32,7 +32,7 @@ class ReloadCause(StrEnum):
 
 
 class ReloadState(StrEnum):
-    """How far a reload is."""
+    """The progress of a reload."""
 
     PENDING = "pending"
     DONE = "done"
@@ -45,11 +45,11 @@ class KeyReload:
 
     Attributes:
         id: 32 hex digits.
-        cause: why.
-        state: how far it is.
-        asked_at: when the first of those who share it asked.
-        ended_at: when it ended, if it has.
-        report: what it changed, where it is ``done``.
+        cause: what started it.
+        state: its progress.
+        asked_at: when the first request for it arrived.
+        ended_at: when it ended, or ``None``.
+        report: what it changed, if it is ``done``.
     """
 
     id: str
@@ -61,14 +61,14 @@ class KeyReload:
 
 
 class ReloadLog(Protocol):
-    """Where reloads are written down. Neither method raises, and neither waits."""
+    """Logs reloads. The methods neither raise nor block."""
 
     def reloaded(self, reload: KeyReload, report: KeyReloadReport, duration_ms: float) -> None:
-        """Write that a reload is done, and all that it could not load."""
+        """Log a finished reload and each key that could not be loaded."""
         ...
 
     def failed(self, reload: KeyReload, error: Exception) -> None:
-        """Write that a reload met an error that nobody expected."""
+        """Log a reload that ended with an unexpected error."""
         ...
 
 
@@ -83,44 +83,44 @@ class ReloadKeys:
         *,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        """Take what reloads; nothing runs before somebody asks."""
+        """Create the use case; nothing runs before ``begin``."""
         self._reloader = reloader
         self._clock = clock
         self._log = log
         self._new_id = new_id
         self._reloads: dict[str, KeyReload] = {}
-        self._next: str | None = None
-        self._one_at_a_time = asyncio.Lock()
-        self._work: set[asyncio.Task[None]] = set()
+        self._waiting: str | None = None
+        self._reload_lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, cause: ReloadCause) -> KeyReload:
-        """Have the keys looked at, from now on; gives the reload that will do it, and does not wait for it."""
-        if self._next is None:
-            self._next = self._new_id()
-            reload = KeyReload(id=self._next, cause=cause, state=ReloadState.PENDING, asked_at=self._clock.now())
-            self._remember(reload)
-            work = asyncio.create_task(self._reload_in_turn(reload))  # on behalf of who asks, as the log will say
-            self._work.add(work)
-            work.add_done_callback(self._work.discard)
-        return self._reloads[self._next]
+        """Return the reload that starts from now on, without waiting for it."""
+        if self._waiting is None:
+            self._waiting = self._new_id()
+            reload = KeyReload(id=self._waiting, cause=cause, state=ReloadState.PENDING, asked_at=self._clock.now())
+            self._keep(reload)
+            task = asyncio.create_task(self._reload_in_turn(reload))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return self._reloads[self._waiting]
 
     def find(self, reload_id: str) -> KeyReload | None:
-        """Give a reload as it stands now, or ``None`` where it is not known, or not any more."""
+        """Return a reload in its present state, or ``None`` if it is unknown or no longer kept."""
         return self._reloads.get(reload_id)
 
     async def close(self) -> None:
-        """Stop: nobody waits for the result any more."""
-        for work in self._work:
-            work.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        """Cancel open reloads."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _reload_in_turn(self, reload: KeyReload) -> None:
-        async with self._one_at_a_time:
-            self._next = None  # whoever asks from here on may know more than we are about to read
+        async with self._reload_lock:
+            self._waiting = None  # a request from here on may be about a change that this reload does not see
             began = time.perf_counter()
             try:
                 report = await self._reloader.reload()
-            except Exception as error:  # noqa: BLE001 - whatever it was, those who asked get an end, and others a turn
+            except Exception as error:  # noqa: BLE001 - every reload gets a result, and the next one its turn
                 self._end(replace(reload, state=ReloadState.FAILED))
                 self._log.failed(reload, error)
             else:
@@ -128,9 +128,9 @@ class ReloadKeys:
                 self._log.reloaded(reload, report, (time.perf_counter() - began) * 1000)
 
     def _end(self, reload: KeyReload) -> None:
-        self._remember(replace(reload, ended_at=self._clock.now()))
+        self._keep(replace(reload, ended_at=self._clock.now()))
 
-    def _remember(self, reload: KeyReload) -> None:
+    def _keep(self, reload: KeyReload) -> None:
         self._reloads[reload.id] = reload
         while len(self._reloads) > RESULTS_KEPT:
             del self._reloads[next(iter(self._reloads))]

@@ -25,7 +25,7 @@ from typing import Final
 from aiohttp import web
 
 from signer.adapters.clock import SystemClock
-from signer.adapters.keys.backend import KeyBackendError
+from signer.adapters.keys.backend import KeyBackendError, Progress
 from signer.adapters.keys.secp256k1 import CoincurveVerifier
 from signer.adapters.redis_client.calls import RedisCalls
 from signer.adapters.redis_client.opening import open_redis
@@ -85,7 +85,7 @@ class Service:
     _recover: Recovery
     _background: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def prepare(self, progress: KeysDone = lambda _done, _total: None) -> None:
+    async def prepare(self, progress: Progress = lambda _done, _total: None) -> None:
         """Have the parser judged and the keys loaded, then open the gate and begin to recover.
 
         Args:
@@ -133,7 +133,7 @@ class Service:
             raise StartFailed(f"siwe, the judge of our parser, says no: {error}") from error
         emit(events.JUDGE_PASSED, duration_ms=(time.perf_counter() - started) * 1000)
 
-    async def _load_keys(self, progress: KeysDone) -> None:
+    async def _load_keys(self, progress: Progress) -> None:
         try:
             await self._keys.load(progress)
         except KeyBackendError as error:

@@ -130,19 +130,6 @@ class CardApiSettings(Section):
         return self
 
 
-class KeysSettings(Section):
-    """``[keys]``: the backends, by URI, and the owners that have to be there."""
-
-    uris: tuple[KeyUriText, ...] = Field((), description="for example keystore:/run/secrets/keystores?password_file=…")
-    expected_owners: tuple[Account, ...] = ()
-    duplicates: Literal["refuse", "first"] = "refuse"
-    sign_timeout: Span = timedelta(seconds=5)
-    self_test: bool = True
-    open_memory: int = Field(1024, ge=1, le=1_048_576, description="MiB")
-    open_threads: int = Field(0, ge=0, le=256, description="0: one for each core")
-    watch_every: Seconds = Field(timedelta(seconds=5), ge=timedelta(0), description="0: never")
-
-
 class ForwardingSettings(Section):
     """``[forwarding]``: how hard a delivery is tried."""
 

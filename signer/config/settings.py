@@ -25,7 +25,6 @@ from signer.config.sections import (
     CallerSettings,
     ForwardingSettings,
     HttpSettings,
-    KeysSettings,
     LoggingSettings,
     PolicySettings,
 )

@@ -1,8 +1,7 @@
-"""Fresh keys for a local site, one kind of backend each: a table of provisioners.
+"""Creates keys for a local site, with one provisioner for each kind of backend.
 
-A provisioner gets a private folder and a stack on which it puts whatever has to run as long as the site. It makes at
-least one key, and gives what the service needs to use it. What it needs and does not find it says, with what to
-install. For another backend, write one more function and one more line in the table.
+A provisioner gets a private folder, and a stack for processes that must run as long as the site. It creates at least
+one key. If a program or package is missing, its error says what to install.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from typing import Final
 
 from signer.adapters.clock import SystemClock
 from signer.adapters.keys.keystore.backend import write_keystore
+from signer.adapters.keys.settings import KeysSettings
 from signer.bootstrap.keys import open_keys
-from signer.config.sections import KeysSettings
 from signer.devsite.processes import ProcessFailed, python_process
 
 _START_WITHIN_SECONDS: Final = 60.0
 _SCRYPT_WORK: Final = 4096
-"""Light on purpose: these keys protect nothing and live for minutes."""
+"""Weak on purpose: these keys protect nothing and live for minutes."""
 
 _PIN_DIGITS: Final = 12
 _SEED_BYTES: Final = 64
@@ -43,11 +42,11 @@ _SOFTHSM_LIBRARIES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class RequestKeyInToken:
-    """A key that signs the service's requests to the card API.
+    """The request key, in a token.
 
     Attributes:
-        uri: names it.
-        public_pem: what the card API has to know.
+        uri: its key URI.
+        public_pem: the public key, for the card API.
     """
 
     uri: str
@@ -56,37 +55,37 @@ class RequestKeyInToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvisionedKeys:
-    """Keys that have been made.
+    """The created keys.
 
     Attributes:
-        owner: EIP-55: one whose key is there.
+        owner: one owner (EIP-55).
         uri: the key URI.
-        told: what was made, for people.
-        environment: what the service's process needs beside its settings.
-        request_key: where the request-signing key is, if it is not to be in a file.
+        description: what was created, for the output of ``signer demo``.
+        request_key: the request key, if it is not in a file.
+        environment: variables that the service's process needs.
     """
 
     owner: str
     uri: str
-    told: str
+    description: str
     request_key: RequestKeyInToken | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 Provisioner = Callable[[Path, Mapping[str, str], AsyncExitStack], Awaitable[ProvisionedKeys]]
-"""Makes keys: gets a private folder, the environment of child processes, and the stack of what ends with the site."""
+"""Creates keys, given a private folder, the environment of child processes, and a stack that ends with the site."""
 
 
-async def _make_keystore(folder: Path, _environment: Mapping[str, str], _stack: AsyncExitStack) -> ProvisionedKeys:
+async def _create_keystore(folder: Path, _environment: Mapping[str, str], _stack: AsyncExitStack) -> ProvisionedKeys:
     password = secrets.token_urlsafe(32)
     (folder / "keystore-password").write_text(password)
     (folder / "keystores").mkdir()
     path = write_keystore(folder / "keystores", None, password.encode(), kdf="scrypt", work=_SCRYPT_WORK)
     uri = f"keystore:{folder / 'keystores'}?password_file={folder / 'keystore-password'}"
-    return ProvisionedKeys(owner=path.stem, uri=uri, told=f"a keystore for {path.stem}")
+    return ProvisionedKeys(owner=path.stem, uri=uri, description=f"a keystore for {path.stem}")
 
 
-async def _make_seed(folder: Path, _environment: Mapping[str, str], _stack: AsyncExitStack) -> ProvisionedKeys:
+async def _create_seed(folder: Path, _environment: Mapping[str, str], _stack: AsyncExitStack) -> ProvisionedKeys:
     from signer.adapters.keys.hd.backend import write_seed
 
     password = secrets.token_urlsafe(32)
@@ -96,34 +95,36 @@ async def _make_seed(folder: Path, _environment: Mapping[str, str], _stack: Asyn
     async with open_keys(KeysSettings(uris=(uri,)), SystemClock()) as keys:
         await keys.ring.load()
         owner = keys.ring.keys()[0].address
-    return ProvisionedKeys(owner=owner, uri=uri, told=f"an encrypted seed of ten keys, {owner} among them")
+    return ProvisionedKeys(
+        owner=owner, uri=uri, description=f"an encrypted seed with ten keys, one of them for {owner}"
+    )
 
 
-async def _make_token(folder: Path, environment: Mapping[str, str], _stack: AsyncExitStack) -> ProvisionedKeys:
+async def _create_token(folder: Path, environment: Mapping[str, str], _stack: AsyncExitStack) -> ProvisionedKeys:
     tool = shutil.which("softhsm2-util")
     library = _softhsm_library()
     if tool is None or library is None:
-        raise ProcessFailed("There is no SoftHSM here: install it (Debian: apt-get install softhsm2).")
+        raise ProcessFailed("SoftHSM is not installed: on Debian, apt-get install softhsm2.")
     (folder / "tokens").mkdir()
     settings = folder / "softhsm2.conf"
     settings.write_text(f"directories.tokendir = {folder / 'tokens'}\nlog.level = ERROR\n")
     environment = {**environment, "SOFTHSM2_CONF": str(settings)}
     pin, so_pin = ("".join(secrets.choice("0123456789") for _ in range(_PIN_DIGITS)) for _ in range(2))
     (folder / "pin").write_text(pin)
-    # SoftHSM's own tool takes PINs as arguments only; these are a token's that lives for minutes, in our folder.
+    # SoftHSM's tool takes PINs as arguments only. This token lives for minutes.
     init = ("--init-token", "--free", "--label", "local-site", "--so-pin", so_pin, "--pin", pin)
-    await _ran(tool, *init, environment=environment)
+    await _run(tool, *init, environment=environment)
     uri = f"pkcs11:token=local-site?module-path={library}&pin-source=file:{folder / 'pin'}"
     signer = (sys.executable, "-m", "signer")
-    made = json.loads(await _ran(*signer, "keys", "new", uri, "--label", "demo", "--json", environment=environment))
+    made = json.loads(await _run(*signer, "keys", "new", uri, "--label", "demo", "--json", environment=environment))
     request_uri = uri.replace("?", ";object=requests?", 1)
     for_requests = json.loads(
-        await _ran(*signer, "request-key", "new", request_uri, "--json", environment=environment),
+        await _run(*signer, "request-key", "new", request_uri, "--json", environment=environment),
     )
     return ProvisionedKeys(
         owner=made["owner"],
         uri=uri,
-        told=f"a SoftHSM token, in which the key of {made['owner']} was made, and the service's P-384 key for requests",
+        description=f"a SoftHSM token with a key for {made['owner']} and the P-384 request key",
         environment={"SOFTHSM2_CONF": str(settings)},
         request_key=RequestKeyInToken(request_uri, for_requests["publicKeyPem"]),
     )
@@ -133,9 +134,9 @@ def _softhsm_library() -> str | None:
     return next((path for path in _SOFTHSM_LIBRARIES if Path(path).exists()), None)
 
 
-async def _make_kms(_folder: Path, environment: Mapping[str, str], stack: AsyncExitStack) -> ProvisionedKeys:
+async def _create_kms(_folder: Path, environment: Mapping[str, str], stack: AsyncExitStack) -> ProvisionedKeys:
     if importlib.util.find_spec("aiobotocore") is None:
-        raise ProcessFailed("The backend awskms is not installed: pip install challenge-signer[awskms]")
+        raise ProcessFailed("The key backend awskms is not installed: pip install challenge-signer[awskms]")
     for package in ("moto", "flask", "flask_cors"):
         if importlib.util.find_spec(package) is None:
             raise ProcessFailed(
@@ -147,7 +148,7 @@ async def _make_kms(_folder: Path, environment: Mapping[str, str], stack: AsyncE
     return ProvisionedKeys(
         owner=started["owner"],
         uri=f"awskms:{started['key_id']}?endpoint_url={started['address']}&region={started['region']}",
-        told=f"a simulated AWS KMS at {started['address']}, in which the key of {started['owner']} was made",
+        description=f"a simulated AWS KMS at {started['address']} with a key for {started['owner']}",
         environment={
             "AWS_ACCESS_KEY_ID": "local-site",
             "AWS_SECRET_ACCESS_KEY": "local-site",
@@ -158,11 +159,11 @@ async def _make_kms(_folder: Path, environment: Mapping[str, str], stack: AsyncE
     )
 
 
-async def _ran(*command: str, environment: Mapping[str, str]) -> str:
-    """Run a command to its end; gives what it wrote.
+async def _run(*command: str, environment: Mapping[str, str]) -> str:
+    """Run a command and return its standard output.
 
     Raises:
-        ProcessFailed: it ended with another status than 0.
+        ProcessFailed: its exit status is not 0.
     """
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -173,14 +174,15 @@ async def _ran(*command: str, environment: Mapping[str, str]) -> str:
     )
     out, err = await process.communicate()
     if process.returncode != 0:
-        raise ProcessFailed(f"{Path(command[0]).name} ended ({process.returncode}).\n{err.decode('utf-8', 'replace')}")
+        raise ProcessFailed(
+            f"{Path(command[0]).name} failed with exit status {process.returncode}.\n{err.decode('utf-8', 'replace')}"
+        )
     return out.decode()
 
 
 PROVISIONER_FOR_KIND: Final[Mapping[str, Provisioner]] = {
-    "keystore": _make_keystore,
-    "hd": _make_seed,
-    "pkcs11": _make_token,
-    "awskms": _make_kms,
+    "keystore": _create_keystore,
+    "hd": _create_seed,
+    "pkcs11": _create_token,
+    "awskms": _create_kms,
 }
-"""What makes keys, by the scheme of the key URIs that it gives."""

@@ -1,8 +1,8 @@
-"""A simulated AWS KMS with one secp256k1 key, for the demo: moto's server, mended, as a process of its own.
+"""A simulated AWS KMS with one secp256k1 key, for the demo: moto's server with a correction, in its own process.
 
-moto 5.2 signs sha256(digest) where it is told ``MessageType=DIGEST``; AWS signs the digest. Left as it is, the signer
-would refuse its signatures, as it should. Run as ``python -m signer.devsite.simulated_kms``: it writes one JSON line
-when it listens, on a free port of loopback, and ends when it is killed. It keeps nothing and knows no access control.
+With ``MessageType=DIGEST`` moto 5.2 signs sha256(digest), and AWS signs the digest; the signer would refuse moto's
+signature. ``python -m signer.devsite.simulated_kms`` listens on a free port of loopback, writes one JSON line, and runs
+until it is killed. It stores nothing and checks no access rights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ACCOUNT: Final = "123456789012"
 
 
 def main() -> None:
-    """Make the key, and serve for ever."""
+    """Create the key and serve."""
     from moto.kms.models import kms_backends
     from moto.kms.responses import KmsResponse
     from moto.kms.utils import ECDSAPrivateKey
@@ -33,18 +33,18 @@ def main() -> None:
     from werkzeug.serving import make_server
 
     request = threading.local()
-    take_request, sign = KmsResponse.sign, ECDSAPrivateKey.sign
+    handle_sign, sign = KmsResponse.sign, ECDSAPrivateKey.sign
 
-    def take_and_note(self: Any) -> Any:  # noqa: ANN401 - moto's
+    def remember_message_type(self: Any) -> Any:  # noqa: ANN401 - moto's
         request.is_digest = self._get_param("MessageType") == "DIGEST"
-        return take_request(self)
+        return handle_sign(self)
 
     def sign_digest(self: Any, message: bytes, signing_algorithm: str) -> bytes:  # noqa: ANN401 - moto's
         if not request.is_digest:
             return bytes(sign(self, message, signing_algorithm))
         return bytes(self.private_key.sign(message, ec.ECDSA(Prehashed(SHA256()))))
 
-    KmsResponse.sign = take_and_note  # type: ignore[method-assign]
+    KmsResponse.sign = remember_message_type  # type: ignore[method-assign]
     ECDSAPrivateKey.sign = sign_digest  # type: ignore[method-assign]
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     backend = kms_backends[_ACCOUNT][REGION]

@@ -100,7 +100,9 @@ class LocalSite:
         keys = await PROVISIONER_FOR_KIND[options.keys](self.folder, _environment(), self._stack)
         self.owner = AccountId(CHAIN, keys.owner)
         self._keys_environment = keys.environment
-        self._done("keys", keys.told if keys.request_key else f"{keys.told}; and a P-384 key for requests")
+        self._done(
+            "keys", keys.description if keys.request_key else f"{keys.description}; and a P-384 key for requests"
+        )
         self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
         valkey = await self._stack.enter_async_context(embedded_valkey())
         self.redis_url = valkey.url

@@ -1,4 +1,4 @@
-"""Keys of a running service: reloaded on request, by signal and by themselves; missing extras; a hardened process."""
+"""Keys of a running service: reloads on request, signal and file change; missing extras; hardening."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from signer.devsite.processes import ProcessFailed, SignerProcess, signer_proces
 from signer.devsite.site import LocalSite
 from signer.observability.events import irregularities
 from tests.e2e.conftest import OpenSite
-from tests.support.kubernetes_mounts import as_kubernetes_does
+from tests.support.kubernetes_mounts import update_mounted_secret
 from tests.support.missing_packages import without
 from tests.support.terminal import on_terminal
 
@@ -29,13 +29,13 @@ LEAST = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.envir
 
 
 def put(site: LocalSite, secret: bytes, directory: Path | None = None) -> Path:
-    """Put one more keystore under the site's password, by default among the site's."""
+    """Write a keystore with the site's password, by default among the site's."""
     password = (site.folder / "keystore-password").read_bytes()
     return write_keystore(directory or site.folder / "keystores", secret, password, work=2)
 
 
 async def reloaded(site: LocalSite) -> dict[str, Any]:
-    """Ask for a reload, and wait for its result."""
+    """Request a reload and return its result."""
     async with site.http.post(f"{site.base_url}/v1/keys/reload", headers=site.authorization) as answer:
         assert answer.status == 202
         location = answer.headers["Location"]
@@ -49,7 +49,7 @@ async def reloaded(site: LocalSite) -> dict[str, Any]:
 
 
 async def keys_are(site: LocalSite, said: str, *, ready: bool) -> None:
-    """Wait until readiness says this of the keys; a report is good for a second."""
+    """Wait until the readiness check of the keys has this detail; the check is cached for a second."""
     async with asyncio.timeout(20):
         while True:
             status, report = await site.get("/readyz")
@@ -61,13 +61,13 @@ async def keys_are(site: LocalSite, said: str, *, ready: bool) -> None:
 
 
 async def owners_of(site: LocalSite) -> set[str]:
-    """Name the owners that can be signed for."""
+    """Return the owners that have a key."""
     _, keys = await site.get("/v1/keys")
     return {key["address"] for key in keys["keys"]}
 
 
-async def test_a_reload_that_brings_the_missing_owner_makes_the_service_ready(open_site: OpenSite) -> None:
-    """Expected and missing: not ready, and ``GET /v1/keys`` names it; after the reload it is ready and signs."""
+async def test_service_is_ready_after_reload_adds_missing_owner(open_site: OpenSite) -> None:
+    """Before it, ``GET /v1/keys`` names the missing owner."""
     site = await open_site(keys=UNWATCHED, expected_owners=(f"eip155:324:{OWNERS[0]}",))
     await keys_are(site, "1 loaded, 1 missing, 0 failed", ready=False)
     assert (await site.get("/v1/keys"))[1]["missing"] == [OWNERS[0]]
@@ -96,8 +96,8 @@ async def test_a_reload_that_brings_the_missing_owner_makes_the_service_ready(op
     assert [event["key_uri"] for event in events if event["event"] == "keys.failed"] == [failed["uri"]]
 
 
-async def test_sighup_reloads_and_does_not_end_the_service(open_site: OpenSite) -> None:
-    """The signal does what the request does; a key that is gone cannot be signed with any more."""
+async def test_sighup_reloads_keys(open_site: OpenSite) -> None:
+    """A removed key no longer signs."""
     site = await open_site(keys=UNWATCHED)
     added = put(site, SECRETS[0])
     replica = site.replicas[0].process
@@ -119,8 +119,8 @@ async def test_sighup_reloads_and_does_not_end_the_service(open_site: OpenSite) 
     assert (await site.sign(customer["id"]))[1]["state"] == "verified"
 
 
-async def test_sighup_during_the_start_is_harmless(open_site: OpenSite) -> None:
-    """A signal that comes before there is anything to reload does not end the process, as its default would."""
+async def test_sighup_during_start_is_ignored(open_site: OpenSite) -> None:
+    """The default action of the signal would end the process."""
     site = await open_site(keys=UNWATCHED)
     serve = ("serve", "--config", str(site.folder / "signer.toml"))
     async with signer_process(*serve, environment=LEAST) as process:
@@ -129,18 +129,18 @@ async def test_sighup_during_the_start_is_harmless(open_site: OpenSite) -> None:
         await process.wait_for("service.ready", 60)
 
 
-async def test_a_secret_that_kubernetes_changes_is_noticed(open_site: OpenSite, tmp_path: Path) -> None:
-    """Nobody asks: ``..data`` is turned elsewhere, and the owners are the new ones; then the password, too."""
+async def test_kubernetes_update_reloads_keys(open_site: OpenSite, tmp_path: Path) -> None:
+    """Without a request: first the keystores change, then the password."""
     site = await open_site(keys="watch_every = 0.1")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     one, two = (put(site, secret, elsewhere).read_text() for secret in SECRETS)
     mount, replica = site.folder / "keystores", site.replicas[0].process
-    as_kubernetes_does(mount, "..2026_1", one__json=one)
+    update_mounted_secret(mount, "..2026_1", one__json=one)
     event = await replica.wait_for("keys.reloaded", 20)
     assert (event["cause"], event["added"]) == ("files", 1)
     assert await owners_of(site) == {site.owner.address, OWNERS[0]}
-    as_kubernetes_does(mount, "..2026_2", one__json=two)
+    update_mounted_secret(mount, "..2026_2", one__json=two)
     event = await replica.wait_for("keys.reloaded", 20)
     assert (event["added"], event["removed"], event["unchanged"]) == (1, 1, 1)
     assert await owners_of(site) == {site.owner.address, OWNERS[1]}
@@ -149,8 +149,8 @@ async def test_a_secret_that_kubernetes_changes_is_noticed(open_site: OpenSite, 
     assert (event["removed"], event["failed"]) == (2, 2)
 
 
-async def test_keys_that_cannot_be_loaded_end_the_service(open_site: OpenSite) -> None:
-    """A backend that cannot start is an error at start, whose text says what to do."""
+async def test_service_exits_if_backend_cannot_start(open_site: OpenSite) -> None:
+    """The reason says what to do."""
     site = await open_site()
     (site.folder / "keystores").rename(site.folder / "gone")
     with pytest.raises(ProcessFailed):
@@ -161,8 +161,8 @@ async def test_keys_that_cannot_be_loaded_end_the_service(open_site: OpenSite) -
         assert await process.wait() == 78
 
 
-async def test_without_any_extra_the_service_signs_and_imports_no_sdk(open_site: OpenSite, tmp_path: Path) -> None:
-    """With every SDK gone a keystore signs all the same; and asking for a backend says which extra to install."""
+async def test_service_starts_without_any_extra(open_site: OpenSite, tmp_path: Path) -> None:
+    """A backend that needs an extra says which one to install."""
     site = await open_site()
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -177,13 +177,15 @@ async def test_without_any_extra_the_service_signs_and_imports_no_sdk(open_site:
         assert await process.wait() == 78
 
 
-def test_with_every_extra_present_a_keystore_still_imports_no_sdk() -> None:
-    """What is installed and not asked for is not loaded: neither by the service's modules nor by opening keystores."""
+def test_installed_extra_is_not_imported_for_keystores() -> None:
+    """Neither by the service nor by the keystore backend."""
     program = (
         "import sys, signer.cli.serve\n"
         "from signer.adapters.keys.backend import BackendResources\n"
+        "from signer.adapters.keys.opening_pool import OpeningPool\n"
         "from signer.adapters.keys.registry import backend_for\n"
-        "backend_for('keystore:/keys?password_file=/password', BackendResources())\n"
+        "resources = BackendResources(OpeningPool(memory_budget=1, threads=1))\n"
+        "backend_for('keystore:/keys?password_file=/password', resources)\n"
         "print(*sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -192,8 +194,8 @@ def test_with_every_extra_present_a_keystore_still_imports_no_sdk() -> None:
     assert "signer.adapters.keys.pkcs11.backend" not in done.stdout.split()
 
 
-async def test_a_person_who_starts_the_service_sees_a_bar(open_site: OpenSite) -> None:
-    """On a terminal, with ``logging.format = console``; with JSON lines there is none, and Ctrl-C ends the service."""
+async def test_progress_bar_is_shown_on_terminal(open_site: OpenSite) -> None:
+    """Only with ``logging.format = console``; Ctrl-C ends the service."""
     site = await open_site()
     password = (site.folder / "keystore-password").read_bytes()
     for secret in SECRETS:
@@ -214,8 +216,8 @@ def start_and_stop(command: list[str], environment: dict[str, str]) -> tuple[str
         return terminal.shown, status
 
 
-async def test_the_service_lets_nobody_read_its_memory(open_site: OpenSite) -> None:
-    """``service.hardened`` names what holds, and the kernel agrees: no core files, ``/proc/<pid>`` is closed."""
+async def test_service_is_hardened(open_site: OpenSite) -> None:
+    """The kernel confirms ``service.hardened``: no core files."""
     site = await open_site()
     serve = ("serve", "--config", str(site.folder / "signer.toml"))
     async with signer_process(*serve, environment=LEAST) as process:

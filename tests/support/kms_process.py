@@ -1,11 +1,11 @@
-"""The process behind ``tests.support.kms_server``: moto's AWS KMS over HTTP, mended, on as many ports as tests ask for.
+"""The process behind ``tests.support.kms_server``: moto's AWS KMS over HTTP, corrected, on any number of ports.
 
-* moto signs sha256(digest) where it is told ``MessageType=DIGEST``. Here a port signs the digest, unless it was
-  opened with ``mended`` false: then it is moto as it is, a backend that lies.
-* A port can be told to answer with an error, late, or not at all: so many times, for one operation or every one.
-* A port that is ``quick`` answers the same request as it did before: for benchmarks, which measure the caller.
-* A closed port refuses connections, and cuts those that are open.
-* The process ends when its standard input does, so that it never outlives the tests.
+* With ``MessageType=DIGEST`` moto signs sha256(digest). A port signs the digest, unless it was opened with
+  ``corrected`` false: then it returns moto's wrong signatures.
+* A port can respond with an error, late, or not at all: a number of times, for one operation or for all.
+* A ``cached`` port repeats its response to a request: for benchmarks, which measure the client.
+* A closed port refuses connections and closes the open ones.
+* The process ends when its standard input is closed, so it never outlives the tests.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ def _sign_request(self: Any) -> Any:  # noqa: ANN401 - moto's
 
 
 def _sign(self: Any, message: bytes, signing_algorithm: str) -> bytes:  # noqa: ANN401 - moto's
-    if not (_request.is_digest and _request.is_mended):
+    if not (_request.is_digest and _request.is_corrected):
         return bytes(_key_signs(self, message, signing_algorithm))
     return bytes(self.private_key.sign(message, ec.ECDSA(Prehashed(SHA256()))))
 
 
 class Port:
-    """One port: what goes wrong on it, and what was asked there."""
+    """One port, with its faults and the requests that it received."""
 
-    def __init__(self, application: DomainDispatcherApplication, *, is_mended: bool, is_quick: bool) -> None:
+    def __init__(self, application: DomainDispatcherApplication, *, is_corrected: bool, is_cached: bool) -> None:
         self.application = application
-        self.is_mended = is_mended
-        self.known: dict[tuple[str, bytes], tuple[int, bytes]] | None = {} if is_quick else None
+        self.is_corrected = is_corrected
+        self.known: dict[tuple[str, bytes], tuple[int, bytes]] | None = {} if is_cached else None
         self.is_open = True
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.under_way = 0
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.running = 0
         self.peak = 0
         self._lock = threading.Lock()
         self._faults: list[dict[str, Any]] = []
@@ -62,30 +62,30 @@ class Port:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def add_fault(self, fault: dict[str, Any]) -> None:
-        """Have something go wrong ``times`` times, for ``operation`` or all."""
+        """Add a fault for the next ``times`` requests of ``operation``, or of any."""
         with self._lock:
             self._faults.append(fault)
 
     def clear_faults(self) -> None:
-        """Have nothing go wrong any more."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 
     def begin(self) -> None:
-        """Note that a request has come."""
+        """Count a request that has started."""
         with self._lock:
-            self.under_way += 1
-            self.peak = max(self.peak, self.under_way)
+            self.running += 1
+            self.peak = max(self.peak, self.running)
 
     def end(self) -> None:
-        """Note that a request has been answered."""
+        """Count a request that has ended."""
         with self._lock:
-            self.under_way -= 1
+            self.running -= 1
 
     def next_fault(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Note what is asked, and tell what goes wrong with it."""
+        """Record a request and return its fault."""
         with self._lock:
-            self.asked.append((operation, request))
+            self.requests.append((operation, request))
             for fault in self._faults:
                 if fault["times"] > 0 and fault["operation"] in {None, operation}:
                     fault["times"] -= 1
@@ -93,14 +93,14 @@ class Port:
         return {} if self.is_open else {"cut": True}
 
     def close(self) -> None:
-        """Refuse connections, and cut those that are open when something is asked on them."""
+        """Refuse connections, and close an open one at its next request."""
         self.is_open = False
         self._server.shutdown()
         self._server.server_close()
 
 
 class Request(BaseHTTPRequestHandler):
-    """One request; its connection stays open, as AWS's do, which werkzeug's own server cannot."""
+    """One request. Its connection stays open, as at AWS, which werkzeug's server does not support."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = 1 << 16
@@ -110,14 +110,14 @@ class Request(BaseHTTPRequestHandler):
         super().__init__(*connection)
 
     def do_POST(self) -> None:
-        """Answer it, well or badly."""
+        """Respond, possibly with a fault."""
         self._port.begin()
         try:
-            self._answer_request()
+            self._handle()
         finally:
             self._port.end()
 
-    def _answer_request(self) -> None:
+    def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
         fault = self._port.next_fault(operation, json.loads(body))
@@ -126,27 +126,27 @@ class Request(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
         elif "body" in fault:
-            self._answer(200, fault["body"].encode())
+            self._respond(200, fault["body"].encode())
         elif "code" in fault:
-            answer = {"__type": fault["code"], "message": "arn:aws:iam::111122223333:role/never-shown"}
-            self._answer(fault["status"], json.dumps(answer).encode())
+            result = {"__type": fault["code"], "message": "arn:aws:iam::111122223333:role/never-shown"}
+            self._respond(fault["status"], json.dumps(result).encode())
         elif self._port.known is not None and (operation, body) in self._port.known:
-            self._answer(*self._port.known[operation, body])
+            self._respond(*self._port.known[operation, body])
         else:
-            _request.is_mended = self._port.is_mended
+            _request.is_corrected = self._port.is_corrected
             environ = EnvironBuilder(
                 method="POST", base_url=f"http://{self.headers['Host']}", headers=list(self.headers.items()), data=body
             ).get_environ()
             content, status, _ = run_wsgi_app(self._port.application, environ, buffered=True)
-            answered = int(status.split()[0]), b"".join(content)
+            response = int(status.split()[0]), b"".join(content)
             if self._port.known is not None:
-                self._port.known[operation, body] = answered
-            self._answer(*answered)
+                self._port.known[operation, body] = response
+            self._respond(*response)
 
     def log_message(self, *_: object) -> None:
-        """Be quiet."""
+        """Log nothing."""
 
-    def _answer(self, status: int, body: bytes) -> None:
+    def _respond(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/x-amz-json-1.1")
         self.send_header("Content-Length", str(len(body)))
@@ -155,7 +155,7 @@ class Request(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Take commands, one line of JSON each, and answer each with one."""
+    """Read commands, one line of JSON each, and write one line of JSON for each."""
     KmsResponse.sign = _sign_request  # type: ignore[method-assign]
     ECDSAPrivateKey.sign = _sign  # type: ignore[method-assign]
     application = DomainDispatcherApplication(create_backend_app)
@@ -163,25 +163,25 @@ def main() -> None:
     for line in sys.stdin:
         command = json.loads(line)
         port = ports.get(command.get("port"))
-        answer: object = None
+        result: object = None
         match command.pop("do"):
             case "open":
-                port = Port(application, is_mended=command["mended"], is_quick=command["quick"])
-                answer = port.number
+                port = Port(application, is_corrected=command["corrected"], is_cached=command["cached"])
+                result = port.number
                 ports[port.number] = port
             case "fault" if port:
                 port.add_fault(command)
             case "clear" if port:
                 port.clear_faults()
-            case "asked" if port:
-                answer = port.asked
+            case "requests" if port:
+                result = port.requests
             case "peak" if port:
-                answer = port.peak
+                result = port.peak
             case "close" if port:
                 port.close()
-        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.write(json.dumps(result) + "\n")
         sys.stdout.flush()
-    os._exit(0)  # threads that hang on purpose do not keep it
+    os._exit(0)  # do not wait for threads that hang on purpose
 
 
 if __name__ == "__main__":

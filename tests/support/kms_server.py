@@ -1,6 +1,6 @@
-"""AWS KMS for tests: moto's server, mended (see ``tests.support.kms_process``), over HTTP on loopback.
+"""AWS KMS for tests: moto's server, corrected (see ``tests.support.kms_process``), over HTTP on loopback.
 
-``kms_server()`` is one process for all tests of a run; each test opens endpoints of its own on it, and makes its own
+``kms_server()`` is one process for all tests of a run; each test opens its own endpoints and creates its own
 keys. Nothing here depends on an event loop.
 """
 
@@ -33,13 +33,13 @@ CREDENTIALS: Final[Mapping[str, str]] = {
     "AWS_CONFIG_FILE": "/nonexistent",
     "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
 }
-"""What the SDK finds in the environment of a test, and nothing else."""
+"""The environment of the SDK in a test."""
 
-_FOR_EVER: Final = 1 << 30
+_ALWAYS: Final = 1 << 30
 
 
 class KmsEndpoint:
-    """One port of the server, which a test may ill-treat.
+    """One port of the server; a test can add faults to it.
 
     Attributes:
         url: ``http://127.0.0.1:…``
@@ -50,52 +50,52 @@ class KmsEndpoint:
         self._port = port
         self.url = f"http://127.0.0.1:{port}"
 
-    def uri(self, wanted: str, **parameters: str) -> str:
-        """Write a key URI for this endpoint; ``wanted`` is a key's name, or ``?tag=…``."""
+    def uri(self, selector: str, **parameters: str) -> str:
+        """Return a key URI for this endpoint; ``selector`` is a key's name, or ``?tag=…``."""
         query = {"endpoint_url": self.url, "region": REGION, **parameters}
-        separator = "&" if "?" in wanted else "?"
-        return f"awskms:{wanted}{separator}" + "&".join(f"{name}={quote(value)}" for name, value in query.items())
+        separator = "&" if "?" in selector else "?"
+        return f"awskms:{selector}{separator}" + "&".join(f"{name}={quote(value)}" for name, value in query.items())
 
-    def answer(self, code: str, status: int = 400, *, times: int = _FOR_EVER, operation: str | None = None) -> None:
-        """Have an operation answered with an error."""
+    def fail(self, code: str, status: int = 400, *, times: int = _ALWAYS, operation: str | None = None) -> None:
+        """Respond to an operation with an error."""
         self._server.command("fault", port=self._port, code=code, status=status, times=times, operation=operation)
 
-    def cut(self, *, times: int = _FOR_EVER, operation: str | None = None) -> None:
-        """Have an operation's connection closed without an answer."""
+    def cut(self, *, times: int = _ALWAYS, operation: str | None = None) -> None:
+        """Close the connection of an operation without a response."""
         self._server.command("fault", port=self._port, cut=True, times=times, operation=operation)
 
-    def hang(self, seconds: float = 60, *, times: int = _FOR_EVER, operation: str | None = None) -> None:
-        """Have an operation's answer come late."""
+    def hang(self, seconds: float = 60, *, times: int = _ALWAYS, operation: str | None = None) -> None:
+        """Delay the response of an operation."""
         self._server.command("fault", port=self._port, delay=seconds, times=times, operation=operation)
 
-    def say(self, body: str, *, times: int = _FOR_EVER, operation: str | None = None) -> None:
-        """Have an operation answered with 200 and this body."""
+    def respond(self, body: str, *, times: int = _ALWAYS, operation: str | None = None) -> None:
+        """Respond to an operation with 200 and this body."""
         self._server.command("fault", port=self._port, body=body, times=times, operation=operation)
 
     def recover(self) -> None:
-        """Have nothing go wrong any more."""
+        """Remove all faults."""
         self._server.command("clear", port=self._port)
 
-    def asked(self, operation: str) -> int:
-        """Count how often an operation was asked for."""
+    def count(self, operation: str) -> int:
+        """Return how often an operation was requested."""
         return len(self.requests(operation))
 
     def requests(self, operation: str) -> list[dict[str, Any]]:
-        """Give what was asked, each time when an operation was asked for."""
-        asked = self._server.command("asked", port=self._port)
-        return [request for each, request in asked if each == operation]
+        """Return the parameters of each request of an operation."""
+        requests = self._server.command("requests", port=self._port)
+        return [request for each, request in requests if each == operation]
 
     def peak(self) -> int:
-        """Tell how many requests were under way at once, at most."""
+        """Return the greatest number of concurrent requests."""
         return int(self._server.command("peak", port=self._port))
 
     def close(self) -> None:
-        """Be out of reach."""
+        """Refuse connections."""
         self._server.command("close", port=self._port)
 
 
 class KmsServer:
-    """The process, and a client that makes keys in it."""
+    """The process, and a client that creates keys in it."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -114,12 +114,12 @@ class KmsServer:
             aws_secret_access_key="maker",
         )
 
-    def open(self, *, mended: bool = True, quick: bool = False) -> KmsEndpoint:
-        """Open a port; one that is not mended lies about digests, one that is quick repeats its answers."""
-        return KmsEndpoint(self, self.command("open", mended=mended, quick=quick))
+    def open(self, *, corrected: bool = True, cached: bool = False) -> KmsEndpoint:
+        """Open a port; without ``corrected`` its signatures are wrong, and with ``cached`` it repeats its responses."""
+        return KmsEndpoint(self, self.command("open", corrected=corrected, cached=cached))
 
     def command(self, do: str, **parameters: object) -> Any:  # noqa: ANN401 - JSON
-        """Have the process do something."""
+        """Send a command to the process and return its result."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -129,19 +129,19 @@ class KmsServer:
             return json.loads(stdout.readline())
 
     def new_key(self, tag: str = "", *, spec: str = "ECC_SECG_P256K1", usage: str = "SIGN_VERIFY") -> str:
-        """Make a key, tagged ``Purpose=<tag>``, and give its id."""
+        """Create a key with the tag ``Purpose=<tag>`` and return its id."""
         tags = [{"TagKey": "Purpose", "TagValue": tag}] if tag else []
         key_id: str = self.client.create_key(KeySpec=spec, KeyUsage=usage, Tags=tags)["KeyMetadata"]["KeyId"]
         return key_id
 
     def new_alias(self, key_id: str) -> str:
-        """Give a key a name: ``alias/…``."""
+        """Create an alias of a key and return its name."""
         alias = f"alias/{uuid.uuid4()}"
         self.client.create_alias(AliasName=alias, TargetKeyId=key_id)
         return alias
 
     def owner(self, key_id: str) -> str:
-        """Give the owner of a key, EIP-55."""
+        """Return the owner of a key (EIP-55)."""
         public_key = load_der_public_key(self.client.get_public_key(KeyId=key_id)["PublicKey"])
         return address_of_public_key(public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
 
@@ -157,7 +157,7 @@ class KmsServer:
 
 @cache
 def kms_server() -> KmsServer:
-    """Start the one server of this run; it ends with it."""
+    """Return the server of this test run, which ends with it."""
     server = KmsServer()
     atexit.register(server.stop)
     return server

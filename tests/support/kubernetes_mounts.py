@@ -1,17 +1,17 @@
-"""Directories that change as Kubernetes changes a mounted secret."""
+"""Updates of a mounted secret as Kubernetes makes them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def as_kubernetes_does(mount: Path, version: str, **files: str) -> None:
-    """Change a mounted secret: a new directory, and ``..data`` turned to it in one step.
+def update_mounted_secret(mount: Path, version: str, **files: str) -> None:
+    """Update a mounted secret: create a new directory and point ``..data`` to it in one step.
 
     Args:
-        mount: where the secret is mounted; made where it is not there.
+        mount: where the secret is mounted; created if it does not exist.
         version: the new directory's name; Kubernetes calls it ``..2026_11_22_…``.
-        files: all that the secret holds from now on, by name, a dot in it written as ``__``.
+        files: the new contents by name; a dot in a name is written as ``__``.
     """
     contents = {name.replace("__", "."): text for name, text in files.items()}
     mount.mkdir(exist_ok=True)

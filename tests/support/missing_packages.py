@@ -1,4 +1,4 @@
-"""A Python without some packages, though they are installed: for programs that are run to see what they say of it."""
+"""Hides installed packages from a program, to test its error about missing packages."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ importlib.util.find_spec = lambda name, package=None: None if name in {names!r} 
 
 
 def without(folder: Path, *names: str) -> Path:
-    """Lay out a folder that, as ``PYTHONPATH``, takes packages away from a program; gives it."""
+    """Create and return a folder that hides packages from a program if it is the program's ``PYTHONPATH``."""
     (folder / "sitecustomize.py").write_text(_BLOCKER.format(names=set(names)))
     return folder

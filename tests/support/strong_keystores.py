@@ -1,7 +1,6 @@
-"""Many V3 keystores of the usual strength, made in a moment: one key derivation for all, where opening takes one each.
+"""Many V3 keystores of the usual strength, created quickly: all share one key derivation, and opening needs one each.
 
-They have the salt in common, which no real file should; to whoever opens them that makes no difference. For tests and
-benchmarks that need more than a few.
+They share a salt, which real files must not; opening them is no different.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from Crypto.Protocol.KDF import scrypt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from eth_utils.crypto import keccak
 
-from signer.adapters.keys.local_key import LocalKey, new_secret
+from signer.adapters.keys.in_memory_key import InMemoryKey, new_secret
 
 N: Final = 262_144
 R: Final = 8
@@ -25,14 +24,14 @@ _DERIVED_BYTES: Final = 32
 
 
 def derive(password: bytes, salt: bytes, n: int = N) -> bytes:
-    """Do the bare key derivation (RFC 7914), as the library that opens keystores does it: 32 bytes."""
+    """Return the derived key (RFC 7914), 32 bytes, computed by the library that opens keystores."""
     derived = scrypt(password, salt, _DERIVED_BYTES, N=n, r=R, p=P)  # type: ignore[arg-type] # it takes bytes, too
     assert isinstance(derived, bytes)
     return derived
 
 
 def write_strong_keystores(directory: Path, count: int, password: bytes, n: int = N) -> Sequence[str]:
-    """Write so many keystores with fresh keys; gives their owners."""
+    """Write ``count`` keystores with new keys and return their owners."""
     salt = secrets.token_bytes(32)
     derived = derive(password, salt, n)
     owners = []
@@ -40,7 +39,7 @@ def write_strong_keystores(directory: Path, count: int, password: bytes, n: int 
         secret, iv = new_secret(), secrets.token_bytes(16)
         encryptor = Cipher(algorithms.AES(derived[:16]), modes.CTR(iv)).encryptor()
         ciphertext = encryptor.update(secret) + encryptor.finalize()
-        owner = LocalKey(secret, "").address
+        owner = InMemoryKey(secret, "").address
         document = {
             "version": 3,
             "address": owner[2:].lower(),

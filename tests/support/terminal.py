@@ -1,4 +1,4 @@
-"""A program on a terminal of its own: what it shows there, and what somebody types."""
+"""Runs a program on a terminal, with typed input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SPAWN: Final = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spa
 
 
 class Terminal:
-    """What a program shows so far, and a keyboard."""
+    """The output of a program, and its keyboard."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -26,25 +26,25 @@ class Terminal:
 
     @property
     def shown(self) -> str:
-        """All that was shown."""
+        """The whole output."""
         with self._changed:
             return self._shown.decode("utf-8", "replace")
 
     def wait_for(self, text: str, *, after: int = 0) -> int:
-        """Wait until a text is shown; gives where it ends."""
+        """Wait until a text is shown and return the position of its end."""
         with self._changed:
             wanted = text.encode()
             assert self._changed.wait_for(lambda: self._shown.find(wanted, after) >= 0, _WITHIN_SECONDS), self.shown
             return self._shown.find(wanted, after) + len(wanted)
 
     def type(self, text: str) -> None:
-        """Type something."""
+        """Type a text."""
         assert self._process.stdin is not None
         self._process.stdin.write(text.encode())
         self._process.stdin.flush()
 
     def end(self) -> int:
-        """Wait for the program's end; gives its exit status."""
+        """Wait until the program has ended and return its exit status."""
         status = self._process.wait(_WITHIN_SECONDS)
         self._reader.join(_WITHIN_SECONDS)
         return status
@@ -59,7 +59,7 @@ class Terminal:
 
 @contextmanager
 def on_terminal(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Terminal]:
-    """Run a program on a terminal, which is its controlling one."""
+    """Run a program with a controlling terminal."""
     process = subprocess.Popen(
         [sys.executable, "-c", _SPAWN, *command],
         stdin=subprocess.PIPE,

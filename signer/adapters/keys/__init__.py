@@ -1,22 +1,26 @@
-"""Where the keys live, and how every signature is finished before anyone sees it.
+"""Key backends: they hold the owners' keys, and every signature is verified before it leaves this package.
 
-::
+The objects, from the vendor to the use case::
 
-    registry   a key URI's scheme picks the backend: one table
-    ring       the port ``KeyRing``: all keys of all backends
-    ├── finished_key    the port ``SigningKey``: one key, finished, within its deadline
-    ├── keystores       keystore:  Web3 Secret Storage V3 files
-    │     ├── _keystore_passwords    where their passwords are
-    │     ├── _web3_secret_storage   the file format
-    │     └── _local_key             a key in this process's memory
-    ├── backend         what a backend is: ``KeyBackend``, ``BackendKey``, their errors
-    │     └── opening_pool           the threads that open keys, bounded by cores and by memory
-    ├── key_uri         the form of a key URI
-    └── _ecdsa          the one finisher: low-s, parity, owner
-          └── secp256k1             recovery by libsecp256k1, and the proof that it is there
+    BackendKey       one key of a backend; ``sign`` returns the vendor's form, raw or DER, perhaps high-s
+      InMemoryKey    keystore:  the private key is in this process
+      HdKey          hd:        the private key is derived from a seed for each signature
+      Pkcs11Key      pkcs11:    the private key is in a token
+      AwsKmsKey      awskms:    the private key is in AWS KMS
+    KeyBackend       loads all BackendKeys that one key URI names
+    VerifiedKey      the port ``SigningKey``: one BackendKey, with a deadline and a check of every signature
+    LoadedKeyRing    the ports ``KeyRing`` and ``KeyReloader``: the VerifiedKeys of all backends
 
-A new backend is one file with a factory ``(KeyUri, BackendResources) -> KeyBackend``, one line in
-``registry.BACKEND_FOR_SCHEME``, one optional extra, one page in ``docs/keys/`` and one row in
-``tests/contract/key_backends/rows.py``. Backends do not know each other; what two of them need stands in a module of
-its own below them.
+Modules::
+
+    registry, key_uri            from a key URI to its backend
+    settings                     the section ``[keys]``
+    backend                      the protocols above and their errors
+    ring, verified_key           the implementations of the ports
+    finisher, secp256k1          low-s, recovery id, comparison with the owner
+    file_watch                   notices changed key files
+    keystore/, hd/, pkcs11/, awskms/                                           the backends
+    encrypted_json, secret_files, in_memory_key, opening_pool, remote_calls    shared by backends
+
+To add a backend, see "Adding a backend" in ``docs/keys/README.md``. Backends do not import each other.
 """

@@ -1,14 +1,13 @@
-"""What a key backend is: something that loads keys and lets each of them sign.
+"""The protocol of a key backend: it loads keys, and each key signs.
 
 Rules for every backend:
 
-* A key gives its vendor's form of a signature; ``ring`` finishes it, verifies it and watches the clock. No backend can
-  skip that, and none needs to do it.
-* What keeps a whole backend from starting is a ``KeyBackendError``: an error at start, not a line in the log.
-* What keeps one key from loading is a failure with a reason, and the other keys load.
-* At signing time a vendor's error becomes ``Unavailable`` (``key_backend_unavailable``), ``raise … from exc``.
-* ``uri`` is fit for a log line. Neither it, nor a reason, nor an error, nor a ``repr`` holds a secret.
-* The event loop never waits: what blocks runs on threads.
+* A key returns the vendor's form of a signature. ``VerifiedKey`` normalises and verifies it and enforces the deadline.
+* An error that affects the whole backend is a ``KeyBackendError``. It ends the start of the service.
+* An error that affects one key is an entry in ``LoadedKeys.failures``. The other keys load.
+* While signing, a vendor's error becomes ``Unavailable`` (``key_backend_unavailable``), with ``raise … from exc``.
+* ``uri`` can be logged. No URI, failure reason, error text or ``repr`` contains a secret.
+* Nothing blocks the event loop: blocking calls run on threads.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from signer.adapters.keys.opening_pool import OpeningPool
 from signer.domain.ethereum import Eip191Message
 
 Progress = Callable[[int, int], None]
-"""Called on the event loop with how many keys have been dealt with, and how many there are as far as is known."""
+"""Called on the event loop with the number of keys processed, and the number of keys known so far."""
 
 
 HealthChanged = Callable[[str, str | None], None]
-"""Called on the event loop when a backend stops working, with its URI and why; with ``None`` once it works again."""
+"""Called on the event loop with a backend's URI and the reason when it fails, and with ``None`` when it recovers."""
 
 
 class KeyBackendError(Exception):
-    """The keys cannot be had as they are configured; the text says what to do about it and holds no secret."""
+    """The configured keys cannot be used. The text says what to do and contains no secret."""
 
 
 class KeyUriInvalid(KeyBackendError):
-    """A key URI cannot be read, or has a parameter that its backend does not know."""
+    """A key URI cannot be parsed, or has a parameter that its backend does not know."""
 
 
 class KeyBackendUnknown(KeyBackendError):
@@ -41,11 +40,11 @@ class KeyBackendUnknown(KeyBackendError):
 
 
 class KeyBackendNotInstalled(KeyBackendError):
-    """The backend's library is an extra that is not installed."""
+    """The backend needs a library that is not installed."""
 
 
-class OwnerHeldTwice(KeyBackendError):
-    """Two keys are there for one owner, and the settings do not say which is to be used.
+class DuplicateOwner(KeyBackendError):
+    """Two keys belong to one owner, and ``duplicates`` is ``refuse``.
 
     Attributes:
         uri: of the second key.
@@ -53,8 +52,8 @@ class OwnerHeldTwice(KeyBackendError):
 
     def __init__(self, address: str, first_uri: str, uri: str) -> None:
         super().__init__(
-            f"the owner {address} has two keys, {first_uri} and {uri}: remove one, or have the first of them win "
-            "(duplicates = first)",
+            f"the owner {address} has two keys, {first_uri} and {uri}: remove one of them, "
+            'or set keys.duplicates = "first" to use the first',
         )
         self.uri = uri
 
@@ -64,35 +63,35 @@ class BackendKey(Protocol):
 
     @property
     def address(self) -> str:
-        """The owner, EIP-55."""
+        """The owner's address (EIP-55)."""
         ...
 
     @property
     def uri(self) -> str:
-        """Where the key is, without secrets."""
+        """The key's location, without secrets."""
         ...
 
     async def sign(self, message: Eip191Message) -> bytes:
-        """Sign ``message.digest`` (or have ``message.preimage`` hashed and signed).
+        """Sign ``message.digest``, or hash and sign ``message.preimage``.
 
-        Being cancelled is how a deadline arrives: let the ``CancelledError`` pass.
+        A deadline arrives as a ``CancelledError``: let it pass.
 
         Returns:
             The vendor's form: 64 bytes ``r ‖ s``, 65 bytes ``r ‖ s ‖ v``, or DER; ``s`` may be high.
 
         Raises:
-            Unavailable: ``key_backend_unavailable``, with ``retry_after`` where the vendor says or suggests one.
+            Unavailable: ``key_backend_unavailable``, with ``retry_after`` if the vendor suggests one.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedKeys:
-    """What a backend holds now.
+    """The result of loading a backend.
 
     Attributes:
-        keys: those that can sign, in the backend's own order, which decides where the first of two keys wins.
-        failures: URIs without secrets of those that cannot, each with the reason.
+        keys: the keys that can sign. Their order decides which of two duplicates is the first.
+        failures: the reason for each key that cannot be used, by its URI.
     """
 
     keys: Sequence[BackendKey]
@@ -100,15 +99,15 @@ class LoadedKeys:
 
 
 class KeyBackend(Protocol):
-    """One place where keys live, as one key URI names it."""
+    """The keys that one key URI names."""
 
     @property
     def uri(self) -> str:
-        """Which backend this is, without secrets."""
+        """The backend's location, without secrets."""
         ...
 
     async def load(self, progress: Progress) -> LoadedKeys:
-        """Look at what is there now; called again at every reload.
+        """Load the keys that exist now. Every reload calls it again.
 
         Raises:
             KeyBackendError: the backend as a whole cannot be used.
@@ -116,18 +115,18 @@ class KeyBackend(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of sessions, connections and threads."""
+        """Close sessions, connections and threads."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BackendResources:
-    """What the process shares among its backends.
+    """What all backends of the process share.
 
     Attributes:
-        opening: the threads for whatever takes long to open.
-        health_changed: told when a backend that was loaded stops working, and when it works again.
+        opening: the threads that open keys.
+        health_changed: called when a loaded backend fails, and when it recovers.
     """
 
-    opening: OpeningPool = field(default_factory=OpeningPool)
+    opening: OpeningPool
     health_changed: HealthChanged = field(default=lambda _uri, _problem: None)

@@ -1,12 +1,12 @@
-"""Web3 Secret Storage, version 3: one private key, encrypted under a password, as a JSON file.
+"""Web3 Secret Storage, version 3: one private key, encrypted under a password, in a JSON file.
 
-The format is that of https://ethereum.org/developers/docs/data-structures-and-encoding/web3-secret-storage/, and
-``eth_keyfile`` does the cryptography. What stands here is what it leaves open:
+The format is https://ethereum.org/developers/docs/data-structures-and-encoding/web3-secret-storage/; ``eth_keyfile``
+does the cryptography. This module adds what ``eth_keyfile`` leaves open:
 
-* The file says how much memory opening it takes, and that is known before anybody begins.
-* Every field is checked before the password is used, so that what fails then is the password.
-* The password is bytes: ``eth_keyfile`` would encode a text as Latin-1 for scrypt, where others write UTF-8.
-* A refusal is raised where no secret is a local variable, and carries no other exception along.
+* It returns the memory that the key derivation needs before the derivation starts.
+* It checks every field before it uses the password, so a later failure means a wrong password.
+* It passes the password as bytes: ``eth_keyfile`` would encode text as Latin-1 for scrypt, other tools use UTF-8.
+* It raises errors only in frames without secret local variables, and without a chained exception.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 
 from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 
+from signer.adapters.keys.secret_files import KeyFileError
 from signer.domain.ethereum import ADDRESS, checksum_address
 
 Kdf = Literal["scrypt", "pbkdf2"]
@@ -40,101 +41,93 @@ _MAX_SCRYPT_LANES: Final = 64
 _MAX_ITERATIONS: Final = 100_000_000
 
 
-class KeystoreRefused(Exception):
-    """A keystore cannot be used; the text is the reason."""
+@dataclass(frozen=True, slots=True, repr=False)
+class EncryptedSecret:
+    """A well-formed section ``crypto``.
+
+    Attributes:
+        memory: what the key derivation needs, in bytes.
+        crypto: the section.
+    """
+
+    memory: int
+    crypto: Mapping[str, Any]
+
+    def check_memory(self, budget: int) -> None:
+        """Check that the key derivation needs at most ``budget`` bytes.
+
+        Raises:
+            KeyFileError: it needs more.
+        """
+        if self.memory > budget:
+            raise KeyFileError(
+                f"needs {self.memory >> 20} MiB to open and the budget is {budget >> 20} MiB: "
+                "raise keys.open_memory, or re-encrypt it with less work",
+            )
+
+    def decrypt(self, password: bytes) -> bytes:
+        """Return the secret. Takes half a second of CPU at the usual strength.
+
+        Raises:
+            KeyFileError: the password is wrong.
+        """
+        secret: bytes | None = None
+        with contextlib.suppress(ValueError):  # the MAC differs; parse_crypto has excluded every other reason
+            secret = decode_keyfile_json({"version": _VERSION, "crypto": dict(self.crypto)}, password)  # type: ignore[arg-type] # see the module
+        if secret is None:
+            hint = " (the password file is empty)" if not password else ""
+            raise KeyFileError(f"the password does not open it{hint}")
+        return secret
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Web3Keystore:
-    """A V3 file, read and found well-formed.
+class Web3Keystore(EncryptedSecret):
+    """A V3 file with a private key of 32 bytes.
 
     Attributes:
-        address: EIP-55, or ``None`` where the file does not say; nothing has proved it yet.
-        memory: what its key derivation takes, in bytes.
+        address: the address in the file (EIP-55), not verified; ``None`` if the file has none.
     """
 
     address: str | None
-    memory: int
-    _crypto: Mapping[str, Any]
-
-    def decrypt(self, password: bytes) -> bytes:
-        """Give the private key, 32 bytes; takes ``memory`` and, at the usual strength, half a second of CPU.
-
-        Raises:
-            KeystoreRefused: the password does not fit.
-        """
-        return decrypt_crypto(self._crypto, password)
 
 
-def read_keystore(text: bytes) -> Web3Keystore:
-    """Read a V3 file.
+def parse_keystore(text: bytes) -> Web3Keystore:
+    """Parse a V3 file.
 
     Raises:
-        KeystoreRefused: it is not one.
+        KeyFileError: the file is not a V3 keystore.
     """
-    if len(text) > MAX_KEYSTORE_BYTES:
-        raise KeystoreRefused(f"is over {MAX_KEYSTORE_BYTES} bytes: it is no keystore")
     try:
         document = _lower_case(json.loads(text))
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise KeystoreRefused("is not JSON, or not an object: it is no keystore")
+        raise KeyFileError("is not a keystore: it is not a JSON object")
     if document.get("version") != _VERSION:
-        raise KeystoreRefused("is not of version 3 of Web3 Secret Storage")
-    crypto, memory = read_crypto(document, least=_SECRET_BYTES, most=_SECRET_BYTES)
-    return Web3Keystore(_address(document), memory, crypto)
+        raise KeyFileError("is not version 3 of Web3 Secret Storage")
+    secret = parse_crypto(document, min_bytes=_SECRET_BYTES, max_bytes=_SECRET_BYTES)
+    return Web3Keystore(secret.memory, secret.crypto, _address(document))
 
 
-def read_crypto(document: Mapping[str, Any], *, least: int, most: int) -> tuple[Mapping[str, Any], int]:
-    """Check the section ``crypto``, whatever stands around it.
-
-    Args:
-        document: what holds it; names in lower case.
-        least: of the secret's length, in bytes.
-        most: the same.
-
-    Returns:
-        The section, and what its key derivation takes, in bytes.
+def parse_crypto(document: Mapping[str, Any], *, min_bytes: int, max_bytes: int) -> EncryptedSecret:
+    """Parse the section ``crypto`` of a document, whose names are in lower case.
 
     Raises:
-        KeystoreRefused: a field of it cannot be used.
+        KeyFileError: a field cannot be used, or the secret's length is out of bounds.
     """
     crypto = _object(document, "crypto")
     if crypto.get("cipher") != _CIPHER:
-        raise KeystoreRefused(f"has another cipher than {_CIPHER}")
-    _hexadecimal(crypto, "ciphertext", least, most)
-    _hexadecimal(crypto, "mac", _MAC_BYTES, _MAC_BYTES)
-    _hexadecimal(_object(crypto, "cipherparams"), "iv", 1, _IV_BYTES)  # some writers drop leading zeros
-    return crypto, _memory(crypto)
+        raise KeyFileError(f"has an unsupported cipher: only {_CIPHER} is supported")
+    _check_hex(crypto, "ciphertext", min_bytes, max_bytes)
+    _check_hex(crypto, "mac", _MAC_BYTES, _MAC_BYTES)
+    _check_hex(_object(crypto, "cipherparams"), "iv", 1, _IV_BYTES)  # some writers drop leading zeros
+    return EncryptedSecret(_derivation_memory(crypto), crypto)
 
 
-def decrypt_crypto(crypto: Mapping[str, Any], password: bytes) -> bytes:
-    """Give the secret of a section that ``read_crypto`` has found well-formed.
+def encrypt_keystore(secret: bytes, password: bytes, *, kdf: Kdf = "scrypt", work: int | None = None) -> bytes:
+    """Return the JSON of a V3 file for a private key of 32 bytes.
 
-    Raises:
-        KeystoreRefused: the password does not fit.
-    """
-    secret: bytes | None = None
-    with contextlib.suppress(ValueError):  # the MAC does not fit; every other reason was looked for before
-        secret = decode_keyfile_json({"version": _VERSION, "crypto": dict(crypto)}, password)  # type: ignore[arg-type] # see the module
-    if secret is None:
-        hint = " (the password file is empty)" if not password else ""
-        raise KeystoreRefused(f"the password does not open it{hint}")
-    return secret
-
-
-def make_keystore(secret: bytes, password: bytes, *, kdf: Kdf = "scrypt", work: int | None = None) -> bytes:
-    """Encrypt a private key.
-
-    Args:
-        secret: 32 bytes.
-        password: its bytes, as they are.
-        kdf: the key derivation.
-        work: scrypt's n, a power of two; or PBKDF2's iterations. ``None`` for ``WORK_FOR_KDF``.
-
-    Returns:
-        The V3 file's JSON.
+    ``work`` is scrypt's n, a power of two, or PBKDF2's iterations; ``None`` for ``WORK_FOR_KDF``.
     """
     document = create_keyfile_json(
         secret,
@@ -143,30 +136,28 @@ def make_keystore(secret: bytes, password: bytes, *, kdf: Kdf = "scrypt", work: 
         iterations=WORK_FOR_KDF[kdf] if work is None else work,
     )
     parameters = document["crypto"]["cipherparams"]
-    parameters["iv"] = parameters["iv"].zfill(
-        2 * _IV_BYTES
-    )  # eth_keyfile drops leading zeros; geth then cannot read it
+    parameters["iv"] = parameters["iv"].zfill(2 * _IV_BYTES)  # eth_keyfile drops leading zeros, and geth needs them
     return json.dumps(document).encode("ascii")
 
 
-def _memory(crypto: Mapping[str, Any]) -> int:
-    """Check the key derivation's parameters and tell what they cost."""
+def _derivation_memory(crypto: Mapping[str, Any]) -> int:
+    """Check the parameters of the key derivation and return the memory that it needs."""
     kdf, parameters = crypto.get("kdf"), _object(crypto, "kdfparams")
-    _hexadecimal(parameters, "salt", 1, MAX_KEYSTORE_BYTES)
-    _number(parameters, "dklen", _MIN_DERIVED_BYTES, _MAX_DERIVED_BYTES)
+    _check_hex(parameters, "salt", 1, MAX_KEYSTORE_BYTES)
+    _integer(parameters, "dklen", _MIN_DERIVED_BYTES, _MAX_DERIVED_BYTES)
     if kdf == "pbkdf2":
         if parameters.get("prf") != _PRF:
-            raise KeystoreRefused(f"has another kdfparams.prf than {_PRF}")
-        _number(parameters, "c", 1, _MAX_ITERATIONS)
+            raise KeyFileError(f"has an unsupported kdfparams.prf: only {_PRF} is supported")
+        _integer(parameters, "c", 1, _MAX_ITERATIONS)
         return 0
     if kdf == "scrypt":
-        n = _number(parameters, "n", 2, 2**32)
-        r = _number(parameters, "r", 1, 2**16)
-        p = _number(parameters, "p", 1, _MAX_SCRYPT_LANES)
+        n = _integer(parameters, "n", 2, 2**32)
+        r = _integer(parameters, "r", 1, 2**16)
+        p = _integer(parameters, "p", 1, _MAX_SCRYPT_LANES)
         if n & (n - 1):
-            raise KeystoreRefused("has a kdfparams.n that is no power of two (RFC 7914 §2)")
+            raise KeyFileError("has a kdfparams.n that is not a power of two (RFC 7914 §2)")
         return _SCRYPT_BLOCK_BYTES * r * (n + p)
-    raise KeystoreRefused("has another kdf than scrypt or pbkdf2")
+    raise KeyFileError("has an unsupported kdf: only scrypt and pbkdf2 are supported")
 
 
 def _address(document: Mapping[str, Any]) -> str | None:
@@ -175,35 +166,35 @@ def _address(document: Mapping[str, Any]) -> str | None:
         return None
     address = text if isinstance(text, str) and text.startswith("0x") else f"0x{text}"
     if ADDRESS.fullmatch(address) is None:
-        raise KeystoreRefused("has an address that is not 40 hex digits")
+        raise KeyFileError("has an address that is not 40 hex digits")
     return checksum_address(address)
 
 
 def _object(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = document.get(name)
     if not isinstance(value, dict):
-        raise KeystoreRefused(f"has no object {name}")
+        raise KeyFileError(f"has no object {name}")
     return value
 
 
-def _hexadecimal(document: Mapping[str, Any], name: str, least: int, most: int) -> None:
+def _check_hex(document: Mapping[str, Any], name: str, min_bytes: int, max_bytes: int) -> None:
     try:
         length = len(bytes.fromhex(str(document.get(name)).removeprefix("0x")))
     except ValueError:
         length = -1
-    if not least <= length <= most:
-        raise KeystoreRefused(f"has a {name} that is missing, not hex, or of the wrong length")
+    if not min_bytes <= length <= max_bytes:
+        raise KeyFileError(f"has a {name} that is missing, not hex, or of the wrong length")
 
 
-def _number(document: Mapping[str, Any], name: str, least: int, most: int) -> int:
+def _integer(document: Mapping[str, Any], name: str, lowest: int, highest: int) -> int:
     value = document.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise KeystoreRefused(f"has a kdfparams.{name} that is missing or outside {least} … {most}")
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+        raise KeyFileError(f"has a kdfparams.{name} that is missing or outside {lowest} … {highest}")
     return value
 
 
 def _lower_case(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Lower-case every name, for old writers spell ``Crypto``."""
+    """Return the value with all names in lower case, because old writers spell ``Crypto``."""
     if isinstance(value, dict):
         return {name.lower(): _lower_case(inner) for name, inner in value.items()}
     return value

@@ -1,15 +1,13 @@
-"""Notices that the files behind the keys have changed, by looking at them every few seconds.
+"""Polls the files behind the keys and reports when they have changed.
 
-* **What is looked at** follows from the key URIs alone: the path, where there is such a file or directory, and every
-  parameter that names a file: ``…_file``, ``…_dir`` and RFC 7512's ``pin-source``. A backend whose parameters are named
-  like that is watched without a word of its own.
-* **What is seen of a file** is which one it is (device and inode) and when it changed; its content is not read.
-  Symlinks are followed, so it is noticed when Kubernetes turns ``..data`` elsewhere, for ``owner.json``, which leads
-  to ``..data/owner.json``, is then another file. Of a directory its own files are seen, not those of directories in it.
-* **A change counts once it stands still:** two looks in a row have to find the same. A file that is still being written
-  would be read as a broken one, and its key would be gone until the next look.
-* Looking asks the file system about each file, on a thread: a mount that hangs stops the watch, not the service.
-* inotify would be quicker and see less: neither network mounts nor a ``..data`` whose directory was removed tell it.
+* The key URIs name the files: the path, if such a file or directory exists, and every parameter that names a file
+  (``…_file``, ``…_dir`` and RFC 7512's ``pin-source``).
+* A file is compared by device, inode, size and times; its content is not read. Symlinks are followed, so a Kubernetes
+  secret update, which replaces the ``..data`` link, is noticed. Directories are watched one level deep.
+* A change counts only when two polls in a row see the same files. Otherwise a file that is still being written would
+  be loaded broken.
+* Polling runs on a thread: a mount that hangs stops the watch, not the service.
+* inotify would be faster, but misses network mounts and replaced ``..data`` directories.
 """
 
 from __future__ import annotations
@@ -25,17 +23,17 @@ from signer.adapters.keys.key_uri import KeyUri
 _FILE_SUFFIXES: Final = ("_file", "_dir")
 _PIN_SOURCE: Final = "pin-source"
 _FILE_SCHEME: Final = "file:"
-_STANDS_STILL_SECONDS: Final = 1.0
+_STABLE_AFTER_SECONDS: Final = 1.0
 
-Fingerprint = tuple[tuple[str, tuple[int, ...] | None], ...]
-"""What was seen: each path, and what tells its file from another one, or ``None`` where there is none."""
+Snapshot = tuple[tuple[str, tuple[int, ...] | None], ...]
+"""Each path with its file's identity, or ``None`` if there is no file."""
 
 
-def files_of(uris: Iterable[str]) -> Sequence[Path]:
-    """Name the files and directories that key URIs speak of, whether they are there or not.
+def watched_files(uris: Iterable[str]) -> Sequence[Path]:
+    """Return the files and directories that key URIs name, whether they exist or not.
 
     Raises:
-        KeyUriInvalid: one cannot be read.
+        KeyUriInvalid: a URI cannot be parsed.
     """
     found: dict[Path, None] = {}
     for uri in map(KeyUri.parse, uris):
@@ -48,20 +46,23 @@ def files_of(uris: Iterable[str]) -> Sequence[Path]:
     return list(found)
 
 
-def fingerprint(paths: Iterable[Path]) -> Fingerprint:
-    """Look at files, and at what directories hold; blocking. What cannot be looked at is seen as not there."""
+def take_snapshot(paths: Iterable[Path]) -> Snapshot:
+    """Return the present state of files and of the files in directories; blocking.
+
+    A path that cannot be read counts as missing.
+    """
     seen: list[tuple[str, tuple[int, ...] | None]] = []
     for path in paths:
-        seen.append((str(path), _look(path)))
+        seen.append((str(path), _file_identity(path)))
         try:
             names = sorted(entry.name for entry in path.iterdir())
-        except OSError:  # no directory, or none that we may read
+        except OSError:
             continue
-        seen += [(name, _look(path / name)) for name in names if not name.startswith(".")]
+        seen += [(name, _file_identity(path / name)) for name in names if not name.startswith(".")]
     return tuple(seen)
 
 
-def _look(path: Path) -> tuple[int, ...] | None:
+def _file_identity(path: Path) -> tuple[int, ...] | None:
     try:
         found = path.stat()
     except OSError:
@@ -70,35 +71,29 @@ def _look(path: Path) -> tuple[int, ...] | None:
 
 
 class FileWatch:
-    """Calls ``changed`` when the files are others than they were."""
+    """Calls ``on_change`` when the watched files have changed."""
 
-    def __init__(self, paths: Sequence[Path], every: float, changed: Callable[[], None]) -> None:
-        """Take what to watch; ``run`` watches.
-
-        Args:
-            paths: files and directories; they need not be there.
-            every: seconds between two looks.
-            changed: called on the event loop; what it does about it is its own affair.
-        """
+    def __init__(self, paths: Sequence[Path], interval: float, on_change: Callable[[], None]) -> None:
+        """Create the watch, which polls every ``interval`` seconds; ``run`` starts it."""
         self._paths = paths
-        self._every = every
-        self._changed = changed
-        self._known: Fingerprint | None = None
+        self._interval = interval
+        self._on_change = on_change
+        self._known: Snapshot | None = None
 
-    async def look(self) -> None:
-        """Take what is there now as known. Do it before the files are read, lest a change in between is missed."""
-        self._known = await asyncio.to_thread(fingerprint, self._paths)
+    async def remember_current_files(self) -> None:
+        """Store the present state as known. Call it before the files are loaded, so that no change is missed."""
+        self._known = await asyncio.to_thread(take_snapshot, self._paths)
 
     async def run(self) -> None:
         """Watch until cancelled."""
         if self._known is None:
-            await self.look()
+            await self.remember_current_files()
         last = self._known
         while True:
-            calm = last == self._known
-            await asyncio.sleep(self._every if calm else min(self._every, _STANDS_STILL_SECONDS))
-            seen = await asyncio.to_thread(fingerprint, self._paths)
-            if seen == last and not calm:
+            is_unchanged = last == self._known
+            await asyncio.sleep(self._interval if is_unchanged else min(self._interval, _STABLE_AFTER_SECONDS))
+            seen = await asyncio.to_thread(take_snapshot, self._paths)
+            if seen == last and not is_unchanged:
                 self._known = seen
-                self._changed()
+                self._on_change()
             last = seen

@@ -1,14 +1,14 @@
-"""The one finisher: whatever form a backend's signature has, what leaves here is low-s and its owner's, or nothing is.
+"""Turns a backend's signature into Ethereum's form, and refuses it if it is not the owner's.
 
-Rules, in their order:
+Steps:
 
-1. Read ``r`` and ``s``: 64 bytes ``r ‖ s`` (PKCS #11 v3.1 §6.3.1, Azure), 65 bytes ``r ‖ s ‖ v`` (Web3Signer,
-   libsecp256k1; ``v`` 0, 1, 27 or 28), else DER ``Ecdsa-Sig-Value`` (RFC 3279 §2.2.3: AWS, GCP).
-2. Both are in 1 … n-1 (SEC 1 v2 §4.1.4, step 1).
-3. ``s`` becomes low (EIP-2), **before** the parity is looked for, since ``-s`` belongs to ``-R``.
-4. The public key is recovered (SEC 1 v2 §4.1.6) with both parities, and one of them has to give the owner. A ``v`` that
-   came along only says which to try first.
-5. What does not recover to the owner is refused: the backend lies, or signs with another key than it says.
+1. Parse ``r`` and ``s``: 64 bytes ``r ‖ s`` (PKCS #11 v3.1 §6.3.1), 65 bytes ``r ‖ s ‖ v`` (libsecp256k1; ``v`` 0, 1,
+   27 or 28), or DER ``Ecdsa-Sig-Value`` (RFC 3279 §2.2.3; AWS).
+2. Check that both are in 1 … n-1 (SEC 1 v2 §4.1.4, step 1).
+3. Make ``s`` low (EIP-2). This comes before step 4, because ``-s`` belongs to ``-R``.
+4. Recover the public key (SEC 1 v2 §4.1.6) with both parities until one is the owner's. A given ``v`` only decides
+   which parity is tried first.
+5. Refuse a signature that recovers to another key.
 """
 
 from __future__ import annotations
@@ -33,44 +33,39 @@ _RETRY_AFTER: Final = 5.0
 
 
 class SignatureFinisher:
-    """Finishes the signatures of one key.
+    """Finishes the signatures of one owner.
 
-    The owner is known by the address. The first signature that recovers to it proves the public key, which is then
-    remembered and compared as it is: a Keccak-256 less for every signature after it.
+    The first signature that recovers to the owner's address also proves the public key. It is kept and compared from
+    then on, which saves a Keccak-256 for each signature.
     """
 
     __slots__ = ("_address", "_public_key")
 
-    def __init__(self, address: str, public_key: bytes | None = None) -> None:
-        """Take the owner.
-
-        Args:
-            address: ``0x`` + 40 hex digits.
-            public_key: 64 bytes ``X ‖ Y`` where they are known for certain; they are taken for the owner's.
-        """
+    def __init__(self, address: str) -> None:
+        """Create the finisher for the owner's address, ``0x`` + 40 hex digits."""
         self._address = bytes.fromhex(address[2:])
-        self._public_key = public_key
+        self._public_key: bytes | None = None
 
     def finish(self, raw: bytes, digest: bytes) -> EvmSignature:
-        """Make a backend's signature Ethereum's.
+        """Return the signature in Ethereum's form.
 
         Args:
-            raw: as the backend gave it.
+            raw: the backend's signature.
             digest: the 32 bytes that were to be signed.
 
         Raises:
             Unavailable: ``key_signature_invalid``; the detail tells an unknown form from another key's signature.
         """
         readable = False
-        for r, s_as_given, parity_as_given in _readings(raw):
+        for r, given_s, given_parity in _possible_readings(raw):
             # SEC 1 v2 §4.1.4, step 1: r and s are in [1, n-1].
-            if not (0 < r < SECP256K1_N and 0 < s_as_given < SECP256K1_N):
+            if not (0 < r < SECP256K1_N and 0 < given_s < SECP256K1_N):
                 continue
             readable = True
-            s, likely_parity = s_as_given, parity_as_given
-            # EIP-2: of the two valid values s and n-s, the lower. n-s is the signature of -R, so the parity turns too.
+            s, likely_parity = given_s, given_parity
+            # EIP-2: of the two valid values s and n-s, the lower. n-s is the signature of -R, so the parity flips.
             if s > SECP256K1_HALF_N:
-                s, likely_parity = SECP256K1_N - s, 1 - parity_as_given
+                s, likely_parity = SECP256K1_N - s, 1 - given_parity
             r_s = r.to_bytes(_SCALAR_BYTES) + s.to_bytes(_SCALAR_BYTES)
             # SEC 1 v2 §4.1.6: each candidate for R gives a candidate for the public key; only one can be the owner's.
             for y_parity in (likely_parity, 1 - likely_parity):
@@ -79,9 +74,9 @@ class SignatureFinisher:
                     return EvmSignature(r, s, y_parity)
         raise Unavailable(
             ErrorCode.KEY_SIGNATURE_INVALID,
-            "The key's backend gave a signature that is not its owner's; nothing was signed."
+            "The key backend returned a signature that is not the owner's; nothing was signed."
             if readable
-            else "The key's backend gave something that is no secp256k1 signature; nothing was signed.",
+            else "The key backend returned something that is not a secp256k1 signature; nothing was signed.",
             retry_after=_RETRY_AFTER,
         )
 
@@ -95,10 +90,10 @@ class SignatureFinisher:
         return True
 
 
-def _readings(raw: bytes) -> Iterator[tuple[int, int, int]]:
-    """Give every ``(r, s, likely parity)`` that ``raw`` can mean.
+def _possible_readings(raw: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield every ``(r, s, likely parity)`` that ``raw`` can mean.
 
-    A DER signature with two short numbers can be 64 or 65 bytes long, too: the owner tells which reading is meant.
+    A DER signature with two short numbers can also be 64 or 65 bytes long; only the owner's address tells which.
     """
     length = len(raw)
     if length == _RAW_BYTES or (length == _RECOVERABLE_BYTES and raw[_RAW_BYTES] in _Y_PARITY_FOR_V):
@@ -106,9 +101,7 @@ def _readings(raw: bytes) -> Iterator[tuple[int, int, int]]:
         yield int.from_bytes(raw[:_SCALAR_BYTES]), int.from_bytes(raw[_SCALAR_BYTES:_RAW_BYTES]), likely_parity
     if length and raw[0] == _DER_SEQUENCE:
         try:
-            r, s = decode_dss_signature(
-                raw
-            )  # strict DER (X.690 §10): nothing behind it, no number longer than it need be
+            r, s = decode_dss_signature(raw)  # strict DER (X.690 §10): no trailing bytes, no padded numbers
         except ValueError:
             return
         yield r, s, 0

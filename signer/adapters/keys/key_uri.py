@@ -1,13 +1,11 @@
-"""A key URI: RFC 3986's ``scheme:path?query``; the scheme names the backend, the path the place, the query the rest.
+"""Key URIs, ``scheme:path?name=value&…`` (RFC 3986): they name where keys are, and can be logged.
 
-Rules:
-
-* A URI holds no secret. Secrets come from files, and a parameter that looks like one (``password=``, ``pin-value=``),
-  or a userinfo (``//user:password@host``), is refused. So a URI can be shown.
-* Parameters are named once, with a value; a name that the backend does not know is refused, for a mistyped one would
-  else be a setting that is not made.
-* Names and values are percent-decoded (RFC 3986 §2.1; ``+`` is a plus). The path is kept as written, for some schemes
-  (RFC 7512) have to be taken apart before they are decoded; ``file_path`` decodes it.
+* A URI contains no secret. Parameters such as ``password=`` and ``pin-value=``, and user names before a host, are
+  refused.
+* A parameter has a name and a value and appears once. Unknown parameters are refused, because a mistyped one would
+  otherwise be ignored.
+* Names and values are percent-decoded (RFC 3986 §2.1; ``+`` is a plus). The path is kept as written, because some
+  schemes (RFC 7512) must be split before they are decoded.
 """
 
 from __future__ import annotations
@@ -29,13 +27,13 @@ _SECRET_PARAMETERS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class KeyUri:
-    """One key URI, taken apart.
+    """A parsed key URI.
 
     Attributes:
-        scheme: lower case (RFC 3986 §3.1).
-        authority: what stands between ``//`` and the path; ``None`` where nothing does.
-        path: as written, still percent-encoded.
-        query: the parameters, decoded.
+        scheme: in lower case (RFC 3986 §3.1).
+        authority: the part between ``//`` and the path, or ``None``.
+        path: as written, percent-encoded.
+        query: the decoded parameters.
     """
 
     scheme: str
@@ -45,30 +43,29 @@ class KeyUri:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a key URI.
+        """Parse a key URI.
 
         Raises:
-            KeyUriInvalid: it is not one, or it holds a secret. The text is not quoted, in case it does.
+            KeyUriInvalid: the text is not a key URI, or contains a secret. The text is not quoted.
         """
-        match = rfc3986.URI.fullmatch(text)
-        if match is None:
+        if rfc3986.URI.fullmatch(text) is None:
             raise KeyUriInvalid(
-                "a key URI is not one of RFC 3986: write scheme:path?name=value, for example "
-                "keystore:/run/secrets/keys?password_file=/run/secrets/password (spaces and the like as %20)",
+                "not a key URI (RFC 3986): write scheme:path?name=value, for example "
+                "keystore:/run/secrets/keys?password_file=/run/secrets/password (a space is %20)",
             )
         parts = urlsplit(text)
-        shown = f"{parts.scheme}:{parts.path.partition(';')[0]}"  # behind ";" a PIN could stand (RFC 7512)
+        shown = f"{parts.scheme}:{parts.path.partition(';')[0]}"  # a PIN could follow the ";" (RFC 7512)
         if "@" in parts.netloc:
-            raise KeyUriInvalid(f"the key URI {shown} has a userinfo in front of its host: secrets belong into files")
+            raise KeyUriInvalid(f"the key URI {shown} has a user before its host: put secrets into files")
         if "#" in text:
             raise KeyUriInvalid(f"the key URI {shown} has a fragment (#…): write # as %23 if it belongs to a name")
         return cls(parts.scheme, parts.netloc or None, parts.path, MappingProxyType(_parameters(parts.query, shown)))
 
     def allow_only(self, *names: str) -> None:
-        """Return where every parameter is one of ``names``.
+        """Check that every parameter is one of ``names``.
 
         Raises:
-            KeyUriInvalid: one is not.
+            KeyUriInvalid: a parameter is unknown.
         """
         unknown = sorted(self.query.keys() - set(names))
         if unknown:
@@ -78,31 +75,31 @@ class KeyUri:
             )
 
     def file_path(self) -> Path:
-        """Read the path as a file's.
+        """Return the path as a file's.
 
         Raises:
-            KeyUriInvalid: there is none, or a host stands in front of it.
+            KeyUriInvalid: the path is empty, or the URI has a host.
         """
         if self.authority is not None:
             raise KeyUriInvalid(f"the key URI {self} names a host: a file is written {self.scheme}:/path, without //")
-        return _as_path(self.path, f"the key URI {self}")
+        return _as_path(unquote(self.path), f"the key URI {self}")
 
     def file_parameter(self, name: str) -> Path | None:
-        """Read a parameter as a file's path; ``None`` where it is not there.
+        """Return a parameter as a file's path, or ``None`` if the URI does not have it.
 
         Raises:
-            KeyUriInvalid: it cannot be one.
+            KeyUriInvalid: the value cannot be a path.
         """
         value = self.query.get(name)
-        return None if value is None else _as_path(value, f"the parameter {name!r} of the key URI {self}", decode=False)
+        return None if value is None else _as_path(value, f"the parameter {name!r} of the key URI {self}")
 
     def __str__(self) -> str:
-        """Give scheme, host and path: fit for a log line."""
+        """Return scheme, host and path, which can be logged."""
         return f"{self.scheme}:{'' if self.authority is None else '//' + self.authority}{self.path}"
 
 
 def file_uri(scheme: str, path: Path) -> str:
-    """Name a file under a scheme, for ``BackendKey.uri``."""
+    """Return the URI of a file, for ``BackendKey.uri``."""
     return f"{scheme}:{quote(str(path))}"
 
 
@@ -112,7 +109,7 @@ def _parameters(query: str, shown: str) -> dict[str, str]:
         name, separator, value = (unquote(part) for part in pair.partition("="))
         if name.lower() in _SECRET_PARAMETERS:
             raise KeyUriInvalid(
-                f"the key URI {shown} has a secret in its parameter {name!r}: put it into a file and name that",
+                f"the key URI {shown} has a secret in its parameter {name!r}: put it into a file and name that file",
             )
         if not name or not separator or not value or name in parameters:
             raise KeyUriInvalid(f"the key URI {shown} has a parameter without a name or a value, or has one twice")
@@ -120,8 +117,7 @@ def _parameters(query: str, shown: str) -> dict[str, str]:
     return parameters
 
 
-def _as_path(text: str, what: str, *, decode: bool = True) -> Path:
-    decoded = unquote(text) if decode else text
-    if not decoded or "\x00" in decoded:
+def _as_path(text: str, what: str) -> Path:
+    if not text or "\x00" in text:
         raise KeyUriInvalid(f"{what} names no file")
-    return Path(decoded)
+    return Path(text)

@@ -1,8 +1,7 @@
-"""The threads that open keys, bounded by cores and by memory.
+"""Threads that open keys, limited by cores and by memory.
 
-A keystore of the usual strength takes half a second of CPU and 256 MB to open. scrypt lets go of the GIL, so threads
-use all cores; and a pod's memory limit knows no mercy, so what is under way at once is bounded by memory too. One pool
-serves all backends of the process, and the bound holds for all of them together.
+A keystore of the usual strength needs half a second of CPU and 256 MB to open. scrypt releases the GIL, so threads use
+all cores; a container that exceeds its memory limit is killed, so memory is limited too. All backends share one pool.
 """
 
 from __future__ import annotations
@@ -12,10 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
-
-MEMORY_BUDGET: Final = 1024**3
-"""The default bound on the memory of all openings under way, in bytes."""
+from typing import TypeVar
 
 _T = TypeVar("_T")
 
@@ -24,28 +20,27 @@ class OpeningPool:
     """Runs blocking work off the event loop.
 
     Attributes:
-        memory_budget: the bound, in bytes.
-        threads: how many pieces of work run at once, where memory allows it.
+        memory_budget: how much memory all running work may use, in bytes.
+        threads: how much work may run at once.
     """
 
-    def __init__(self, *, memory_budget: int = MEMORY_BUDGET, threads: int | None = None) -> None:
-        """Make the pool; threads start as they are needed.
+    def __init__(self, *, memory_budget: int, threads: int) -> None:
+        """Create the pool; threads start when they are needed.
 
         Args:
-            memory_budget: bytes.
-            threads: ``None`` for one per core that this process may run on. A container's CPU quota is not a core less:
-                set it where the quota is smaller.
+            memory_budget: in bytes.
+            threads: 0 for one per core that this process may run on. A container's CPU quota is not considered.
         """
         self.memory_budget = memory_budget
-        self.threads = threads if threads is not None else available_cores()
+        self.threads = threads or available_cores()
         self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="open-keys")
         self._in_use = 0
         self._changed = threading.Condition()
 
     async def run(self, work: Callable[[], _T], *, memory: int = 0) -> _T:
-        """Have ``work`` done on a thread, once ``memory`` bytes of the budget are free.
+        """Run ``work`` on a thread when ``memory`` bytes of the budget are free, and return its result.
 
-        Work that has begun when the caller is cancelled goes on to its end and keeps its memory until then.
+        If the caller is cancelled, work that has started continues and keeps its memory until it ends.
 
         Raises:
             ValueError: ``memory`` is more than the whole budget.
@@ -55,7 +50,7 @@ class OpeningPool:
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._within_budget, work, memory)
 
     def close(self) -> None:
-        """Take no more work and drop what has not begun; does not wait for what has."""
+        """Cancel work that has not started; running work is not waited for."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _within_budget(self, work: Callable[[], _T], memory: int) -> _T:
@@ -71,7 +66,7 @@ class OpeningPool:
 
 
 def available_cores() -> int:
-    """Count the cores that this process may run on."""
+    """Return how many cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

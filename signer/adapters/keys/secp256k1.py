@@ -1,7 +1,7 @@
-"""libsecp256k1, by way of coincurve: who made a signature, and the proof that the library is really there.
+"""libsecp256k1, called through coincurve: recover a public key, and check that the library works.
 
-Recovery is SEC 1 v2 §4.1.6, for the two candidates that Ethereum's ``v`` can name: ``R`` has ``r`` itself for its x
-coordinate. The other two (``r + n``) exist for one signature in 2^128 and cannot be written with ``v`` 27 or 28.
+Recovery is SEC 1 v2 §4.1.6 for the two candidates that Ethereum's ``v`` can name: the x coordinate of ``R`` is ``r``.
+The other two (``r + n``) occur once in 2^128 signatures and cannot be written with ``v`` 27 or 28.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _GENERATOR: Final = bytes.fromhex(
 
 
 def recover_public_key(r_s: bytes, y_parity: int, digest: bytes) -> bytes | None:
-    """Give the public key that made a signature (SEC 1 v2 §4.1.6); about 30 µs.
+    """Return the public key that made a signature (SEC 1 v2 §4.1.6); about 30 µs.
 
     Args:
         r_s: 64 bytes ``r ‖ s``.
-        y_parity: 0 or 1: the parity of the y coordinate of ``R``.
+        y_parity: 0 or 1, the parity of the y coordinate of ``R``.
         digest: the 32 bytes that were signed.
 
     Returns:
-        64 bytes ``X ‖ Y``, or ``None`` where no public key fits.
+        64 bytes ``X ‖ Y``, or ``None`` if no public key fits.
     """
     try:
         public_key = PublicKey.from_signature_and_message(r_s + bytes((y_parity,)), digest, hasher=None)
@@ -65,18 +65,18 @@ class CoincurveVerifier:
 
 
 def require_coincurve() -> None:
-    """Return where compiled libsecp256k1 signs and recovers the published known answer; run once at start, under 1 ms.
+    """Check that compiled libsecp256k1 signs and recovers the known answer. Called once at start; under 1 ms.
 
     Raises:
-        KeyBackendError: with what to do about it.
+        KeyBackendError: with what to do.
     """
     spec = importlib.util.find_spec(_BINDING)
     if spec is None or not (spec.origin or "").endswith(tuple(EXTENSION_SUFFIXES)):
-        raise KeyBackendError("coincurve does not bring libsecp256k1 on this platform: install its binary wheel")
+        raise KeyBackendError("coincurve has no libsecp256k1 on this platform: install its binary wheel")
     try:
         signed = PrivateKey(_KNOWN_KEY).sign_recoverable(_KNOWN_DIGEST, hasher=None)
     except ValueError as exc:
-        raise KeyBackendError("libsecp256k1 does not sign: install coincurve anew") from exc
+        raise KeyBackendError("libsecp256k1 cannot sign: reinstall coincurve") from exc
     recovered = recover_public_key(_KNOWN_R_S, _KNOWN_Y_PARITY, _KNOWN_DIGEST)
     if signed != _KNOWN_R_S + bytes((_KNOWN_Y_PARITY,)) or recovered != _GENERATOR:
-        raise KeyBackendError("libsecp256k1 fails its known-answer test (RFC 6979): install coincurve anew")
+        raise KeyBackendError("libsecp256k1 fails its known-answer test (RFC 6979): reinstall coincurve")

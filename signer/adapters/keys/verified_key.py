@@ -1,4 +1,4 @@
-"""The port ``SigningKey`` over one key of a backend: the deadline and the finisher, which no backend can skip."""
+"""The port ``SigningKey`` over one key of a backend: it enforces the deadline and verifies every signature."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from signer.adapters.keys.finisher import SignatureFinisher
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
 from signer.domain.ethereum import Eip191Message, EvmSignature, self_test_message
 
-_MOST_SELF_TESTS: Final = 256
-_SELF_TESTS_AT_ONCE: Final = 16
+_MAX_SELF_TESTS: Final = 256
+_CONCURRENT_SELF_TESTS: Final = 16
 _RETRY_AFTER: Final = 2.0
 
 
-class FinishedKey:
-    """What the ring hands out."""
+class VerifiedKey:
+    """A key of the ring."""
 
     __slots__ = ("_finisher", "_key", "_timeout", "address", "uri")
 
@@ -32,8 +32,8 @@ class FinishedKey:
         self._timeout = timeout
         self._finisher = SignatureFinisher(key.address)
 
-    def finishes(self, key: BackendKey) -> bool:
-        """Tell whether it is this very key that is finished here."""
+    def wraps(self, key: BackendKey) -> bool:
+        """Return whether this is the verified form of exactly this key object."""
         return self._key is key
 
     async def sign(self, message: Eip191Message) -> EvmSignature:
@@ -44,38 +44,38 @@ class FinishedKey:
         except SignerError:
             raise
         except TimeoutError as exc:
-            raise _backend_down(f"The key's backend did not sign within {self._timeout:g} s.") from exc
+            raise _unavailable(f"The key backend did not sign within {self._timeout:g} s.") from exc
         except Exception as exc:
-            raise _backend_down("The key's backend failed in a way of its own.") from exc
+            raise _unavailable("The key backend failed with an unexpected error.") from exc
         return self._finisher.finish(raw, message.digest)
 
     def __repr__(self) -> str:
-        return f"FinishedKey(address={self.address!r}, uri={self.uri!r})"
+        return f"VerifiedKey(address={self.address!r}, uri={self.uri!r})"
 
 
-async def self_test(keys: Sequence[FinishedKey]) -> dict[FinishedKey, str]:
-    """Have the keys sign the fixed text that grants nothing; of many, a sample that is spread over all of them.
+async def self_test(keys: Sequence[VerifiedKey]) -> dict[VerifiedKey, str]:
+    """Let keys sign the fixed self-test text; of many keys, an evenly spread sample.
 
-    What a sample misses is found at the first signature, for the finisher lets no wrong one out.
+    A bad key outside the sample is found at its first signature, because every signature is verified.
 
     Returns:
-        The keys that could not, each with the reason.
+        The keys that failed, each with the reason.
     """
     message = self_test_message()
-    refused: dict[FinishedKey, str] = {}
-    waiting = iter(keys[:: -(-len(keys) // _MOST_SELF_TESTS) or 1])
+    failed: dict[VerifiedKey, str] = {}
+    sample = iter(keys[:: -(-len(keys) // _MAX_SELF_TESTS) or 1])
 
-    async def test_some() -> None:
-        for key in waiting:
+    async def test_in_turn() -> None:
+        for key in sample:
             try:
                 await key.sign(message)
             except SignerError as error:
-                refused[key] = f"fails its self-test: {error.detail}"
-            await asyncio.sleep(0)  # a key in memory never waits, and others want the loop
+                failed[key] = f"fails its self-test: {error.detail}"
+            await asyncio.sleep(0)  # a key in memory never yields to the event loop
 
-    await asyncio.gather(*(test_some() for _ in range(_SELF_TESTS_AT_ONCE)))
-    return refused
+    await asyncio.gather(*(test_in_turn() for _ in range(_CONCURRENT_SELF_TESTS)))
+    return failed
 
 
-def _backend_down(detail: str) -> Unavailable:
+def _unavailable(detail: str) -> Unavailable:
     return Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, detail, retry_after=_RETRY_AFTER)

@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from signer.adapters.keys.new_file import write_new_file
+from signer.adapters.keys.secret_files import write_new_file
 
 ALGORITHM: Final = "ecdsa-p384-sha384"
 """The name in RFC 9421's registry (§6.2.2), and the only one that the card API accepts."""

@@ -1,4 +1,4 @@
-"""Keys, wherever they live, and who checks what they have signed."""
+"""Keys, and the verification of what they have signed."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from signer.domain.ethereum import Eip191Message, EvmSignature
 
 
 class SigningKey(Protocol):
-    """One key, wherever it lives. What it returns has been finished and verified against its own address."""
+    """One owner's key. Every signature that it returns has been verified against its own address."""
 
     @property
     def address(self) -> str:
-        """The EIP-55 address of the key."""
+        """The owner's address (EIP-55)."""
         ...
 
     @property
     def uri(self) -> str:
-        """Which backend holds it, without secrets: fit for a log line."""
+        """The key's location, without secrets; it can be logged."""
         ...
 
     async def sign(self, message: Eip191Message) -> EvmSignature:
-        """Sign ``message.digest``; low-s, with ``y_parity``, recovering to ``address``.
+        """Return a low-s signature of ``message.digest`` that recovers to ``address``.
 
         Raises:
-            Unavailable: ``key_backend_unavailable``, or ``key_signature_invalid`` where the backend's answer was wrong.
+            Unavailable: ``key_backend_unavailable``, or ``key_signature_invalid`` if the backend's signature is wrong.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRingStatus:
-    """How the keys are, for readiness and for the person on call.
+    """The state of the keys, for readiness and for operators.
 
     Attributes:
         loaded: how many keys can sign now.
-        loading: whether a first load is still under way.
-        missing: owners (EIP-55) that the settings expect and no backend holds.
-        failed: key URIs without secrets, each with the reason why it could not be loaded.
+        loading: whether the first load is still running.
+        missing: expected owners (EIP-55) without a key.
+        failed: the reason for each key or backend that cannot be used, by URI.
     """
 
     loaded: int
@@ -49,23 +49,23 @@ class KeyRingStatus:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every key that should be here is."""
+        """Whether every expected key can sign."""
         return self.loaded > 0 and not self.loading and not self.missing and not self.failed
 
 
 class KeyRing(Protocol):
-    """All keys that are loaded now. Reading takes no lock, for a reload swaps the whole ring."""
+    """All loaded keys. Reading takes no lock, because a reload replaces the contents at once."""
 
     def find(self, address: str) -> SigningKey | None:
-        """Give the key of an EIP-55 address, or ``None``."""
+        """Return the key of an EIP-55 address, or ``None``."""
         ...
 
     def keys(self) -> Sequence[SigningKey]:
-        """Give every key, ordered by address."""
+        """Return every key, ordered by address."""
         ...
 
     def status(self) -> KeyRingStatus:
-        """Tell what is loaded, what is missing and why."""
+        """Return what is loaded and what is missing."""
         ...
 
 
@@ -74,10 +74,10 @@ class KeyReloadReport:
     """What a reload has changed.
 
     Attributes:
-        added: owners (EIP-55) that can be signed for now and could not before.
-        removed: those that could and cannot any more.
-        unchanged: those that could and can.
-        failed: URIs without secrets of the keys and backends that could not be loaded, each with the reason.
+        added: owners (EIP-55) that have a key now and had none before.
+        removed: owners that had a key and have none now.
+        unchanged: owners that had a key before and have one now.
+        failed: the reason for each key or backend that could not be loaded, by URI.
     """
 
     added: tuple[str, ...]
@@ -87,20 +87,20 @@ class KeyReloadReport:
 
 
 class KeyReloader(Protocol):
-    """What looks at the backends again. A key ring is one; who only reads keys does not need to know."""
+    """Loads the keys again. The key ring implements it."""
 
     async def reload(self) -> KeyReloadReport:
-        """Look at every backend and swap the ring: whoever signs meanwhile signs.
+        """Load every backend and replace the ring's contents; signing continues meanwhile.
 
-        What could not be loaded stands in the report and is no error. A backend that is down as a whole keeps the keys
-        that it has given.
+        A key that could not be loaded is part of the report, not an error. A backend that fails as a whole keeps its
+        loaded keys.
         """
         ...
 
 
 class SignatureVerifier(Protocol):
-    """Recovers who signed: used before a stored signature is sent again."""
+    """Recovers the signer; used before a stored signature is sent again."""
 
     def signer_of(self, message: Eip191Message, signature: EvmSignature) -> str | None:
-        """Give the EIP-55 address that the signature recovers to; ``None`` where it recovers to none."""
+        """Return the EIP-55 address that the signature recovers to, or ``None`` if there is none."""
         ...

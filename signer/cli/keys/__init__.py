@@ -1,1 +1,1 @@
-"""``signer keys``: make keys, look at them, check them. No secret is ever an argument."""
+"""``signer keys``: create, list and check keys. No secret is ever an argument."""

@@ -1,4 +1,4 @@
-"""``signer keys``: the group, and what all of its commands begin with."""
+"""``signer keys``: the command group."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ from signer.cli.hardening import harden
 from signer.cli.lazy_group import LazyGroup
 
 COMMAND_FOR_NAME: Final = {
-    "new": ("signer.cli.keys.new", "new_command", "Make a key: in a keystore, or inside a token."),
-    "import": ("signer.cli.keys.new", "import_command", "Put a private key into a keystore, or into a token."),
-    "list": ("signer.cli.keys.look", "list_command", "Show every owner, where the key is, and its state."),
-    "check": ("signer.cli.keys.look", "check_command", "Have every key sign a fixed text, and verify it."),
-    "export-public": ("signer.cli.keys.look", "export_public_command", "Print addresses and public keys."),
-    "reencrypt": ("signer.cli.keys.reencrypt", "reencrypt_command", "Write lighter keystores, for mounted secrets."),
+    "new": ("signer.cli.keys.new", "new_command", "Create a key in a keystore or a token."),
+    "import": ("signer.cli.keys.new", "import_command", "Import a private key into a keystore or a token."),
+    "list": ("signer.cli.keys.listing", "list_command", "List every owner with the location and state of its key."),
+    "check": (
+        "signer.cli.keys.listing",
+        "check_command",
+        "Sign a fixed text with every key and verify the signatures.",
+    ),
+    "export-public": ("signer.cli.keys.listing", "export_public_command", "Print addresses and public keys."),
+    "reencrypt": (
+        "signer.cli.keys.reencrypt",
+        "reencrypt_command",
+        "Re-encrypt keystores, for example to open faster.",
+    ),
 }
 
 
 @click.group("keys", cls=LazyGroup, table=COMMAND_FOR_NAME)
 def keys_group() -> None:
-    """Make keys, look at them, check them.
+    """Create, list and check keys.
 
-    Passwords and private keys come from files or from a prompt, never from arguments: those are seen by everybody on
-    the machine, and kept in the shell's history.
+    Passwords and private keys come from files or from a prompt, never from arguments: other users of the machine can
+    see arguments, and the shell's history keeps them.
     """
-    harden()  # secrets pass through this process, too
+    harden()  # these commands handle secrets

@@ -1,4 +1,4 @@
-"""``signer keys new`` and ``signer keys import``: a key that is made where it will live, or put there."""
+"""``signer keys new`` and ``signer keys import``."""
 
 from __future__ import annotations
 
@@ -10,36 +10,35 @@ from typing import Any, Final, TypeVar
 import click
 
 from signer.adapters.keys.encrypted_json import Kdf
-from signer.cli.keys.asking import file_type, kdf_options, private_key_from, work_of
-from signer.cli.keys.places import Wish, place_of, put_key
+from signer.cli.keys.prompts import add_options, file_type, get_private_key, kdf_options, parse_work
+from signer.cli.keys.targets import NewKeyOptions, create_key, parse_target
 from signer.cli.options import config_option, read_settings
 
 _STDIN: Final = Path("-")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def _place_options(command: _Command) -> _Command:
-    for option in (
+def _target_options(command: _Command) -> _Command:
+    return add_options(
+        command,
         config_option,
         click.option("--json", "as_json", is_flag=True, help="Write one JSON object."),
         click.option("--label", help="The new key's label, in a token."),
         kdf_options,
-        click.option("--password-file", type=file_type, help="The keystore's password; asked for if left out."),
+        click.option("--password-file", type=file_type, help="The keystore's password. Default: a prompt."),
         click.argument("target", required=False),
-    ):
-        command = option(command)
-    return command
+    )
 
 
 @click.command("new")
-@_place_options
+@_target_options
 def new_command(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's values
-    """Make a key in TARGET: a directory of keystores, or a key URI (keystore:… or pkcs11:…).
+    """Create a key in TARGET: a directory of keystores, or a key URI (keystore:… or pkcs11:…).
 
-    TARGET left out is the one place among the settings' keys.uris that takes keys. A keystore gets scrypt of the usual
-    strength. A key that a token makes never leaves it.
+    Without TARGET the key is created in the one keystore or token of the settings' keys.uris. A keystore is encrypted
+    with scrypt of the usual strength. A key that a token creates never leaves it.
     """
-    _put(None, as_json=as_json, **options)
+    _create(None, as_json=as_json, **options)
 
 
 @click.command("import")
@@ -48,19 +47,19 @@ def new_command(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - cli
     "source",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
     default="-",
-    help="The file with the private key: 64 hex digits. Left out: standard input, or a prompt.",
+    help="The file with the private key: 64 hex digits. Default: standard input, or a prompt.",
 )
-@_place_options
+@_target_options
 def import_command(*, source: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's values
-    """Put a raw private key into TARGET: a directory of keystores, or a key URI (keystore:… or pkcs11:…).
+    """Import a raw private key into TARGET: a directory of keystores, or a key URI (keystore:… or pkcs11:…).
 
-    TARGET left out is the one place among the settings' keys.uris that takes keys. Afterwards delete what it came from:
-    whoever reads that has the key.
+    Without TARGET the key is imported into the one keystore or token of the settings' keys.uris. Delete the source
+    afterwards, because it still contains the key.
     """
-    _put(source, as_json=as_json, **options)
+    _create(source, as_json=as_json, **options)
 
 
-def _put(  # noqa: PLR0913 - a command's options
+def _create(  # noqa: PLR0913 - a command's options
     source: Path | None,
     *,
     target: str | None,
@@ -72,8 +71,9 @@ def _put(  # noqa: PLR0913 - a command's options
     label: str | None,
     as_json: bool,
 ) -> None:
-    work = work_of(kdf, n, iterations)
-    place = place_of(target, () if target is not None else read_settings(config_file).keys.uris)
-    secret = None if source is None else private_key_from(None if source == _STDIN else source)
-    made = put_key(place, Wish(secret=secret, password_file=password_file, kdf=kdf, work=work, label=label))
-    click.echo(json.dumps({"owner": made.owner, "uri": made.uri}) if as_json else f"{made.owner}  {made.uri}")
+    work = parse_work(kdf, n, iterations)
+    uri = parse_target(target, () if target is not None else read_settings(config_file).keys.uris)
+    secret = None if source is None else get_private_key(None if source == _STDIN else source)
+    options = NewKeyOptions(secret=secret, password_file=password_file, kdf=kdf, work=work, label=label)
+    new = create_key(uri, options)
+    click.echo(json.dumps({"owner": new.owner, "uri": new.uri}) if as_json else f"{new.owner}  {new.uri}")

@@ -12,31 +12,31 @@ import click
 
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.encrypted_json import WORK_FOR_KDF, Kdf
+from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource, SharedPassword, TypedPassword
+from signer.adapters.keys.keystore.reencryption import KeystoreEncryption, ReencryptedKeystore, reencrypt_keystores
 from signer.adapters.keys.opening_pool import OpeningPool
-from signer.adapters.keys.passwords import PASSWORD_SUFFIXES, OnePassword, PasswordEach, Passwords
-from signer.adapters.keys.reencryption import Encryption, Reencrypted, reencrypt_keystores
-from signer.cli.keys.asking import directory_type, file_type, kdf_options, password_from, work_of
+from signer.cli.keys.prompts import directory_type, file_type, get_password, kdf_options, parse_work
 from signer.cli.options import config_option, read_settings
 from signer.cli.progress import key_progress
 
 _MIB: Final = 1 << 20
-_LIGHTER: Final = """\
-These keystores are lighter: each guess at their password costs {times:,.0f} times less work than usual.
-That is right for secrets that are mounted together with their password: whoever reads the one reads the other, and the
-key derivation protects from nobody. It is wrong for files that travel or lie about without it, unless the password is
-random (128 bits or more: `openssl rand -base64 24`). Keep the strong ones as your backup."""
+_WEAKER: Final = """\
+Warning: guessing a password of these keystores costs {times:,.0f} times less work than at the usual strength.
+That is fine for keystores that are mounted together with their password: a reader of one can read the other, so the key
+derivation adds no protection. It is not fine for files that are stored or sent without the password, unless the
+password is random (128 bits or more: `openssl rand -base64 24`). Keep the strong keystores as a backup."""
 
 
 @click.command("reencrypt")
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=directory_type, help="The new directory: not there yet, or empty.")
-@click.option("--password-file", type=file_type, help="The password of them all; asked for if left out.")
+@click.option("--out", required=True, type=directory_type, help="The new directory: must not exist, or be empty.")
+@click.option("--password-file", type=file_type, help="The password of all keystores. Default: a prompt.")
 @click.option(
     "--password-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The passwords, one file for each.",
+    help="A directory with one password file for each keystore.",
 )
-@click.option("--new-password-file", type=file_type, help="The new password of them all; asked for if left out.")
+@click.option("--new-password-file", type=file_type, help="The new password of all keystores. Default: a prompt.")
 @kdf_options
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 @config_option
@@ -53,64 +53,46 @@ def reencrypt_command(  # noqa: PLR0913 - a command's options
     as_json: bool,
     config_file: Path | None,
 ) -> None:
-    """Encrypt the keystores of SOURCE anew, into a new directory: all of them, or none.
+    """Re-encrypt the keystores of SOURCE into a new directory: all of them, or none.
 
-    For example, for a secret that is mounted with its password: --kdf scrypt --n 4096. SOURCE is only read.
+    For example, for a secret that is mounted with its password: --kdf scrypt --n 4096. SOURCE is not changed.
     """
     if password_file is not None and password_dir is not None:
-        raise click.UsageError("--password-file or --password-dir, not both.")
-    encryption_work = work_of(kdf, n, iterations)
-    keys = read_settings(config_file).keys
-    passwords: Passwords
+        raise click.UsageError("Use either --password-file or --password-dir.")
+    work = parse_work(kdf, n, iterations)
+    settings = read_settings(config_file).keys
+    passwords: PasswordSource
     if password_dir is not None:
-        passwords = PasswordEach(password_dir)
+        passwords = PasswordDirectory(password_dir)
     elif password_file is not None:
-        passwords = OnePassword(password_file)
+        passwords = SharedPassword(password_file)
     else:
-        passwords = _Known(password_from(None, f"the keystores in {source}", "--password-file"))
-    new = password_from(new_password_file, f"the new keystores in {out}", "--new-password-file", is_new=True)
-    encryption = Encryption(password=new, kdf=kdf, work=encryption_work)
-    pool = OpeningPool(memory_budget=keys.open_memory * _MIB, threads=keys.open_threads or None)
+        passwords = TypedPassword(get_password(None, f"the keystores in {source}", "--password-file"))
+    new = get_password(new_password_file, f"the new keystores in {out}", "--new-password-file", is_new=True)
+    encryption = KeystoreEncryption(password=new, kdf=kdf, work=work)
+    pool = OpeningPool(memory_budget=settings.open_memory * _MIB, threads=settings.open_threads)
     try:
         with key_progress() as progress:
-            made = asyncio.run(
+            written = asyncio.run(
                 reencrypt_keystores(source, passwords, out, encryption, pool=pool, progress=progress),
             )
     except KeyBackendError as error:
         raise click.ClickException(str(error)) from error
     finally:
         pool.close()
-    _tell(made, as_json=as_json)
-    if encryption_work < WORK_FOR_KDF[kdf]:
-        click.echo(_LIGHTER.format(times=WORK_FOR_KDF[kdf] / encryption_work), err=True)
+    _print(written, as_json=as_json)
+    if work < WORK_FOR_KDF[kdf]:
+        click.echo(_WEAKER.format(times=WORK_FOR_KDF[kdf] / work), err=True)
 
 
-class _Known:
-    """One password, which somebody has typed."""
-
-    def __init__(self, password: bytes) -> None:
-        self._password = password
-
-    def check(self) -> None:
-        """See ``Passwords.check``."""
-
-    def is_one(self, path: Path) -> bool:
-        """See ``Passwords.is_one``."""
-        return path.suffix.lower() in PASSWORD_SUFFIXES
-
-    def read_for(self, keystore: Path, address: str | None) -> bytes:  # noqa: ARG002 - the same for all
-        """See ``Passwords.read_for``."""
-        return self._password
-
-
-def _tell(made: Sequence[Reencrypted], *, as_json: bool) -> None:
+def _print(written: Sequence[ReencryptedKeystore], *, as_json: bool) -> None:
     if as_json:
-        found = [
+        rows = [
             {"owner": one.owner, "file": str(one.path), "memoryBefore": one.memory_before, "memory": one.memory}
-            for one in made
+            for one in written
         ]
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(rows, indent=2))
         return
-    for one in made:
+    for one in written:
         before, now = one.memory_before / _MIB, one.memory / _MIB
-        click.echo(f"{one.owner}  {one.path}  {before:.0f} MiB to open, now {now:.0f}")
+        click.echo(f"{one.owner}  {one.path}  needs {now:.0f} MiB to open instead of {before:.0f}")

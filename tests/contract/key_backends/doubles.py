@@ -1,4 +1,4 @@
-"""Backends that lie, stall and fail: each takes a real key of a real backend and spoils what it says."""
+"""Backends and keys with faults: each changes the result of a real key of a real backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from signer.domain.ethereum import SECP256K1_N, Eip191Message
 
 
 class ChangedKey:
-    """Gives what ``change`` makes of the real signature."""
+    """Returns the real signature after ``change``."""
 
     def __init__(self, key: BackendKey, change: Callable[[bytes], bytes]) -> None:
         self.address = key.address
@@ -22,12 +22,12 @@ class ChangedKey:
         self._change = change
 
     async def sign(self, message: Eip191Message) -> bytes:
-        """Sign, and change it."""
+        """Sign, and change the signature."""
         return self._change(await self._key.sign(message))
 
 
 class ForeignKey:
-    """Says that it is one key's owner and signs with another key."""
+    """Has one key's owner and signs with another key."""
 
     def __init__(self, owner: BackendKey, key: BackendKey) -> None:
         self.address = owner.address
@@ -36,7 +36,7 @@ class ForeignKey:
 
 
 class HangingKey:
-    """Answers once ``answer`` is set."""
+    """Signs once ``answer`` is set."""
 
     def __init__(self, key: BackendKey) -> None:
         self.address = key.address
@@ -51,7 +51,7 @@ class HangingKey:
 
 
 class RaisingKey:
-    """Raises what a vendor's library might."""
+    """Raises an error, as a vendor's library might."""
 
     def __init__(self, key: BackendKey, error: Exception) -> None:
         self.address = key.address
@@ -64,7 +64,7 @@ class RaisingKey:
 
 
 class GivenBackend:
-    """Holds what it is given; ``error`` is raised by ``load`` where it is set."""
+    """Has the given keys; ``load`` raises ``error`` if it is set."""
 
     def __init__(self, keys: Sequence[BackendKey] = (), *, uri: str = "given:", **failures: str) -> None:
         self.uri = uri
@@ -76,7 +76,7 @@ class GivenBackend:
         self.is_closed = False
 
     async def load(self, progress: Progress) -> LoadedKeys:
-        """Give what it holds."""
+        """Return the given keys."""
         async with self._begun:
             self.loads += 1
             self._begun.notify_all()
@@ -88,17 +88,17 @@ class GivenBackend:
         return LoadedKeys(self.keys, self.failures)
 
     async def has_begun(self, loads: int) -> None:
-        """Wait until this many loads have begun."""
+        """Wait until this many loads have started."""
         async with self._begun:
             await self._begun.wait_for(lambda: self.loads >= loads)
 
     async def close(self) -> None:
-        """Remember it."""
+        """Record the call."""
         self.is_closed = True
 
 
 class ChangingBackend:
-    """A backend all of whose keys are replaced by doubles."""
+    """A backend whose keys are replaced."""
 
     def __init__(self, backend: KeyBackend, change: Callable[[Sequence[BackendKey]], Sequence[Any]]) -> None:
         self.uri = backend.uri
@@ -113,39 +113,39 @@ class ChangingBackend:
 
 
 def r_and_s(raw: bytes) -> tuple[int, int]:
-    """Read any vendor's form."""
+    """Parse any vendor's form."""
     if len(raw) in {64, 65}:
         return int.from_bytes(raw[:32]), int.from_bytes(raw[32:64])
     return decode_dss_signature(raw)
 
 
 def as_raw(raw: bytes) -> bytes:
-    """Give 64 bytes ``r ‖ s``."""
+    """Return 64 bytes ``r ‖ s``."""
     r, s = r_and_s(raw)
     return r.to_bytes(32) + s.to_bytes(32)
 
 
 def as_der(raw: bytes) -> bytes:
-    """Give DER."""
+    """Return DER."""
     return encode_dss_signature(*r_and_s(raw))
 
 
 def as_high_s(raw: bytes) -> bytes:
-    """Give the valid signature whose s is n-s, 64 bytes."""
+    """Return the valid signature whose s is n-s, 64 bytes."""
     r, s = r_and_s(raw)
     return r.to_bytes(32) + max(s, SECP256K1_N - s).to_bytes(32)
 
 
 def as_high_s_der(raw: bytes) -> bytes:
-    """Give the valid signature whose s is n-s, DER."""
+    """Return the valid signature whose s is n-s, DER."""
     return as_der(as_high_s(raw))
 
 
 def with_v(v: int) -> Callable[[bytes], bytes]:
-    """Give 65 bytes with this ``v``, right or wrong."""
+    """Return 65 bytes with this ``v``, right or wrong."""
     return lambda raw: as_raw(raw) + bytes([v])
 
 
 def with_high_s_and_v(v: int) -> Callable[[bytes], bytes]:
-    """Give 65 bytes, high-s, with this ``v``, right or wrong."""
+    """Return 65 bytes, high-s, with this ``v``, right or wrong."""
     return lambda raw: as_high_s(raw) + bytes([v])

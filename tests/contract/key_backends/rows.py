@@ -1,7 +1,6 @@
-"""The rows of the contract suite: one for each key backend, each over the real thing.
+"""The rows of the contract suite: one for each key backend, each over a real backend.
 
-A row prepares a backend in a state that holds some owners' keys, and knows how to take one key away and how to take the
-whole backend down. What the suite asks of it is in ``test_key_backend_contract.py``.
+A row prepares a backend with some owners' keys, and can delete one key and make the whole backend unusable.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ SECRETS = tuple(bytes([number]) * 32 for number in (0x11, 0x22, 0x33))
 
 @dataclass(frozen=True, slots=True)
 class PreparedBackend:
-    """One backend that stands ready.
+    """One prepared backend.
 
     Attributes:
         uri: its key URI.
-        owners: EIP-55, ordered: whose keys it holds.
-        secrets: what must never be seen.
-        signs_while_down: whether keys that were loaded go on signing when the place that they came from is gone.
-        remove: takes one owner's key away.
+        owners: EIP-55, sorted.
+        secrets: must never be shown.
+        signs_while_down: whether loaded keys still sign after ``take_down``.
+        remove: deletes one owner's key.
         take_down: makes the whole backend unusable.
     """
 
@@ -49,11 +48,11 @@ class PreparedBackend:
 
 @dataclass(frozen=True, slots=True)
 class BackendRow:
-    """One backend of the suite; ``prepare`` gets a directory of its own.
+    """One backend of the suite; ``prepare`` gets an empty directory.
 
     Attributes:
-        name: its scheme, and which kind of it where there are several.
-        prepare: makes it ready for one test.
+        name: its scheme, and its variant if there are several.
+        prepare: prepares it for one test.
         needs: the programs that it runs.
     """
 
@@ -88,7 +87,7 @@ def _hd(directory: Path) -> PreparedBackend:
     def list_all_but(gone: str) -> None:
         indexes.write_text("\n".join(str(account["index"]) for account in accounts if account["address"] != gone))
 
-    list_all_but("nobody")
+    list_all_but("")
     return PreparedBackend(
         uri=f"hd:{seed}?password_file={password_file}&path={vector['path']}&indexes_file={indexes}",
         owners=tuple(sorted(account["address"] for account in accounts)),
@@ -105,7 +104,7 @@ def _hd(directory: Path) -> PreparedBackend:
 
 
 def _awskms(_directory: Path) -> PreparedBackend:
-    os.environ.update(CREDENTIALS)  # the SDK looks for them there; they are nobody's
+    os.environ.update(CREDENTIALS)  # where the SDK finds them; they are invented
     server, tag = kms_server(), str(uuid.uuid4())
     endpoint = server.open()
     key_for_owner = {server.owner(key): key for key in (server.new_key(tag) for _ in range(3))}

@@ -1,22 +1,23 @@
-"""What every key backend keeps, row by row; a new backend is one more row in ``rows.py``."""
+"""The contract of every key backend; a new backend is one more row in ``rows.py``."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import timedelta
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
 from signer.adapters.keys.backend import BackendKey, BackendResources, KeyBackend, KeyBackendError
-from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.adapters.keys.secp256k1 import CoincurveVerifier
+from signer.adapters.keys.settings import KeysSettings
 from signer.domain.challenge import parse_challenge
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import SECP256K1_HALF_N, checksum_address, self_test_message
@@ -29,15 +30,16 @@ from tests.contract.key_backends.doubles import (
     RaisingKey,
 )
 from tests.contract.key_backends.rows import ROWS, BackendRow, PreparedBackend
+from tests.support.fakes.keys import opening_pool
 from tests.support.messages import Message
 
 SIGNATURES = 1000
-STRANGER = checksum_address("0x" + "ab" * 20)
+OWNER_WITHOUT_KEY = checksum_address("0x" + "ab" * 20)
 
 
 @pytest.fixture(params=[pytest.param(row, id=row.name, marks=pytest.mark.needs(*row.needs)) for row in ROWS])
 def prepared(request: pytest.FixtureRequest, tmp_path: Path) -> PreparedBackend:
-    """One backend that stands ready, with three keys at least."""
+    """One prepared backend with at least three keys."""
     row: BackendRow = request.param
     return row.prepare(tmp_path)
 
@@ -45,7 +47,7 @@ def prepared(request: pytest.FixtureRequest, tmp_path: Path) -> PreparedBackend:
 @pytest.fixture
 def resources() -> Iterator[BackendResources]:
     """What the backends of one process share."""
-    pool = OpeningPool()
+    pool = opening_pool()
     yield BackendResources(opening=pool)
     pool.close()
 
@@ -58,20 +60,25 @@ async def backend(prepared: PreparedBackend, resources: BackendResources) -> Asy
     await backend.close()
 
 
-async def loaded_ring(backend: KeyBackend, **settings: object) -> LoadedKeyRing:
+def caip_10(addresses: Iterable[str]) -> list[str]:
+    """Return the addresses as account ids."""
+    return [f"eip155:324:{address}" for address in addresses]
+
+
+async def loaded_ring(backend: KeyBackend, **settings: Any) -> LoadedKeyRing:  # noqa: ANN401 - values of KeysSettings
     """Load a ring over one backend."""
-    ring = LoadedKeyRing([backend], **settings)  # type: ignore[arg-type]
+    ring = LoadedKeyRing([backend], KeysSettings(**settings))
     await ring.load()
     return ring
 
 
 def challenge(owner: str, number: int) -> bytes:
-    """Write one of many challenges."""
+    """Return one of many challenges."""
     return Message(address=owner, nonce=f"nonce{number:08d}").encode()
 
 
 async def assert_eth_account_agrees(ring: LoadedKeyRing, owner: str, number: int) -> None:
-    """Sign one challenge, and have eth-account recover the owner from the bytes that were to be signed."""
+    """Sign one challenge and check with eth-account that it recovers to the owner."""
     key = ring.find(owner)
     assert key is not None
     body = challenge(owner, number)
@@ -80,24 +87,24 @@ async def assert_eth_account_agrees(ring: LoadedKeyRing, owner: str, number: int
     assert Account.recover_message(encode_defunct(body), signature=signature.to_bytes()) == owner
 
 
-async def test_load_finds_every_owner(backend: KeyBackend, prepared: PreparedBackend) -> None:
+async def test_ring_has_every_owner_after_load(backend: KeyBackend, prepared: PreparedBackend) -> None:
     """The ring holds the owners' keys, in their order and under their EIP-55 addresses, and is ready."""
-    ring = await loaded_ring(backend, expected_owners=prepared.owners)
+    ring = await loaded_ring(backend, expected_owners=caip_10(prepared.owners))
     assert tuple(map(attrgetter("address"), ring.keys())) == prepared.owners
     assert all(ring.find(owner) is not None for owner in prepared.owners)
     assert ring.status().is_ready
 
 
-async def test_progress_ends_where_it_says(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """Progress never goes back and ends with every key dealt with."""
+async def test_progress_never_decreases_and_ends_with_all_keys(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """The last report has all keys."""
     seen: list[tuple[int, int]] = []
     await LoadedKeyRing([backend]).load(lambda done, total: seen.append((done, total)))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1] == (len(prepared.owners), len(prepared.owners))
 
 
-async def test_uris_name_the_scheme_and_are_different(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """Each key has a URI of its own under its backend's scheme."""
+async def test_each_key_has_own_uri_with_scheme(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """No two keys share a URI."""
     ring = await loaded_ring(backend)
     uris = set(map(attrgetter("uri"), ring.keys()))
     scheme = prepared.uri.partition(":")[0] + ":"
@@ -106,7 +113,7 @@ async def test_uris_name_the_scheme_and_are_different(backend: KeyBackend, prepa
     assert all(uri.startswith(scheme) for uri in uris)
 
 
-async def test_a_thousand_signatures_verify_with_eth_account(backend: KeyBackend, prepared: PreparedBackend) -> None:
+async def test_thousand_signatures_verify_with_eth_account(backend: KeyBackend, prepared: PreparedBackend) -> None:
     """A thousand challenges, over all keys, as the backend itself signs them."""
     ring = await loaded_ring(backend)
     for number in range(SIGNATURES):
@@ -128,7 +135,7 @@ VENDOR_FORMS = {
 
 
 @pytest.mark.parametrize("form", VENDOR_FORMS.values(), ids=VENDOR_FORMS.keys())
-async def test_every_vendors_form_is_finished(
+async def test_every_vendor_form_is_finished(
     backend: KeyBackend,
     prepared: PreparedBackend,
     form: Callable[[bytes], bytes],
@@ -140,7 +147,7 @@ async def test_every_vendors_form_is_finished(
 
 
 def flip(position: int) -> Callable[[bytes], bytes]:
-    """Spoil one bit of the raw form."""
+    """Return a function that flips one bit of the raw form."""
 
     def change(raw: bytes) -> bytes:
         spoilt = bytearray(doubles.as_raw(raw))
@@ -150,9 +157,9 @@ def flip(position: int) -> Callable[[bytes], bytes]:
     return change
 
 
-LIES = {
-    "r-spoilt": flip(31),
-    "s-spoilt": flip(63),
+WRONG_SIGNATURES = {
+    "r-changed": flip(31),
+    "s-changed": flip(63),
     "r-and-s-swapped": lambda raw: doubles.as_raw(raw)[32:] + doubles.as_raw(raw)[:32],
     "zeros": lambda _: bytes(64),
     "ones": lambda _: b"\xff" * 64,
@@ -160,23 +167,23 @@ LIES = {
     "nothing": lambda _: b"",
     "hex-text": lambda raw: raw.hex().encode(),
     "cut": lambda raw: raw[:63],
-    "der-with-a-tail": lambda raw: doubles.as_der(raw) + b"\x00",
+    "der-with-trailing-byte": lambda raw: doubles.as_der(raw) + b"\x00",
     "unknown-v": lambda raw: doubles.as_raw(raw) + b"\x25",
 }
 
 
-@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
-async def test_a_lying_backend_is_refused(backend: KeyBackend, lie: Callable[[bytes], bytes]) -> None:
-    """A wrong signature never leaves; the refusal says so and nothing else."""
-    lying = ChangingBackend(backend, lambda keys: [ChangedKey(key, lie) for key in keys])
+@pytest.mark.parametrize("change", WRONG_SIGNATURES.values(), ids=WRONG_SIGNATURES.keys())
+async def test_wrong_signature_is_refused(backend: KeyBackend, change: Callable[[bytes], bytes]) -> None:
+    """A wrong signature never leaves the ring."""
+    lying = ChangingBackend(backend, lambda keys: [ChangedKey(key, change) for key in keys])
     ring = await loaded_ring(lying, self_test=False)
     with pytest.raises(Unavailable) as refused:
         await ring.keys()[0].sign(self_test_message())
     assert refused.value.code is ErrorCode.KEY_SIGNATURE_INVALID
 
 
-async def test_another_keys_signature_is_refused(backend: KeyBackend) -> None:
-    """A valid signature of the wrong key is not its owner's, also after a good one."""
+async def test_signature_of_another_key_is_refused(backend: KeyBackend) -> None:
+    """A valid signature of the wrong key is not the owner's."""
 
     def shift(keys: list[BackendKey]) -> list[ForeignKey]:
         return [ForeignKey(key, keys[index - 1]) for index, key in enumerate(keys)]
@@ -190,8 +197,8 @@ async def test_another_keys_signature_is_refused(backend: KeyBackend) -> None:
         assert refused.value.code is ErrorCode.KEY_SIGNATURE_INVALID
 
 
-async def test_the_self_test_keeps_a_lying_key_out(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """A key that cannot prove itself at load is not in the ring, and the status says why."""
+async def test_key_that_fails_self_test_is_not_loaded(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """The status has the reason."""
     lying = ChangingBackend(backend, lambda keys: [ChangedKey(keys[0], flip(63)), *keys[1:]])
     ring = await loaded_ring(lying)
     status = ring.status()
@@ -200,17 +207,17 @@ async def test_the_self_test_keeps_a_lying_key_out(backend: KeyBackend, prepared
     assert ["self-test" in reason for reason in status.failed.values()] == [True]
 
 
-async def test_an_owner_without_a_key_is_missing(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """An expected owner whom no backend holds keeps the ring from being ready."""
-    ring = await loaded_ring(backend, expected_owners=[*prepared.owners, STRANGER.lower()])
-    assert ring.find(STRANGER) is None
-    assert ring.status().missing == (STRANGER,)
+async def test_expected_owner_without_key_is_missing(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """The ring is not ready."""
+    ring = await loaded_ring(backend, expected_owners=caip_10([*prepared.owners, OWNER_WITHOUT_KEY.lower()]))
+    assert ring.find(OWNER_WITHOUT_KEY) is None
+    assert ring.status().missing == (OWNER_WITHOUT_KEY,)
     assert not ring.status().is_ready
 
 
-async def test_a_key_that_is_gone_is_gone_after_a_reload(backend: KeyBackend, prepared: PreparedBackend) -> None:
+async def test_reload_removes_key_that_was_deleted(backend: KeyBackend, prepared: PreparedBackend) -> None:
     """A reload names what was removed and what stayed, and the ring agrees."""
-    ring = await loaded_ring(backend, expected_owners=prepared.owners)
+    ring = await loaded_ring(backend, expected_owners=caip_10(prepared.owners))
     gone, *stay = prepared.owners
     prepared.remove(gone)
     report = await ring.reload()
@@ -220,8 +227,10 @@ async def test_a_key_that_is_gone_is_gone_after_a_reload(backend: KeyBackend, pr
     await assert_eth_account_agrees(ring, stay[0], 1)
 
 
-async def test_a_slow_backend_is_unavailable_and_comes_back(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """What does not answer within the deadline is unavailable, with a time to come back; and then it works."""
+async def test_slow_signature_is_unavailable_and_later_one_succeeds(
+    backend: KeyBackend, prepared: PreparedBackend
+) -> None:
+    """The error has ``retry_after``."""
     hanging: list[HangingKey] = []
 
     def hang(keys: list[BackendKey]) -> list[HangingKey]:
@@ -229,7 +238,7 @@ async def test_a_slow_backend_is_unavailable_and_comes_back(backend: KeyBackend,
         return hanging
 
     slow = ChangingBackend(backend, lambda keys: hang(list(keys)))
-    ring = await loaded_ring(slow, self_test=False, operation_timeout=timedelta(seconds=1))
+    ring = await loaded_ring(slow, self_test=False, sign_timeout=timedelta(seconds=1))
     with pytest.raises(Unavailable) as refused:
         await ring.keys()[0].sign(self_test_message())
     assert refused.value.code is ErrorCode.KEY_BACKEND_UNAVAILABLE
@@ -240,8 +249,8 @@ async def test_a_slow_backend_is_unavailable_and_comes_back(backend: KeyBackend,
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CKR_DEVICE_ERROR"), OSError(111, "refused"), KeyError("Signature")])
-async def test_a_vendors_error_becomes_ours(backend: KeyBackend, error: Exception) -> None:
-    """No vendor's exception passes the port; it stays visible as the cause."""
+async def test_vendor_error_becomes_unavailable(backend: KeyBackend, error: Exception) -> None:
+    """The vendor's exception is the cause, and its text is not shown."""
     ring = await loaded_ring(
         ChangingBackend(backend, lambda keys: [RaisingKey(key, error) for key in keys]),
         self_test=False,
@@ -253,8 +262,8 @@ async def test_a_vendors_error_becomes_ours(backend: KeyBackend, error: Exceptio
     assert str(error) not in str(refused.value)
 
 
-async def test_a_backend_that_is_down_cannot_start(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """A backend that cannot start is an error at start; the ring stays empty and not ready, and says why."""
+async def test_load_fails_when_backend_is_down(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """The ring stays empty and not ready, and its status has the reason."""
     prepared.take_down()
     ring = LoadedKeyRing([backend])
     with pytest.raises(KeyBackendError):
@@ -264,8 +273,8 @@ async def test_a_backend_that_is_down_cannot_start(backend: KeyBackend, prepared
     assert list(status.failed) == [backend.uri]
 
 
-async def test_a_backend_that_goes_down_keeps_its_keys(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """A reload while the backend is down takes nothing away, and its report says that the backend failed."""
+async def test_reload_keeps_keys_when_backend_is_down(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """The report names the backend that failed."""
     ring = await loaded_ring(backend)
     prepared.take_down()
     report = await ring.reload()
@@ -281,15 +290,15 @@ async def test_a_backend_that_goes_down_keeps_its_keys(backend: KeyBackend, prep
             await key.sign(self_test_message())
 
 
-async def test_keys_sign_at_the_same_time(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """Sixty signatures at once, over all keys, are each their own owner's."""
+async def test_keys_sign_concurrently(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """Each of sixty concurrent signatures is its own owner's."""
     ring = await loaded_ring(backend)
     owners = [prepared.owners[number % len(prepared.owners)] for number in range(60)]
     await asyncio.gather(*(assert_eth_account_agrees(ring, owner, number) for number, owner in enumerate(owners)))
 
 
-async def test_no_secret_is_shown(backend: KeyBackend, prepared: PreparedBackend) -> None:
-    """No secret is in what a backend, a ring or a key shows of itself."""
+async def test_repr_shows_no_secret(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """Neither of a backend, a ring nor a key."""
     loaded = await backend.load(lambda _done, _total: None)
     ring = await loaded_ring(backend)
     shown = " ".join(map(repr, (backend, backend.uri, loaded, ring, ring.status(), *ring.keys(), *loaded.keys)))

@@ -90,7 +90,7 @@ def test_config_check_prints_settings_that_can_be_read_again(name: str, tmp_path
             "card_api: signing_key_file and",
         ),
         ('[keys]\nuris = ["keystore:keys?password=hunter2"]', "keys.uris.0: the key URI keystore:keys has a secret"),
-        ('[card_api]\nsigning_key_uri = "hunter2"', "card_api.signing_key_uri: a key URI is not one of RFC 3986"),
+        ('[card_api]\nsigning_key_uri = "hunter2"', "card_api.signing_key_uri: not a key URI (RFC 3986)"),
         ("[http]\nport = ", "is not TOML"),
         ('[[callers]]\nname = "a"\ntoken_sha256 = "hunter2"', "callers.0.token_sha256"),
     ],

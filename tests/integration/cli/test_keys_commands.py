@@ -1,4 +1,4 @@
-"""``signer keys``: every command over real keystores and a real token; no secret is an argument, and none is shown."""
+"""``signer keys``: every command over real keystores and a real token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from coincurve import PrivateKey
 from eth_account import Account
 
-from signer.adapters.keys.encrypted_json import read_keystore
+from signer.adapters.keys.encrypted_json import parse_keystore
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.cli.keys import group
 from signer.cli.keys.group import COMMAND_FOR_NAME
@@ -31,8 +31,8 @@ ENVIRONMENT = {name: os.environ[name] for name in ("PATH", "HOME") if name in os
 
 
 @pytest.fixture(autouse=True)
-def _the_tests_process_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hardening is for ever, and this process is not the command's: it has tests of its own."""
+def _without_hardening(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hardening cannot be undone, and these commands run in the process of the tests."""
     monkeypatch.setattr(group, "harden", lambda: None)
 
 
@@ -49,16 +49,16 @@ def run(*arguments: object, stdin: str | None = None) -> Result:
     return CliRunner().invoke(main, ["keys", *map(str, arguments)], input=stdin)
 
 
-def refused(result: Result, said: str, status: int = 1) -> None:
-    """See that a command was refused, with a word why, and without a traceback."""
-    assert (result.exit_code, said in result.output) == (status, True), result.output
+def refused(result: Result, text: str, status: int = 1) -> None:
+    """Check that a command failed with an explanation, and without a traceback or a secret."""
+    assert (result.exit_code, text in result.output) == (status, True), result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert PASSWORD not in result.output
     assert SECRET.hex() not in result.output
 
 
 def uri_of(keys: Path) -> str:
-    """Name the keystores as a key URI."""
+    """Return the key URI of the keystores."""
     return f"keystore:{keys}?password_file={keys.with_name('password')}"
 
 
@@ -70,8 +70,8 @@ def settings_with(keys: Path, *lines: str) -> Path:
 
 
 @pytest.mark.parametrize("name", COMMAND_FOR_NAME)
-def test_every_command_helps(name: str) -> None:
-    """The list names commands that are there, and no help speaks of a secret as an argument."""
+def test_every_command_has_help(name: str) -> None:
+    """No help mentions a secret as an argument."""
     assert name in run("--help").output
     result = run(name, "--help")
     assert result.exit_code == 0
@@ -81,26 +81,26 @@ def test_every_command_helps(name: str) -> None:
 # --- new and import ---------------------------------------------------------------------------------------------------
 
 
-def test_new_makes_a_strong_keystore(keys: Path) -> None:
-    """By default scrypt of the usual strength; owner and place are printed, the file is its owner's alone."""
+def test_new_creates_strong_keystore(keys: Path) -> None:
+    """Scrypt of the usual strength, mode 0600; owner and location are printed."""
     result = run("new", keys, "--password-file", keys.with_name("password"))
     assert result.exit_code == 0, result.output
     (file,) = keys.iterdir()
     assert result.output == f"{file.stem}  keystore:{file}\n"
     assert file.stat().st_mode & 0o777 == 0o600
     assert json.loads(file.read_text())["crypto"]["kdfparams"]["n"] == 262_144
-    assert Account.from_key(read_keystore(file.read_bytes()).decrypt(PASSWORD.encode())).address == file.stem
+    assert Account.from_key(parse_keystore(file.read_bytes()).decrypt(PASSWORD.encode())).address == file.stem
 
 
-def test_new_makes_the_directory(keys: Path) -> None:
-    """A directory that is not there yet is made for its owner alone."""
+def test_new_creates_the_directory(keys: Path) -> None:
+    """With mode 0700."""
     result = run("new", keys / "more", "--password-file", keys.with_name("password"), *LIGHT)
     assert result.exit_code == 0, result.output
     assert (keys / "more").stat().st_mode & 0o777 == 0o700
 
 
-def test_new_takes_the_one_place_of_the_settings(keys: Path) -> None:
-    """With no target the key goes where the service will find it, under the password that it will use."""
+def test_new_without_target_uses_keystore_of_settings(keys: Path) -> None:
+    """The key is created where the service loads it, with the password that the service uses."""
     result = run("new", "--config", settings_with(keys), "--kdf", "pbkdf2", "--iterations", "10", "--json")
     assert result.exit_code == 0, result.output
     made = json.loads(result.output)
@@ -112,8 +112,8 @@ def test_new_takes_the_one_place_of_the_settings(keys: Path) -> None:
     "text",
     [SECRET.hex(), f"0x{SECRET.hex()}", f"  0x{SECRET.hex().upper()}\n\n"],
 )
-def test_import_takes_hex_from_standard_input_and_from_a_file(text: str, keys: Path) -> None:
-    """64 hex digits, with ``0x`` or without, and space around them."""
+def test_import_accepts_hex_from_stdin_and_from_file(text: str, keys: Path) -> None:
+    """64 hex digits, with or without ``0x``, with white space around them."""
     from_stdin = run("import", keys, "--password-file", keys.with_name("password"), *LIGHT, stdin=text)
     assert from_stdin.output == f"{OWNER}  keystore:{keys}/{OWNER}.json\n"
     (keys / f"{OWNER}.json").unlink()
@@ -125,33 +125,33 @@ def test_import_takes_hex_from_standard_input_and_from_a_file(text: str, keys: P
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "no raw private key"),
-        (SECRET.hex()[:-1], "no raw private key"),
-        (SECRET.hex() + "0", "no raw private key"),
-        ("0X" + SECRET.hex(), "no raw private key"),
-        (SECRET.hex()[:-1] + "\uff11", "no raw private key"),
-        (f"{SECRET.hex()} {SECRET.hex()}", "no raw private key"),
-        ("00" * 32, "no key of secp256k1"),
-        ("ff" * 32, "no key of secp256k1"),
+        ("", "Not a raw private key"),
+        (SECRET.hex()[:-1], "Not a raw private key"),
+        (SECRET.hex() + "0", "Not a raw private key"),
+        ("0X" + SECRET.hex(), "Not a raw private key"),
+        (SECRET.hex()[:-1] + "\uff11", "Not a raw private key"),
+        (f"{SECRET.hex()} {SECRET.hex()}", "Not a raw private key"),
+        ("00" * 32, "Not a secp256k1 key"),
+        ("ff" * 32, "Not a secp256k1 key"),
     ],
 )
-def test_import_refuses_what_is_no_key_and_does_not_repeat_it(text: str, said: str, keys: Path) -> None:
-    """Nothing is written, and what was read is not shown: it may be a key with a slip in it."""
+def test_import_refuses_invalid_key_and_does_not_quote_it(text: str, said: str, keys: Path) -> None:
+    """Nothing is written. The text may be a key with a typing error, so it is not shown."""
     result = run("import", keys, "--password-file", keys.with_name("password"), *LIGHT, stdin=text)
     refused(result, said)
     assert not text or text not in result.output
     assert list(keys.iterdir()) == []
 
 
-def test_import_refuses_a_file_that_is_no_text(keys: Path) -> None:
+def test_import_refuses_binary_file(keys: Path) -> None:
     """32 raw bytes are not hex."""
     keys.with_name("raw").write_bytes(b"\xff" * 32)
     options = ("--from", keys.with_name("raw"), "--password-file", keys.with_name("password"))
     refused(run("import", keys, *options), "cannot be read as text")
 
 
-def test_an_owner_is_not_written_over(keys: Path) -> None:
-    """The second keystore of one owner is refused, and the first is as it was."""
+def test_import_does_not_overwrite_keystore(keys: Path) -> None:
+    """The second keystore of an owner is refused."""
     arguments = ("import", keys, "--password-file", keys.with_name("password"), *LIGHT)
     run(*arguments, stdin=SECRET.hex())
     before = (keys / f"{OWNER}.json").read_bytes()
@@ -163,31 +163,32 @@ def test_an_owner_is_not_written_over(keys: Path) -> None:
     ("arguments", "said", "status"),
     [
         (("new", "keys", "--n", "3"), "power of two", 2),
-        (("new", "keys", "--iterations", "5"), "--iterations is PBKDF2's", 2),
-        (("new", "keys", "--kdf", "pbkdf2", "--n", "2"), "--n is scrypt's", 2),
-        (("new", "keys", "--label", "x"), "--label names a key in a token", 2),
+        (("new", "keys", "--iterations", "5"), "--iterations is for --kdf pbkdf2", 2),
+        (("new", "keys", "--kdf", "pbkdf2", "--n", "2"), "--n is for --kdf scrypt", 2),
+        (("new", "keys", "--label", "x"), "--label is for tokens", 2),
         (("new", "awskms:alias/x"), "aws kms create-key", 2),
         (("new", "hd:/seed?password_file=/p&indexes=0"), "add the index", 2),
         (("new", "keystore:"), "names no file", 1),
         (("new", "keystore:/keys?colour=red"), "colour", 1),
-        (("new",), "name 0 places", 2),
+        (("new",), "keys.uris has no keystore or token", 2),
         (("new", "password"), "is a file", 1),
         (("new", "absent/keys"), "cannot be written to (No such file or directory)", 1),
-        (("new", "keys", "--password-file", "empty"), "may not be empty", 1),
-        (("new", "keys", "--password-file", "long"), "it is no password", 1),
-        (("list",), "name key URIs", 2),
-        (("list", "hsm:slot"), "no key backend is called 'hsm'", 1),
-        (("reencrypt", "keys", "--out", "x", "--password-file", "password", "--password-dir", "."), "not both", 2),
+        (("new", "keys", "--password-file", "empty"), "must not be empty", 1),
+        (("new", "keys", "--password-file", "long"), "is not a password", 1),
+        (("list",), "give a KEY_URI", 2),
+        (("list", "mykeys"), 'Not a key URI: "mykeys". For a directory write keystore:mykeys?password_file=', 2),
+        (("list", "hsm:slot"), "there is no key backend 'hsm'", 1),
+        (("reencrypt", "keys", "--out", "x", "--password-file", "password", "--password-dir", "."), "Use either", 2),
     ],
 )
-def test_what_cannot_be_done_is_said(
+def test_impossible_command_explains_itself(
     arguments: tuple[str, ...],
     said: str,
     status: int,
     keys: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A usage error is 2, anything else 1; a sentence says what to do, and nothing is written."""
+    """A usage error exits with 2, others with 1; nothing is written."""
     monkeypatch.chdir(keys.parent)
     Path("empty").write_text("\n")
     Path("long").write_text("x" * 5000)
@@ -197,18 +198,18 @@ def test_what_cannot_be_done_is_said(
     assert list(keys.iterdir()) == []
 
 
-def test_two_places_are_one_too_many(keys: Path) -> None:
-    """Where the settings name two places that take keys, the command does not choose."""
+def test_new_without_target_refuses_two_keystores(keys: Path) -> None:
+    """The command does not choose between them."""
     file = settings_with(keys)
     file.write_text(f'[keys]\nuris = ["{uri_of(keys)}", "{uri_of(keys)}"]')
-    refused(run("new", "--config", file), "name 2 places", 2)
+    refused(run("new", "--config", file), "keys.uris has 2 keystores or tokens", 2)
 
 
 # --- list, check, export-public ---------------------------------------------------------------------------------------
 
 
-def test_list_shows_each_key_and_what_is_not_there(keys: Path) -> None:
-    """Loaded, failed with its reason, and missing: as the service would say, as a table and as JSON; nothing signs."""
+def test_list_shows_loaded_failed_and_missing_keys(keys: Path) -> None:
+    """As a table and as JSON; nothing is signed."""
     write_keystore(keys, SECRET, PASSWORD.encode(), work=2)
     (keys / "broken.json").write_text("{}")
     missing = Account.from_key(b"\x22" * 32).address
@@ -233,8 +234,8 @@ def test_list_shows_each_key_and_what_is_not_there(keys: Path) -> None:
     assert "version 3" in rows[1]["detail"]
 
 
-def test_check_has_every_key_sign(keys: Path) -> None:
-    """Exit 0 where each key signs and each signature is its owner's; the settings' expectations count, too."""
+def test_check_signs_with_every_key(keys: Path) -> None:
+    """Exit 0 if every signature is its owner's and no expected owner is missing."""
     write_keystore(keys, SECRET, PASSWORD.encode(), work=2)
     result = run("check", "--config", settings_with(keys), "--json")
     (row,) = json.loads(result.output)
@@ -246,16 +247,16 @@ def test_check_has_every_key_sign(keys: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda keys: (keys / "broken.json").write_text("{}"), "is not of version 3"),
+        (lambda keys: (keys / "broken.json").write_text("{}"), "is not version 3"),
         (lambda keys: keys.with_name("password").write_text("wrong"), "the password does not open it"),
         (lambda keys: keys.with_name("password").unlink(), "cannot be read (No such file or directory)"),
         (lambda keys: keys.rename(keys.with_name("gone")), "cannot be read (No such file or directory)"),
         (lambda keys: (keys / "same.json").write_bytes((keys / f"{OWNER}.json").read_bytes()), "has two keys"),
-        (lambda keys: (keys / f"{OWNER}.json").unlink(), "holds no keystore"),
+        (lambda keys: (keys / f"{OWNER}.json").unlink(), "has no keystore"),
     ],
 )
-def test_check_fails_where_one_key_does(spoil: Any, said: str, keys: Path) -> None:  # noqa: ANN401
-    """Exit 1, and the reason beside the key or the place."""
+def test_check_fails_if_one_key_fails(spoil: Any, said: str, keys: Path) -> None:  # noqa: ANN401
+    """Exit 1, with the reason beside the key or the location."""
     write_keystore(keys, SECRET, PASSWORD.encode(), work=2)
     spoil(keys)
     result = run("check", uri_of(keys))
@@ -263,8 +264,8 @@ def test_check_fails_where_one_key_does(spoil: Any, said: str, keys: Path) -> No
     assert "failed" in result.output
 
 
-def test_export_public_gives_address_and_public_key(keys: Path) -> None:
-    """The key that signs: 65 bytes, uncompressed; what cannot be exported goes to standard error, and the exit is 1."""
+def test_export_public_prints_address_and_public_key(keys: Path) -> None:
+    """65 bytes, uncompressed. Failures go to standard error, and the exit status is 1."""
     write_keystore(keys, SECRET, PASSWORD.encode(), work=2)
     public_key = "0x" + PrivateKey(SECRET).public_key.format(compressed=False).hex()
     result = run("export-public", uri_of(keys))
@@ -277,8 +278,8 @@ def test_export_public_gives_address_and_public_key(keys: Path) -> None:
     assert "broken.json: failed:" in result.stderr
 
 
-def test_a_missing_extra_is_named(keys: Path, tmp_path: Path) -> None:
-    """A backend whose library is not installed says which extra brings it."""
+def test_missing_extra_is_named(keys: Path, tmp_path: Path) -> None:
+    """The error says which extra to install."""
     done = subprocess.run(
         [sys.executable, "-m", "signer", "keys", "list", "awskms:alias/x?region=eu-west-1"],
         capture_output=True,
@@ -292,24 +293,24 @@ def test_a_missing_extra_is_named(keys: Path, tmp_path: Path) -> None:
 # --- reencrypt --------------------------------------------------------------------------------------------------------
 
 
-def test_reencrypt_writes_lighter_ones_and_says_what_that_means(keys: Path) -> None:
-    """The same owner under the new password; standard error says when lighter is right, and when it is wrong."""
+def test_reencrypt_writes_weaker_keystores_with_a_warning(keys: Path) -> None:
+    """Same owner, new password; standard error says when weaker keystores are fine."""
     write_keystore(keys, SECRET, PASSWORD.encode(), work=16_384)
     keys.with_name("new-password").write_text("battery staple")
     out = keys.with_name("light")
     passwords = ("--password-file", keys.with_name("password"), "--new-password-file", keys.with_name("new-password"))
     result = run("reencrypt", keys, "--out", out, *passwords, "--kdf", "scrypt", "--n", 4096)
     assert result.exit_code == 0, result.output
-    assert result.stdout == f"{OWNER}  {out}/{OWNER}.json  16 MiB to open, now 4\n"
+    assert result.stdout == f"{OWNER}  {out}/{OWNER}.json  needs 4 MiB to open instead of 16\n"
     assert "64 times less" in result.stderr
-    assert "right for secrets that are mounted" in result.stderr
+    assert "That is fine for keystores that are mounted" in result.stderr
     assert json.loads((out / f"{OWNER}.json").read_text())["crypto"]["kdfparams"]["n"] == 4096
     assert run("check", f"keystore:{out}?password_file={keys.with_name('new-password')}").exit_code == 0
-    refused(run("reencrypt", keys, "--out", out, *passwords), "is there already")
+    refused(run("reencrypt", keys, "--out", out, *passwords), "exists already")
 
 
-def test_reencrypt_takes_passwords_of_their_own(keys: Path) -> None:
-    """``--password-dir`` has one for each; as JSON the files and their memory are listed."""
+def test_reencrypt_reads_password_dir(keys: Path) -> None:
+    """As JSON the files and their memory are listed."""
     write_keystore(keys, SECRET, b"its own", work=2)
     passwords = keys.with_name("passwords")
     passwords.mkdir()
@@ -329,23 +330,23 @@ def test_reencrypt_takes_passwords_of_their_own(keys: Path) -> None:
 # --- a terminal -------------------------------------------------------------------------------------------------------
 
 
-def test_passwords_are_asked_for_on_the_terminal(keys: Path) -> None:
-    """Twice where they are new, never echoed; two that differ are refused."""
+def test_new_prompts_for_password_twice(keys: Path) -> None:
+    """The password is not echoed; two that differ are refused."""
     command = [sys.executable, "-m", "signer", "keys", "new", str(keys), *LIGHT]
     for second, status in (("another", 1), (PASSWORD, 0)):
         with on_terminal(command, ENVIRONMENT) as terminal:
             terminal.wait_for(f"Password of the new keystore in {keys}: ")
             terminal.type(PASSWORD + "\n")
-            terminal.wait_for("The same again: ")
+            terminal.wait_for("Repeat the password: ")
             terminal.type(second + "\n")
             assert terminal.end() == status
             assert PASSWORD not in terminal.shown
-            assert ("not the same" in terminal.shown) is (status == 1)
+            assert ("two passwords differ" in terminal.shown) is (status == 1)
     assert run("check", uri_of(keys)).exit_code == 0
 
 
-def test_the_key_is_asked_for_on_the_terminal(keys: Path) -> None:
-    """``import`` without a file does not wait silently, and does not echo what is typed."""
+def test_import_prompts_for_key(keys: Path) -> None:
+    """On a terminal; the key is not echoed."""
     options = ("--password-file", str(keys.with_name("password")), *LIGHT)
     with on_terminal([sys.executable, "-m", "signer", "keys", "import", str(keys), *options], ENVIRONMENT) as terminal:
         terminal.wait_for("Private key (hex): ")
@@ -355,8 +356,8 @@ def test_the_key_is_asked_for_on_the_terminal(keys: Path) -> None:
         assert SECRET.hex() not in terminal.shown
 
 
-def test_reencrypt_asks_for_both_passwords(keys: Path) -> None:
-    """The old one once, the new one twice; with files beside the keystores that look like passwords."""
+def test_reencrypt_prompts_for_both_passwords(keys: Path) -> None:
+    """The old one once, the new one twice; password files beside the keystores are ignored."""
     write_keystore(keys, SECRET, PASSWORD.encode(), work=2)
     (keys / "notes.txt").write_text("not a keystore")
     out = keys.with_name("light")
@@ -366,14 +367,14 @@ def test_reencrypt_asks_for_both_passwords(keys: Path) -> None:
         terminal.type(PASSWORD + "\n")
         seen = terminal.wait_for(f"Password of the new keystores in {out}: ")
         terminal.type("battery staple\n")
-        terminal.wait_for("The same again: ", after=seen)
+        terminal.wait_for("Repeat the password: ", after=seen)
         terminal.type("battery staple\n")
         assert terminal.end() == 0, terminal.shown
-    assert read_keystore((out / f"{OWNER}.json").read_bytes()).decrypt(b"battery staple") == SECRET
+    assert parse_keystore((out / f"{OWNER}.json").read_bytes()).decrypt(b"battery staple") == SECRET
 
 
-def test_without_a_terminal_nobody_is_asked(keys: Path) -> None:
-    """A program that is started by another one does not wait for a keyboard: it says which option to use."""
+def test_command_without_terminal_does_not_wait_for_input(keys: Path) -> None:
+    """The error names the option to use."""
     done = subprocess.run(
         [sys.executable, "-m", "signer", "keys", "new", str(keys)],
         stdin=subprocess.DEVNULL,
@@ -385,8 +386,8 @@ def test_without_a_terminal_nobody_is_asked(keys: Path) -> None:
     assert (done.returncode, "name a file with --password-file" in done.stderr) == (2, True)
 
 
-def test_a_bar_shows_how_far_the_keys_are_on_a_terminal_only(keys: Path) -> None:
-    """It counts the keys and is gone at the end; where standard error is a pipe there is none."""
+def test_progress_bar_is_shown_on_terminal_only(keys: Path) -> None:
+    """It counts the keys; if standard error is a pipe there is none."""
     for number in range(1, 7):
         write_keystore(keys, bytes([number]) * 32, PASSWORD.encode(), work=16_384)
     command = [sys.executable, "-m", "signer", "keys", "list", uri_of(keys)]
@@ -403,8 +404,8 @@ def test_a_bar_shows_how_far_the_keys_are_on_a_terminal_only(keys: Path) -> None
 
 
 @pytest.mark.needs("softhsm2-util")
-def test_a_key_is_made_inside_the_token_and_another_one_put_there(tmp_path: Path) -> None:
-    """``new`` and ``import`` with a label; the token signs with both, and a name is not taken twice."""
+def test_new_and_import_work_with_token(tmp_path: Path) -> None:
+    """The token signs with both keys, and a label is not used twice."""
     with softhsm(tmp_path / "hsm") as hsm:
         uri = hsm.add_token().uri()
         made = json.loads(run("new", uri, "--label", "made here", "--json").output)
@@ -415,4 +416,4 @@ def test_a_key_is_made_inside_the_token_and_another_one_put_there(tmp_path: Path
         assert f"{OWNER} 0x{public_key}" in run("export-public", uri).output
         refused(run("new", uri, "--label", "made here"), "of that label already")
         refused(run("new", uri), "add object=<label>")
-        refused(run("import", uri, "--label", "zero", stdin="00" * 32), "no key of secp256k1")
+        refused(run("import", uri, "--label", "zero", stdin="00" * 32), "Not a secp256k1 key")

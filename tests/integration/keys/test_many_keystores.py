@@ -1,4 +1,4 @@
-"""A thousand keystores of the usual strength: minutes of scrypt, bounded by cores and by memory."""
+"""Many keystores: the memory budget of the settings is kept."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from tests.support.strong_keystores import write_strong_keystores
 
 OPEN_MEMORY = 640
-THE_REST = 256
-"""What Python, the libraries and a thousand keys may take, in MiB."""
+OTHER_MEMORY = 256
+"""What Python, the libraries and a thousand keys may use, in MiB."""
 
 _MEASURED = """\
 import json, resource, subprocess, sys
@@ -23,8 +23,8 @@ print(json.dumps([done.returncode, done.stdout, done.stderr, resource.getrusage(
 """
 
 
-def opened(directory: Path, count: int, n: int, open_memory: int) -> int:
-    """Check so many keystores with ``signer keys check``; gives the process's greatest memory, in MiB."""
+def peak_memory(directory: Path, count: int, n: int, open_memory: int) -> int:
+    """Check keystores with ``signer keys check`` and return the process's peak memory, in MiB."""
     (directory / "keys").mkdir()
     (directory / "password").write_text("correct horse battery staple")
     owners = write_strong_keystores(directory / "keys", count, b"correct horse battery staple", n)
@@ -42,11 +42,11 @@ def opened(directory: Path, count: int, n: int, open_memory: int) -> int:
 
 
 @pytest.mark.heavy
-def test_a_thousand_strong_keystores_open_within_the_memory_of_the_settings(tmp_path: Path) -> None:
-    """Each takes 256 MiB; eight threads have 640 MiB for all of them, so two are opened at a time, and all sign."""
-    assert opened(tmp_path, 1000, 262_144, OPEN_MEMORY) < OPEN_MEMORY + THE_REST
+def test_thousand_strong_keystores_open_within_memory_budget(tmp_path: Path) -> None:
+    """Each needs 256 MiB and the budget is 640 MiB, so two of eight threads open at a time; all keys sign."""
+    assert peak_memory(tmp_path, 1000, 262_144, OPEN_MEMORY) < OPEN_MEMORY + OTHER_MEMORY
 
 
-def test_fifty_light_keystores_open_within_the_memory_of_the_settings(tmp_path: Path) -> None:
-    """The same with 16 MiB each and 40 MiB for all: two at a time, with eight threads waiting."""
-    assert opened(tmp_path, 50, 16_384, 40) < 40 + THE_REST
+def test_fifty_weak_keystores_open_within_memory_budget(tmp_path: Path) -> None:
+    """The same with 16 MiB each and a budget of 40 MiB."""
+    assert peak_memory(tmp_path, 50, 16_384, 40) < 40 + OTHER_MEMORY

@@ -1,4 +1,4 @@
-"""The ports ``KeyReloader`` and ``ReloadLog``: reloads that end when the test says so, and a list of what was told."""
+"""The ports ``KeyReloader`` and ``ReloadLog``: reloads that end when the test allows it, and a recorded log."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from signer.application.reload_keys import KeyReload
 
 
 class FakeKeyReloader:
-    """Answers with ``report``, or raises ``error``, once ``open`` is set, as it is at first.
+    """Returns ``report``, or raises ``error``, once ``open`` is set, as it is at first.
 
     Attributes:
-        begun: how many reloads have begun.
-        at_once: how many were under way at the same time, at most.
+        begun: how many reloads have started.
+        at_once: the greatest number of concurrent reloads.
     """
 
     def __init__(self) -> None:
@@ -39,16 +39,16 @@ class FakeKeyReloader:
 
 
 class FakeReloadLog:
-    """Keeps what it is told."""
+    """Records its calls."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[KeyReload, KeyReloadReport | Exception]] = []
+        self.records: list[tuple[KeyReload, KeyReloadReport | Exception]] = []
 
     def reloaded(self, reload: KeyReload, report: KeyReloadReport, duration_ms: float) -> None:
         """See ``ReloadLog.reloaded``."""
         assert duration_ms >= 0
-        self.told.append((reload, report))
+        self.records.append((reload, report))
 
     def failed(self, reload: KeyReload, error: Exception) -> None:
         """See ``ReloadLog.failed``."""
-        self.told.append((reload, error))
+        self.records.append((reload, error))

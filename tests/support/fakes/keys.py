@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 import coincurve
 from coincurve._libsecp256k1 import ffi  # type: ignore[import-not-found]
 
+from signer.adapters.keys.backend import BackendResources
+from signer.adapters.keys.opening_pool import OpeningPool
 from signer.application.ports import KeyRingStatus, SigningKey
 from signer.domain.errors import SignerError
 from signer.domain.ethereum import Eip191Message, EvmSignature, address_of_public_key
@@ -16,19 +18,19 @@ _V_OFFSET = 27
 
 
 class FakeKey:
-    """A key that is its secret.
+    """A key in memory, with faults.
 
     Attributes:
         address: EIP-55.
         uri: ``fake:`` and the address.
-        signed: how many signatures it has made.
-        asked: how often it was asked for one.
-        failure: raised instead of signing, where it is set.
+        signed: how many signatures it has returned.
+        asked: how often ``sign`` was called.
+        failure: raised by ``sign`` if set.
         open: while it is not set, signing waits.
 
     Args:
         secret: 32 bytes.
-        restless: whether it makes another signature of the same message each time, as hardware does.
+        restless: whether each signature of a message differs, as from hardware.
     """
 
     def __init__(self, secret: bytes, *, restless: bool = False) -> None:
@@ -43,7 +45,7 @@ class FakeKey:
         self.open.set()
 
     async def sign(self, message: Eip191Message) -> EvmSignature:
-        """Sign the digest; libsecp256k1 answers low-s (EIP-2)."""
+        """Sign the digest; libsecp256k1 returns low-s (EIP-2)."""
         self.asked += 1
         await self.open.wait()
         if self.failure is not None:
@@ -55,22 +57,22 @@ class FakeKey:
 
 
 class FakeKeyRing:
-    """The keys that a test hands in; ``state`` is what ``status`` answers, where a test sets it."""
+    """The given keys; ``status`` returns ``state`` if it is set."""
 
     def __init__(self, keys: Iterable[SigningKey]) -> None:
         self._keys = {key.address: key for key in keys}
         self.state: KeyRingStatus | None = None
 
     def find(self, address: str) -> SigningKey | None:
-        """Give the key of an address."""
+        """Return the key of an address."""
         return self._keys.get(address)
 
     def keys(self) -> Sequence[SigningKey]:
-        """Give every key, ordered by address."""
+        """Return every key, ordered by address."""
         return [self._keys[address] for address in sorted(self._keys)]
 
     def status(self) -> KeyRingStatus:
-        """Tell that all is well, unless the test says otherwise."""
+        """Return ``state``, or a status without problems."""
         return self.state or KeyRingStatus(len(self._keys), loading=False, missing=(), failed={})
 
 
@@ -78,10 +80,20 @@ class FakeVerifier:
     """Recovers with libsecp256k1."""
 
     def signer_of(self, message: Eip191Message, signature: EvmSignature) -> str | None:
-        """Give the address that the signature recovers to."""
+        """Return the address that the signature recovers to."""
         compact = signature.to_bytes()[:64] + bytes([signature.y_parity])
         try:
             public_key = coincurve.PublicKey.from_signature_and_message(compact, message.digest, hasher=None)
         except Exception:  # noqa: BLE001 - coincurve raises a bare Exception
             return None
         return address_of_public_key(public_key.format(compressed=False))
+
+
+def opening_pool(*, memory_budget: int = 1 << 30, threads: int = 0) -> OpeningPool:
+    """Create a pool of the usual size."""
+    return OpeningPool(memory_budget=memory_budget, threads=threads)
+
+
+def backend_resources() -> BackendResources:
+    """Create what a backend needs, for tests that do not look at it."""
+    return BackendResources(opening_pool())

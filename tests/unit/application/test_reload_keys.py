@@ -1,4 +1,4 @@
-"""Reloads: one at a time, shared by those who ask meanwhile, remembered for a while."""
+"""Key reloads: one at a time, shared by requests that arrive meanwhile, kept for a while."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ REPORT = KeyReloadReport(("0xA",), ("0xB",), ("0xC", "0xD"), {"given:e": "is bro
 
 
 @dataclass
-class Room:
-    """The use case and all that it knows."""
+class Bench:
+    """The use case with its fakes."""
 
     reloader: FakeKeyReloader = field(default_factory=FakeKeyReloader)
     log: FakeReloadLog = field(default_factory=FakeReloadLog)
@@ -30,7 +30,7 @@ class Room:
         self.reload = ReloadKeys(self.reloader, self.clock, self.log)
 
     async def ended(self, reload_id: str) -> KeyReload:
-        """Wait for a reload's end."""
+        """Wait until a reload has ended."""
         while True:
             reload = self.reload.find(reload_id)
             assert reload is not None
@@ -39,94 +39,94 @@ class Room:
             await asyncio.sleep(0)
 
     async def begun(self, count: int) -> None:
-        """Wait until so many reloads have begun."""
+        """Wait until this many reloads have started."""
         while self.reloader.begun < count:  # noqa: ASYNC110 - it is a matter of loop turns
             await asyncio.sleep(0)
 
 
 @pytest.fixture
-async def room() -> AsyncIterator[Room]:
+async def bench() -> AsyncIterator[Bench]:
     """A use case that is closed at the end."""
-    room = Room()
-    yield room
-    await room.reload.close()
+    bench = Bench()
+    yield bench
+    await bench.reload.close()
 
 
-async def test_a_reload_is_pending_and_then_has_its_report(room: Room) -> None:
-    """What ``begin`` gives is not waited for; its id leads to the result, which is told once."""
-    room.reloader.report = REPORT
-    begun = room.reload.begin(ReloadCause.REQUEST)
+async def test_reload_is_pending_until_it_has_its_report(bench: Bench) -> None:
+    """``begin`` does not wait; the result is logged once."""
+    bench.reloader.report = REPORT
+    begun = bench.reload.begin(ReloadCause.REQUEST)
     assert (begun.state, begun.cause, begun.asked_at) == (ReloadState.PENDING, ReloadCause.REQUEST, NOW)
     assert (begun.ended_at, begun.report) == (None, None)
     assert len(begun.id) == 32
-    assert room.reload.find(begun.id) == begun
-    room.clock.advance(timedelta(seconds=3))
-    ended = await room.ended(begun.id)
+    assert bench.reload.find(begun.id) == begun
+    bench.clock.advance(timedelta(seconds=3))
+    ended = await bench.ended(begun.id)
     assert (ended.state, ended.asked_at, ended.ended_at) == (ReloadState.DONE, NOW, NOW + timedelta(seconds=3))
     assert ended.report is REPORT
-    assert [(told.id, report) for told, report in room.log.told] == [(begun.id, REPORT)]
+    assert [(logged.id, report) for logged, report in bench.log.records] == [(begun.id, REPORT)]
 
 
-async def test_those_who_ask_during_a_reload_share_the_next(room: Room) -> None:
-    """One reload is under way at a time, and it begins after they asked; the cause is the first one's."""
-    room.reloader.open.clear()
-    first = room.reload.begin(ReloadCause.REQUEST)
-    await room.begun(1)
-    shared = [room.reload.begin(cause) for cause in (ReloadCause.SIGNAL, ReloadCause.FILES, ReloadCause.REQUEST)]
+async def test_requests_during_a_reload_share_the_next_one(bench: Bench) -> None:
+    """It starts after they arrived; its cause is the first one's."""
+    bench.reloader.open.clear()
+    first = bench.reload.begin(ReloadCause.REQUEST)
+    await bench.begun(1)
+    shared = [bench.reload.begin(cause) for cause in (ReloadCause.SIGNAL, ReloadCause.FILES, ReloadCause.REQUEST)]
     assert {reload.id for reload in shared} == {shared[0].id}
     assert shared[0].id != first.id
     assert shared[2].cause is ReloadCause.SIGNAL
-    assert room.reloader.begun == 1
-    room.reloader.open.set()
-    await room.ended(shared[0].id)
-    assert (room.reloader.begun, room.reloader.at_once) == (2, 1)
-    assert [told.id for told, _ in room.log.told] == [first.id, shared[0].id]
+    assert bench.reloader.begun == 1
+    bench.reloader.open.set()
+    await bench.ended(shared[0].id)
+    assert (bench.reloader.begun, bench.reloader.at_once) == (2, 1)
+    assert [logged.id for logged, _ in bench.log.records] == [first.id, shared[0].id]
 
 
-async def test_those_who_ask_before_it_begins_share_it(room: Room) -> None:
-    """A reload that has been asked for and has not begun sees what they have seen."""
-    asked = {room.reload.begin(ReloadCause.REQUEST).id for _ in range(10)}
+async def test_requests_before_a_reload_starts_share_it(bench: Bench) -> None:
+    """It sees every change that they know of."""
+    asked = {bench.reload.begin(ReloadCause.REQUEST).id for _ in range(10)}
     assert len(asked) == 1
-    await room.ended(asked.pop())
-    assert room.reloader.begun == 1
+    await bench.ended(asked.pop())
+    assert bench.reloader.begun == 1
 
 
-async def test_after_the_last_reload_another_one_begins_anew(room: Room) -> None:
-    """Whoever comes later gets a reload of his own."""
-    first = await room.ended(room.reload.begin(ReloadCause.REQUEST).id)
+async def test_request_after_last_reload_starts_another_one(bench: Bench) -> None:
+    """It does not get the old result."""
+    first = await bench.ended(bench.reload.begin(ReloadCause.REQUEST).id)
     await asyncio.sleep(0)
-    second = await room.ended(room.reload.begin(ReloadCause.SIGNAL).id)
-    assert (first.id != second.id, second.state, room.reloader.begun) == (True, ReloadState.DONE, 2)
+    second = await bench.ended(bench.reload.begin(ReloadCause.SIGNAL).id)
+    assert (first.id != second.id, second.state, bench.reloader.begun) == (True, ReloadState.DONE, 2)
 
 
-async def test_a_defect_ends_a_reload_and_not_the_next(room: Room) -> None:
-    """Who asked hears that it failed, the log hears why, and those who wait have their turn."""
-    room.reloader.error = RuntimeError("a defect")
-    room.reloader.open.clear()
-    first = room.reload.begin(ReloadCause.FILES)
-    await room.begun(1)
-    second = room.reload.begin(ReloadCause.REQUEST)
-    room.reloader.open.set()
-    failed = await room.ended(first.id)
+async def test_unexpected_error_fails_only_its_reload(bench: Bench) -> None:
+    """It is logged, and the waiting reload runs."""
+    bench.reloader.error = RuntimeError("a defect")
+    bench.reloader.open.clear()
+    first = bench.reload.begin(ReloadCause.FILES)
+    await bench.begun(1)
+    second = bench.reload.begin(ReloadCause.REQUEST)
+    bench.reloader.open.set()
+    failed = await bench.ended(first.id)
     assert (failed.state, failed.report, failed.ended_at) == (ReloadState.FAILED, None, NOW)
-    assert (await room.ended(second.id)).state is ReloadState.FAILED
-    assert [told.id for told, error in room.log.told if error is room.reloader.error] == [first.id, second.id]
+    assert (await bench.ended(second.id)).state is ReloadState.FAILED
+    assert [logged.id for logged, error in bench.log.records if error is bench.reloader.error] == [first.id, second.id]
 
 
-async def test_only_the_last_results_are_kept(room: Room) -> None:
-    """A thousand reloads take no more memory than a few."""
-    ids = [(await room.ended(room.reload.begin(ReloadCause.REQUEST).id)).id for _ in range(RESULTS_KEPT + 2)]
-    assert [room.reload.find(each) is not None for each in ids] == [False, False, *[True] * RESULTS_KEPT]
-    assert room.reload.find("0" * 32) is None
+async def test_only_last_results_are_kept(bench: Bench) -> None:
+    """Memory does not grow with the number of reloads."""
+    ids = [(await bench.ended(bench.reload.begin(ReloadCause.REQUEST).id)).id for _ in range(RESULTS_KEPT + 2)]
+    assert [bench.reload.find(each) is not None for each in ids] == [False, False, *[True] * RESULTS_KEPT]
+    assert bench.reload.find("0" * 32) is None
 
 
-async def test_closing_stops_what_is_under_way() -> None:
-    """A process that ends waits for no backend; one that never reloaded has nothing to stop."""
-    room = Room()
-    room.reloader.open.clear()
-    reload = room.reload.begin(ReloadCause.REQUEST)
-    await room.begun(1)
-    await room.reload.close()
-    assert room.reload.find(reload.id) == reload
-    assert room.log.told == []
-    await Room().reload.close()
+async def test_close_cancels_running_reload() -> None:
+    """Closing without a reload works too."""
+    bench = Bench()
+    bench.reloader.open.clear()
+    reload = bench.reload.begin(ReloadCause.REQUEST)
+    await bench.begun(1)
+    await bench.reload.close()
+    assert bench.reload.find(reload.id) == reload
+    assert bench.log.records == []
+    await Bench().reload.close()

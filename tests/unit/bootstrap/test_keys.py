@@ -1,4 +1,4 @@
-"""The composition root's room for keys: what settings become, and what is told of slow starts and backends' health."""
+"""Opening keys from the settings: limits, progress, health of backends, file watch."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 import pytest
 
 from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys, Progress
+from signer.adapters.keys.in_memory_key import InMemoryKey
 from signer.adapters.keys.keystore.backend import write_keystore
-from signer.adapters.keys.local_key import LocalKey
 from signer.adapters.keys.opening_pool import available_cores
+from signer.adapters.keys.settings import KeysSettings
 from signer.bootstrap import keys as bootstrap_keys
 from signer.bootstrap.keys import Keys, open_keys
-from signer.config.sections import KeysSettings
 from tests.contract.key_backends.doubles import GivenBackend
 from tests.support.fakes.clock import FakeClock
 from tests.support.log_lines import LogLines, captured_logs
 
 CLOCK = FakeClock(datetime(2026, 11, 22, 12, tzinfo=UTC))
-KEY = LocalKey(b"\x11" * 32, "given:1")
+KEY = InMemoryKey(b"\x11" * 32, "given:1")
 UNWATCHED: dict[str, Any] = {"watch_every": timedelta(0)}
 
 
-class MoodyBackend(GivenBackend):
-    """Loads once it may, says how it is, and says, as a token does, that it has been closed."""
+class ReportingBackend(GivenBackend):
+    """Loads when it may, and reports its health; like a token, it reports its own close."""
 
     def __init__(self, uri: str, resources: BackendResources) -> None:
         super().__init__([KEY], uri=uri)
@@ -36,44 +36,44 @@ class MoodyBackend(GivenBackend):
         self.may_load.set()
 
     async def load(self, progress: Progress) -> LoadedKeys:
-        """Say that one of two is done, and wait."""
+        """Report that one of two keys is done, and wait."""
         progress(1, 2)
         await self.may_load.wait()
         return await super().load(progress)
 
     async def close(self) -> None:
-        """Say so."""
-        self.say("has been closed")
+        """Report it."""
+        self.report("has been closed")
 
-    def say(self, problem: str | None) -> None:
-        """Tell how it is."""
+    def report(self, problem: str | None) -> None:
+        """Report the backend's health."""
         self.resources.health_changed(self.uri, problem)
 
 
-class Maker:
-    """Makes backends, and keeps them."""
+class BackendFactory:
+    """Creates backends and keeps them."""
 
     def __init__(self) -> None:
-        self.made: list[MoodyBackend] = []
+        self.made: list[ReportingBackend] = []
 
-    def __call__(self, uri: str, resources: BackendResources) -> MoodyBackend:
-        """Make one."""
-        self.made.append(MoodyBackend(uri, resources))
+    def __call__(self, uri: str, resources: BackendResources) -> ReportingBackend:
+        """Create one."""
+        self.made.append(ReportingBackend(uri, resources))
         return self.made[-1]
 
 
 @pytest.fixture
 def log() -> Iterator[LogLines]:
-    """What is written."""
+    """The captured log lines."""
     with captured_logs() as lines:
         yield lines
 
 
-async def test_a_long_start_is_told_every_few_seconds(log: LogLines, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long a backend says nothing, the log says how far the keys are; and at the end what there is."""
-    monkeypatch.setattr(bootstrap_keys, "TOLD_EVERY_SECONDS", 0.01)
-    make, seen = Maker(), []
-    async with open_keys(KeysSettings(uris=("moody:a",), **UNWATCHED), CLOCK, make_backend=make) as keys:
+async def test_progress_of_slow_load_is_logged_at_intervals(log: LogLines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last line says what was loaded."""
+    monkeypatch.setattr(bootstrap_keys, "PROGRESS_LOG_INTERVAL", 0.01)
+    make, seen = BackendFactory(), []
+    async with open_keys(KeysSettings(uris=("test:a",), **UNWATCHED), CLOCK, make_backend=make) as keys:
         make.made[0].may_load.clear()
         loading = asyncio.create_task(keys.load(lambda done, total: seen.append((done, total))))
         async with asyncio.timeout(10):
@@ -90,59 +90,57 @@ async def test_a_long_start_is_told_every_few_seconds(log: LogLines, monkeypatch
     assert seen == [(1, 2), (0, 1), (1, 1)]
 
 
-async def test_what_cannot_be_loaded_has_a_line_each(log: LogLines) -> None:
-    """A key's reason stands in the log; a backend that cannot start is an error for whoever starts the service."""
-    make = Maker()
-    async with open_keys(KeysSettings(uris=("moody:a",), **UNWATCHED), CLOCK, make_backend=make) as keys:
-        make.made[0].failures = {"moody:b": "is broken"}
+async def test_each_key_that_cannot_be_loaded_is_logged(log: LogLines) -> None:
+    """A backend that cannot start raises an error."""
+    make = BackendFactory()
+    async with open_keys(KeysSettings(uris=("test:a",), **UNWATCHED), CLOCK, make_backend=make) as keys:
+        make.made[0].failures = {"test:b": "is broken"}
         await keys.load()
-    assert [(line["key_uri"], line["reason"]) for line in log.of("keys.failed")] == [("moody:b", "is broken")]
-    async with open_keys(KeysSettings(uris=("moody:a",), **UNWATCHED), CLOCK, make_backend=make) as keys:
+    assert [(line["key_uri"], line["reason"]) for line in log.of("keys.failed")] == [("test:b", "is broken")]
+    async with open_keys(KeysSettings(uris=("test:a",), **UNWATCHED), CLOCK, make_backend=make) as keys:
         make.made[1].error = KeyBackendError("is locked")
         with pytest.raises(KeyBackendError, match="is locked"):
             await keys.load()
     assert len(log.of("keys.loaded")) == 1
 
 
-async def test_a_backend_that_stops_working_is_told_and_makes_the_ring_unready(log: LogLines) -> None:
-    """One line when it is down, with why, and one when it is up; a closed one at the end is no outage."""
-    make = Maker()
-    async with open_keys(
-        KeysSettings(uris=("moody:a", "moody:b"), duplicates="first"), CLOCK, make_backend=make
-    ) as keys:
+async def test_failed_backend_is_logged_and_ring_is_not_ready(log: LogLines) -> None:
+    """One log line when it fails and one when it recovers; a close at the end is not a failure."""
+    make = BackendFactory()
+    async with open_keys(KeysSettings(uris=("test:a", "test:b"), duplicates="first"), CLOCK, make_backend=make) as keys:
         await keys.load()
         assert keys.ring.status().is_ready
         one, another = make.made
-        one.say(None)  # it was not down
-        one.say("has been taken out")
-        assert dict(keys.ring.status().failed) == {"moody:a": "has been taken out"}
+        one.report(None)  # it was not down
+        one.report("has been taken out")
+        assert dict(keys.ring.status().failed) == {"test:a": "has been taken out"}
         assert not keys.ring.status().is_ready
-        another.say(None)
-        one.say("hangs")
-        assert dict(keys.ring.status().failed) == {"moody:a": "hangs"}
-        one.say(None)
+        another.report(None)
+        one.report("hangs")
+        assert dict(keys.ring.status().failed) == {"test:a": "hangs"}
+        one.report(None)
         assert keys.ring.status().is_ready
     assert [(line["key_uri"], line["reason"]) for line in log.of("keys.backend_down")] == [
-        ("moody:a", "has been taken out"),
-        ("moody:a", "hangs"),
+        ("test:a", "has been taken out"),
+        ("test:a", "hangs"),
     ]
-    assert [line["key_uri"] for line in log.of("keys.backend_up")] == ["moody:a"]
+    assert [line["key_uri"] for line in log.of("keys.backend_up")] == ["test:a"]
 
 
-async def test_settings_bound_the_opening(log: LogLines) -> None:
-    """``open_memory`` is MiB for all that are being opened; ``open_threads`` 0 means one for each core."""
+async def test_settings_limit_the_opening_pool(log: LogLines) -> None:
+    """``open_memory`` is MiB for all keys being opened; ``open_threads`` 0 means one for each core."""
     for settings, memory, threads in (
-        (KeysSettings(uris=("moody:a",)), 1 << 30, available_cores()),
-        (KeysSettings(uris=("moody:a",), open_memory=256, open_threads=3), 256 << 20, 3),
+        (KeysSettings(uris=("test:a",)), 1 << 30, available_cores()),
+        (KeysSettings(uris=("test:a",), open_memory=256, open_threads=3), 256 << 20, 3),
     ):
-        make = Maker()
+        make = BackendFactory()
         async with open_keys(settings, CLOCK, make_backend=make):
             opening = make.made[0].resources.opening
             assert (opening.memory_budget, opening.threads) == (memory, threads)
 
 
-async def test_a_keystore_over_the_budget_is_refused_with_what_to_do(log: LogLines, tmp_path: Path) -> None:
-    """The bound of the settings reaches the backend."""
+async def test_keystore_beyond_memory_budget_is_refused(log: LogLines, tmp_path: Path) -> None:
+    """The limit of the settings reaches the backend."""
     (tmp_path / "keys").mkdir()
     (tmp_path / "password").write_text("x")
     write_keystore(tmp_path / "keys", b"\x11" * 32, b"x", work=4096)
@@ -150,11 +148,11 @@ async def test_a_keystore_over_the_budget_is_refused_with_what_to_do(log: LogLin
     async with open_keys(KeysSettings(uris=(uri,), open_memory=1), CLOCK) as keys:
         await keys.load()
         (reason,) = keys.ring.status().failed.values()
-        assert "takes 4 MiB to open and the budget is 1 MiB" in reason
+        assert "needs 4 MiB to open and the budget is 1 MiB" in reason
 
 
-async def test_the_watch_reloads_when_files_change_and_is_off_where_it_is_zero(log: LogLines, tmp_path: Path) -> None:
-    """A changed file makes a reload of cause ``files``; with ``watch_every = 0`` nothing watches."""
+async def test_changed_file_starts_reload_unless_watch_is_off(log: LogLines, tmp_path: Path) -> None:
+    """The cause is ``files``; with ``watch_every = 0`` nothing is watched."""
     (tmp_path / "keys").mkdir()
     (tmp_path / "password").write_text("x")
     uri = f"keystore:{tmp_path / 'keys'}?password_file={tmp_path / 'password'}"

@@ -1,1 +1,1 @@
-"""The key backend ``awskms:``: keys in AWS KMS. ``backend`` is its entry point."""
+"""The key backend ``awskms:``: keys in AWS KMS."""

@@ -1,4 +1,4 @@
-"""``awskms:`` secp256k1 keys in AWS KMS, by name or by tag; the private keys never leave it.
+"""``awskms:`` secp256k1 keys in AWS KMS, by name or by tag. The private keys never leave KMS.
 
 ::
 
@@ -7,17 +7,16 @@
     awskms:alias/challenge-signer
     awskms:?tag=Purpose%3Dchallenge-signer&max_concurrency=20
 
-* Credentials are found by the SDK's own chain (environment, web identity, container, instance); none is a setting here.
-  The endpoint is AWS's own or the URI's: the SDK's ``AWS_ENDPOINT_URL`` is not listened to.
-* A key is ``ECC_SECG_P256K1``, for ``SIGN_VERIFY``, and ``Enabled``; that is looked at in every load. Its public key
-  is fetched once and kept by the key's ARN, for it never changes.
-* An alias is pinned to the key that it meant at the load; the next load follows it. What is signed with is the ARN.
-* With a tag, the keys are all secp256k1 signing keys that have it. Keys of other kinds, those that are scheduled for
-  deletion, and those whose tags the signer may not read are none of them.
-* What the network or the service does in a load is the whole backend's error, so that a reload takes no key away for
-  it. What a key is, is the key's own failure.
-* A signature is ``Sign`` of the digest (``MessageType=DIGEST``); bounds, deadlines and repetitions are
-  ``_remote_calls``'s, and the SDK has none of its own.
+* The SDK's own chain finds the credentials (environment, web identity, container, instance). The endpoint is AWS's or
+  the URI's: ``AWS_ENDPOINT_URL`` is ignored.
+* A key must be ``ECC_SECG_P256K1``, ``SIGN_VERIFY`` and ``Enabled``; every load checks that. Its public key is fetched
+  once, because it never changes.
+* An alias is resolved at each load; between loads the resolved ARN signs.
+* A tag selects all secp256k1 signing keys that have it. Keys of other kinds, keys scheduled for deletion, and keys
+  whose tags the signer may not read are ignored.
+* A failure of the network or the service during a load is an error of the whole backend, so that a reload removes no
+  key because of it. A key's own state is that key's failure.
+* A signature is ``Sign`` of the digest (``MessageType=DIGEST``). ``remote_calls`` limits, times out and retries.
 """
 
 from __future__ import annotations
@@ -32,24 +31,25 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
-from signer.adapters.keys.awskms.client import Answer, KmsClient, Operation, kms_client
-from signer.adapters.keys.awskms.errors import explain
-from signer.adapters.keys.awskms.uri import KmsLocation, KmsTag, shown_uri
+from signer.adapters.keys.awskms.client import KmsClient, KmsResponse, Operation, kms_client
+from signer.adapters.keys.awskms.errors import classify
+from signer.adapters.keys.awskms.uri import KmsLocation, KmsTag, display_uri
 from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys, Progress
 from signer.adapters.keys.key_uri import KeyUri
-from signer.adapters.keys.remote_calls import RemoteCalls, RemoteFailure, Repetition, Trouble
+from signer.adapters.keys.remote_calls import BACKOFF, FailureKind, RemoteCalls, RemoteFailure
+from signer.application.backoff import Backoff
 from signer.domain.ethereum import Eip191Message, address_of_public_key
 
 SERVICE: Final = "AWS KMS"
 SIGN_TIMEOUT: Final = 4.0
-"""The deadline of one signature, in seconds: below the ring's own, so that what is known of the reason is said."""
+"""The deadline of one signature, in seconds: shorter than ``keys.sign_timeout``, so that the error names the reason."""
 LOAD_TIMEOUT: Final = 10.0
-"""The deadline of each call in a load, in seconds; finding credentials is in the first of them."""
+"""The deadline of each call during a load, in seconds; the first one includes finding credentials."""
 
 _KEY_SPEC: Final = "ECC_SECG_P256K1"
 _KEY_USAGE: Final = "SIGN_VERIFY"
 _ALGORITHM: Final = "ECDSA_SHA_256"
-_KEYS_A_PAGE: Final = 1000
+_PAGE_SIZE: Final = 1000
 _STATES_OF_DELETION: Final = frozenset({"PendingDeletion", "PendingReplicaDeletion"})
 
 
@@ -62,15 +62,7 @@ class AwsKmsKey:
     uri: str
 
     def __init__(self, kms: KmsClient, calls: RemoteCalls, arn: str, address: str, uri: str) -> None:
-        """Take a key that was found good.
-
-        Args:
-            kms: the open client.
-            calls: the way to it.
-            arn: the key's, not an alias's.
-            address: EIP-55.
-            uri: fit for a log line.
-        """
+        """Create the key. ``arn`` is the key's, not an alias's; ``uri`` is the location for log lines."""
         self._kms = kms
         self._calls = calls
         self._arn = arn
@@ -78,7 +70,7 @@ class AwsKmsKey:
         self.uri = uri
 
     async def sign(self, message: Eip191Message) -> bytes:
-        """Have the digest signed; DER, of which half are high-s."""
+        """Return a DER signature, half of which are high-s."""
         request = partial(
             self._kms.sign,
             KeyId=self._arn,
@@ -87,26 +79,26 @@ class AwsKmsKey:
             SigningAlgorithm=_ALGORITHM,
         )
         try:
-            answer = await self._calls.run(request)
+            response = await self._calls.run(request)
         except RemoteFailure as failure:
             raise failure.as_unavailable() from failure
-        return bytes(answer.get("Signature", b""))  # the finisher refuses what is none
+        return bytes(response.get("Signature", b""))  # the finisher refuses an empty one
 
     def __repr__(self) -> str:
         return f"AwsKmsKey(address={self.address!r}, uri={self.uri!r})"
 
 
 @dataclass(frozen=True, slots=True)
-class _Refused:
-    """Why a key is none that can sign.
+class _UnusableKey:
+    """A KMS key that cannot sign.
 
     Attributes:
-        reason: to go behind its name.
-        by_choice: whether somebody may well want it like that: with a tag, it is left out without a word.
+        reason: follows the key's URI.
+        is_intended: whether the key's owner may want this state: such a key is ignored if it was found by tag.
     """
 
     reason: str
-    by_choice: bool
+    is_intended: bool
 
 
 class AwsKmsBackend:
@@ -118,24 +110,17 @@ class AwsKmsBackend:
         *,
         sign_timeout: float = SIGN_TIMEOUT,
         load_timeout: float = LOAD_TIMEOUT,
-        repetition: Repetition | None = None,
+        backoff: Backoff = BACKOFF,
     ) -> None:
-        """Name the place; nothing is opened before ``load``.
-
-        Args:
-            location: which keys, and how to get there.
-            sign_timeout: the deadline of one signature, in seconds.
-            load_timeout: the deadline of each call in a load, in seconds.
-            repetition: how often, and after which pauses, a call is repeated.
-        """
+        """Create the backend; nothing is opened before ``load``. Timeouts are in seconds, for each call."""
         self._location = location
         self._load_timeout = load_timeout
         self._calls = RemoteCalls(
             SERVICE,
-            explain,
+            classify,
             concurrency=location.max_concurrency,
             timeout=sign_timeout,
-            repetition=repetition,
+            backoff=backoff,
         )
         self._open_client = AsyncExitStack()
         self._client: KmsClient | None = None
@@ -144,42 +129,15 @@ class AwsKmsBackend:
 
     @property
     def uri(self) -> str:
-        """Which keys are meant, and where; without the account."""
+        """The location for log lines, without the AWS account."""
         return self._location.uri
 
     async def load(self, progress: Progress) -> LoadedKeys:
         """See ``KeyBackend.load``."""
         try:
-            kms = await self._opened()
-            wanted = self._location.wanted
-            names = [wanted] if isinstance(wanted, str) else await self._tagged(kms, wanted)
-            progress(0, len(names))
-            keys: dict[str, AwsKmsKey] = {}
-            failures: dict[str, str] = {}
-            done = 0
-
-            async def inspect(name: str) -> None:
-                nonlocal done
-                try:
-                    arn, result = await self._inspect(kms, name)
-                except RemoteFailure as failure:
-                    if failure.trouble is not Trouble.KEY:
-                        raise
-                    arn, result = name, _Refused(failure.reason, by_choice=False)
-                if isinstance(result, AwsKmsKey):
-                    keys[arn] = result
-                elif isinstance(wanted, str) or not result.by_choice:
-                    failures[self._shown(name)] = result.reason
-                done += 1
-                progress(done, len(names))
-
-            await self._calls.for_each(names, inspect)
+            keys, failures = await self._load(progress)
         except RemoteFailure as failure:
             raise KeyBackendError(f"the key backend {self.uri} cannot be used: {failure.reason}") from failure
-        if not keys and not failures:
-            failures[self.uri] = (
-                "no secp256k1 signing key in this account and region has the tag, as far as can be seen"
-            )
         self._keys = keys
         return LoadedKeys([keys[arn] for arn in sorted(keys)], failures)
 
@@ -189,33 +147,62 @@ class AwsKmsBackend:
         self._client = None
         await self._open_client.aclose()
 
+    async def _load(self, progress: Progress) -> tuple[dict[str, AwsKmsKey], dict[str, str]]:
+        kms = await self._opened()
+        selector = self._location.selector
+        names = [selector] if isinstance(selector, str) else await self._tagged_keys(kms, selector)
+        progress(0, len(names))
+        keys: dict[str, AwsKmsKey] = {}
+        failures: dict[str, str] = {}
+        done = 0
+
+        async def inspect(name: str) -> None:
+            nonlocal done
+            try:
+                arn, result = await self._inspect(kms, name)
+            except RemoteFailure as failure:
+                if failure.kind is not FailureKind.KEY:
+                    raise
+                arn, result = name, _UnusableKey(failure.reason, is_intended=False)
+            if isinstance(result, AwsKmsKey):
+                keys[arn] = result
+            elif isinstance(selector, str) or not result.is_intended:
+                failures[self._display(name)] = result.reason
+            done += 1
+            progress(done, len(names))
+
+        await self._calls.for_each(names, inspect)
+        if not keys and not failures:
+            failures[self.uri] = "no visible secp256k1 signing key in this account and region has the tag"
+        return keys, failures
+
     async def _opened(self) -> KmsClient:
-        """Open the client, or give the one that is open."""
+        """Return the client, opened if necessary."""
         if self._client is None:
             opening = kms_client(self._location, self._load_timeout)
             self._client = await self._open_client.enter_async_context(opening)
             self._region = self._client.meta.region_name
         return self._client
 
-    async def _tagged(self, kms: KmsClient, tag: KmsTag) -> list[str]:
-        """Name the keys that have a tag, of whatever kind."""
+    async def _tagged_keys(self, kms: KmsClient, tag: KmsTag) -> list[str]:
+        """Return the ARNs of all keys with a tag, of any kind."""
         tagged: list[str] = []
 
-        async def look(arn: str) -> None:
+        async def read_tags(arn: str) -> None:
             try:
                 pages = [page["Tags"] async for page in self._pages(kms.list_resource_tags, KeyId=arn)]
             except RemoteFailure as failure:
-                if failure.trouble is not Trouble.KEY:
+                if failure.kind is not FailureKind.KEY:
                     raise
-                return  # a role that may use the tagged keys only may not see the others
+                return  # a role for tagged keys may not see the other keys
             if any({"TagKey": tag.name, "TagValue": tag.value} in tags for tags in pages):
                 tagged.append(arn)
 
-        every = [key["KeyArn"] async for page in self._pages(kms.list_keys, Limit=_KEYS_A_PAGE) for key in page["Keys"]]
-        await self._calls.for_each(every, look)
+        every = [key["KeyArn"] async for page in self._pages(kms.list_keys, Limit=_PAGE_SIZE) for key in page["Keys"]]
+        await self._calls.for_each(every, read_tags)
         return tagged
 
-    async def _pages(self, operation: Operation, **request: object) -> AsyncIterator[Answer]:
+    async def _pages(self, operation: Operation, **request: object) -> AsyncIterator[KmsResponse]:
         while True:
             page = await self._calls.run(partial(operation, **request), timeout=self._load_timeout)
             yield page
@@ -223,51 +210,51 @@ class AwsKmsBackend:
                 return
             request["Marker"] = page["NextMarker"]
 
-    async def _inspect(self, kms: KmsClient, name: str) -> tuple[str, AwsKmsKey | _Refused]:
-        """Look at one key.
+    async def _inspect(self, kms: KmsClient, name: str) -> tuple[str, AwsKmsKey | _UnusableKey]:
+        """Check one key and fetch its public key.
 
         Returns:
-            Its ARN; and the key, or why it is none.
+            Its ARN; and the key, or why it cannot sign.
 
         Raises:
-            RemoteFailure: AWS says no, or nothing.
+            RemoteFailure: AWS refuses the call, or does not respond.
         """
         described = await self._calls.run(partial(kms.describe_key, KeyId=name), timeout=self._load_timeout)
         metadata = described["KeyMetadata"]
         arn: str = metadata["Arn"]
         spec, usage, state = (str(metadata.get(field)) for field in ("KeySpec", "KeyUsage", "KeyState"))
         if (spec, usage) != (_KEY_SPEC, _KEY_USAGE):
-            reason = f"is a KMS key for {usage} with {spec}: it has to be one for {_KEY_USAGE} with {_KEY_SPEC}"
-            return arn, _Refused(reason, by_choice=True)
+            reason = f"is a KMS key for {usage} with {spec}: it must be for {_KEY_USAGE} with {_KEY_SPEC}"
+            return arn, _UnusableKey(reason, is_intended=True)
         if state != "Enabled":
-            reason = f"is a KMS key in the state {state}: enable it, or take it out"
-            return arn, _Refused(reason, by_choice=state in _STATES_OF_DELETION)
+            reason = f"is a KMS key in the state {state}: enable it, or remove it from the settings"
+            return arn, _UnusableKey(reason, is_intended=state in _STATES_OF_DELETION)
         known = self._keys.get(arn)
         if known is not None:
             return arn, known
-        answer = await self._calls.run(partial(kms.get_public_key, KeyId=arn), timeout=self._load_timeout)
-        address = _address(answer["PublicKey"])
+        response = await self._calls.run(partial(kms.get_public_key, KeyId=arn), timeout=self._load_timeout)
+        address = _address(response["PublicKey"])
         if address is None:
-            return arn, _Refused("has no secp256k1 public key: what AWS KMS gave is none", by_choice=False)
-        return arn, AwsKmsKey(kms, self._calls, arn, address, self._shown(arn))
+            return arn, _UnusableKey("has no secp256k1 public key at AWS KMS", is_intended=False)
+        return arn, AwsKmsKey(kms, self._calls, arn, address, self._display(arn))
 
-    def _shown(self, name: str) -> str:
-        """Name a key for log lines: without the account."""
+    def _display(self, name: str) -> str:
+        """Return a key's location for log lines, without the AWS account."""
         resource = name.rpartition(":")[2].removeprefix("key/")
-        return shown_uri(resource, self._region)
+        return display_uri(resource, self._region)
 
 
-def open_awskms(uri: KeyUri, resources: BackendResources) -> AwsKmsBackend:  # noqa: ARG001 - nothing here takes threads
-    """Make the backend of an ``awskms:`` URI.
+def create_awskms_backend(uri: KeyUri, resources: BackendResources) -> AwsKmsBackend:  # noqa: ARG001 - needs no threads
+    """Create the backend of an ``awskms:`` URI.
 
     Raises:
-        KeyUriInvalid: a part of it is missing, unknown or not what it should be.
+        KeyUriInvalid: a part of it is missing, unknown or invalid.
     """
     return AwsKmsBackend(KmsLocation.parse(uri))
 
 
 def _address(spki: bytes) -> str | None:
-    """Give the owner of a SubjectPublicKeyInfo (RFC 5480), DER; ``None`` where it is of another kind."""
+    """Return the owner of a SubjectPublicKeyInfo (RFC 5480, DER), or ``None`` if it is not a secp256k1 key's."""
     try:
         public_key = load_der_public_key(spki)
     except (ValueError, UnsupportedAlgorithm):

@@ -1,4 +1,4 @@
-"""Opens the SDK's client for AWS KMS, once, without any patience of its own: that is ``_remote_calls``'s."""
+"""Opens the SDK's client for AWS KMS, without retries of its own: ``remote_calls`` retries."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
-from signer.adapters.keys.awskms.errors import explain
+from signer.adapters.keys.awskms.errors import classify
 from signer.adapters.keys.awskms.uri import KmsLocation
-from signer.adapters.keys.remote_calls import RemoteFailure, Trouble
+from signer.adapters.keys.remote_calls import FailureKind, RemoteFailure
 
 _APPLICATION: Final = "challenge-signer"
 
-Answer = Mapping[str, Any]
-Operation = Callable[..., Awaitable[Answer]]
+KmsResponse = Mapping[str, Any]
+Operation = Callable[..., Awaitable[KmsResponse]]
 
 
 class KmsClient(Protocol):
-    """What is used of the SDK's client; each operation takes AWS's own parameters."""
+    """The part of the SDK's client that is used; each operation takes AWS's parameters."""
 
     sign: Operation
     describe_key: Operation
@@ -38,13 +38,13 @@ async def kms_client(location: KmsLocation, timeout: float) -> AsyncIterator[Kms
     """Open the client, and close it with its connections at the end.
 
     Args:
-        location: where to go to.
-        timeout: for finding credentials, and for each read and connection, in seconds.
+        location: region, endpoint and concurrency.
+        timeout: for finding credentials, and for each connection and read, in seconds.
 
     Raises:
         RemoteFailure: there are no credentials or no region, or they were not found in time.
     """
-    # The SDK's debug lines hold requests and answers with their headers: signatures and tokens.
+    # The SDK's debug lines contain requests and responses with their headers: signatures and tokens.
     for name in ("aiobotocore", "botocore"):
         logging.getLogger(name).setLevel(logging.WARNING)
     config = AioConfig(
@@ -55,7 +55,7 @@ async def kms_client(location: KmsLocation, timeout: float) -> AsyncIterator[Kms
         parameter_validation=False,
         retries={"mode": "standard", "total_max_attempts": 1},
         user_agent_appid=_APPLICATION,
-        warm_up_loader_caches=True,  # on a thread, for they are megabytes of JSON
+        warm_up_loader_caches=True,  # on a thread, because they are megabytes of JSON
     )
     opening = AioSession().create_client(
         "kms",
@@ -67,9 +67,9 @@ async def kms_client(location: KmsLocation, timeout: float) -> AsyncIterator[Kms
         async with asyncio.timeout(timeout):
             client = await opening.__aenter__()
     except TimeoutError as exc:
-        raise RemoteFailure("the signer's AWS credentials were not found in time", Trouble.SERVICE) from exc
+        raise RemoteFailure("the signer's AWS credentials were not found in time", FailureKind.SERVICE) from exc
     except (BotoCoreError, ValueError) as exc:
-        raise explain(exc) from exc
+        raise classify(exc) from exc
     try:
         yield cast("KmsClient", client)
     finally:

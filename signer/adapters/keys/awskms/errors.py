@@ -1,4 +1,4 @@
-"""What AWS's SDK raises, in our words: no ARN, no account, no request id, no text of the vendor's."""
+"""Converts the SDK's exceptions. No text contains an ARN, an account, a request id or the vendor's own text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from botocore import exceptions as aws  # type: ignore[import-untyped]
 
-from signer.adapters.keys.remote_calls import RemoteFailure, Trouble
+from signer.adapters.keys.remote_calls import FailureKind, RemoteFailure
 
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
@@ -17,19 +17,19 @@ _CREDENTIALS_REFUSED: Final = "AWS does not accept the signer's credentials, or 
 _EXPIRED: Final = "the signer's AWS credentials have expired"
 _THROTTLED: Final = "AWS KMS is throttling: the account's request quota is used up"
 
-_KEY_TROUBLES: Final = {
+_KEY_ERRORS: Final = {
     "AccessDeniedException": (
         "AWS denies the signer this KMS key: allow its role kms:DescribeKey, kms:GetPublicKey and kms:Sign on it"
     ),
     "DisabledException": "the KMS key is disabled",
-    "InvalidArnException": "AWS KMS takes the ARN for none of a key or an alias",
-    "InvalidKeyUsageException": "the KMS key is not one for ECDSA_SHA_256 signatures",
-    "KMSInvalidStateException": "the KMS key is in a state in which it does not sign (pending deletion, for example)",
+    "InvalidArnException": "AWS KMS says that the ARN names neither a key nor an alias",
+    "InvalidKeyUsageException": "the KMS key does not support ECDSA_SHA_256 signatures",
+    "KMSInvalidStateException": "the KMS key cannot sign in its present state (for example pending deletion)",
     "NotFoundException": "AWS KMS has no such key or alias in this account and region",
-    "UnsupportedOperationException": "the KMS key is of a kind that does not sign",
-    "ValidationException": "AWS KMS takes the name for none of a key or an alias",
+    "UnsupportedOperationException": "the KMS key is of a kind that cannot sign",
+    "ValidationException": "AWS KMS says that the name is neither a key's nor an alias's",
 }
-_SERVICE_TROUBLES: Final = {
+_SERVICE_ERRORS: Final = {
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
     "IncompleteSignature": _CREDENTIALS_REFUSED,
@@ -54,48 +54,48 @@ _THROTTLING: Final = frozenset(
     },
 )
 
-# The first class that fits; each is in front of those that it inherits from.
-_CLIENT_TROUBLES: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (aws.NoCredentialsError, "the signer has no AWS credentials: see the SDK's own chain (docs/keys/awskms.md)"),
-    (aws.PartialCredentialsError, "the signer's AWS credentials are not complete"),
-    (aws.CredentialRetrievalError, "the signer's AWS credentials cannot be fetched from where they come from"),
+# The first class that fits; a subclass stands before its base class.
+_CLIENT_ERRORS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (aws.NoCredentialsError, "the signer has no AWS credentials: see the credential chain in docs/keys/awskms.md"),
+    (aws.PartialCredentialsError, "the signer's AWS credentials are incomplete"),
+    (aws.CredentialRetrievalError, "the signer's AWS credentials cannot be fetched from their source"),
     (aws.NoRegionError, "no AWS region is set: add region=… to the key URI, or set AWS_DEFAULT_REGION"),
     (aws.ProfileNotFound, "the AWS profile that AWS_PROFILE names does not exist"),
     (aws.ConnectTimeoutError, "AWS KMS cannot be reached: no connection in time"),
-    (aws.ReadTimeoutError, "AWS KMS did not answer in time"),
+    (aws.ReadTimeoutError, "AWS KMS did not respond in time"),
     (aws.SSLError, "the TLS certificate of AWS KMS is not accepted"),
-    (aws.ProxyConnectionError, "AWS KMS cannot be reached: the proxy does not let it through"),
+    (aws.ProxyConnectionError, "AWS KMS cannot be reached through the proxy"),
     (aws.ConnectionError, "AWS KMS cannot be reached"),  # EndpointConnectionError among them
 )
 
 
-def explain(exc: Exception) -> RemoteFailure:
-    """Make an exception of botocore ours; ``Explain``."""
+def classify(exc: Exception) -> RemoteFailure:
+    """Convert an exception of botocore."""
     if isinstance(exc, aws.ClientError):
-        return _explain_answer(exc)
-    if isinstance(exc, aws.ConnectionClosedError) or _was_reset(exc):  # an idle one, that the other side has ended
-        return RemoteFailure("AWS KMS closed the connection without an answer", Trouble.BUSY)
-    for kind, reason in _CLIENT_TROUBLES:
+        return _classify_response(exc)
+    if isinstance(exc, aws.ConnectionClosedError) or _was_reset(exc):  # AWS has closed an idle connection
+        return RemoteFailure("AWS KMS closed the connection without a response", FailureKind.TRANSIENT)
+    for kind, reason in _CLIENT_ERRORS:
         if isinstance(exc, kind):
-            return RemoteFailure(reason, Trouble.SERVICE)
-    return RemoteFailure(f"AWS KMS cannot be used ({type(exc).__name__})", Trouble.SERVICE)
+            return RemoteFailure(reason, FailureKind.SERVICE)
+    return RemoteFailure(f"AWS KMS cannot be used ({type(exc).__name__})", FailureKind.SERVICE)
 
 
 def _was_reset(exc: Exception) -> bool:
-    """Tell a connection that was cut from one that could not be made; the SDK has one exception for both."""
+    """Return whether a connection was cut; the SDK raises the same exception if none could be opened."""
     cause = exc.kwargs.get("error") if isinstance(exc, aws.EndpointConnectionError) else None
     return isinstance(cause, OSError) and cause.errno in {errno.ECONNRESET, errno.EPIPE}
 
 
-def _explain_answer(exc: aws.ClientError) -> RemoteFailure:
+def _classify_response(exc: aws.ClientError) -> RemoteFailure:
     code = str(exc.response.get("Error", {}).get("Code", ""))
     status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _THROTTLING or status == _TOO_MANY_REQUESTS:
-        return RemoteFailure(_THROTTLED, Trouble.BUSY)
-    if code in _KEY_TROUBLES:
-        return RemoteFailure(_KEY_TROUBLES[code], Trouble.KEY)
-    if code in _SERVICE_TROUBLES:
-        return RemoteFailure(_SERVICE_TROUBLES[code], Trouble.SERVICE)
+        return RemoteFailure(_THROTTLED, FailureKind.TRANSIENT)
+    if code in _KEY_ERRORS:
+        return RemoteFailure(_KEY_ERRORS[code], FailureKind.KEY)
+    if code in _SERVICE_ERRORS:
+        return RemoteFailure(_SERVICE_ERRORS[code], FailureKind.SERVICE)
     shown = code if _PRINTABLE_CODE.fullmatch(code) else "an unknown error"
-    trouble = Trouble.BUSY if status >= _SERVER_ERROR else Trouble.SERVICE
-    return RemoteFailure(f"AWS KMS answered {shown} (HTTP {status})", trouble)
+    kind = FailureKind.TRANSIENT if status >= _SERVER_ERROR else FailureKind.SERVICE
+    return RemoteFailure(f"AWS KMS responded with {shown} (HTTP {status})", kind)

@@ -1,1 +1,1 @@
-"""The key backend ``hd:``: keys derived from one BIP-39 seed (BIP-32). ``backend`` is its entry point."""
+"""The key backend ``hd:``: keys derived from one seed (BIP-39, BIP-32)."""

@@ -1,24 +1,19 @@
-r"""``hd:`` one encrypted seed and the many keys that BIP-32 grows out of it.
+r"""``hd:`` many keys that BIP-32 derives from one encrypted seed.
 
 ::
 
     hd:/run/secrets/seed.json?password_file=/run/secrets/password&path=m/44'/60'/0'/0&indexes=0-99999
     hd:/run/secrets/seed.json?password_file=/run/secrets/password&indexes_file=/etc/signer/indexes
 
-* The file is ``_hd_seed_file``'s; its password is the bytes of ``password_file`` without one newline at their end.
-* ``path`` and the indexes are ``_hd_path``'s: by default MetaMask's layout, ``m/44'/60'/0'/0/*``. Nothing in it needs
-  escaping in a URI (``'`` and ``*`` are RFC 3986's own); for a shell, ``h`` is as good as ``'``.
-* ``indexes_file`` is the same list in a file, read anew at every reload: owners are added without a new URI.
-* Addresses are derived off the event loop, a few hundred at a time, and kept. Private keys are not: each is derived
-  when its owner's signature is asked for (4 µs), and gone after it. What stays is the node above, which can make all of
-  them: BIP-32's tree protects nothing against whoever reads this process's memory.
-* What was opened once and has not changed since, file and password, is not opened again at a reload, and only indexes
-  that are new are derived.
+* The default path is MetaMask's layout, ``m/44'/60'/0'/0/*``. Nothing in a path needs escaping in a URI (RFC 3986).
+* ``indexes_file`` holds the list of indexes and is read at every reload, so owners are added without a new URI.
+* Addresses are derived off the event loop, a few hundred at a time, and kept. A private key is derived for each
+  signature. The branch's parent node, from which all its keys can be derived, stays in memory.
+* A reload does not decrypt the seed again if file and password are unchanged, and derives new indexes only.
 """
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from dataclasses import dataclass
 from functools import partial
@@ -27,33 +22,32 @@ from pathlib import Path
 from typing import Final
 
 from signer.adapters.keys.backend import BackendResources, KeyBackendError, KeyUriInvalid, LoadedKeys, Progress
-from signer.adapters.keys.encrypted_json import MAX_KEYSTORE_BYTES, Kdf, KeystoreRefused
+from signer.adapters.keys.encrypted_json import MAX_KEYSTORE_BYTES, EncryptedSecret, Kdf
 from signer.adapters.keys.hd.bip32 import ExtendedKey
-from signer.adapters.keys.hd.branch import Branch, HdKey, addresses
-from signer.adapters.keys.hd.path import DerivationPath, IndexRanges
-from signer.adapters.keys.hd.seed_file import SeedFile, make_seed_file, read_seed_file
+from signer.adapters.keys.hd.branch import Branch, HdKey
+from signer.adapters.keys.hd.path import DEFAULT_PATH, DerivationPath, IndexRanges
+from signer.adapters.keys.hd.seed_file import encrypt_seed, parse_seed_file
 from signer.adapters.keys.key_uri import KeyUri, file_uri
-from signer.adapters.keys.new_file import write_new_file
 from signer.adapters.keys.opening_pool import OpeningPool
-from signer.adapters.keys.passwords import read_password
+from signer.adapters.keys.secret_files import Fingerprints, KeyFileError, read_at_most, read_password, write_new_file
 
 SCHEME: Final = "hd"
-_DERIVED_AT_ONCE: Final = 500
+_BATCH: Final = 500
 _MAX_INDEXES_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class _Found:
-    """What was read and not yet opened."""
+class _UnopenedSeed:
+    """What was read from the files; the seed is still encrypted."""
 
     text: bytes
-    seed_file: SeedFile
+    seed: EncryptedSecret
     indexes: IndexRanges
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
-    """A branch, and what it was made of: a keyed hash of file and password, worth nothing outside of this process."""
+class _OpenedBranch:
+    """A branch, and the fingerprint of its file and password."""
 
     fingerprint: bytes
     branch: Branch
@@ -71,22 +65,14 @@ class HdBackend:
         *,
         pool: OpeningPool,
     ) -> None:
-        """Name the places; nothing is read before ``load``.
-
-        Args:
-            seed: the seed's file.
-            password: its password's.
-            path: where the keys are.
-            indexes: which of them there are, or the file that says so.
-            pool: the threads that open and derive.
-        """
+        """Create the backend; nothing is read before ``load``. ``indexes`` may be the file that lists them."""
         self._seed = seed
         self._password = password
         self._path = path
         self._indexes = indexes
         self._pool = pool
-        self._fingerprint_key = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
-        self._opened: _Opened | None = None
+        self._fingerprints = Fingerprints()
+        self._opened: _OpenedBranch | None = None
         self._keys: dict[int, HdKey] = {}
 
     @property
@@ -96,17 +82,17 @@ class HdBackend:
 
     async def load(self, progress: Progress) -> LoadedKeys:
         """See ``KeyBackend.load``."""
-        found = await self._pool.run(self._survey)
-        opened = await self._pool.run(partial(self._open, found), memory=found.seed_file.memory)
+        found = await self._pool.run(self._read_files)
+        opened = await self._pool.run(partial(self._open, found), memory=found.seed.memory)
         if isinstance(opened, str):
             raise KeyBackendError(f"the seed {self._seed} {opened}")
-        keys = await self._pool.run(partial(self._known, opened, found.indexes))
+        keys = await self._pool.run(partial(self._known_keys, opened, found.indexes))
         failures: dict[str, str] = {}
         progress(len(keys), len(found.indexes))
-        unknown = (index for index in found.indexes if index not in keys)
-        while some := tuple(islice(unknown, _DERIVED_AT_ONCE)):
-            owners = await self._pool.run(partial(addresses, opened.branch, some))
-            for index, owner in zip(some, owners, strict=True):
+        new_indexes = (index for index in found.indexes if index not in keys)
+        while batch := tuple(islice(new_indexes, _BATCH)):
+            owners = await self._pool.run(partial(opened.branch.addresses, batch))
+            for index, owner in zip(batch, owners, strict=True):
                 if owner is None:
                     failures[opened.branch.uri(index)] = "does not exist: BIP-32 has no key at this index"
                 else:
@@ -116,77 +102,73 @@ class HdBackend:
         return LoadedKeys(tuple(keys.values()), failures)
 
     async def close(self) -> None:
-        """Forget the seed."""
+        """Release the seed."""
         self._opened = None
         self._keys = {}
 
-    def _survey(self) -> _Found:
-        """Read what is there, nothing decrypted; blocking."""
+    def _read_files(self) -> _UnopenedSeed:
+        """Read the seed file and the indexes; blocking."""
         text = _read(self._seed, MAX_KEYSTORE_BYTES, "the seed")
         try:
-            seed_file = read_seed_file(text)
-        except KeystoreRefused as refusal:
+            seed = parse_seed_file(text)
+            seed.check_memory(self._pool.memory_budget)
+        except KeyFileError as refusal:
             raise KeyBackendError(f"the seed {self._seed} {refusal}") from refusal
-        if seed_file.memory > self._pool.memory_budget:
-            raise KeyBackendError(
-                f"the seed {self._seed} takes {seed_file.memory >> 20} MiB to open and the budget is "
-                f"{self._pool.memory_budget >> 20} MiB: raise it, or encrypt the seed anew with less",
-            )
         indexes = self._indexes
         if isinstance(indexes, Path):
             listed = _read(indexes, _MAX_INDEXES_BYTES, "the list of indexes")
             try:
                 indexes = IndexRanges.parse(listed.decode("ascii"))
             except ValueError as exc:
-                raise KeyBackendError(f"the indexes in {indexes} {_reason(exc)}") from exc
-        return _Found(text, seed_file, indexes)
+                reason = "are not ASCII text" if isinstance(exc, UnicodeDecodeError) else exc
+                raise KeyBackendError(f"the indexes in {indexes} {reason}") from exc
+        return _UnopenedSeed(text, seed, indexes)
 
-    def _open(self, found: _Found) -> _Opened | str:
-        """Decrypt the seed, or say why it cannot be; blocking.
+    def _open(self, found: _UnopenedSeed) -> _OpenedBranch | str:
+        """Return the branch, or the reason why the seed cannot be opened; blocking.
 
-        No exception leaves, for its frames would hold the secret.
+        It raises nothing, because an exception's frames would hold the secret.
         """
         try:
             password = read_password(self._password)
-            material = len(password).to_bytes(8) + password + found.text
-            fingerprint = hashlib.blake2b(material, key=self._fingerprint_key).digest()
+            fingerprint = self._fingerprints.of(password, found.text)
             known = self._opened
             if known is not None and secrets.compare_digest(known.fingerprint, fingerprint):
                 return known
-            master = ExtendedKey.from_seed(found.seed_file.decrypt(password))
-        except KeystoreRefused as refusal:
+            master = ExtendedKey.from_seed(found.seed.decrypt(password))
+        except KeyFileError as refusal:
             return f"cannot be opened: {refusal}"
         except Exception as exc:  # noqa: BLE001 - see above
             return f"could not be opened ({type(exc).__name__})"
         parent = master.descendant(self._path.before)
         if parent is None:
             return f"has no key at {self._path} (BIP-32): use another account"
-        return _Opened(fingerprint, Branch(parent, self._path, file_uri(SCHEME, self._seed)))
+        return _OpenedBranch(fingerprint, Branch(parent, self._path, file_uri(SCHEME, self._seed)))
 
-    def _known(self, opened: _Opened, indexes: IndexRanges) -> dict[int, HdKey]:
-        """Give the keys that are known from the last load; blocking."""
+    def _known_keys(self, opened: _OpenedBranch, indexes: IndexRanges) -> dict[int, HdKey]:
+        """Return the keys that the last load derived; blocking."""
         if self._opened is None or self._opened.branch is not opened.branch:
             return {}
         return {index: self._keys[index] for index in indexes if index in self._keys}
 
 
-def open_hd(uri: KeyUri, resources: BackendResources) -> HdBackend:
-    """Make the backend of an ``hd:`` URI.
+def create_hd_backend(uri: KeyUri, resources: BackendResources) -> HdBackend:
+    """Create the backend of an ``hd:`` URI.
 
     Raises:
-        KeyUriInvalid: a parameter is missing, unknown or not what it should be.
+        KeyUriInvalid: a parameter is missing, unknown or invalid.
     """
     uri.allow_only("password_file", "path", "indexes", "indexes_file")
     password = uri.file_parameter("password_file")
     if password is None:
         raise KeyUriInvalid(f"the key URI {uri} needs password_file=<path>")
     try:
-        path = DerivationPath.parse(uri.query["path"]) if "path" in uri.query else DerivationPath.parse()
+        path = DerivationPath.parse(uri.query.get("path", DEFAULT_PATH))
     except ValueError as exc:
         raise KeyUriInvalid(f"the path of the key URI {uri} {exc}") from exc
     indexes: IndexRanges | Path | None = uri.file_parameter("indexes_file")
     if (indexes is None) is ("indexes" not in uri.query):
-        raise KeyUriInvalid(f"the key URI {uri} needs one of indexes=0-99 and indexes_file=<path>, not both")
+        raise KeyUriInvalid(f"the key URI {uri} needs either indexes=0-99 or indexes_file=<path>")
     if indexes is None:
         try:
             indexes = IndexRanges.parse(uri.query["indexes"])
@@ -196,43 +178,28 @@ def open_hd(uri: KeyUri, resources: BackendResources) -> HdBackend:
 
 
 def write_seed(path: Path, seed: bytes, password: bytes, *, kdf: Kdf = "scrypt", work: int | None = None) -> None:
-    """Write a seed's file, for its owner's eyes only (mode 0600); blocking.
-
-    It appears whole or not at all, and takes no other file's place.
-
-    Args:
-        path: the file to make.
-        seed: 16 to 64 bytes; ``bip39.seed_of_mnemonic`` gives 64.
-        password: not empty; the bytes that its file will hold, without a newline.
-        kdf: the key derivation.
-        work: scrypt's n (a power of two; 2 … 4096 is for demonstrations) or PBKDF2's iterations; ``None`` for the
-            usual strength.
+    """Create a seed file with mode 0600; blocking. See ``encrypt_keystore`` for ``work``.
 
     Raises:
-        FileExistsError: the file is there already.
-        OSError: it cannot be written.
-        ValueError: the password is empty or ends with a newline, or the seed is none.
+        FileExistsError: the file exists already.
+        OSError: the file cannot be written.
+        ValueError: the password is empty or ends with a newline, or the seed is not 16 to 64 bytes.
     """
     if not password or password.endswith(b"\n"):
-        raise ValueError("a seed's password is not empty and does not end with a newline")
+        raise ValueError("a seed's password must not be empty and must not end with a newline")
     ExtendedKey.from_seed(seed)
-    text = make_seed_file(seed, password, kdf=kdf, work=work)
-    del seed, password  # what fails from here on has a traceback, and that shows variables where it is asked to
+    text = encrypt_seed(seed, password, kdf=kdf, work=work)
+    del seed, password  # a traceback of a later failure could show local variables
     write_new_file(path, text)
 
 
-def _read(path: Path, most: int, what: str) -> bytes:
+def _read(path: Path, max_bytes: int, what: str) -> bytes:
     try:
-        with path.open("rb") as file:
-            text = file.read(most + 1)
+        text = read_at_most(path, max_bytes)
     except OSError as exc:
         raise KeyBackendError(
             f"{what} {path} cannot be read ({exc.strerror}): name a file that the signer's user may read",
         ) from exc
-    if len(text) > most:
-        raise KeyBackendError(f"{what} {path} is over {most} bytes")
+    if text is None:
+        raise KeyBackendError(f"{what} {path} is over {max_bytes} bytes")
     return text
-
-
-def _reason(exc: ValueError) -> str:
-    return "are no ASCII text" if isinstance(exc, UnicodeDecodeError) else str(exc)

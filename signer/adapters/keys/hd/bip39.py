@@ -1,7 +1,7 @@
-"""BIP-39: the words that a person writes down, and the seed that they stand for.
+"""BIP-39: from mnemonic words to a seed.
 
-``eth_account`` brings the wordlists and the arithmetic; this says what is wrong without repeating what was written, as
-its own errors do. Only the command line needs it: the service opens seeds and never sees words.
+``eth_account`` has the wordlists and the arithmetic. Unlike its errors, the errors here do not quote the words. Only
+command-line use needs this module: the service opens seeds and never sees words.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ _WORD_COUNTS: Final = (12, 15, 18, 21, 24)
 
 
 class MnemonicInvalid(ValueError):
-    """The words are no BIP-39 mnemonic; the text says why and quotes none of them."""
+    """The words are not a BIP-39 mnemonic; the text says why and quotes no word."""
 
 
 def new_mnemonic(words: WordCount = 24) -> str:
-    """Draw a mnemonic of the system's randomness, English: 24 words are 256 bits, 12 are 128."""
+    """Return a random English mnemonic: 24 words are 256 bits, 12 are 128."""
     return Mnemonic(Language.ENGLISH).generate(words)
 
 
 def seed_of_mnemonic(mnemonic: str, passphrase: str = "") -> bytes:
-    """Give the seed, 64 bytes, that a mnemonic and its passphrase stand for; 2,048 rounds of PBKDF2-HMAC-SHA512.
+    """Return the seed of a mnemonic, 64 bytes (2,048 rounds of PBKDF2-HMAC-SHA512).
 
     Args:
-        mnemonic: 12 to 24 words of one of BIP-39's wordlists; white space between and around them does not count.
-        passphrase: BIP-39's optional one. Every passphrase fits, and a mistyped one gives another seed.
+        mnemonic: 12 to 24 words of one of BIP-39's wordlists; extra white space is ignored.
+        passphrase: optional. Every passphrase is valid, so a mistyped one gives another seed.
 
     Raises:
-        MnemonicInvalid: a word is unknown, a word is missing, or the checksum does not fit.
+        MnemonicInvalid: a word is unknown or missing, or the checksum is wrong.
     """
     sentence = " ".join(mnemonic.split())
     words = sentence.count(" ") + 1
@@ -40,6 +40,6 @@ def seed_of_mnemonic(mnemonic: str, passphrase: str = "") -> bytes:
         raise MnemonicInvalid(f"a mnemonic has {', '.join(map(str, _WORD_COUNTS))} words, and this has {words}")
     if not any(Mnemonic(language).is_mnemonic_valid(sentence) for language in Language):
         raise MnemonicInvalid(
-            "a word of the mnemonic is not in its wordlist, or its checksum does not fit: see each word"
+            "a word of the mnemonic is not in its wordlist, or its checksum is wrong: check each word"
         )
     return Mnemonic.to_seed(sentence, passphrase)

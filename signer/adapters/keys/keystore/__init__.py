@@ -1,1 +1,1 @@
-"""The key backend ``keystore:``: Web3 Secret Storage files. ``backend`` is its entry point."""
+"""The key backend ``keystore:``: Web3 Secret Storage files."""

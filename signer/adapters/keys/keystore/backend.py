@@ -6,21 +6,19 @@ r"""``keystore:`` Web3 Secret Storage V3 files, one or a directory of them, with
     keystore:/run/secrets/keys?password_dir=/run/secrets/passwords
     keystore:/run/secrets/owner.json?password_file=/run/secrets/password
 
-* A directory's keystores are its files, whatever their name, but for ``*.txt`` and ``*.pass`` (passwords may lie beside
-  them), ``password_file`` itself, and what begins with a dot. Directories in it are not entered. Symlinks are followed:
-  Kubernetes mounts a secret as ``owner.json -> ..data/owner.json``, and changes it by turning ``..data`` elsewhere.
-* ``password_file`` opens them all. ``password_dir`` holds one for each, named like the keystore without its ``.json``,
-  or by its address (with or without ``0x``), and ``.txt`` or ``.pass``; upper and lower case are the same.
-* A password is the file's bytes without one ``\n`` or ``\r\n`` at their end.
-* A file whose ``address`` is not its key's is refused: it is somebody's, but not whose it says.
-* What was opened once and has not changed since, file and password, is not opened again at a reload.
-* Files are read and decrypted on the opening pool, never on the event loop, bounded by cores and memory.
+* In a directory every file is a keystore, except ``*.txt`` and ``*.pass`` (passwords), ``password_file`` itself, and
+  names that begin with a dot. Subdirectories are ignored. Symlinks are followed, as Kubernetes mounts need it.
+* ``password_file`` opens all keystores. ``password_dir`` has one file for each: named like the keystore without
+  ``.json``, or by its address (with or without ``0x``), plus ``.txt`` or ``.pass``; letter case does not matter.
+* A password is the file's bytes without one ``\n`` or ``\r\n`` at the end.
+* A file whose ``address`` is not its key's is refused.
+* A reload does not decrypt a file again if file and password are unchanged.
+* Files are read and decrypted on the opening pool.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,53 +30,65 @@ from signer.adapters.keys.backend import BackendResources, KeyBackendError, KeyU
 from signer.adapters.keys.encrypted_json import (
     MAX_KEYSTORE_BYTES,
     Kdf,
-    KeystoreRefused,
     Web3Keystore,
-    make_keystore,
-    read_keystore,
+    encrypt_keystore,
+    parse_keystore,
 )
+from signer.adapters.keys.in_memory_key import InMemoryKey, new_secret
 from signer.adapters.keys.key_uri import KeyUri, file_uri
-from signer.adapters.keys.local_key import LocalKey, new_secret
-from signer.adapters.keys.new_file import write_new_file
+from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource, SharedPassword
 from signer.adapters.keys.opening_pool import OpeningPool
-from signer.adapters.keys.passwords import OnePassword, PasswordEach, Passwords
+from signer.adapters.keys.secret_files import Fingerprints, KeyFileError, read_at_most, write_new_file
 
 SCHEME: Final = "keystore"
 
 
 @dataclass(frozen=True, slots=True)
-class FoundKeystore:
-    """A keystore that was read and not yet opened."""
+class UnopenedKeystore:
+    """A keystore file that was read and is still encrypted."""
 
     path: Path
     text: bytes
     keystore: Web3Keystore
 
+    @property
+    def uri(self) -> str:
+        """The file as a key URI."""
+        return file_uri(SCHEME, self.path)
+
+    def decrypt(self, passwords: PasswordSource) -> bytes:
+        """Return the private key; blocking.
+
+        Raises:
+            KeyFileError: the password is missing or wrong.
+        """
+        return self.keystore.decrypt(passwords.read_for(self.path, self.keystore.address))
+
+    def address_mismatch(self, owner: str) -> str | None:
+        """Return why the file is refused if its ``address`` is not the owner of its key."""
+        if self.keystore.address in {None, owner}:
+            return None
+        return f"has the address {self.keystore.address} and the key of {owner}"
+
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
-    """A key, and what it was made of: a keyed hash of file and password, worth nothing outside of this process."""
+class _OpenedKey:
+    """A key, and the fingerprint of its file and password."""
 
     fingerprint: bytes
-    key: LocalKey
+    key: InMemoryKey
 
 
 class KeystoreBackend:
     """A ``KeyBackend`` over V3 files."""
 
-    def __init__(self, path: Path, passwords: Passwords, *, pool: OpeningPool) -> None:
-        """Name the place; nothing is read before ``load``.
-
-        Args:
-            path: a V3 file, or a directory of them.
-            passwords: where their passwords are.
-            pool: the threads that open them.
-        """
+    def __init__(self, path: Path, passwords: PasswordSource, *, pool: OpeningPool) -> None:
+        """Create the backend; nothing is read before ``load``."""
         self._path = path
         self._passwords = passwords
         self._pool = pool
-        self._fingerprint_key = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
-        self._opened: dict[Path, _Opened] = {}
+        self._fingerprints = Fingerprints()
+        self._opened: dict[Path, _OpenedKey] = {}
 
     @property
     def uri(self) -> str:
@@ -87,12 +97,12 @@ class KeystoreBackend:
 
     async def load(self, progress: Progress) -> LoadedKeys:
         """See ``KeyBackend.load``."""
-        survey = partial(survey_keystores, self._path, self._passwords, self._pool.memory_budget)
-        found, failures = await self._pool.run(survey)
+        read = partial(read_keystores, self._path, self._passwords, self._pool.memory_budget)
+        found, failures = await self._pool.run(read)
         total, done = len(found) + len(failures), len(failures)
         progress(done, total)
 
-        async def open_one(one: FoundKeystore) -> _Opened | str:
+        async def open_one(one: UnopenedKeystore) -> _OpenedKey | str:
             nonlocal done
             opened = await self._pool.run(partial(self._open, one), memory=one.keystore.memory)
             done += 1
@@ -100,121 +110,111 @@ class KeystoreBackend:
             return opened
 
         results = await asyncio.gather(*(open_one(one) for one in found))
-        opened: dict[Path, _Opened] = {}
+        opened: dict[Path, _OpenedKey] = {}
         for one, result in zip(found, results, strict=True):
             if isinstance(result, str):
-                failures[file_uri(SCHEME, one.path)] = result
+                failures[one.uri] = result
             else:
                 opened[one.path] = result
         self._opened = opened
         return LoadedKeys([each.key for each in opened.values()], failures)
 
     async def close(self) -> None:
-        """Forget the keys."""
+        """Release the keys."""
         self._opened = {}
 
-    def _open(self, found: FoundKeystore) -> _Opened | str:
-        """Decrypt one keystore, or say why it cannot be; blocking.
+    def _open(self, found: UnopenedKeystore) -> _OpenedKey | str:
+        """Return the key of a keystore, or the reason why it cannot be opened; blocking.
 
-        No exception leaves, for its frames would hold the secret.
+        It raises nothing, because an exception's frames would hold the secret.
         """
         try:
             password = self._passwords.read_for(found.path, found.keystore.address)
-            fingerprint = self._fingerprint(password, found.text)
+            fingerprint = self._fingerprints.of(password, found.text)
             known = self._opened.get(found.path)
             if known is not None and secrets.compare_digest(known.fingerprint, fingerprint):
                 return known
-            key = LocalKey(found.keystore.decrypt(password), file_uri(SCHEME, found.path))
-        except KeystoreRefused as refusal:
+            key = InMemoryKey(found.keystore.decrypt(password), found.uri)
+        except KeyFileError as refusal:
             return str(refusal)
         except ValueError:
-            return "holds no secp256k1 key"
+            return "does not hold a secp256k1 key"
         except Exception as exc:  # noqa: BLE001 - see above
             return f"could not be opened ({type(exc).__name__})"
-        if found.keystore.address not in {None, key.address}:
-            return f"says address {found.keystore.address} and holds the key of {key.address}"
-        return _Opened(fingerprint, key)
-
-    def _fingerprint(self, password: bytes, text: bytes) -> bytes:
-        material = len(password).to_bytes(8) + password + text
-        return hashlib.blake2b(material, key=self._fingerprint_key).digest()
+        return found.address_mismatch(key.address) or _OpenedKey(fingerprint, key)
 
 
-def survey_keystores(
+def read_keystores(
     path: Path,
-    passwords: Passwords,
+    passwords: PasswordSource,
     memory_budget: int,
-) -> tuple[list[FoundKeystore], dict[str, str]]:
-    """Read every keystore, none decrypted; blocking.
-
-    Args:
-        path: a V3 file, or a directory of them.
-        passwords: where their passwords are.
-        memory_budget: what one may take to be opened, in bytes.
+) -> tuple[list[UnopenedKeystore], dict[str, str]]:
+    """Read keystore files without decrypting them; blocking.
 
     Returns:
-        Those that can be opened, as far as is known without a password; and URIs of the others, each with the reason.
+        The keystores that can be opened if the password is right, and the reason for each other file, by URI.
 
     Raises:
-        KeyBackendError: the place, or the passwords, cannot be read at all.
+        KeyBackendError: the path or the passwords cannot be read at all.
     """
     try:
         paths = _keystore_paths(path, passwords)
     except OSError as exc:
         raise KeyBackendError(
             f"the keystores {path} cannot be read ({exc.strerror}): "
-            "name a V3 file, or a directory of them, that the signer's user may read",
+            "name a V3 file, or a directory of V3 files, that the signer's user may read",
         ) from exc
     passwords.check()
     if not paths:
-        return [], {file_uri(SCHEME, path): "holds no keystore"}
-    found: list[FoundKeystore] = []
+        return [], {file_uri(SCHEME, path): "has no keystore"}
+    found: list[UnopenedKeystore] = []
     failures: dict[str, str] = {}
     for each in paths:
         try:
-            with each.open("rb") as file:
-                text = file.read(MAX_KEYSTORE_BYTES + 1)
-            keystore = read_keystore(text)
-            if keystore.memory > memory_budget:
-                raise KeystoreRefused(
-                    f"takes {keystore.memory >> 20} MiB to open and the budget is {memory_budget >> 20} MiB: "
-                    "raise it, or encrypt the key anew with less",
-                )
-        except OSError as exc:
-            failures[file_uri(SCHEME, each)] = f"cannot be read ({exc.strerror})"
-        except KeystoreRefused as refusal:
+            found.append(_read_keystore(each, memory_budget))
+        except KeyFileError as refusal:
             failures[file_uri(SCHEME, each)] = str(refusal)
-        else:
-            found.append(FoundKeystore(each, text, keystore))
     return found, failures
 
 
-def _keystore_paths(path: Path, passwords: Passwords) -> Sequence[Path]:
+def _read_keystore(path: Path, memory_budget: int) -> UnopenedKeystore:
+    try:
+        text = read_at_most(path, MAX_KEYSTORE_BYTES)
+    except OSError as exc:
+        raise KeyFileError(f"cannot be read ({exc.strerror})") from exc
+    if text is None:
+        raise KeyFileError(f"is not a keystore: it is over {MAX_KEYSTORE_BYTES} bytes")
+    keystore = parse_keystore(text)
+    keystore.check_memory(memory_budget)
+    return UnopenedKeystore(path, text, keystore)
+
+
+def _keystore_paths(path: Path, passwords: PasswordSource) -> Sequence[Path]:
     if not path.is_dir():
         path.stat()
         return [path]
     return sorted(
         each
         for each in path.iterdir()
-        if not each.name.startswith(".") and not passwords.is_one(each) and not each.is_dir()
+        if not each.name.startswith(".") and not passwords.is_password_file(each) and not each.is_dir()
     )
 
 
-def open_keystores(uri: KeyUri, resources: BackendResources) -> KeystoreBackend:
-    """Make the backend of a ``keystore:`` URI.
+def create_keystore_backend(uri: KeyUri, resources: BackendResources) -> KeystoreBackend:
+    """Create the backend of a ``keystore:`` URI.
 
     Raises:
-        KeyUriInvalid: it names not exactly one of ``password_file`` and ``password_dir``, or something unknown.
+        KeyUriInvalid: the URI has not exactly one of ``password_file`` and ``password_dir``, or an unknown parameter.
     """
     uri.allow_only("password_file", "password_dir")
     password_file, password_dir = uri.file_parameter("password_file"), uri.file_parameter("password_dir")
-    passwords: Passwords
+    passwords: PasswordSource
     if password_file is not None and password_dir is None:
-        passwords = OnePassword(password_file)
+        passwords = SharedPassword(password_file)
     elif password_dir is not None and password_file is None:
-        passwords = PasswordEach(password_dir)
+        passwords = PasswordDirectory(password_dir)
     else:
-        raise KeyUriInvalid(f"the key URI {uri} needs one of password_file=<path> and password_dir=<path>, not both")
+        raise KeyUriInvalid(f"the key URI {uri} needs either password_file=<path> or password_dir=<path>")
     return KeystoreBackend(uri.file_path(), passwords, pool=resources.opening)
 
 
@@ -226,32 +226,26 @@ def write_keystore(
     kdf: Kdf = "scrypt",
     work: int | None = None,
 ) -> Path:
-    """Write a new V3 file ``<directory>/<EIP-55 address>.json``, for its owner's eyes only (mode 0600); blocking.
-
-    It appears whole or not at all, and takes no other file's place.
+    """Create the V3 file ``<directory>/<EIP-55 address>.json`` with mode 0600; blocking.
 
     Args:
-        directory: an existing one.
-        secret: the private key, 32 bytes; ``None`` to make one.
-        password: not empty; the bytes that its file will hold, without a newline.
+        directory: must exist.
+        secret: the private key, 32 bytes; ``None`` for a new random key.
+        password: the password file's bytes without the newline; not empty.
         kdf: the key derivation.
-        work: scrypt's n (a power of two; 2 … 4096 is for demonstrations) or PBKDF2's iterations; ``None`` for the
-            usual strength.
-
-    Returns:
-        The file.
+        work: see ``encrypt_keystore``; 2 … 4096 is for demonstrations.
 
     Raises:
         FileExistsError: the directory has a file of that name.
-        OSError: it cannot be written to.
-        ValueError: the password is empty or ends with a newline, or the key is none.
+        OSError: the file cannot be written.
+        ValueError: the password is empty or ends with a newline, or ``secret`` is not a secp256k1 key.
     """
     if not password or password.endswith(b"\n"):
-        raise ValueError("a keystore's password is not empty and does not end with a newline")
+        raise ValueError("a keystore's password must not be empty and must not end with a newline")
     secret = new_secret() if secret is None else secret
-    address = LocalKey(secret, "").address
-    text = make_keystore(secret, password, kdf=kdf, work=work)
-    del secret, password  # what fails from here on has a traceback, and that shows variables where it is asked to
+    address = InMemoryKey(secret, "").address
+    text = encrypt_keystore(secret, password, kdf=kdf, work=work)
+    del secret, password  # a traceback of a later failure could show local variables
     path = directory / f"{address}.json"
     write_new_file(path, text)
     return path

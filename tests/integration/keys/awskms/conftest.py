@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 
 import pytest
 
 from signer.adapters.keys.awskms.backend import AwsKmsBackend
 from signer.adapters.keys.awskms.uri import KmsLocation
 from signer.adapters.keys.key_uri import KeyUri
-from signer.adapters.keys.remote_calls import Repetition
+from signer.application.backoff import Backoff
 from tests.support.kms_server import CREDENTIALS, KmsEndpoint, KmsServer, kms_server
 
 Opener = Callable[..., AwsKmsBackend]
@@ -18,7 +19,7 @@ Opener = Callable[..., AwsKmsBackend]
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK finds test credentials, and nobody's own."""
+    """The SDK finds test credentials only."""
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_KMS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in CREDENTIALS.items():
@@ -27,25 +28,25 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> KmsServer:
-    """The server of this run, where keys are made."""
+    """The server of this run."""
     return kms_server()
 
 
 @pytest.fixture
 def endpoint(server: KmsServer) -> KmsEndpoint:
-    """An endpoint of this test's own."""
+    """A new endpoint for this test."""
     return server.open()
 
 
 @pytest.fixture
 def tag() -> str:
-    """A tag's value of this test's own."""
+    """A new tag value for this test."""
     return str(uuid.uuid4())
 
 
 @pytest.fixture
 async def open_backend() -> AsyncIterator[Opener]:
-    """Make backends of URIs; their pauses are short and their deadlines as the test wants."""
+    """Create backends of URIs, with short pauses."""
     backends: list[AwsKmsBackend] = []
 
     def make(uri: str, *, sign_timeout: float = 10, load_timeout: float = 10) -> AwsKmsBackend:
@@ -53,7 +54,7 @@ async def open_backend() -> AsyncIterator[Opener]:
             KmsLocation.parse(KeyUri.parse(uri)),
             sign_timeout=sign_timeout,
             load_timeout=load_timeout,
-            repetition=Repetition(first_pause=0.005, longest_pause=0.01),
+            backoff=Backoff(first_pause=timedelta(milliseconds=5), longest_pause=timedelta(milliseconds=10)),
         )
         backends.append(backend)
         return backend

@@ -26,17 +26,15 @@ async def load(backend: AwsKmsBackend) -> LoadedKeys:
 
 
 async def failure(backend: AwsKmsBackend) -> str:
-    """What the error says with which a load ends."""
+    """Return the text of the error of a load."""
     with pytest.raises(KeyBackendError) as failed:
         await load(backend)
     return str(failed.value)
 
 
 @pytest.mark.parametrize("form", ["{id}", "arn:aws:kms:{region}:{account}:key/{id}"])
-async def test_a_key_is_found_by_its_name(
-    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, form: str
-) -> None:
-    """The key's id and its ARN mean it; its URI shows its id and region, and no account."""
+async def test_key_is_found_by_name(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, form: str) -> None:
+    """By its id and by its ARN; the key's URI shows id and region, and no account."""
     key_id = server.new_key()
     loaded = await load(open_backend(endpoint.uri(form.format(id=key_id, region=REGION, account=ACCOUNT))))
     assert [key.address for key in loaded.keys] == [server.owner(key_id)]
@@ -45,10 +43,8 @@ async def test_a_key_is_found_by_its_name(
 
 
 @pytest.mark.parametrize("form", ["{alias}", "arn:aws:kms:{region}:{account}:{alias}"])
-async def test_a_key_is_found_by_its_alias(
-    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, form: str
-) -> None:
-    """An alias and its ARN mean the key behind it."""
+async def test_key_is_found_by_alias(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, form: str) -> None:
+    """By the alias and by its ARN."""
     key_id = server.new_key()
     alias = server.new_alias(key_id)
     backend = open_backend(endpoint.uri(form.format(alias=alias, region=REGION, account=ACCOUNT)))
@@ -57,10 +53,8 @@ async def test_a_key_is_found_by_its_alias(
     assert backend.uri == f"awskms:{alias}?region={REGION}"
 
 
-async def test_keys_are_found_by_their_tag(
-    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
-) -> None:
-    """All secp256k1 signing keys with the tag, and nothing else that has it."""
+async def test_keys_are_found_by_tag(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str) -> None:
+    """All secp256k1 signing keys with the tag, and no other keys."""
     wanted = [server.new_key(tag) for _ in range(3)]
     server.new_key()
     server.new_key(tag + "-other")
@@ -76,7 +70,7 @@ async def test_keys_are_found_by_their_tag(
     assert backend.uri == f"awskms:?tag=Purpose%3D{tag}&region={REGION}"
 
 
-async def test_lists_of_several_pages_are_read_to_their_end(
+async def test_all_pages_of_lists_are_read(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
 ) -> None:
     """Of keys and of tags: each page is asked for with the marker of the one before."""
@@ -87,8 +81,8 @@ async def test_lists_of_several_pages_are_read_to_their_end(
         for each in (first, second)
     ]
     for page in (*keys, {"Keys": [], "Truncated": False}):
-        endpoint.say(json.dumps(page), times=1, operation="ListKeys")
-    endpoint.say(
+        endpoint.respond(json.dumps(page), times=1, operation="ListKeys")
+    endpoint.respond(
         json.dumps({"Tags": [], "Truncated": True, "NextMarker": "more"}), times=1, operation="ListResourceTags"
     )
     loaded = await load(open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}", max_concurrency="1")))
@@ -98,7 +92,7 @@ async def test_lists_of_several_pages_are_read_to_their_end(
     assert tags_of == [(arn + first, None), (arn + first, "more"), (arn + second, None)]
 
 
-async def test_a_tagged_key_that_is_disabled_is_a_failure(
+async def test_disabled_tagged_key_is_a_failure(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
 ) -> None:
     """It should sign and cannot: it is named, with its state; the others load."""
@@ -110,23 +104,23 @@ async def test_a_tagged_key_that_is_disabled_is_a_failure(
     assert "state Disabled" in str(loaded.failures)
 
 
-async def test_a_tag_that_no_key_has_is_a_failure(endpoint: KmsEndpoint, open_backend: Opener, tag: str) -> None:
-    """A mistyped tag is not an empty ring without a word."""
+async def test_tag_without_keys_is_a_failure(endpoint: KmsEndpoint, open_backend: Opener, tag: str) -> None:
+    """A mistyped tag does not give an empty ring silently."""
     backend = open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}"))
     loaded = await load(backend)
     assert loaded.keys == []
     assert "has the tag" in loaded.failures[backend.uri]
 
 
-async def test_keys_whose_tags_may_not_be_read_are_not_ours(
+async def test_keys_with_unreadable_tags_are_ignored(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
 ) -> None:
-    """A role that may use the tagged keys only is denied the others' tags, and that is no error."""
+    """A role for tagged keys only is denied the other keys' tags; that is not an error."""
     server.new_key(tag)
-    endpoint.answer("AccessDeniedException", operation="ListResourceTags")
+    endpoint.fail("AccessDeniedException", operation="ListResourceTags")
     loaded = await load(open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}")))
     assert loaded.keys == []
-    assert "as far as can be seen" in str(loaded.failures)
+    assert "no visible secp256k1 signing key" in str(loaded.failures)
 
 
 @pytest.mark.parametrize(
@@ -137,10 +131,10 @@ async def test_keys_whose_tags_may_not_be_read_are_not_ours(
         ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "for ENCRYPT_DECRYPT with SYMMETRIC_DEFAULT"),
     ],
 )
-async def test_a_key_of_another_kind_is_refused(
+async def test_key_of_another_kind_is_refused(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, spec: str, usage: str, reason: str
 ) -> None:
-    """A key that was named and is of another kind is a failure that says of which."""
+    """The failure names the kind."""
     alias = server.new_alias(server.new_key(spec=spec, usage=usage))
     loaded = await load(open_backend(endpoint.uri(alias)))
     assert loaded.keys == []
@@ -148,10 +142,10 @@ async def test_a_key_of_another_kind_is_refused(
 
 
 @pytest.mark.parametrize("state", ["Disabled", "PendingDeletion"])
-async def test_a_key_that_is_not_enabled_is_refused(
+async def test_key_that_is_not_enabled_is_refused(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, state: str
 ) -> None:
-    """A key that was named and does not sign is a failure that says its state."""
+    """The failure names the state."""
     key_id = server.new_key()
     if state == "Disabled":
         server.client.disable_key(KeyId=key_id)
@@ -163,23 +157,23 @@ async def test_a_key_that_is_not_enabled_is_refused(
 
 
 @pytest.mark.parametrize("wanted", ["00000000-0000-4000-8000-000000000000", "alias/nobody"])
-async def test_a_key_that_does_not_exist_is_a_failure(endpoint: KmsEndpoint, open_backend: Opener, wanted: str) -> None:
-    """It is named, and its region is what to look at."""
+async def test_missing_key_is_a_failure(endpoint: KmsEndpoint, open_backend: Opener, wanted: str) -> None:
+    """The failure says that key or region may be wrong."""
     loaded = await load(open_backend(endpoint.uri(wanted)))
     assert loaded.keys == []
     assert "no such key or alias" in loaded.failures[f"awskms:{wanted}?region={REGION}"]
 
 
 @pytest.mark.parametrize("operation", ["DescribeKey", "GetPublicKey"])
-async def test_a_key_that_is_denied_is_a_failure(
+async def test_denied_key_is_a_failure(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, operation: str
 ) -> None:
-    """It says what to allow, and no role, account or ARN."""
-    endpoint.answer("AccessDeniedException", operation=operation)
+    """The failure says what to allow, and shows no role, account or ARN."""
+    endpoint.fail("AccessDeniedException", operation=operation)
     loaded = await load(open_backend(endpoint.uri(server.new_key())))
     assert "kms:GetPublicKey" in str(loaded.failures)
     assert "111122223333" not in str(loaded.failures)
-    assert endpoint.asked(operation) == 1
+    assert endpoint.count(operation) == 1
 
 
 P256 = generate_private_key(SECP256R1()).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -187,19 +181,19 @@ OFF_CURVE = P256[:-64] + bytes(64)
 
 
 @pytest.mark.parametrize("spki", [b"", b"AAA", OFF_CURVE, P256], ids=["nothing", "garbage", "off-curve", "P-256"])
-async def test_what_is_no_secp256k1_public_key_is_refused(
+async def test_other_public_key_is_refused(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, spki: bytes
 ) -> None:
-    """An answer that is no SubjectPublicKeyInfo of the curve gives no owner."""
-    endpoint.say(json.dumps({"PublicKey": to_base64(spki)}), operation="GetPublicKey")
+    """A response that is not a SubjectPublicKeyInfo of the curve gives no owner."""
+    endpoint.respond(json.dumps({"PublicKey": to_base64(spki)}), operation="GetPublicKey")
     loaded = await load(open_backend(endpoint.uri(server.new_key())))
     assert "no secp256k1 public key" in str(loaded.failures)
 
 
-async def test_an_alias_is_pinned_until_the_next_load(
+async def test_alias_is_resolved_again_at_next_load(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener
 ) -> None:
-    """When an alias is turned elsewhere, the loaded key stays what it is; the next load follows."""
+    """The loaded key does not change when the alias is moved; the next load follows it."""
     first, second = server.new_key(), server.new_key()
     alias = server.new_alias(first)
     ring = LoadedKeyRing([open_backend(endpoint.uri(alias))])
@@ -211,10 +205,10 @@ async def test_an_alias_is_pinned_until_the_next_load(
     await ring.keys()[0].sign(self_test_message())
 
 
-async def test_public_keys_are_fetched_once_and_states_each_time(
+async def test_reload_fetches_state_but_not_public_key(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
 ) -> None:
-    """A reload asks for states, not for public keys; a key that was disabled meanwhile is gone, with the reason."""
+    """A key that was disabled meanwhile is removed, with the reason."""
     stays, goes = server.new_key(tag), server.new_key(tag)
     backend = open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}"))
     first = await load(backend)
@@ -223,13 +217,11 @@ async def test_public_keys_are_fetched_once_and_states_each_time(
     assert [key.address for key in second.keys] == [server.owner(stays)]
     assert second.keys[0] in first.keys
     assert "state Disabled" in str(second.failures)
-    assert endpoint.asked("GetPublicKey") == 2
-    assert endpoint.asked("DescribeKey") == 4
+    assert endpoint.count("GetPublicKey") == 2
+    assert endpoint.count("DescribeKey") == 4
 
 
-async def test_down_at_load_is_an_error_at_start(
-    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener
-) -> None:
+async def test_load_fails_when_kms_is_down(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener) -> None:
     """Nobody listens: the backend as a whole cannot be used."""
     backend = open_backend(endpoint.uri(server.new_key()))
     endpoint.close()
@@ -245,50 +237,48 @@ async def test_down_at_load_is_an_error_at_start(
         ("UnrecognizedClientException", 400, "does not accept the signer's credentials", 1),
     ],
 )
-async def test_trouble_that_is_not_the_keys_is_an_error_of_the_backend(
+async def test_service_failure_fails_the_backend(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, code: str, status: int, reason: str, asked: int
 ) -> None:
-    """What passes is repeated before it is an error; what does not is an error at once."""
-    endpoint.answer(code, status, operation="DescribeKey")
+    """Transient failures are retried first; others fail at once."""
+    endpoint.fail(code, status, operation="DescribeKey")
     backend = open_backend(endpoint.uri(server.new_key()))
     assert reason in await failure(backend)
-    assert endpoint.asked("DescribeKey") == asked
+    assert endpoint.count("DescribeKey") == asked
 
 
-async def test_trouble_that_passes_is_waited_out(
+async def test_transient_failure_during_load_is_retried(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
 ) -> None:
-    """Throttled and broken in the midst of a load, all keys are found all the same."""
+    """All keys load despite throttling and broken connections."""
     wanted = [server.new_key(tag) for _ in range(3)]
-    endpoint.answer("ThrottlingException", times=2, operation="ListResourceTags")
-    endpoint.answer("DependencyTimeoutException", 503, times=2, operation="DescribeKey")
+    endpoint.fail("ThrottlingException", times=2, operation="ListResourceTags")
+    endpoint.fail("DependencyTimeoutException", 503, times=2, operation="DescribeKey")
     endpoint.cut(times=1, operation="GetPublicKey")
     loaded = await load(open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}")))
     assert {key.address for key in loaded.keys} == {server.owner(key_id) for key_id in wanted}
 
 
-async def test_a_load_that_hangs_ends_at_its_deadline(
-    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener
-) -> None:
-    """An answer that does not come is an error within the deadline."""
+async def test_hanging_load_ends_at_deadline(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener) -> None:
+    """The deadline is that of each call."""
     endpoint.hang()
     backend = open_backend(endpoint.uri(server.new_key()), load_timeout=2)
-    assert "did not answer within 2 s" in await failure(backend)
+    assert "did not respond within 2 s" in await failure(backend)
 
 
-async def test_tags_that_cannot_be_read_for_trouble_are_an_error(
+async def test_service_failure_while_reading_tags_fails_the_backend(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
 ) -> None:
     """Throttled for ever is not the same as denied: no key is left out for it."""
     server.new_key(tag)
-    endpoint.answer("ThrottlingException", operation="ListResourceTags")
+    endpoint.fail("ThrottlingException", operation="ListResourceTags")
     assert "throttling" in await failure(open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}")))
 
 
-async def test_credentials_that_do_not_come_are_an_error(
+async def test_load_fails_when_credentials_are_not_found_in_time(
     endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container's credentials service that hangs does not hold the start for ever."""
+    """A credentials service that hangs does not block the start."""
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -303,19 +293,19 @@ async def test_credentials_that_do_not_come_are_an_error(
         assert "credentials were not found in time" in await failure(backend)
 
 
-async def test_without_credentials_nothing_starts(
+async def test_load_fails_without_credentials(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No credentials in the whole of the SDK's chain is said as such."""
+    """The SDK's chain finds nothing, and the error says so."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)
     assert "no AWS credentials" in await failure(open_backend(endpoint.uri(server.new_key())))
 
 
-async def test_without_a_region_nothing_starts(
+async def test_load_fails_without_region(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The region is the URI's or the SDK's own; with neither, that is said."""
+    """Neither the URI nor the SDK's settings have a region."""
     wanted = f"awskms:{server.new_key()}?endpoint_url={endpoint.url}"
     loaded = await load(open_backend(wanted))
     assert loaded.keys[0].uri.endswith(f"?region={REGION}")
@@ -323,10 +313,10 @@ async def test_without_a_region_nothing_starts(
     assert "no AWS region is set" in await failure(open_backend(wanted))
 
 
-async def test_a_profile_that_does_not_exist_is_named_as_the_reason(
+async def test_load_fails_with_unknown_profile(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the SDK itself refuses at the opening is ours, too; and once mended, the next load works."""
+    """The error of the SDK is converted; after a correction the next load works."""
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     backend = open_backend(endpoint.uri(server.new_key()))
     assert "profile" in await failure(backend)
@@ -334,9 +324,9 @@ async def test_a_profile_that_does_not_exist_is_named_as_the_reason(
     assert len((await load(backend)).keys) == 1
 
 
-async def test_the_sdks_own_endpoint_setting_is_not_listened_to(
+async def test_endpoint_setting_of_sdk_is_ignored(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An environment variable does not turn the signer to another KMS."""
+    """An environment variable cannot redirect the signer to another KMS."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://127.0.0.1:9")
     assert len((await load(open_backend(endpoint.uri(server.new_key())))).keys) == 1

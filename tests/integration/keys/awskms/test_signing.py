@@ -11,6 +11,7 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 
 from signer.adapters.keys.ring import LoadedKeyRing
+from signer.adapters.keys.settings import KeysSettings
 from signer.domain.challenge import parse_challenge
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import SECP256K1_HALF_N, self_test_message
@@ -21,10 +22,10 @@ from tests.support.messages import Message
 SIGNATURES = 1000
 
 
-async def test_a_thousand_signatures_verify_with_eth_account(
+async def test_thousand_signatures_verify_with_eth_account(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener
 ) -> None:
-    """What KMS gives is high-s about half the time; what leaves is low-s and the owner's, every time."""
+    """KMS returns high-s about half the time; every result is low-s and the owner's."""
     backend = open_backend(endpoint.uri(server.new_key()))
     ring = LoadedKeyRing([backend])
     await ring.load()
@@ -43,19 +44,19 @@ async def test_a_thousand_signatures_verify_with_eth_account(
     assert 0 < high < SIGNATURES / 10
 
 
-async def test_a_kms_that_hashes_the_digest_again_is_refused(server: KmsServer, open_backend: Opener) -> None:
-    """As it comes, moto signs sha256(digest): a valid signature of something else, which the finisher refuses."""
-    lying = server.open(mended=False)
-    ring = LoadedKeyRing([open_backend(lying.uri(server.new_key()))], self_test=False)
+async def test_signature_of_hashed_digest_is_refused(server: KmsServer, open_backend: Opener) -> None:
+    """Without its correction moto signs sha256(digest), which the finisher refuses."""
+    lying = server.open(corrected=False)
+    ring = LoadedKeyRing([open_backend(lying.uri(server.new_key()))], KeysSettings(self_test=False))
     await ring.load()
     with pytest.raises(Unavailable) as refused:
         await ring.keys()[0].sign(self_test_message())
     assert refused.value.code is ErrorCode.KEY_SIGNATURE_INVALID
 
 
-async def test_the_self_test_finds_a_kms_that_lies(server: KmsServer, open_backend: Opener) -> None:
-    """At load already: the key is not in the ring."""
-    lying = server.open(mended=False)
+async def test_key_that_fails_self_test_is_not_loaded(server: KmsServer, open_backend: Opener) -> None:
+    """The wrong signature is found at load."""
+    lying = server.open(corrected=False)
     ring = LoadedKeyRing([open_backend(lying.uri(server.new_key()))])
     await ring.load()
     assert ring.status().loaded == 0
@@ -63,22 +64,20 @@ async def test_the_self_test_finds_a_kms_that_lies(server: KmsServer, open_backe
 
 
 @pytest.mark.parametrize("answer", ["{}", '{"Signature": ""}', '{"Signature": "AAAA"}', "<html>"])
-async def test_an_answer_without_a_signature_is_refused(
+async def test_response_without_signature_is_refused(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, answer: str
 ) -> None:
-    """An answer of 200 that holds none is no signature."""
+    """A 200 without a signature is not a signature."""
     ring = LoadedKeyRing([open_backend(endpoint.uri(server.new_key()))])
     await ring.load()
-    endpoint.say(answer, operation="Sign")
+    endpoint.respond(answer, operation="Sign")
     with pytest.raises(Unavailable) as refused:
         await ring.keys()[0].sign(self_test_message())
     assert refused.value.code is ErrorCode.KEY_SIGNATURE_INVALID
 
 
-async def test_no_more_is_under_way_than_allowed(
-    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener
-) -> None:
-    """``max_concurrency`` bounds what KMS sees at once, and uses it."""
+async def test_concurrent_calls_are_limited(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener) -> None:
+    """Up to ``max_concurrency`` calls run at once."""
     backend = open_backend(endpoint.uri(server.new_key(), max_concurrency="3"))
     key = (await backend.load(lambda _done, _total: None)).keys[0]
     endpoint.hang(0.02, operation="Sign")
@@ -86,15 +85,15 @@ async def test_no_more_is_under_way_than_allowed(
     assert endpoint.peak() == 3
 
 
-async def test_nothing_secret_is_logged_or_shown(
+async def test_no_secret_is_logged_or_shown(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With everything at debug, no line holds credentials, headers, digests or signatures; nor does any repr."""
+    """At debug level no line holds credentials, headers, digests or signatures; nor does any repr."""
     caplog.set_level(logging.DEBUG)
     backend = open_backend(endpoint.uri(server.new_key()))
     loaded = await backend.load(lambda _done, _total: None)
     raw = await loaded.keys[0].sign(self_test_message())
-    endpoint.answer("ThrottlingException", operation="Sign")
+    endpoint.fail("ThrottlingException", operation="Sign")
     with pytest.raises(Unavailable) as refused:
         await loaded.keys[0].sign(self_test_message())
     shown = caplog.text + repr((backend, loaded, refused.value, backend.uri)) + str(refused.value)

@@ -1,4 +1,4 @@
-"""What becomes of a signature when AWS KMS says no, is busy, slow, broken or gone."""
+"""Signatures when AWS KMS refuses, is busy, slow, broken or unreachable."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def open_key(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener) -> 
 
 
 async def refusal(key: BackendKey) -> Unavailable:
-    """The error with which a signature ends."""
+    """Return the error of a signature."""
     with pytest.raises(Unavailable) as refused:
         await key.sign(self_test_message())
     assert refused.value.code is ErrorCode.KEY_BACKEND_UNAVAILABLE
@@ -44,29 +44,29 @@ async def refusal(key: BackendKey) -> Unavailable:
         ("AccessDeniedException", 400, "AWS denies the signer this KMS key"),
         ("DisabledException", 409, "The KMS key is disabled"),
         ("ExpiredTokenException", 400, "credentials have expired"),
-        ("InvalidKeyUsageException", 400, "not one for ECDSA_SHA_256"),
+        ("InvalidKeyUsageException", 400, "does not support ECDSA_SHA_256"),
         ("InvalidSignatureException", 400, "the clock is off"),
-        ("KMSInvalidStateException", 409, "a state in which it does not sign"),
+        ("KMSInvalidStateException", 409, "cannot sign in its present state"),
         ("NotFoundException", 400, "no such key or alias"),
         ("UnrecognizedClientException", 400, "does not accept the signer's credentials"),
-        ("SomethingNewException", 418, "AWS KMS answered SomethingNewException (HTTP 418)"),
-        ("x" * 65, 400, "AWS KMS answered an unknown error (HTTP 400)"),
+        ("SomethingNewException", 418, "AWS KMS responded with SomethingNewException (HTTP 418)"),
+        ("x" * 65, 400, "AWS KMS responded with an unknown error (HTTP 400)"),
     ],
 )
-async def test_a_refusal_is_said_in_our_words_and_not_repeated(
+async def test_refusal_is_explained_and_not_retried(
     endpoint: KmsEndpoint, open_key: KeyOpener, code: str, status: int, reason: str
 ) -> None:
-    """Each of the vendor's errors is one clear sentence, asked for once."""
+    """Each of the vendor's errors becomes one clear sentence after one call."""
     key = await open_key()
-    endpoint.answer(code, status, operation="Sign")
+    endpoint.fail(code, status, operation="Sign")
     assert reason in (await refusal(key)).detail
-    assert endpoint.asked("Sign") == 1
+    assert endpoint.count("Sign") == 1
 
 
 BUSY = [
     ("ThrottlingException", 400, "AWS KMS is throttling"),
     ("SomethingNewException", 429, "AWS KMS is throttling"),
-    ("KMSInternalException", 500, "AWS KMS answered KMSInternalException (HTTP 500)"),
+    ("KMSInternalException", 500, "AWS KMS responded with KMSInternalException (HTTP 500)"),
     ("KeyUnavailableException", 500, "KeyUnavailableException"),
     ("DependencyTimeoutException", 503, "DependencyTimeoutException"),
     ("", 502, "an unknown error (HTTP 502)"),
@@ -74,23 +74,23 @@ BUSY = [
 
 
 @pytest.mark.parametrize(("code", "status", "reason"), BUSY)
-async def test_what_passes_is_repeated_and_then_said(
+async def test_transient_failure_is_retried_and_then_reported(
     endpoint: KmsEndpoint, open_key: KeyOpener, code: str, status: int, reason: str
 ) -> None:
-    """Throttling and 5xx: twice are waited out, for ever is 503 after four attempts, and then it works again."""
+    """Throttling and 5xx: two failures are retried, endless ones end after four attempts, and later calls succeed."""
     key = await open_key()
-    endpoint.answer(code, status, times=2, operation="Sign")
+    endpoint.fail(code, status, times=2, operation="Sign")
     await key.sign(self_test_message())
-    assert endpoint.asked("Sign") == 3
-    endpoint.answer(code, status, operation="Sign")
+    assert endpoint.count("Sign") == 3
+    endpoint.fail(code, status, operation="Sign")
     assert reason in (await refusal(key)).detail
-    assert endpoint.asked("Sign") == 7
+    assert endpoint.count("Sign") == 7
     endpoint.recover()
     await key.sign(self_test_message())
 
 
-async def test_a_connection_that_was_closed_is_repeated(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
-    """An idle connection that the other side has ended is no reason to give up; one that always ends is."""
+async def test_closed_connection_is_retried(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
+    """AWS may close an idle connection; one that is always closed is reported."""
     key = await open_key()
     endpoint.cut(times=1, operation="Sign")
     await key.sign(self_test_message())
@@ -98,60 +98,56 @@ async def test_a_connection_that_was_closed_is_repeated(endpoint: KmsEndpoint, o
     assert "closed the connection" in (await refusal(key)).detail
 
 
-async def test_a_kms_that_is_down_is_unavailable_and_comes_back_never_half(
-    endpoint: KmsEndpoint, open_key: KeyOpener
-) -> None:
-    """Nobody listens any more: said at once."""
+async def test_unreachable_kms_is_reported_at_once(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
+    """Connections are refused."""
     key = await open_key()
     await key.sign(self_test_message())
     endpoint.close()
     assert "cannot be reached" in (await refusal(key)).detail
 
 
-async def test_a_kms_that_hangs_ends_at_the_deadline(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
-    """An answer that does not come is not waited for twice; and the next one comes."""
+async def test_hanging_call_ends_at_deadline_without_retry(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
+    """The next call succeeds."""
     key = await open_key(sign_timeout=1.5)
     endpoint.hang(times=1, operation="Sign")
-    assert "did not answer within 1.5 s" in (await refusal(key)).detail
-    assert endpoint.asked("Sign") == 1
+    assert "did not respond within 1.5 s" in (await refusal(key)).detail
+    assert endpoint.count("Sign") == 1
     await key.sign(self_test_message())
 
 
-async def test_the_deadline_is_in_the_midst_of_pauses(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
-    """A deadline that comes while it is busy says that it is busy."""
+async def test_deadline_after_throttling_reports_throttling(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
+    """The last known failure is reported."""
     key = await open_key(sign_timeout=2)
-    endpoint.answer("ThrottlingException", times=1, operation="Sign")
+    endpoint.fail("ThrottlingException", times=1, operation="Sign")
     endpoint.hang(operation="Sign")
     assert "throttling" in (await refusal(key)).detail
 
 
-async def test_who_has_no_place_until_the_deadline_is_told(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
-    """With one place and a signature that hangs in it, the next one says that it has had none."""
+async def test_call_without_free_slot_says_so(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
+    """With one slot that hangs, the next call reports that it got none."""
     key = await open_key(sign_timeout=1.5, max_concurrency="1")
     endpoint.hang(operation="Sign")
     first, second = await asyncio.gather(refusal(key), refusal(key))
-    assert "did not answer" in first.detail
-    assert "no place" in second.detail
+    assert "did not respond" in first.detail
+    assert "no free slot" in second.detail
 
 
-async def test_a_cancelled_signature_gives_its_place_back(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
-    """The ring's deadline arrives as a cancellation: it passes, and whoever comes next has the place."""
+async def test_cancelled_signature_frees_its_slot(endpoint: KmsEndpoint, open_key: KeyOpener) -> None:
+    """The ring's deadline arrives as a cancellation."""
     key = await open_key(max_concurrency="1")
     endpoint.hang(times=1, operation="Sign")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(key.sign(self_test_message()), 0.6)
-    assert endpoint.asked("Sign") == 1
+    assert endpoint.count("Sign") == 1
     await key.sign(self_test_message())
 
 
-async def test_down_at_a_reload_takes_nothing_away(
-    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener
-) -> None:
-    """The ring keeps what it has, and its report says why."""
+async def test_reload_keeps_keys_when_kms_fails(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener) -> None:
+    """The report has the reason."""
     backend = open_backend(endpoint.uri(server.new_key()))
     ring = LoadedKeyRing([backend])
     await ring.load()
-    endpoint.answer("ThrottlingException", operation="DescribeKey")
+    endpoint.fail("ThrottlingException", operation="DescribeKey")
     report = await ring.reload()
     assert report.unchanged == (ring.keys()[0].address,)
     assert "throttling" in report.failed[backend.uri]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from signer.adapters.keys.backend import BackendResources, KeyBackendError
+from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.pkcs11 import supervisor
 from signer.adapters.keys.pkcs11.cryptoki.constants import Ckf, Ckr
 from signer.adapters.keys.registry import backend_for
@@ -15,6 +15,7 @@ from signer.domain.errors import Unavailable
 from signer.domain.ethereum import self_test_message
 from tests.integration.keys.pkcs11.conftest import assert_signs, eventually, open_ring
 from tests.support.fake_cryptoki import ALWAYS, FakeCryptoki
+from tests.support.fakes.keys import backend_resources
 from tests.support.softhsm import PIN, SoftHsmToken
 
 pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
@@ -40,7 +41,7 @@ async def assert_cannot_start(uri: str, reason: str) -> None:
 async def test_a_wrong_pin_is_tried_once(token: SoftHsmToken, fake: FakeCryptoki) -> None:
     """Not by a reload, not by itself, not by another backend; but once its file has changed."""
     token.pin_file.write_bytes(WRONG_PIN)
-    resources = BackendResources()
+    resources = backend_resources()
     backends = [backend_for(token.uri(), resources), backend_for(token.uri(";object=owner%200"), resources)]
     for backend in backends * 5:
         with pytest.raises(KeyBackendError, match=r"does not take the PIN|refused the PIN"):

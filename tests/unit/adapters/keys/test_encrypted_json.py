@@ -1,4 +1,4 @@
-"""Web3 Secret Storage V3: the published vectors, the other implementation, and every way to be wrong."""
+"""Web3 Secret Storage V3: published vectors, another implementation, and invalid files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from eth_account import Account
 
 from signer.adapters.keys import encrypted_json as storage
-from signer.adapters.keys.encrypted_json import Kdf, KeystoreRefused, make_keystore, read_keystore
+from signer.adapters.keys.encrypted_json import Kdf, encrypt_keystore, parse_keystore
+from signer.adapters.keys.secret_files import KeyFileError
 from tests.support.messages import read_vectors
 
 SECRET = bytes(range(1, 33))
@@ -21,40 +22,40 @@ PASSWORD = "Pässwort ☂"
 
 @pytest.mark.parametrize("name", ["pbkdf2", "scrypt", "evil_nonce", "odd_iv"])
 def test_web3_secret_storage_vector(name: str) -> None:
-    """Each published keystore gives its published key, and says before how much memory that takes."""
+    """Each published keystore gives its published key, and its memory is known before."""
     vector = read_vectors(f"keystores/{name}.json")
-    keystore = read_keystore(json.dumps(vector["keystore"]).encode())
+    keystore = parse_keystore(json.dumps(vector["keystore"]).encode())
     assert keystore.address is None
     assert keystore.memory == (128 * (262_144 + 8) if name == "scrypt" else 0)
     assert keystore.decrypt(vector["password"].encode()).hex() == vector["secret"]
 
 
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
-def test_what_we_write_eth_account_reads(kdf: Kdf) -> None:
-    """The other implementation opens our file, with a password beyond ASCII."""
-    document = json.loads(make_keystore(SECRET, PASSWORD.encode(), kdf=kdf, work=2))
+def test_eth_account_opens_our_keystore(kdf: Kdf) -> None:
+    """With a password beyond ASCII."""
+    document = json.loads(encrypt_keystore(SECRET, PASSWORD.encode(), kdf=kdf, work=2))
     assert bytes(Account.decrypt(document, PASSWORD)) == SECRET
 
 
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
-def test_what_eth_account_writes_we_read(kdf: Kdf) -> None:
-    """We open the other implementation's file."""
+def test_keystore_of_eth_account_opens(kdf: Kdf) -> None:
+    """With a password beyond ASCII."""
     document = Account.encrypt(SECRET, PASSWORD, kdf=kdf, iterations=2)
-    keystore = read_keystore(json.dumps(document).encode())
+    keystore = parse_keystore(json.dumps(document).encode())
     assert keystore.address == ADDRESS
     assert keystore.decrypt(PASSWORD.encode()) == SECRET
 
 
-def test_an_iv_keeps_its_leading_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An IV is written in 32 digits also where it begins with zeros, for geth reads no shorter one."""
+def test_iv_keeps_leading_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Geth does not read an IV of fewer than 32 digits."""
     monkeypatch.setattr("eth_keyfile.keyfile.Random.get_random_bytes", lambda size: bytes(size - 1) + b"\x01")
-    text = make_keystore(SECRET, b"pw", work=2)
+    text = encrypt_keystore(SECRET, b"pw", work=2)
     assert json.loads(text)["crypto"]["cipherparams"]["iv"] == "0" * 31 + "1"
-    assert read_keystore(text).decrypt(b"pw") == SECRET
+    assert parse_keystore(text).decrypt(b"pw") == SECRET
 
 
-def test_the_usual_strength_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a wish, scrypt takes n = 262144 and PBKDF2 a million rounds."""
+def test_usual_strength_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scrypt uses n = 262144, PBKDF2 a million iterations."""
     seen: dict[str, int] = {}
 
     def create(*_: object, kdf: str, iterations: int) -> dict[str, Any]:
@@ -62,8 +63,8 @@ def test_the_usual_strength_is_the_default(monkeypatch: pytest.MonkeyPatch) -> N
         return {"crypto": {"cipherparams": {"iv": "1"}}}
 
     monkeypatch.setattr(storage, "create_keyfile_json", create)
-    make_keystore(SECRET, b"pw")
-    make_keystore(SECRET, b"pw", kdf="pbkdf2")
+    encrypt_keystore(SECRET, b"pw")
+    encrypt_keystore(SECRET, b"pw", kdf="pbkdf2")
     assert seen == {"scrypt": 262_144, "pbkdf2": 1_000_000}
 
 
@@ -73,28 +74,28 @@ def document(kdf: Kdf = "scrypt") -> dict[str, Any]:
     return copy.deepcopy(made)
 
 
-def test_old_writers_capitals_are_read() -> None:
+def test_capital_letters_in_names_are_accepted() -> None:
     """``Crypto`` and ``KDFParams`` are the old spelling of the same names."""
     spoilt = document()
     crypto = spoilt.pop("crypto")
     crypto["KDFParams"] = crypto.pop("kdfparams")
     spoilt["Crypto"] = crypto
-    assert read_keystore(json.dumps(spoilt).encode()).decrypt(b"pw") == SECRET
+    assert parse_keystore(json.dumps(spoilt).encode()).decrypt(b"pw") == SECRET
 
 
 @pytest.mark.parametrize("spelling", [str.lower, str.upper, lambda text: "0x" + text, lambda text: text])
-def test_the_address_is_read_in_any_spelling(spelling: Callable[[str], str]) -> None:
-    """With or without 0x, in any case: EIP-55 is what comes out."""
+def test_address_is_parsed_in_any_spelling(spelling: Callable[[str], str]) -> None:
+    """With or without 0x, in any case; the result is EIP-55."""
     spelt = document()
     spelt["address"] = spelling(ADDRESS[2:])
-    assert read_keystore(json.dumps(spelt).encode()).address == ADDRESS
+    assert parse_keystore(json.dumps(spelt).encode()).address == ADDRESS
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 30_000, b" " * 70_000])
-def test_what_is_no_json_object_is_refused(text: bytes) -> None:
-    """Empty, broken, deep, too long or no object: refused without a word of it."""
-    with pytest.raises(KeystoreRefused, match="it is no keystore"):
-        read_keystore(text)
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 30_000])
+def test_text_that_is_not_a_json_object_is_refused(text: bytes) -> None:
+    """Empty, broken, deeply nested, or not an object."""
+    with pytest.raises(KeyFileError, match="is not a keystore"):
+        parse_keystore(text)
 
 
 SPOILERS: dict[str, tuple[tuple[str, ...], Any]] = {
@@ -127,39 +128,39 @@ SPOILERS: dict[str, tuple[tuple[str, ...], Any]] = {
 
 
 @pytest.mark.parametrize(("path", "value"), SPOILERS.values(), ids=SPOILERS.keys())
-def test_a_spoilt_field_is_refused_before_the_password(path: tuple[str, ...], value: object) -> None:
-    """Every field is looked at before anything is derived."""
+def test_invalid_field_is_refused_before_password_is_used(path: tuple[str, ...], value: object) -> None:
+    """Every field is checked before the key derivation."""
     spoilt = document()
     place = spoilt
     for name in path[:-1]:
         place = place[name]
     place[path[-1]] = value
-    with pytest.raises(KeystoreRefused):
-        read_keystore(json.dumps(spoilt).encode())
+    with pytest.raises(KeyFileError):
+        parse_keystore(json.dumps(spoilt).encode())
 
 
 @pytest.mark.parametrize(("name", "value"), [("prf", "hmac-sha1"), ("c", 0), ("c", 10**12), ("c", None)])
-def test_a_spoilt_pbkdf2_is_refused(name: str, value: object) -> None:
-    """Another function, no rounds, or rounds without end."""
+def test_invalid_pbkdf2_parameter_is_refused(name: str, value: object) -> None:
+    """Another function, no iterations, or too many."""
     spoilt = document("pbkdf2")
     spoilt["crypto"]["kdfparams"][name] = value
-    with pytest.raises(KeystoreRefused):
-        read_keystore(json.dumps(spoilt).encode())
+    with pytest.raises(KeyFileError):
+        parse_keystore(json.dumps(spoilt).encode())
 
 
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
-def test_a_wrong_password_is_refused_and_not_shown(kdf: Kdf) -> None:
-    """The MAC tells; the refusal holds neither the password nor another exception."""
-    keystore = read_keystore(json.dumps(document(kdf)).encode())
-    with pytest.raises(KeystoreRefused, match=r"^the password does not open it$") as refused:
+def test_wrong_password_is_refused_and_not_shown(kdf: Kdf) -> None:
+    """The error contains neither the password nor another exception."""
+    keystore = parse_keystore(json.dumps(document(kdf)).encode())
+    with pytest.raises(KeyFileError, match=r"^the password does not open it$") as refused:
         keystore.decrypt(b"hunter2")
     assert refused.value.__context__ is None
-    with pytest.raises(KeystoreRefused, match="empty"):
+    with pytest.raises(KeyFileError, match="empty"):
         keystore.decrypt(b"")
 
 
-def test_a_keystore_shows_nothing() -> None:
-    """``repr`` holds no ciphertext."""
+def test_keystore_repr_shows_no_ciphertext() -> None:
+    """``repr`` can be logged."""
     made = document()
-    shown = repr(read_keystore(json.dumps(made).encode()))
+    shown = repr(parse_keystore(json.dumps(made).encode()))
     assert made["crypto"]["ciphertext"] not in shown

@@ -1,4 +1,4 @@
-"""The watch over files: what it looks at, and what it takes for a change, with real files and real symlinks."""
+"""The file watch over real files and symlinks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 
 from signer.adapters.keys import file_watch
 from signer.adapters.keys.backend import KeyUriInvalid
-from signer.adapters.keys.file_watch import FileWatch, Fingerprint, files_of, fingerprint
-from tests.support.kubernetes_mounts import as_kubernetes_does
+from signer.adapters.keys.file_watch import FileWatch, Snapshot, take_snapshot, watched_files
+from tests.support.kubernetes_mounts import update_mounted_secret
 
 QUICK = 0.01
 
 
 @asynccontextmanager
 async def watching(*paths: Path) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
-    """Watch; gives what waits until so many changes have been told, and sees that no more are."""
+    """Watch files; yields a function that waits for a number of changes and checks that no more follow."""
     told = 0
 
     def changed() -> None:
@@ -34,7 +34,7 @@ async def watching(*paths: Path) -> AsyncIterator[Callable[[int], Awaitable[None
         assert told == count
 
     watch = FileWatch(paths, QUICK, changed)
-    await watch.look()
+    await watch.remember_current_files()
     running = asyncio.create_task(watch.run())
     try:
         yield told_times
@@ -52,54 +52,54 @@ async def watching(*paths: Path) -> AsyncIterator[Callable[[int], Awaitable[None
         ("awskms:alias/owner?region=eu-west-1", ["alias/owner"]),
     ],
 )
-def test_what_key_uris_name_as_files_is_watched(uri: str, files: list[str]) -> None:
-    """The path, and parameters that are named like files; what is none of them is never there, so it never changes."""
-    assert [str(path) for path in files_of([uri, uri])] == files
+def test_files_named_by_key_uris_are_watched(uri: str, files: list[str]) -> None:
+    """The path, and parameters that name files. A path that is not a file never exists, so it never changes."""
+    assert [str(path) for path in watched_files([uri, uri])] == files
 
 
-def test_a_path_that_is_none_is_not_watched() -> None:
-    """An empty path, and one with a NUL, name nothing; what is no key URI is an error."""
-    assert list(files_of(["awskms:?tag=a", "keystore:%00"])) == []
+def test_invalid_path_is_not_watched() -> None:
+    """An empty path, and one with a NUL; text that is not a key URI is an error."""
+    assert list(watched_files(["awskms:?tag=a", "keystore:%00"])) == []
     with pytest.raises(KeyUriInvalid):
-        files_of(["no uri"])
+        watched_files(["no uri"])
 
 
-def test_a_fingerprint_knows_what_it_cannot_see(tmp_path: Path) -> None:
-    """What is not there is seen as not there, and so is a symlink that leads nowhere."""
+def test_snapshot_records_missing_files(tmp_path: Path) -> None:
+    """A missing file, and a dangling symlink, are recorded as missing."""
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / ".hidden").write_text("")
-    assert fingerprint([tmp_path / "absent"]) == ((str(tmp_path / "absent"), None),)
-    assert [(name, seen is None) for name, seen in fingerprint([tmp_path])] == [
+    assert take_snapshot([tmp_path / "absent"]) == ((str(tmp_path / "absent"), None),)
+    assert [(name, seen is None) for name, seen in take_snapshot([tmp_path])] == [
         (str(tmp_path), False),
         ("dangling", True),
     ]
 
 
-async def test_turning_data_elsewhere_is_one_change(tmp_path: Path) -> None:
-    """Kubernetes turns ``..data``: the names stay, and the files behind them are others."""
+async def test_kubernetes_update_is_one_change(tmp_path: Path) -> None:
+    """Kubernetes replaces ``..data``: the names stay, the files behind them change."""
     mount = tmp_path / "keys"
-    as_kubernetes_does(mount, "..2026_1", owner="one")
+    update_mounted_secret(mount, "..2026_1", owner="one")
     async with watching(mount) as told_times:
         await told_times(0)
-        as_kubernetes_does(mount, "..2026_2", owner="two")
+        update_mounted_secret(mount, "..2026_2", owner="two")
         await told_times(1)
-        as_kubernetes_does(mount, "..2026_3", owner="two", another="three")
+        update_mounted_secret(mount, "..2026_3", owner="two", another="three")
         await told_times(2)
-        as_kubernetes_does(mount, "..2026_4", another="three")
+        update_mounted_secret(mount, "..2026_4", another="three")
         await told_times(3)
 
 
-async def test_a_single_file_behind_data_is_noticed(tmp_path: Path) -> None:
-    """A URI that names one file, or a password beside the keys, is followed through its symlinks."""
+async def test_change_of_single_file_behind_symlinks_is_noticed(tmp_path: Path) -> None:
+    """A URI that names one file, or a password, is followed through its symlinks."""
     mount = tmp_path / "password"
-    as_kubernetes_does(mount, "..2026_1", password="one")
+    update_mounted_secret(mount, "..2026_1", password="one")
     async with watching(mount / "password") as told_times:
-        as_kubernetes_does(mount, "..2026_2", password="two")
+        update_mounted_secret(mount, "..2026_2", password="two")
         await told_times(1)
 
 
-async def test_a_file_that_comes_changes_and_goes(tmp_path: Path) -> None:
-    """So is a file that was not there, one that is written over, and one that is removed."""
+async def test_created_changed_and_removed_file_is_noticed(tmp_path: Path) -> None:
+    """Each is one change."""
     file = tmp_path / "seed.json"
     async with watching(file) as told_times:
         file.write_text("one")
@@ -110,24 +110,24 @@ async def test_a_file_that_comes_changes_and_goes(tmp_path: Path) -> None:
         await told_times(3)
 
 
-async def test_a_file_that_is_still_being_written_is_waited_for(
+async def test_file_still_being_written_is_not_reported(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As long as each look finds something else, nothing is told."""
+    """Nothing is reported while each poll sees something else."""
     looks = 0
     writes = 5
     file = tmp_path / "owner.json"
 
-    def look(paths: Iterable[Path]) -> Fingerprint:
+    def look(paths: Iterable[Path]) -> Snapshot:
         nonlocal looks
         looks += 1
         if 1 < looks <= 1 + writes:
             with file.open("a") as half:
                 half.write("more")
-        return fingerprint(paths)
+        return take_snapshot(paths)
 
-    monkeypatch.setattr(file_watch, "fingerprint", look)
+    monkeypatch.setattr(file_watch, "take_snapshot", look)
     told_after: list[int] = []
     running = asyncio.create_task(FileWatch([tmp_path], QUICK, lambda: told_after.append(looks)).run())
     async with asyncio.timeout(20):
@@ -137,11 +137,11 @@ async def test_a_file_that_is_still_being_written_is_waited_for(
     assert told_after == [1 + writes + 1]
 
 
-async def test_what_changed_before_the_watch_ran_is_told(tmp_path: Path) -> None:
-    """The first look is taken before the keys are read, so nothing is missed in between."""
+async def test_change_between_first_snapshot_and_run_is_noticed(tmp_path: Path) -> None:
+    """The snapshot is taken before the keys are loaded, so no change is missed."""
     changed = asyncio.Event()
     watch = FileWatch([tmp_path], QUICK, changed.set)
-    await watch.look()
+    await watch.remember_current_files()
     (tmp_path / "owner.json").write_text("{}")
     running = asyncio.create_task(watch.run())
     async with asyncio.timeout(20):
@@ -149,8 +149,8 @@ async def test_what_changed_before_the_watch_ran_is_told(tmp_path: Path) -> None
     running.cancel()
 
 
-async def test_without_a_first_look_the_watch_begins_with_what_is_there(tmp_path: Path) -> None:
-    """Nothing is told of what was there before it ran."""
+async def test_watch_without_first_snapshot_reports_no_old_files(tmp_path: Path) -> None:
+    """Files that existed before it ran are not a change."""
     (tmp_path / "owner.json").write_text("{}")
     told: list[None] = []
     running = asyncio.create_task(FileWatch([tmp_path], QUICK, lambda: told.append(None)).run())

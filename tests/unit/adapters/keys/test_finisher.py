@@ -30,7 +30,7 @@ X_OF_HALF_G = 0x3B78CE563F89A0ED9414F5AA28AD0D96D6795F9C63
 
 
 def address_of(secret: int) -> str:
-    """Give the owner of a key."""
+    """Return the owner of a key."""
     return address_of_public_key(PrivateKey.from_int(secret).public_key.format(compressed=False))
 
 
@@ -42,23 +42,23 @@ def signature_with_nonce(secret: int, nonce: int) -> EvmSignature:
 
 
 def secret_for(nonce: int, s: int) -> int:
-    """Choose the key for which ``nonce`` gives this ``s``."""
+    """Return the key for which ``nonce`` gives this ``s``."""
     x, _ = PublicKey.from_secret(nonce.to_bytes(32)).point()
     return (s * nonce - Z) * pow(x, -1, N) % N
 
 
 def raw(r: int, s: int) -> bytes:
-    """Write 64 bytes."""
+    """Return 64 bytes."""
     return r.to_bytes(32) + s.to_bytes(32)
 
 
 def same(one: EvmSignature, other: EvmSignature) -> bool:
-    """Compare, for ``repr`` shows nothing."""
+    """Compare two signatures, because ``repr`` shows nothing."""
     return one.to_bytes() == other.to_bytes()
 
 
 def refusal(given: bytes, secret: int = SECRET) -> Unavailable:
-    """Finish what must not be finished."""
+    """Return the error of a signature that must be refused."""
     with pytest.raises(Unavailable) as refused:
         SignatureFinisher(address_of(secret)).finish(given, DIGEST)
     assert refused.value.code is ErrorCode.KEY_SIGNATURE_INVALID
@@ -66,13 +66,13 @@ def refusal(given: bytes, secret: int = SECRET) -> Unavailable:
 
 
 def of_parity(parity: int) -> EvmSignature:
-    """Find a low-s signature of this parity."""
+    """Return a low-s signature of this parity."""
     signatures = (signature_with_nonce(SECRET, nonce) for nonce in range(2, 100))
     return next(signature for signature in signatures if signature.y_parity == parity)
 
 
 def test_golden_signature_finishes_to_itself() -> None:
-    """The seed's real signature, whichever form it comes in, high-s or low, is the seed's again."""
+    """A real signature gives the same result in every form, high-s or low-s."""
     golden = golden_vector()
     published = EvmSignature.from_bytes(bytes.fromhex(base64.b64decode(golden.signature)[2:].decode()))
     digest = decode_challenge(golden.challenge).message_to_sign().digest
@@ -89,7 +89,7 @@ def test_golden_signature_finishes_to_itself() -> None:
 
 
 @pytest.mark.parametrize("parity", [0, 1])
-def test_eip2_high_s_turns_the_parity(parity: int) -> None:
+def test_eip2_high_s_flips_the_parity(parity: int) -> None:
     """EIP-2: n-s becomes s, and the parity is that of the low signature, in every form and under every ``v``."""
     wanted = of_parity(parity)
     high = raw(wanted.r, N - wanted.s)
@@ -99,7 +99,7 @@ def test_eip2_high_s_turns_the_parity(parity: int) -> None:
 
 @pytest.mark.parametrize("parity", [0, 1])
 @pytest.mark.parametrize("v", [0, 1, 27, 28])
-def test_v_is_found_and_not_believed(parity: int, v: int) -> None:
+def test_wrong_v_is_corrected(parity: int, v: int) -> None:
     """A wrong ``v`` does no harm: the owner decides."""
     wanted = of_parity(parity)
     given = raw(wanted.r, wanted.s) + bytes([v])
@@ -117,7 +117,7 @@ def test_eip2_boundary_of_s() -> None:
 
 
 def test_short_r_is_padded() -> None:
-    """An ``r`` of 21 bytes keeps its place in 32 (QKM#225)."""
+    """An ``r`` of 21 bytes is padded to 32 (QKM#225)."""
     wanted = signature_with_nonce(SECRET, pow(2, -1, N))
     assert wanted.r == X_OF_HALF_G
     finished = SignatureFinisher(address_of(SECRET)).finish(encode_dss_signature(wanted.r, wanted.s), DIGEST)
@@ -126,7 +126,7 @@ def test_short_r_is_padded() -> None:
 
 
 def test_short_s_is_padded() -> None:
-    """An ``s`` of one byte keeps its place in 32."""
+    """An ``s`` of one byte is padded to 32."""
     secret = secret_for(nonce=5, s=1)
     r, _ = PublicKey.from_secret((5).to_bytes(32)).point()
     finished = SignatureFinisher(address_of(secret)).finish(encode_dss_signature(r, 1), DIGEST)
@@ -134,8 +134,8 @@ def test_short_s_is_padded() -> None:
 
 
 @pytest.mark.parametrize("length", [64, 65])
-def test_der_of_a_raw_forms_length_is_read_as_der(length: int) -> None:
-    """DER whose numbers are short can be as long as a raw form; the owner tells which is meant."""
+def test_der_signature_of_64_or_65_bytes_is_parsed(length: int) -> None:
+    """A DER signature with short numbers can be as long as a raw one; the owner's address tells which it is."""
     nonce = next(nonce for nonce in range(2, 100) if PublicKey.from_secret(nonce.to_bytes(32)).point()[0] >> 255 == 0)
     s = 1 << (8 * (length - 6 - 32) - 2)
     secret = secret_for(nonce, s)
@@ -152,8 +152,8 @@ OUT_OF_RANGE = [pair for bad in (0, N, N + 1, 2**256 - 1) for pair in ((bad, GOO
 @pytest.mark.parametrize("pair", OUT_OF_RANGE, ids=lambda pair: f"{pair[0]:x}"[:6] + "-" + f"{pair[1]:x}"[:6])
 @pytest.mark.parametrize("form", [raw, encode_dss_signature], ids=["raw", "der"])
 def test_sec1_4_1_4_range(pair: tuple[int, int], form: Callable[[int, int], bytes]) -> None:
-    """Numbers outside of 1 … n-1 are no signature."""
-    assert "no secp256k1 signature" in refusal(form(*pair)).detail
+    """Numbers outside 1 … n-1 are not a signature."""
+    assert "not a secp256k1 signature" in refusal(form(*pair)).detail
 
 
 @pytest.mark.parametrize(
@@ -175,25 +175,25 @@ def test_sec1_4_1_4_range(pair: tuple[int, int], form: Callable[[int, int], byte
     ],
     ids=lambda given: given.hex()[:20] or "empty",
 )
-def test_what_is_no_form_is_refused(given: bytes) -> None:
-    """Other lengths, other ``v`` and DER that is not strict (X.690 §10, §8.3.2) are not read."""
-    assert "no secp256k1 signature" in refusal(given).detail
+def test_unknown_form_is_refused(given: bytes) -> None:
+    """Other lengths, another ``v``, and DER that is not strict (X.690 §10, §8.3.2)."""
+    assert "not a secp256k1 signature" in refusal(given).detail
 
 
-def test_another_keys_signature_is_refused() -> None:
-    """A valid signature that recovers to somebody else is not the owner's."""
+def test_signature_of_another_key_is_refused() -> None:
+    """A valid signature that recovers to another address is not the owner's."""
     foreign = signature_with_nonce(SECRET + 1, 3)
-    assert "not its owner's" in refusal(foreign.to_bytes()).detail
+    assert "not the owner's" in refusal(foreign.to_bytes()).detail
 
 
-def test_another_digests_signature_is_refused() -> None:
-    """A signature over other bytes (moto signs sha256(digest)) recovers to nobody we know."""
+def test_signature_of_another_digest_is_refused() -> None:
+    """A signature of other bytes (moto signs sha256(digest)) recovers to another key."""
     given = PrivateKey.from_int(SECRET).sign_recoverable(DIGEST)  # hashes once more
-    assert "not its owner's" in refusal(given).detail
+    assert "not the owner's" in refusal(given).detail
 
 
-def test_the_proven_public_key_is_the_measure_afterwards() -> None:
-    """After a first good signature another key's is still refused, and a good one still passes."""
+def test_another_key_is_refused_after_a_good_signature() -> None:
+    """A good signature is still accepted."""
     finisher = SignatureFinisher(address_of(SECRET))
     good = signature_with_nonce(SECRET, 3)
     finisher.finish(good.to_bytes(), DIGEST)
@@ -202,18 +202,8 @@ def test_the_proven_public_key_is_the_measure_afterwards() -> None:
     assert same(finisher.finish(good.to_bytes(), DIGEST), good)
 
 
-def test_a_given_public_key_is_the_measure() -> None:
-    """A finisher that is told the public key holds to it."""
-    public_key = PrivateKey.from_int(SECRET).public_key.format(compressed=False)[1:]
-    finisher = SignatureFinisher(address_of(SECRET), public_key)
-    good = signature_with_nonce(SECRET, 3)
-    assert same(finisher.finish(good.to_bytes(), DIGEST), good)
-    with pytest.raises(Unavailable):
-        finisher.finish(signature_with_nonce(SECRET + 1, 3).to_bytes(), DIGEST)
-
-
-def test_a_refusal_shows_no_signature() -> None:
-    """The refusal holds neither r nor s."""
+def test_refusal_shows_no_signature() -> None:
+    """The error contains neither r nor s."""
     foreign = signature_with_nonce(SECRET + 1, 3)
     error = refusal(foreign.to_bytes())
     assert f"{foreign.r:x}" not in str(error)

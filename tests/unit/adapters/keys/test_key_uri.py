@@ -1,4 +1,4 @@
-"""Key URIs: read once, shown without fear, refused where they hold a secret."""
+"""Key URIs: parts, text form, and invalid URIs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from signer.adapters.keys.key_uri import KeyUri, file_uri
 
 
 def test_rfc3986_parts() -> None:
-    """Scheme, path and parameters come apart; the scheme is lower-cased (§3.1), values are decoded (§2.1)."""
+    """The scheme is lower-cased (§3.1), values are decoded (§2.1)."""
     uri = KeyUri.parse("KeyStore:/run/a%20b/keys?password_file=/run/p%26w+1&kdf=x=y")
     assert uri.scheme == "keystore"
     assert uri.authority is None
@@ -26,20 +26,20 @@ def test_rfc3986_parts() -> None:
     ("text", "path"),
     [("keystore:keys", "keys"), ("keystore:./keys", "keys"), ("keystore:///run/keys", "/run/keys")],
 )
-def test_paths_may_be_relative_or_have_an_empty_host(text: str, path: str) -> None:
+def test_path_may_be_relative_or_follow_empty_host(text: str, path: str) -> None:
     """A relative path, and the ``file:///`` habit of an empty host, name files too."""
     assert KeyUri.parse(text).file_path() == Path(path)
 
 
 def test_rfc7512_path_is_kept_as_written() -> None:
-    """A PKCS #11 URI is taken apart by its backend before it is decoded."""
+    """Its backend splits a PKCS #11 URI before it decodes it."""
     uri = KeyUri.parse("pkcs11:token=a%3Bb;object=k?pin-source=file:/run/pin&module-path=/usr/lib/p11.so")
     assert uri.path == "token=a%3Bb;object=k"
     assert uri.query == {"pin-source": "file:/run/pin", "module-path": "/usr/lib/p11.so"}
 
 
-def test_a_host_is_kept_and_is_no_file() -> None:
-    """A backend behind a network names a host; a file has none."""
+def test_uri_with_host_is_not_a_file() -> None:
+    """A network backend may name a host; a file has none."""
     uri = KeyUri.parse("vault://vault.example:8200/secret/keys")
     assert uri.authority == "vault.example:8200"
     assert str(uri) == "vault://vault.example:8200/secret/keys"
@@ -47,8 +47,8 @@ def test_a_host_is_kept_and_is_no_file() -> None:
         uri.file_path()
 
 
-def test_what_is_shown_has_no_parameters() -> None:
-    """A URI shows its scheme and place."""
+def test_text_form_has_no_parameters() -> None:
+    """It can be logged."""
     assert str(KeyUri.parse("keystore:/keys?password_file=/run/pw")) == "keystore:/keys"
 
 
@@ -56,8 +56,8 @@ def test_what_is_shown_has_no_parameters() -> None:
     "text",
     ["", "keys", "/run/keys", ":x", "1key:x", "keystore:/a b", "keystore:/a\n", "keystore:/ä", "keystore:/%zz"],
 )
-def test_rfc3986_what_is_no_uri(text: str) -> None:
-    """What RFC 3986 does not know is refused, and the refusal shows how to write one."""
+def test_rfc3986_text_that_is_not_a_uri_is_refused(text: str) -> None:
+    """The error shows how to write a key URI."""
     with pytest.raises(KeyUriInvalid, match="keystore:/run/secrets/keys"):
         KeyUri.parse(text)
 
@@ -73,41 +73,41 @@ def test_rfc3986_what_is_no_uri(text: str) -> None:
         "vault://hunter2@host/keys",
     ],
 )
-def test_a_secret_is_refused_and_not_repeated(text: str) -> None:
-    """A secret in a URI is refused, and the refusal does not quote it."""
+def test_uri_with_secret_is_refused_and_not_quoted(text: str) -> None:
+    """The error does not quote it."""
     with pytest.raises(KeyUriInvalid, match="file") as refused:
         KeyUri.parse(text)
     assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize("query", ["a", "a=", "=b", "&", "a=1&a=2", "a=1&"])
-def test_parameters_have_one_name_and_one_value(query: str) -> None:
-    """A parameter without a name or a value, or twice, is refused."""
+def test_incomplete_or_duplicate_parameter_is_refused(query: str) -> None:
+    """A parameter without a name or a value, or one that appears twice."""
     with pytest.raises(KeyUriInvalid, match="parameter"):
         KeyUri.parse(f"keystore:/keys?{query}")
 
 
-def test_a_fragment_is_refused() -> None:
-    """A fragment would be lost silently."""
+def test_fragment_is_refused() -> None:
+    """It would be ignored otherwise."""
     with pytest.raises(KeyUriInvalid, match="fragment"):
         KeyUri.parse("keystore:/keys#1")
 
 
-def test_unknown_parameters_are_named_with_the_known() -> None:
-    """A mistyped parameter is refused, and the refusal lists what there is."""
+def test_unknown_parameter_is_refused_with_list_of_known_ones() -> None:
+    """A mistyped parameter would be ignored otherwise."""
     uri = KeyUri.parse("keystore:/keys?pasword_file=/run/pw")
     with pytest.raises(KeyUriInvalid, match=r"'pasword_file'.*password_dir, password_file"):
         uri.allow_only("password_dir", "password_file")
 
 
 @pytest.mark.parametrize("text", ["keystore:", "keystore:%00", "keystore:?a=b"])
-def test_a_path_names_something(text: str) -> None:
-    """An empty path, and one with a NUL, is no file's."""
+def test_empty_path_is_not_a_file(text: str) -> None:
+    """Neither is a path with a NUL."""
     with pytest.raises(KeyUriInvalid, match="names no file"):
         KeyUri.parse(text).file_path()
 
 
-def test_file_uri_reads_back() -> None:
-    """What names a file in a log line is a key URI again."""
+def test_file_uri_can_be_parsed_again() -> None:
+    """It is a key URI."""
     path = Path("/run/a b/ö#1?.json")
     assert KeyUri.parse(file_uri("keystore", path)).file_path() == path

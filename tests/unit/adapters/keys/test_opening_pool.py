@@ -1,4 +1,4 @@
-"""The opening pool: bounded by cores and by memory, whatever its callers do."""
+"""The opening pool: limited by threads and by memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from signer.adapters.keys.opening_pool import OpeningPool, available_cores
 
 WAIT = 20.0
-"""Seconds after which a test that hangs is a failure."""
+"""Seconds after which a hanging test fails."""
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ class Gauge:
             self.peak = max(self.peak, self._now)
 
 
-async def test_memory_bounds_what_runs_at_once(pool: OpeningPool) -> None:
-    """Jobs of five bytes run two at a time within ten, and two of them do meet."""
+async def test_memory_limits_concurrent_work(pool: OpeningPool) -> None:
+    """Jobs of five bytes run two at a time within a budget of ten."""
     gauge, meeting = Gauge(), threading.Barrier(2)
 
     def job() -> None:
@@ -50,9 +50,9 @@ async def test_memory_bounds_what_runs_at_once(pool: OpeningPool) -> None:
     assert gauge.peak == 10
 
 
-async def test_threads_bound_what_runs_at_once() -> None:
-    """Jobs that cost no memory run as many at a time as there are threads."""
-    pool, gauge, meeting = OpeningPool(threads=2), Gauge(), threading.Barrier(2)
+async def test_threads_limit_concurrent_work() -> None:
+    """Jobs without memory run as many at a time as there are threads."""
+    pool, gauge, meeting = OpeningPool(memory_budget=0, threads=2), Gauge(), threading.Barrier(2)
 
     def job() -> None:
         gauge.add(1)
@@ -64,8 +64,8 @@ async def test_threads_bound_what_runs_at_once() -> None:
     assert gauge.peak == 2
 
 
-async def test_a_cancelled_caller_does_not_free_memory_in_use(pool: OpeningPool) -> None:
-    """Work goes on when its caller is gone, and its memory is free when it ends."""
+async def test_cancelled_caller_does_not_free_memory_in_use(pool: OpeningPool) -> None:
+    """The work continues, and its memory is free when it ends."""
     begun, go_on, order = threading.Event(), threading.Event(), list[str]()
 
     def first() -> None:
@@ -85,8 +85,8 @@ async def test_a_cancelled_caller_does_not_free_memory_in_use(pool: OpeningPool)
     assert order == ["first ends", "second begins"]
 
 
-async def test_an_error_frees_its_memory(pool: OpeningPool) -> None:
-    """Work that fails gives its error to its caller and its memory back."""
+async def test_failed_work_frees_its_memory(pool: OpeningPool) -> None:
+    """The error reaches the caller."""
 
     def fail() -> None:
         raise OSError("no")
@@ -97,21 +97,21 @@ async def test_an_error_frees_its_memory(pool: OpeningPool) -> None:
     assert await pool.run(lambda: "done", memory=10) == "done"
 
 
-async def test_more_than_the_budget_is_refused(pool: OpeningPool) -> None:
-    """What could never begin is an error at once."""
+async def test_work_beyond_budget_is_refused(pool: OpeningPool) -> None:
+    """It could never start."""
     with pytest.raises(ValueError, match="budget"):
         await pool.run(lambda: None, memory=11)
 
 
-async def test_a_closed_pool_takes_no_work(pool: OpeningPool) -> None:
-    """After ``close`` nothing new begins."""
+async def test_closed_pool_accepts_no_work(pool: OpeningPool) -> None:
+    """``close`` is final."""
     pool.close()
     with pytest.raises(RuntimeError):
         await pool.run(lambda: None)
 
 
-def test_cores_are_counted_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a system without CPU affinity, all its cores count; where nobody knows, one does."""
+def test_all_cores_count_without_cpu_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If their number is unknown, it is one."""
     monkeypatch.delattr("os.sched_getaffinity")
     monkeypatch.setattr("os.cpu_count", lambda: 7)
     assert available_cores() == 7
@@ -119,6 +119,6 @@ def test_cores_are_counted_where_there_is_no_affinity(monkeypatch: pytest.Monkey
     assert available_cores() == 1
 
 
-def test_there_is_a_thread_for_each_core() -> None:
-    """By default the pool is as wide as the machine."""
-    assert OpeningPool().threads == available_cores() >= 1
+def test_zero_threads_means_one_for_each_core() -> None:
+    """It is the default of the settings."""
+    assert OpeningPool(memory_budget=0, threads=0).threads == available_cores() >= 1

@@ -1,4 +1,4 @@
-"""The registry: one table, lazily imported, and errors that say what to do."""
+"""The registry of key backends."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from signer.adapters.keys.backend import BackendResources, KeyBackendNotInstalled, KeyBackendUnknown, KeyUriInvalid
+from signer.adapters.keys.backend import KeyBackendNotInstalled, KeyBackendUnknown, KeyUriInvalid
 from signer.adapters.keys.keystore.backend import KeystoreBackend
 from signer.adapters.keys.registry import BACKEND_FOR_SCHEME, BackendEntry, backend_for
+from tests.support.fakes.keys import backend_resources
 
 
-def test_a_keystore_uri_makes_the_keystore_backend() -> None:
-    """The scheme picks the backend, and nothing is opened yet."""
-    backend = backend_for("keystore:/nowhere?password_file=/nowhere/pw", BackendResources())
+def test_scheme_selects_the_backend() -> None:
+    """Nothing is opened yet."""
+    backend = backend_for("keystore:/nowhere?password_file=/nowhere/pw", backend_resources())
     assert isinstance(backend, KeystoreBackend)
     assert backend.uri == "keystore:/nowhere"
 
@@ -31,36 +32,36 @@ def test_a_keystore_uri_makes_the_keystore_backend() -> None:
         "keystore:/keys?password_file=%00",
     ],
 )
-def test_a_keystore_uri_is_checked_before_anything_is_opened(uri: str) -> None:
-    """Exactly one place for passwords, no unknown parameter, no host, a path."""
+def test_invalid_keystore_uri_is_refused_before_files_are_read(uri: str) -> None:
+    """Exactly one password parameter, no unknown parameter, no host, a path."""
     with pytest.raises(KeyUriInvalid):
-        backend_for(uri, BackendResources())
+        backend_for(uri, backend_resources())
 
 
-def test_an_unknown_scheme_lists_the_known() -> None:
-    """A refusal names every backend that there is."""
+def test_unknown_scheme_is_refused_with_list_of_known_ones() -> None:
+    """The error names every backend."""
     with pytest.raises(KeyBackendUnknown, match=r"'keystor'.*keystore"):
-        backend_for("keystor:/keys", BackendResources())
+        backend_for("keystor:/keys", backend_resources())
 
 
-def test_a_missing_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend whose SDK is not there says which extra brings it."""
-    (tmp_path / "backend_with_an_sdk.py").write_text("import sdk_that_nobody_has\n")
+def test_missing_library_names_extra_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error has the pip command."""
+    (tmp_path / "backend_with_an_sdk.py").write_text("import sdk_that_is_missing\n")
     monkeypatch.syspath_prepend(tmp_path)
     table = {"hsm": BackendEntry("backend_with_an_sdk", "open_hsm", extra="hsm")}
-    with pytest.raises(KeyBackendNotInstalled, match=r"sdk_that_nobody_has.*pip install challenge-signer\[hsm\]"):
-        backend_for("hsm:slot", BackendResources(), backends=table)
+    with pytest.raises(KeyBackendNotInstalled, match=r"sdk_that_is_missing.*pip install challenge-signer\[hsm\]"):
+        backend_for("hsm:slot", backend_resources(), backends=table)
 
 
-def test_a_module_of_ours_that_is_missing_is_our_defect() -> None:
-    """A wrong line in the table is not taken for a missing extra."""
+def test_missing_module_of_the_service_is_not_taken_for_missing_extra() -> None:
+    """A wrong entry of the table is a bug."""
     table = {"hsm": BackendEntry("signer.adapters.keys.no_such_backend", "open_hsm", extra="hsm")}
     with pytest.raises(ModuleNotFoundError):
-        backend_for("hsm:slot", BackendResources(), backends=table)
+        backend_for("hsm:slot", backend_resources(), backends=table)
 
 
-def test_every_line_of_the_table_holds() -> None:
-    """Every backend's module has the factory that the table names, and no backend is loaded with the registry."""
+def test_every_entry_of_the_table_has_its_factory() -> None:
+    """No backend is imported with the registry."""
     names = sorted({entry.module for entry in BACKEND_FOR_SCHEME.values()})
     factories = sorted((entry.module, entry.factory) for entry in BACKEND_FOR_SCHEME.values())
     program = (

@@ -1,169 +1,172 @@
-"""Calls to a service over the network: what is repeated, after which pauses, and what holds a place."""
+"""Calls to a service over the network: retries, pauses, deadlines and concurrency."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 
-from signer.adapters.keys.remote_calls import RemoteCalls, RemoteFailure, Repetition, Trouble
+from signer.adapters.keys.remote_calls import FailureKind, RemoteCalls, RemoteFailure
+from signer.application.backoff import Backoff
 from signer.domain.errors import ErrorCode
 
 
 class VendorError(Exception):
-    """What a vendor's library raises."""
+    """An exception of a vendor's client."""
 
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__("secret of the vendor's")
-        self.trouble = trouble
-
-
-def explain(exc: Exception) -> RemoteFailure:
-    """Make it ours."""
-    trouble = exc.trouble if isinstance(exc, VendorError) else Trouble.SERVICE
-    return RemoteFailure(f"the service has trouble ({trouble.name})", trouble)
+    def __init__(self, kind: FailureKind) -> None:
+        super().__init__("the vendor's secret")
+        self.kind = kind
 
 
-def calls(concurrency: int = 2, *, timeout: float = 30, attempts: int = 4) -> RemoteCalls:
-    """The way to a service, with pauses of almost nothing."""
-    repetition = Repetition(attempts=attempts, first_pause=0.001, longest_pause=0.002)
-    return RemoteCalls("The service", explain, concurrency=concurrency, timeout=timeout, repetition=repetition)
+def classify(exc: Exception) -> RemoteFailure:
+    """Convert a vendor's exception."""
+    kind = exc.kind if isinstance(exc, VendorError) else FailureKind.SERVICE
+    return RemoteFailure(f"the service failed ({kind.name})", kind)
 
 
-def failing(times: int, trouble: Trouble) -> tuple[Callable[[], Awaitable[str]], list[int]]:
-    """A call that fails so many times, and the list of its attempts."""
+def remote_calls(concurrency: int = 2, *, pause: float = 0.001) -> RemoteCalls:
+    """Create calls whose pauses are ``pause`` seconds or a little less."""
+    backoff = Backoff(first_pause=timedelta(seconds=pause), longest_pause=timedelta(seconds=pause))
+    return RemoteCalls("The service", classify, concurrency=concurrency, timeout=60, backoff=backoff)
+
+
+def failing(times: int, kind: FailureKind) -> tuple[Callable[[], Awaitable[str]], list[int]]:
+    """Return a call that fails ``times`` times, and the list of its attempts."""
     attempts: list[int] = []
 
     async def call() -> str:
         attempts.append(1)
         if len(attempts) <= times:
-            raise VendorError(trouble)
-        return "answer"
+            raise VendorError(kind)
+        return "response"
 
     return call, attempts
 
 
 @pytest.mark.parametrize("times", [0, 1, 3])
-async def test_a_busy_service_is_asked_again(times: int) -> None:
-    """Up to four attempts, and the answer of the last."""
-    call, attempts = failing(times, Trouble.BUSY)
-    assert await calls().run(call) == "answer"
+async def test_transient_failure_is_retried(times: int) -> None:
+    """Up to four attempts; the last one's response is returned."""
+    call, attempts = failing(times, FailureKind.TRANSIENT)
+    assert await remote_calls().run(call) == "response"
     assert len(attempts) == times + 1
 
 
-async def test_a_service_that_stays_busy_is_given_up() -> None:
-    """After the last attempt its trouble is ours, with the vendor's error as the cause."""
-    call, attempts = failing(99, Trouble.BUSY)
-    with pytest.raises(RemoteFailure, match="BUSY") as failed:
-        await calls().run(call)
+async def test_call_fails_after_four_attempts() -> None:
+    """The vendor's error is the cause."""
+    call, attempts = failing(99, FailureKind.TRANSIENT)
+    with pytest.raises(RemoteFailure, match="TRANSIENT") as failed:
+        await remote_calls().run(call)
     assert len(attempts) == 4
     assert isinstance(failed.value.__cause__, VendorError)
 
 
-@pytest.mark.parametrize("trouble", [Trouble.SERVICE, Trouble.KEY])
-async def test_nothing_else_is_asked_again(trouble: Trouble) -> None:
-    """A refusal stays one."""
-    call, attempts = failing(1, trouble)
-    with pytest.raises(RemoteFailure, match=trouble.name):
-        await calls().run(call)
+@pytest.mark.parametrize("kind", [FailureKind.SERVICE, FailureKind.KEY])
+async def test_other_failure_is_not_retried(kind: FailureKind) -> None:
+    """There is one attempt only."""
+    call, attempts = failing(1, kind)
+    with pytest.raises(RemoteFailure, match=kind.name):
+        await remote_calls().run(call)
     assert len(attempts) == 1
 
 
-@pytest.mark.parametrize(("jitter", "pauses"), [(0.0, [0.5, 1, 2, 2, 2]), (1.0, [1, 2, 4, 4, 4])])
-def test_pauses_double_up_to_the_longest_and_are_jittered(jitter: float, pauses: list[float]) -> None:
-    """Between half and all of 1, 2, 4, 4, 4 s."""
-    repetition = Repetition(first_pause=1, longest_pause=4, jitter=lambda: jitter)
-    assert [repetition.pause_after(attempt) for attempt in range(1, 6)] == pauses
-
-
-async def test_a_pause_that_would_outlast_the_deadline_ends_it_at_once() -> None:
-    """What is known is said now rather than at the deadline."""
-    repetition = Repetition(first_pause=3600, longest_pause=3600)
-    way = RemoteCalls("The service", explain, concurrency=1, timeout=60, repetition=repetition)
-    call, attempts = failing(99, Trouble.BUSY)
-    with pytest.raises(RemoteFailure, match="BUSY"):
-        await way.run(call)
+async def test_pause_beyond_deadline_ends_call_at_once() -> None:
+    """The last failure is raised now and not at the deadline."""
+    call, attempts = failing(99, FailureKind.TRANSIENT)
+    with pytest.raises(RemoteFailure, match="TRANSIENT"):
+        await remote_calls(pause=3600).run(call)
     assert len(attempts) == 1
 
 
-async def test_silence_ends_at_the_deadline() -> None:
-    """An attempt that hangs is cut off, and is not repeated."""
-    with pytest.raises(RemoteFailure, match=r"The service did not answer within 0\.05 s") as failed:
-        await calls().run(asyncio.Event().wait, timeout=0.05)
-    assert failed.value.trouble is Trouble.SERVICE
+async def test_attempt_without_response_ends_at_deadline() -> None:
+    """It is not retried."""
+    with pytest.raises(RemoteFailure, match=r"The service did not respond within 0\.05 s") as failed:
+        await remote_calls().run(asyncio.Event().wait, timeout=0.05)
+    assert failed.value.kind is FailureKind.SERVICE
 
 
-async def test_a_timeout_of_the_vendors_own_is_the_vendors() -> None:
-    """It is explained like everything that the vendor raises."""
+async def test_timeout_error_of_vendor_is_classified() -> None:
+    """It is not taken for the deadline of the call."""
 
     async def call() -> None:
         raise TimeoutError
 
     with pytest.raises(RemoteFailure, match="SERVICE"):
-        await calls().run(call)
+        await remote_calls().run(call)
 
 
-async def test_a_pause_holds_no_place() -> None:
-    """With one place, another call is answered while the first is between two attempts."""
-    way = RemoteCalls(
-        "The service", explain, concurrency=1, timeout=60, repetition=Repetition(first_pause=30, longest_pause=30)
-    )
-    has_failed = asyncio.Event()
+async def test_pausing_call_holds_no_slot() -> None:
+    """With one slot, another call succeeds while the first pauses between two attempts."""
+    calls, has_failed = remote_calls(1, pause=30), asyncio.Event()
 
     async def call() -> None:
         has_failed.set()
-        raise VendorError(Trouble.BUSY)
+        raise VendorError(FailureKind.TRANSIENT)
 
-    pausing = asyncio.create_task(way.run(call))
+    pausing = asyncio.create_task(calls.run(call))
     await has_failed.wait()
-    other, _ = failing(0, Trouble.BUSY)
-    assert await way.run(other) == "answer"
+    other, _ = failing(0, FailureKind.TRANSIENT)
+    assert await calls.run(other) == "response"
     assert not pausing.done()
     pausing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await pausing
 
 
-async def test_for_each_takes_as_many_at_once_as_there_are_places() -> None:
+async def test_call_that_gets_no_slot_says_so() -> None:
+    """Waiting for a slot counts against the deadline, and the service is not blamed."""
+    calls = remote_calls(1)
+    blocking = asyncio.create_task(calls.run(asyncio.Event().wait))
+    await asyncio.sleep(0)
+    with pytest.raises(RemoteFailure, match=r"had no free slot for another call within 0\.05 s") as failed:
+        await calls.run(asyncio.Event().wait, timeout=0.05)
+    assert failed.value.kind is FailureKind.TRANSIENT
+    blocking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await blocking
+
+
+async def test_for_each_runs_as_many_items_at_once_as_slots() -> None:
     """All items are done, two at a time, in their order."""
-    begun: list[int] = []
-    under_way = peak = 0
+    started: list[int] = []
+    running = peak = 0
 
     async def work(item: int) -> None:
-        nonlocal under_way, peak
-        begun.append(item)
-        under_way += 1
-        peak = max(peak, under_way)
+        nonlocal running, peak
+        started.append(item)
+        running += 1
+        peak = max(peak, running)
         await asyncio.sleep(0)
-        under_way -= 1
+        running -= 1
 
-    await calls(2).for_each(range(9), work)
-    assert begun == list(range(9))
+    await remote_calls(2).for_each(range(9), work)
+    assert started == list(range(9))
     assert peak == 2
 
 
-async def test_for_each_gives_up_with_the_first_failure() -> None:
-    """The failure is its own, with its cause, and what has not begun does not begin."""
-    begun: list[int] = []
+async def test_for_each_stops_at_first_failure() -> None:
+    """The failure keeps its cause, and no further item is started."""
+    started: list[int] = []
 
     async def work(item: int) -> None:
-        begun.append(item)
+        started.append(item)
         if item == 1:
-            call, _ = failing(1, Trouble.KEY)
-            await calls().run(call)
+            call, _ = failing(1, FailureKind.KEY)
+            await remote_calls().run(call)
         await asyncio.Event().wait()
 
     with pytest.raises(RemoteFailure, match="KEY") as failed:
-        await calls(2).for_each(range(9), work)
+        await remote_calls(2).for_each(range(9), work)
     assert isinstance(failed.value.__cause__, VendorError)
-    assert begun == [0, 1]
+    assert started == [0, 1]
 
 
-@pytest.mark.parametrize("trouble", Trouble)
-def test_a_failure_is_said_as_unavailable(trouble: Trouble) -> None:
-    """A sentence, a code, a time to come back, and nothing of the vendor's."""
-    error = explain(VendorError(trouble)).as_unavailable()
+@pytest.mark.parametrize("kind", FailureKind)
+def test_failure_becomes_unavailable(kind: FailureKind) -> None:
+    """With a sentence, a code and ``retry_after``, and without the vendor's text."""
+    error = classify(VendorError(kind)).as_unavailable()
     assert error.code is ErrorCode.KEY_BACKEND_UNAVAILABLE
-    assert error.detail == f"The service has trouble ({trouble.name}); nothing was signed."
+    assert error.detail == f"The service failed ({kind.name}); nothing was signed."
     assert error.retry_after >= 1

@@ -17,54 +17,54 @@ from tests.support.messages import golden_vector
 
 
 def golden_signature() -> EvmSignature:
-    """Read the seed's signature."""
+    """Load the real signature."""
     return EvmSignature.from_bytes(bytes.fromhex(base64.b64decode(golden_vector().signature)[2:].decode()))
 
 
-def test_verifier_names_the_golden_signer() -> None:
-    """The seed's signature over the seed's challenge recovers to the seed's owner."""
+def test_verifier_recovers_signer() -> None:
+    """A real signature recovers to its owner."""
     message = decode_challenge(golden_vector().challenge).message_to_sign()
     assert secp256k1.CoincurveVerifier().signer_of(message, golden_signature()) == golden_vector().recovers_to
 
 
-def test_verifier_names_somebody_else_for_another_message() -> None:
-    """Over another message the same signature is not the owner's."""
+def test_verifier_recovers_another_address_for_another_message() -> None:
+    """The result is not the owner."""
     signer = secp256k1.CoincurveVerifier().signer_of(self_test_message(), golden_signature())
     assert signer != golden_vector().recovers_to
 
 
-def test_verifier_names_nobody_where_r_is_no_point() -> None:
+def test_verifier_returns_none_if_r_is_not_a_point() -> None:
     """No point has the x coordinate 5, so a signature with r = 5 has no signer."""
     assert secp256k1.CoincurveVerifier().signer_of(self_test_message(), EvmSignature(5, 1, 0)) is None
 
 
-def test_require_coincurve_passes_here() -> None:
-    """The library that the lock installs is the real one."""
+def test_require_coincurve_passes() -> None:
+    """The locked library works."""
     secp256k1.require_coincurve()
 
 
-def test_require_coincurve_refuses_another_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library that signs otherwise than RFC 6979 says is refused."""
+def test_require_coincurve_refuses_wrong_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 6979 gives one signature."""
     monkeypatch.setattr(coincurve.PrivateKey, "sign_recoverable", lambda *_, **__: bytes(65))
     with pytest.raises(KeyBackendError, match="RFC 6979"):
         secp256k1.require_coincurve()
 
 
-def test_require_coincurve_refuses_a_wrong_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library that recovers another key than the generator is refused."""
+def test_require_coincurve_refuses_wrong_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must recover the generator."""
     monkeypatch.setattr(coincurve.PublicKey, "format", lambda *_, **__: bytes(65))
     with pytest.raises(KeyBackendError, match="RFC 6979"):
         secp256k1.require_coincurve()
 
 
-def test_require_coincurve_refuses_a_library_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_require_coincurve_refuses_library_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that cannot sign at all is refused."""
 
     def fail(*_: object, **__: object) -> bytes:
         raise ValueError("The nonce generation function failed")
 
     monkeypatch.setattr(coincurve.PrivateKey, "sign_recoverable", fail)
-    with pytest.raises(KeyBackendError, match="does not sign"):
+    with pytest.raises(KeyBackendError, match="cannot sign"):
         secp256k1.require_coincurve()
 
 
@@ -73,7 +73,7 @@ def test_require_coincurve_refuses_a_library_that_fails(monkeypatch: pytest.Monk
     [None, importlib.machinery.ModuleSpec("coincurve._libsecp256k1", None, origin="/x/_libsecp256k1.py")],
     ids=["absent", "python"],
 )
-def test_require_coincurve_refuses_what_is_not_compiled(
+def test_require_coincurve_refuses_library_that_is_not_compiled(
     monkeypatch: pytest.MonkeyPatch,
     spec: importlib.machinery.ModuleSpec | None,
 ) -> None:

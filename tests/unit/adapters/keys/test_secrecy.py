@@ -1,4 +1,4 @@
-"""Whatever holds a key or a password neither travels to another process nor shows itself in a traceback."""
+"""Objects with keys or passwords cannot be copied and are not visible in a traceback."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from signer.adapters.keys.backend import BackendResources, KeyBackend
+from signer.adapters.keys.backend import KeyBackend
 from signer.adapters.keys.hd.backend import write_seed
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
+from tests.support.fakes.keys import backend_resources
 
 SECRET, SEED, PASSWORD = b"\x11" * 32, b"\x77" * 64, b"correct horse battery staple"
 
 
 def uri_of(scheme: str, folder: Path) -> str:
-    """Lay out a backend that keeps its secrets in memory, and name it."""
+    """Create the files of a backend and return its URI."""
     (folder / "keys").mkdir()
     (folder / "password").write_bytes(PASSWORD)
     if scheme == "keystore":
@@ -34,15 +35,15 @@ def uri_of(scheme: str, folder: Path) -> str:
 @pytest.fixture(params=["keystore", "hd"])
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[KeyBackend]:
     """Each backend whose keys are in this process."""
-    resources = BackendResources()
+    resources = backend_resources()
     backend = backend_for(uri_of(request.param, tmp_path), resources)
     yield backend
     await backend.close()
     resources.opening.close()
 
 
-async def test_neither_keys_nor_what_holds_them_are_pickled_or_copied(backend: KeyBackend) -> None:
-    """Another process's queue, a cache or ``multiprocessing`` gets an error instead of a key."""
+async def test_keys_and_their_holders_cannot_be_pickled_or_copied(backend: KeyBackend) -> None:
+    """A queue or ``multiprocessing`` gets an error instead of a key."""
     loaded, ring = await backend.load(lambda _done, _total: None), LoadedKeyRing([backend])
     await ring.load()
     holders: list[Any] = [backend, ring, ring.keys(), loaded, loaded.keys, *ring.keys(), *loaded.keys]
@@ -60,8 +61,8 @@ async def test_neither_keys_nor_what_holds_them_are_pickled_or_copied(backend: K
         lambda folder: (folder / "password").write_bytes(PASSWORD * 1000),
     ],
 )
-async def test_a_traceback_with_all_variables_shows_no_secret(backend: KeyBackend, tmp_path: Path, spoil: Any) -> None:  # noqa: ANN401
-    """Crash reporters print variables: a load that fails, and what failed before it, have none that is a secret."""
+async def test_traceback_with_variables_shows_no_secret(backend: KeyBackend, tmp_path: Path, spoil: Any) -> None:  # noqa: ANN401
+    """Crash reporters print variables; no frame of a failed load contains a secret."""
     await backend.load(lambda _done, _total: None)
     spoil(tmp_path)
     ring = LoadedKeyRing([backend])

@@ -6,13 +6,13 @@ from typing import cast
 
 import pytest
 
-from signer.adapters.keys.verified_key import FinishedKey, self_test
+from signer.adapters.keys.verified_key import VerifiedKey, self_test
 from signer.domain.ethereum import Eip191Message
 from tests.support.fakes.keys import FakeKey
 
 
 class CountingKey(FakeKey):
-    """A key that notes that it was asked, and saves the signature."""
+    """A key that counts its self-tests and does not sign."""
 
     def __init__(self) -> None:
         super().__init__(b"\x01" * 32)
@@ -24,9 +24,9 @@ class CountingKey(FakeKey):
 
 
 @pytest.mark.parametrize(("keys", "tested"), [(0, 0), (1, 1), (256, 256), (257, 129), (2500, 250)])
-async def test_all_of_a_few_hundred_keys_are_tested_and_a_spread_sample_of_more(keys: int, tested: int) -> None:
-    """Up to 256, each; beyond, every second, third … one, the first among them."""
+async def test_up_to_256_keys_are_tested_and_a_spread_sample_of_more(keys: int, tested: int) -> None:
+    """Beyond 256 keys, every second, third … key is tested, starting with the first."""
     ring = [CountingKey() for _ in range(keys)]
-    assert await self_test(cast("list[FinishedKey]", ring)) == {}
+    assert await self_test(cast("list[VerifiedKey]", ring)) == {}
     assert sum(key.tests for key in ring) == tested
     assert max((key.tests for key in ring), default=0) <= 1

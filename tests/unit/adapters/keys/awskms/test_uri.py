@@ -14,7 +14,7 @@ ARN = f"arn:aws:kms:eu-west-1:111122223333:key/{KEY}"
 
 
 def parse(text: str) -> KmsLocation:
-    """Read a key URI."""
+    """Parse a key URI."""
     return KmsLocation.parse(KeyUri.parse(text))
 
 
@@ -34,10 +34,10 @@ def parse(text: str) -> KmsLocation:
         ),
     ],
 )
-def test_a_key_by_its_name(text: str, wanted: str, region: str | None, shown: str) -> None:
-    """ARN, id or alias; what is shown has no account."""
+def test_uri_names_one_key(text: str, wanted: str, region: str | None, shown: str) -> None:
+    """By ARN, id or alias; the displayed URI has no account."""
     location = parse(text)
-    assert (location.wanted, location.region, location.uri) == (wanted, region, shown)
+    assert (location.selector, location.region, location.uri) == (wanted, region, shown)
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,15 @@ def test_a_key_by_its_name(text: str, wanted: str, region: str | None, shown: st
         ("awskms:?tag=Purpose%3D", KmsTag("Purpose", "")),
     ],
 )
-def test_keys_by_their_tag(text: str, tag: KmsTag) -> None:
-    """The name ends with the first ``=``; the value may be empty, and what is shown can be read again."""
+def test_uri_names_keys_by_tag(text: str, tag: KmsTag) -> None:
+    """The name ends at the first ``=``; the value may be empty; the displayed URI can be parsed again."""
     location = parse(text)
-    assert location.wanted == tag
+    assert location.selector == tag
     assert parse(location.uri) == location
 
 
-def test_the_other_parameters() -> None:
-    """Region, endpoint and concurrency; without them the SDK's region, AWS's endpoint, ten calls."""
+def test_optional_parameters_are_parsed() -> None:
+    """Region, endpoint and concurrency; the defaults are the SDK's region, AWS's endpoint, ten calls."""
     location = parse("awskms:alias/a?region=eu-west-1&endpoint_url=https://kms.example:8443/&max_concurrency=999")
     assert (location.region, location.endpoint_url, location.max_concurrency) == (
         "eu-west-1",
@@ -71,8 +71,8 @@ def test_the_other_parameters() -> None:
 @pytest.mark.parametrize(
     "endpoint", ["http://127.0.0.1:5000", "http://127.1.2.3", "http://[::1]:1/", "http://localhost:1"]
 )
-def test_a_plain_endpoint_on_this_machine(endpoint: str) -> None:
-    """Plain HTTP is for loopback."""
+def test_http_endpoint_is_allowed_for_localhost(endpoint: str) -> None:
+    """Not for other hosts."""
     text = f"awskms:alias/a?endpoint_url={endpoint}".replace("[", "%5B").replace("]", "%5D")
     assert parse(text).endpoint_url == endpoint
 
@@ -80,20 +80,20 @@ def test_a_plain_endpoint_on_this_machine(endpoint: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("awskms:", "one of a key"),
-        (f"awskms:{KEY}?tag=a%3Db", "one of a key"),
+        ("awskms:", "either a key"),
+        (f"awskms:{KEY}?tag=a%3Db", "either a key"),
         ("awskms:?tag=Purpose", "not Name%3DValue"),
         ("awskms:?tag=%3Dvalue", "not Name%3DValue"),
         ("awskms://alias/a", "without //"),
-        ("awskms:my-key", "names neither"),
-        ("awskms:alias/", "names neither"),
-        (f"awskms:{KEY}%0A", "names neither"),
-        ("awskms:1234abcd", "names neither"),
-        (f"awskms:arn:aws:s3:eu-west-1:111122223333:key/{KEY}", "names neither"),
-        (f"awskms:arn:aws:kms:eu-west-1:1111:key/{KEY}", "names neither"),
+        ("awskms:my-key", "names no KMS key"),
+        ("awskms:alias/", "names no KMS key"),
+        (f"awskms:{KEY}%0A", "names no KMS key"),
+        ("awskms:1234abcd", "names no KMS key"),
+        (f"awskms:arn:aws:s3:eu-west-1:111122223333:key/{KEY}", "names no KMS key"),
+        (f"awskms:arn:aws:kms:eu-west-1:1111:key/{KEY}", "names no KMS key"),
         (f"awskms:{ARN}?region=us-east-1", "another region"),
-        ("awskms:alias/a?region=Europe", "none of AWS's"),
-        ("awskms:alias/a?region=eu-west-1.evil.example", "none of AWS's"),
+        ("awskms:alias/a?region=Europe", "is not an AWS region"),
+        ("awskms:alias/a?region=eu-west-1.evil.example", "is not an AWS region"),
         ("awskms:alias/a?max_concurrency=0", "from 1 to 999"),
         ("awskms:alias/a?max_concurrency=1000", "from 1 to 999"),
         ("awskms:alias/a?max_concurrency=-1", "from 1 to 999"),
@@ -112,8 +112,8 @@ def test_a_plain_endpoint_on_this_machine(endpoint: str) -> None:
         ("awskms:alias/a?endpoint_url=https://%5B1", "endpoint_url"),
     ],
 )
-def test_what_is_wrong_is_refused(text: str, reason: str) -> None:
-    """Each refusal says which part it is; a userinfo is not repeated."""
+def test_invalid_uri_is_refused(text: str, reason: str) -> None:
+    """The error names the part; a user name is not quoted."""
     with pytest.raises(KeyUriInvalid, match=reason) as refused:
         parse(text)
     assert "word" not in str(refused.value)

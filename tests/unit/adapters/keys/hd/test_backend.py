@@ -1,4 +1,4 @@
-"""The backend ``hd:`` over real files: whose keys it holds, what a reload changes, what is refused, what is hidden."""
+"""The backend ``hd:`` over real files: owners, reloads, invalid files, secrecy."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 
 from signer.adapters.keys.backend import BackendResources, KeyBackend, KeyBackendError, KeyUriInvalid, LoadedKeys
-from signer.adapters.keys.encrypted_json import Kdf
+from signer.adapters.keys.encrypted_json import EncryptedSecret, Kdf
 from signer.adapters.keys.hd.backend import write_seed
 from signer.adapters.keys.hd.bip39 import seed_of_mnemonic
-from signer.adapters.keys.hd.seed_file import make_seed_file
+from signer.adapters.keys.hd.seed_file import encrypt_seed
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
+from signer.adapters.keys.settings import KeysSettings
 from signer.domain.ethereum import self_test_message
+from tests.support.fakes.keys import opening_pool
 from tests.support.messages import read_vectors
 
 VECTOR = read_vectors("hd/bip44.json")
@@ -36,15 +38,15 @@ PASSWORD = b"hunter2 hunter3"
 
 @pytest.fixture
 def pool() -> Iterator[OpeningPool]:
-    """Threads for opening and deriving."""
-    pool = OpeningPool()
+    """The threads that open and derive."""
+    pool = opening_pool()
     yield pool
     pool.close()
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A light seed's file, and its password's."""
+    """A seed file of little work, and its password file."""
     write_seed(tmp_path / "seed.json", SEED, PASSWORD, work=2)
     (tmp_path / "password").write_bytes(PASSWORD + b"\n")
     return tmp_path
@@ -66,7 +68,7 @@ async def load(backend: KeyBackend) -> LoadedKeys:
 
 
 async def test_bip44_published_accounts(folder: Path, pool: OpeningPool) -> None:
-    """The ten accounts that Hardhat and Anvil publish for their mnemonic, in their order."""
+    """The owners are the ten accounts that Hardhat and Anvil publish for their mnemonic, in order."""
     loaded = await load(backend(folder, pool))
     assert [key.address for key in loaded.keys] == OWNERS
     assert loaded.keys[9].uri == f"hd:{folder}/seed.json?path=m/44'/60'/0'/0/9"
@@ -83,10 +85,10 @@ async def test_bip44_published_accounts(folder: Path, pool: OpeningPool) -> None
         ("m/*'", [0, 3]),
     ],
 )
-async def test_eth_account_derives_the_same_owners(
+async def test_eth_account_derives_same_owners(
     folder: Path, pool: OpeningPool, path: str, indexes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the layout, the owners and their signatures are those of the other implementation."""
+    """For every layout, owners and signatures equal those of the other implementation."""
     monkeypatch.setattr(Account, "_use_unaudited_hdwallet_features", True)
     keys = (await load(backend(folder, pool, f"path={path}&indexes={','.join(map(str, indexes))}"))).keys
     spelt = path.replace("h", "'") + ("" if "*" in path else "/*")
@@ -99,9 +101,11 @@ async def test_eth_account_derives_the_same_owners(
         ]
 
 
-async def test_keys_sign_after_one_another_as_themselves(folder: Path, pool: OpeningPool) -> None:
-    """The ring's finisher accepts every key's signature, in any order: none signs with another's secret."""
-    ring = LoadedKeyRing([backend(folder, pool)], expected_owners=OWNERS)
+async def test_keys_sign_in_any_order_with_their_own_secret(folder: Path, pool: OpeningPool) -> None:
+    """The finisher accepts every signature, so no key signs with another secret."""
+    ring = LoadedKeyRing(
+        [backend(folder, pool)], KeysSettings(expected_owners=tuple(f"eip155:324:{owner}" for owner in OWNERS))
+    )
     await ring.load()
     assert ring.status().is_ready
     keys = tuple(ring.keys())
@@ -111,8 +115,8 @@ async def test_keys_sign_after_one_another_as_themselves(folder: Path, pool: Ope
     await asyncio.gather(*(key.sign(self_test_message()) for key in keys * 5))
 
 
-async def test_a_reload_reads_the_list_of_indexes_anew(folder: Path, pool: OpeningPool) -> None:
-    """Owners come and go with the list; who stays is the same key, derived once."""
+async def test_reload_reads_indexes_file_again(folder: Path, pool: OpeningPool) -> None:
+    """Owners are added and removed with the list; an owner that stays keeps its key object."""
     listed = folder / "indexes"
     listed.write_text("0-4\n")
     ring = LoadedKeyRing([hd := backend(folder, pool, f"indexes_file={listed}")])
@@ -129,35 +133,35 @@ async def test_a_reload_reads_the_list_of_indexes_anew(folder: Path, pool: Openi
     assert second[OWNERS[3]] is first[OWNERS[3]]
 
 
-async def test_a_seed_that_has_not_changed_is_not_opened_again(
+async def test_unchanged_seed_is_not_decrypted_again(
     folder: Path, pool: OpeningPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reload costs no key derivation unless the file or the password has changed."""
+    """A reload needs no key derivation unless the file or the password has changed."""
     hd = backend(folder, pool)
     before = await load(hd)
-    monkeypatch.setattr("signer.adapters.keys.hd.seed_file.decrypt_crypto", lambda *_: pytest.fail("opened again"))
+    monkeypatch.setattr(EncryptedSecret, "decrypt", lambda *_: pytest.fail("opened again"))
     assert list((await load(hd)).keys) == list(before.keys)
 
 
-async def test_another_seed_in_its_place_is_another_set_of_owners(folder: Path, pool: OpeningPool) -> None:
-    """A seed that is replaced gives all its owners anew."""
+async def test_replaced_seed_gives_other_owners(folder: Path, pool: OpeningPool) -> None:
+    """All owners of the new seed are derived."""
     hd = backend(folder, pool)
     await load(hd)
-    (folder / "seed.json").write_bytes(make_seed_file(seed_of_mnemonic(MNEMONIC, "other"), PASSWORD, work=2))
+    (folder / "seed.json").write_bytes(encrypt_seed(seed_of_mnemonic(MNEMONIC, "other"), PASSWORD, work=2))
     owners = [key.address for key in (await load(hd)).keys]
     assert len(owners) == 10
     assert not set(owners) & set(OWNERS)
 
 
-async def test_progress_is_told_on_the_way(folder: Path, pool: OpeningPool) -> None:
-    """Progress begins with the total, never goes back, and ends with it."""
+async def test_progress_is_reported_for_each_batch(folder: Path, pool: OpeningPool) -> None:
+    """Progress starts with the total, never decreases, and ends with all keys."""
     seen: list[tuple[int, int]] = []
     await backend(folder, pool, "indexes=0-1499").load(lambda done, total: seen.append((done, total)))
     assert seen == [(done, 1500) for done in (0, 500, 1000, 1500)]
 
 
-async def test_the_loop_goes_on_while_keys_are_derived(folder: Path, pool: OpeningPool) -> None:
-    """Between two steps of the progress, somebody else has had the event loop."""
+async def test_event_loop_runs_while_keys_are_derived(folder: Path, pool: OpeningPool) -> None:
+    """Another task runs between two progress reports."""
     turns = 0
 
     async def take_turns() -> None:
@@ -173,8 +177,10 @@ async def test_the_loop_goes_on_while_keys_are_derived(folder: Path, pool: Openi
     assert seen == sorted(set(seen))
 
 
-async def test_bip32_index_without_a_key(folder: Path, pool: OpeningPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An index at which BIP-32 has no key is a failure with its path, and the other owners load."""
+async def test_bip32_index_without_key_is_a_failure(
+    folder: Path, pool: OpeningPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure names its path, and the other owners load."""
     hd = backend(folder, pool, "indexes=0-2")
     real, numbered = hmac.digest, (1).to_bytes(4)
 
@@ -191,10 +197,10 @@ async def test_bip32_index_without_a_key(folder: Path, pool: OpeningPool, monkey
     ("tweak", "reason"),
     [(bytes(64), "could not be opened (ValueError)"), (b"\xff" * 64, "has no key at m/44'/60'/0'/0/*")],
 )
-async def test_bip32_seed_or_account_without_a_key(
+async def test_bip32_seed_or_account_without_key_fails_the_backend(
     folder: Path, pool: OpeningPool, monkeypatch: pytest.MonkeyPatch, tweak: bytes, reason: str
 ) -> None:
-    """A seed that has no master key, and a path that has no parent, are errors of the whole backend."""
+    """A seed without a master key, and a path without a parent node, fail the load."""
     real = hmac.digest
     is_master = not any(tweak)
 
@@ -205,33 +211,33 @@ async def test_bip32_seed_or_account_without_a_key(
     assert reason in str(await failure(backend(folder, pool)))
 
 
-async def test_an_index_that_is_no_key_signs_nothing(
+async def test_signing_fails_at_index_without_key(
     folder: Path, pool: OpeningPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there is no private key, there is an error and no signature of somebody else's."""
+    """It raises and does not sign with another secret."""
     (key,) = (await load(backend(folder, pool, "indexes=0"))).keys
     monkeypatch.setattr(hmac, "digest", lambda *_: b"\xff" * 64)
-    with pytest.raises(LookupError, match="no key there"):
+    with pytest.raises(LookupError, match="no key at this index"):
         await key.sign(self_test_message())
 
 
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
-async def test_both_key_derivations_open(tmp_path: Path, pool: OpeningPool, kdf: Kdf) -> None:
-    """What is written with either opens."""
+async def test_seed_opens_with_either_key_derivation(tmp_path: Path, pool: OpeningPool, kdf: Kdf) -> None:
+    """Files of scrypt and of PBKDF2 open."""
     write_seed(tmp_path / "seed.json", SEED, PASSWORD, kdf=kdf, work=4)
     (tmp_path / "password").write_bytes(PASSWORD)
     assert [key.address for key in (await load(backend(tmp_path, pool))).keys] == OWNERS
 
 
 async def failure(backend: KeyBackend) -> KeyBackendError:
-    """The error with which a load ends."""
+    """Return the error of a load."""
     with pytest.raises(KeyBackendError) as failed:
         await load(backend)
     return failed.value
 
 
-async def test_the_wrong_password_opens_nothing(folder: Path, pool: OpeningPool) -> None:
-    """It is an error of the whole backend, says which file, and no traceback holds the password or the seed."""
+async def test_load_fails_with_wrong_password(folder: Path, pool: OpeningPool) -> None:
+    """The error names the file; no traceback contains the password or the seed."""
     (folder / "password").write_bytes(b"another word")
     error = await failure(backend(folder, pool))
     assert "the password does not open it" in str(error)
@@ -241,8 +247,8 @@ async def test_the_wrong_password_opens_nothing(folder: Path, pool: OpeningPool)
 
 
 @pytest.mark.parametrize("missing", ["seed.json", "password", "indexes"])
-async def test_a_file_that_is_missing_is_named(folder: Path, pool: OpeningPool, missing: str) -> None:
-    """Each of the three files is named where it cannot be read."""
+async def test_load_error_names_missing_file(folder: Path, pool: OpeningPool, missing: str) -> None:
+    """Each of the three files is named if it cannot be read."""
     (folder / "indexes").write_text("0-9")
     hd = backend(folder, pool, f"indexes_file={folder}/indexes")
     (folder / missing).unlink()
@@ -252,13 +258,13 @@ async def test_a_file_that_is_missing_is_named(folder: Path, pool: OpeningPool, 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": "web3"}, "no seed's file"),
-        ({"version": 3}, "another version than 1"),
-        ({"crypto": {}}, "another cipher"),
+        ({"format": "web3"}, "is not a seed file"),
+        ({"version": 3}, "an unsupported version"),
+        ({"crypto": {}}, "an unsupported cipher"),
         ({"crypto": None}, "no object crypto"),
     ],
 )
-async def test_what_is_no_seed_is_refused(
+async def test_invalid_seed_file_is_refused(
     folder: Path, pool: OpeningPool, change: dict[str, object], reason: str
 ) -> None:
     """Every field is checked before the password is used."""
@@ -268,31 +274,31 @@ async def test_what_is_no_seed_is_refused(
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"\xff", b"[" * 60_000, b" " * 70_000])
-async def test_garbage_is_no_seed(folder: Path, pool: OpeningPool, text: bytes) -> None:
-    """Whatever lies there, the refusal is a sentence."""
+async def test_garbage_is_not_a_seed_file(folder: Path, pool: OpeningPool, text: bytes) -> None:
+    """The error is a sentence, whatever the file contains."""
     (folder / "seed.json").write_bytes(text)
     assert "seed" in str(await failure(backend(folder, pool)))
 
 
-async def test_a_keystore_is_no_seed_and_a_seed_is_no_keystore(tmp_path: Path, pool: OpeningPool) -> None:
-    """Neither reader takes the other's file, also where the secrets have one length."""
+async def test_keystore_and_seed_file_are_not_interchangeable(tmp_path: Path, pool: OpeningPool) -> None:
+    """Neither reader accepts the other's file, even if the secrets have the same length."""
     (tmp_path / "password").write_bytes(PASSWORD)
     write_keystore(tmp_path, bytes([7]) * 32, PASSWORD, work=2).rename(tmp_path / "seed.json")
-    assert "no seed's file" in str(await failure(backend(tmp_path, pool)))
+    assert "is not a seed file" in str(await failure(backend(tmp_path, pool)))
     write_seed(tmp_path / "short.json", bytes([7]) * 32, PASSWORD, work=2)
     keystore = backend_for(f"keystore:{tmp_path}/short.json?password_file={tmp_path}/password", BackendResources(pool))
     assert "version 3" in str((await load(keystore)).failures)
 
 
-async def test_a_seed_that_takes_more_memory_than_there_is_is_refused(folder: Path) -> None:
-    """The budget is looked at before anybody begins."""
-    pool = OpeningPool(memory_budget=1024)
+async def test_seed_beyond_memory_budget_is_refused(folder: Path) -> None:
+    """The budget is checked before the key derivation starts."""
+    pool = opening_pool(memory_budget=1024)
     assert "the budget is" in str(await failure(backend(folder, pool)))
     pool.close()
 
 
-async def test_indexes_that_are_no_text_are_refused(folder: Path, pool: OpeningPool) -> None:
-    """A list of indexes is ASCII and short."""
+async def test_indexes_file_must_be_short_ascii_text(folder: Path, pool: OpeningPool) -> None:
+    """Other bytes, and a file over 1 MiB, are refused."""
     (folder / "indexes").write_bytes("0\N{EN DASH}9".encode())
     hd = backend(folder, pool, f"indexes_file={folder}/indexes")
     assert "ASCII" in str(await failure(hd))
@@ -304,29 +310,29 @@ async def test_indexes_that_are_no_text_are_refused(folder: Path, pool: OpeningP
     ("parameters", "reason"),
     [
         ("", "a parameter without"),
-        ("path=m", "one of indexes"),
-        ("indexes=0&indexes_file=/x", "one of indexes"),
+        ("path=m", "either indexes"),
+        ("indexes=0&indexes_file=/x", "either indexes"),
         ("indexes=0-", "the indexes of the key URI"),
         ("indexes=0&path=44'/60'", "the path of the key URI"),
         ("indexes=0&pth=m", "does not know"),
         ("indexes=0&mnemonic=legal%20winner", "has a secret"),
     ],
 )
-def test_a_uri_that_is_wrong_is_refused(folder: Path, pool: OpeningPool, parameters: str, reason: str) -> None:
-    """A parameter that is missing, unknown, twofold or wrong is said when the backend is made."""
+def test_invalid_uri_is_refused(folder: Path, pool: OpeningPool, parameters: str, reason: str) -> None:
+    """A missing, unknown, duplicate or invalid parameter is refused when the backend is created."""
     with pytest.raises(KeyUriInvalid, match=reason) as refused:
         backend(folder, pool, parameters)
     assert "winner" not in str(refused.value)
 
 
-def test_a_uri_needs_the_password_file(pool: OpeningPool) -> None:
-    """A seed without a password does not exist."""
+def test_uri_needs_password_file(pool: OpeningPool) -> None:
+    """A seed file is always encrypted."""
     with pytest.raises(KeyUriInvalid, match="password_file"):
         backend_for("hd:/run/secrets/seed.json?indexes=0", BackendResources(pool))
 
 
-def test_a_new_seed_is_its_owners_alone_and_replaces_nothing(folder: Path) -> None:
-    """Mode 0600, no half-written file left, and never in another's place."""
+def test_new_seed_file_has_mode_0600_and_replaces_nothing(folder: Path) -> None:
+    """No temporary file remains."""
     written = folder / "seed.json"
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
     before = written.read_bytes()
@@ -337,24 +343,24 @@ def test_a_new_seed_is_its_owners_alone_and_replaces_nothing(folder: Path) -> No
 
 
 @pytest.mark.parametrize(("seed", "password"), [(SEED, b""), (SEED, b"pw\n"), (b"short", b"pw"), (bytes(65), b"pw")])
-def test_what_could_not_be_opened_again_is_not_written(tmp_path: Path, seed: bytes, password: bytes) -> None:
-    """An empty password, one that a file could not hold, and what is no seed are refused."""
+def test_seed_that_could_not_be_opened_is_not_written(tmp_path: Path, seed: bytes, password: bytes) -> None:
+    """An empty password, a password with a newline, and an invalid seed are refused."""
     with pytest.raises(ValueError, match=r"password|seed"):
         write_seed(tmp_path / "seed.json", seed, password, work=2)
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_no_secret_is_shown_pickled_or_left_behind(folder: Path, pool: OpeningPool) -> None:
-    """No seed, password or private key is in what a backend and its keys show; no key is pickled; close forgets."""
+async def test_no_secret_is_shown_pickled_or_kept_after_close(folder: Path, pool: OpeningPool) -> None:
+    """Seed, password and private keys are not in any repr; keys cannot be pickled."""
     hd = backend(folder, pool)
     loaded = await load(hd)
     shown = repr(hd) + repr(hd.uri) + repr(loaded) + repr(vars(hd))
     for secret in (SEED.hex(), PASSWORD.decode(), *(account["secret"] for account in VECTOR["accounts"])):
         assert secret not in shown
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(loaded.keys[0])
     await loaded.keys[0].sign(self_test_message())
-    pen = loaded.keys[0]._branch._pen  # type: ignore[attr-defined]
-    assert pen.secret == (1).to_bytes(32)
+    reused_key = loaded.keys[0]._branch._reused_key  # type: ignore[attr-defined]
+    assert reused_key.secret == (1).to_bytes(32)
     await hd.close()
     assert "_opened': None" in repr(vars(hd))

@@ -21,7 +21,7 @@ CHAINS = [(vector, chain) for vector in read_vectors("hd/bip32.json") for chain 
 
 
 def base58(text: str) -> bytes:
-    """Read Base58Check of 78 bytes, its checksum left out."""
+    """Decode Base58Check of 78 bytes, without its checksum."""
     number = 0
     for character in text:
         number = number * 58 + BASE58.index(character)
@@ -50,8 +50,8 @@ def test_bip32_test_vector(vector: dict[str, Any], chain: dict[str, str]) -> Non
 
 
 @pytest.mark.parametrize(("vector", "chain"), [each for each in CHAINS if "/" in each[1]["path"]])
-def test_bip32_test_vector_as_a_leaf(vector: dict[str, Any], chain: dict[str, str]) -> None:
-    """A leaf is the same key as the node of its path, hardened or not."""
+def test_bip32_test_vector_as_leaf(vector: dict[str, Any], chain: dict[str, str]) -> None:
+    """A leaf is the same key as the node at its path, hardened or not."""
     *above, last = numbers(chain["path"])
     parent = ExtendedKey.from_seed(bytes.fromhex(vector["seed"])).descendant(above)
     assert parent is not None
@@ -63,7 +63,7 @@ def test_bip32_test_vector_as_a_leaf(vector: dict[str, Any], chain: dict[str, st
 
 @given(st.binary(min_size=16, max_size=64), st.integers(0, 2 * HARDENED - 1))
 def test_public_and_private_derivation_agree(seed: bytes, number: int) -> None:
-    """The public key of every child is that of its private key."""
+    """The public key of every child belongs to its private key."""
     parent = ExtendedKey.from_seed(seed)
     leaf = parent.leaf_secret(number)
     assert leaf is not None
@@ -80,7 +80,7 @@ def test_bip32_seed_length(length: int) -> None:
 
 @pytest.mark.parametrize("left", [0, SECP256K1_N, 2**256 - 1])
 def test_bip32_master_key_invalid(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where IL is 0, or n and more, the master key is invalid."""
+    """If IL is 0, or n or more, the master key is invalid."""
     monkeypatch.setattr(hmac, "digest", lambda *_: left.to_bytes(32) + bytes(32))
     with pytest.raises(ValueError, match=r"[Ss]ecret|scalar"):
         ExtendedKey.from_seed(SEED)
@@ -99,10 +99,10 @@ def test_bip32_child_key_invalid(number: int, left: str, monkeypatch: pytest.Mon
     assert parent.descendant([number, 1, 2]) is None
 
 
-def test_a_node_is_not_shown_and_not_pickled() -> None:
-    """Neither the key nor the chain code can be seen, and neither leaves by a pickle."""
+def test_node_shows_no_secret_and_cannot_be_pickled() -> None:
+    """Neither the key nor the chain code is visible."""
     node = ExtendedKey.from_seed(SEED)
     assert repr(node) == "ExtendedKey(***)"
     assert not hasattr(node, "__dict__")
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(node)

@@ -22,21 +22,21 @@ def test_bip39_vector(vector: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("words", get_args(WordCount))
-def test_new_mnemonics_are_valid_and_new(words: WordCount) -> None:
-    """New words have a checksum that fits, are as many as asked for, and never the same."""
+def test_new_mnemonics_are_valid_and_differ(words: WordCount) -> None:
+    """They have a valid checksum and the requested number of words, and differ."""
     first, second = new_mnemonic(words), new_mnemonic(words)
     assert len(first.split()) == words
     assert seed_of_mnemonic(first) != seed_of_mnemonic(second)
 
 
 def test_bip39_passphrase() -> None:
-    """Another passphrase is another seed, and none is the empty one."""
+    """Another passphrase gives another seed; no passphrase is the empty one."""
     assert seed_of_mnemonic(MNEMONIC) == seed_of_mnemonic(MNEMONIC, "")
     assert seed_of_mnemonic(MNEMONIC) != seed_of_mnemonic(MNEMONIC, "TREZOR")
 
 
-def test_white_space_does_not_count() -> None:
-    """A mnemonic out of a file, with its line breaks, is the same mnemonic."""
+def test_extra_white_space_is_ignored() -> None:
+    """A mnemonic with line breaks is the same mnemonic."""
     assert seed_of_mnemonic("\n  " + MNEMONIC.replace(" ", " \r\n ") + "\n") == seed_of_mnemonic(MNEMONIC)
 
 
@@ -52,8 +52,8 @@ def test_white_space_does_not_count() -> None:
         (" ".join(sorted(MNEMONIC.split())), "checksum"),
     ],
 )
-def test_bip39_wrong_words_are_refused_and_not_repeated(mnemonic: str, reason: str) -> None:
-    """Words are counted, looked up and checked; the refusal quotes none of them."""
+def test_bip39_invalid_words_are_refused_and_not_quoted(mnemonic: str, reason: str) -> None:
+    """Words are counted, looked up and checked; the error quotes none of them."""
     with pytest.raises(MnemonicInvalid, match=reason) as refused:
         seed_of_mnemonic(mnemonic)
     shown = repr(refused.value) + repr(refused.value.__cause__) + repr(refused.value.__context__)

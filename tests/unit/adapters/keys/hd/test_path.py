@@ -1,11 +1,11 @@
-"""Paths with an open place, and the indexes that go there."""
+"""Paths with a wildcard, and the indexes that replace it."""
 
 from __future__ import annotations
 
 import pytest
 
 from signer.adapters.keys.hd.bip32 import HARDENED
-from signer.adapters.keys.hd.path import DerivationPath, IndexRanges
+from signer.adapters.keys.hd.path import DEFAULT_PATH, DerivationPath, IndexRanges
 
 ETHEREUM = (44 + HARDENED, 60 + HARDENED, HARDENED, 0)
 
@@ -21,16 +21,16 @@ ETHEREUM = (44 + HARDENED, 60 + HARDENED, HARDENED, 0)
         ("m/2147483647'/*/2147483647", None, DerivationPath((2**32 - 1,), hardened=False, after=(2**31 - 1,))),
     ],
 )
-def test_a_path_is_read_and_spelt(text: str, spelt: str | None, path: DerivationPath) -> None:
-    """Hardened is ' or h, a path without * has it at its end, and all are spelt in one way."""
+def test_path_is_parsed_and_written(text: str, spelt: str | None, path: DerivationPath) -> None:
+    """Hardened is ' or h; a path without * has it at its end; all are written in one form."""
     assert DerivationPath.parse(text) == path
     assert str(path) == (spelt or text)
     assert path.at(17) == str(path).replace("*", "17")
 
 
-def test_bip44_is_the_default() -> None:
-    """Without a path it is Ethereum's of BIP-44 and SLIP-44, account and change 0."""
-    assert str(DerivationPath.parse()) == "m/44'/60'/0'/0/*"
+def test_default_path_is_bip44_of_ethereum() -> None:
+    """Coin type 60 (SLIP-44), account and change 0."""
+    assert str(DerivationPath.parse(DEFAULT_PATH)) == "m/44'/60'/0'/0/*"
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_bip44_is_the_default() -> None:
         ("m" + "/0" * 255, "more than 255"),
     ],
 )
-def test_what_is_no_path_is_refused(text: str, reason: str) -> None:
-    """Each refusal says what a path is made of."""
+def test_invalid_path_is_refused(text: str, reason: str) -> None:
+    """The error says what is wrong."""
     with pytest.raises(ValueError, match=reason):
         DerivationPath.parse(text)
 
@@ -69,8 +69,8 @@ def test_what_is_no_path_is_refused(text: str, reason: str) -> None:
         ("2147483646-2147483647", [2**31 - 2, 2**31 - 1]),
     ],
 )
-def test_indexes_are_read_in_their_order(text: str, indexes: list[int]) -> None:
-    """Ranges hold both their ends, and nothing is sorted."""
+def test_indexes_keep_their_order(text: str, indexes: list[int]) -> None:
+    """Ranges include both ends, and nothing is sorted."""
     ranges = IndexRanges.parse(text)
     assert list(ranges) == indexes
     assert len(ranges) == len(indexes)
@@ -97,7 +97,7 @@ def test_indexes_are_read_in_their_order(text: str, indexes: list[int]) -> None:
         ("0-2147483647", "more than 1000000"),
     ],
 )
-def test_what_are_no_indexes_is_refused(text: str, reason: str) -> None:
-    """Each refusal says what is wrong."""
+def test_invalid_indexes_are_refused(text: str, reason: str) -> None:
+    """The error says what is wrong."""
     with pytest.raises(ValueError, match=reason):
         IndexRanges.parse(text)

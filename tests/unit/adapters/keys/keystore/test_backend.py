@@ -1,4 +1,4 @@
-"""The keystore backend over real files: what is a keystore, whose password is whose, what is refused and why."""
+"""The keystore backend over real files: which files, which passwords, failures, reloads, secrecy."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from typing import ClassVar, TypeVar
 import pytest
 from eth_account import Account
 
-from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys, OwnerHeldTwice
+from signer.adapters.keys.backend import BackendResources, DuplicateOwner, KeyBackendError, LoadedKeys
 from signer.adapters.keys.encrypted_json import Kdf
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
+from tests.support.fakes.keys import opening_pool
 
 T = TypeVar("T")
 PASSWORD = b"hunter2 hunter3"
@@ -31,7 +32,7 @@ OWNERS = [Account.from_key(secret).address for secret in SECRETS]
 @pytest.fixture
 def pool() -> Iterator[OpeningPool]:
     """Threads for opening."""
-    pool = OpeningPool()
+    pool = opening_pool()
     yield pool
     pool.close()
 
@@ -85,11 +86,11 @@ def owners(loaded: LoadedKeys) -> list[str]:
     return [key.address for key in loaded.keys]
 
 
-# --- What is a keystore -----------------------------------------------------------------------------------------------
+# --- Which files are keystores ----------------------------------------------------------------------------------------
 
 
-async def test_a_single_file(keys: Path, password_file: Path, pool: OpeningPool) -> None:
-    """A URI may name one file; the key's URI is that file's, without the password's."""
+async def test_uri_may_name_a_single_file(keys: Path, password_file: Path, pool: OpeningPool) -> None:
+    """The key's URI is the file's, without parameters."""
     path = write(keys)
     loaded = await load(f"keystore:{path}?password_file={password_file}", pool)
     assert owners(loaded) == [OWNERS[0]]
@@ -112,8 +113,8 @@ async def test_kubernetes_symlinks_are_followed(tmp_path: Path, pool: OpeningPoo
     assert not loaded.failures
 
 
-async def test_kubernetes_update_is_seen_by_a_reload(tmp_path: Path, password_file: Path, pool: OpeningPool) -> None:
-    """When ``..data`` is turned to a new version, a reload gives what that holds."""
+async def test_reload_sees_kubernetes_update(tmp_path: Path, password_file: Path, pool: OpeningPool) -> None:
+    """When ``..data`` points to a new version, a reload loads that version."""
     mount = tmp_path / "mount"
     for number, version in enumerate(("..v1", "..v2")):
         (mount / version).mkdir(parents=True)
@@ -128,8 +129,8 @@ async def test_kubernetes_update_is_seen_by_a_reload(tmp_path: Path, password_fi
     assert (report.added, report.removed) == ((OWNERS[1],), (OWNERS[0],))
 
 
-async def test_names_do_not_matter_but_for_passwords_and_dots(keys: Path, pool: OpeningPool) -> None:
-    """Files without an ending (geth's) are keystores; dotfiles, passwords and directories are not."""
+async def test_passwords_and_dotfiles_are_not_keystores(keys: Path, pool: OpeningPool) -> None:
+    """Files without a suffix (geth's) are keystores; directories are not."""
     write(keys, 0).rename(keys / f"UTC--2026-11-22T12-00-00.000000000Z--{OWNERS[0][2:].lower()}")
     write(keys, 1).rename(keys / "key.keystore")
     write(keys, 2).rename(keys / ".hidden.json")
@@ -143,17 +144,17 @@ async def test_names_do_not_matter_but_for_passwords_and_dots(keys: Path, pool: 
     assert not loaded.failures
 
 
-async def test_an_empty_directory_is_a_failure(keys: Path, password_file: Path, pool: OpeningPool) -> None:
-    """A directory without a keystore starts, may be filled later, and is not ready meanwhile."""
+async def test_empty_directory_is_a_failure(keys: Path, password_file: Path, pool: OpeningPool) -> None:
+    """The service starts, the directory may be filled later, and it is not ready until then."""
     loaded = await load(f"keystore:{keys}?password_file={password_file}", pool)
-    assert loaded.failures == {f"keystore:{keys}": "holds no keystore"}
+    assert loaded.failures == {f"keystore:{keys}": "has no keystore"}
 
 
 # --- Passwords --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tail", [b"", b"\n", b"\r\n"])
-async def test_one_newline_is_stripped(keys: Path, tmp_path: Path, tail: bytes, pool: OpeningPool) -> None:
+async def test_one_newline_is_removed_from_password(keys: Path, tmp_path: Path, tail: bytes, pool: OpeningPool) -> None:
     """An editor's newline is not part of the password."""
     write(keys)
     (tmp_path / "pw").write_bytes(PASSWORD + tail)
@@ -161,8 +162,10 @@ async def test_one_newline_is_stripped(keys: Path, tmp_path: Path, tail: bytes, 
 
 
 @pytest.mark.parametrize("tail", [b"\n\n", b" ", b"\r", b" \n"])
-async def test_nothing_else_is_stripped(keys: Path, tmp_path: Path, tail: bytes, pool: OpeningPool) -> None:
-    """A second newline, blanks and the like belong to the password, which is then a wrong one."""
+async def test_nothing_else_is_removed_from_password(
+    keys: Path, tmp_path: Path, tail: bytes, pool: OpeningPool
+) -> None:
+    """A second newline and spaces belong to the password, which is then wrong."""
     path = write(keys)
     (tmp_path / "pw").write_bytes(PASSWORD + tail)
     loaded = await load(f"keystore:{keys}?password_file={tmp_path}/pw", pool)
@@ -180,8 +183,10 @@ async def test_nothing_else_is_stripped(keys: Path, tmp_path: Path, tail: bytes,
         f"{OWNERS[0].lower()}.pass",
     ],
 )
-async def test_password_dir_by_name_or_address(keys: Path, tmp_path: Path, name: str, pool: OpeningPool) -> None:
-    """A password is found by the keystore's name, or by its address, in any case."""
+async def test_password_dir_finds_password_by_name_or_address(
+    keys: Path, tmp_path: Path, name: str, pool: OpeningPool
+) -> None:
+    """By the keystore's name or its address, in any letter case."""
     write(keys).rename(keys / "treasury.json")
     passwords = tmp_path / "passwords"
     passwords.mkdir()
@@ -189,8 +194,8 @@ async def test_password_dir_by_name_or_address(keys: Path, tmp_path: Path, name:
     assert owners(await load(f"keystore:{keys}?password_dir={passwords}", pool)) == [OWNERS[0]]
 
 
-async def test_password_dir_has_one_each(keys: Path, pool: OpeningPool) -> None:
-    """Each keystore has a password of its own, which may lie beside it; one without is a failure that says so."""
+async def test_password_dir_has_one_password_for_each_keystore(keys: Path, pool: OpeningPool) -> None:
+    """Passwords may be beside the keystores; a keystore without one is a failure that says so."""
     for number in range(3):
         path = write(keys, number, PASSWORD + bytes([0x30 + number]))
         if number < 2:
@@ -199,11 +204,11 @@ async def test_password_dir_has_one_each(keys: Path, pool: OpeningPool) -> None:
     assert sorted(owners(loaded)) == sorted(OWNERS[:2])
     [(uri, reason)] = loaded.failures.items()
     assert uri == f"keystore:{keys}/{OWNERS[2]}.json"
-    assert reason == f"has no password: {keys} holds no file {OWNERS[2].lower()}.txt"
+    assert reason == f"has no password: {keys} has no file {OWNERS[2].lower()}.txt"
 
 
-async def test_password_dir_without_an_address_goes_by_name(keys: Path, pool: OpeningPool) -> None:
-    """A keystore that does not say its address has its password by its own name only."""
+async def test_password_dir_uses_name_if_keystore_has_no_address(keys: Path, pool: OpeningPool) -> None:
+    """The password of such a keystore is not found by address."""
     for number, name in enumerate(("a", "b")):
         path = write(keys, number)
         make_anonymous(path)
@@ -215,10 +220,10 @@ async def test_password_dir_without_an_address_goes_by_name(keys: Path, pool: Op
     assert list(loaded.failures) == [f"keystore:{keys}/b.json"]
 
 
-async def test_unreadable_places_keep_the_backend_from_starting(
+async def test_load_fails_when_path_or_password_is_unreadable(
     keys: Path, tmp_path: Path, password_file: Path, pool: OpeningPool
 ) -> None:
-    """No keystores, no password file, no directory of passwords, a password as long as a book: errors at start."""
+    """Keystores, password file or password directory missing, or a password that is too long."""
     write(keys)
     (tmp_path / "book").write_bytes(bytes(5000))
     for uri, reason in (
@@ -227,7 +232,7 @@ async def test_unreadable_places_keep_the_backend_from_starting(
         (f"keystore:{keys}?password_file={keys}", "Is a directory"),
         (f"keystore:{keys}?password_dir={tmp_path}/nowhere", "No such file"),
         (f"keystore:{keys}?password_dir={password_file}", "Not a directory"),
-        (f"keystore:{keys}?password_file={tmp_path}/book", "it is no password"),
+        (f"keystore:{keys}?password_file={tmp_path}/book", "is not a password"),
     ):
         with pytest.raises(KeyBackendError, match=reason):
             await load(uri, pool)
@@ -236,11 +241,12 @@ async def test_unreadable_places_keep_the_backend_from_starting(
 # --- Failures ---------------------------------------------------------------------------------------------------------
 
 
-async def test_each_failure_has_its_reason_and_no_secret(keys: Path, password_file: Path, pool: OpeningPool) -> None:
-    """What cannot be loaded is named with the reason, and the rest loads."""
+async def test_each_failure_has_its_reason(keys: Path, password_file: Path, pool: OpeningPool) -> None:
+    """The other keystores load."""
     good = write(keys, 0)
     write(keys, 1, b"another password").rename(keys / "wrong-password.json")
     (keys / "broken.json").write_text('{"crypto": ')
+    (keys / "huge.json").write_bytes(b" " * 70_000)
     (keys / "dangling.json").symlink_to(keys / "nowhere")
     (keys / "loop.json").symlink_to(keys / "loop.json")
     foreign = json.loads(write(keys, 2).read_text())
@@ -251,27 +257,28 @@ async def test_each_failure_has_its_reason_and_no_secret(keys: Path, password_fi
     reasons = {Path(uri).name: reason for uri, reason in loaded.failures.items()}
     assert reasons == {
         "wrong-password.json": "the password does not open it",
-        "broken.json": "is not JSON, or not an object: it is no keystore",
+        "broken.json": "is not a keystore: it is not a JSON object",
+        "huge.json": "is not a keystore: it is over 65536 bytes",
         "dangling.json": "cannot be read (No such file or directory)",
         "loop.json": "cannot be read (Too many levels of symbolic links)",
-        "foreign.json": f"says address {OWNERS[3]} and holds the key of {OWNERS[2]}",
+        "foreign.json": f"has the address {OWNERS[3]} and the key of {OWNERS[2]}",
     }
 
 
-async def test_a_key_outside_of_the_curve_is_refused(
+async def test_keystore_with_invalid_key_is_refused(
     keys: Path, password_file: Path, pool: OpeningPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that decrypts to zero holds no key."""
     write(keys)
     monkeypatch.setattr("signer.adapters.keys.encrypted_json.decode_keyfile_json", lambda *_: bytes(32))
     loaded = await load(f"keystore:{keys}?password_file={password_file}", pool)
-    assert list(loaded.failures.values()) == ["holds no secp256k1 key"]
+    assert list(loaded.failures.values()) == ["does not hold a secp256k1 key"]
 
 
-async def test_a_librarys_surprise_is_a_failure_without_its_text(
+async def test_unexpected_error_is_a_failure_without_its_text(
     keys: Path, password_file: Path, pool: OpeningPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the library raises is named by its kind alone, for its text could hold anything."""
+    """Only the class name is shown, because the text could contain anything."""
 
     def fail(*_: object) -> bytes:
         raise MemoryError(PASSWORD)
@@ -282,18 +289,18 @@ async def test_a_librarys_surprise_is_a_failure_without_its_text(
     assert list(loaded.failures.values()) == ["could not be opened (MemoryError)"]
 
 
-async def test_a_keystore_beyond_the_memory_budget_is_refused(keys: Path, password_file: Path) -> None:
-    """What would take more memory than there is says how much it takes, and is not begun."""
+async def test_keystore_beyond_memory_budget_is_refused(keys: Path, password_file: Path) -> None:
+    """The reason says how much memory it needs."""
     write_keystore(keys, SECRETS[0], PASSWORD, work=4096)
-    pool = OpeningPool(memory_budget=2 * 1024**2)
+    pool = opening_pool(memory_budget=2 * 1024**2)
     loaded = await load(f"keystore:{keys}?password_file={password_file}", pool)
     pool.close()
     [reason] = loaded.failures.values()
-    assert reason.startswith("takes 4 MiB to open and the budget is 2 MiB")
+    assert reason.startswith("needs 4 MiB to open and the budget is 2 MiB")
 
 
-async def test_each_opening_takes_its_memory_of_the_budget(keys: Path, password_file: Path) -> None:
-    """What a keystore's key derivation takes is what it asks the pool for."""
+async def test_opening_reserves_memory_of_key_derivation(keys: Path, password_file: Path) -> None:
+    """The pool gets the number that the keystore needs."""
 
     class WatchedPool(OpeningPool):
         asked: ClassVar[list[int]] = []
@@ -304,14 +311,14 @@ async def test_each_opening_takes_its_memory_of_the_budget(keys: Path, password_
 
     write_keystore(keys, SECRETS[0], PASSWORD, work=4096)
     write_keystore(keys, SECRETS[1], PASSWORD, kdf="pbkdf2", work=2)
-    pool = WatchedPool()
+    pool = WatchedPool(memory_budget=1 << 30, threads=0)
     await load(f"keystore:{keys}?password_file={password_file}", pool)
     pool.close()
     assert sorted(pool.asked) == [0, 0, 128 * 8 * (4096 + 1)]
 
 
-async def test_a_keystore_without_an_address_loads(keys: Path, password_file: Path, pool: OpeningPool) -> None:
-    """The published format lets the address be left out, for privacy; the key says it."""
+async def test_keystore_without_address_loads(keys: Path, password_file: Path, pool: OpeningPool) -> None:
+    """The format lets the address be omitted, for privacy; the key tells it."""
     make_anonymous(write(keys))
     assert owners(await load(f"keystore:{keys}?password_file={password_file}", pool)) == [OWNERS[0]]
 
@@ -319,8 +326,8 @@ async def test_a_keystore_without_an_address_loads(keys: Path, password_file: Pa
 # --- Reload -----------------------------------------------------------------------------------------------------------
 
 
-async def test_what_has_not_changed_is_not_opened_again(keys: Path, password_file: Path, pool: OpeningPool) -> None:
-    """A reload decrypts what is new or changed, by its file or by its password, and nothing else."""
+async def test_unchanged_keystore_is_not_decrypted_again(keys: Path, password_file: Path, pool: OpeningPool) -> None:
+    """A reload decrypts keystores that are new, or whose file or password has changed."""
     write(keys, 0)
     write(keys, 1)
     backend = backend_for(f"keystore:{keys}?password_file={password_file}", BackendResources(pool))
@@ -342,8 +349,8 @@ async def test_what_has_not_changed_is_not_opened_again(keys: Path, password_fil
 
 
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
-def test_a_new_keystore_is_its_owners_alone(keys: Path, kdf: Kdf) -> None:
-    """A new key is written under its address, mode 0600 whatever the umask says, and nothing else is left behind."""
+def test_new_keystore_has_mode_0600(keys: Path, kdf: Kdf) -> None:
+    """Whatever the umask is; the file is named after its address, and no other file remains."""
     umask = os.umask(0)
     try:
         path = write_keystore(keys, None, PASSWORD, kdf=kdf, work=2)
@@ -355,13 +362,13 @@ def test_a_new_keystore_is_its_owners_alone(keys: Path, kdf: Kdf) -> None:
     assert path.name == f"{Account.from_key(secret).address}.json"
 
 
-def test_new_keys_are_different(keys: Path) -> None:
+def test_new_keys_differ(keys: Path) -> None:
     """Two new keys are two owners."""
     assert write_keystore(keys, None, PASSWORD, work=2) != write_keystore(keys, None, PASSWORD, work=2)
 
 
-def test_a_keystore_that_is_there_is_not_overwritten(keys: Path) -> None:
-    """Writing the same owner again fails and leaves the first file as it was."""
+def test_existing_keystore_is_not_overwritten(keys: Path) -> None:
+    """Writing the same owner again fails and leaves the first file unchanged."""
     path = write(keys)
     before = path.read_bytes()
     with pytest.raises(FileExistsError):
@@ -371,16 +378,16 @@ def test_a_keystore_that_is_there_is_not_overwritten(keys: Path) -> None:
 
 
 @pytest.mark.parametrize("password", [b"", b"x\n"])
-def test_a_password_that_its_file_could_not_hold_is_refused(keys: Path, password: bytes) -> None:
-    """Nothing is written under a password that would not be read back."""
+def test_password_that_a_file_cannot_hold_is_refused(keys: Path, password: bytes) -> None:
+    """An empty password, or one with a newline at the end, would not be read back."""
     with pytest.raises(ValueError, match="password"):
         write(keys, 0, password)
     assert not list(keys.iterdir())
 
 
 @pytest.mark.parametrize("secret", [b"", bytes(32), b"\xff" * 32, bytes(31), b"\x00" + SECRETS[0]])
-def test_what_is_no_key_is_not_written(keys: Path, secret: bytes) -> None:
-    """Zero, n and above, and other lengths are no keys."""
+def test_invalid_private_key_is_not_written(keys: Path, secret: bytes) -> None:
+    """Zero, n and above, and other lengths are not keys."""
     with pytest.raises(ValueError, match=r"secp256k1|scalar"):
         write_keystore(keys, secret, PASSWORD, work=2)
     assert not list(keys.iterdir())
@@ -389,29 +396,29 @@ def test_what_is_no_key_is_not_written(keys: Path, secret: bytes) -> None:
 # --- Secrecy ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_is_not_pickled_and_not_copied(keys: Path, password_file: Path, pool: OpeningPool) -> None:
-    """No protocol of pickle, nor a copy, carries a key away."""
+async def test_key_cannot_be_pickled_or_copied(keys: Path, password_file: Path, pool: OpeningPool) -> None:
+    """With any protocol of pickle, and with ``copy``."""
     write(keys)
     [key] = (await load(f"keystore:{keys}?password_file={password_file}", pool)).keys
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        with pytest.raises(TypeError, match="not pickled"):
+        with pytest.raises(TypeError, match="cannot be pickled"):
             pickle.dumps(key, protocol)
     for duplicate in (copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="not pickled"):
+        with pytest.raises(TypeError, match="cannot be pickled"):
             duplicate(key)
 
 
-async def test_a_traceback_with_its_variables_shows_no_secret(
+async def test_traceback_with_variables_shows_no_secret(
     keys: Path, tmp_path: Path, password_file: Path, pool: OpeningPool
 ) -> None:
-    """An error while loaded keys are at hand, printed with every frame's variables, holds neither key nor password."""
+    """An error while keys are loaded contains neither key nor password in any frame."""
     second = tmp_path / "second"
     second.mkdir()
     write(keys)
     write(second)
     uris = [f"keystore:{directory}?password_file={password_file}" for directory in (keys, second)]
     ring = LoadedKeyRing([backend_for(uri, BackendResources(pool)) for uri in uris])
-    with pytest.raises(OwnerHeldTwice) as refused:
+    with pytest.raises(DuplicateOwner) as refused:
         await ring.load()
     lines = "".join(traceback.TracebackException.from_exception(refused.value, capture_locals=True).format())
     assert OWNERS[0] in lines
@@ -420,8 +427,8 @@ async def test_a_traceback_with_its_variables_shows_no_secret(
         assert repr(secret)[2:-1] not in lines
 
 
-def test_a_failed_writing_shows_no_secret(keys: Path) -> None:
-    """An error of the file system, printed with every frame's variables, holds neither key nor password."""
+def test_failed_write_shows_no_secret(keys: Path) -> None:
+    """An error of the file system contains neither key nor password in any frame."""
     write(keys)
     with pytest.raises(FileExistsError) as refused:
         write_keystore(keys, SECRETS[0], PASSWORD, work=2)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from signer.adapters.keys.backend import BackendResources, KeyUriInvalid
+from signer.adapters.keys.backend import KeyUriInvalid
 from signer.adapters.keys.key_uri import KeyUri
 from signer.adapters.keys.pkcs11.uri import SESSIONS, TIMEOUT, Pkcs11Uri
 from signer.adapters.keys.registry import backend_for
+from tests.support.fakes.keys import backend_resources
 
 MODULE = "module-path=/usr/lib/softhsm/libsofthsm2.so"
 
@@ -122,5 +123,5 @@ def test_a_pin_in_a_uri_is_refused_and_not_repeated(text: str) -> None:
 
 def test_the_registry_knows_the_scheme() -> None:
     """A backend is made without anything being opened: the library need not be there."""
-    backend = backend_for("pkcs11:token=a?module-path=/nowhere/lib.so", BackendResources())
+    backend = backend_for("pkcs11:token=a?module-path=/nowhere/lib.so", backend_resources())
     assert backend.uri == "pkcs11:token=a"

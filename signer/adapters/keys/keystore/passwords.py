@@ -1,0 +1,102 @@
+"""Where the passwords of keystores come from: one file for all, a directory, or the terminal."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Final
+
+from signer.adapters.keys.backend import KeyBackendError
+from signer.adapters.keys.secret_files import KeyFileError, read_password
+
+PASSWORD_SUFFIXES: Final = (".txt", ".pass")
+"""The suffixes of password files, in the order in which they are tried."""
+
+
+class PasswordSource(ABC):
+    """Finds the password of a keystore; every method blocks."""
+
+    def check(self) -> None:  # noqa: B027 - most sources need no check
+        """Check that passwords can be read at all.
+
+        Raises:
+            KeyBackendError: they cannot.
+        """
+
+    def is_password_file(self, path: Path) -> bool:
+        """Return whether ``path`` is a password file and not a keystore."""
+        return path.suffix.lower() in PASSWORD_SUFFIXES
+
+    @abstractmethod
+    def read_for(self, keystore: Path, address: str | None) -> bytes:
+        """Return the password of a keystore.
+
+        Args:
+            keystore: its file.
+            address: the address in the file (EIP-55), if it has one.
+
+        Raises:
+            KeyFileError: there is no password, or it cannot be read.
+        """
+
+
+class SharedPassword(PasswordSource):
+    """One password file for all keystores."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def check(self) -> None:
+        """See ``PasswordSource.check``."""
+        try:
+            read_password(self._path)
+        except KeyFileError as refusal:
+            raise KeyBackendError(f"{refusal}: name a file that the signer's user may read") from refusal
+
+    def is_password_file(self, path: Path) -> bool:
+        """See ``PasswordSource.is_password_file``."""
+        return path == self._path or super().is_password_file(path)
+
+    def read_for(self, keystore: Path, address: str | None) -> bytes:  # noqa: ARG002 - the same for all
+        """See ``PasswordSource.read_for``."""
+        return read_password(self._path)
+
+
+class PasswordDirectory(PasswordSource):
+    """A directory with one password file for each keystore."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._files: dict[str, Path] = {}
+
+    def check(self) -> None:
+        """See ``PasswordSource.check``; also lists the directory."""
+        try:
+            self._files = {path.name.lower(): path for path in self._directory.iterdir()}
+        except OSError as exc:
+            raise KeyBackendError(
+                f"the password directory {self._directory} cannot be read ({exc.strerror}): "
+                "name a directory that the signer's user may read",
+            ) from exc
+
+    def read_for(self, keystore: Path, address: str | None) -> bytes:
+        """See ``PasswordSource.read_for``."""
+        names = [keystore.name.lower().removesuffix(".json")]
+        if address is not None:
+            names += [address.lower().removeprefix("0x"), address.lower()]
+        for name in names:
+            for suffix in PASSWORD_SUFFIXES:
+                if (path := self._files.get(name + suffix)) is not None:
+                    return read_password(path)
+        raise KeyFileError(f"has no password: {self._directory} has no file {names[0]}{PASSWORD_SUFFIXES[0]}")
+
+
+class TypedPassword(PasswordSource):
+    """One password for all keystores, typed at a terminal."""
+
+    def __init__(self, password: bytes) -> None:
+        self._password = password
+
+    def read_for(self, keystore: Path, address: str | None) -> bytes:  # noqa: ARG002 - the same for all
+        """See ``PasswordSource.read_for``."""
+        return self._password

@@ -1,0 +1,152 @@
+"""Creates a key in a keystore directory or in a token.
+
+Other backends cannot store a new key: an ``hd:`` seed has its keys already, and AWS KMS has its own command line. The
+error texts say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import click
+
+from signer.adapters.keys.backend import KeyBackendError
+from signer.adapters.keys.encrypted_json import Kdf, parse_keystore
+from signer.adapters.keys.in_memory_key import InMemoryKey
+from signer.adapters.keys.key_uri import KeyUri, file_uri
+from signer.adapters.keys.keystore.backend import write_keystore
+from signer.adapters.keys.registry import BACKEND_FOR_SCHEME
+from signer.adapters.keys.secret_files import KeyFileError
+from signer.cli.keys.prompts import get_password
+
+_KEYSTORE: Final = "keystore"
+_OWNER_ONLY: Final = 0o700
+_HINT_FOR_SCHEME: Final = {
+    "hd": "A seed has its keys already: add the index to the URI's indexes.",
+    "awskms": "Create it in AWS: aws kms create-key --key-spec ECC_SECG_P256K1 --key-usage SIGN_VERIFY.",
+}
+_INVALID_KEY: Final = "Not a secp256k1 key: the number is 0 or too large."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKeyOptions:
+    """The command-line options for a new key.
+
+    Attributes:
+        secret: the private key, 32 bytes; ``None`` to create one.
+        password_file: the keystore's password; ``None`` for the URI's own, or a prompt.
+        kdf: the keystore's key derivation.
+        work: scrypt's n or PBKDF2's iterations.
+        label: the key's label in a token.
+    """
+
+    secret: bytes | None
+    password_file: Path | None
+    kdf: Kdf
+    work: int
+    label: str | None
+
+    def __repr__(self) -> str:
+        return "NewKeyOptions(***)"
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was created or imported.
+
+    Attributes:
+        owner: EIP-55.
+        uri: its location, without secrets.
+    """
+
+    owner: str
+    uri: str
+
+
+def parse_target(target: str | None, uris: Sequence[str]) -> KeyUri:
+    """Return where to create the key: ``target``, or the one keystore or token among ``uris``.
+
+    Raises:
+        UsageError: there is no such target, or more than one.
+    """
+    try:
+        if target is not None:
+            is_uri = target.partition(":")[0].lower() in BACKEND_FOR_SCHEME
+            uri = KeyUri.parse(target if is_uri else file_uri(_KEYSTORE, Path(target)))
+            if uri.scheme not in CREATOR_FOR_SCHEME:
+                hint = _HINT_FOR_SCHEME.get(uri.scheme, "")
+                raise click.UsageError(f"This command cannot create a key in {uri.scheme}:. {hint}".strip())
+            return uri
+        targets = [uri for uri in map(KeyUri.parse, uris) if uri.scheme in CREATOR_FOR_SCHEME]
+    except KeyBackendError as error:
+        raise click.UsageError(str(error)) from error
+    if not targets:
+        raise click.UsageError("No TARGET given, and keys.uris has no keystore or token to create a key in.")
+    if len(targets) > 1:
+        raise click.UsageError(
+            f"No TARGET given, and keys.uris has {len(targets)} keystores or tokens: name one of them as TARGET.",
+        )
+    return targets[0]
+
+
+def create_key(target: KeyUri, options: NewKeyOptions) -> NewKey:
+    """Create or import a key; blocking.
+
+    Raises:
+        ClickException: with the reason.
+    """
+    try:
+        return CREATOR_FOR_SCHEME[target.scheme](target, options)
+    except KeyBackendError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _create_in_keystore(target: KeyUri, options: NewKeyOptions) -> NewKey:
+    if options.label is not None:
+        raise click.UsageError("--label is for tokens: a keystore is named by its address.")
+    target.allow_only("password_file", "password_dir")
+    directory = target.file_path()
+    password_file = options.password_file or target.file_parameter("password_file")
+    password = get_password(password_file, f"the new keystore in {directory}", "--password-file", is_new=True)
+    try:
+        directory.mkdir(mode=_OWNER_ONLY, exist_ok=True)
+        path = write_keystore(directory, options.secret, password, kdf=options.kdf, work=options.work)
+    except FileExistsError as error:
+        reason = "is a file" if error.filename == str(directory) else "has a keystore of that owner already"
+        raise click.ClickException(f"{directory} {reason}; nothing was written.") from None
+    except OSError as error:
+        raise click.ClickException(f"{directory} cannot be written to ({error.strerror}).") from None
+    except ValueError:
+        raise click.ClickException(_INVALID_KEY) from None
+    owner = path.stem
+    try:
+        opened = InMemoryKey(parse_keystore(path.read_bytes()).decrypt(password), "").address
+    except KeyFileError as refusal:
+        raise click.ClickException(f"{path} was written, but {refusal}: do not use it.") from refusal
+    if opened != owner:
+        raise click.ClickException(f"{path} was written, but holds another key: do not use it.")
+    return NewKey(owner, file_uri(_KEYSTORE, path))
+
+
+def _create_in_token(target: KeyUri, options: NewKeyOptions) -> NewKey:
+    from signer.adapters.keys.pkcs11.provisioning import generate_key, import_key
+
+    text = f"{target}?{'&'.join(f'{name}={quote(value)}' for name, value in target.query.items())}"
+    if options.label is not None:
+        path, _, query = text.partition("?")
+        text = f"{path};object={quote(options.label, safe='')}?{query}"
+    try:
+        new = generate_key(text) if options.secret is None else import_key(text, options.secret)
+    except ValueError:
+        raise click.ClickException(_INVALID_KEY) from None
+    return NewKey(new.address, new.uri)
+
+
+CREATOR_FOR_SCHEME: Final[Mapping[str, Callable[[KeyUri, NewKeyOptions], NewKey]]] = {
+    _KEYSTORE: _create_in_keystore,
+    "pkcs11": _create_in_token,
+}
