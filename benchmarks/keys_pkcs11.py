@@ -43,7 +43,7 @@ def sign_bare(token: SoftHsmToken, sessions: int) -> int:
     digest = self_test_message().digest
     counts: list[int] = []
     with open_token(token.uri(), writable=False) as opened:
-        [slot] = [s for s in opened.cryptoki.slots() if opened.cryptoki.token_info(s).label == token.label.encode()]
+        [slot] = [s for s in opened.cryptoki.slots() if opened.cryptoki.describe_token(s).label == token.label.encode()]
         [handle, *_] = opened.cryptoki.find_objects(opened.session, {Cka.CLASS: CKO_PRIVATE_KEY})
         numbers = [opened.cryptoki.open_session(slot) for _ in range(sessions)]
         ends = time.perf_counter() + SLICE_SECONDS

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from benchmarks.measuring import Stall, Tally
 from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import generate_key
-from signer.adapters.request_signing.local_key import OpenSslRequestKey, RequestSigningKey, request_key_from_pem
+from signer.adapters.request_signing.local_key import LocalRequestKey, request_key_from_pem
 from signer.adapters.request_signing.pkcs11_key import open_pkcs11_request_key
+from signer.adapters.request_signing.request_key import RequestKey
 from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
 from tests.support.softhsm import folder_in_memory, softhsm
 
@@ -58,7 +59,7 @@ class NoKey:
         """Never."""
 
 
-async def compare(name: str, key: RequestSigningKey, callers: int, slices: int) -> None:
+async def compare(name: str, key: RequestKey, callers: int, slices: int) -> None:
     """Print one line for a key."""
     signer = MessageSigner(SignatureProfile(), key, lambda: 1_700_000_000)
     ways: tuple[Callable[[], Awaitable[object]], ...] = (lambda: key.sign(BASE), lambda: signer.headers_for(**DELIVERY))
@@ -80,7 +81,7 @@ async def run(slices: int) -> None:
     print("{:24} {:>10} {:>10} {:>10} {:>10} {:>10}".format(*heads))
     await compare("none", NoKey(), 1, slices)
     await compare(f"file, {local.library}", local, 1, slices)
-    await compare("file, OpenSSL", OpenSslRequestKey(private, "key-1"), 1, slices)
+    await compare("file, OpenSSL", LocalRequestKey(private, "key-1"), 1, slices)
     with folder_in_memory() as folder, softhsm(folder) as hsm:
         token = hsm.add_token("requests")
         uri = token.uri(";object=requests", x_sessions=SESSIONS)

@@ -14,8 +14,9 @@ from signer.adapters.card_api.circuit_breaker import BreakerLimits
 from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.opening import open_card_api
 from signer.adapters.card_api.settings import CardApiSettings
-from signer.adapters.request_signing.local_key import RequestSigningKey, load_request_key
+from signer.adapters.request_signing.local_key import load_request_key
 from signer.adapters.request_signing.pkcs11_key import open_pkcs11_request_key
+from signer.adapters.request_signing.request_key import RequestKey
 from signer.adapters.request_signing.signer import SignatureProfile
 from signer.application.ports import Clock
 from signer.config import sections
@@ -110,9 +111,7 @@ async def open_card_api_of(section: sections.CardApiSettings, clock: Clock) -> A
 
 
 @asynccontextmanager
-async def _open_request_key(
-    section: sections.CardApiSettings, health: RequestKeyHealth
-) -> AsyncIterator[RequestSigningKey]:
+async def _open_request_key(section: sections.CardApiSettings, health: RequestKeyHealth) -> AsyncIterator[RequestKey]:
     if section.signing_key_file is not None:
         yield load_request_key(section.signing_key_file, section.signing_key_id)
     elif section.signing_key_uri is not None:

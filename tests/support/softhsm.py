@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from signer.adapters.keys.pkcs11 import modules
 from signer.adapters.keys.pkcs11.curves import SECP256K1
-from signer.adapters.keys.pkcs11.provisioning import PublicKey, import_key, open_token
+from signer.adapters.keys.pkcs11.provisioning import TokenPublicKey, import_key, open_token
 
 PIN: Final = b"482915"
 SO_PIN: Final = "70514862"
@@ -71,7 +71,7 @@ class SoftHsmToken:
         written = "&".join(f"{name}={quote(str(value))}" for name, value in parameters.items())
         return f"pkcs11:token={quote(self.label)}{path}?{written}"
 
-    def put(self, secret: bytes, label: str) -> PublicKey:
+    def put(self, secret: bytes, label: str) -> TokenPublicKey:
         """Import a secp256k1 key."""
         return import_key(self.uri(f";object={quote(label)}"), secret)
 
@@ -80,7 +80,7 @@ class SoftHsmToken:
         with open_token(self.uri()) as token:
             for number, secret in enumerate(secrets):
                 public_key = SECP256K1.public_key_of(secret)
-                token.put(secret, public_key, f"owner {number}".encode(), number.to_bytes(4), SECP256K1)
+                token.create(secret, public_key, f"owner {number}".encode(), number.to_bytes(4), SECP256K1)
 
     def take_out(self) -> None:
         """Take the token out of the machine."""

@@ -43,7 +43,7 @@ from signer.adapters.card_api.response_meaning import (
 from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
 from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.card_api.upstream_result import Answer, Exchange, Failure
-from signer.adapters.request_signing.local_key import RequestKeyError, RequestKeyUnavailable
+from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyUnavailable
 from signer.adapters.request_signing.signature_base import MessageSignatureError
 from signer.adapters.request_signing.signer import MessageSigner
 from signer.application.ports import Delivery
@@ -224,7 +224,7 @@ class CardApiClient:
         except TimeoutError:
             return _TOO_LATE
         except RequestKeyUnavailable as error:
-            detail = f"The request to the card API could not be signed: {error.brief}."
+            detail = f"The request to the card API could not be signed: {error.public_reason}."
             return Failure(ErrorCode.CARD_API_UNAVAILABLE, detail, retry_after=timedelta(seconds=error.retry_after))
         except (MessageSignatureError, RequestKeyError) as error:
             detail = f"The request to the card API could not be signed ({type(error).__name__})."

@@ -15,7 +15,7 @@ from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.http_transport import open_session
 from signer.adapters.card_api.settings import CardApiSettings
 from signer.adapters.card_api.upstream_clock import ClockWatch, UpstreamClock
-from signer.adapters.request_signing.local_key import RequestSigningKey
+from signer.adapters.request_signing.request_key import RequestKey
 from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
 from signer.application.ports import Clock
 
@@ -28,7 +28,7 @@ class CardApiWatch(BreakerWatch, ClockWatch, Protocol):
 async def open_card_api(
     settings: CardApiSettings,
     profile: SignatureProfile,
-    key: RequestSigningKey,
+    key: RequestKey,
     *,
     clock: Clock,
     watch: CardApiWatch | None = None,

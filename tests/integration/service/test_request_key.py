@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from signer.adapters.keys.pkcs11 import supervisor
+from signer.adapters.keys.pkcs11 import token as token_module
 from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import generate_key
+from signer.application.backoff import Backoff
 from signer.bootstrap.service import StartFailed
 from signer.devsite.local_keys import RequestKeyInToken
 from tests.integration.service.site import SECRET_KEY, Site, check_waiting, open_site
@@ -33,8 +35,9 @@ StartWithToken = Callable[..., Awaitable[Site]]
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for long between attempts to find the token."""
-    monkeypatch.setattr(supervisor, "_LONGEST_DELAY_SECONDS", supervisor.COOLDOWN_SECONDS)
-    monkeypatch.setattr(supervisor, "_LOOKS_EVERY_SECONDS", 0.1)
+    backoff = Backoff(first_pause=timedelta(seconds=1), longest_pause=timedelta(seconds=1))
+    monkeypatch.setattr(token_module, "BACKOFF", backoff)
+    monkeypatch.setattr(token_module, "_CHECK_INTERVAL", 0.1)
 
 
 @pytest.fixture
@@ -112,7 +115,7 @@ async def test_a_token_that_is_taken_out_stops_requests_and_nothing_else(
     for answer in await asyncio.gather(*(site.ask(site.customer()[0]) for _ in range(10))):
         problem = await answer.json()
         assert (answer.status, problem["code"]) == (503, "card_api_unavailable")
-        assert "the request-signing key did not sign: it is not there" in problem["detail"]
+        assert "the request key did not sign: it is not there" in problem["detail"]
         assert str(fake.path) not in problem["detail"]
         assert int(answer.headers["Retry-After"]) >= 1
     assert site.total_calls() == 0
@@ -195,5 +198,5 @@ async def test_owners_keys_in_another_token_of_the_same_library(
 async def test_without_its_token_the_service_does_not_start(start: StartWithToken, token: SoftHsmToken) -> None:
     """The reason says which key, and what there is instead."""
     token.take_out()
-    with pytest.raises(StartFailed, match="the token of the request-signing key cannot be used: no token in"):
+    with pytest.raises(StartFailed, match="the token of the request key cannot be used: no token in"):
         await start()
