@@ -27,7 +27,7 @@ from signer.observability.writers import CardApiLog, emit
 
 
 class RequestKeyHealth:
-    """Whether the request-signing key signs, as its token says it."""
+    """Whether the request key signs, as its token says it."""
 
     def __init__(self) -> None:
         self._is_down = False
@@ -49,7 +49,7 @@ class RequestKeyHealth:
         if self._is_down:
             raise Unavailable(
                 ErrorCode.CARD_API_UNAVAILABLE,
-                "The token that holds the request-signing key does not work; the log says why.",
+                "The token that holds the request key does not work; the log says why.",
             )
         return None
 
@@ -75,7 +75,7 @@ async def open_card_api_of(section: sections.CardApiSettings, clock: Clock) -> A
         ConfigError: a setting is missing.
         CardApiSettingsInvalid: a setting makes no sense.
         MessageSignatureError: our requests cannot be signed under the settings' profile.
-        RequestKeyError: the request-signing key cannot be used.
+        RequestKeyError: the request key cannot be used.
     """
     if not section.signing_key_id:
         raise ConfigError("card_api.signing_key_id: name the key id that PUT /v1/auth/signing answered.")

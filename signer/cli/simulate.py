@@ -21,7 +21,7 @@ _PAIR = "="
     "signing_keys",
     multiple=True,
     metavar="KEYID=FILE",
-    help="A request-signing key it knows from the start: a PEM file, public or private. May be repeated.",
+    help="A request key it knows from the start: a PEM file, public or private. May be repeated.",
 )
 @click.option("--api-key", help="Accepted by POST /v1/auth/token; a fixed one for development where it is left out.")
 @click.option("--api-secret-file", type=click.Path(exists=True, dir_okay=False, path_type=Path))

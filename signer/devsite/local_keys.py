@@ -63,7 +63,7 @@ class ProvisionedKeys:
         uri: the key URI.
         told: what was made, for people.
         environment: what the service's process needs beside its settings.
-        request_key: where the request-signing key is, if it is not to be in a file.
+        request_key: where the request key is, if it is not to be in a file.
     """
 
     owner: str

@@ -29,7 +29,7 @@ class SimulatorSettings:
         api_key: accepted by ``POST /v1/auth/token``.
         api_secret: accepted with it.
         token_lifetime: life of a token.
-        signing_keys: key id → PEM (SubjectPublicKeyInfo, P-384) of the request-signing keys known from the start;
+        signing_keys: key id → PEM (SubjectPublicKeyInfo, P-384) of the request keys known from the start;
             more are registered with ``PUT /v1/auth/signing``.
         required_components: what a request signature must cover. ``content-digest`` is asked of requests with a
             body, ``idempotency-key`` of modifying ones.

@@ -109,7 +109,7 @@ class CardApiClient:
 
         Raises:
             MessageSignatureError: our requests cannot be signed under the signer's profile.
-            RequestKeyError: the request-signing key does not work.
+            RequestKeyError: the request key does not work.
         """
         await self._requests.check_signing()
 

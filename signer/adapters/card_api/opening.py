@@ -44,7 +44,7 @@ async def open_card_api(
 
     Raises:
         MessageSignatureError: our requests cannot be signed under this profile.
-        RequestKeyError: the request-signing key does not work.
+        RequestKeyError: the request key does not work.
     """
     upstream_clock = UpstreamClock(
         clock,

@@ -73,7 +73,7 @@ class CardApiRequests:
 
         Raises:
             MessageSignatureError: a request cannot be signed under the signer's profile.
-            RequestKeyError: the request-signing key does not work.
+            RequestKeyError: the request key does not work.
         """
         for request in (self.for_customer(_TRIAL_ID), self.for_delivery(_TRIAL_ID, b"{}", _TRIAL_ID)):
             await self.signed(request, _TRIAL_TOKEN)

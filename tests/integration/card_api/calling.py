@@ -40,7 +40,7 @@ SUBMISSION = Submission(b'{"ownerId":"x","challenge":"y","signature":"z"}', "z")
 
 
 def request_key() -> LocalRequestKey:
-    """The request-signing key of the tests."""
+    """The request key of the tests."""
     key = ec.derive_private_key(0x5EED, ec.SECP384R1())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return request_key_from_pem(pem, KEY_ID)

@@ -120,7 +120,7 @@ class Failing:
 
 
 class FailingKey:
-    """A request-signing key that does what it is told, and works at first."""
+    """A request key that does what it is told, and works at first."""
 
     keyid = "failing"
 

@@ -1,4 +1,4 @@
-"""The request-signing key is in a real token: requests verify, and what a token that is taken out comes to for callers.
+"""The request key is in a real token: requests verify, and what a token that is taken out comes to for callers.
 
 The owner's key is in a keystore, so that only requests to the card API need the token; in ``tests/e2e`` both do.
 """
@@ -28,7 +28,7 @@ from tests.support.softhsm import PIN, SoftHsm, SoftHsmToken, folder_in_memory, 
 pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
 
 PATH = ";object=requests"
-REASON = "The token that holds the request-signing key does not work; the log says why."
+REASON = "The token that holds the request key does not work; the log says why."
 StartWithToken = Callable[..., Awaitable[Site]]
 
 
@@ -49,13 +49,13 @@ def hsm() -> Iterator[SoftHsm]:
 
 @pytest.fixture
 def token(hsm: SoftHsm) -> SoftHsmToken:
-    """The token of the request-signing key."""
+    """The token of the request key."""
     return hsm.add_token()
 
 
 @pytest.fixture
 async def start(tmp_path: Path, redis: RedisServer, token: SoftHsmToken) -> AsyncIterator[StartWithToken]:
-    """Starts a service whose request-signing key is in the token, with further settings by section."""
+    """Starts a service whose request key is in the token, with further settings by section."""
     made = generate_key(token.uri(PATH), curve=P384)
     async with AsyncExitStack() as stack:
 
