@@ -35,7 +35,7 @@ StartWithToken = Callable[..., Awaitable[Site]]
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for long between attempts to find the token."""
-    backoff = Backoff(first_pause=timedelta(seconds=1), longest_pause=timedelta(seconds=1))
+    backoff = Backoff(first_pause=timedelta(seconds=2), longest_pause=timedelta(seconds=2))
     monkeypatch.setattr(token_module, "BACKOFF", backoff)
     monkeypatch.setattr(token_module, "_CHECK_INTERVAL", 0.1)
 

@@ -42,9 +42,10 @@ from signer.application.backoff import Backoff
 ProblemChanged = Callable[[str | None], None]
 """Called on the event loop with the reason when the token stops working, and with ``None`` when it works again."""
 
-BACKOFF: Final = Backoff(first_pause=timedelta(seconds=1), longest_pause=timedelta(seconds=15))
 COOLDOWN_SECONDS: Final = 1.0
 """A connection that fails is replaced no sooner than this after it was made."""
+BACKOFF: Final = Backoff(first_pause=timedelta(seconds=2), longest_pause=timedelta(seconds=15))
+"""No pause is shorter than the cooldown: each attempt may reinitialise the library, and other tokens have to follow."""
 _CHECK_INTERVAL: Final = 10.0
 _CONNECT_TIMEOUT_FACTOR: Final = 10  # some libraries need seconds to initialise
 _CLOSE_TIMEOUT: Final = 2.0

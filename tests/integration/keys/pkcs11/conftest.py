@@ -31,7 +31,7 @@ OWNERS = tuple(Account.from_key(secret).address for secret in SECRETS)
 
 
 POLLS, POLL_SECONDS = 3000, 0.01
-SHORT_BACKOFF = Backoff(first_pause=timedelta(milliseconds=50), longest_pause=timedelta(milliseconds=200))
+SHORT_BACKOFF = Backoff(first_pause=timedelta(milliseconds=100), longest_pause=timedelta(milliseconds=200))
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
