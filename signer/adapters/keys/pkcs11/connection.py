@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class TokenConnection:
     """A token that works, in a slot of one initialisation of its library."""
 
     cryptoki: Cryptoki
@@ -44,7 +44,7 @@ class Connection:
     needs_login: bool
     index: TokenIndex
 
-    def shares_sessions_with(self, other: Connection) -> bool:
+    def shares_sessions_with(self, other: TokenConnection) -> bool:
         """Return whether a session of one connection can be used for the other."""
         return self.cryptoki is other.cryptoki and self.slot == other.slot
 
@@ -81,7 +81,7 @@ class Connection:
             self.cryptoki.close_session(self.login_session)
 
 
-class Connector:
+class TokenConnector:
     """Makes, checks and closes the connections to one token, one call after another, on its own daemon thread.
 
     A call that hangs cannot be cancelled. The calls after it wait in the queue until it returns.
@@ -93,7 +93,7 @@ class Connector:
         self._curve = curve
         self._digest = digest
         self._module: SharedModule | None = None
-        self._newest: Connection | None = None
+        self._newest: TokenConnection | None = None
         self._calls: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="pkcs11-control", daemon=True)
 
@@ -102,7 +102,7 @@ class Connector:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def connect(self, progress: Progress) -> asyncio.Future[Connection]:
+    def connect(self, progress: Progress) -> asyncio.Future[TokenConnection]:
         """Make a new connection, and close the one before it.
 
         Raises:
@@ -113,8 +113,8 @@ class Connector:
             partial(self._replace, lambda done, total: loop.call_soon_threadsafe(progress, done, total))
         )
 
-    def check(self, connection: Connection) -> asyncio.Future[None]:
-        """Check that the token signs; see ``Connection.check_signing``."""
+    def check(self, connection: TokenConnection) -> asyncio.Future[None]:
+        """Check that the token signs; see ``TokenConnection.check_signing``."""
         return self._submit(partial(connection.check_signing, self._digest, self._curve))
 
     def close(self) -> asyncio.Future[None]:
@@ -150,7 +150,7 @@ class Connector:
                     set_outcome = partial(done.set_exception, exc)
                 self._loop.call_soon_threadsafe(_unless_done, done, set_outcome)
 
-    def _replace(self, report: Report) -> Connection:
+    def _replace(self, report: Report) -> TokenConnection:
         if self._module is None:
             self._module = share_module(self._uri.module)
         connection = self._connect_or_reinitialize(self._module, report)
@@ -159,7 +159,7 @@ class Connector:
             previous.close()
         return connection
 
-    def _connect_or_reinitialize(self, module: SharedModule, report: Report) -> Connection:
+    def _connect_or_reinitialize(self, module: SharedModule, report: Report) -> TokenConnection:
         previous = module.cryptoki
         cryptoki = module.initialized()
         try:
@@ -173,13 +173,13 @@ class Connector:
                 raise error from None
         return self._connect(module, cryptoki, report)
 
-    def _connect(self, module: SharedModule, cryptoki: Cryptoki, report: Report) -> Connection:
+    def _connect(self, module: SharedModule, cryptoki: Cryptoki, report: Report) -> TokenConnection:
         slot, token = find_token(cryptoki, self._uri)
         session = cryptoki.open_session(slot)
         try:
             log_in(module, cryptoki, session, token, self._uri.pin_file)
             index = index_keys(cryptoki, session, self._uri, self._curve, report)
-            connection = Connection(cryptoki, slot, session, bool(token.flags & Ckf.LOGIN_REQUIRED), index)
+            connection = TokenConnection(cryptoki, slot, session, bool(token.flags & Ckf.LOGIN_REQUIRED), index)
             # Also checks that the login lasted during the search: a logged-out session finds no key and no error.
             connection.check_signing(self._digest, self._curve)
         except BaseException:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from signer.adapters.keys.pkcs11.connection import Connection
+from signer.adapters.keys.pkcs11.connection import TokenConnection
 from signer.adapters.keys.pkcs11.cryptoki.constants import SESSION_ERRORS, Ckr
 from signer.adapters.keys.pkcs11.cryptoki.library import CryptokiError, seconds_in_call
 
@@ -42,7 +42,7 @@ class CallHangs(Exception):
 class _Job:
     """A signature to make."""
 
-    connection: Connection
+    connection: TokenConnection
     key: int
     digest: bytes
     signature: asyncio.Future[bytes]
@@ -77,7 +77,7 @@ class _SigningThread(threading.Thread):
         self._pool = pool
         self._signature_bytes = signature_bytes
         self._session: int | None = None
-        self._connection: Connection | None = None
+        self._connection: TokenConnection | None = None
         self._used_at = 0.0
 
     def run(self) -> None:
@@ -113,7 +113,7 @@ class _SigningThread(threading.Thread):
                 self._used_at = time.monotonic()
                 return signature
 
-    def _session_for(self, connection: Connection) -> int:
+    def _session_for(self, connection: TokenConnection) -> int:
         if self._connection is not None and not self._connection.shares_sessions_with(connection):
             self._close_session()
         self._connection = connection
@@ -159,7 +159,7 @@ class SessionPool:
         for _ in range(self._size):
             self._start_thread()
 
-    def sign(self, connection: Connection, key: int, digest: bytes) -> asyncio.Future[bytes]:
+    def sign(self, connection: TokenConnection, key: int, digest: bytes) -> asyncio.Future[bytes]:
         """Sign a digest, and return ``r ‖ s``. Cancelling the future removes the job.
 
         Raises:

@@ -29,7 +29,7 @@ from datetime import timedelta
 from typing import Final
 
 from signer.adapters.keys.backend import Progress
-from signer.adapters.keys.pkcs11.connection import Connection, Connector
+from signer.adapters.keys.pkcs11.connection import TokenConnection, TokenConnector
 from signer.adapters.keys.pkcs11.cryptoki.constants import KEY_ERRORS, OVERLOAD_ERRORS, STALE_HANDLE_ERRORS
 from signer.adapters.keys.pkcs11.cryptoki.library import CryptokiError
 from signer.adapters.keys.pkcs11.curves import Curve
@@ -73,9 +73,9 @@ class Pkcs11Token:
         self.problem: str | None = None
         self._call_timeout = uri.timeout
         self._problem_changed = problem_changed
-        self._connector = Connector(uri, curve, digest)
+        self._connector = TokenConnector(uri, curve, digest)
         self._pool = SessionPool(uri.sessions, curve.signature_bytes, uri.timeout, self._on_hang)
-        self._connection: Connection | None = None
+        self._connection: TokenConnection | None = None
         self._connected_at = 0.0
         self._public_reason = ""
         self._failures = 0
@@ -110,7 +110,10 @@ class Pkcs11Token:
         async with self._load_lock:
             self._load = _Load(asyncio.get_running_loop().create_future(), progress)
             self._wake.set()
-            return await self._load.index
+            try:
+                return await self._load.index
+            finally:
+                self._load = None
 
     async def sign(self, public_key: bytes, digest: bytes) -> bytes:
         """Sign a digest with the key of ``public_key`` (``X ‖ Y``), and return ``r ‖ s``.
@@ -156,7 +159,7 @@ class Pkcs11Token:
         if self._process != os.getpid():  # a forked child has none of our threads
             raise TokenUnavailable("the token has not been opened in this process", "it has not been opened")
 
-    async def _recovered(self) -> Connection:
+    async def _recovered(self) -> TokenConnection:
         """Wait for the end of the first attempt to recover, at most for the timeout of a call."""
         if self.problem is None:
             try:
@@ -178,7 +181,7 @@ class Pkcs11Token:
 
     # --- Checking -----------------------------------------------------------------------------------------------------
 
-    async def _check_after(self, error: CryptokiError, connection: Connection) -> None:
+    async def _check_after(self, error: CryptokiError, connection: TokenConnection) -> None:
         """Check, once for all callers, whether the token failed, and connect again if it did or if its index is old."""
         if connection is not self._connection:
             return
@@ -189,14 +192,14 @@ class Pkcs11Token:
         if error.code in STALE_HANDLE_ERRORS and index_is_old:
             self._recover(connection)
 
-    async def _check_signing(self, connection: Connection) -> None:
+    async def _check_signing(self, connection: TokenConnection) -> None:
         checked = self._connector.check(connection)
         if not await self._connector.returns(checked, self._call_timeout):
             self._on_hang()
         elif checked.exception() is not None:
             self._recover(connection)
 
-    def _recover(self, connection: Connection) -> None:
+    def _recover(self, connection: TokenConnection) -> None:
         """Connect again after the cooldown. Callers wait."""
         if connection is self._connection:
             self._connection = None
@@ -257,7 +260,7 @@ class Pkcs11Token:
             self._set_down("every thread hangs in a call into the token's library: restart", "it does not respond")
             _settle(load, self._unavailable())
 
-    def _set_connected(self, connection: Connection) -> None:
+    def _set_connected(self, connection: TokenConnection) -> None:
         self._connection = connection
         self._connected_at = time.monotonic()
         self._failures = 0

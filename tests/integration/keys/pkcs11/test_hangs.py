@@ -33,7 +33,7 @@ async def test_call_that_hangs_fails_at_its_timeout_and_token_recovers(token: So
         assert {"it does not respond" in refused.detail for refused in refusals} == {True}
         assert "does not return" in (opened.backend.problem or "")
         assert "it does not respond" in (await refusal(opened)).detail
-        fake.let_go("C_Sign")
+        fake.release("C_Sign")
         await eventually(lambda: opened.backend.problem is None)
         await asyncio.gather(*(assert_signs(opened) for _ in range(30)))
 
@@ -49,7 +49,7 @@ async def test_finished_signature_is_delivered_although_next_call_hangs(
         await first
         with pytest.raises(Unavailable, match="does not respond"):
             await second
-        fake.let_go("C_SignInit")
+        fake.release("C_SignInit")
 
 
 async def test_hangs_never_use_more_than_two_threads_per_session(token: SoftHsmToken, fake: FakeCryptoki) -> None:
@@ -64,7 +64,7 @@ async def test_hangs_never_use_more_than_two_threads_per_session(token: SoftHsmT
             await asyncio.gather(*(refusal(opened) for _ in range(20)))
             await asyncio.gather(*(refusal(opened) for _ in range(20)))
             assert threads() <= 5
-            fake.let_go("C_Sign")
+            fake.release("C_Sign")
             await eventually(lambda: opened.backend.problem is None)
         await assert_signs(opened)
         await eventually(lambda: threads() == 3)
@@ -79,7 +79,7 @@ async def test_thread_that_hangs_for_ever_is_replaced(token: SoftHsmToken, fake:
         await eventually(lambda: opened.backend.problem is None)
         assert fake.hanging == 1
         await asyncio.gather(*(assert_signs(opened) for _ in range(10)))
-        fake.let_go("C_Sign")
+        fake.release("C_Sign")
 
 
 async def test_token_is_down_while_all_allowed_threads_hang(
@@ -99,7 +99,7 @@ async def test_token_is_down_while_all_allowed_threads_hang(
             await opened.backend.load(lambda _done, _total: None)
         assert "it does not respond" in (await refusal(opened)).detail
         assert fake.hanging == 2
-        fake.let_go("C_Sign")
+        fake.release("C_Sign")
         await eventually(lambda: opened.backend.problem is None)
         await assert_signs(opened)
 
@@ -114,7 +114,7 @@ async def test_hang_while_connecting_refuses_callers_until_it_returns(token: Sof
         await refusal(opened)
         with pytest.raises(KeyBackendError, match="does not return"):
             await opened.backend.load(lambda _done, _total: None)
-        fake.let_go("C_FindObjectsInit")
+        fake.release("C_FindObjectsInit")
         await eventually(lambda: opened.backend.problem is None)
         await assert_signs(opened)
 
@@ -126,7 +126,7 @@ async def test_load_fails_if_token_hangs_at_start(token: SoftHsmToken, fake: Fak
     with pytest.raises(KeyBackendError, match="does not return"):
         async with open_ring(token.uri(x_timeout=0.05)):
             pass
-    fake.let_go(function)
+    fake.release(function)
     await eventually(lambda: fake.calls("C_Finalize") == fake.calls("C_Initialize") == 1)
 
 
@@ -136,7 +136,7 @@ async def test_close_does_not_finalize_library_while_call_hangs(token: SoftHsmTo
         fake.hang("C_Sign")
         await refusal(opened)
     assert fake.calls("C_Finalize") == 0
-    fake.let_go("C_Sign")
+    fake.release("C_Sign")
     await eventually(lambda: not fake.hanging)
     share_module(token.module).release()
     assert fake.calls("C_Finalize") == 1
@@ -147,6 +147,6 @@ async def test_deadline_of_ring_ends_signature_before_call_timeout(token: SoftHs
     async with open_ring(token.uri(x_timeout=30), operation_timeout=timedelta(milliseconds=200)) as opened:
         fake.hang("C_Sign")
         assert "within 0.2 s" in (await refusal(opened)).detail
-        fake.let_go("C_Sign")
+        fake.release("C_Sign")
         await assert_signs(opened)
         assert opened.problems == []

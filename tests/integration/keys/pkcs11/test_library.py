@@ -88,13 +88,13 @@ async def test_random_failures_under_load_end_in_recovery(token: SoftHsmToken, f
             await asyncio.sleep(0.03)
             match number % 6:
                 case 0:
-                    fake.pull_out()
+                    fake.remove()
                     await asyncio.sleep(0.1)
-                    fake.put_in(slots_later=number)
+                    fake.insert(slots_later=number)
                 case 1:
                     fake.hang("C_Sign", times=rng.randint(1, 3))
                     await asyncio.sleep(0.1)
-                    fake.let_go("C_Sign")
+                    fake.release("C_Sign")
                 case _:
                     fake.fail(rng.choice(functions), rng.choice(codes), times=rng.randint(1, 20))
         for function in functions:

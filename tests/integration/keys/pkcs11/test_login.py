@@ -55,10 +55,10 @@ async def test_pin_that_became_wrong_is_tried_once(token: SoftHsmToken, fake: Fa
     """The token's PIN was changed and the login is lost: one attempt, then none before a reload."""
     async with open_ring(token.uri()) as opened:
         fake.fail("C_Login", Ckr.PIN_INCORRECT, times=ALWAYS)
-        fake.pull_out()
+        fake.remove()
         with pytest.raises(Unavailable):
             await opened.key.sign(self_test_message())
-        fake.put_in()
+        fake.insert()
         await eventually(lambda: "CKR_PIN_INCORRECT" in (opened.backend.problem or ""))
         for _ in range(20):
             with pytest.raises(Unavailable, match="does not accept the PIN"):

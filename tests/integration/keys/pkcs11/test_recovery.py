@@ -9,7 +9,7 @@ import pytest
 
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.pkcs11 import token as token_module
-from signer.adapters.keys.pkcs11.connection import Connection
+from signer.adapters.keys.pkcs11.connection import TokenConnection
 from signer.adapters.keys.pkcs11.cryptoki.constants import Cka, Ckr
 from signer.adapters.keys.pkcs11.curves import SECP256K1
 from signer.adapters.keys.pkcs11.provisioning import open_token
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.needs("softhsm2-util", "gcc"), pytest.mark.usefixtures
 C_LOGOUT, C_CLOSE_ALL_SESSIONS = 19, 14
 
 
-def connection_of(opened: OpenRing) -> Connection:
+def connection_of(opened: OpenRing) -> TokenConnection:
     """Return the backend's present connection."""
     connection = opened.backend._token._connection
     assert connection is not None
@@ -119,9 +119,9 @@ async def test_idle_token_is_checked(
     """The loss and the return of a token are noticed while no caller signs."""
     monkeypatch.setattr(token_module, "_CHECK_INTERVAL", 0.02)
     async with open_ring(token.uri()) as opened:
-        fake.pull_out()
+        fake.remove()
         await eventually(lambda: opened.backend.problem is not None)
-        fake.put_in()
+        fake.insert()
         await eventually(lambda: opened.backend.problem is None)
         assert opened.problems[-1] is None
         await assert_signs(opened)
@@ -145,14 +145,14 @@ async def test_token_that_returns_in_another_slot_recovers(token: SoftHsmToken, 
     """Callers are refused at once. The ring's keys stay the same objects."""
     async with open_ring(token.uri()) as opened:
         key = opened.key
-        fake.pull_out()
+        fake.remove()
         refused = await refusal(opened)
         assert "it is not there" in refused.detail
         assert str(token.module) not in refused.detail
         assert "no token is present" in (opened.backend.problem or "")
         with pytest.raises(KeyBackendError, match="no token is present"):
             await opened.backend.load(lambda _done, _total: None)
-        fake.put_in(slots_later=7)
+        fake.insert(slots_later=7)
         await eventually(lambda: opened.backend.problem is None)
         assert opened.key is key
         await assert_signs(opened)
@@ -172,7 +172,7 @@ async def test_softhsm_whose_files_move_away_and_back_recovers(token: SoftHsmTok
 async def test_token_that_is_down_refuses_without_calls(token: SoftHsmToken, fake: FakeCryptoki) -> None:
     """No caller waits, and only the attempts to connect call the library."""
     async with open_ring(token.uri()) as opened:
-        fake.pull_out()
+        fake.remove()
         await refusal(opened)
         signs = fake.calls("C_SignInit")
         await asyncio.gather(*(refusal(opened) for _ in range(50)))

@@ -77,13 +77,13 @@ async def test_request_key_of_missing_token_is_unavailable_until_it_returns(
     requests_token.module = fake.path
     problems: list[str | None] = []
     key = await open_pkcs11_request_key(requests_token.uri(PATH), "key-1", problems.append)
-    fake.pull_out()
+    fake.remove()
     with pytest.raises(RequestKeyUnavailable, match="no token in") as refused:
         await key.sign(BASE)
     assert "it is not there" in refused.value.public_reason
     assert str(requests_token.module) not in refused.value.public_reason
     assert refused.value.retry_after > 0
-    fake.put_in(slots_later=3)
+    fake.insert(slots_later=3)
     await eventually(lambda: problems[-1] is None)
     verify(key, await key.sign(BASE))
     await key.close()

@@ -142,7 +142,7 @@ async def test_cancelled_signatures_are_not_made(token: SoftHsmToken, fake: Fake
         for task in waiting[1:]:
             task.cancel()
         await asyncio.wait(waiting[1:])
-        fake.let_go("C_Sign")
+        fake.release("C_Sign")
         await waiting[0]
         await assert_signs(opened)
         assert fake.calls("C_Sign") == before + 2
