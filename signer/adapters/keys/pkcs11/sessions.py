@@ -74,6 +74,7 @@ class _SigningThread(threading.Thread):
         self.job: _Job | None = None
         self.hangs = False
         self.is_replaced = False
+        self._lock = threading.Lock()
         self._pool = pool
         self._signature_bytes = signature_bytes
         self._session: int | None = None
@@ -86,11 +87,18 @@ class _SigningThread(threading.Thread):
             while not self.is_replaced and (job := self._pool.jobs.get()) is not None:
                 self.job = job
                 outcome = self._sign(job)
-                self.job = None
+                with self._lock:
+                    self.job = None
                 self._pool.deliver(self, job, outcome)
         self._close_session()
         with suppress(RuntimeError):
             self._pool.remove(self)
+
+    def end_after_call(self) -> bool:
+        """Let the thread end when its call returns; return ``False`` if it has returned already."""
+        with self._lock:
+            self.is_replaced = self.job is not None
+        return self.is_replaced
 
     def _sign(self, job: _Job) -> bytes | Exception | None:
         """Return the signature or the error; ``None`` if the caller is gone."""
@@ -176,9 +184,10 @@ class SessionPool:
     def replace_hung_threads(self) -> bool:
         """Replace threads that hang, within the limit; return whether there is a thread that does not hang."""
         for thread in [thread for thread in self._threads if thread.hangs and not thread.is_replaced]:
-            if len(self._threads) < 2 * self._size:
-                thread.is_replaced = True
+            if len(self._threads) < 2 * self._size and thread.end_after_call():
                 self._start_thread()
+            elif thread.job is None:  # its call has returned, and the delivery is scheduled
+                thread.hangs = False
         return not all(thread.hangs for thread in self._threads)
 
     async def close(self) -> None:

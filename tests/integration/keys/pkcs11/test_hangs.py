@@ -82,6 +82,18 @@ async def test_thread_that_hangs_for_ever_is_replaced(token: SoftHsmToken, fake:
         fake.release("C_Sign")
 
 
+async def test_thread_whose_call_has_returned_is_not_replaced(token: SoftHsmToken) -> None:
+    """The call returned just before the pool replaces threads that hang: a second thread would be one too many."""
+    async with open_ring(token.uri(x_sessions=1)) as opened:
+        await assert_signs(opened)
+        pool = opened.backend._token._pool
+        [thread] = pool._threads
+        thread.hangs = True  # as long as the delivery of its last signature is only scheduled
+        assert pool.replace_hung_threads()
+        assert pool._threads == [thread]
+        await assert_signs(opened)
+
+
 async def test_token_is_down_while_all_allowed_threads_hang(
     token: SoftHsmToken,
     fake: FakeCryptoki,
