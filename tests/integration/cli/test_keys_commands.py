@@ -413,6 +413,6 @@ def test_a_key_is_made_inside_the_token_and_another_one_put_there(tmp_path: Path
         assert {row["owner"] for row in json.loads(run("check", uri, "--json").output)} == {OWNER, made["owner"]}
         public_key = PrivateKey(SECRET).public_key.format(compressed=False).hex()
         assert f"{OWNER} 0x{public_key}" in run("export-public", uri).output
-        refused(run("new", uri, "--label", "made here"), "of that label already")
+        refused(run("new", uri, "--label", "made here"), "already has a key with that label")
         refused(run("new", uri), "add object=<label>")
         refused(run("import", uri, "--label", "zero", stdin="00" * 32), "no key of secp256k1")
