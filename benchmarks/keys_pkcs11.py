@@ -1,9 +1,8 @@
-"""What a PKCS #11 token signs through backend, ring and finisher, beside the bare binding; when a full one is ready.
+"""Signatures a second of a PKCS #11 token through backend, ring and finisher, compared with the bare binding.
 
-A SoftHSM token is made for the run. Bare and whole take turns, a slice each, and the calmer half of the rounds counts
-(``measuring``); ``others`` is how many cores other programs had in them. The bare binding is the same ctypes calls in
-as many threads as there are sessions, with nothing around them. A stall is how much later than it should a timer of the
-event loop goes off.
+Also the time until a token of 10,000 keys is ready. The run creates SoftHSM tokens. *Bare* is the same ctypes calls in
+one thread for each session. Bare and whole take turns in slices, and the calmer half of the rounds counts
+(``measuring``); ``others`` is how many cores other programs had. A stall is the delay of a timer of the event loop.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ GOAL = 0.7
 READY_GOAL_SECONDS = 3.0
 LOADS = 3
 ONE_KEY_GOAL = 0.95
-"""Of the rate of one key: a full token's keys, in turn, and no index in between, sign as fast as one."""
+"""The rate of all keys of a full token in turn, as a share of the rate of one key."""
 
 
 def sign_bare(token: SoftHsmToken, sessions: int) -> int:
-    """Sign with as many threads as sessions for one slice; give how many signatures."""
+    """Sign for one slice with one thread for each session; return the number of signatures."""
     digest = self_test_message().digest
     counts: list[int] = []
     with open_token(token.uri(), writable=False) as opened:
-        [slot] = [s for s in opened.cryptoki.slots() if opened.cryptoki.token_info(s).label == token.label.encode()]
+        [slot] = [s for s in opened.cryptoki.slots() if opened.cryptoki.describe_token(s).label == token.label.encode()]
         [handle, *_] = opened.cryptoki.find_objects(opened.session, {Cka.CLASS: CKO_PRIVATE_KEY})
         numbers = [opened.cryptoki.open_session(slot) for _ in range(sessions)]
         ends = time.perf_counter() + SLICE_SECONDS
@@ -65,7 +64,7 @@ def sign_bare(token: SoftHsmToken, sessions: int) -> int:
 
 
 async def sign_whole(ring: LoadedKeyRing, sessions: int, owners: int = 1) -> int:
-    """Sign through the ring with many callers for one slice; give how many signatures."""
+    """Sign for one slice through the ring with many callers; return the number of signatures."""
     message = self_test_message()
     keys = ring.keys()[:owners]
     ends = time.perf_counter() + SLICE_SECONDS
@@ -82,7 +81,7 @@ async def sign_whole(ring: LoadedKeyRing, sessions: int, owners: int = 1) -> int
 
 
 async def compare(token: SoftHsmToken, sessions: int, rounds: int, goals: Goals) -> None:
-    """Print one line for so many sessions."""
+    """Print the line for a number of sessions."""
     pairs, stall = Pairs(), Stall()
     ring = LoadedKeyRing([backend_for(token.uri(x_sessions=sessions), backend_resources())])
     await ring.load()
@@ -116,10 +115,10 @@ async def load(token: SoftHsmToken, keys: int, stall: Stall) -> Spent:
 
 
 async def fill(token: SoftHsmToken, keys: int, rounds: int, goals: Goals) -> None:
-    """Print when a token of so many keys is ready, and what it signs then."""
+    """Print the load time of a token with many keys, and its signatures a second."""
     stall = Stall()
     loads = [await load(token, keys, stall) for _ in range(LOADS)]
-    ready = min(loads, key=lambda spent: spent.seconds)  # whatever else the machine does can only add to it
+    ready = min(loads, key=lambda spent: spent.seconds)  # other load can only add to it
     what = f"{keys:,} keys ready, seconds"
     verdict = goals.check(what, ready.seconds, READY_GOAL_SECONDS, ready.others, at_most=True)
     print(
@@ -144,7 +143,7 @@ async def fill(token: SoftHsmToken, keys: int, rounds: int, goals: Goals) -> Non
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run it; the exit status says whether the goals were kept."""
+    """Run it; the exit status is 1 if a goal was missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks keys_pkcs11", description=__doc__)
     parser.add_argument("--sessions", type=int, nargs="*", default=[1, 4, 8], help="how many, one line each")
     parser.add_argument("--rounds", type=int, default=16, help=f"of {SLICE_SECONDS} s for each of bare and whole")

@@ -32,7 +32,7 @@ from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
 from signer.adapters.redis_store.weaknesses import find_weaknesses
-from signer.adapters.request_signing.local_key import RequestKeyError
+from signer.adapters.request_signing.request_key import RequestKeyError
 from signer.adapters.request_signing.signature_base import MessageSignatureError
 from signer.adapters.siwe_judge import JudgeError, check_parser_against_siwe
 from signer.application.admission import AdmissionGate

@@ -239,10 +239,10 @@ CARD_API_BREAKER_CLOSED: Final = _event(
 REQUEST_KEY_DOWN: Final = _event(
     "card_api.request_key_down",
     "error",
-    "The token with the request-signing key has stopped working; it is tried again, and readiness is false meanwhile.",
+    "The token with the request key has stopped working; it is tried again, and readiness is false meanwhile.",
     "reason",
 )
-REQUEST_KEY_UP: Final = _event("card_api.request_key_up", "info", "The request-signing key works again.")
+REQUEST_KEY_UP: Final = _event("card_api.request_key_up", "info", "The request key works again.")
 CLOCK_SKEWED: Final = _event(
     "clock.skewed",
     "warning",

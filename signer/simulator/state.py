@@ -27,7 +27,7 @@ class SimulatorState:
         settings: as given.
         clock: its ``offset`` may be changed.
         tokens: the bearer tokens.
-        signing_keys: the registered request-signing keys.
+        signing_keys: the registered request keys.
         verifier: of request signatures.
         idempotency: the keys of the last hour.
         issuer: of challenges.

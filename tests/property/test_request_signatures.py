@@ -1,4 +1,4 @@
-"""Whatever request we sign, the library http-message-signatures verifies, and refuses as soon as a part is changed."""
+"""The library http-message-signatures verifies every request that we sign, and refuses it after any change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOW = 1_700_000_000
 
 @dataclass(frozen=True)
 class Request:
-    """A request before it is signed, in the words of ``MessageSigner.headers_for``."""
+    """A request before it is signed: the arguments of ``MessageSigner.headers_for``."""
 
     method: str
     scheme: Scheme
@@ -39,7 +39,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Message:
-    """A request as it arrives, in the words of the oracle."""
+    """A request as it arrives, with the attributes that the library reads."""
 
     method: str
     url: str
@@ -77,7 +77,7 @@ COVERABLE = ("@method", "@authority", "@path", "@query", "content-digest", *FIEL
 
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
-    """Requests of every shape, all headers given, names in any case, values with any edge."""
+    """Requests of every shape with all headers, names in any case, values with surrounding spaces."""
     headers = {}
     for name in FIELDS:
         cased = "".join(draw(st.sampled_from([letter, letter.upper()])) for letter in name)
@@ -96,7 +96,7 @@ def requests(draw: st.DrawFn) -> Request:
 
 @st.composite
 def profiles(draw: st.DrawFn) -> SignatureProfile:
-    """Profiles over any components in any order; the method is always there, so that there is something to cover."""
+    """Profiles over any components in any order; the method is always covered."""
     others = draw(st.lists(st.sampled_from(COVERABLE[1:]), unique=True))
     return SignatureProfile(
         covered_components=tuple(draw(st.permutations(["@method", *others]))),
@@ -111,8 +111,8 @@ KEYIDS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size
 
 @settings(max_examples=400, deadline=None)
 @given(request=requests(), profile=profiles(), keyid=KEYIDS)
-def test_what_we_sign_verifies(request: Request, profile: SignatureProfile, keyid: str) -> None:
-    """Any request under any profile and key id: verified, with the coverage that the profile asks for."""
+def test_signed_request_verifies(request: Request, profile: SignatureProfile, keyid: str) -> None:
+    """Any request, profile and key id: verified with the components of the profile."""
     signer = MessageSigner(profile, request_key_from_pem(PEM, keyid), lambda: NOW)
     signed = asyncio.run(signer.headers_for(**vars(request)))
     expected = [name for name in profile.covered_components if not (name == "content-digest" and request.body is None)]
@@ -140,8 +140,8 @@ def test_what_we_sign_verifies(request: Request, profile: SignatureProfile, keyi
     ).map("".join),
     name=st.sampled_from(["Content-Type", "Authorization", "Idempotency-Key"]),
 )
-def test_what_does_not_fit_on_one_line_is_refused(value: str, name: str) -> None:
-    """No covered value with a line break, a control character or another alphabet is ever signed."""
+def test_value_that_is_not_one_line_of_ascii_is_refused(value: str, name: str) -> None:
+    """A covered value with a line break, a control character or another alphabet is never signed."""
     signer = MessageSigner(SignatureProfile(), request_key_from_pem(PEM, "key-1"), lambda: NOW)
     headers = {"Content-Type": "text/plain", "Authorization": "Bearer t", "Idempotency-Key": "k"} | {name: value}
     with pytest.raises(RequestNotSignable) as refusal:
@@ -200,32 +200,32 @@ TAMPERINGS: dict[str, Callable[[Message], Message]] = {
 
 @pytest.fixture(scope="module")
 def message() -> Message:
-    """One signed request, as it arrives."""
+    """Return one signed request as it arrives."""
     signer = MessageSigner(PROFILE, request_key_from_pem(PEM, "key-1"), lambda: NOW)
     return _arrived(REQUEST, asyncio.run(signer.headers_for(**vars(REQUEST))))
 
 
-def test_the_untouched_request_verifies(message: Message) -> None:
-    """What the tamperings below start from is good, and stays so when an uncovered header changes."""
+def test_unchanged_request_verifies(message: Message) -> None:
+    """Also when a header changes that is not covered."""
     _verify(message, "key-1", REQUEST.body, PROFILE.covered_components)
     _verify(_with_header("X-Free", "2")(message), "key-1", REQUEST.body, PROFILE.covered_components)
 
 
-def test_every_covered_component_is_tampered_with() -> None:
-    """No component of the profile is missing below."""
+def test_every_covered_component_has_a_tampering() -> None:
+    """None is missing below."""
     assert set(PROFILE.covered_components) <= set(TAMPERINGS)
 
 
 @pytest.mark.parametrize("tampering", TAMPERINGS)
-def test_a_changed_request_is_refused(tampering: str, message: Message) -> None:
-    """Each covered component, each parameter and the signature itself: a change of one is refused."""
+def test_changed_request_is_refused(tampering: str, message: Message) -> None:
+    """One change of a covered component, a parameter or the signature."""
     changed = TAMPERINGS[tampering](message)
     assert changed != message
     with pytest.raises(InvalidSignature):
         _verify(changed, "key-1", None)
 
 
-def test_a_changed_body_is_refused(message: Message) -> None:
-    """The digest that is covered is of this body alone."""
+def test_changed_body_is_refused(message: Message) -> None:
+    """The covered digest is of the original body."""
     with pytest.raises(InvalidSignature, match="does not match the message body"):
         _verify(message, "key-1", b'{"externalId":"b"}')

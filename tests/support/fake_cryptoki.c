@@ -1,9 +1,9 @@
-/* A PKCS #11 module that forwards to a real one and can be told to fail, to hang and to be pulled out.
+/* A PKCS #11 module that forwards to a real one, and fails, hangs or loses its token on request.
  *
- * It keeps watch, too: a session that two threads use at once, and a C_Finalize while somebody is inside, are violations
- * of the standard that real modules answer with a crash. `fake_violations` counts them.
+ * It counts violations of the standard on which real modules may crash (`fake_violations`): two threads in one session, and
+ * C_Finalize with a thread inside.
  *
- * Every function of the standard takes integers and pointers only, eight at most, so one shape of wrapper fits them all.
+ * Every function of the standard takes at most eight integers and pointers, so one wrapper fits all.
  */
 #include <dlfcn.h>
 #include <pthread.h>
@@ -24,10 +24,10 @@ enum { CKR_DEVICE_REMOVED = 0x32, CKF_TOKEN_PRESENT = 1, FLAGS_OF_TOKEN_INFO = 9
 static function_list *real, ours = { .version = { 2, 40 } };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static CK failure[FUNCTIONS];                 /* what a function answers instead of being called, */
+static CK failure[FUNCTIONS];                 /* what a function returns instead of a call, */
 static long failures[FUNCTIONS];              /* how often; below zero: always, */
 static long successes[FUNCTIONS];             /* and after how many calls */
-static long hangs[FUNCTIONS];                 /* how many calls will hang, below zero: all, */
+static long hangs[FUNCTIONS];                 /* how many calls hang; below zero: all, */
 static long passes[FUNCTIONS];                /* after how many, */
 static long let_gos[FUNCTIONS];               /* and until when */
 static atomic_long calls[FUNCTIONS], inside, hanging, violations;
@@ -102,7 +102,7 @@ static CK forward(int index, CK a, CK b, CK c, CK d, CK e, CK f, CK g, CK h) {
   M(60) M(61) M(62) M(63) M(64) M(65) M(66) M(67)
 ALL(W)
 
-/* Without a real module to forward to there is none here either. */
+/* Without a real module C_GetFunctionList fails. */
 int fake_wrap(const char *path) {
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   CK (*get)(function_list **) = library ? (CK (*)(function_list **))dlsym(library, "C_GetFunctionList") : NULL;
@@ -133,7 +133,7 @@ void fake_hang(int index, long calls_to_come, long after) {
   pthread_mutex_unlock(&lock);
 }
 
-/* The token is pulled out, or back in. A module that was initialised without it does not see it come. */
+/* Removes or inserts the token. A module that was initialised without it does not notice that it returns. */
 void fake_pull_out(int does) { is_out = does; if (does) was_out = 1; }
 void fake_move_slots(CK by) { next_shift = by; }
 void fake_set_token_flags(CK flags) { token_flags = flags; }

@@ -1,8 +1,7 @@
-"""Real SoftHSM tokens for the tests and benchmarks, each in a folder of its own.
+"""SoftHSM tokens for the tests and benchmarks.
 
-SoftHSM reads its settings when it is initialised, from the file that ``SOFTHSM2_CONF`` names. That variable belongs to
-the process, and so does the library: tokens of one test lie in one folder, and before the next test begins, whoever has
-used the library has let go of it.
+SoftHSM reads its settings when it is initialised, from the file that ``SOFTHSM2_CONF`` names. The variable and the
+library belong to the process, so the tokens of one test are in one folder, and each test has to release the library.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from urllib.parse import quote
 
 from signer.adapters.keys.pkcs11 import modules
 from signer.adapters.keys.pkcs11.curves import SECP256K1
-from signer.adapters.keys.pkcs11.provisioning import PublicKey, import_key, open_token
+from signer.adapters.keys.pkcs11.provisioning import TokenPublicKey, import_key, open_token
 
 PIN: Final = b"482915"
 SO_PIN: Final = "70514862"
@@ -31,7 +30,7 @@ _LIBRARIES: Final = (
 
 
 def softhsm_library() -> Path:
-    """Find SoftHSM's PKCS #11 module."""
+    """Return the path of SoftHSM's PKCS #11 module."""
     found = [Path(path) for path in _LIBRARIES if Path(path).exists()]
     if not found:
         raise FileNotFoundError(f"SoftHSM is not installed (Debian: softhsm2); looked for {', '.join(_LIBRARIES)}")
@@ -40,7 +39,7 @@ def softhsm_library() -> Path:
 
 @contextmanager
 def folder_in_memory() -> Iterator[Path]:
-    """Make a folder, in shared memory where there is some: SoftHSM syncs every file that it writes, twice a key."""
+    """Create a folder, in shared memory if possible: SoftHSM syncs each file that it writes, twice for a key."""
     shared_memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared_memory if shared_memory.is_dir() else None) as folder:
         yield Path(folder)
@@ -52,8 +51,8 @@ class SoftHsmToken:
     Attributes:
         label: its label.
         serial: its serial number.
-        folder: its files; moving them away takes the token out.
-        pin_file: holds the PIN and a newline.
+        folder: its files; the token is missing while they are moved away.
+        pin_file: the PIN and a newline.
         module: the library that its URIs name.
     """
 
@@ -65,29 +64,29 @@ class SoftHsmToken:
         self.module = softhsm_library()
 
     def uri(self, path: str = "", **query: object) -> str:
-        """Write its URI: ``path`` goes on behind the label, ``x_sessions=1`` is a parameter ``x-sessions``."""
+        """Return its URI. ``path`` follows the label; ``x_sessions=1`` is the parameter ``x-sessions``."""
         parameters = {"module-path": self.module, "pin-source": f"file:{self.pin_file}"}
         parameters.update({name.replace("_", "-"): value for name, value in query.items()})
         written = "&".join(f"{name}={quote(str(value))}" for name, value in parameters.items())
         return f"pkcs11:token={quote(self.label)}{path}?{written}"
 
-    def put(self, secret: bytes, label: str) -> PublicKey:
+    def put(self, secret: bytes, label: str) -> TokenPublicKey:
         """Import a secp256k1 key."""
         return import_key(self.uri(f";object={quote(label)}"), secret)
 
     def put_many(self, secrets: Sequence[bytes]) -> None:
-        """Import keys by the hundred, labelled by their number."""
+        """Import hundreds of keys, with their numbers as labels."""
         with open_token(self.uri()) as token:
             for number, secret in enumerate(secrets):
                 public_key = SECP256K1.public_key_of(secret)
-                token.put(secret, public_key, f"owner {number}".encode(), number.to_bytes(4), SECP256K1)
+                token.create(secret, public_key, f"owner {number}".encode(), number.to_bytes(4), SECP256K1)
 
     def take_out(self) -> None:
-        """Take the token out of the machine."""
+        """Move the token's files away."""
         self.folder.rename(self._elsewhere)
 
     def put_back(self) -> None:
-        """Put it back in."""
+        """Move the token's files back."""
         self._elsewhere.rename(self.folder)
 
     @property
@@ -106,7 +105,7 @@ class SoftHsm:
         self.settings.write_text(f"directories.tokendir = {self._tokens}\nlog.level = ERROR\n")
 
     def add_token(self, label: str = "cards", pin: bytes = PIN) -> SoftHsmToken:
-        """Make a token with a user PIN."""
+        """Create a token with a user PIN."""
         before = set(self._tokens.iterdir())
         command = [
             "softhsm2-util",
@@ -128,14 +127,14 @@ class SoftHsm:
 
 @contextmanager
 def softhsm(folder: Path) -> Iterator[SoftHsm]:
-    """Have SoftHSM look into ``folder`` for its tokens, in this process and in those that it starts."""
-    assert not modules._modules, "somebody still uses a PKCS #11 library"
+    """Let SoftHSM find its tokens in ``folder``, in this process and in its child processes."""
+    assert not modules._modules, "a PKCS #11 library is still in use"
     hsm = SoftHsm(folder)
     before = os.environ.get("SOFTHSM2_CONF")
     os.environ["SOFTHSM2_CONF"] = str(hsm.settings)
     try:
         yield hsm
-        assert not modules._modules, "somebody has not let go of a PKCS #11 library"
+        assert not modules._modules, "a PKCS #11 library was not released"
     finally:
         if before is None:
             del os.environ["SOFTHSM2_CONF"]

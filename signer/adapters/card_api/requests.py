@@ -59,7 +59,7 @@ class CardApiRequests:
 
         Raises:
             MessageSignatureError: a request cannot be signed under the signer's profile.
-            RequestKeyError: the request-signing key does not work.
+            RequestKeyError: the request key does not work.
         """
         for request in (self.for_customer(_SAMPLE_ID), self.for_delivery(_SAMPLE_ID, b"{}", _SAMPLE_ID)):
             await self.signed_headers(request, _SAMPLE_TOKEN)

@@ -1,13 +1,10 @@
-"""The signature base of a request (RFC 9421 §2): its components' values, normalised, and the text that is signed.
+"""The signature base of a request (RFC 9421 §2): the normalised values of its components, and the text to sign.
 
-Rules:
-
-* Values are printable ASCII on one line: neither a line break nor obs-fold gets into a signature base.
-* A value that RFC 9421 takes as it is but that the card API's verifier would rewrite (it re-spaces lists and collapses
-  runs of spaces) is refused here, where the cause can be named, instead of there, where it is a 400.
-* An error names the component at fault and never its value, for values hold tokens.
-* The text of a base that is the same for all requests of one shape (method, and which fields are there) is prepared
-  once, so that a base costs a few microseconds.
+* Values are printable ASCII on one line: no line break and no obs-fold gets into a signature base.
+* The card API's verifier changes the spacing of some values (lists, runs of spaces) that RFC 9421 leaves unchanged.
+  Such a value is refused here, with the reason; the card API would only return a 400.
+* An error names the component and never its value, because values hold access tokens.
+* The constant text of a base is prepared once for each shape of request (method and present fields).
 """
 
 from __future__ import annotations
@@ -33,14 +30,14 @@ _PRINTABLE: Final = bytes(range(0x20, 0x7F))
 
 
 class MessageSignatureError(ValueError):
-    """A request cannot be signed; the text names the setting or the component at fault."""
+    """A request cannot be signed; the text names the setting or the component."""
 
 
 class RequestNotSignable(MessageSignatureError):
-    """This request cannot be signed under the profile.
+    """This request cannot be signed with the profile.
 
     Attributes:
-        component: The component at fault, as RFC 9421 names it.
+        component: the component with the error, as RFC 9421 names it.
     """
 
     def __init__(self, component: str, reason: str) -> None:
@@ -49,11 +46,11 @@ class RequestNotSignable(MessageSignatureError):
 
 
 class SignatureBase(NamedTuple):
-    """What is signed (RFC 9421 §2.5).
+    """The signature base (RFC 9421 §2.5).
 
     Attributes:
-        octets: The base itself: ASCII, no newline at its end.
-        signature_params: The value of its last line, which is the member of Signature-Input too.
+        octets: the text to sign: ASCII, without a newline at the end.
+        signature_params: the value of the last line, which is sent in Signature-Input.
     """
 
     octets: bytes
@@ -62,13 +59,13 @@ class SignatureBase(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BaseTemplate:
-    """A signature base with places for the values: prepared once for all requests of one shape.
+    """A signature base with placeholders for the values, for all requests of one shape.
 
     Attributes:
-        filled: The components whose values are filled in, in order (all but ``@method``, which is part of the shape).
-        lines: The base as a ``%`` template: a place for each of ``filled``, and a last one for the parameters.
-        inner_list: The covered components as they are named in Signature-Input (RFC 9421 §4.1), without parameters.
-        line_breaks: What is left of a sound base without its printable characters.
+        filled: the components with a placeholder, in order: all but ``@method``, which is part of the shape.
+        lines: the base as a ``%`` template: a placeholder for each of ``filled`` and one for the parameters.
+        inner_list: the covered components as in Signature-Input (RFC 9421 §4.1), without parameters.
+        line_breaks: what remains of a valid base without its printable characters.
     """
 
     filled: tuple[str, ...]
@@ -78,32 +75,32 @@ class BaseTemplate:
 
     @classmethod
     def prepare(cls, method: str, components: tuple[str, ...]) -> BaseTemplate:
-        """Prepare the base of requests with this method that have all of these components."""
+        """Prepare the base of requests with this method and these components."""
         names = [f'"{component}"' for component in components]
-        # A field name may hold a percent sign, which the template must not take for one of its places.
+        # A field name may contain a percent sign, which is not a placeholder.
         lines = [f"{name}: " for name in [*(name.replace("%", "%%") for name in names), '"@signature-params"']]
-        places = [method if component == "@method" else "%s" for component in components]
+        values = [method if component == "@method" else "%s" for component in components]
         return cls(
             filled=tuple(component for component in components if component != "@method"),
-            lines="\n".join(line + place for line, place in zip(lines, [*places, "%s"], strict=True)),
+            lines="\n".join(line + value for line, value in zip(lines, [*values, "%s"], strict=True)),
             inner_list=f"({' '.join(names)})",
             line_breaks=b"\n" * len(components),
         )
 
     def fill(self, values: Sequence[str], parameters: str) -> SignatureBase:
-        """Build the base.
+        """Return the base.
 
         Args:
-            values: The values of ``filled``, in its order.
-            parameters: The signature parameters, serialised, with their leading semicolon.
+            values: the values of ``filled``, in its order.
+            parameters: the serialised signature parameters, with their leading semicolon.
 
         Raises:
-            RequestNotSignable: A value does not fit on one line of printable ASCII, or would be rewritten on its way.
+            RequestNotSignable: a value is not one line of printable ASCII, or the card API would change it.
         """
         signature_params = self.inner_list + parameters
         text = self.lines % (*values, signature_params)
         octets = text.encode("ascii", errors="replace")
-        # One look at the whole base; only a suspect one is judged value by value.
+        # One check of the whole base; the values are checked one by one only if it fails.
         if octets.translate(None, _PRINTABLE) != self.line_breaks or not text.isascii() or "," in text or "  " in text:
             for component, value in zip(self.filled, values, strict=True):
                 _check_value(component, value)
@@ -112,20 +109,22 @@ class BaseTemplate:
 
 def _check_value(component: str, value: str) -> None:
     if "\r" in value or "\n" in value:
-        raise RequestNotSignable(component, "holds a line break; fields are one line, without obs-fold (RFC 9110 §5.5)")
+        raise RequestNotSignable(
+            component, "contains a line break; a field is one line, without obs-fold (RFC 9110 §5.5)"
+        )
     if not (value.isascii() and value.isprintable()):
         raise RequestNotSignable(component, "is not printable ASCII")
     if component in DERIVED_COMPONENTS:
         return
     if value != ", ".join(" ".join(part.split()) for part in value.split(",")):
         raise RequestNotSignable(
-            component, "has spacing that the card API's verifier rewrites: use ', ' in lists and no runs of spaces"
+            component, "has spacing that the card API's verifier changes: use ', ' in lists and no runs of spaces"
         )
 
 
 @lru_cache(maxsize=64)
 def normal_authority(authority: str, scheme: Scheme) -> str:
-    """RFC 9421 §2.2.3: lower case, without the scheme's default port or an empty one."""
+    """Return ``@authority`` (RFC 9421 §2.2.3): lower case, without an empty or the scheme's default port."""
     match = _AUTHORITY.fullmatch(authority)
     if not match:
         raise RequestNotSignable("@authority", "is not host or host:port (no user info; IDNs as xn--…)")
@@ -135,16 +134,16 @@ def normal_authority(authority: str, scheme: Scheme) -> str:
 
 
 def normal_path(path: str) -> str:
-    """RFC 9421 §2.2.6: as it is sent, still percent-encoded; an empty path is ``/``."""
+    """Return ``@path`` (RFC 9421 §2.2.6): as it is sent, percent-encoded; ``/`` for an empty path."""
     if not path:
         return "/"
     if not _PATH.fullmatch(path):
-        raise RequestNotSignable("@path", "is no raw URL path: begin with /, percent-encode, no query, no fragment")
+        raise RequestNotSignable("@path", "is not a raw URL path: begin with /, percent-encode, no query, no fragment")
     return path
 
 
 def normal_query(query: str) -> str:
-    """RFC 9421 §2.2.7: as it is sent, with its question mark, which stands alone where there is no query."""
+    """Return ``@query`` (RFC 9421 §2.2.7): as it is sent, with its question mark; ``?`` without a query."""
     if query.startswith("?") or not _QUERY.fullmatch(query):
-        raise RequestNotSignable("@query", "is no raw query: percent-encode, without the leading ? and a fragment")
+        raise RequestNotSignable("@query", "is not a raw query: percent-encode, no leading ?, no fragment")
     return f"?{query}"

@@ -414,6 +414,6 @@ def test_new_and_import_work_with_token(tmp_path: Path) -> None:
         assert {row["owner"] for row in json.loads(run("check", uri, "--json").output)} == {OWNER, made["owner"]}
         public_key = PrivateKey(SECRET).public_key.format(compressed=False).hex()
         assert f"{OWNER} 0x{public_key}" in run("export-public", uri).output
-        refused(run("new", uri, "--label", "made here"), "of that label already")
+        refused(run("new", uri, "--label", "made here"), "already has a key with that label")
         refused(run("new", uri), "add object=<label>")
         refused(run("import", uri, "--label", "zero", stdin="00" * 32), "Not a secp256k1 key")

@@ -1,4 +1,4 @@
-"""``signer request-key``: made in a file and in a real token, and what is registered with the card API."""
+"""``signer request-key``: keys in files and in a real token, and the output for the registration."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.support.softhsm import SoftHsmToken, folder_in_memory, softhsm
 
 
 @pytest.fixture(autouse=True)
-def _the_tests_process_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hardening is for ever, and this process is not the command's: it has tests of its own."""
+def _without_hardening(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hardening cannot be undone, and other tests run in this process."""
     monkeypatch.setattr(request_key, "harden", lambda: None)
 
 
 @pytest.fixture
 def token() -> Iterator[SoftHsmToken]:
-    """An empty token."""
+    """Return an empty token."""
     with folder_in_memory() as folder, softhsm(folder) as hsm:
         yield hsm.add_token()
 
@@ -40,14 +40,14 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["request-key", *map(str, arguments)])
 
 
-def refused(result: Result, said: str, status: int = 1) -> None:
-    """See that a command was refused, with a word why, and without a traceback."""
-    assert (result.exit_code, said in result.output) == (status, True), result.output
+def assert_refused(result: Result, text: str, status: int = 1) -> None:
+    """Check exit status and text of a refused command, without a traceback."""
+    assert (result.exit_code, text in result.output) == (status, True), result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
 
 
-def check_shown(result: Result) -> bytes:
-    """See that what is shown can be registered; gives the PEM."""
+def shown_pem(result: Result) -> bytes:
+    """Check that the output can be registered at the card API; return the PEM."""
     assert result.exit_code == 0, result.output
     *_, registration = result.stdout.splitlines()
     pem = base64.b64decode(registration, validate=True)
@@ -59,32 +59,32 @@ def check_shown(result: Result) -> bytes:
     return pem
 
 
-def test_new_makes_a_file_that_the_service_can_use(tmp_path: Path) -> None:
-    """For its owner's eyes only, with a hint what to do next; what is printed is its public half, and no more."""
+def test_new_creates_a_file_that_the_service_can_load(tmp_path: Path) -> None:
+    """Mode 0600. The output is the public key and the next step."""
     file = tmp_path / "signing-key.pem"
     made = run("new", file)
-    pem = check_shown(made)
+    pem = shown_pem(made)
     assert file.stat().st_mode & 0o777 == 0o600
     assert load_request_key(file, "kid").public_pem == pem
     assert "PUT /v1/auth/signing" in made.stderr
     assert "PRIVATE" not in made.output
-    assert check_shown(run("export-public", file)) == pem
+    assert shown_pem(run("export-public", file)) == pem
 
 
-def test_new_replaces_no_file(tmp_path: Path) -> None:
-    """A key that may be registered already is not written over."""
+def test_new_does_not_replace_a_file(tmp_path: Path) -> None:
+    """The key may be registered already."""
     file = tmp_path / "signing-key.pem"
     file.write_text("precious")
-    refused(run("new", file), "is there already; nothing was written")
+    assert_refused(run("new", file), "already exists; nothing was written")
     assert file.read_text() == "precious"
-    refused(run("new", tmp_path / "nowhere" / "key.pem"), "cannot be written (No such file or directory)")
+    assert_refused(run("new", tmp_path / "nowhere" / "key.pem"), "cannot be written (No such file or directory)")
 
 
-def test_the_target_left_out_is_the_settings_own(tmp_path: Path) -> None:
-    """A key that the service will use is made where it will look for it."""
+def test_default_target_is_the_key_of_the_settings(tmp_path: Path) -> None:
+    """The key is created where the service loads it."""
     settings = tmp_path / "signer.toml"
     settings.write_text(f'[card_api]\nsigning_key_file = "{tmp_path / "key.pem"}"\n')
-    pem = check_shown(run("new", "--config", settings))
+    pem = shown_pem(run("new", "--config", settings))
     printed = json.loads(run("export-public", "--config", settings, "--json").stdout)
     assert printed == {
         "key": str(tmp_path / "key.pem"),
@@ -94,40 +94,40 @@ def test_the_target_left_out_is_the_settings_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "said", "status"),
+    ("target", "text", "status"),
     [
-        ("keystore:keys", "cannot be keystore: name a file, or a pkcs11: URI", 2),
+        ("keystore:keys", "cannot be keystore: name a file or a pkcs11: URI", 2),
         ("awskms:alias/x", "cannot be awskms", 2),
         ("pkcs11:token=cards?module-path=/nowhere.so", "add object=", 1),
         ("pkcs11:token=cards;object=x?module-path=/nowhere.so", "/nowhere.so", 1),
     ],
 )
-def test_a_place_that_cannot_be_used_is_said(target: str, said: str, status: int, tmp_path: Path) -> None:
-    """Nothing is made, and no file appears under a URI's name."""
+def test_unusable_target_is_refused(target: str, text: str, status: int, tmp_path: Path) -> None:
+    """Nothing is created, and no file appears under a URI's name."""
     before = set(Path.cwd().iterdir())
-    refused(run("export-public", target), said, status)
+    assert_refused(run("export-public", target), text, status)
     if "nowhere" not in target:
-        refused(run("new", target), said, status)
+        assert_refused(run("new", target), text, status)
     assert set(Path.cwd().iterdir()) == before
-    refused(run("export-public", tmp_path / "absent"), "cannot be read (No such file or directory)")
+    assert_refused(run("export-public", tmp_path / "absent"), "cannot be read (No such file or directory)")
 
 
 @pytest.mark.needs("softhsm2-util")
-def test_new_has_the_token_make_the_key(token: SoftHsmToken) -> None:
-    """The key stays inside; its name is shown without the PIN's file, and is taken once."""
+def test_new_generates_the_key_in_the_token(token: SoftHsmToken) -> None:
+    """The output shows its URI without the PIN file. The label can be used once."""
     uri = token.uri(";object=requests")
     made = run("new", uri)
-    pem = check_shown(made)
+    pem = shown_pem(made)
     assert made.stdout.startswith("pkcs11:token=cards;object=requests;id=")
     assert str(token.pin_file) not in made.output
-    assert check_shown(run("export-public", uri)) == pem
-    refused(run("new", uri), "has a key of that label already")
-    refused(run("new", token.uri()), "add object=")
+    assert shown_pem(run("export-public", uri)) == pem
+    assert_refused(run("new", uri), "already has a key with that label")
+    assert_refused(run("new", token.uri()), "add object=")
 
 
 @pytest.mark.needs("softhsm2-util")
-def test_a_process_of_its_own(token: SoftHsmToken) -> None:
-    """As a person runs it: hardened, in the environment that SoftHSM needs."""
+def test_command_in_its_own_process(token: SoftHsmToken) -> None:
+    """Hardened, with the environment that SoftHSM needs."""
     command = [sys.executable, "-m", "signer", "request-key", "new", token.uri(";object=requests"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
     assert json.loads(done.stdout)["publicKeyPem"].startswith("-----BEGIN PUBLIC KEY-----\n")

@@ -1,4 +1,4 @@
-"""An independent implementation in another language: the npm package http-message-signatures judges what we sign."""
+"""The npm package http-message-signatures, an independent implementation, verifies our requests."""
 
 from __future__ import annotations
 
@@ -17,19 +17,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from signer.adapters.request_signing.local_key import (
-    AwsLcRequestKey,
-    LocalRequestKey,
-    OpenSslRequestKey,
-    request_key_from_pem,
-)
+from signer.adapters.request_signing.local_key import LocalRequestKey, request_key_from_pem
 from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile, content_digest
 
 pytestmark = pytest.mark.needs("node")
 
 HERE = Path(__file__).parent
 PRIVATE = ec.generate_private_key(ec.SECP384R1())
-STRANGER = ec.generate_private_key(ec.SECP384R1())
+OTHER_KEY = ec.generate_private_key(ec.SECP384R1())
 PROFILE = SignatureProfile((*SignatureProfile().covered_components, "@query"))
 CUSTOMER = "/v1/customers/04c5851c-4386-5bd9-9f89-08312f8aee3a"
 HEADERS = {
@@ -43,17 +38,17 @@ def _aws_lc(keyid: str) -> LocalRequestKey:
     key = request_key_from_pem(
         PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()), keyid
     )
-    assert isinstance(key, AwsLcRequestKey)
+    assert key.library == "AWS-LC"
     return key
 
 
 def _openssl(keyid: str) -> LocalRequestKey:
-    return OpenSslRequestKey(PRIVATE, keyid)
+    return LocalRequestKey(PRIVATE, keyid)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One request for the judge, and what is expected of it."""
+    """One request for the verifier, and the expected verdict."""
 
     id: str
     expected: str
@@ -65,7 +60,7 @@ class Case:
     covered: tuple[str, ...]
 
     def line(self) -> str:
-        """The case as the judge reads it."""
+        """Return the case as the input line of the verifier."""
         public = PRIVATE.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         body = None if self.body is None else base64.b64encode(self.body).decode()
         return json.dumps(
@@ -173,7 +168,7 @@ def _bad() -> list[Case]:
     return [
         *_tamperings(),
         replace(unsigned, headers=bare),
-        _signed("another key under our id", "refused", key=OpenSslRequestKey(STRANGER, "key-1")),
+        _signed("another key under our id", "refused", key=LocalRequestKey(OTHER_KEY, "key-1")),
         _signed("created in the future", "refused", now=int(time.time()) + 3600),
     ]
 
@@ -183,33 +178,35 @@ CASES = {case.id: case for case in [*_good(), *_bad()]}
 
 @pytest.fixture(scope="module")
 def verdicts() -> dict[str, dict[str, str]]:
-    """Every case judged, in one run of node."""
+    """Return the verdicts on all cases, from one run of node."""
     node = shutil.which("node")
     if node is None:
         pytest.fail("node is not installed: apt-get install nodejs npm (20 or newer)")
     if not (HERE / "node_modules" / "http-message-signatures").is_dir():
-        pytest.fail("the judge is not installed: npm ci --prefix tests/integration/interop (make test does it)")
+        pytest.fail(
+            "http-message-signatures is not installed: npm ci --prefix tests/integration/interop (make test does it)"
+        )
     lines = "".join(f"{case.line()}\n" for case in CASES.values())
-    judge = subprocess.run(
+    verifier = subprocess.run(
         [node, str(HERE / "verify.mjs")], input=lines, text=True, capture_output=True, timeout=60, check=False
     )
-    assert judge.returncode == 0, judge.stderr
-    return {verdict["id"]: verdict for verdict in map(json.loads, judge.stdout.splitlines())}
+    assert verifier.returncode == 0, verifier.stderr
+    return {verdict["id"]: verdict for verdict in map(json.loads, verifier.stdout.splitlines())}
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_npm_http_message_signatures(case: Case, verdicts: dict[str, dict[str, str]]) -> None:
-    """What we sign verifies in node; each change, stranger and untimely signature is refused there."""
+    """Signed requests verify; a change, another key or a future time is refused."""
     assert verdicts[case.id]["verdict"] == case.expected, verdicts[case.id]["reason"]
 
 
-def test_every_covered_component_is_tampered_with() -> None:
-    """No component of the profile is missing among the tamperings."""
+def test_every_covered_component_has_a_tampering() -> None:
+    """None is missing among the tamperings."""
     assert {f"tampered: {name}" for name in PROFILE.covered_components} <= CASES.keys()
 
 
-def test_the_lock_names_no_host() -> None:
-    """The lock holds hashes and no address, so that it installs from any registry."""
+def test_lock_file_names_no_host() -> None:
+    """It holds hashes and no address, so that it installs from any registry."""
     lock = (HERE / "package-lock.json").read_text(encoding="utf-8")
     assert "://" not in lock
     assert lock.count('"integrity": "sha512-') == lock.count('"node_modules/')

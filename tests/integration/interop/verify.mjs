@@ -1,8 +1,8 @@
-// Judges requests that the signer signed, with the npm package http-message-signatures and nothing of ours.
+// Verifies requests that the signer signed, with the npm package http-message-signatures and without code of the signer.
 //
 // Reads JSON lines {"id", "method", "url", "headers", "body": base64 | null, "publicKey": PEM, "keyid", "covered"},
 // writes one JSON line {"id", "verdict": "verified" | "refused" | "error", "reason"} for each, in the same order.
-// "refused" is a judgement of the package (or of the digest), "error" is anything that should not happen.
+// "refused" is a verdict of the package or of the digest check; "error" is an unexpected exception.
 
 import { createHash } from 'node:crypto';
 import { createInterface } from 'node:readline';
@@ -10,8 +10,8 @@ import { createVerifier, httpbis, VerificationError } from 'http-message-signatu
 
 const ALGORITHM = 'ecdsa-p384-sha384';
 
-// The package verifies headers; RFC 9530 is left to its callers.
-function digestIsRight(headers, body) {
+// The package verifies headers only. The caller checks the digest (RFC 9530).
+function digestMatches(headers, body) {
   const value = Object.entries(headers).find(([name]) => name.toLowerCase() === 'content-digest')?.[1];
   if (body === null) return value === undefined;
   const algorithm = value?.match(/^sha-(256|512)=:/)?.[1];
@@ -19,7 +19,7 @@ function digestIsRight(headers, body) {
   return value === `sha-${algorithm}=:${createHash(`sha${algorithm}`).update(body).digest('base64')}:`;
 }
 
-async function judge({ method, url, headers, body, publicKey, keyid, covered }) {
+async function verify({ method, url, headers, body, publicKey, keyid, covered }) {
   const key = { id: keyid, algs: [ALGORITHM], verify: createVerifier(publicKey, ALGORITHM) };
   try {
     const verified = await httpbis.verifyMessage(
@@ -37,13 +37,13 @@ async function judge({ method, url, headers, body, publicKey, keyid, covered }) 
     if (error instanceof VerificationError) return ['refused', error.message];
     return ['error', String(error)];
   }
-  return digestIsRight(headers, body === null ? null : Buffer.from(body, 'base64'))
+  return digestMatches(headers, body === null ? null : Buffer.from(body, 'base64'))
     ? ['verified', '']
     : ['refused', 'digest does not match the body'];
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
   const request = JSON.parse(line);
-  const [verdict, reason] = await judge(request);
+  const [verdict, reason] = await verify(request);
   process.stdout.write(`${JSON.stringify({ id: request.id, verdict, reason })}\n`);
 }

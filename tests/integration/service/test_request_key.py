@@ -1,4 +1,4 @@
-"""The request-signing key is in a real token: requests verify, and what a token that is taken out comes to for callers.
+"""The service with its request key in a real token: signatures, and failures of the token.
 
 The owner's key is in a keystore, so that only requests to the card API need the token; in ``tests/e2e`` both do.
 """
@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from signer.adapters.keys.pkcs11 import supervisor
+from signer.adapters.keys.pkcs11 import token as token_module
 from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import generate_key
+from signer.application.backoff import Backoff
 from signer.bootstrap.service import StartFailed
 from signer.devsite.local_keys import RequestKeyInToken
 from tests.integration.service.site import SECRET_KEY, Site, check_waiting, open_site
@@ -31,28 +33,29 @@ StartWithToken = Callable[..., Awaitable[Site]]
 
 
 @pytest.fixture(autouse=True)
-def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for long between attempts to find the token."""
-    monkeypatch.setattr(supervisor, "_LONGEST_DELAY_SECONDS", supervisor.COOLDOWN_SECONDS)
-    monkeypatch.setattr(supervisor, "_LOOKS_EVERY_SECONDS", 0.1)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses between attempts to connect, and between checks."""
+    backoff = Backoff(first_pause=timedelta(seconds=2), longest_pause=timedelta(seconds=2))
+    monkeypatch.setattr(token_module, "BACKOFF", backoff)
+    monkeypatch.setattr(token_module, "_CHECK_INTERVAL", 0.1)
 
 
 @pytest.fixture
 def hsm() -> Iterator[SoftHsm]:
-    """A folder of tokens."""
+    """Return a folder of tokens."""
     with folder_in_memory() as folder, softhsm(folder) as hsm:
         yield hsm
 
 
 @pytest.fixture
 def token(hsm: SoftHsm) -> SoftHsmToken:
-    """The token of the request-signing key."""
+    """Return the token of the request key."""
     return hsm.add_token()
 
 
 @pytest.fixture
 async def start(tmp_path: Path, redis: RedisServer, token: SoftHsmToken) -> AsyncIterator[StartWithToken]:
-    """Starts a service whose request-signing key is in the token, with further settings by section."""
+    """Start a service whose request key is in the token, with further settings by section."""
     made = generate_key(token.uri(PATH), curve=P384)
     async with AsyncExitStack() as stack:
 
@@ -66,23 +69,23 @@ async def start(tmp_path: Path, redis: RedisServer, token: SoftHsmToken) -> Asyn
 
 
 async def becomes(site: Site, check: str, *, ok: bool) -> dict[str, Any]:
-    """Wait until readiness says this of a check; a report is good for a second."""
+    """Wait until a readiness check has this result. A report is cached for a second."""
     async with asyncio.timeout(30):
         while True:
-            said = await site.readiness(check)
-            if said["ok"] is ok:
-                return said
+            report = await site.readiness(check)
+            if report["ok"] is ok:
+                return report
             await asyncio.sleep(0.1)
 
 
 async def signs(site: Site) -> None:
-    """Have one challenge signed and delivered; the simulator verifies every request's signature."""
+    """Sign and deliver one challenge. The simulator verifies each request's signature."""
     record = await (await site.ask(*site.customer())).json()
     assert record["state"] == "verified", record
 
 
-async def test_requests_that_the_token_signs_verify(start: StartWithToken) -> None:
-    """Fetching, reading and delivering, many at once."""
+async def test_requests_signed_by_token_verify(start: StartWithToken) -> None:
+    """Many requests at once."""
     site = await start()
     assert await site.readiness("request_key") == {"name": "request_key", "ok": True}
     answers = await asyncio.gather(*(site.ask(site.customer()[0]) for _ in range(50)))
@@ -93,18 +96,18 @@ async def test_requests_that_the_token_signs_verify(start: StartWithToken) -> No
 async def test_a_token_that_is_taken_out_stops_requests_and_nothing_else(
     start: StartWithToken, token: SoftHsmToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Owners' signatures are made and wait; who needs the API is told when to come back; all goes on by itself.
+    """Owners' signatures are made and wait for delivery. Callers that need the card API get Retry-After.
 
-    The API is not blamed: its breaker would open at the first failure, and stays closed.
+    The circuit breaker, which would open at the first failure, stays closed. All continues when the token is back.
     """
     fake = FakeCryptoki(tmp_path)
     token.module = fake.path
     monkeypatch.setattr("signer.bootstrap.card_api.FAILURES_TO_OPEN", 1)
     site = await start()
     await signs(site)
-    fake.pull_out()
-    said = await becomes(site, "request_key", ok=False)
-    assert (said["code"], said["detail"]) == ("card_api_unavailable", REASON)
+    fake.remove()
+    report = await becomes(site, "request_key", ok=False)
+    assert (report["code"], report["detail"]) == ("card_api_unavailable", REASON)
     down = await site.logged("card_api.request_key_down")
     assert "no token in" in down["reason"]
     site.simulator.state.ledger.clear()
@@ -113,12 +116,12 @@ async def test_a_token_that_is_taken_out_stops_requests_and_nothing_else(
     for answer in await asyncio.gather(*(site.ask(site.customer()[0]) for _ in range(10))):
         problem = await answer.json()
         assert (answer.status, problem["code"]) == (503, "card_api_unavailable")
-        assert "the request-signing key did not sign: it is not there" in problem["detail"]
+        assert "the request key did not sign: it is not there" in problem["detail"]
         assert str(fake.path) not in problem["detail"]
         assert int(answer.headers["Retry-After"]) >= 1
     assert site.total_calls() == 0
 
-    fake.put_in(slots_later=3)
+    fake.insert(slots_later=3)
     await becomes(site, "request_key", ok=True)
     assert (await site.logged("card_api.request_key_up"))["level"] == "info"
     for record in waiting:
@@ -130,10 +133,10 @@ async def test_a_token_that_is_taken_out_stops_requests_and_nothing_else(
     assert fake.violations == 0
 
 
-async def test_a_token_that_hangs_stops_requests_and_not_the_event_loop(
+async def test_token_that_hangs_does_not_block_the_event_loop(
     start: StartWithToken, token: SoftHsmToken, tmp_path: Path
 ) -> None:
-    """A call that does not come back is told after the URI's x-timeout; healthz answers meanwhile, and it recovers."""
+    """A call that hangs fails after x-timeout. Meanwhile healthz responds, and the token recovers."""
     fake = FakeCryptoki(tmp_path)
     token.module = fake.path
     site = await start()
@@ -151,16 +154,16 @@ async def test_a_token_that_hangs_stops_requests_and_not_the_event_loop(
         assert (task.result().status, (await task.result().json())["code"]) == (503, "card_api_unavailable")
     assert longest < 0.4, "the event loop waited for the token"
     await becomes(site, "request_key", ok=False)
-    fake.let_go("C_Sign")
+    fake.release("C_Sign")
     await becomes(site, "request_key", ok=True)
     await signs(site)
     assert not site.log.of("http.unexpected_error")
 
 
-async def test_owners_keys_and_the_request_key_in_one_token(
+async def test_owners_keys_and_request_key_share_one_token(
     start: StartWithToken, token: SoftHsmToken, tmp_path: Path
 ) -> None:
-    """One library, initialised once, one login; a reload of the owners' keys disturbs no request."""
+    """One library, initialised once, and one login. A reload of the owners' keys disturbs no request."""
     token.put(SECRET_KEY, "owner")
     fake = FakeCryptoki(tmp_path)
     token.module = fake.path
@@ -172,10 +175,10 @@ async def test_owners_keys_and_the_request_key_in_one_token(
     assert (fake.calls("C_Initialize"), fake.calls("C_Login"), fake.violations) == (1, 1, 0)
 
 
-async def test_owners_keys_in_another_token_of_the_same_library(
+async def test_requests_are_signed_while_another_token_is_missing(
     start: StartWithToken, hsm: SoftHsm, token: SoftHsmToken
 ) -> None:
-    """While the owners' token is out, and looked for, requests are signed all the same."""
+    """The owners' token, in the same library, is missing, and the signer tries to find it."""
     owners = hsm.add_token("owners")
     owners.put(SECRET_KEY, "owner")
     site = await start(keys={"uris": [owners.uri()]})
@@ -193,8 +196,8 @@ async def test_owners_keys_in_another_token_of_the_same_library(
     await signs(site)
 
 
-async def test_without_its_token_the_service_does_not_start(start: StartWithToken, token: SoftHsmToken) -> None:
-    """The reason says which key, and what there is instead."""
+async def test_service_does_not_start_without_token_of_request_key(start: StartWithToken, token: SoftHsmToken) -> None:
+    """The reason names the key and lists the tokens that are present."""
     token.take_out()
-    with pytest.raises(StartFailed, match="the token of the request-signing key cannot be used: no token in"):
+    with pytest.raises(StartFailed, match="the token of the request key cannot be used: no token in"):
         await start()

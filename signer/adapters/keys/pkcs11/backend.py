@@ -1,10 +1,7 @@
-"""``pkcs11:`` keys in a PKCS #11 token: SoftHSM, YubiHSM, Luna, CloudHSM. ``_pkcs11_uri`` has the URI, RFC 7512's.
+"""The key backend ``pkcs11:``, for keys in a PKCS #11 token: SoftHSM, YubiHSM, Luna, CloudHSM.
 
-* All keys on secp256k1 that may sign are the backend's, or the one that ``object=`` or ``id=`` names.
-* A key signs the digest (CKM_ECDSA) and gives ``r ‖ s``. It never leaves the token, and neither does the PIN's file
-  hold anything that the signer keeps.
-* How the token is reached, watched and mended is ``_pkcs11_token``'s affair; what a person does about it stands in
-  ``docs/keys/pkcs11.md``.
+It loads all secp256k1 keys that may sign, or the one that ``object=`` or ``id=`` names. A key signs the digest
+(CKM_ECDSA) and never leaves the token. ``docs/keys/pkcs11.md`` is for the operator.
 """
 
 from __future__ import annotations
@@ -15,8 +12,9 @@ from functools import partial
 from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys, Progress
 from signer.adapters.keys.key_uri import KeyUri
 from signer.adapters.keys.pkcs11.curves import SECP256K1
+from signer.adapters.keys.pkcs11.errors import TokenUnavailable
 from signer.adapters.keys.pkcs11.index import TokenIndex
-from signer.adapters.keys.pkcs11.token import Token, TokenUnavailable
+from signer.adapters.keys.pkcs11.token import Pkcs11Token
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import Eip191Message, address_of_public_key, self_test_message
@@ -30,21 +28,21 @@ class Pkcs11Key:
     address: str
     uri: str
 
-    def __init__(self, token: Token, public_key: bytes, uri: str) -> None:
-        """Name the key; ``public_key`` is ``X ‖ Y``."""
+    def __init__(self, token: Pkcs11Token, public_key: bytes, uri: str) -> None:
+        """Create the key; ``public_key`` is ``X ‖ Y``."""
         self.address = address_of_public_key(public_key)
         self.uri = uri
         self._token = token
         self._public_key = public_key
 
     async def sign(self, message: Eip191Message) -> bytes:
-        """Give 64 bytes ``r ‖ s``; every second ``s`` is high."""
+        """Return 64 bytes ``r ‖ s``; ``s`` may be high."""
         try:
             return await self._token.sign(self._public_key, message.digest)
         except TokenUnavailable as exc:
             raise Unavailable(
                 ErrorCode.KEY_BACKEND_UNAVAILABLE,
-                f"The token that holds the key did not sign: {exc.brief}.",
+                f"The token that holds the key did not sign: {exc.public_reason}.",
                 retry_after=exc.retry_after,
             ) from exc
 
@@ -53,37 +51,39 @@ class Pkcs11Key:
 
 
 class Pkcs11Backend:
-    """A ``KeyBackend`` over one token. A key that is still there after a reload is the same object."""
+    """A ``KeyBackend`` over one token. A reload keeps the objects of the keys that it finds again."""
 
     def __init__(self, uri: Pkcs11Uri, resources: BackendResources) -> None:
-        """Name the token; nothing is loaded or opened before ``load``."""
+        """Create the backend; nothing is loaded or opened before ``load``."""
         self._uri = uri
         self._opening = resources.opening
-        self._token = Token(uri, SECP256K1, self_test_message().digest, partial(resources.health_changed, str(uri)))
+        self._token = Pkcs11Token(
+            uri, SECP256K1, self_test_message().digest, partial(resources.health_changed, str(uri))
+        )
         self._keys: Mapping[tuple[bytes, str], Pkcs11Key] = {}
 
     @property
     def uri(self) -> str:
-        """The token and, where it is one, the key; neither library nor PIN file."""
+        """The token and, if the URI names one, the key, without library and PIN file."""
         return str(self._uri)
 
     @property
     def problem(self) -> str | None:
-        """Why nothing can be signed now, or ``None``."""
+        """Why the token is down, or ``None``."""
         return self._token.problem
 
     async def load(self, progress: Progress) -> LoadedKeys:
-        """See ``KeyBackend.load``. It connects anew, so a PIN file that has changed is read."""
+        """See ``KeyBackend.load``. Each call connects again and reads the PIN file again if it has to log in."""
         try:
             index = await self._token.load(progress)
         except TokenUnavailable as exc:
             raise KeyBackendError(f"the token {self._uri} cannot be used: {exc}") from exc
-        # Each address is two Keccak-256: for thousands of keys that is no work for the event loop.
+        # Each address takes two Keccak-256, too slow for the event loop with thousands of keys.
         self._keys = await self._opening.run(partial(self._keys_of, index))
         return LoadedKeys(tuple(self._keys.values()), index.failures)
 
     async def close(self) -> None:
-        """Close the sessions; the library is finalized with its last user."""
+        """Close the sessions and release the library."""
         await self._token.close()
 
     def _keys_of(self, index: TokenIndex) -> Mapping[tuple[bytes, str], Pkcs11Key]:
@@ -93,9 +93,9 @@ class Pkcs11Backend:
 
 
 def open_pkcs11(uri: KeyUri, resources: BackendResources) -> Pkcs11Backend:
-    """Make the backend of a ``pkcs11:`` URI.
+    """Create the backend of a ``pkcs11:`` URI.
 
     Raises:
-        KeyUriInvalid: with what to write instead.
+        KeyUriInvalid: the URI is not valid; the text says what to write instead.
     """
-    return Pkcs11Backend(Pkcs11Uri.read(uri), resources)
+    return Pkcs11Backend(Pkcs11Uri.parse(uri), resources)

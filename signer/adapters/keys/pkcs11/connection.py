@@ -1,162 +1,201 @@
-"""A connection to a token: found, logged in, indexed, and shown to sign.
+"""A connection to a token: the token was found, logged in to, indexed, and has signed.
 
-* One login for life: it belongs to the process, so the session that has made it, the keeper, stays open as long as the
-  connection. The sessions that sign need no PIN.
-* A connection is immutable. Where anything about the token has changed, another one takes its place, and its keeper is
-  open before the old one is closed: so the login does not end in between.
-* Nothing here retries, but for one thing: a library that was initialised before may know tokens and slots that are no
-  more, so where it fails it is initialised anew. All functions block.
+* The login lasts as long as one session of the process is open. For this each connection keeps its login session open.
+  The sessions that sign need no PIN.
+* A connection never changes. After any change of the token a new connection replaces it. The old login session closes
+  only when the new one is open, so the login does not end in between.
+* A library that was initialised before may know only tokens and slots that no longer exist. If connecting through it
+  fails, the library is reinitialised and the connector tries once more. There are no other retries here.
 """
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
 
-from signer.adapters.keys.pkcs11.cryptoki.constants import FAULTS_OF_A_KEY, Ckf, Ckr
-from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki, CryptokiError, LibraryBusy
+from signer.adapters.keys.backend import Progress
+from signer.adapters.keys.pkcs11.cryptoki.constants import KEY_ERRORS, Ckf, Ckr
+from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki, CryptokiError, LibraryBusy, seconds_in_call
 from signer.adapters.keys.pkcs11.curves import Curve
-from signer.adapters.keys.pkcs11.index import KeysDone, TokenIndex, index_keys
-from signer.adapters.keys.pkcs11.login import TokenMissing, find_token, log_in
+from signer.adapters.keys.pkcs11.errors import TokenMissing
+from signer.adapters.keys.pkcs11.index import Report, TokenIndex, index_keys
+from signer.adapters.keys.pkcs11.login import find_token, log_in
 from signer.adapters.keys.pkcs11.modules import SharedModule, share_module
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
 
+_CHECKS_PER_TIMEOUT: Final = 4
+
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True, slots=True)
-class Connection:
-    """A token that is there and works.
-
-    Attributes:
-        cryptoki: the library it is reached by.
-        slot: where the token is, in this initialisation of the library.
-        keeper: a session that is open as long as this connection; the control thread's.
-        needs_login: whether a session has to be logged in to sign.
-        index: the keys.
-    """
+class TokenConnection:
+    """A token that works, in a slot of one initialisation of its library."""
 
     cryptoki: Cryptoki
     slot: int
-    keeper: int
+    login_session: int
     needs_login: bool
     index: TokenIndex
 
-    def is_same_place(self, other: Connection) -> bool:
-        """Tell whether a session of one connection is one of the other, too."""
+    def shares_sessions_with(self, other: TokenConnection) -> bool:
+        """Return whether a session of one connection can be used for the other."""
         return self.cryptoki is other.cryptoki and self.slot == other.slot
 
-    def check_login(self, session: int | None = None) -> None:
-        """Return where a session, the keeper unless another is named, is alive and as logged in as it has to be.
+    def check_session(self, session: int) -> None:
+        """Check that a session is open and, if the token requires it, logged in.
 
         Raises:
-            CryptokiError: it is not so.
+            CryptokiError: it is not.
         """
-        if not self.cryptoki.is_logged_in(self.keeper if session is None else session) and self.needs_login:
+        if not self.cryptoki.is_logged_in(session) and self.needs_login:
             raise CryptokiError("C_GetSessionInfo", Ckr.USER_NOT_LOGGED_IN)
 
     def check_signing(self, digest: bytes, curve: Curve) -> None:
-        """Return where the token signs ``digest`` with the first of its keys, or the last; or if it has none.
+        """Check that the token signs with its first key or, if that fails, with its last.
 
         Raises:
-            CryptokiError: it does not. What is wrong with a single key is none of the token's affair.
+            CryptokiError: the token does not sign. A key that the token refuses to use is not an error of the token.
         """
-        self.check_login()
-        keys = self.index.keys
-        for is_last, key in ((len(keys) == 1, keys[0]), (True, keys[-1])) if keys else ():
+        self.check_session(self.login_session)
+        error: CryptokiError | None = None
+        for key in (*self.index.keys[:1], *self.index.keys[1:][-1:]):
             try:
-                self.cryptoki.sign(self.keeper, key.handle, digest, curve.signature_bytes)
-            except CryptokiError as error:
-                if error.code in FAULTS_OF_A_KEY:
-                    continue
-                if is_last:
-                    raise
+                self.cryptoki.sign(self.login_session, key.handle, digest, curve.signature_bytes)
+            except CryptokiError as exc:
+                error = exc
             else:
                 return
+        if error is not None and error.code not in KEY_ERRORS:
+            raise error
 
     def close(self) -> None:
-        """Close the keeper, if it is still there."""
+        """Close the login session."""
         with suppress(CryptokiError):
-            self.cryptoki.close_session(self.keeper)
+            self.cryptoki.close_session(self.login_session)
 
 
-class Connector:
-    """Makes the connections to one token, one after another, on one thread."""
+class TokenConnector:
+    """Makes, checks and closes the connections to one token, one call after another, on its own daemon thread.
+
+    A call that hangs cannot be cancelled. The calls after it wait in the queue until it returns.
+    """
 
     def __init__(self, uri: Pkcs11Uri, curve: Curve, digest: bytes) -> None:
-        """Say what for; nothing is loaded before ``connect``.
-
-        Args:
-            uri: which token, and which of its keys.
-            curve: of the keys.
-            digest: what a key signs to show that it does.
-        """
+        """Create the connector. To show that a token works, a key signs ``digest``."""
         self._uri = uri
         self._curve = curve
         self._digest = digest
         self._module: SharedModule | None = None
-        self._newest: Connection | None = None
+        self._newest: TokenConnection | None = None
+        self._calls: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="pkcs11-control", daemon=True)
 
-    def connect(self, keys_done: KeysDone) -> Connection:
-        """Connect, and close the connection that was.
+    def start(self) -> None:
+        """Start the thread, for the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
 
-        Args:
-            keys_done: told how far the index is.
+    def connect(self, progress: Progress) -> asyncio.Future[TokenConnection]:
+        """Make a new connection, and close the one before it.
 
         Raises:
-            TokenError: the token is not there, or not as the URI says, or it does not take the PIN.
-            LibraryUnusable: the library cannot be loaded.
-            LibraryBusy: another thread has been initialising it for too long.
-            CryptokiError: anything else.
+            TokenError, LibraryUnusable, LibraryBusy, CryptokiError: the attempt failed.
         """
+        loop = self._loop
+        return self._submit(
+            partial(self._replace, lambda done, total: loop.call_soon_threadsafe(progress, done, total))
+        )
+
+    def check(self, connection: TokenConnection) -> asyncio.Future[None]:
+        """Check that the token signs; see ``TokenConnection.check_signing``."""
+        return self._submit(partial(connection.check_signing, self._digest, self._curve))
+
+    def close(self) -> asyncio.Future[None]:
+        """Close the connection, release the library, and end the thread."""
+        closed = self._submit(self._release)
+        self._calls.put(None)
+        return closed
+
+    async def returns(self, call: asyncio.Future[Any], timeout: float) -> bool:
+        """Wait for a call; return ``False`` as soon as one C call takes longer than ``timeout`` seconds."""
+        while not call.done():
+            await asyncio.wait({call}, timeout=timeout / _CHECKS_PER_TIMEOUT)
+            if not call.done() and seconds_in_call(self._thread.ident) > timeout:
+                return False
+        return True
+
+    def _submit(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
+        done: asyncio.Future[_T] = self._loop.create_future()
+        self._calls.put((done, work))
+        return done
+
+    # --- On the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        with suppress(RuntimeError):  # the event loop is closed
+            while (call := self._calls.get()) is not None:
+                done, work = call
+                if done.cancelled():
+                    continue
+                try:
+                    set_outcome = partial(done.set_result, work())
+                except Exception as exc:  # noqa: BLE001 - raised where the future is awaited
+                    set_outcome = partial(done.set_exception, exc)
+                self._loop.call_soon_threadsafe(_unless_done, done, set_outcome)
+
+    def _replace(self, report: Report) -> TokenConnection:
         if self._module is None:
             self._module = share_module(self._uri.module)
-        connection = self._connect_somehow(self._module, keys_done)
+        connection = self._connect_or_reinitialize(self._module, report)
         previous, self._newest = self._newest, connection
         if previous is not None:
             previous.close()
         return connection
 
-    def check_signing(self, connection: Connection) -> None:
-        """See ``Connection.check_signing``."""
-        connection.check_signing(self._digest, self._curve)
-
-    def close(self) -> None:
-        """Close the connection and let go of the library."""
-        newest, self._newest = self._newest, None
-        module, self._module = self._module, None
-        if newest is not None:
-            newest.close()
-        if module is not None:
-            module.release()
-
-    def _connect_somehow(self, module: SharedModule, keys_done: KeysDone) -> Connection:
-        known = module.known()
-        cryptoki = module.current()
+    def _connect_or_reinitialize(self, module: SharedModule, report: Report) -> TokenConnection:
+        previous = module.cryptoki
+        cryptoki = module.initialized()
         try:
-            return self._connect(module, cryptoki, keys_done)
-        except (CryptokiError, TokenMissing):
-            renewed = _renewed(module, cryptoki) if cryptoki is known else None
-            if renewed is None:
+            return self._connect(module, cryptoki, report)
+        except (CryptokiError, TokenMissing) as error:
+            if cryptoki is not previous:
                 raise
-        return self._connect(module, renewed, keys_done)
+            try:
+                cryptoki = module.reinitialize(cryptoki)
+            except LibraryBusy:
+                raise error from None
+        return self._connect(module, cryptoki, report)
 
-    def _connect(self, module: SharedModule, cryptoki: Cryptoki, keys_done: KeysDone) -> Connection:
-        slot, info = find_token(cryptoki, self._uri)
-        keeper = cryptoki.open_session(slot)
+    def _connect(self, module: SharedModule, cryptoki: Cryptoki, report: Report) -> TokenConnection:
+        slot, token = find_token(cryptoki, self._uri)
+        session = cryptoki.open_session(slot)
         try:
-            log_in(module, cryptoki, keeper, info, self._uri.pin_file)
-            index = index_keys(cryptoki, keeper, self._uri, self._curve, keys_done)
-            connection = Connection(cryptoki, slot, keeper, bool(info.flags & Ckf.LOGIN_REQUIRED), index)
-            # This tells, too, whether the login has lasted through the search, which would not have said so.
+            log_in(module, cryptoki, session, token, self._uri.pin_file)
+            index = index_keys(cryptoki, session, self._uri, self._curve, report)
+            connection = TokenConnection(cryptoki, slot, session, bool(token.flags & Ckf.LOGIN_REQUIRED), index)
+            # Also checks that the login lasted during the search: a logged-out session finds no key and no error.
             connection.check_signing(self._digest, self._curve)
         except BaseException:
             with suppress(CryptokiError):
-                cryptoki.close_session(keeper)
+                cryptoki.close_session(session)
             raise
         return connection
 
+    def _release(self) -> None:
+        if self._newest is not None:
+            self._newest.close()
+        if self._module is not None:
+            self._module.release()
+        self._newest = self._module = None
 
-def _renewed(module: SharedModule, cryptoki: Cryptoki) -> Cryptoki | None:
-    try:
-        return module.renew(cryptoki)
-    except LibraryBusy:  # somebody hangs in there, or it is not ours: what counts is why we could not connect
-        return None
+
+def _unless_done(future: asyncio.Future[Any], set_outcome: Callable[[], None]) -> None:
+    if not future.done():
+        set_outcome()

@@ -1,10 +1,10 @@
 """Finding a token and logging in to it.
 
-* A token is found by what it says of itself, never by its slot, and exactly one has to fit.
-* The PIN is read from its file for a login, handed to the library from one buffer, and that buffer is overwritten.
-* A PIN that was refused is not tried again: a token locks after a few. What remembers it is a hash under a key of this
-  process. Nor is anything tried where the token says that one more wrong PIN would lock it.
-* A login belongs to the process: where it is there already, it is used.
+* A token is found by its description, never by its slot, and exactly one token has to match.
+* The PIN is read from its file for each login into one buffer, which is passed to the library and then overwritten.
+* A PIN that was refused is not tried again, because tokens lock after a few wrong PINs. The signer remembers it as a
+  hash under a key of this process. It tries no PIN if the token says that one more wrong PIN locks it.
+* A login belongs to the process: if the token is logged in already, that login is used.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from signer.adapters.keys.pkcs11.cryptoki.constants import Ckf, Ckr
-from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki, CryptokiError, TokenInfo
+from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki, CryptokiError, TokenDescription
+from signer.adapters.keys.pkcs11.errors import PinRefused, TokenError, TokenMissing
 from signer.adapters.keys.pkcs11.modules import SharedModule
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
 
 _MAX_PIN_BYTES: Final = 1024
-_LINE_FEED: Final = 0x0A
-_CARRIAGE_RETURN: Final = 0x0D
-_PIN_REFUSED: Final = frozenset(
+_PIN_ERRORS: Final = frozenset(
     {
         Ckr.PIN_INCORRECT,
         Ckr.PIN_INVALID,
@@ -32,82 +31,61 @@ _PIN_REFUSED: Final = frozenset(
         Ckr.USER_PIN_NOT_INITIALIZED,
     },
 )
-_EMPTY_SLOT: Final = frozenset({Ckr.TOKEN_NOT_PRESENT, Ckr.TOKEN_NOT_RECOGNIZED, Ckr.DEVICE_REMOVED})
+_EMPTY_SLOT_ERRORS: Final = frozenset({Ckr.TOKEN_NOT_PRESENT, Ckr.TOKEN_NOT_RECOGNIZED, Ckr.DEVICE_REMOVED})
 _fingerprint_key: Final = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
 
 
-class TokenError(Exception):
-    """The token cannot be used as it is configured; the text says what to do and holds no secret.
-
-    Attributes:
-        brief: the same for a caller, whom paths and serial numbers do not concern.
-    """
-
-    brief = "it cannot be used as it is configured"
-
-
-class TokenMissing(TokenError):
-    """No token of the library is the one that is meant."""
-
-    brief = "it is not there"
-
-
-class PinRefused(TokenError):
-    """The token does not take the PIN. It is not tried again before somebody asks for it."""
-
-    brief = "it does not take the PIN"
-
-
-def find_token(cryptoki: Cryptoki, uri: Pkcs11Uri) -> tuple[int, TokenInfo]:
-    """Find the slot of the one token that ``uri`` means; blocking.
+def find_token(cryptoki: Cryptoki, uri: Pkcs11Uri) -> tuple[int, TokenDescription]:
+    """Return the slot and the description of the one token that matches ``uri``; blocking.
 
     Raises:
-        TokenMissing: none is there; the text says what is.
-        TokenError: more than one is.
-        CryptokiError: the library cannot be asked.
+        TokenMissing: no token matches; the text lists the tokens that are present.
+        TokenError: more than one token matches.
+        CryptokiError: a call failed.
     """
-    tokens: list[tuple[int, TokenInfo]] = []
+    tokens: list[tuple[int, TokenDescription]] = []
     for slot in cryptoki.slots():
         try:
-            info = cryptoki.token_info(slot)
+            token = cryptoki.describe_token(slot)
         except CryptokiError as error:
-            if error.code not in _EMPTY_SLOT:
+            if error.code not in _EMPTY_SLOT_ERRORS:
                 raise
         else:
-            if info.flags & Ckf.TOKEN_INITIALIZED:
-                tokens.append((slot, info))
-    fitting = [(slot, info) for slot, info in tokens if _fits(info, uri)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise TokenError(f"{len(fitting)} tokens fit {uri}, {_listed(fitting)}: say which by serial=")
-    there_is = f"there are {_listed(tokens)}" if tokens else "there is none at all"
-    raise TokenMissing(f"no token in {uri.module} fits {uri}: {there_is}")
+            if token.flags & Ckf.TOKEN_INITIALIZED:
+                tokens.append((slot, token))
+    matching = [(slot, token) for slot, token in tokens if _matches(token, uri)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise TokenError(f"{len(matching)} tokens match {uri}: {_list(matching)}. Add serial= to choose one")
+    present = f"present: {_list(tokens)}" if tokens else "no token is present"
+    raise TokenMissing(f"no token in {uri.module} matches {uri}; {present}")
 
 
-def log_in(module: SharedModule, cryptoki: Cryptoki, session: int, info: TokenInfo, pin_file: Path | None) -> None:
-    """Log in, where the token wants it and this process has not done so before; blocking.
+def log_in(
+    module: SharedModule, cryptoki: Cryptoki, session: int, token: TokenDescription, pin_file: Path | None
+) -> None:
+    """Log in, if the token requires it and this process is not logged in; blocking.
 
     Raises:
-        PinRefused: the token did not, or would not, take the PIN.
+        PinRefused: the token refused the PIN, or is about to lock or locked.
         TokenError: there is no PIN.
-        CryptokiError: anything else.
+        CryptokiError: a call failed.
     """
-    if not info.flags & Ckf.LOGIN_REQUIRED or cryptoki.is_logged_in(session):
+    if not token.flags & Ckf.LOGIN_REQUIRED or cryptoki.is_logged_in(session):
         return
-    if info.flags & Ckf.USER_PIN_LOCKED:
-        raise PinRefused("the token's user PIN is locked: its security officer has to set a new one")
-    if info.flags & Ckf.USER_PIN_FINAL_TRY:
+    if token.flags & Ckf.USER_PIN_LOCKED:
+        raise PinRefused("the token's user PIN is locked: its security officer has to set a new PIN")
+    if token.flags & Ckf.USER_PIN_FINAL_TRY:
         raise PinRefused(
-            "the token would lock after one more wrong PIN, so none was tried: log in by hand with the right one, "
-            "and reload",
+            "one more wrong PIN locks the token, so no PIN was tried: log in by hand with the right PIN, then reload",
         )
     if pin_file is not None:
-        _log_in_from_file(module, cryptoki, session, info.serial, pin_file)
-    elif info.flags & Ckf.PROTECTED_AUTHENTICATION_PATH:
+        _log_in_from_file(module, cryptoki, session, token.serial, pin_file)
+    elif token.flags & Ckf.PROTECTED_AUTHENTICATION_PATH:
         _log_in(cryptoki, session, None)
     else:
-        raise TokenError("the token wants a PIN: add pin-source=file:<path> to its URI")
+        raise TokenError("the token requires a PIN: add pin-source=file:<path> to its URI")
 
 
 def _log_in_from_file(module: SharedModule, cryptoki: Cryptoki, session: int, serial: bytes, pin_file: Path) -> None:
@@ -130,10 +108,10 @@ def _log_in(cryptoki: Cryptoki, session: int, pin: bytearray | None) -> None:
     try:
         cryptoki.login(session, pin)
     except CryptokiError as error:
-        if error.code == Ckr.USER_ALREADY_LOGGED_IN:  # by another backend, meanwhile
+        if error.code == Ckr.USER_ALREADY_LOGGED_IN:  # another backend logged in meanwhile
             return
-        if error.code in _PIN_REFUSED:
-            raise PinRefused(f"the token does not take the PIN ({error}); it is not tried again") from error
+        if error.code in _PIN_ERRORS:
+            raise PinRefused(f"the token does not accept the PIN ({error}); it is not tried again") from error
         raise
 
 
@@ -144,20 +122,23 @@ def _read_pin(path: Path) -> bytearray:
             length = file.readinto(pin) or 0
     except OSError as exc:
         raise TokenError(f"the PIN file {path} cannot be read ({exc.strerror})") from exc
-    if length and pin[length - 1] == _LINE_FEED:
-        length -= 2 if length > 1 and pin[length - 2] == _CARRIAGE_RETURN else 1
-    if not 0 < length <= _MAX_PIN_BYTES:
-        raise TokenError(f"the PIN file {path} is empty, or too long to hold a PIN")
     del pin[length:]
+    for newline in (b"\r\n", b"\n"):
+        if pin.endswith(newline):
+            del pin[-len(newline) :]
+            break
+    if not 0 < len(pin) <= _MAX_PIN_BYTES:
+        raise TokenError(f"the PIN file {path} is empty, or longer than {_MAX_PIN_BYTES} bytes")
     return pin
 
 
-def _fits(info: TokenInfo, uri: Pkcs11Uri) -> bool:
-    said = {"token": info.label, "serial": info.serial, "manufacturer": info.manufacturer, "model": info.model}
-    return all(said[name] == value for name, value in uri.token)
+def _matches(token: TokenDescription, uri: Pkcs11Uri) -> bool:
+    known = {"token": token.label, "serial": token.serial, "manufacturer": token.manufacturer, "model": token.model}
+    return all(known[name] == value for name, value in uri.token)
 
 
-def _listed(tokens: list[tuple[int, TokenInfo]]) -> str:
+def _list(tokens: list[tuple[int, TokenDescription]]) -> str:
     return ", ".join(
-        f"{info.label.decode(errors='replace')!r} (serial {info.serial.decode(errors='replace')})" for _, info in tokens
+        f"{token.label.decode(errors='replace')!r} (serial {token.serial.decode(errors='replace')})"
+        for _, token in tokens
     )

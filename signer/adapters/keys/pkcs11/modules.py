@@ -1,13 +1,11 @@
-"""The PKCS #11 libraries of this process: each is initialised once, whoever uses it.
+"""The PKCS #11 libraries of this process. Each is initialised once and shared.
 
-* A library belongs to the process (v2.40 §6.6): backends that name the same file share one ``Cryptoki``, and the last
-  one that lets go of it finalizes it. So does the end of the process, for some libraries crash when they are unloaded
-  while they work (SoftHSM with OpenSSL).
-* Nothing is initialised before somebody connects, so what forks first initialises for itself. A process that was
-  forked afterwards begins anew: what it inherited is over.
-* ``renew`` finalizes and initialises again, once for all who ask, and only when no thread is inside. Everybody's
-  sessions end with that; each backend notices and connects again.
-* All methods block: they run on threads that may.
+* A library belongs to the process (v2.40 §6.6): backends that name the same file share one ``Cryptoki``. The last
+  backend that releases it finalizes it, and so does the end of the process, because some libraries (SoftHSM with
+  OpenSSL) crash if they are unloaded while they work.
+* A library is initialised by the first connection. A process that was forked later starts without any library.
+* ``reinitialize`` ends the sessions of all backends that share the library; each notices and connects again.
+* All methods block.
 """
 
 from __future__ import annotations
@@ -22,92 +20,78 @@ from typing import Final
 
 from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki, CryptokiError, LibraryBusy
 
-_PATIENCE: Final = 2.0
-_INITIALISED_WITHIN: Final = 30.0
-_PATIENCE_AT_EXIT: Final = 0.5
+_FINALIZE_TIMEOUT: Final = 2.0
+_FINALIZE_TIMEOUT_AT_EXIT: Final = 0.5
+_INITIALIZE_TIMEOUT: Final = 30.0
 
 _modules: dict[Path, SharedModule] = {}
 _registry_lock = threading.Lock()
 
 
 class SharedModule:
-    """One library, for all that use it.
+    """One library, shared by all backends that name it.
 
     Attributes:
-        refused_pins: of tokens, by serial number: a keyed hash of the PIN that was refused last. It is not tried again.
+        refused_pins: by the token's serial number, a keyed hash of the PIN that the token refused last.
+        cryptoki: the library, if it is initialised.
+        users: the number of backends that use it.
     """
 
     def __init__(self, path: Path) -> None:
         self.refused_pins: dict[bytes, bytes] = {}
+        self.cryptoki: Cryptoki | None = None
+        self.users = 0
         self._path = path
-        self._users = 0
-        self._cryptoki: Cryptoki | None = None
         self._lock = threading.Lock()
 
-    def known(self) -> Cryptoki | None:
-        """Give the library if it has been initialised, by whomever."""
-        return self._cryptoki
-
-    def current(self) -> Cryptoki:
-        """Give the library, initialised.
+    def initialized(self) -> Cryptoki:
+        """Return the library; initialise it if necessary.
 
         Raises:
-            LibraryUnusable: it cannot be loaded.
-            LibraryBusy: another thread has been initialising it for too long.
-            CryptokiError: it cannot be initialised.
+            LibraryUnusable, LibraryBusy, CryptokiError: it cannot be initialised.
         """
         with self._locked():
-            return self._cryptoki or self._initialise()
+            return self.cryptoki or self._initialize()
 
-    def renew(self, stale: Cryptoki) -> Cryptoki:
-        """Give the library, initialised later than ``stale``.
+    def reinitialize(self, stale: Cryptoki) -> Cryptoki:
+        """Return the library, initialised after ``stale``; finalize and initialise it if necessary.
 
         Raises:
-            LibraryBusy: a thread is inside of it, or it is not ours to finalize.
-            CryptokiError: it cannot be initialised again. It is tried again when somebody asks.
+            LibraryBusy: it cannot be finalized.
+            CryptokiError: it cannot be initialised again. The next use tries it again.
         """
         with self._locked():
-            if self._cryptoki is stale:
-                stale.finalize(_PATIENCE)
-                self._cryptoki = None
-            return self._cryptoki or self._initialise()
+            if self.cryptoki is stale:
+                stale.finalize(_FINALIZE_TIMEOUT)
+                self.cryptoki = None
+            return self.cryptoki or self._initialize()
 
     def release(self) -> None:
-        """Let go; the last one finalizes the library, unless a thread hangs inside of it."""
+        """Stop using the library. The last user finalizes it, unless a call hangs."""
         with _registry_lock:
-            self._users -= 1
-            if self._users == 0 and self.finalize(_PATIENCE):
+            self.users -= 1
+            if self.users == 0 and self.finalize(_FINALIZE_TIMEOUT):
                 del _modules[self._path]
 
-    def finalize(self, patience: float) -> bool:
-        """Finalize the library if that can be done; tell whether it was."""
+    def finalize(self, timeout: float) -> bool:
+        """Finalize the library if no call hangs; return whether it is finalized."""
         with suppress(LibraryBusy), self._locked():
-            if self._cryptoki is not None:
-                self._cryptoki.finalize(patience)
-                self._cryptoki = None
+            if self.cryptoki is not None:
+                self.cryptoki.finalize(timeout)
+                self.cryptoki = None
             return True
         return False
 
-    def borrow(self) -> None:
-        """Count one more who uses it."""
-        self._users += 1
-
-    def abandon(self) -> None:
-        """Enter the library that a parent process has initialised no more."""
-        if self._cryptoki is not None:
-            self._cryptoki.abandon()
-
-    def _initialise(self) -> Cryptoki:
+    def _initialize(self) -> Cryptoki:
         cryptoki = Cryptoki(self._path)
         cryptoki.initialize()
-        self._cryptoki = cryptoki
+        self.cryptoki = cryptoki
         return cryptoki
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        # Whoever has the lock may hang inside of the library.
-        if not self._lock.acquire(timeout=_INITIALISED_WITHIN):
-            raise LibraryBusy("the library is being initialised and does not come back")
+        if not self._lock.acquire(timeout=_INITIALIZE_TIMEOUT):  # its holder may hang in a call
+            raise LibraryBusy("C_Initialize or C_Finalize does not return in another thread")
         try:
             yield
         finally:
@@ -115,11 +99,11 @@ class SharedModule:
 
 
 def share_module(path: Path) -> SharedModule:
-    """Begin to use a library, by its real path; ``release`` ends it."""
+    """Start using a library. Call ``release`` on the result to stop."""
     real = path.resolve()
     with _registry_lock:
         module = _modules.setdefault(real, SharedModule(real))
-        module.borrow()
+        module.users += 1
     return module
 
 
@@ -127,15 +111,16 @@ def share_module(path: Path) -> SharedModule:
 def _finalize_all() -> None:
     for module in _modules.values():
         with suppress(CryptokiError):
-            module.finalize(_PATIENCE_AT_EXIT)
+            module.finalize(_FINALIZE_TIMEOUT_AT_EXIT)
 
 
-def _begin_anew() -> None:
-    global _registry_lock  # noqa: PLW0603 - another thread of the parent may have held it
+def _forget_all() -> None:
+    global _registry_lock  # noqa: PLW0603 - a thread of the parent may have held it
     for module in _modules.values():
-        module.abandon()
+        if module.cryptoki is not None:
+            module.cryptoki.abandon()
     _modules.clear()
     _registry_lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_forget_all)

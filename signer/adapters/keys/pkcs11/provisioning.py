@@ -1,26 +1,19 @@
-"""Putting keys into a token, and reading public keys out of it: for the command line, never for the service.
+"""Creating, importing and removing keys in a token, and exporting public keys; for the command line only.
 
-* A key made here is the token's (``CKA_TOKEN``), private, sensitive and never extractable, and may do nothing but sign.
-  An imported key is the same from then on; where it came from, somebody may still have it.
-* Both halves carry the label, and one ``CKA_ID`` of their own, by which the private key finds its public one.
-* A key that has been put in works: it has signed, and the signature verifies. One that does not is taken out again.
-* All functions block. They use a session that may write, and log in as the user, like the service.
+* A key generated here is a token object (``CKA_TOKEN``), private, sensitive, not extractable, and may only sign. An
+  imported key has the same attributes, but copies of it may exist elsewhere.
+* The private and the public key object have the same label and the same ``CKA_ID``.
+* Each new key signs, and the signature is verified. If that fails, the key is deleted.
+* All functions block and log in as the user, as the service does. Those that change the token open a writable session.
 """
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.key_uri import KeyUri
@@ -28,27 +21,20 @@ from signer.adapters.keys.pkcs11.cryptoki.constants import CKK_EC, CKO_PRIVATE_K
 from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki, CryptokiError, LibraryBusy
 from signer.adapters.keys.pkcs11.cryptoki.structures import AttributeArray, LibraryUnusable
 from signer.adapters.keys.pkcs11.curves import SECP256K1, Curve
-from signer.adapters.keys.pkcs11.index import index_keys
-from signer.adapters.keys.pkcs11.login import TokenError, find_token, log_in
+from signer.adapters.keys.pkcs11.errors import TokenError
+from signer.adapters.keys.pkcs11.index import POINT_BYTES, TEXT_BYTES, TokenIndex, index_keys
+from signer.adapters.keys.pkcs11.login import find_token, log_in
 from signer.adapters.keys.pkcs11.modules import share_module
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
 from signer.domain.ethereum import address_of_public_key
 
 _ID_BYTES: Final = 16
-_POINT_BYTES: Final = 160
-_HASH_FOR_SCALAR_BYTES: Final = {32: SHA256, 48: SHA384}
-_TEST_TEXT: Final = b"challenge-signer: a key that was put into a token signs"
+_SELF_TEST: Final = b"challenge-signer: self-test of a new key"
 
 
 @dataclass(frozen=True, slots=True)
-class PublicKey:
-    """The public half of a key in the token.
-
-    Attributes:
-        uri: of the private key, without secrets.
-        public_key: ``X ‖ Y``.
-        curve: its curve.
-    """
+class TokenPublicKey:
+    """The public key (``X ‖ Y``) of a key in the token, and the URI of the private key without secrets."""
 
     uri: str
     public_key: bytes
@@ -56,7 +42,7 @@ class PublicKey:
 
     @property
     def address(self) -> str:
-        """The owner, EIP-55; it means something on secp256k1 only."""
+        """The owner's address (EIP-55), if the curve is secp256k1."""
         return address_of_public_key(self.public_key)
 
     @property
@@ -65,170 +51,148 @@ class PublicKey:
         return self.curve.pem(self.public_key)
 
 
-def generate_key(uri: str, *, curve: Curve = SECP256K1) -> PublicKey:
-    """Have the token make a key.
-
-    Args:
-        uri: of the token; ``object=`` is the new key's label, and has to be there, ``id=`` its id.
-        curve: of the key: secp256k1 for an owner's, P-384 for the one that signs requests to the card API.
+def generate_key(uri: str, *, curve: Curve = SECP256K1) -> TokenPublicKey:
+    """Generate a key in the token. ``object=`` in the URI is its label and required; ``id=`` is its id.
 
     Raises:
-        KeyBackendError: it cannot be done, or there is such a key already.
+        KeyBackendError: it failed, or the label or the id is in use.
     """
     with open_token(uri) as token:
         label, key_id = token.new_name(curve)
-        public = _public(label, key_id, curve)
-        del public[Cka.CLASS]
-        private = _private(label, key_id, curve)
-        for fixed in (Cka.CLASS, Cka.EC_PARAMS):  # they follow from the public key
-            del private[fixed]
+        public, private = _public(label, key_id, curve), _private(label, key_id, curve)
+        # The mechanism sets the classes, and the private key takes the curve of the public key.
+        del public[Cka.CLASS], private[Cka.CLASS], private[Cka.EC_PARAMS]
         handles = token.cryptoki.generate_key_pair(token.session, public, private)
-        return token.proven(handles, label, key_id, curve)
+        return token.verified(handles, label, key_id, curve)
 
 
-def import_key(uri: str, secret: bytes, *, curve: Curve = SECP256K1) -> PublicKey:
-    """Put a key into the token that was made elsewhere.
-
-    Args:
-        uri: see ``generate_key``.
-        secret: the private key, big-endian, as wide as the curve's order.
-        curve: of the key.
+def import_key(uri: str, secret: bytes, *, curve: Curve = SECP256K1) -> TokenPublicKey:
+    """Import a private key (big-endian, as wide as the curve's order) into the token; for the URI see ``generate_key``.
 
     Raises:
-        KeyBackendError: it cannot be done, or there is such a key already.
-        ValueError: the secret is no key of the curve; the text does not quote it.
+        KeyBackendError: it failed, or the label or the id is in use.
+        ValueError: the secret is not a private key of the curve; the text does not quote it.
     """
     public_key = curve.public_key_of(secret)
     with open_token(uri) as token:
         label, key_id = token.new_name(curve)
-        handles = token.put(secret, public_key, label, key_id, curve)
-        return token.proven(handles, label, key_id, curve)
+        handles = token.create(secret, public_key, label, key_id, curve)
+        return token.verified(handles, label, key_id, curve)
 
 
-def export_public(uri: str, *, curve: Curve = SECP256K1) -> Sequence[PublicKey]:
-    """Read the public keys of all keys that a URI means, without those that could not be used.
-
-    Raises:
-        KeyBackendError: it cannot be done.
-    """
+def export_public(uri: str, *, curve: Curve = SECP256K1) -> Sequence[TokenPublicKey]:
+    """Return the public keys of all usable keys that a URI means; see ``generate_key`` for the errors."""
     with open_token(uri, writable=False) as token:
-        index = index_keys(token.cryptoki, token.session, token.uri, curve, lambda _done, _total: None)
-        return [PublicKey(key.uri, key.public_key, curve) for key in index.keys]
+        return [TokenPublicKey(key.uri, key.public_key, curve) for key in token.index(curve).keys]
 
 
-def remove_key(uri: str, *, curve: Curve = SECP256K1) -> PublicKey:
-    """Take the one key that a URI names, both halves, out of the token for ever.
+def remove_key(uri: str, *, curve: Curve = SECP256K1) -> TokenPublicKey:
+    """Delete the one key that a URI names, private and public key object, from the token.
 
     Raises:
-        KeyBackendError: it cannot be done, or the URI does not name exactly one key.
+        KeyBackendError: it failed, or the URI does not name exactly one key.
     """
     with open_token(uri) as token:
-        index = index_keys(token.cryptoki, token.session, token.uri, curve, lambda _done, _total: None)
+        index = token.index(curve)
         if not token.uri.names_one_key or len(index.keys) != 1:
-            raise KeyBackendError(f"{token.uri} does not name exactly one key of {curve.name}: add id=")
+            raise KeyBackendError(f"{token.uri} does not name exactly one key on {curve.name}: add id=")
         key = index.keys[0]
-        halves = token.cryptoki.find_objects(token.session, {Cka.KEY_TYPE: CKK_EC, Cka.ID: token.id_of(key.handle)})
-        token.destroy(halves)
-        return PublicKey(key.uri, key.public_key, curve)
+        key_id = token.id_of(key.handle)
+        token.destroy(token.cryptoki.find_objects(token.session, {Cka.KEY_TYPE: CKK_EC, Cka.ID: key_id}))
+        return TokenPublicKey(key.uri, key.public_key, curve)
 
 
 @dataclass(frozen=True, slots=True)
-class OpenToken:
-    """A token, with a session that is logged in."""
+class TokenSession:
+    """A logged-in session with a token."""
 
     cryptoki: Cryptoki
     session: int
     uri: Pkcs11Uri
 
+    def index(self, curve: Curve) -> TokenIndex:
+        """Return the keys that the URI means."""
+        return index_keys(self.cryptoki, self.session, self.uri, curve, lambda _done, _total: None)
+
     def new_name(self, curve: Curve) -> tuple[bytes, bytes]:
-        """Give label and id of a new key.
+        """Return the label and the id for a new key.
 
         Raises:
-            KeyBackendError: there is no label, or the name is taken.
+            KeyBackendError: the URI has no label, or the label or the id is in use.
         """
         if self.uri.label is None:
-            raise KeyBackendError(f"{self.uri} does not name the new key: add object=<label>")
+            raise KeyBackendError(f"{self.uri} has no label for the new key: add object=<label>")
         key_id = secrets.token_bytes(_ID_BYTES) if self.uri.key_id is None else self.uri.key_id
-        taken: Mapping[str, Mapping[Cka, bytes | int]] = {
+        conflicts: Mapping[str, Mapping[Cka, bytes | int]] = {
             "label": {Cka.CLASS: CKO_PRIVATE_KEY, Cka.LABEL: self.uri.label},
             "id": {Cka.KEY_TYPE: CKK_EC, Cka.ID: key_id},
         }
-        for what, template in taken.items():
+        for what, template in conflicts.items():
             if self.cryptoki.find_objects(self.session, template):
-                raise KeyBackendError(f"the token has a key of that {what} already; no key of {curve.name} was made")
+                raise KeyBackendError(f"the token already has a key with that {what}; no {curve.name} key was created")
         return self.uri.label, key_id
 
-    def put(self, secret: bytes, public_key: bytes, label: bytes, key_id: bytes, curve: Curve) -> tuple[int, int]:
-        """Put both halves of a key into the token, or none; nothing is looked up and nothing proven.
-
-        Returns:
-            The handles of the public and of the private key.
-
-        Raises:
-            CryptokiError: it cannot be done.
-        """
+    def create(self, secret: bytes, public_key: bytes, label: bytes, key_id: bytes, curve: Curve) -> tuple[int, int]:
+        """Create the objects of a private and a public key, or none; return the handles of public and private key."""
         private = self.cryptoki.create_object(self.session, {**_private(label, key_id, curve), Cka.VALUE: secret})
         try:
-            point = {Cka.EC_POINT: curve.write_point(public_key)}
+            point = {Cka.EC_POINT: curve.encode_point(public_key)}
             return self.cryptoki.create_object(self.session, {**_public(label, key_id, curve), **point}), private
         except CryptokiError:
             self.destroy([private])
             raise
 
     def id_of(self, handle: int) -> bytes:
-        """Read ``CKA_ID``."""
-        [key_id] = self.cryptoki.get_attributes(self.session, handle, AttributeArray.room_for({Cka.ID: 1024}))
+        """Return the ``CKA_ID`` of a key."""
+        attributes = AttributeArray.with_capacity({Cka.ID: TEXT_BYTES})
+        [key_id] = self.cryptoki.get_attributes(self.session, handle, attributes)
         if not key_id:
-            raise KeyBackendError("the key has no CKA_ID, by which both of its halves could be found")
+            raise KeyBackendError("the key has no CKA_ID, so its public key cannot be found")
         return key_id
 
-    def proven(self, handles: Sequence[int], label: bytes, key_id: bytes, curve: Curve) -> PublicKey:
-        """Give the key whose public and private halves are ``handles``, once it has shown that it signs.
+    def verified(self, handles: Sequence[int], label: bytes, key_id: bytes, curve: Curve) -> TokenPublicKey:
+        """Sign with a new key (handles of the public and private key), verify, and return its public key.
 
         Raises:
-            KeyBackendError: it does not. It is in the token no more.
+            KeyBackendError: the signature is missing or wrong. The key was deleted.
         """
         public_handle, private_handle = handles
-        hashed = _HASH_FOR_SCALAR_BYTES[curve.scalar_bytes]()
-        digest = hashlib.new(hashed.name, _TEST_TEXT).digest()
+        digest = curve.digest(_SELF_TEST)
         try:
-            room = AttributeArray.room_for({Cka.EC_POINT: _POINT_BYTES})
-            [point] = self.cryptoki.get_attributes(self.session, public_handle, room)
-            key = PublicKey(self.uri.of_key(label, key_id), curve.read_point(point or b""), curve)
-            raw = self.cryptoki.sign(self.session, private_handle, digest, curve.signature_bytes)
-            r, s = int.from_bytes(raw[: curve.scalar_bytes]), int.from_bytes(raw[curve.scalar_bytes :])
-            public_key = load_pem_public_key(key.pem.encode("ascii"))
-            if not isinstance(public_key, ec.EllipticCurvePublicKey):
-                raise TypeError("no elliptic-curve key")
-            public_key.verify(encode_dss_signature(r, s), digest, ec.ECDSA(Prehashed(hashed)))
-        except (CryptokiError, InvalidSignature, TypeError, ValueError) as exc:
+            attributes = AttributeArray.with_capacity({Cka.EC_POINT: POINT_BYTES})
+            [point] = self.cryptoki.get_attributes(self.session, public_handle, attributes)
+            key = TokenPublicKey(self.uri.uri_of_key(label, key_id), curve.parse_point(point or b""), curve)
+            signature = self.cryptoki.sign(self.session, private_handle, digest, curve.signature_bytes)
+            if not curve.is_signature(signature, digest, key.public_key):
+                raise ValueError("the self-test signature is not valid")
+        except (CryptokiError, ValueError) as exc:
             self.destroy(handles)
-            raise KeyBackendError("the token does not sign with the key, which was taken out again") from exc
+            raise KeyBackendError("the token does not sign with the new key, which was deleted again") from exc
         return key
 
     def destroy(self, handles: Sequence[int]) -> None:
-        """Take objects out of the token, as far as it lets us."""
+        """Delete objects from the token; errors are ignored."""
         for handle in handles:
             with suppress(CryptokiError):
                 self.cryptoki.destroy_object(self.session, handle)
 
 
 @contextmanager
-def open_token(uri: str, *, writable: bool = True) -> Iterator[OpenToken]:
-    """Open a session with the token, log in, and close it.
+def open_token(uri: str, *, writable: bool = True) -> Iterator[TokenSession]:
+    """Open a session with the token, log in, and close it at the end.
 
     Raises:
-        KeyBackendError: anything is wrong with the token, there or in the body.
+        KeyBackendError: the token cannot be used, or a call in the body failed.
     """
-    wanted = Pkcs11Uri.read(KeyUri.parse(uri))
+    wanted = Pkcs11Uri.parse(KeyUri.parse(uri))
     module = share_module(wanted.module)
     try:
-        cryptoki = module.current()
-        slot, info = find_token(cryptoki, wanted)
+        cryptoki = module.initialized()
+        slot, token = find_token(cryptoki, wanted)
         session = cryptoki.open_session(slot, writable=writable)
         try:
-            log_in(module, cryptoki, session, info, wanted.pin_file)
-            yield OpenToken(cryptoki, session, wanted)
+            log_in(module, cryptoki, session, token, wanted.pin_file)
+            yield TokenSession(cryptoki, session, wanted)
         finally:
             with suppress(CryptokiError):
                 cryptoki.close_session(session)
@@ -239,28 +203,13 @@ def open_token(uri: str, *, writable: bool = True) -> Iterator[OpenToken]:
 
 
 def _public(label: bytes, key_id: bytes, curve: Curve) -> dict[Cka, bytes | bool | int]:
-    return {
-        Cka.CLASS: CKO_PUBLIC_KEY,
-        Cka.KEY_TYPE: CKK_EC,
-        Cka.TOKEN: True,
-        Cka.PRIVATE: False,
-        Cka.VERIFY: True,
-        Cka.LABEL: label,
-        Cka.ID: key_id,
-        Cka.EC_PARAMS: curve.params,
-    }
+    return {**_shared(label, key_id, curve), Cka.CLASS: CKO_PUBLIC_KEY, Cka.PRIVATE: False, Cka.VERIFY: True}
 
 
 def _private(label: bytes, key_id: bytes, curve: Curve) -> dict[Cka, bytes | bool | int]:
-    return {
-        Cka.CLASS: CKO_PRIVATE_KEY,
-        Cka.KEY_TYPE: CKK_EC,
-        Cka.TOKEN: True,
-        Cka.PRIVATE: True,
-        Cka.SENSITIVE: True,
-        Cka.EXTRACTABLE: False,
-        Cka.SIGN: True,
-        Cka.LABEL: label,
-        Cka.ID: key_id,
-        Cka.EC_PARAMS: curve.params,
-    }
+    only_signs = {Cka.PRIVATE: True, Cka.SENSITIVE: True, Cka.EXTRACTABLE: False, Cka.SIGN: True}
+    return {**_shared(label, key_id, curve), Cka.CLASS: CKO_PRIVATE_KEY, **only_signs}
+
+
+def _shared(label: bytes, key_id: bytes, curve: Curve) -> dict[Cka, bytes | bool | int]:
+    return {Cka.KEY_TYPE: CKK_EC, Cka.TOKEN: True, Cka.LABEL: label, Cka.ID: key_id, Cka.EC_PARAMS: curve.params}

@@ -1,13 +1,13 @@
-"""The sessions that sign: a few threads, each with a session of its own.
+"""The sessions that sign: a few threads, each with its own session.
 
-* A session belongs to one thread, so none is ever shared, and the event loop waits for neither.
-* A session that was idle is looked at before it is used; after any error it is thrown away, and where the error was
-  the session's own, a new one tries once more.
-* Signatures that nobody waits for any more are not made.
-* A thread that stays inside of one call for longer than the patience hangs: whoever waits for it, or behind it, is told
-  at once. A thread cannot be ended, so as soon as the token works again another takes its place, and it ends when it
-  comes back. There are never more than twice as many threads as sessions.
-* Threads are daemons: one that hangs does not keep the process from ending.
+* A session is used by one thread only. The event loop waits for no thread.
+* A session that was idle is checked before it signs. After any error it is closed; after an error of the session itself
+  a new session tries once more.
+* A signature whose caller is gone is not made.
+* A thread that is inside one call for longer than the timeout hangs. Its caller and those in the queue get an error at
+  once. As soon as the token works again another thread replaces it, and the hung thread ends when its call returns.
+  There are never more than twice as many threads as sessions.
+* The threads are daemons: one that hangs does not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -22,229 +22,245 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from signer.adapters.keys.pkcs11.connection import Connection
-from signer.adapters.keys.pkcs11.cryptoki.constants import FAULTS_OF_A_SESSION, Ckr
-from signer.adapters.keys.pkcs11.cryptoki.library import CryptokiError, seconds_inside
+from signer.adapters.keys.pkcs11.connection import TokenConnection
+from signer.adapters.keys.pkcs11.cryptoki.constants import SESSION_ERRORS, Ckr
+from signer.adapters.keys.pkcs11.cryptoki.library import CryptokiError, seconds_in_call
 
-_LOOKED_AT_AFTER_SECONDS: Final = 1.0
-_LOOKS_WITHIN_PATIENCE: Final = 4
-_ENDS_WITHIN_SECONDS: Final = 2.0
-_GONE: Final = frozenset({Ckr.SESSION_CLOSED, Ckr.SESSION_HANDLE_INVALID, Ckr.CRYPTOKI_NOT_INITIALIZED})
+_CHECK_AFTER_IDLE_SECONDS: Final = 1.0
+_CHECKS_PER_TIMEOUT: Final = 4
+_CLOSE_TIMEOUT: Final = 2.0
+_CLOSED_SESSION_ERRORS: Final = frozenset(
+    {Ckr.SESSION_CLOSED, Ckr.SESSION_HANDLE_INVALID, Ckr.CRYPTOKI_NOT_INITIALIZED},
+)
 
 
-class TokenHangs(Exception):
-    """A call into the library does not come back."""
+class CallHangs(Exception):
+    """A call into the library does not return."""
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """A signature that is wanted."""
+    """A signature to make."""
 
-    connection: Connection
+    connection: TokenConnection
     key: int
     digest: bytes
     signature: asyncio.Future[bytes]
 
+    def settle(self, outcome: bytes | Exception | None) -> None:
+        """Set the signature or the error; ``None`` cancels."""
+        if self.signature.done():
+            return
+        match outcome:
+            case bytes():
+                self.signature.set_result(outcome)
+            case Exception():
+                self.signature.set_exception(outcome)
+            case None:
+                self.signature.cancel()
 
-@dataclass(slots=True)
-class _Session:
-    """A session of one thread."""
 
-    connection: Connection
-    handle: int
-    used_at: float
+class _SigningThread(threading.Thread):
+    """A thread with at most one open session.
 
+    Attributes:
+        job: the present job, for the event loop to read.
+        hangs: whether the present call hangs.
+        is_replaced: whether another thread works instead; this one ends when its call returns.
+    """
 
-class _Worker:
-    """A thread. All of this is the event loop's, but for ``job``."""
-
-    def __init__(self, serve: Callable[[_Worker], None]) -> None:
+    def __init__(self, pool: SessionPool, signature_bytes: int) -> None:
+        super().__init__(name="pkcs11-sign", daemon=True)
         self.job: _Job | None = None
         self.hangs = False
         self.is_replaced = False
-        self.thread = threading.Thread(target=serve, args=(self,), name="pkcs11-sign", daemon=True)
-        self.thread.start()
+        self._lock = threading.Lock()
+        self._pool = pool
+        self._signature_bytes = signature_bytes
+        self._session: int | None = None
+        self._connection: TokenConnection | None = None
+        self._used_at = 0.0
+
+    def run(self) -> None:
+        """Make signatures until the pool closes or replaces this thread."""
+        with suppress(RuntimeError):  # the event loop is closed
+            while not self.is_replaced and (job := self._pool.jobs.get()) is not None:
+                self.job = job
+                outcome = self._sign(job)
+                with self._lock:
+                    self.job = None
+                self._pool.deliver(self, job, outcome)
+        self._close_session()
+        with suppress(RuntimeError):
+            self._pool.remove(self)
+
+    def end_after_call(self) -> bool:
+        """Let the thread end when its call returns; return ``False`` if it has returned already."""
+        with self._lock:
+            self.is_replaced = self.job is not None
+        return self.is_replaced
+
+    def _sign(self, job: _Job) -> bytes | Exception | None:
+        """Return the signature or the error; ``None`` if the caller is gone."""
+        if job.signature.done():
+            return None
+        connection = job.connection
+        may_retry = True
+        while True:
+            try:
+                session = self._session_for(connection)
+                signature = connection.cryptoki.sign(session, job.key, job.digest, self._signature_bytes)
+            except CryptokiError as error:
+                self._close_session(error)
+                if not may_retry or error.code not in SESSION_ERRORS:
+                    return error
+                may_retry = False
+            except Exception as exc:  # noqa: BLE001 - raised only by a bug: the caller gets it, the thread goes on
+                return exc
+            else:
+                self._used_at = time.monotonic()
+                return signature
+
+    def _session_for(self, connection: TokenConnection) -> int:
+        if self._connection is not None and not self._connection.shares_sessions_with(connection):
+            self._close_session()
+        self._connection = connection
+        if self._session is None:
+            self._session = connection.cryptoki.open_session(connection.slot)
+        elif time.monotonic() - self._used_at > _CHECK_AFTER_IDLE_SECONDS:
+            connection.check_session(self._session)
+        return self._session
+
+    def _close_session(self, error: CryptokiError | None = None) -> None:
+        """Close the session, unless ``error`` says that it is closed: its handle may be another session's by now."""
+        session, self._session = self._session, None
+        is_closed = error is not None and error.code in _CLOSED_SESSION_ERRORS
+        if session is not None and self._connection is not None and not is_closed:
+            with suppress(CryptokiError):
+                self._connection.cryptoki.close_session(session)
 
 
 class SessionPool:
     """Signs with several sessions at once.
 
     Attributes:
-        hung: called on the event loop when a call does not come back.
+        jobs: the signatures to make; ``None`` ends a thread.
     """
 
-    def __init__(self, size: int, signature_bytes: int, patience: float) -> None:
-        """Start the threads; to be called on the event loop.
-
-        Args:
-            size: how many sessions, and threads.
-            signature_bytes: how long a signature is.
-            patience: seconds after which a call hangs.
-        """
-        self.hung: Callable[[], None] = lambda: None
+    def __init__(self, size: int, signature_bytes: int, call_timeout: float, on_hang: Callable[[], None]) -> None:
+        """Create the pool. It calls ``on_hang`` on the event loop when a call takes longer than ``call_timeout``."""
+        self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._size = size
         self._signature_bytes = signature_bytes
-        self._patience = patience
-        self._loop = asyncio.get_running_loop()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._done: deque[tuple[_Worker, _Job, bytes | Exception | None]] = deque()
-        self._delivery_is_due = False
-        self._under_way = 0
-        self._watch: asyncio.TimerHandle | None = None
+        self._call_timeout = call_timeout
+        self._on_hang = on_hang
+        self._done: deque[tuple[_SigningThread, _Job, bytes | Exception | None]] = deque()
+        self._delivery_is_scheduled = False
+        self._unfinished = 0
+        self._hang_check: asyncio.TimerHandle | None = None
         self._all_ended = asyncio.Event()
-        self._workers = [_Worker(self._serve) for _ in range(size)]
+        self._threads: list[_SigningThread] = []
 
-    def sign(self, connection: Connection, key: int, digest: bytes) -> asyncio.Future[bytes]:
-        """Have a digest signed; being cancelled, the future takes its signature off the list.
+    def start(self) -> None:
+        """Start the threads, for the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        for _ in range(self._size):
+            self._start_thread()
 
-        Returns:
-            ``r ‖ s``, or a ``CryptokiError``, or ``TokenHangs``.
+    def sign(self, connection: TokenConnection, key: int, digest: bytes) -> asyncio.Future[bytes]:
+        """Sign a digest, and return ``r ‖ s``. Cancelling the future removes the job.
+
+        Raises:
+            CryptokiError: a call failed.
+            CallHangs: a call does not return.
         """
         job = _Job(connection, key, digest, self._loop.create_future())
-        self._under_way += 1
-        if self._watch is None:
-            self._watch_later()
-        self._jobs.put(job)
+        self._unfinished += 1
+        if self._hang_check is None:
+            self._schedule_hang_check()
+        self.jobs.put(job)
         return job.signature
 
-    def drop_waiting(self) -> None:
-        """Tell all whose signature was not begun that the token hangs."""
-        with suppress(Empty):
-            while True:
-                job = self._jobs.get_nowait()
-                if job is None:  # we are being closed
-                    self._jobs.put(None)
-                    return
-                self._under_way -= 1
-                _settle(job, TokenHangs())
-
-    def is_ready(self) -> bool:
-        """Replace threads that hang, as far as the bound allows; tell whether there is one now that does not."""
-        for worker in [worker for worker in self._workers if worker.hangs and not worker.is_replaced]:
-            if len(self._workers) < 2 * self._size:
-                worker.is_replaced = True
-                self._workers.append(_Worker(self._serve))
-        return not all(worker.hangs for worker in self._workers)
+    def replace_hung_threads(self) -> bool:
+        """Replace threads that hang, within the limit; return whether there is a thread that does not hang."""
+        for thread in [thread for thread in self._threads if thread.hangs and not thread.is_replaced]:
+            if len(self._threads) < 2 * self._size and thread.end_after_call():
+                self._start_thread()
+            elif thread.job is None:  # its call has returned, and the delivery is scheduled
+                thread.hangs = False
+        return not all(thread.hangs for thread in self._threads)
 
     async def close(self) -> None:
-        """End the threads, each after what it is doing, and wait a moment for that."""
-        self.drop_waiting()
-        for _ in self._workers:
-            self._jobs.put(None)
-        if self._watch is not None:
-            self._watch.cancel()
+        """End the threads, each after its present job, and wait a short time for them."""
+        self._fail_waiting_jobs()
+        for _ in self._threads:
+            self.jobs.put(None)
+        if self._hang_check is not None:
+            self._hang_check.cancel()
         with suppress(TimeoutError):
-            async with asyncio.timeout(_ENDS_WITHIN_SECONDS):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await self._all_ended.wait()
+
+    # --- Called by the threads ----------------------------------------------------------------------------------------
+
+    def deliver(self, thread: _SigningThread, job: _Job, outcome: bytes | Exception | None) -> None:
+        """Settle a job on the event loop, together with others that finish at about the same time."""
+        self._done.append((thread, job, outcome))
+        if not self._delivery_is_scheduled:
+            self._delivery_is_scheduled = True
+            self._loop.call_soon_threadsafe(self._settle_done)
+
+    def remove(self, thread: _SigningThread) -> None:
+        """Forget a thread that ends."""
+        self._loop.call_soon_threadsafe(self._remove, thread)
 
     # --- On the event loop --------------------------------------------------------------------------------------------
 
-    def _watch_later(self) -> None:
-        self._watch = self._loop.call_later(self._patience / _LOOKS_WITHIN_PATIENCE, self._look)
+    def _start_thread(self) -> None:
+        thread = _SigningThread(self, self._signature_bytes)
+        self._threads.append(thread)
+        thread.start()
 
-    def _look(self) -> None:
-        self._watch = None
-        if self._under_way:
-            self._watch_later()
-        hanging = [
-            worker
-            for worker in self._workers
-            if not worker.hangs and seconds_inside(worker.thread.ident) > self._patience
-        ]
-        for worker in hanging:
-            worker.hangs = True
-            job = worker.job
-            if job is not None:
-                _settle(job, TokenHangs())
-        if hanging:
-            self.drop_waiting()
-            self.hung()
-
-    def _deliver(self) -> None:
-        self._delivery_is_due = False
+    def _settle_done(self) -> None:
+        self._delivery_is_scheduled = False
         while self._done:
-            worker, job, outcome = self._done.popleft()
-            self._under_way -= 1
-            _settle(job, outcome)
-            worker.hangs = False
+            thread, job, outcome = self._done.popleft()
+            self._unfinished -= 1
+            job.settle(outcome)
+            thread.hangs = False
 
-    def _has_ended(self, worker: _Worker) -> None:
-        self._workers.remove(worker)
-        if not self._workers:
+    def _remove(self, thread: _SigningThread) -> None:
+        self._threads.remove(thread)
+        if not self._threads:
             self._all_ended.set()
 
-    # --- On a thread --------------------------------------------------------------------------------------------------
+    def _schedule_hang_check(self) -> None:
+        self._hang_check = self._loop.call_later(self._call_timeout / _CHECKS_PER_TIMEOUT, self._check_for_hangs)
 
-    def _serve(self, worker: _Worker) -> None:
-        session: _Session | None = None
-        with suppress(RuntimeError):  # the event loop is closed, and with it all that anybody waits for
-            while not worker.is_replaced and (job := self._jobs.get()) is not None:
-                worker.job = job
-                session, outcome = self._work(session, job)
-                worker.job = None
-                self._done.append((worker, job, outcome))
-                if not self._delivery_is_due:
-                    self._delivery_is_due = True
-                    self._loop.call_soon_threadsafe(self._deliver)
-        _close(session)
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._has_ended, worker)
+    def _check_for_hangs(self) -> None:
+        self._hang_check = None
+        if self._unfinished:
+            self._schedule_hang_check()
+        hung = [
+            thread
+            for thread in self._threads
+            if not thread.hangs and seconds_in_call(thread.ident) > self._call_timeout
+        ]
+        for thread in hung:
+            thread.hangs = True
+            job = thread.job
+            if job is not None:
+                job.settle(CallHangs())
+        if hung:
+            self._fail_waiting_jobs()
+            self._on_hang()
 
-    def _work(self, session: _Session | None, job: _Job) -> tuple[_Session | None, bytes | Exception | None]:
-        """Make a signature.
-
-        Returns:
-            The session that the thread has now, and the signature or what was wrong; ``None`` if nobody wants it.
-        """
-        if job.signature.done():
-            return session, None
-        for may_try_again in (True, False):
-            try:
-                session = _fitting(session, job.connection)
-                session = session or _open(job.connection)
-                signature = job.connection.cryptoki.sign(session.handle, job.key, job.digest, self._signature_bytes)
-            except CryptokiError as error:
-                _close(session, error)
-                session = None
-                if not (may_try_again and error.code in FAULTS_OF_A_SESSION):
-                    return None, error
-            except Exception as exc:  # noqa: BLE001 - a defect of ours: whoever waits hears of it, the thread lives on
-                return session, exc
-            else:
-                session.used_at = time.monotonic()
-                return session, signature
-        return session, None
-
-
-def _fitting(session: _Session | None, connection: Connection) -> _Session | None:
-    """Give the session if it can be used for the connection; else it is closed."""
-    if session is None or not session.connection.is_same_place(connection):
-        _close(session)
-        return None
-    session.connection = connection
-    if time.monotonic() - session.used_at > _LOOKED_AT_AFTER_SECONDS:
-        connection.check_login(session.handle)
-    return session
-
-
-def _open(connection: Connection) -> _Session:
-    return _Session(connection, connection.cryptoki.open_session(connection.slot), time.monotonic())
-
-
-def _close(session: _Session | None, error: CryptokiError | None = None) -> None:
-    """Close a session, if it is still there: its number may be another's by now where it is not."""
-    if session is not None and (error is None or error.code not in _GONE):
-        with suppress(CryptokiError):
-            session.connection.cryptoki.close_session(session.handle)
-
-
-def _settle(job: _Job, outcome: bytes | Exception | None) -> None:
-    if job.signature.done():
-        return
-    match outcome:
-        case bytes():
-            job.signature.set_result(outcome)
-        case Exception():
-            job.signature.set_exception(outcome)
-        case None:
-            job.signature.cancel()
+    def _fail_waiting_jobs(self) -> None:
+        with suppress(Empty):
+            while True:
+                job = self.jobs.get_nowait()
+                if job is None:  # the pool is being closed
+                    self.jobs.put(None)
+                    return
+                self._unfinished -= 1
+                job.settle(CallHangs())

@@ -1,30 +1,15 @@
-r"""``pkcs11:`` URIs (RFC 7512): which token, which of its keys, and how to reach them.
+r"""``pkcs11:`` URIs (RFC 7512): a token, which of its keys, and how to reach them.
 
 ::
 
-    pkcs11:token=cards?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/run/secrets/pin
     pkcs11:token=cards;serial=9f3c…;object=owner%201;id=%01%02?module-path=…&pin-source=…&x-sessions=8
 
-===================  =====  ==========================================================================================
-attribute            where  means
-===================  =====  ==========================================================================================
-``token``            path   the token's label; this or ``serial`` has to be there, and exactly one token may fit
-``serial``           path   the token's serial number
-``manufacturer``     path   the token's, in addition
-``model``            path   the token's, in addition
-``object``           path   only the key with this ``CKA_LABEL``; without ``object`` and ``id`` all keys are meant
-``id``               path   only the key with this ``CKA_ID``
-``type``             path   ``private``, if it is there
-``module-path``      query  the PKCS #11 library, an absolute path
-``pin-source``       query  the PIN: ``file:/path``; left out for a token that has a PIN pad, or wants none
-``x-sessions``       query  sessions, and threads, that sign at once: 1 … 64, 4 by default
-``x-timeout``        query  seconds after which a call into the library hangs: 3 by default
-===================  =====  ==========================================================================================
+``docs/keys/pkcs11.md`` explains each attribute.
 
-* ``pin-value`` is refused, in the query and in the path, and so is a ``pin-source`` that is no file: a URI is shown.
-* Names and values are percent-decoded after they were taken apart (§2.3); texts are UTF-8, ``id`` is bytes.
-* Slots cannot be named: their numbers change. Attributes that we do not know are refused, for what they say about
-  which token is meant would else be passed over (§2.3).
+* ``pin-value`` is refused in the query and in the path, and so is a ``pin-source`` that is not a file: URIs are shown.
+* Names and values are percent-decoded after the URI is split (§2.3); texts are UTF-8, ``id`` is bytes.
+* There is no slot attribute, because slot numbers change. Unknown attributes are refused: they could exclude the token
+  that would be used (§2.3).
 """
 
 from __future__ import annotations
@@ -45,28 +30,28 @@ SESSIONS: Final = 4
 TIMEOUT: Final = 3.0
 """The default of ``x-timeout``, in seconds."""
 
-_ABOUT_THE_TOKEN: Final = ("token", "serial", "manufacturer", "model")
-_PATH_ATTRIBUTES: Final = (*_ABOUT_THE_TOKEN, "object", "id", "type")
+_TOKEN_ATTRIBUTES: Final = ("token", "serial", "manufacturer", "model")
+_PATH_ATTRIBUTES: Final = (*_TOKEN_ATTRIBUTES, "object", "id", "type")
 _QUERY_ATTRIBUTES: Final = ("module-path", "pin-source", "x-sessions", "x-timeout")
 _PIN_ATTRIBUTES: Final = frozenset({"pin-value", "pin-source"})
 _MAX_SESSIONS: Final = 64
 _SESSIONS: Final = re.compile(r"[1-9][0-9]?", re.ASCII)
 _SECONDS: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3})?", re.ASCII)
-_NOT_ESCAPED: Final = ":[]@!$'()*+,="  # pk11-res-avail of §2.3, but for "&", which only makes a shell command longer
+_NOT_ESCAPED: Final = ":[]@!$'()*+,="  # pk11-res-avail of §2.3 without "&", which a shell would need quoted
 
 
 @dataclass(frozen=True, slots=True)
 class Pkcs11Uri:
-    """A ``pkcs11:`` URI, taken apart.
+    """A parsed ``pkcs11:`` URI.
 
     Attributes:
-        module: the library's path.
-        token: what the token has to say of itself: some of ``token``, ``serial``, ``manufacturer`` and ``model``.
-        label: the only key's ``CKA_LABEL``; ``None`` for any.
-        key_id: the only key's ``CKA_ID``; ``None`` for any.
-        pin_file: where the PIN is, if it is anywhere.
-        sessions: how many to sign with at once.
-        timeout: seconds after which a call into the library counts as hanging.
+        module: the path of the library.
+        token: what the token's description has to contain: ``token``, ``serial``, ``manufacturer``, ``model``.
+        label: the ``CKA_LABEL`` of the key; ``None`` for any.
+        key_id: the ``CKA_ID`` of the key; ``None`` for any.
+        pin_file: the file with the PIN.
+        sessions: the number of sessions that sign at once.
+        timeout: seconds after which a call into the library hangs.
     """
 
     module: Path
@@ -78,19 +63,19 @@ class Pkcs11Uri:
     timeout: float = TIMEOUT
 
     @classmethod
-    def read(cls, uri: KeyUri) -> Self:
-        """Read a key URI of the scheme ``pkcs11``.
+    def parse(cls, uri: KeyUri) -> Self:
+        """Parse a key URI with the scheme ``pkcs11``.
 
         Raises:
-            KeyUriInvalid: with what to write instead.
+            KeyUriInvalid: the URI is not valid; the text says what to write instead.
         """
         path = _path_attributes(uri)
         uri.allow_only(*_QUERY_ATTRIBUTES)
         if path.get("type", b"private") != b"private":
-            raise KeyUriInvalid(f"the key URI {uri} has another type than private: leave type= out")
-        token = tuple((name, path[name]) for name in _ABOUT_THE_TOKEN if name in path)
+            raise KeyUriInvalid(f"the key URI {uri} has a type other than private: remove type=")
+        token = tuple((name, path[name]) for name in _TOKEN_ATTRIBUTES if name in path)
         if not {"token", "serial"} & path.keys():
-            raise KeyUriInvalid(f"the key URI {uri} does not say which token: add token=<label> or serial=<number>")
+            raise KeyUriInvalid(f"the key URI {uri} names no token: add token=<label> or serial=<number>")
         return cls(
             module=_module(uri),
             token=token,
@@ -103,36 +88,36 @@ class Pkcs11Uri:
 
     @property
     def names_one_key(self) -> bool:
-        """Whether it is about one key, and not about all that the token holds."""
+        """Whether the URI means one key, not all keys of the token."""
         return self.label is not None or self.key_id is not None
 
-    def of_key(self, label: bytes, key_id: bytes) -> str:
-        """Name one of the token's keys, without module and PIN."""
+    def uri_of_key(self, label: bytes, key_id: bytes) -> str:
+        """Return the URI of one of the token's keys, without module and PIN file."""
         name = _name_of_token(self.token)
         if label:
             name += f";object={_escaped('object', label)}"
         return f"{name};id={_escaped('id', key_id)}" if key_id else name
 
     def __str__(self) -> str:
-        """Give the path, which is fit for a log line."""
-        return self.of_key(self.label or b"", self.key_id or b"")
+        """Return the URI without its query, for log lines."""
+        return self.uri_of_key(self.label or b"", self.key_id or b"")
 
 
 def _path_attributes(uri: KeyUri) -> dict[str, bytes]:
     pairs = [pair.partition("=") for pair in uri.path.split(";")]
     if any(name.lower() in _PIN_ATTRIBUTES for name, _, _ in pairs):
-        raise KeyUriInvalid("a pkcs11: URI has a PIN attribute in its path: write ?pin-source=file:/path behind it")
+        raise KeyUriInvalid("a pkcs11: URI has a PIN in its path: write ?pin-source=file:/path after the path")
     if uri.authority is not None:
         raise KeyUriInvalid(f"the key URI {uri} names a host: write pkcs11:token=…, without //")
     attributes: dict[str, bytes] = {}
     for name, separator, value in pairs:
         if name and name not in _PATH_ATTRIBUTES:
             raise KeyUriInvalid(
-                f"the key URI {uri} has the attribute {name!r}, which cannot be asked for here; "
-                f"there are {', '.join(_PATH_ATTRIBUTES)}",
+                f"the key URI {uri} has the unsupported attribute {name!r}; "
+                f"supported are {', '.join(_PATH_ATTRIBUTES)}",
             )
         if not name or not separator or not value or name in attributes:
-            raise KeyUriInvalid(f"the key URI {uri} has an attribute without a name or a value, or has one twice")
+            raise KeyUriInvalid(f"the key URI {uri} has an attribute without a name or a value, or twice")
         attributes[name] = unquote_to_bytes(value)
     return attributes
 
@@ -141,7 +126,7 @@ def _module(uri: KeyUri) -> Path:
     path = uri.file_parameter("module-path")
     if path is None or not path.is_absolute():
         raise KeyUriInvalid(
-            f"the key URI {uri} does not say which library: add module-path=<absolute path>, "
+            f"the key URI {uri} names no library: add module-path=<absolute path>, "
             "for example module-path=/usr/lib/softhsm/libsofthsm2.so",
         )
     return path
@@ -154,7 +139,7 @@ def _pin_file(uri: KeyUri) -> Path | None:
     path = source.removeprefix("file:")
     path = path.removeprefix("//") if source.startswith("file:///") else path
     if not path.startswith("/") or path.startswith("//") or "\x00" in path:
-        raise KeyUriInvalid(f"the key URI {uri} has a pin-source that is no file: write pin-source=file:/path")
+        raise KeyUriInvalid(f"the key URI {uri} has a pin-source that is not a file: write pin-source=file:/path")
     return Path(path)
 
 
@@ -178,5 +163,5 @@ def _name_of_token(token: tuple[tuple[str, bytes], ...]) -> str:
 
 
 def _escaped(name: str, value: bytes) -> str:
-    # §2.3: `id` is bytes, each of them better escaped.
+    # §2.3: every byte of `id` should be escaped.
     return f"%{value.hex('%').upper()}" if name == "id" else quote(value, safe=_NOT_ESCAPED)

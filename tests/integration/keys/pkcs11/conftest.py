@@ -1,4 +1,4 @@
-"""A SoftHSM token with two owners' keys, the module in front of it that misbehaves, and a ring over it."""
+"""A SoftHSM token with two owners' keys, the fake module in front of it, and a ring over it."""
 
 from __future__ import annotations
 
@@ -30,25 +30,26 @@ OWNERS = tuple(Account.from_key(secret).address for secret in SECRETS)
 
 
 POLLS, POLL_SECONDS = 3000, 0.01
+SHORT_BACKOFF = Backoff(first_pause=timedelta(milliseconds=100), longest_pause=timedelta(milliseconds=200))
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until something is so, half a minute at most."""
+    """Wait until a condition is true, half a minute at most."""
     for _ in range(POLLS):
         if condition():
             return
         await asyncio.sleep(POLL_SECONDS)
-    raise AssertionError("it never was so")
+    raise AssertionError("the condition was never true")
 
 
 async def assert_signs(opened: OpenRing) -> None:
-    """Have the first owner's key sign, and see that it is its signature."""
+    """Sign with the first owner's key, and verify the signature."""
     message = self_test_message()
     assert CoincurveVerifier().signer_of(message, await opened.key.sign(message)) == OWNERS[0]
 
 
 async def refusal(opened: OpenRing) -> Unavailable:
-    """Ask for a signature that cannot be had."""
+    """Return the error of a signature that fails."""
     with pytest.raises(Unavailable) as refused:
         await opened.key.sign(self_test_message())
     assert refused.value.code is ErrorCode.KEY_BACKEND_UNAVAILABLE
@@ -61,9 +62,9 @@ class OpenRing:
     """A ring over one token.
 
     Attributes:
-        ring: loaded.
-        backend: its only one.
-        problems: what the backend has said of its health, in turn.
+        ring: the loaded ring.
+        backend: its only backend.
+        problems: the health reports of the backend, in order.
     """
 
     ring: LoadedKeyRing
@@ -78,7 +79,7 @@ class OpenRing:
         return key
 
     def health_changed(self, _uri: str, problem: str | None) -> None:
-        """Take down what the backend says."""
+        """Record what the backend reports."""
         self.problems.append(problem)
 
 
@@ -105,14 +106,14 @@ async def open_ring(uri: str, *, operation_timeout: timedelta = timedelta(second
 
 @pytest.fixture
 def hsm() -> Iterator[SoftHsm]:
-    """A folder of tokens."""
+    """Return a folder of tokens."""
     with folder_in_memory() as folder, softhsm(folder) as hsm:
         yield hsm
 
 
 @pytest.fixture
 def token(hsm: SoftHsm) -> SoftHsmToken:
-    """A token that holds the owners' keys."""
+    """Return a token that holds the owners' keys."""
     token = hsm.add_token()
     for number, secret in enumerate(SECRETS):
         token.put(secret, f"owner {number}")
@@ -121,7 +122,7 @@ def token(hsm: SoftHsm) -> SoftHsmToken:
 
 @pytest.fixture
 def fake(token: SoftHsmToken, tmp_path: Path) -> Iterator[FakeCryptoki]:
-    """The same token behind a module that misbehaves when it is told to; what it must not see, it has not seen."""
+    """Put the module that misbehaves in front of the token; check that no call violated the standard."""
     fake = FakeCryptoki(tmp_path)
     token.module = fake.path
     yield fake
@@ -129,10 +130,10 @@ def fake(token: SoftHsmToken, tmp_path: Path) -> Iterator[FakeCryptoki]:
 
 
 @pytest.fixture
-def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for long between attempts."""
-    monkeypatch.setattr(supervisor, "COOLDOWN_SECONDS", 0.05)
-    monkeypatch.setattr(supervisor, "_LONGEST_DELAY_SECONDS", 0.2)
-    monkeypatch.setattr(supervisor, "_CLOSES_WITHIN_SECONDS", 0.5)
-    monkeypatch.setattr(sessions, "_ENDS_WITHIN_SECONDS", 0.5)
-    monkeypatch.setattr(modules, "_PATIENCE", 0.5)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses between attempts, and the time that closing waits for a call that hangs."""
+    monkeypatch.setattr(token_module, "COOLDOWN_SECONDS", 0.05)
+    monkeypatch.setattr(token_module, "BACKOFF", SHORT_BACKOFF)
+    monkeypatch.setattr(token_module, "_CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr(sessions, "_CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr(modules, "_FINALIZE_TIMEOUT", 0.5)

@@ -1,4 +1,4 @@
-"""Loads a token, forks, and has both processes sign; says what happens. Run by a test, with the token's URI."""
+"""Loads a token, forks, signs in both processes, and prints what happens. A test runs it with the token's URI."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.fakes.keys import backend_resources
 
 
 def say(word: str) -> None:
-    """Tell the test."""
+    """Print a line for the test."""
     sys.stdout.write(f"{word}\n")
     sys.stdout.flush()
 
@@ -26,7 +26,7 @@ async def load(uri: str) -> tuple[Pkcs11Backend, LoadedKeys]:
     return backend, await backend.load(lambda _done, _total: None)
 
 
-async def sign_anew(uri: str) -> None:
+async def open_and_sign(uri: str) -> None:
     """Open the token, sign and close it."""
     backend, loaded = await load(uri)
     await loaded.keys[0].sign(self_test_message())
@@ -34,8 +34,8 @@ async def sign_anew(uri: str) -> None:
     say("signed")
 
 
-async def refuse(backend: Pkcs11Backend, loaded: LoadedKeys) -> None:
-    """Sign with what the parent has opened, and load it again."""
+async def use_parents_token(backend: Pkcs11Backend, loaded: LoadedKeys) -> None:
+    """Sign with what the parent opened, and load it again."""
     try:
         await loaded.keys[0].sign(self_test_message())
     except Unavailable:
@@ -47,15 +47,15 @@ async def refuse(backend: Pkcs11Backend, loaded: LoadedKeys) -> None:
 
 
 def main(uri: str) -> None:
-    """Be the parent, and the child."""
+    """Load in the parent, fork, and sign in both processes."""
     loop = asyncio.new_event_loop()
     backend, loaded = loop.run_until_complete(load(uri))
     child = os.fork()
     if not child:
         asyncio.set_event_loop(None)
         asyncio.events._set_running_loop(None)
-        asyncio.run(refuse(backend, loaded))
-        asyncio.run(sign_anew(uri))
+        asyncio.run(use_parents_token(backend, loaded))
+        asyncio.run(open_and_sign(uri))
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     say(f"child:{status}")

@@ -1,4 +1,4 @@
-"""The binding itself, and everything at once."""
+"""The binding itself, and random failures under load."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from tests.integration.keys.pkcs11.conftest import (
 from tests.support.fake_cryptoki import FakeCryptoki
 from tests.support.softhsm import SoftHsmToken
 
-pytestmark = [pytest.mark.needs("softhsm2-util", "gcc"), pytest.mark.usefixtures("short_delays")]
+pytestmark = [pytest.mark.needs("softhsm2-util", "gcc"), pytest.mark.usefixtures("short_pauses")]
 
 
-def test_what_is_over_does_not_enter_the_library(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """A session's number from before an initialisation may be another's after it: it is not used any more."""
-    over, present = Cryptoki(token.module), Cryptoki(token.module)
-    over.initialize()
-    over.open_session(over.slots()[0])
-    over.finalize(0.1)
+def test_finalized_library_is_not_called(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """A session handle from before may be another session's now."""
+    finalized, present = Cryptoki(token.module), Cryptoki(token.module)
+    finalized.initialize()
+    finalized.open_session(finalized.slots()[0])
+    finalized.finalize(0.1)
     present.initialize()
     session = present.open_session(present.slots()[0])
-    for use in (over.close_session, over.is_logged_in):
+    for call in (finalized.close_session, finalized.is_logged_in):
         with pytest.raises(CryptokiError, match="CKR_CRYPTOKI_NOT_INITIALIZED"):
-            use(session)
+            call(session)
     assert not present.is_logged_in(session)
     assert fake.calls("C_CloseSession") == 0
     present.finalize(0.1)
 
 
-def test_a_library_that_another_has_initialised_is_used_and_left_alone(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """Who has not initialised a library does not finalize it."""
+def test_library_that_other_code_initialised_is_not_finalized(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """It can be used all the same."""
     others, ours = Cryptoki(token.module), Cryptoki(token.module)
     others.initialize()
     ours.initialize()
@@ -51,13 +51,13 @@ def test_a_library_that_another_has_initialised_is_used_and_left_alone(token: So
     others.finalize(0.1)
 
 
-async def test_whatever_fails_nothing_crashes_and_all_ends_well(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """Eight sessions under load while sessions, logins, calls and the token itself fail at random.
+async def test_random_failures_under_load_end_in_recovery(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """Eight sessions sign while sessions, logins, calls and the token itself fail at random.
 
-    A caller gets the owner's signature or a clear refusal. No session is used by two threads, the library is not
+    A caller gets the owner's signature or a clear error. No session is used by two threads, the library is not
     finalized with a thread inside, and in the end everything works.
     """
-    chance = random.Random(7512)
+    rng = random.Random(7512)
     functions = [
         "C_SignInit",
         "C_Sign",
@@ -69,11 +69,11 @@ async def test_whatever_fails_nothing_crashes_and_all_ends_well(token: SoftHsmTo
     ]
     codes = [Ckr.SESSION_HANDLE_INVALID, Ckr.DEVICE_ERROR, Ckr.GENERAL_ERROR, Ckr.USER_NOT_LOGGED_IN, Ckr.HOST_MEMORY]
     signed = refused = 0
-    is_over = False
+    is_finished = False
 
     async def call(opened: OpenRing) -> None:
         nonlocal signed, refused
-        while not is_over:
+        while not is_finished:
             try:
                 await assert_signs(opened)
                 signed += 1
@@ -88,19 +88,19 @@ async def test_whatever_fails_nothing_crashes_and_all_ends_well(token: SoftHsmTo
             await asyncio.sleep(0.03)
             match number % 6:
                 case 0:
-                    fake.pull_out()
+                    fake.remove()
                     await asyncio.sleep(0.1)
-                    fake.put_in(slots_later=number)
+                    fake.insert(slots_later=number)
                 case 1:
-                    fake.hang("C_Sign", times=chance.randint(1, 3))
+                    fake.hang("C_Sign", times=rng.randint(1, 3))
                     await asyncio.sleep(0.1)
-                    fake.let_go("C_Sign")
+                    fake.release("C_Sign")
                 case _:
-                    fake.fail(chance.choice(functions), chance.choice(codes), times=chance.randint(1, 20))
+                    fake.fail(rng.choice(functions), rng.choice(codes), times=rng.randint(1, 20))
         for function in functions:
             fake.fail(function, Ckr.OK, times=0)
         await eventually(lambda: opened.backend.problem is None)
-        is_over = True
+        is_finished = True
         await asyncio.gather(*callers)
         await asyncio.gather(*(assert_signs(opened) for _ in range(100)))
         assert opened.ring.status().loaded == len(OWNERS)

@@ -1,4 +1,4 @@
-"""What a SoftHSM token signs."""
+"""Loading keys from SoftHSM tokens, and signing with them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.support.softhsm import SoftHsm, SoftHsmToken
 pytestmark = pytest.mark.needs("softhsm2-util")
 
 
-async def test_all_owners_are_listed_with_their_names(token: SoftHsmToken) -> None:
-    """A URI of a token means all keys in it; each is known by label and id, and neither library nor PIN file shows."""
+async def test_token_uri_loads_all_owners_keys(token: SoftHsmToken) -> None:
+    """Each key's URI has its label and id, and shows neither library nor PIN file."""
     async with open_ring(token.uri()) as opened:
         assert tuple(map(attrgetter("address"), opened.ring.keys())) == tuple(sorted(OWNERS))
         assert {uri.partition(";id=")[0] for uri in map(attrgetter("uri"), opened.ring.keys())} == {
@@ -36,8 +36,8 @@ async def test_all_owners_are_listed_with_their_names(token: SoftHsmToken) -> No
         assert opened.backend.uri == "pkcs11:token=cards"
 
 
-async def test_a_thousand_signatures_are_low_s_and_the_owners(token: SoftHsmToken) -> None:
-    """SoftHSM gives high-s as often as not; what leaves is low-s, and eth-account recovers the owner from it."""
+async def test_thousand_signatures_are_low_s_and_recover_to_owner(token: SoftHsmToken) -> None:
+    """SoftHSM returns high-s for half of them."""
     high = 0
     async with open_ring(token.uri()) as opened:
         loaded = await opened.backend.load(lambda _done, _total: None)
@@ -54,17 +54,17 @@ async def test_a_thousand_signatures_are_low_s_and_the_owners(token: SoftHsmToke
     assert 20 < high < 80
 
 
-async def test_a_token_is_found_by_its_serial_number(token: SoftHsmToken) -> None:
-    """The serial number alone says which token is meant."""
+async def test_token_is_found_by_serial_number(token: SoftHsmToken) -> None:
+    """The label is not needed."""
     async with open_ring(token.uri().replace("token=cards", f"serial={token.serial}")) as opened:
         await assert_signs(opened)
         assert opened.backend.uri == f"pkcs11:serial={token.serial}"
 
 
-async def test_two_tokens_of_one_label_are_an_error(hsm: SoftHsm, token: SoftHsmToken) -> None:
-    """Exactly one token has to fit; the error names those that do, and a serial number settles it."""
+async def test_two_tokens_with_one_label_are_an_error(hsm: SoftHsm, token: SoftHsmToken) -> None:
+    """The error lists them, and a serial number chooses one."""
     other = hsm.add_token(token.label)
-    with pytest.raises(KeyBackendError, match="2 tokens fit") as refused:
+    with pytest.raises(KeyBackendError, match="2 tokens match") as refused:
         async with open_ring(token.uri()):
             pass
     assert token.serial in str(refused.value)
@@ -73,15 +73,15 @@ async def test_two_tokens_of_one_label_are_an_error(hsm: SoftHsm, token: SoftHsm
         await assert_signs(opened)
 
 
-async def test_a_token_that_is_not_there_is_an_error(hsm: SoftHsm, token: SoftHsmToken) -> None:
-    """The error says what is there."""
-    with pytest.raises(KeyBackendError, match=rf"there are 'cards' \(serial {token.serial}\)"):
+async def test_missing_token_is_an_error(hsm: SoftHsm, token: SoftHsmToken) -> None:
+    """The error lists the tokens that are present."""
+    with pytest.raises(KeyBackendError, match=rf"present: 'cards' \(serial {token.serial}\)"):
         async with open_ring(token.uri().replace("token=cards", "token=coins")):
             pass
 
 
-async def test_a_library_that_is_none_is_an_error(token: SoftHsmToken, tmp_path: Path) -> None:
-    """A file that is not there, no library, or no PKCS #11 module is said to be so."""
+async def test_unusable_library_is_an_error(token: SoftHsmToken, tmp_path: Path) -> None:
+    """A missing file, a text file, and a relative path."""
     (tmp_path / "text.so").write_text("text")
     for module, reason in (
         (tmp_path / "missing.so", "No such file"),
@@ -94,8 +94,8 @@ async def test_a_library_that_is_none_is_an_error(token: SoftHsmToken, tmp_path:
                 pass
 
 
-async def test_a_shared_object_that_is_no_module_is_an_error(token: SoftHsmToken, tmp_path: Path) -> None:
-    """A library without C_GetFunctionList is no PKCS #11 module."""
+async def test_shared_object_without_function_list_is_an_error(token: SoftHsmToken, tmp_path: Path) -> None:
+    """It is not a PKCS #11 module."""
     token.module = build("int nothing;\n", tmp_path / "libempty.so", tmp_path)
     with pytest.raises(KeyBackendError, match="no C_GetFunctionList"):
         async with open_ring(token.uri()):
@@ -103,7 +103,7 @@ async def test_a_shared_object_that_is_no_module_is_an_error(token: SoftHsmToken
 
 
 async def test_two_backends_share_one_library(hsm: SoftHsm, token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """Two tokens of one library: it is initialised once and finalized with the last one that is closed."""
+    """It is initialised once and finalized when the last backend closes."""
     other = hsm.add_token("coins")
     other.put(b"\x33" * 32, "owner 3")
     other.module = token.module
@@ -115,8 +115,8 @@ async def test_two_backends_share_one_library(hsm: SoftHsm, token: SoftHsmToken,
     assert (fake.calls("C_Initialize"), fake.calls("C_Finalize")) == (1, 1)
 
 
-async def test_two_backends_share_one_token(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """A login belongs to the process: the second backend uses it, and does not end it."""
+async def test_two_backends_share_one_login(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """The second backend uses the login, and closing it does not end the login."""
     async with open_ring(token.uri(";object=owner%200")) as opened:
         async with open_ring(token.uri(";object=owner%201")) as second:
             assert tuple(map(attrgetter("address"), second.ring.keys())) == OWNERS[1:]
@@ -125,7 +125,7 @@ async def test_two_backends_share_one_token(token: SoftHsmToken, fake: FakeCrypt
 
 
 async def test_eight_sessions_under_load(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """Eight threads and a hundred callers: every signature is its owner's, and no session is used by two at once."""
+    """Each signature is its owner's, and no session is used by two threads at once."""
     async with open_ring(token.uri(x_sessions=8)) as opened:
         await asyncio.gather(*(assert_signs(opened) for _ in range(2000)))
     assert fake.calls("C_Sign") >= 2000
@@ -133,7 +133,7 @@ async def test_eight_sessions_under_load(token: SoftHsmToken, fake: FakeCryptoki
 
 
 async def test_cancelled_signatures_are_not_made(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """What nobody waits for any more is taken off the list."""
+    """They are removed from the queue."""
     async with open_ring(token.uri(x_sessions=1, x_timeout=30)) as opened:
         before = fake.calls("C_Sign")
         fake.hang("C_Sign")
@@ -142,13 +142,13 @@ async def test_cancelled_signatures_are_not_made(token: SoftHsmToken, fake: Fake
         for task in waiting[1:]:
             task.cancel()
         await asyncio.wait(waiting[1:])
-        fake.let_go("C_Sign")
+        fake.release("C_Sign")
         await waiting[0]
         await assert_signs(opened)
         assert fake.calls("C_Sign") == before + 2
 
 
-async def test_a_key_that_was_added_is_there_after_a_reload(token: SoftHsmToken) -> None:
+async def test_reload_finds_added_key(token: SoftHsmToken) -> None:
     """A reload indexes the token again."""
     async with open_ring(token.uri()) as opened:
         added = token.put(b"\x33" * 32, "owner 3").address
@@ -157,8 +157,8 @@ async def test_a_key_that_was_added_is_there_after_a_reload(token: SoftHsmToken)
         await assert_signs(opened)
 
 
-async def test_a_signature_of_a_key_that_is_gone_is_refused(token: SoftHsmToken) -> None:
-    """Between its removal and the next reload a key is unavailable, and others are not disturbed."""
+async def test_removed_key_is_unavailable_before_reload(token: SoftHsmToken) -> None:
+    """Other keys still sign."""
     async with open_ring(token.uri()) as opened:
         with open_token(token.uri()) as writable:
             writable.destroy(writable.cryptoki.find_objects(writable.session, {Cka.LABEL: b"owner 1"}))
@@ -171,16 +171,16 @@ async def test_a_signature_of_a_key_that_is_gone_is_refused(token: SoftHsmToken)
         assert opened.problems == []
 
 
-async def test_a_function_that_a_module_leaves_out_is_an_error(token: SoftHsmToken, fake: FakeCryptoki) -> None:
-    """A NULL in the function list is said to be unsupported; it is not called."""
+async def test_function_that_module_lacks_is_an_error(token: SoftHsmToken, fake: FakeCryptoki) -> None:
+    """A NULL in the function list is not called."""
     fake.leave_out("C_FindObjectsInit")
     with pytest.raises(KeyBackendError, match="C_FindObjectsInit: CKR_FUNCTION_NOT_SUPPORTED"):
         async with open_ring(token.uri()):
             pass
 
 
-def test_after_a_fork_the_child_begins_anew(token: SoftHsmToken) -> None:
-    """What was opened before a fork refuses in the child, which opens its own; the parent is not disturbed."""
+def test_forked_child_opens_its_own_token(token: SoftHsmToken) -> None:
+    """What the parent opened refuses in the child. The parent still signs."""
     program = Path(__file__).with_name("forking.py")
     done = subprocess.run([sys.executable, program, token.uri()], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["refused", "refused", "signed", "child:0", "signed"], done.stderr

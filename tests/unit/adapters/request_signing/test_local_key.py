@@ -1,4 +1,4 @@
-"""The request-signing key: every form of file that works, every one that does not and what is said then."""
+"""The request key in a file: the files that work, and the errors of those that do not."""
 
 from __future__ import annotations
 
@@ -25,22 +25,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from signer.adapters.request_signing.local_key import (
-    AwsLcRequestKey,
     LocalRequestKey,
-    OpenSslRequestKey,
-    RequestKeyEncrypted,
-    RequestKeyError,
-    RequestKeyFailed,
-    RequestKeyNotPem,
-    RequestKeyUnreadable,
-    RequestKeyWrongCurve,
     _raw_signature,
     load_request_key,
     request_key_from_pem,
 )
+from signer.adapters.request_signing.request_key import RequestKeyFailed, RequestKeyInvalid
 
 BASE = b'"@method": GET\n"@signature-params": ("@method");created=1'
-LIBRARIES: dict[str, type[LocalRequestKey]] = {"AWS-LC": AwsLcRequestKey, "OpenSSL": OpenSslRequestKey}
+LIBRARIES = ("AWS-LC", "OpenSSL")
 SEC1 = PrivateFormat.TraditionalOpenSSL
 PKCS8 = PrivateFormat.PKCS8
 
@@ -51,7 +44,7 @@ def _pem(key: PrivateKeyTypes, form: PrivateFormat = SEC1) -> bytes:
 
 @pytest.fixture(params=LIBRARIES)
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each library that signs: AWS-LC as installed for the tests, and a machine that lacks it."""
+    """Sign with each library: AWS-LC, which the tests install, and OpenSSL on a machine without it."""
     if request.param == "OpenSSL":
         monkeypatch.setitem(sys.modules, "awscrt.crypto", None)  # importing it fails now
     return str(request.param)
@@ -59,7 +52,7 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="module")
 def p384() -> ec.EllipticCurvePrivateKey:
-    """One P-384 key for the module."""
+    """Return one P-384 key for the module."""
     return ec.generate_private_key(ec.SECP384R1())
 
 
@@ -72,7 +65,6 @@ def _verify(public: ec.EllipticCurvePublicKey, signature: bytes, base: bytes) ->
 async def test_rfc9421_3_3_5_signature(library: str, form: PrivateFormat, p384: ec.EllipticCurvePrivateKey) -> None:
     """Both libraries sign with both forms of file: 96 bytes that verify over the base and over nothing else."""
     key = request_key_from_pem(_pem(p384, form), "kid")
-    assert isinstance(key, LIBRARIES[library])
     assert key.library == library
     signature = await key.sign(BASE)
     assert len(signature) == 96
@@ -81,8 +73,8 @@ async def test_rfc9421_3_3_5_signature(library: str, form: PrivateFormat, p384: 
         _verify(p384.public_key(), signature, BASE + b" ")
 
 
-async def test_rfc9421_3_3_5_width_over_many_signatures(library: str, p384: ec.EllipticCurvePrivateKey) -> None:
-    """One signature in 128 has a short half: all of a few hundred are 96 bytes and verify."""
+async def test_rfc9421_3_3_5_signatures_always_have_96_bytes(library: str, p384: ec.EllipticCurvePrivateKey) -> None:
+    """One signature in 128 has a short half."""
     key = request_key_from_pem(_pem(p384), "kid")
     signatures = [await key.sign(BASE) for _ in range(300)]
     assert {len(signature) for signature in signatures} == {96}
@@ -90,8 +82,8 @@ async def test_rfc9421_3_3_5_width_over_many_signatures(library: str, p384: ec.E
         _verify(p384.public_key(), signature, BASE)
 
 
-def test_a_key_in_memory_signs_at_once(library: str, p384: ec.EllipticCurvePrivateKey) -> None:
-    """Awaiting it suspends nobody: there is no other thread, and no turn of the event loop."""
+def test_sign_does_not_suspend(library: str, p384: ec.EllipticCurvePrivateKey) -> None:
+    """No other thread, and no turn of the event loop."""
     signing = request_key_from_pem(_pem(p384), "kid").sign(BASE)
     with pytest.raises(StopIteration) as ended:
         signing.send(None)
@@ -107,8 +99,8 @@ def test_rfc9421_3_3_5_short_halves_are_padded() -> None:
 
 @pytest.mark.needs("openssl")
 @pytest.mark.parametrize("options", [["-noout"], []], ids=["noout", "with-parameters"])
-async def test_the_guides_openssl_command_makes_a_key(options: list[str], library: str) -> None:
-    """The command of the card API's guide, with and without its parameter block."""
+async def test_openssl_command_of_the_card_api_guide_creates_a_key(options: list[str], library: str) -> None:
+    """With and without its parameter block."""
     made = subprocess.run(  # noqa: ASYNC221
         ["openssl", "ecparam", "-name", "secp384r1", "-genkey", *options], check=True, capture_output=True
     ).stdout
@@ -116,23 +108,23 @@ async def test_the_guides_openssl_command_makes_a_key(options: list[str], librar
     assert (b"EC PARAMETERS" in made) == (not options)
 
 
-def test_public_pem_is_what_is_registered(library: str, p384: ec.EllipticCurvePrivateKey) -> None:
-    """The public key comes with the private one, in the form that the card API registers."""
+def test_public_pem_is_the_public_key(library: str, p384: ec.EllipticCurvePrivateKey) -> None:
+    """In the form that the card API registers."""
     public = load_pem_public_key(request_key_from_pem(_pem(p384), "kid").public_pem)
     assert isinstance(public, ec.EllipticCurvePublicKey)
     assert public.public_numbers() == p384.public_key().public_numbers()
 
 
-def test_the_key_shows_nothing(library: str, p384: ec.EllipticCurvePrivateKey) -> None:
-    """Neither its text nor a pickle gives the private key away."""
+def test_repr_and_pickle_do_not_show_the_key(library: str, p384: ec.EllipticCurvePrivateKey) -> None:
+    """Pickling fails."""
     key = request_key_from_pem(_pem(p384), "kid-7")
-    assert repr(key) == str(key) == f"{LIBRARIES[library].__name__}(keyid='kid-7')"
-    with pytest.raises(TypeError, match="pickle"):
+    assert repr(key) == str(key) == "LocalRequestKey(keyid='kid-7')"
+    with pytest.raises((AttributeError, TypeError), match="pickle"):
         pickle.dumps(key)
 
 
-def test_a_kubernetes_secret_is_followed(tmp_path: Path, p384: ec.EllipticCurvePrivateKey) -> None:
-    """Secrets are symlinks through ``..data``, readable by a group; a rotation is seen by the next load."""
+def test_load_follows_symlinks_of_kubernetes_secret(tmp_path: Path, p384: ec.EllipticCurvePrivateKey) -> None:
+    """``..data`` is a symlink, and a group may read the file. The next load sees a rotation."""
     for version, key in (("v1", p384), ("v2", ec.generate_private_key(ec.SECP384R1()))):
         (tmp_path / version).mkdir()
         (tmp_path / version / "request.pem").write_bytes(_pem(key))
@@ -162,82 +154,77 @@ def _damaged() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "advice"),
+    ("make", "advice"),
     [
-        (lambda: b"", RequestKeyNotPem, "no PEM block at all"),
-        (lambda: b"\x30\x81\xa4\x02\x01\x01", RequestKeyNotPem, "signer request-key new"),
-        (_public, RequestKeyNotPem, "found: PUBLIC KEY"),
-        (_damaged, RequestKeyNotPem, "is damaged"),
-        (lambda: _pem(ec.generate_private_key(ec.SECP384R1())) * 2, RequestKeyNotPem, "holds 2 private keys"),
-        (_encrypted(SEC1), RequestKeyEncrypted, "openssl pkcs8 -topk8 -nocrypt"),
-        (_encrypted(PKCS8), RequestKeyEncrypted, "openssl pkcs8 -topk8 -nocrypt"),
-        (lambda: _pem(ec.generate_private_key(ec.SECP256R1())), RequestKeyWrongCurve, "secp256r1; ecdsa-p384"),
-        (lambda: _pem(ec.generate_private_key(ec.SECP256K1())), RequestKeyWrongCurve, "secp256k1; ecdsa-p384"),
-        (lambda: _pem(ec.generate_private_key(ec.SECP521R1()), PKCS8), RequestKeyWrongCurve, "secp521r1; ecdsa-p384"),
-        (lambda: _pem(rsa.generate_private_key(65537, 2048)), RequestKeyWrongCurve, "not an elliptic-curve key"),
-        (lambda: _pem(ed25519.Ed25519PrivateKey.generate(), PKCS8), RequestKeyWrongCurve, "not an elliptic-curve key"),
+        (lambda: b"", "no PEM block"),
+        (lambda: b"\x30\x81\xa4\x02\x01\x01", "signer request-key new"),
+        (_public, "found: PUBLIC KEY"),
+        (_damaged, "is damaged"),
+        (lambda: _pem(ec.generate_private_key(ec.SECP384R1())) * 2, "holds 2 private keys"),
+        (_encrypted(SEC1), "openssl pkcs8 -topk8 -nocrypt"),
+        (_encrypted(PKCS8), "openssl pkcs8 -topk8 -nocrypt"),
+        (lambda: _pem(ec.generate_private_key(ec.SECP256R1())), "secp256r1; ecdsa-p384"),
+        (lambda: _pem(ec.generate_private_key(ec.SECP256K1())), "secp256k1; ecdsa-p384"),
+        (lambda: _pem(ec.generate_private_key(ec.SECP521R1()), PKCS8), "secp521r1; ecdsa-p384"),
+        (lambda: _pem(rsa.generate_private_key(65537, 2048)), "not an elliptic-curve key"),
+        (lambda: _pem(ed25519.Ed25519PrivateKey.generate(), PKCS8), "not an elliptic-curve key"),
     ],
     ids=[
         "empty", "der", "public", "damaged", "two-keys", "encrypted-sec1", "encrypted-pkcs8",
         "p256", "secp256k1", "p521", "rsa", "ed25519",
     ],
 )  # fmt: skip
-def test_a_wrong_file_is_told_what_to_do(
-    make: Callable[[], bytes], error: type[RequestKeyError], advice: str, tmp_path: Path
-) -> None:
-    """Each wrong file has its own error, which names the file and the way out, and quotes nothing of it."""
+def test_wrong_file_is_refused_with_advice(make: Callable[[], bytes], advice: str, tmp_path: Path) -> None:
+    """The error names the file and what to do, and quotes nothing of the file."""
     pem = make()
     path = tmp_path / "request.pem"
     path.write_bytes(pem)
-    with pytest.raises(error, match=advice) as refusal:
+    with pytest.raises(RequestKeyInvalid, match=advice) as refusal:
         load_request_key(path, "kid")
-    assert type(refusal.value) is error
     assert str(path) in str(refusal.value)
     secret_lines = [line for line in pem.decode("latin-1").splitlines() if len(line) > 30 and "-----" not in line]
     assert not [line for line in secret_lines if line in str(refusal.value)]
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """A missing file, a folder and a file without end are named, each with its cause."""
-    with pytest.raises(RequestKeyUnreadable, match="No such file"):
+def test_unreadable_file_is_refused(tmp_path: Path) -> None:
+    """A missing file, a folder and an endless file."""
+    with pytest.raises(RequestKeyInvalid, match="No such file"):
         load_request_key(tmp_path / "absent.pem", "kid")
-    with pytest.raises(RequestKeyUnreadable, match="Is a directory"):
+    with pytest.raises(RequestKeyInvalid, match="Is a directory"):
         load_request_key(tmp_path, "kid")
-    with pytest.raises(RequestKeyUnreadable, match="over 16384 bytes"):
+    with pytest.raises(RequestKeyInvalid, match="over 16384 bytes"):
         load_request_key(Path("/dev/zero"), "kid")
 
 
 class _BrokenLibrary:
-    """AWS-LC gone wrong: it takes the key, and then signs with another one or not at all."""
+    """A broken AWS-LC: it accepts a key and signs with another key, or fails."""
 
-    def __init__(self, stranger: ec.EllipticCurvePrivateKey | None) -> None:
-        self._stranger = stranger
+    def __init__(self, other_key: ec.EllipticCurvePrivateKey | None) -> None:
+        self._other_key = other_key
 
     def new_key_from_der_data(self, der: bytes) -> _BrokenLibrary:
-        """Take any key."""
+        """Accept any key."""
         return self
 
     def sign(self, digest: bytes) -> bytes:
-        """Sign something else with the stranger's key."""
-        if self._stranger is None:
+        """Sign another message with the other key."""
+        if self._other_key is None:
             raise RuntimeError("AWS_ERROR_UNKNOWN")
-        return self._stranger.sign(digest, ec.ECDSA(SHA384()))
+        return self._other_key.sign(digest, ec.ECDSA(SHA384()))
 
 
-@pytest.mark.parametrize("stranger", [None, ec.generate_private_key(ec.SECP384R1())], ids=["error", "other-key"])
-def test_a_library_that_does_not_work_is_found_at_load(
-    stranger: ec.EllipticCurvePrivateKey | None, monkeypatch: pytest.MonkeyPatch, p384: ec.EllipticCurvePrivateKey
+@pytest.mark.parametrize("other_key", [None, ec.generate_private_key(ec.SECP384R1())], ids=["error", "other-key"])
+def test_library_that_does_not_work_is_noticed_at_load(
+    other_key: ec.EllipticCurvePrivateKey | None, monkeypatch: pytest.MonkeyPatch, p384: ec.EllipticCurvePrivateKey
 ) -> None:
-    """The trial signature is verified by the other library, so no start goes well with a key that cannot sign."""
-    monkeypatch.setattr("signer.adapters.request_signing.local_key._aws_ec", lambda: _BrokenLibrary(stranger))
+    """The other library verifies the self-test signature."""
+    monkeypatch.setattr("signer.adapters.request_signing.local_key._aws_ec", lambda: _BrokenLibrary(other_key))
     with pytest.raises(RequestKeyFailed):
         request_key_from_pem(_pem(p384), "kid")
 
 
-def test_an_awscrt_without_elliptic_curves_is_passed_over(
-    monkeypatch: pytest.MonkeyPatch, p384: ec.EllipticCurvePrivateKey
-) -> None:
-    """`awscrt` before 0.29 imports well and has no ``EC``."""
+def test_old_awscrt_is_not_used(monkeypatch: pytest.MonkeyPatch, p384: ec.EllipticCurvePrivateKey) -> None:
+    """`awscrt` before 0.29 has no ``EC``."""
     monkeypatch.delattr("awscrt.crypto.EC")
     key: LocalRequestKey = request_key_from_pem(_pem(p384), "kid")
-    assert isinstance(key, OpenSslRequestKey)
+    assert key.library == "OpenSSL"

@@ -1,4 +1,4 @@
-"""RFC 9421's own examples, built by our code; the signatures that the RFC publishes verify over our bases."""
+"""RFC 9421's examples: our signature bases are the RFC's, and its signatures verify over them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _number_of(base64url: str) -> int:
 
 
 def _verify(algorithm: str, key: dict[str, str], signature: bytes, base: bytes) -> None:
-    """Verify by the RFC's rules (§3.3), without any code of ours; raises ``InvalidSignature``."""
+    """Verify by the RFC's rules (§3.3), without the signer's code; raises ``InvalidSignature``."""
     match algorithm:
         case "rsa-pss-sha512":
             public = rsa.RSAPublicNumbers(_number_of(key["e"]), _number_of(key["n"])).public_key()
@@ -114,15 +114,15 @@ def test_rfc9421_b_4() -> None:
     _check_clause("B.4")
 
 
-def test_every_vector_is_run() -> None:
-    """No clause of the data file is forgotten here."""
+def test_every_vector_is_used() -> None:
+    """No clause of the data file is missing here."""
     assert set(RFC9421["vectors"]) == {
         "2.5", "4.3 sig1", "4.3 proxy_sig", "B.2.1", "B.2.3", "B.2.5", "B.2.6", "B.4",
     }  # fmt: skip
 
 
 def test_rfc9421_2_1_empty_field() -> None:
-    """A field without a value is a line that ends with its space."""
+    """The line of a field without a value ends with a space."""
     base = BaseTemplate.prepare("GET", ("x-empty-header",)).fill([""], ";created=1")
     assert base.octets == b'"x-empty-header": \n"@signature-params": ("x-empty-header");created=1'
 
@@ -149,7 +149,7 @@ def test_rfc9421_2_2_1_method() -> None:
     ],
 )
 def test_rfc9421_2_2_3_authority(authority: str, scheme: Scheme, normal: str) -> None:
-    """``@authority`` is lower case and drops the scheme's default port, and only that one."""
+    """``@authority`` is lower case and drops only the scheme's default port."""
     assert normal_authority(authority, scheme) == normal
 
 
@@ -168,7 +168,7 @@ def test_rfc9421_2_2_3_authority(authority: str, scheme: Scheme, normal: str) ->
     ],
 )
 def test_rfc9421_2_2_3_authority_refused(authority: str) -> None:
-    """What is not host and port is no authority."""
+    """It is not host and port."""
     with pytest.raises(RequestNotSignable) as refusal:
         normal_authority(authority, "https")
     assert refusal.value.component == "@authority"
@@ -184,7 +184,7 @@ def test_rfc9421_2_2_6_path(path: str, normal: str) -> None:
 
 @pytest.mark.parametrize("path", ["path", "/a?b", "/a#b", "/a b", "/ä", "/a%2", "/a\n", "*", "/" + "a" * 50_000 + "\n"])
 def test_rfc9421_2_2_6_path_refused(path: str) -> None:
-    """What is not a raw path is refused, and long ones as quickly as short ones."""
+    """A path that is not raw is refused, long ones as fast as short ones."""
     with pytest.raises(RequestNotSignable) as refusal:
         normal_path(path)
     assert refusal.value.component == "@path"
@@ -200,13 +200,13 @@ def test_rfc9421_2_2_6_path_refused(path: str) -> None:
     ],
 )
 def test_rfc9421_2_2_7_query(query: str, normal: str) -> None:
-    """``@query`` has its question mark, also where there is no query."""
+    """``@query`` has a question mark, also without a query."""
     assert normal_query(query) == normal
 
 
 @pytest.mark.parametrize("query", ["?a=b", "a b", "a#b", "a=ä", "a%", "a\n"])
 def test_rfc9421_2_2_7_query_refused(query: str) -> None:
-    """What is not a raw query is refused; one that brings its question mark would be signed with two."""
+    """A query that is not raw is refused; with its own question mark it would be signed with two."""
     with pytest.raises(RequestNotSignable) as refusal:
         normal_query(query)
     assert refusal.value.component == "@query"
@@ -215,8 +215,8 @@ def test_rfc9421_2_2_7_query_refused(query: str) -> None:
 @pytest.mark.parametrize(
     "value", ["a\nb", "a\r\n b", "a\rb", "a\tb", "\x00", "\x7f", "tök", "a\u2028b", 'x\n"@path": /other']
 )
-def test_rfc9421_7_5_6_a_value_stays_on_its_line(value: str) -> None:
-    """No value brings a line, a control character or another alphabet into a base; the error keeps it to itself."""
+def test_rfc9421_7_5_6_value_with_line_break_or_other_alphabet_refused(value: str) -> None:
+    """No value adds a line to a base. The error does not quote it."""
     template = BaseTemplate.prepare("GET", ("@method", "accept", "x-trace"))
     with pytest.raises(RequestNotSignable) as refusal:
         template.fill(["*/*", value], ";created=1")
@@ -225,22 +225,22 @@ def test_rfc9421_7_5_6_a_value_stays_on_its_line(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["a,b", "a , b", "a  b", "a,  b", "a,"])
-def test_spacing_that_the_card_api_rewrites_is_refused(value: str) -> None:
-    """The card API's verifier re-spaces lists and runs of spaces, so such a signature would not verify there."""
+def test_spacing_that_the_card_api_changes_is_refused(value: str) -> None:
+    """Such a signature would not verify there."""
     with pytest.raises(RequestNotSignable, match="spacing") as refusal:
         BaseTemplate.prepare("GET", ("accept",)).fill([value], ";created=1")
     assert refusal.value.component == "accept"
 
 
-def test_commas_outside_of_fields_stay() -> None:
-    """A comma in a path, or in the key's id, is nobody's list."""
+def test_commas_that_separate_no_list_are_accepted() -> None:
+    """In a path, in a date, and in the key's id."""
     base = BaseTemplate.prepare("GET", ("@path", "date")).fill(
         ["/a,b", "Tue, 20 Apr 2021 02:07:55 GMT"], ';keyid="a,b"'
     )
     assert b'"@path": /a,b\n"date": Tue, 20 Apr 2021 02:07:55 GMT\n' in base.octets
 
 
-def test_rfc9110_5_1_percent_sign_in_a_field_name() -> None:
-    """A percent sign is a letter of field names, not a place of the template."""
+def test_rfc9110_5_1_percent_sign_in_field_name() -> None:
+    """It is not a placeholder of the template."""
     base = BaseTemplate.prepare("GET", ("x-%s", "accept")).fill(["1", "%s %d"], ';keyid="%s"')
     assert base.octets == b'"x-%s": 1\n"accept": %s %d\n"@signature-params": ("x-%s" "accept");keyid="%s"'

@@ -1,4 +1,4 @@
-"""The signature profile's rules, the headers that sign a request, and RFC 9530's digests."""
+"""The signature profile, the headers of a signed request, and RFC 9530's digests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 from multidict import CIMultiDict
 
-from signer.adapters.request_signing.local_key import OpenSslRequestKey, RequestKeyFailed
+from signer.adapters.request_signing.local_key import LocalRequestKey
+from signer.adapters.request_signing.request_key import RequestKeyFailed
 from signer.adapters.request_signing.signature_base import MessageSignatureError, RequestNotSignable
 from signer.adapters.request_signing.signer import (
     DEFAULT_COVERED_COMPONENTS,
@@ -49,21 +50,21 @@ FETCH_REQUEST: dict[str, Any] = SIGN_REQUEST | {
 
 
 class RecordingKey:
-    """A real P-384 key that keeps the bases it signed."""
+    """A P-384 key that records the bases it signed."""
 
     def __init__(self, keyid: str = "key-1") -> None:
         self.private = ec.generate_private_key(ec.SECP384R1())
-        self._key = OpenSslRequestKey(self.private, keyid)
+        self._key = LocalRequestKey(self.private, keyid)
         self.keyid = keyid
         self.bases: list[bytes] = []
 
     async def sign(self, base: bytes) -> bytes:
-        """Sign, and remember what."""
+        """Sign, and record the base."""
         self.bases.append(base)
         return await self._key.sign(base)
 
     def unavailable_for(self) -> None:
-        """Never."""
+        """See ``RequestKey.unavailable_for``."""
 
 
 def _signer(key: RecordingKey, profile: SignatureProfile | None = None) -> MessageSigner:
@@ -74,8 +75,8 @@ def _without(request: dict[str, Any], header: str) -> dict[str, Any]:
     return request | {"headers": {name: value for name, value in request["headers"].items() if name != header}}
 
 
-async def test_a_post_is_signed_over_what_travels_well() -> None:
-    """The headers of a POST, to the letter, and a signature that verifies over the base they describe."""
+async def test_post_is_signed_over_default_components() -> None:
+    """The exact headers, and a signature that verifies over the base that they describe."""
     key = RecordingKey()
     headers = await _signer(key).headers_for(**SIGN_REQUEST)
     params = (
@@ -103,8 +104,8 @@ async def test_a_post_is_signed_over_what_travels_well() -> None:
     key.private.public_key().verify(der, key.bases[0], ec.ECDSA(SHA384()))
 
 
-async def test_a_get_leaves_out_what_does_not_apply() -> None:
-    """Without a body there is no digest; what describes a body or makes a change repeatable is not covered."""
+async def test_get_does_not_cover_fields_of_a_body() -> None:
+    """Without a body there is no digest, and Idempotency-Key is optional."""
     key = RecordingKey()
     headers = await _signer(key).headers_for(**FETCH_REQUEST)
     covered = '("@method" "@authority" "@path" "authorization")'
@@ -113,16 +114,16 @@ async def test_a_get_leaves_out_what_does_not_apply() -> None:
     assert key.bases[0].count(b"\n") == 4
 
 
-async def test_what_a_get_does_carry_is_covered() -> None:
-    """A header that could be left out is covered where it is there."""
+async def test_optional_fields_are_covered_if_present() -> None:
+    """A GET that has the headers of a POST."""
     key = RecordingKey()
     await _signer(key).headers_for(**FETCH_REQUEST | {"headers": SIGN_REQUEST["headers"]})
     assert b'"content-type": application/json\n"authorization"' in key.bases[0]
     assert b'"idempotency-key": 123e4567' in key.bases[0]
 
 
-async def test_rfc9530_2_an_empty_body_is_a_body() -> None:
-    """Empty content has a digest; no content has none."""
+async def test_rfc9530_2_empty_body_has_a_digest() -> None:
+    """No body has none."""
     headers = await _signer(RecordingKey()).headers_for(**SIGN_REQUEST | {"body": b""})
     assert headers["Content-Digest"] == "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"
 
@@ -138,8 +139,8 @@ async def test_rfc9530_2_an_empty_body_is_a_body() -> None:
     ],
     ids=["post-token", "post-type", "post-idempotency", "get-token", "bodiless-post-idempotency"],
 )
-async def test_a_covered_field_is_never_dropped_silently(request_: dict[str, Any], missing: str) -> None:
-    """What the request ought to carry and does not is an error, again on the second try."""
+async def test_missing_covered_field_is_refused(request_: dict[str, Any], missing: str) -> None:
+    """Also on the second attempt."""
     signer = _signer(RecordingKey())
     for _ in range(2):
         with pytest.raises(RequestNotSignable, match="missing from the request") as refusal:
@@ -147,8 +148,8 @@ async def test_a_covered_field_is_never_dropped_silently(request_: dict[str, Any
         assert refusal.value.component == missing
 
 
-async def test_header_names_in_any_case_and_values_without_their_edges() -> None:
-    """RFC 9421 §2.1: names are lower-cased, spaces and tabs around values dropped; aiohttp's multidict is taken."""
+async def test_rfc9421_2_1_names_are_lower_cased_and_values_stripped() -> None:
+    """Of aiohttp's multidict, too."""
     key = RecordingKey()
     headers = CIMultiDict({name.upper(): f" \t{value} " for name, value in SIGN_REQUEST["headers"].items()})
     await _signer(key).headers_for(**SIGN_REQUEST | {"headers": headers})
@@ -156,8 +157,8 @@ async def test_header_names_in_any_case_and_values_without_their_edges() -> None
     assert key.bases[0] == key.bases[1]
 
 
-async def test_templates_are_kept_apart_by_shape() -> None:
-    """One signer signs requests of several shapes in turn; none takes another's template."""
+async def test_requests_of_different_shapes_do_not_share_a_template() -> None:
+    """One signer signs requests of several shapes in turn."""
     key = RecordingKey()
     signer = _signer(key)
     for _ in range(2):
@@ -172,8 +173,8 @@ async def test_templates_are_kept_apart_by_shape() -> None:
     ]
 
 
-async def test_settings_show_in_the_headers() -> None:
-    """Covered components in their order, label, digest algorithm and back-dating are the profile's."""
+async def test_profile_sets_components_label_digest_and_created() -> None:
+    """The order of the components is the profile's."""
     key = RecordingKey()
     profile = SignatureProfile(("content-digest", "@query", "@path"), "sig-b21", "sha-512", 0)
     headers = await _signer(key, profile).headers_for(**SIGN_REQUEST | {"query": "a=1&b"})
@@ -183,8 +184,8 @@ async def test_settings_show_in_the_headers() -> None:
     assert b'\n"@query": ?a=1&b\n' in key.bases[0]
 
 
-async def test_the_clock_is_read_for_every_request() -> None:
-    """A retry is signed with its own time."""
+async def test_each_request_has_its_own_created() -> None:
+    """The clock is read for each signature."""
     now = iter([100, 200])
     signer = MessageSigner(SignatureProfile(backdate_seconds=1), RecordingKey(), lambda: next(now))
     inputs = [(await signer.headers_for(**FETCH_REQUEST))["Signature-Input"] for _ in range(2)]
@@ -192,7 +193,7 @@ async def test_the_clock_is_read_for_every_request() -> None:
 
 
 async def test_rfc9421_2_5_request_through_the_signer() -> None:
-    """The RFC's own request: our digest is its digest, our component lines are its lines."""
+    """The RFC's request: our digest and component lines are the RFC's."""
     rfc = json.loads((Path(__file__).parents[3] / "vectors" / "rfc9421.json").read_text(encoding="utf-8"))
     request = rfc["requests"]["B.2 test-request"]
     vector = rfc["vectors"]["2.5"]
@@ -223,8 +224,8 @@ async def test_rfc9421_2_5_request_through_the_signer() -> None:
         ({"headers": SIGN_REQUEST["headers"] | {"Idempotency-Key": "é"}}, "idempotency-key"),
     ],
 )
-async def test_a_malformed_request_is_refused(change: dict[str, Any], component: str) -> None:
-    """Each malformed part is named, nothing is signed, and no token is repeated in the error."""
+async def test_malformed_request_is_refused(change: dict[str, Any], component: str) -> None:
+    """The error names the component and quotes no token, and nothing is signed."""
     key = RecordingKey()
     with pytest.raises(RequestNotSignable) as refusal:
         await _signer(key).headers_for(**SIGN_REQUEST | change)
@@ -233,10 +234,10 @@ async def test_a_malformed_request_is_refused(change: dict[str, Any], component:
     assert not key.bases
 
 
-async def test_a_request_of_which_nothing_is_covered_is_refused() -> None:
-    """A profile over the body alone has nothing to say about a GET."""
+async def test_request_without_covered_component_is_refused() -> None:
+    """A profile that covers only the body does not fit a GET."""
     signer = _signer(RecordingKey(), SignatureProfile(("content-digest",)))
-    with pytest.raises(RequestNotSignable, match="would cover nothing"):
+    with pytest.raises(RequestNotSignable, match="would cover no part"):
         await signer.headers_for(**FETCH_REQUEST)
 
 
@@ -251,35 +252,35 @@ async def test_a_request_of_which_nothing_is_covered_is_refused() -> None:
         ({"covered_components": ("@status",)}, "belongs to responses"),
         ({"covered_components": ("@signature-params",)}, "every signature base ends with it"),
         ({"covered_components": ("@Method",)}, "in lower case: '@method'"),
-        ({"covered_components": ("@body",)}, "derived are @authority, @method, @path, @query"),
+        ({"covered_components": ("@body",)}, "supported are @authority, @method, @path, @query"),
         ({"covered_components": ("host",)}, "cover @authority"),
         ({"covered_components": ("Signature",)}, "cannot cover itself"),
         ({"covered_components": ("signature-input",)}, "cannot cover itself"),
         ({"covered_components": ("Content-Type",)}, "in lower case: 'content-type'"),
-        ({"covered_components": ("content type",)}, "is no header name"),
+        ({"covered_components": ("content type",)}, "is not a header name"),
         ({"covered_components": ('"content-digest";req',)}, "parameters are not supported"),
-        ({"covered_components": ("",)}, "is no header name"),
-        ({"covered_components": ("date\n",)}, "is no header name"),
+        ({"covered_components": ("",)}, "is not a header name"),
+        ({"covered_components": ("date\n",)}, "is not a header name"),
         ({"covered_components": ("date", "@path", "date")}, "names date more than once"),
-        ({"label": ""}, "is no structured-field key"),
-        ({"label": "Sig1"}, "is no structured-field key"),
-        ({"label": "1sig"}, "is no structured-field key"),
-        ({"label": "sig1\n"}, "is no structured-field key"),
+        ({"label": ""}, "is not a structured-field key"),
+        ({"label": "Sig1"}, "is not a structured-field key"),
+        ({"label": "1sig"}, "is not a structured-field key"),
+        ({"label": "sig1\n"}, "is not a structured-field key"),
         ({"digest_algorithm": "md5"}, "neither sha-256 nor sha-512"),
         ({"backdate_seconds": -1}, "between 0 and 300"),
         ({"backdate_seconds": 301}, "between 0 and 300"),
     ],
 )
-def test_a_senseless_setting_is_refused(setting: dict[str, Any], text: str) -> None:
-    """Each setting is checked when the profile is made, and its error says what is wrong with it."""
+def test_invalid_setting_is_refused(setting: dict[str, Any], text: str) -> None:
+    """The error gives the reason."""
     with pytest.raises(SignatureProfileInvalid, match=re.escape(text)) as refusal:
         SignatureProfile(**setting)
     assert isinstance(refusal.value, MessageSignatureError)
     assert isinstance(refusal.value, ValueError)
 
 
-def test_the_profile_by_default() -> None:
-    """The defaults are the card API's, and a profile does not change."""
+def test_default_profile() -> None:
+    """The defaults are the card API's, and a profile cannot be changed."""
     profile = SignatureProfile()
     assert profile.covered_components == DEFAULT_COVERED_COMPONENTS
     assert (profile.label, profile.digest_algorithm, profile.backdate_seconds) == ("sig1", "sha-256", 2)
@@ -288,7 +289,7 @@ def test_the_profile_by_default() -> None:
 
 
 async def test_rfc8941_3_3_3_keyid_is_escaped() -> None:
-    """Quotes and backslashes of the key's id are escaped; the base and the header agree on it."""
+    """Quotes and backslashes, in the base and in the header."""
     key = RecordingKey(r'a"b\c, %s  d')
     headers = await _signer(key).headers_for(**FETCH_REQUEST)
     assert r';keyid="a\"b\\c, %s  d";alg=' in headers["Signature-Input"]
@@ -297,13 +298,13 @@ async def test_rfc8941_3_3_3_keyid_is_escaped() -> None:
 
 @pytest.mark.parametrize("keyid", ["", "schlüssel", "a\nb", "a\tb", "\x7f"])
 def test_rfc8941_3_3_3_keyid_refused(keyid: str) -> None:
-    """An id that a structured-field string cannot hold is found when the signer is made."""
+    """An id that a structured-field string cannot hold is refused when the signer is created."""
     with pytest.raises(SignatureProfileInvalid, match="keyid"):
         _signer(RecordingKey(keyid))
 
 
-async def test_a_key_that_gives_der_is_refused() -> None:
-    """RFC 9421 §3.3.5 wants 96 raw bytes: a remote key that answers in DER is not passed on."""
+async def test_der_signature_is_refused() -> None:
+    """RFC 9421 §3.3.5 requires 96 raw bytes."""
 
     class DerKey:
         keyid = "key-1"
@@ -315,7 +316,7 @@ async def test_a_key_that_gives_der_is_refused() -> None:
         def unavailable_for(self) -> None:
             """Never."""
 
-    with pytest.raises(RequestKeyFailed, match="no 96 bytes"):
+    with pytest.raises(RequestKeyFailed, match="did not return 96 bytes"):
         await MessageSigner(SignatureProfile(), DerKey(), lambda: NOW).headers_for(**FETCH_REQUEST)
 
 

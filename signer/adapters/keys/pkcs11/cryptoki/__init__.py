@@ -1,1 +1,1 @@
-"""The C interface of a PKCS#11 library: its functions (``library``), its structures and its constants."""
+"""The C interface of PKCS #11: calls, structures and constants."""

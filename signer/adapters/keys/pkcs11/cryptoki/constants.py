@@ -1,7 +1,4 @@
-"""The numbers of PKCS #11 v2.40 (``pkcs11t.h``, ``pkcs11f.h``) that we use, under their own names.
-
-``Ckr`` has those return values too that a person will meet in a log line: an error says ``CKR_PIN_LOCKED``, not 0xA4.
-"""
+"""The constants of PKCS #11 v2.40 (``pkcs11t.h``, ``pkcs11f.h``) that the signer uses, under their own names."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Final
 
 
 class Ckr(IntEnum):
-    """Return values (``CK_RV``)."""
+    """Return values (``CK_RV``), including those that the signer only prints."""
 
     OK = 0x000
     HOST_MEMORY = 0x002
@@ -69,14 +66,14 @@ class Ckr(IntEnum):
 
 
 def ckr_name(code: int) -> str:
-    """Spell a return value: ``CKR_PIN_LOCKED``, or ``CKR 0x80000001`` where it is a vendor's own."""
+    """Return the name of a return value: ``CKR_PIN_LOCKED``, or ``CKR 0x80000001`` for a vendor's value."""
     try:
         return f"CKR_{Ckr(code).name}"
     except ValueError:
         return f"CKR 0x{code:X}"
 
 
-FAULTS_OF_A_SESSION: Final = frozenset(
+SESSION_ERRORS: Final = frozenset(
     {
         Ckr.FUNCTION_FAILED,
         Ckr.FUNCTION_CANCELED,
@@ -86,9 +83,9 @@ FAULTS_OF_A_SESSION: Final = frozenset(
         Ckr.SESSION_HANDLE_INVALID,
     },
 )
-"""Another session may well do what this one did not."""
+"""The call may succeed in another session."""
 
-FAULTS_OF_A_KEY: Final = frozenset(
+KEY_ERRORS: Final = frozenset(
     {
         Ckr.ARGUMENTS_BAD,
         Ckr.ACTION_PROHIBITED,
@@ -103,13 +100,13 @@ FAULTS_OF_A_KEY: Final = frozenset(
         Ckr.MECHANISM_PARAM_INVALID,
     },
 )
-"""The token works, and this key does not sign: asking again would not help."""
+"""The token works, and this key does not sign. A retry does not help."""
 
-FAULTS_OF_A_BUSY_TOKEN: Final = frozenset({Ckr.DEVICE_MEMORY, Ckr.HOST_MEMORY, Ckr.SESSION_COUNT})
-"""The token works and has too much to do."""
+OVERLOAD_ERRORS: Final = frozenset({Ckr.DEVICE_MEMORY, Ckr.HOST_MEMORY, Ckr.SESSION_COUNT})
+"""The token works, and has no capacity now."""
 
-HANDLES_THAT_ARE_OLD: Final = frozenset({Ckr.KEY_HANDLE_INVALID, Ckr.OBJECT_HANDLE_INVALID})
-"""The key has another number by now, or is gone."""
+STALE_HANDLE_ERRORS: Final = frozenset({Ckr.KEY_HANDLE_INVALID, Ckr.OBJECT_HANDLE_INVALID})
+"""The key has another handle now, or was removed."""
 
 
 class Cka(IntEnum):
@@ -147,7 +144,7 @@ RW_SESSION: Final = 0x2
 SERIAL_SESSION: Final = 0x4
 
 CKU_USER: Final = 1
-STATES_OF_A_USER: Final = frozenset({1, 3})  # CKS_RO_USER_FUNCTIONS, CKS_RW_USER_FUNCTIONS
+LOGGED_IN_STATES: Final = frozenset({1, 3})  # CKS_RO_USER_FUNCTIONS, CKS_RW_USER_FUNCTIONS
 
 CKO_PUBLIC_KEY: Final = 2
 CKO_PRIVATE_KEY: Final = 3

@@ -1,6 +1,6 @@
-"""The C side of ``_cryptoki``: structures, functions with their arguments, and how attributes are written and read.
+"""The C structures and functions of PKCS #11, for ``library``.
 
-Structures are laid out as on every Unix: natural alignment, a ``CK_ULONG`` is an ``unsigned long``.
+The layout is that of every Unix: natural alignment, and ``CK_ULONG`` is an ``unsigned long``.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from typing import ClassVar, Final
 from signer.adapters.keys.pkcs11.cryptoki.constants import CKM_EC_KEY_PAIR_GEN, CKM_ECDSA, Cka, Ckr
 
 Template = Mapping[Cka, bytes | bool | int]
-"""Attributes with their values: bytes, ``CK_BBOOL`` and ``CK_ULONG``."""
+"""Attributes and their values: bytes, ``CK_BBOOL`` or ``CK_ULONG``."""
 
-_FUNCTION_LIST_LENGTH: Final = 68  # in every version 2.x; later versions go on behind them
+_FUNCTION_LIST_LENGTH: Final = 68  # in every version 2.x; later versions append to it
 
 
 class LibraryUnusable(Exception):
-    """The file is no PKCS #11 module that can be loaded here; the text says why."""
+    """The file is not a PKCS #11 module that can be loaded; the text says why."""
 
 
-class InitializeArguments(ctypes.Structure):
+class CkInitializeArgs(ctypes.Structure):
     """``CK_C_INITIALIZE_ARGS``."""
 
     _fields_: ClassVar = [("mutex_functions", c_void_p * 4), ("flags", c_ulong), ("reserved", c_void_p)]
 
 
-class SessionInfo(ctypes.Structure):
+class CkSessionInfo(ctypes.Structure):
     """``CK_SESSION_INFO``."""
 
     _fields_: ClassVar = [("slot", c_ulong), ("state", c_ulong), ("flags", c_ulong), ("device_error", c_ulong)]
 
 
-class TokenInfo(ctypes.Structure):
+class CkTokenInfo(ctypes.Structure):
     """``CK_TOKEN_INFO``."""
 
     _fields_: ClassVar = [
@@ -51,22 +51,22 @@ class TokenInfo(ctypes.Structure):
     ]
 
 
-class _Mechanism(ctypes.Structure):
+class _CkMechanism(ctypes.Structure):
     _fields_: ClassVar = [("mechanism", c_ulong), ("parameter", c_void_p), ("length", c_ulong)]
 
 
-class _Attribute(ctypes.Structure):
+class _CkAttribute(ctypes.Structure):
     _fields_: ClassVar = [("type", c_ulong), ("value", c_void_p), ("length", c_ulong)]
 
 
-class _FunctionList(ctypes.Structure):
+class _CkFunctionList(ctypes.Structure):
     _fields_: ClassVar = [("version", c_ubyte * 2), ("functions", c_void_p * _FUNCTION_LIST_LENGTH)]
 
 
-ECDSA: Final = _Mechanism(CKM_ECDSA, None, 0)
-EC_KEY_PAIR_GEN: Final = _Mechanism(CKM_EC_KEY_PAIR_GEN, None, 0)
+ECDSA: Final = _CkMechanism(CKM_ECDSA, None, 0)
+EC_KEY_PAIR_GEN: Final = _CkMechanism(CKM_EC_KEY_PAIR_GEN, None, 0)
 
-# Where each function stands in CK_FUNCTION_LIST (pkcs11f.h), and its arguments: numbers and pointers.
+# The index of each function in CK_FUNCTION_LIST (pkcs11f.h), and the types of its arguments.
 _FUNCTIONS: Final[Mapping[str, tuple[int, Sequence[type]]]] = {
     "C_Initialize": (0, (c_void_p,)),
     "C_Finalize": (1, (c_void_p,)),
@@ -88,39 +88,33 @@ _FUNCTIONS: Final[Mapping[str, tuple[int, Sequence[type]]]] = {
 }
 
 
-class Library:
-    """A loaded module: its functions by name."""
+def load_functions(path: Path) -> dict[str, Callable[..., int]]:
+    """Load a module and return its functions by name. The module stays loaded, and is not initialised.
 
-    def __init__(self, path: Path) -> None:
-        """Load it; nothing of it is started.
-
-        Raises:
-            LibraryUnusable: it cannot be loaded.
-        """
-        try:
-            # Kept, so that it stays loaded.
-            self._shared_object = ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
-            get_function_list = self._shared_object.C_GetFunctionList
-        except OSError as exc:
-            raise LibraryUnusable(str(exc)) from exc
-        except AttributeError as exc:
-            raise LibraryUnusable(f"{path}: no PKCS #11 module, for it has no C_GetFunctionList") from exc
-        get_function_list.restype = c_ulong
-        pointer = POINTER(_FunctionList)()
-        code = get_function_list(byref(pointer))
-        if code != Ckr.OK:
-            raise LibraryUnusable(f"{path}: C_GetFunctionList failed")
-        addresses = pointer.contents.functions
-        self.functions = {name: _bind(addresses[index], types) for name, (index, types) in _FUNCTIONS.items()}
+    Raises:
+        LibraryUnusable: the module cannot be loaded.
+    """
+    try:
+        shared_object = ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+        get_function_list = shared_object.C_GetFunctionList
+    except OSError as exc:
+        raise LibraryUnusable(str(exc)) from exc
+    except AttributeError as exc:
+        raise LibraryUnusable(f"{path} is not a PKCS #11 module: it has no C_GetFunctionList") from exc
+    get_function_list.restype = c_ulong
+    pointer = POINTER(_CkFunctionList)()
+    if get_function_list(byref(pointer)) != Ckr.OK:
+        raise LibraryUnusable(f"{path}: C_GetFunctionList failed")
+    addresses = pointer.contents.functions
+    return {name: _bind(addresses[index], types) for name, (index, types) in _FUNCTIONS.items()}
 
 
 class AttributeArray:
-    """Attributes as C wants them: an array of ``CK_ATTRIBUTE``, and the buffers that its values point into."""
+    """An array of ``CK_ATTRIBUTE``, with the buffers that its values point to."""
 
     def __init__(self, buffers: Mapping[Cka, ctypes.Array[c_char]]) -> None:
-        """Take the buffers."""
         self._buffers = tuple(buffers.values())
-        self.array = (_Attribute * len(buffers))()
+        self.array = (_CkAttribute * len(buffers))()
         self._attributes = tuple(self.array)  # each is a view of its place in the array
         for attribute, cka, buffer in zip(self._attributes, buffers, self._buffers, strict=True):
             attribute.type, attribute.value, attribute.length = cka, ctypes.addressof(buffer), len(buffer)
@@ -131,20 +125,20 @@ class AttributeArray:
 
     @classmethod
     def of(cls, template: Template) -> AttributeArray:
-        """Write a template."""
-        return cls({cka: _buffer_of(_octets(value)) for cka, value in template.items()})
+        """Create the array of a template."""
+        return cls({cka: _buffer_of(value) for cka, value in template.items()})
 
     @classmethod
-    def room_for(cls, sizes: Mapping[Cka, int]) -> AttributeArray:
-        """Make room for values of so many bytes; it is used for thousands of objects, one at a time."""
+    def with_capacity(cls, sizes: Mapping[Cka, int]) -> AttributeArray:
+        """Create an array that holds values of these sizes. It can be used for one object after another."""
         return cls({cka: (c_char * size)() for cka, size in sizes.items()})
 
     def clear(self) -> None:
-        """Make the lengths those of the buffers again."""
+        """Reset each length to the length of its buffer."""
         ctypes.memmove(self.array, self._cleared, len(self._cleared))
 
     def values(self) -> Sequence[bytes | None]:
-        """Give what a library has written: ``None`` where it says CK_UNAVAILABLE_INFORMATION, or there was no room."""
+        """Return what the library has written; ``None`` for CK_UNAVAILABLE_INFORMATION or a value that is too long."""
         return [
             ctypes.string_at(buffer, length) if (length := attribute.length) <= len(buffer) else None
             for attribute, buffer in zip(self._attributes, self._buffers, strict=True)
@@ -157,20 +151,17 @@ class AttributeArray:
 
 
 def _bind(address: int | None, types: Sequence[type]) -> Callable[..., int]:
-    if address is None:  # what a library does not do, it may leave out
+    if address is None:  # a library may leave out functions that it does not support
         return lambda *_: Ckr.FUNCTION_NOT_SUPPORTED
-    return ctypes.CFUNCTYPE(c_ulong, *types)(address)  # which lets go of the GIL while it runs
+    return ctypes.CFUNCTYPE(c_ulong, *types)(address)  # releases the GIL during the call
 
 
-def _octets(value: bytes | bool | int) -> bytes:  # noqa: FBT001 - a value like another
+def _buffer_of(value: bytes | bool | int) -> ctypes.Array[c_char]:  # noqa: FBT001 - an attribute's value
     match value:
         case bool():
-            return bytes([value])
+            octets = bytes([value])
         case int():
-            return bytes(c_ulong(value))
+            octets = bytes(c_ulong(value))
         case _:
-            return value
-
-
-def _buffer_of(octets: bytes) -> ctypes.Array[c_char]:
+            octets = value
     return (c_char * len(octets)).from_buffer_copy(octets)

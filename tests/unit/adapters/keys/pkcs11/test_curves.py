@@ -1,4 +1,4 @@
-"""Curves and points as tokens write them."""
+"""Curves and points in the forms that tokens use."""
 
 from __future__ import annotations
 
@@ -30,53 +30,53 @@ def test_pkcs11_ec_params_are_the_oid() -> None:
 
 
 @CURVES
-def test_pkcs11_ec_params_name_a_curve(curve: Curve) -> None:
+def test_pkcs11_ec_params_match_oid_or_name(curve: Curve) -> None:
     """The OID, or the curve's name as a PrintableString, and nothing else."""
     other = P384 if curve is SECP256K1 else SECP256K1
     name = curve.name.encode()
-    assert curve.is_named_by(curve.params)
-    assert curve.is_named_by(b"\x13" + bytes([len(name)]) + name)
+    assert curve.matches(curve.params)
+    assert curve.matches(b"\x13" + bytes([len(name)]) + name)
     for params in (b"", other.params, curve.params + b"\x00", curve.params[:-1], name, b"\x30\x03\x02\x01\x01"):
-        assert not curve.is_named_by(params)
+        assert not curve.matches(params)
 
 
 @CURVES
-def test_sec2_the_generator_is_the_public_key_of_one(curve: Curve) -> None:
-    """A public key follows from its private one."""
+def test_sec2_generator_is_public_key_of_one(curve: Curve) -> None:
+    """The public key follows from the private key."""
     assert curve.public_key_of((1).to_bytes(curve.scalar_bytes)) == GENERATORS[curve]
 
 
 @CURVES
-def test_pkcs11_ec_point_in_every_form(curve: Curve) -> None:
+def test_pkcs11_ec_point_is_parsed_in_every_form(curve: Curve) -> None:
     """DER OCTET STRING, raw, without the 04, and compressed: the same point."""
     point = GENERATORS[curve]
     x, y = point[: curve.scalar_bytes], point[curve.scalar_bytes :]
     raw, compressed = b"\x04" + point, bytes([2 + y[-1] % 2]) + x
     for form in (raw, compressed):
-        assert curve.read_point(form) == point
-        assert curve.read_point(b"\x04" + bytes([len(form)]) + form) == point
-    assert curve.read_point(point) == point
-    assert curve.write_point(point) == b"\x04" + bytes([len(raw)]) + raw
+        assert curve.parse_point(form) == point
+        assert curve.parse_point(b"\x04" + bytes([len(form)]) + form) == point
+    assert curve.parse_point(point) == point
+    assert curve.encode_point(point) == b"\x04" + bytes([len(raw)]) + raw
 
 
 @CURVES
-def test_sec1_3_2_2_1_a_point_off_the_curve_is_refused(curve: Curve) -> None:
-    """Whatever its form; and so is what has no point's length, or is wrapped in something else."""
+def test_sec1_3_2_2_1_point_off_the_curve_is_refused(curve: Curve) -> None:
+    """In each form; and so is a value of another length or with another DER tag."""
     point = GENERATORS[curve]
     off = point[:-1] + bytes([point[-1] ^ 1])
-    wrapped = curve.write_point(point)
+    wrapped = curve.encode_point(point)
     zeros = bytes(len(point))
-    for form in (off, b"\x04" + off, curve.write_point(off), zeros, b"", b"\x00", point[1:], wrapped + b"\x00"):
+    for form in (off, b"\x04" + off, curve.encode_point(off), zeros, b"", b"\x00", point[1:], wrapped + b"\x00"):
         with pytest.raises(ValueError, match=r"."):
-            curve.read_point(form)
+            curve.parse_point(form)
     for header in (b"\x03\x41", b"\x04\x40"):
-        with pytest.raises(ValueError, match="no DER OCTET STRING"):
-            curve.read_point(header + wrapped[2:])
+        with pytest.raises(ValueError, match="not a DER OCTET STRING"):
+            curve.parse_point(header + wrapped[2:])
 
 
 @CURVES
-def test_pem_is_read_by_others(curve: Curve) -> None:
-    """SubjectPublicKeyInfo with the curve's name (RFC 5480)."""
+def test_pem_names_the_curve(curve: Curve) -> None:
+    """SubjectPublicKeyInfo (RFC 5480)."""
     loaded = load_pem_public_key(curve.pem(GENERATORS[curve]).encode())
     assert isinstance(loaded, ec.EllipticCurvePublicKey)
     assert loaded.curve.name == curve.name
@@ -85,7 +85,7 @@ def test_pem_is_read_by_others(curve: Curve) -> None:
 
 @CURVES
 @pytest.mark.parametrize("secret", [0, 1 << 256, (1 << 384) - 1], ids=["zero", "too wide or too small", "too large"])
-def test_a_secret_that_is_no_key_is_refused(curve: Curve, secret: int) -> None:
+def test_invalid_secret_is_refused(curve: Curve, secret: int) -> None:
     """Zero, a number beyond the order, and another width."""
     octets = secret.to_bytes(max(curve.scalar_bytes, (secret.bit_length() + 7) // 8))
     if curve is P384 and secret == 1 << 256:

@@ -1,4 +1,4 @@
-"""``pkcs11:`` URIs: what RFC 7512 lets one write, and what of that we take."""
+"""``pkcs11:`` URIs (RFC 7512): what is accepted and what is refused."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.support.fakes.keys import backend_resources
 MODULE = "module-path=/usr/lib/softhsm/libsofthsm2.so"
 
 
-def read(text: str) -> Pkcs11Uri:
-    """Read one URI."""
-    return Pkcs11Uri.read(KeyUri.parse(text))
+def parse(text: str) -> Pkcs11Uri:
+    """Parse one URI."""
+    return Pkcs11Uri.parse(KeyUri.parse(text))
 
 
-def test_everything_at_once() -> None:
-    """Each attribute is found in its place, decoded."""
-    uri = read(
+def test_all_attributes_are_parsed() -> None:
+    """Each is found in its part of the URI, and decoded."""
+    uri = parse(
         "pkcs11:token=The%20Cards;serial=9f3c;manufacturer=SoftHSM%20project;model=SoftHSM%20v2;object=owner%3b1;"
         "id=%01%ff;type=private?module-path=/opt/my%20hsm/lib.so&pin-source=file:/run/secrets/pin&x-sessions=8&x-timeout=1.5",
     )
@@ -43,9 +43,9 @@ def test_everything_at_once() -> None:
     assert uri.names_one_key
 
 
-def test_the_least() -> None:
-    """A token and a library are enough."""
-    uri = read(f"pkcs11:token=cards?{MODULE}")
+def test_token_and_library_are_enough() -> None:
+    """The other attributes have defaults."""
+    uri = parse(f"pkcs11:token=cards?{MODULE}")
     assert (uri.token, uri.label, uri.key_id, uri.pin_file) == ((("token", b"cards"),), None, None, None)
     assert (uri.sessions, uri.timeout) == (SESSIONS, TIMEOUT)
     assert not uri.names_one_key
@@ -53,16 +53,16 @@ def test_the_least() -> None:
 
 
 @pytest.mark.parametrize("source", ["file:/run/pin", "file:///run/pin", "/run/pin", "file%3A%2Frun%2Fpin"])
-def test_rfc7512_2_4_pin_source_names_a_file(source: str) -> None:
+def test_rfc7512_2_4_pin_source_is_a_file(source: str) -> None:
     """A ``file:`` URI, or a path, percent-encoded or not."""
-    assert read(f"pkcs11:token=cards?{MODULE}&pin-source={source}").pin_file == Path("/run/pin")
+    assert parse(f"pkcs11:token=cards?{MODULE}&pin-source={source}").pin_file == Path("/run/pin")
 
 
-def test_rfc7512_2_3_what_is_written_can_be_read() -> None:
-    """A key's name gives back the label and the id that it was made of."""
+def test_rfc7512_2_3_uri_of_key_parses_back() -> None:
+    """It returns the label and the id."""
     label, key_id = "a;b=c?d&e%f g/é".encode() + b"\xff\x00", bytes(range(256))
-    name = read(f"pkcs11:serial=1?{MODULE}").of_key(label, key_id)
-    again = read(f"{name}?{MODULE}")
+    name = parse(f"pkcs11:serial=1?{MODULE}").uri_of_key(label, key_id)
+    again = parse(f"{name}?{MODULE}")
     assert (again.label, again.key_id) == (label, key_id)
     assert str(again) == name
 
@@ -71,25 +71,25 @@ def test_rfc7512_2_3_what_is_written_can_be_read() -> None:
     ("text", "reason"),
     [
         (f"pkcs11:?{MODULE}", "without a name or a value"),
-        (f"pkcs11:object=a?{MODULE}", "does not say which token"),
-        (f"pkcs11:manufacturer=a?{MODULE}", "does not say which token"),
+        (f"pkcs11:object=a?{MODULE}", "names no token"),
+        (f"pkcs11:manufacturer=a?{MODULE}", "names no token"),
         (f"pkcs11:token=?{MODULE}", "without a name or a value"),
         (f"pkcs11:token?{MODULE}", "without a name or a value"),
-        (f"pkcs11:token=a;token=b?{MODULE}", "has one twice"),
+        (f"pkcs11:token=a;token=b?{MODULE}", "or twice"),
         (f"pkcs11:token=a;?{MODULE}", "without a name or a value"),
-        (f"pkcs11:token=a;slot-id=3?{MODULE}", "'slot-id', which cannot be asked for"),
-        (f"pkcs11:token=a;library-version=3?{MODULE}", "'library-version', which cannot be asked for"),
-        (f"pkcs11:token=a;Object=b?{MODULE}", "'Object', which cannot be asked for"),
-        (f"pkcs11:token=a;type=public?{MODULE}", "another type than private"),
+        (f"pkcs11:token=a;slot-id=3?{MODULE}", "unsupported attribute 'slot-id'"),
+        (f"pkcs11:token=a;library-version=3?{MODULE}", "unsupported attribute 'library-version'"),
+        (f"pkcs11:token=a;Object=b?{MODULE}", "unsupported attribute 'Object'"),
+        (f"pkcs11:token=a;type=public?{MODULE}", "a type other than private"),
         (f"pkcs11://host/token=a?{MODULE}", "names a host"),
-        ("pkcs11:token=a", "which library"),
+        ("pkcs11:token=a", "names no library"),
         ("pkcs11:token=a?module-name=softhsm2", "'module-name', which pkcs11: does not know"),
         ("pkcs11:token=a?module-path=libsofthsm2.so", "absolute"),
-        (f"pkcs11:token=a?{MODULE}&pin-source=%7Ccat%20pin", "no file"),
-        (f"pkcs11:token=a?{MODULE}&pin-source=https://pins/1", "no file"),
-        (f"pkcs11:token=a?{MODULE}&pin-source=pin", "no file"),
-        (f"pkcs11:token=a?{MODULE}&pin-source=file://host/pin", "no file"),
-        (f"pkcs11:token=a?{MODULE}&pin-source=/run/%00", "no file"),
+        (f"pkcs11:token=a?{MODULE}&pin-source=%7Ccat%20pin", "not a file"),
+        (f"pkcs11:token=a?{MODULE}&pin-source=https://pins/1", "not a file"),
+        (f"pkcs11:token=a?{MODULE}&pin-source=pin", "not a file"),
+        (f"pkcs11:token=a?{MODULE}&pin-source=file://host/pin", "not a file"),
+        (f"pkcs11:token=a?{MODULE}&pin-source=/run/%00", "not a file"),
         (f"pkcs11:token=a?{MODULE}&x-sessions=0", "from 1 to 64"),
         (f"pkcs11:token=a?{MODULE}&x-sessions=65", "from 1 to 64"),
         (f"pkcs11:token=a?{MODULE}&x-sessions=four", "from 1 to 64"),
@@ -100,10 +100,10 @@ def test_rfc7512_2_3_what_is_written_can_be_read() -> None:
         (f"pkcs11:token=a?{MODULE}&session=4", "'session', which pkcs11: does not know"),
     ],
 )
-def test_what_is_refused(text: str, reason: str) -> None:
-    """Each refusal says what is wrong."""
+def test_invalid_uri_is_refused(text: str, reason: str) -> None:
+    """Each error gives the reason."""
     with pytest.raises(KeyUriInvalid, match=reason):
-        read(text)
+        parse(text)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def test_what_is_refused(text: str, reason: str) -> None:
         f"pkcs11:token=a;pin-source=482915?{MODULE}",
     ],
 )
-def test_a_pin_in_a_uri_is_refused_and_not_repeated(text: str) -> None:
-    """A URI is shown, so a PIN has no place in it, and the refusal does not show it."""
+def test_pin_in_uri_is_refused_and_not_quoted(text: str) -> None:
+    """URIs are shown in logs."""
     with pytest.raises(KeyUriInvalid) as refused:
-        read(text)
+        parse(text)
     assert "482915" not in str(refused.value)
 
 

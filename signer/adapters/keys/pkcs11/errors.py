@@ -1,0 +1,60 @@
+"""The errors of a token. Their texts are for the operator and hold no secret.
+
+Each has a public reason too, without paths and serial numbers, for a caller of the API.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from signer.adapters.keys.pkcs11.cryptoki.library import CryptokiError, LibraryBusy
+from signer.adapters.keys.pkcs11.cryptoki.structures import LibraryUnusable
+
+_RETRY_AFTER_OPERATOR: Final = 30.0
+
+
+class TokenError(Exception):
+    """The token cannot be used as configured; the text says what to do."""
+
+    public_reason = "it cannot be used as it is configured"
+
+
+class TokenMissing(TokenError):
+    """The library has no token that matches the URI."""
+
+    public_reason = "it is not there"
+
+
+class PinRefused(TokenError):
+    """The token refused the PIN, or the PIN was not tried. It is not tried again before the next load."""
+
+    public_reason = "it does not accept the PIN"
+
+
+class TokenUnavailable(Exception):
+    """The token, or one key in it, does not sign now.
+
+    Attributes:
+        public_reason: the reason for a caller of the API.
+        retry_after: seconds after which a retry makes sense.
+    """
+
+    def __init__(
+        self, reason: str, public_reason: str | None = None, retry_after: float = _RETRY_AFTER_OPERATOR
+    ) -> None:
+        super().__init__(reason)
+        self.public_reason = reason if public_reason is None else public_reason
+        self.retry_after = retry_after
+
+
+def reasons_of(exc: Exception) -> tuple[str, str]:
+    """Return the reason for the operator and the public reason."""
+    match exc:
+        case TokenError():
+            return str(exc), exc.public_reason
+        case CryptokiError() | LibraryBusy():
+            return str(exc), str(exc)
+        case LibraryUnusable():
+            return str(exc), "its library cannot be loaded"
+        case _:
+            return f"it cannot be used ({type(exc).__name__})", "it cannot be used"
