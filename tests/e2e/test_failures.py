@@ -63,7 +63,7 @@ async def test_a_signature_survives_kill_9_before_its_delivery(open_site: OpenSi
     assert record["signature"] == body["signature"]
     (entry,) = [entry for entry in (await site.ledger(customer["id"]))["entries"] if entry["verified"]]
     assert entry["signatureSha256"] == hashlib.sha256(body["signature"].encode()).hexdigest()
-    taken_over = [line for line in site.replicas[1].process.heard() if line["event"] == "challenge.delivered"]
+    taken_over = [line for line in site.replicas[1].process.take_events() if line["event"] == "challenge.delivered"]
     assert [line["idempotency_key"] for line in taken_over] == [entry["idempotencyKey"]]
     assert b"submission" not in stored(site, signed["challenge_id"])
 

@@ -89,7 +89,7 @@ async def test_a_reload_that_brings_the_missing_owner_makes_the_service_ready(op
     second = await reloaded(site)
     assert (second["added"], second["failed"], len(second["unchanged"])) == ([], [], 2)
     await keys_are(site, "2 loaded, 0 missing, 0 failed", ready=True)
-    events = site.replicas[0].process.heard()
+    events = site.replicas[0].process.take_events()
     assert [line for event in events for line in irregularities(event)] == []
     counts = [(event["added"], event["failed"]) for event in events if event["event"] == "keys.reloaded"]
     assert counts == [(1, 1), (0, 0)]

@@ -31,7 +31,7 @@ async def lines_of(site: LocalSite, at_least: int) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     async with asyncio.timeout(10):
         while sum(line["event"] == "http.request" for line in lines) < at_least:
-            lines += site.replicas[0].process.heard()
+            lines += site.replicas[0].process.take_events()
             await asyncio.sleep(0.02)
     return lines
 
@@ -69,7 +69,7 @@ async def test_fifty_callers_of_two_replicas_get_one_signature(open_site: OpenSi
     assert answers[0][1]["state"] == "verified"
     entries = (await site.ledger(customer["id"]))["entries"]
     assert len(entries) == 1
-    heard = [line for replica in site.replicas for line in replica.process.heard()]
+    heard = [line for replica in site.replicas for line in replica.process.take_events()]
     assert sum(line["event"] == "challenge.signed" for line in heard) == 1
 
 

@@ -10,13 +10,13 @@ from tests.integration.web.site import Site, open_site
 
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
-    """The HTTP API, with time enough for every answer."""
+    """The HTTP API with a long time limit."""
     async with open_site() as opened:
         yield opened
 
 
 @pytest.fixture
-async def hasty_site() -> AsyncIterator[Site]:
-    """The HTTP API, whose callers wait a quarter of a second at most."""
+async def impatient_site() -> AsyncIterator[Site]:
+    """The HTTP API with a time limit of a quarter of a second."""
     async with open_site(answer_within=timedelta(milliseconds=250)) as opened:
         yield opened
