@@ -174,7 +174,7 @@ class ForwardingSettings(Section):
 
     first_pause: Span = timedelta(milliseconds=250)
     longest_pause: Span = timedelta(seconds=30)
-    settle_grace_period: timedelta = Field(timedelta(seconds=30), ge=timedelta(0))
+    settle_grace_period: Seconds = Field(timedelta(seconds=30), ge=timedelta(0))
     recover_every: Span = timedelta(seconds=0.5)
     recover_batch: int = Field(64, ge=1, le=1024)
     recover_at_once: int = Field(8, ge=1, le=64)

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from signer.cli.main import COMMAND_FOR_NAME, main
 from signer.config.settings import load_settings
 from signer.config.showing import describe
+from signer.settings_types import Section
 from tests.support.missing_packages import without
 
 CONFIG = Path(__file__).parents[3] / "config"
@@ -164,6 +165,23 @@ def test_environment_overrides_the_file_and_unknown_names_are_refused(
     result = run("config", "check", "--config", str(file))
     assert result.exit_code == 78
     assert "SIGNER_HTTP__PROT: no such setting" in result.output
+
+
+def test_environment_sets_every_time_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every setting that is a time can be set by a variable, as a number of seconds."""
+    times = {
+        f"SIGNER_{section}__{name}".upper(): (section, name)
+        for section, model in load_settings(None)
+        if isinstance(model, Section)
+        for name, value in model
+        if isinstance(value, timedelta)
+    }
+    assert len(times) > 15
+    for variable, (section, name) in times.items():
+        default = getattr(getattr(load_settings(None), section), name)
+        with monkeypatch.context() as environment:
+            environment.setenv(variable, str(default.total_seconds()))
+            assert getattr(getattr(load_settings(None), section), name) == default
 
 
 def test_config_check_names_files_that_cannot_be_read(tmp_path: Path) -> None:
