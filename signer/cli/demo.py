@@ -7,7 +7,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -83,14 +82,9 @@ async def _show_one_challenge(site: LocalSite, console: Console) -> bool:
     status, record = await site.sign(customer["id"])
     took = _since(started)
     for event in await _events(site):
-        _print_step(
-            console,
-            Step(
-                event["event"].partition(".")[2],
-                _STEP_FOR_EVENT[event["event"]].format_map(event),
-                event.get("duration_ms") or 0.0,
-            ),
-        )
+        name = event["event"]
+        result = _STEP_FOR_EVENT[name].format_map(event)
+        _print_step(console, Step(name.partition(".")[2], result, event.get("duration_ms", 0.0)))
     _print_step(console, Step("response", f"status {status} from the service, state {record.get('state')}", took))
     _, read_back = await site.get(f"/v1/challenges/{record.get('id')}")
     ledger = await site.ledger(customer["id"])
@@ -102,9 +96,8 @@ async def _show_one_challenge(site: LocalSite, console: Console) -> bool:
     }
     console.print()
     for check, passed in checks.items():
-        console.print(
-            Text("  passed  " if passed else "  FAILED  ", style="green" if passed else "bold red"), Text(check)
-        )
+        verdict = Text("  passed  ", style="green") if passed else Text("  FAILED  ", style="bold red")
+        console.print(verdict, Text(check))
     console.print()
     _print_record(record, console)
     return inspection.error is None and all(checks.values())
@@ -125,14 +118,12 @@ async def _print_curl(site: LocalSite, console: Console) -> None:
     another = await site.create_customer()
     console.print(Text("\nTry it", style="bold"))
     console.print(Text("Another customer has a challenge to sign. In a second terminal:\n"))
-    lines: Iterable[str] = (
-        f"curl -s {site.base_url}/v1/customers/{another['id']}/challenge/sign \\",
-        f"  -H 'Authorization: Bearer {site.token}' \\",
-        "  -H 'Content-Type: application/json' \\",
+    click.echo(
+        f"curl -s {site.base_url}/v1/customers/{another['id']}/challenge/sign \\\n"
+        f"  -H 'Authorization: Bearer {site.token}' \\\n"
+        "  -H 'Content-Type: application/json' \\\n"
         f"""  -d '{{"ownerId": "{site.owner}"}}'""",
     )
-    for line in lines:
-        click.echo(line)
     console.print(Text(f"\nThe service's log follows; chain {CHAIN}. Ctrl-C stops everything.\n"))
     site.replicas[0].process.echo = click.echo
 

@@ -7,19 +7,20 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final
 
 _STOP_WITHIN_SECONDS: Final = 10.0
 _KEPT_LINES: Final = 20
 _LINE_LIMIT: Final = 1 << 20
+_ENDED: Final = "process.ended"
 
 
 class ProcessFailed(Exception):
     """A child process ended or did not log an event in time. The message has its last lines."""
 
 
-class SignerProcess:
+class ChildProcess:
     """A child process, usually ``signer <command>``. Every JSON line that it writes is an event.
 
     Attributes:
@@ -54,10 +55,7 @@ class SignerProcess:
 
     def take_events(self) -> list[dict[str, Any]]:
         """Return and forget the events that ``wait_for`` has not consumed."""
-        events = []
-        while not self._events.empty():
-            events.append(self._events.get_nowait())
-        return events
+        return [self._events.get_nowait() for _ in range(self._events.qsize())]
 
     @property
     def last_lines(self) -> str:
@@ -109,26 +107,13 @@ class SignerProcess:
         self._events.put_nowait({"event": _ENDED})
 
 
-_ENDED: Final = "process.ended"
-
-
-@asynccontextmanager
-async def signer_process(
-    *arguments: str,
-    environment: Mapping[str, str],
-) -> AsyncIterator[SignerProcess]:
+def signer_process(*arguments: str, environment: Mapping[str, str]) -> AbstractAsyncContextManager[ChildProcess]:
     """Run ``signer <arguments>`` while the context is open."""
-    name = f"signer {arguments[0]}"
-    async with python_process(name, "-m", "signer", *arguments, environment=environment) as child:
-        yield child
+    return python_process(f"signer {arguments[0]}", "-m", "signer", *arguments, environment=environment)
 
 
 @asynccontextmanager
-async def python_process(
-    name: str,
-    *arguments: str,
-    environment: Mapping[str, str],
-) -> AsyncIterator[SignerProcess]:
+async def python_process(name: str, *arguments: str, environment: Mapping[str, str]) -> AsyncIterator[ChildProcess]:
     """Run a Python program while the context is open. ``name`` is for error messages."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -140,7 +125,7 @@ async def python_process(
         limit=_LINE_LIMIT,
         start_new_session=True,  # so that Ctrl-C reaches only the parent, which stops its children in order
     )
-    child = SignerProcess(name, process)
+    child = ChildProcess(name, process)
     try:
         yield child
     finally:

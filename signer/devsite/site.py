@@ -26,7 +26,7 @@ from signer.adapters.request_signing.local_key import load_request_key
 from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
 from signer.devsite.embedded_valkey import embedded_valkey
 from signer.devsite.local_keys import PROVISIONER_FOR_KIND, ProvisionedKeys, RequestKeyInToken
-from signer.devsite.processes import ProcessFailed, SignerProcess, signer_process
+from signer.devsite.processes import ChildProcess, ProcessFailed, signer_process
 from signer.domain.ethereum import AccountId, ChainId
 from signer.web.auth import generate_token
 
@@ -66,7 +66,7 @@ class SiteOptions:
 class Replica:
     """One process of the service and its address."""
 
-    process: SignerProcess
+    process: ChildProcess
     base_url: str
 
 
@@ -108,7 +108,7 @@ class LocalSite:
         card_api = await self._stack.enter_async_context(
             signer_process(
                 *("simulate", "--port", "0"),
-                *("--api-key", (self.folder / "card-api/api-key").read_text()),
+                *("--api-key", self._secret("api-key")),
                 *("--api-secret-file", str(self.folder / "card-api/api-secret")),
                 *("--signing-key", f"{_KEY_ID}={self.folder / 'card-api/signing-key.pem'}"),
                 *self._registration(keys.request_key),
@@ -144,22 +144,16 @@ class LocalSite:
 
     async def create_customer(self) -> dict[str, Any]:
         """Create a customer at the card API, as a wallet backend does: with a token and a signed request."""
-        secrets_folder = self.folder / "card-api"
-        credentials = {
-            "apiKey": (secrets_folder / "api-key").read_text(),
-            "apiSecret": (secrets_folder / "api-secret").read_text(),
-        }
-        async with self.http.post(f"{self.card_api}/v1/auth/token", json=credentials) as response:
-            token = (await response.json())["token"]
+        credentials = {"apiKey": self._secret("api-key"), "apiSecret": self._secret("api-secret")}
+        _, access = await self._send("POST", f"{self.card_api}/v1/auth/token", json=credentials)
         body = json.dumps({"chainId": str(self.owner), "externalId": str(uuid.uuid4())}).encode()
         headers = {
-            "Authorization": f"Bearer {token}",
+            "Authorization": f"Bearer {access['token']}",
             "Content-Type": "application/json",
             "Idempotency-Key": str(uuid.uuid4()),
         }
-        key = load_request_key(secrets_folder / "signing-key.pem", _KEY_ID)
-        signer = MessageSigner(SignatureProfile(), key, lambda: int(time.time()))
-        headers |= await signer.headers_for(
+        key = load_request_key(self.folder / "card-api/signing-key.pem", _KEY_ID)
+        headers |= await MessageSigner(SignatureProfile(), key, lambda: int(time.time())).headers_for(
             method="POST",
             authority=self.card_api.removeprefix("http://"),
             path="/v1/customers",
@@ -168,11 +162,10 @@ class LocalSite:
             body=body,
             scheme="http",
         )
-        async with self.http.post(f"{self.card_api}/v1/customers", data=body, headers=headers) as response:
-            customer: dict[str, Any] = await response.json()
-            if response.status != HTTPStatus.CREATED:
-                raise ProcessFailed(f"Unexpected status {response.status} from the card API on POST /v1/customers.")
-            return customer
+        status, customer = await self._send("POST", f"{self.card_api}/v1/customers", data=body, headers=headers)
+        if status != HTTPStatus.CREATED:
+            raise ProcessFailed(f"Unexpected status {status} from the card API on POST /v1/customers.")
+        return customer
 
     async def sign(
         self, customer_id: str, *, replica: Replica | None = None, **fields: object
@@ -181,25 +174,28 @@ class LocalSite:
         base_url = self.base_url if replica is None else replica.base_url
         body = {"ownerId": str(self.owner), **fields}
         url = f"{base_url}/v1/customers/{customer_id}/challenge/sign"
-        async with self.http.post(url, json=body, headers=self.authorization) as response:
-            return response.status, await response.json()
+        return await self._send("POST", url, json=body, headers=self.authorization)
 
     async def get(self, path: str) -> tuple[int, dict[str, Any]]:
         """GET a path of the service, and return the status and the body."""
-        async with self.http.get(f"{self.base_url}{path}", headers=self.authorization) as response:
-            return response.status, await response.json()
+        return await self._send("GET", f"{self.base_url}{path}", headers=self.authorization)
 
     async def ledger(self, customer_id: str) -> dict[str, Any]:
         """Return what the card API received for a customer."""
-        async with self.http.get(f"{self.card_api}/_sim/ledger", params={"customerId": customer_id}) as response:
-            ledger: dict[str, Any] = await response.json()
-            return ledger
+        return (await self._send("GET", f"{self.card_api}/_sim/ledger", params={"customerId": customer_id}))[1]
 
     async def set_faults(self, *faults: Mapping[str, object], **switches: object) -> None:
         """Set the faults of the card API; without arguments, remove all."""
         url = f"{self.card_api}/_sim/faults"
         async with self.http.put(url, json={"faults": list(faults), "switches": switches}) as response:
             response.raise_for_status()
+
+    async def _send(self, method: str, url: str, **arguments: Any) -> tuple[int, dict[str, Any]]:  # noqa: ANN401 - aiohttp's
+        async with self.http.request(method, url, **arguments) as response:
+            return response.status, await response.json()
+
+    def _secret(self, name: str) -> str:
+        return (self.folder / "card-api" / name).read_text()
 
     def _done(self, name: str, result: str) -> None:
         now = time.perf_counter()

@@ -2,8 +2,8 @@
 
 * Alerts and dashboards depend on the names: add events, never rename one.
 * A field without a value is left out. Every line may also have the fields in ``COMMON``.
-* ``Event.personal`` names the fields that identify a customer, for the operators who store and erase logs. No field of
-  any event may hold a secret.
+* ``customer_id`` and ``owner`` identify a customer: operators need this to store and erase logs. No field of any event
+  may hold a secret.
 """
 
 from __future__ import annotations
@@ -34,11 +34,6 @@ class Event:
     level: LogLevel
     meaning: str
     fields: frozenset[str]
-
-    @property
-    def personal(self) -> frozenset[str]:
-        """The fields that identify a customer."""
-        return self.fields & _CUSTOMER
 
 
 _events: Final[dict[str, Event]] = {}

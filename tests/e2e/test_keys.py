@@ -14,7 +14,7 @@ import pytest
 from eth_account import Account
 
 from signer.adapters.keys.keystore.backend import write_keystore
-from signer.devsite.processes import ProcessFailed, SignerProcess, signer_process
+from signer.devsite.processes import ChildProcess, ProcessFailed, signer_process
 from signer.devsite.site import LocalSite
 from signer.observability.events import irregularities
 from tests.e2e.conftest import OpenSite
@@ -224,7 +224,7 @@ async def test_the_service_lets_nobody_read_its_memory(open_site: OpenSite) -> N
         assert core_limit(process) == ["0", "0"]
 
 
-def core_limit(process: SignerProcess) -> list[str]:
+def core_limit(process: ChildProcess) -> list[str]:
     """Read the limits, soft and hard, of a process's core files."""
     lines = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
     (limit,) = [line for line in lines if line.startswith("Max core file size")]
