@@ -27,7 +27,7 @@ class Event:
         name: the value of the field ``event``.
         level: always the same for one event.
         meaning: when it is written.
-        fields: all that it may have beside ``COMMON``.
+        fields: all that it may have in addition to ``COMMON``.
     """
 
     name: str

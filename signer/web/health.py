@@ -21,7 +21,7 @@ from signer.domain.errors import ErrorCode, SignerError, Unavailable
 from signer.web.request_summary import RequestLog
 
 CHECK_WITHIN: Final = timedelta(seconds=1.5)
-"""The deadline of one check. The timeout of Kubernetes' probe has to be longer."""
+"""The deadline of one check. The timeout of Kubernetes' probe must be longer."""
 
 REUSE_FOR: Final = timedelta(seconds=1)
 """How long a report is reused."""

@@ -31,9 +31,11 @@ async def send(site: Site, body: bytes, **headers: str) -> ClientResponse:
 # --- Callers ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
+@pytest.mark.parametrize("header", [None, "Bearer", "Basic dTpw", "Bearer " + "x" * 46])
+async def test_request_without_a_known_token_is_401(site: Site, header: str | None) -> None:
+    """This holds for every path except the two probes, whether it exists or not, and before the body is read."""
+    headers = {} if header is None else {"Authorization": header}
+    for method, path in (
         ("POST", SIGN),
         ("GET", SIGN),
         ("POST", "/v1/customers/nonsense/challenge/sign?x=1"),
@@ -46,21 +48,18 @@ async def send(site: Site, body: bytes, **headers: str) -> ClientResponse:
         ("POST", "/healthz"),
         ("GET", "/healthz/"),
         ("GET", "/readyz/../v1/keys"),
-    ],
-)
-@pytest.mark.parametrize("header", [None, "Bearer", "Basic dTpw", "Bearer " + "x" * 46])
-async def test_request_without_a_known_token_is_401(site: Site, method: str, path: str, header: str | None) -> None:
-    """This holds for every path except the two probes, whether it exists or not, and before the body is read."""
-    headers = {} if header is None else {"Authorization": header}
-    response = await site.client.request(method, path, headers=headers, data=b"{" if method == "POST" else None)
-    assert (response.status, response.content_type) == (401, PROBLEM)
-    assert response.headers["WWW-Authenticate"] == 'Bearer realm="challenge-signer"'
-    assert "Allow" not in response.headers
-    if method != "HEAD":
-        assert (await response.json())["code"] == "unauthenticated"
-    (line,) = site.log.of("http.request")
-    assert (line["status"], line["code"]) == (401, "unauthenticated")
-    assert "caller" not in line
+    ):
+        site.log.clear()
+        response = await site.client.request(method, path, headers=headers, data=b"{" if method == "POST" else None)
+        assert (response.status, response.content_type) == (401, PROBLEM), path
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="challenge-signer"'
+        assert "Allow" not in response.headers
+        if method != "HEAD":
+            assert (await response.json())["code"] == "unauthenticated"
+        line = await site.logged("http.request")
+        assert (line["status"], line["code"]) == (401, "unauthenticated")
+        assert "caller" not in line
+        site.check_log()
 
 
 async def test_unknown_token_of_the_right_form_is_401(site: Site) -> None:

@@ -74,10 +74,10 @@ def test_ordinary_line_is_unchanged() -> None:
         "kwargs",
     ],
 )
-@pytest.mark.parametrize("value", ["1", 1, b"1", ["1"], {"a": "1"}, None])
-def test_field_with_a_sensitive_name_is_masked(name: str, value: object) -> None:
+def test_field_with_a_sensitive_name_is_masked(name: str) -> None:
     """The name alone decides, at any depth."""
-    assert redacted(**{name: value}) == {name: MASK}
+    for value in ("1", 1, b"1", ["1"], {"a": "1"}, None):
+        assert redacted(**{name: value}) == {name: MASK}
     assert redacted(outer={"inner": [{name: "1"}]}) == {"outer": {"inner": [{name: MASK}]}}
 
 
@@ -103,14 +103,14 @@ SECRETS = {
 
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
-@pytest.mark.parametrize("around", ["{}", "value={}", "before {} behind", "('{}',)", '{{"k":"{}"}}', "{}, {}"])
-def test_secret_is_masked_within_any_text(secret: str, around: str) -> None:
+def test_secret_is_masked_within_any_text(secret: str) -> None:
     """Also under a harmless name and in nested values."""
-    text = around.replace("{{", "{").replace("}}", "}").replace("{}", secret)
-    line = json.dumps(redacted(event=text, message=text, inner=[{"a": (text,)}], nested={text: text}))
-    assert MASK in line
-    for piece in secret.split("\n"):
-        assert piece not in line
+    for template in ("@", "value=@", "before @ behind", "('@',)", '{"k":"@"}', "@, @"):
+        text = template.replace("@", secret)
+        line = json.dumps(redacted(event=text, message=text, inner=[{"a": (text,)}], nested={text: text}))
+        assert MASK in line
+        for piece in secret.split("\n"):
+            assert piece not in line
 
 
 @pytest.mark.parametrize(

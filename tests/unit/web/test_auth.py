@@ -99,7 +99,7 @@ def test_caller_may_have_two_tokens() -> None:
 
 
 def test_service_without_callers_does_not_start() -> None:
-    """Nobody could call it."""
+    """No request could be authenticated."""
     with pytest.raises(ValueError, match=r"No caller is configured"):
         Callers([])
 

@@ -96,12 +96,12 @@ def test_problem_without_a_field_has_no_member_field() -> None:
     assert "field" not in members_of(problem(Conflict(ErrorCode.NONCE_REUSED, DETAIL), "r"))
 
 
-@pytest.mark.parametrize("code", ErrorCode)
-def test_title_is_the_code_in_words(code: ErrorCode) -> None:
-    """Every code has another title."""
-    title = members_of(problem(SignerError(code, DETAIL), "r"))["title"]
-    assert title[0].isupper()
-    assert title.replace(" ", "_").lower() == code
+def test_title_is_the_code_in_words() -> None:
+    """So every code has another title."""
+    for code in ErrorCode:
+        title = members_of(problem(SignerError(code, DETAIL), "r"))["title"]
+        assert title[0].isupper()
+        assert title.replace(" ", "_").lower() == code
 
 
 @pytest.mark.parametrize(
