@@ -98,24 +98,20 @@ class Site:
         """GET a path as the known caller."""
         return await self.client.get(path, headers=self.authorization | headers)
 
-    async def send_raw(self, *pieces: bytes, pause: float = 0.0, cut: bool = False, first: int = -1) -> bytes:
-        """Send bytes over a new connection and return the response.
-
-        Args:
-            pieces: the bytes.
-            pause: seconds after each piece.
-            cut: close the connection and return nothing.
-            first: return after so many bytes; -1: after the service has closed the connection.
-        """
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Open a connection to the service, and close it at the end."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            for piece in pieces:
-                writer.write(piece)
-                await writer.drain()
-                await asyncio.sleep(pause)
-            return b"" if cut else await asyncio.wait_for(reader.read(first), 10)
+            yield reader, writer
         finally:
             writer.close()
+
+    async def send_raw(self, data: bytes, *, first: int = -1) -> bytes:
+        """Send bytes over a new connection, and return the first bytes of the response or all until it is closed."""
+        async with self.connection() as (reader, writer):
+            writer.write(data)
+            return await asyncio.wait_for(reader.read(first), 10)
 
     async def logged(self, event: str) -> dict[str, Any]:
         """Wait for the first line of an event and return it."""

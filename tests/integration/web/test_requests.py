@@ -278,27 +278,31 @@ async def test_body_that_does_not_arrive_in_time_is_400(impatient_site: Site) ->
     assert b"did not arrive within 0.25 s" in response
 
 
-async def test_disconnect_within_the_body_is_400(site: Site) -> None:
+async def test_disconnect_within_the_body_is_400(site: Site, reading: asyncio.Event) -> None:
     """The canonical line has status 400; no unexpected error is logged."""
     head = (
         f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
         'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"own'
     )
-    await site.send_raw(head.encode(), pause=0.1, cut=True)
+    async with site.connection() as (_, writer):
+        writer.write(head.encode())
+        await reading.wait()
     line = await site.logged("http.request")
     assert site.log.all() == [line]
     assert (line["status"], line["code"]) == (400, "request_malformed")
 
 
-async def test_broken_chunk_is_400(impatient_site: Site) -> None:
+async def test_broken_chunk_is_400(site: Site, reading: asyncio.Event) -> None:
     """No unexpected error is logged."""
-    site = impatient_site
     head = (
         f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
         "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n"
     )
-    response = await site.send_raw(head.encode(), b"{xxxxxxxx\r\nzz\r\n", pause=0.1, first=13)
-    assert response == b"HTTP/1.1 400 "
+    async with site.connection() as (reader, writer):
+        writer.write(head.encode())
+        await reading.wait()
+        writer.write(b"{xxxxxxxx\r\nzz\r\n")
+        assert await reader.read(13) == b"HTTP/1.1 400 "
     assert not site.log.of("http.unexpected_error")
 
 

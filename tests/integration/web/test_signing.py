@@ -179,7 +179,9 @@ async def test_disconnected_callers_challenge_is_still_delivered(site: Site) -> 
         f"POST /v1/customers/{CUSTOMER}/challenge/sign HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     )
-    await site.send_raw(head.encode(), pause=0.2, cut=True)
+    async with site.connection() as (_, writer):
+        writer.write(head.encode())
+        await site.logged("challenge.signed")
     site.card_api.open.set()
     await site.sign.drain(timedelta(seconds=5))
     assert site.card_api.customers[CUSTOMER].status == "active"
