@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -97,8 +97,8 @@ class Service:
                 task.cancel()
             await asyncio.wait(tasks)
         self.admission.open()
-        for background in (self._recover.run(), self._warn_of_weak_store(), self._keys.watch()):
-            self._start(background)
+        background = (self._recover.run(), self._warn_of_weak_store(), self._keys.watch())
+        self._background = {asyncio.create_task(work) for work in background}
 
     def reload_keys(self) -> None:
         """Start a reload of the keys, as ``POST /v1/keys/reload`` does. The log has the result."""
@@ -141,9 +141,6 @@ class Service:
                     emit(events.STORE_WARNING, reason=weakness)
                 return
             await asyncio.sleep(_STORE_CHECK_RETRY_SECONDS)
-
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        self._background.add(asyncio.create_task(work))
 
 
 @asynccontextmanager
