@@ -214,7 +214,7 @@ def _compose(
             signature_form=settings.card_api.signature_form,
         ),
     )
-    sign = SignChallenge(sign_once=sign_once, keys=keys.ring, gate=admission)
+    sign = SignChallenge(sign_once=sign_once, keys=keys.ring, admission=admission)
     onboard = OnboardCustomer(
         intents=RedisCustomerIntents(
             redis,
@@ -226,7 +226,7 @@ def _compose(
         keys=keys.ring,
         sign=sign,
         audit=audit,
-        gate=admission,
+        admission=admission,
         create_timeout=settings.card_api.request_timeout,
     )
     recover = Recovery(

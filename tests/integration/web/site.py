@@ -158,7 +158,7 @@ async def open_site(
             audit=audit,
             limits=SigningLimits(work_for=timedelta(seconds=5), poll_every=timedelta(milliseconds=5)),
         )
-        sign = SignChallenge(sign_once=sign_once, keys=keys, gate=admission)
+        sign = SignChallenge(sign_once=sign_once, keys=keys, admission=admission)
         token, digest = generate_token()
         reloader = FakeKeyReloader()
         reload = ReloadKeys(reloader, clock, StructlogReloadLog())
@@ -166,7 +166,7 @@ async def open_site(
         handlers = Handlers(
             sign=sign,
             onboard=OnboardCustomer(
-                intents=FakeCustomerIntents(), card_api=card_api, keys=keys, sign=sign, audit=audit, gate=admission
+                intents=FakeCustomerIntents(), card_api=card_api, keys=keys, sign=sign, audit=audit, admission=admission
             ),
             store=store,
             keys=keys,
