@@ -1,5 +1,5 @@
-# The production image: the service and what locks/run.txt pins, nothing else. No simulator's extras, no embedded store.
-# The base is an argument, so that a mirrored, hardened or digest-pinned Python 3.11+ image can take its place.
+# The production image: the service and the packages pinned in locks/run.txt.
+# BASE_IMAGE may be any image with Python 3.11 or later, for example a hardened or digest-pinned one.
 ARG BASE_IMAGE=python:3.13-slim
 
 FROM ${BASE_IMAGE} AS build
@@ -7,7 +7,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-# The dependencies come first: they change less often than the code. The environment holds no pip.
+# Dependencies first: they change less often than the code. The environment contains no pip.
 COPY locks/build.txt locks/run.txt locks/
 RUN python3 -m venv /build/tools \
     && /build/tools/bin/pip install --require-hashes --no-deps --only-binary :all: --requirement locks/build.txt \
@@ -34,7 +34,7 @@ ENV PATH=/opt/signer/bin:$PATH \
     PYTHONSAFEPATH=1 \
     SIGNER_CONFIG=/etc/signer/signer.toml
 WORKDIR /opt/signer
-# A number, not a name: Kubernetes can tell by it alone that this is not root.
+# A number, because Kubernetes checks runAsNonRoot by number.
 USER 65532:65532
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["signer", "healthcheck"]

@@ -1,7 +1,7 @@
-# Everything a person or a machine does with this tree. `make help` lists it.
+# `make help` lists the targets.
 #
-# One virtual environment serves all targets: locks/test.txt holds all that locks/demo.txt holds, at the same versions
-# (a test says so). A stamp for each lock keeps a second run from installing again.
+# All targets share one virtual environment: locks/test.txt contains locks/demo.txt at the same versions (a test checks
+# it). A stamp file for each lock prevents a second installation.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -13,12 +13,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INTEROP := tests/integration/interop
 
-# Everything is pinned by hash, wheels only, and whoever installs uses the index that their own pip is set to.
+# Every package is a wheel pinned by hash, from the index that your pip is configured for.
 INSTALL := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check --no-deps
 LOCKED := $(INSTALL) --require-hashes --only-binary :all: --requirement
 PACKAGE := $(INSTALL) --no-build-isolation --editable .
 
-# The programs that tests run and pip cannot bring, each with the Debian package that does.
+# Programs that tests run and pip cannot install, with their Debian packages.
 PROGRAMS := redis-server:redis-server node:nodejs npm:npm openssl:openssl softhsm2-util:softhsm2 gcc:build-essential faketime:faketime
 
 PYTEST = TESTS_WITHOUT="$$(cat $(VENV)/.missing)" $(BIN)/python -m pytest
@@ -27,23 +27,23 @@ COMPILE = $(BIN)/uv pip compile --quiet --system-certs --universal --python $(BI
 SOURCES = signer tests $(if $(wildcard benchmarks/*.py),benchmarks)
 
 .PHONY: help
-help: ## this list
+help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: $(VENV)/.demo ## the demo: embedded Valkey, simulator, service, one challenge; ARGS=--once ends after it
+run: $(VENV)/.demo ## run the demo: sign one challenge with a local site; ARGS=--once exits after it
 	@$(BIN)/signer demo $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## all tests but the heavy ones, with coverage; or some of them: ARGS="tests/unit -k nonce"
+test: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## run the tests except the heavy ones, with coverage; or some: ARGS="tests/unit -k nonce"
 	@$(PYTEST) $(or $(ARGS),--numprocesses 3 --cov --cov-report=term-missing)
 
 .PHONY: test-all
-test-all: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## the heavy tests too, and 5,000 examples for each property
+test-all: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## run all tests, with 5,000 examples for each property
 	@HYPOTHESIS_PROFILE=heavy $(PYTEST) -m '' --timeout 3600 $(ARGS)
 
 .PHONY: check
-check: $(VENV)/.test ## ruff, mypy, import-linter, locks, Kubernetes manifests, Dockerfile; all of them, whichever fails
+check: $(VENV)/.test ## run ruff, mypy and import-linter; check locks, Kubernetes manifests and Dockerfile
 	@$(MAKE) --no-print-directory --keep-going check-code check-types check-imports check-locks check-manifests
 
 .PHONY: check-code
@@ -69,37 +69,37 @@ check-manifests: $(VENV)/.test
 	@.ci/check-manifests $(BIN)
 
 .PHONY: chaos
-chaos: $(VENV)/.test programs ## nothing lost, nothing signed twice, whatever is killed: SEED=7, or SEED=1-10; ARGS=--help tells the rest
+chaos: $(VENV)/.test programs ## kill and disturb a running site, then check that nothing was lost or signed twice; SEED=7 or 1-10, ARGS=--help
 	@$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $$(grep -w softhsm2-util $(VENV)/.missing >/dev/null && echo --no-hsm) $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/.test ## a day in miniature, 100,000 challenges: memory flat, Redis empty, nothing secret in the logs; ARGS=--help
+soak: $(VENV)/.test ## sign 100,000 challenges, then check memory, Redis and logs; ARGS=--help
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.test ## the benchmarks
+bench: $(VENV)/.test ## run the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: bench-keys
-bench-keys: $(VENV)/.test programs ## the benchmarks of the key backends, each beside its raw ceiling
+bench-keys: $(VENV)/.test programs ## run the benchmarks of the key backends, each compared with its bare library
 	@failed=; for each in benchmarks/keys_*.py; do \
 	  name=$$(basename $$each .py); echo "== $$name"; $(BIN)/python -m benchmarks $$name || failed="$$failed $$name"; echo; \
-	done; [ -z "$$failed" ] || { echo "goals missed, or not measured:$$failed"; exit 1; }
+	done; [ -z "$$failed" ] || { echo "goals missed or not measured:$$failed"; exit 1; }
 
 .PHONY: format
-format: $(VENV)/.test ## sorts and formats the code
+format: $(VENV)/.test ## sort imports and format the code
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
 .PHONY: lock
-lock: $(VENV)/.test ## makes locks/ again from pyproject.toml; ARGS=--upgrade takes newer versions
+lock: $(VENV)/.test ## update locks/ from pyproject.toml; ARGS=--upgrade takes newer versions
 	@$(COMPILE) pyproject.toml --all-extras --group build --group test --group check $(ARGS) --output-file locks/test.txt
 	@$(COMPILE) pyproject.toml --extra demo --extra awscrt --extra awskms --group build --constraint locks/test.txt --output-file locks/demo.txt
 	@$(COMPILE) pyproject.toml --extra awscrt --extra awskms --constraint locks/test.txt --output-file locks/run.txt
 	@$(COMPILE) --group build --constraint locks/test.txt --output-file locks/build.txt
 
 .PHONY: clean
-clean: ## removes what the other targets made
+clean: ## remove everything that the other targets created
 	rm -rf $(VENV) $(INTEROP)/node_modules build dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

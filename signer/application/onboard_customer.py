@@ -47,7 +47,7 @@ class OnboardCustomer:
         keys: KeyRing,
         sign: SignChallenge,
         audit: AuditLog,
-        gate: AdmissionGate,
+        admission: AdmissionGate,
         create_timeout: timedelta = timedelta(seconds=8),
         most_at_once: int = 1000,
     ) -> None:
@@ -57,7 +57,7 @@ class OnboardCustomer:
         self._keys = keys
         self._sign = sign
         self._audit = audit
-        self._gate = gate
+        self._admission = admission
         self._create_timeout = create_timeout
         self._work = SingleFlight(self._create, most_at_once)
 
@@ -70,7 +70,7 @@ class OnboardCustomer:
             Unavailable, UpstreamTimeout, BadUpstream: the customer may or may not have been created; ask again for the
                 same, and it will be found or created, once.
         """
-        self._gate.check()
+        self._admission.check()
         if self._keys.find(intent.owner.address) is None:
             raise NotFound(
                 ErrorCode.OWNER_UNKNOWN,

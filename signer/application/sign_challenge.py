@@ -62,11 +62,11 @@ class SignRequest:
 class SignChallenge:
     """The use case."""
 
-    def __init__(self, *, sign_once: SignOnce, keys: KeyRing, gate: AdmissionGate) -> None:
-        """Take what signs the one challenge, with its ports; ``gate`` says whether work is taken."""
+    def __init__(self, *, sign_once: SignOnce, keys: KeyRing, admission: AdmissionGate) -> None:
+        """Take what signs the one challenge, with its ports; ``admission`` says whether work is taken."""
         self._sign_once = sign_once
         self._keys = keys
-        self._gate = gate
+        self._admission = admission
         self._store = sign_once.store
         self._card_api = sign_once.card_api
         self._audit = sign_once.audit
@@ -89,7 +89,7 @@ class SignChallenge:
                 takes no work. Ask again.
             BadUpstream: the card API's challenge could not be fetched for a reason of its own.
         """
-        self._gate.check()
+        self._admission.check()
         wait = max(within - self._limits.look_within, timedelta(0))
         try:
             return await self._work.join(request, within=wait)

@@ -1,22 +1,21 @@
-"""The composition root: the only place that knows which implementation stands behind which port.
+"""Compose the service: decide which implementation stands behind which port. Nothing else in the tree does.
 
-The way of a process:
+The life of a process:
 
-1. What the settings alone decide is decided at once; an error ends the process: key URIs, request key, callers.
-2. The server listens, so that probes get an answer. The gate is closed: nothing is signed yet.
-3. siwe judges the shapes of message that can be signed (in a process of its own), and the keys are loaded. Both have to
-   succeed; a failure ends the process.
-4. The gate opens, and recovery begins. Redis and the card API may come and go: readiness says so, requests are answered
-   with 503 or 202, and nothing is forgotten.
-5. Asked to stop: the gate closes and recovery looks no more, what is under way ends or is handed back for another
-   replica to take up at once, everything is closed in reverse order.
+1. ``open_service`` opens what the settings name. Invalid settings, key URIs or request keys end the process.
+2. The server listens so that probes get a response. Admission is closed: nothing is signed.
+3. ``Service.prepare`` runs the self-check (siwe checks the parser) and loads the keys. A failure ends the process.
+4. Admission opens and recovery starts. Redis and the card API may fail and return; meanwhile readiness reports it and
+   requests get 503 or 202.
+5. ``Service.drain``: admission closes and recovery stops. Running work ends, or is handed back so that another replica
+   continues it immediately. Then everything is closed in reverse order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -50,33 +49,28 @@ from signer.config.settings import ConfigError, Settings
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
 from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
-from signer.web.app import WebServices, create_app
-from signer.web.auth import Caller, Callers
-from signer.web.health import Check, check_keys
+from signer.web.app import create_app
+from signer.web.auth import Callers
+from signer.web.handlers import Handlers
+from signer.web.health import Check, Readiness, check_admission, check_keys
 
-_JUDGE_WITHIN: Final = timedelta(seconds=60)
-_LOOK_AGAIN_SECONDS: Final = 5.0
-_CHECK_WITHIN_SECONDS: Final = 1.5
+_SELF_CHECK_WITHIN: Final = timedelta(seconds=60)
+_STORE_CHECK_RETRY_SECONDS: Final = 5.0
 _LEASE_MARGIN: Final = timedelta(seconds=2)
 _WORK_LONGER_THAN_CALLER: Final = timedelta(seconds=2)
-_LONGEST_LOOK: Final = timedelta(seconds=1)
+_MAX_STORE_LOOKUP: Final = timedelta(seconds=1)
 
 
 class StartFailed(Exception):
-    """The service cannot start; the text says why, for the person who started it."""
+    """The service cannot start; the text tells the operator why."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Service:
-    """A composed service.
-
-    Attributes:
-        app: the HTTP API.
-        gate: closed until ``prepare`` is done.
-    """
+    """A composed service. ``admission`` is closed until ``prepare`` is done."""
 
     app: web.Application
-    gate: AdmissionGate
+    admission: AdmissionGate
     _settings: Settings
     _keys: Keys
     _redis: RedisCalls
@@ -89,72 +83,67 @@ class Service:
         """Have the parser judged and the keys loaded, then open the gate and begin to recover.
 
         Args:
-            progress: hears how far the keys are.
+            progress: called with the numbers of keys that are done and that are expected.
 
         Raises:
             StartFailed: one of the two failed.
         """
-        judging = asyncio.create_task(self._judge())
-        loading = asyncio.create_task(self._load_keys(progress))
+        tasks = {asyncio.create_task(self._check_parser()), asyncio.create_task(self._load_keys(progress))}
         try:
-            await asyncio.gather(judging, loading)
+            await asyncio.gather(*tasks)
         finally:
-            for task in (judging, loading):
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait({judging, loading})
-        self.gate.open()
-        self._start(self._recover.run())
-        self._start(self._look_at_store())
-        self._start(self._keys.watch())
+            await asyncio.wait(tasks)
+        self.admission.open()
+        background = (self._recover.run(), self._warn_of_weak_store(), self._keys.watch())
+        self._background = {asyncio.create_task(work) for work in background}
 
     def reload_keys(self) -> None:
-        """Have the keys looked at again, as ``POST /v1/keys/reload`` does; the log tells what came of it."""
+        """Start a reload of the keys, as ``POST /v1/keys/reload`` does. The log has the result."""
         self._keys.reload.begin(ReloadCause.SIGNAL)
 
     async def drain(self) -> int:
-        """Take no more work and let what is under way end; gives how many pieces were handed back."""
-        self.gate.close(ErrorCode.SHUTTING_DOWN, "This replica is stopping; ask again, another one answers.")
+        """Refuse new work, wait for running work, and return how many tasks were handed back."""
+        self.admission.close(ErrorCode.SHUTTING_DOWN, "This replica is shutting down. Retry: another replica responds.")
         within = self._settings.http.drain_within
         return sum(await asyncio.gather(*(work.drain(within) for work in (self._sign, self._onboard, self._recover))))
 
     async def close(self) -> None:
-        """End what runs in the background."""
+        """Cancel the background tasks."""
         for task in self._background:
             task.cancel()
         if self._background:
             await asyncio.wait(self._background)
 
-    async def _judge(self) -> None:
+    async def _check_parser(self) -> None:
         started = time.perf_counter()
         try:
             await check_parser_against_siwe(self._settings.policy.to_domain(), _JUDGE_WITHIN)
         except JudgeError as error:
             emit(events.JUDGE_FAILED, reason=str(error))
-            raise StartFailed(f"siwe, the judge of our parser, says no: {error}") from error
+            raise StartFailed(f"Self-check of the parser against siwe failed: {error}") from error
         emit(events.JUDGE_PASSED, duration_ms=(time.perf_counter() - started) * 1000)
 
     async def _load_keys(self, progress: Progress) -> None:
         try:
             await self._keys.load(progress)
         except KeyBackendError as error:
-            raise StartFailed(f"The keys cannot be loaded: {error}") from error
+            raise StartFailed(f"The keys could not be loaded: {error}") from error
 
-    async def _look_at_store(self) -> None:
-        """Warn about a Redis that could forget; it may be down, and is looked at once it is not."""
+    async def _warn_of_weak_store(self) -> None:
+        """Warn if Redis is configured so that it can lose records; retry while Redis is unavailable."""
         while True:
             with suppress(Unavailable):
                 for weakness in await find_weaknesses(self._redis, self._settings.redis.wait_for_replicas):
                     emit(events.STORE_WARNING, reason=weakness)
                 return
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        self._background.add(asyncio.create_task(work))
+            await asyncio.sleep(_STORE_CHECK_RETRY_SECONDS)
 
 
 @asynccontextmanager
 async def open_service(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Service]:
-    """Compose a service and open what it needs; it listens to nothing yet, and its gate is closed.
+    """Open what the service needs and compose it. It does not listen, and its admission is closed.
 
     Raises:
         StartFailed: the settings name something that cannot be used.
@@ -166,7 +155,7 @@ async def open_service(settings: Settings, *, clock: Clock | None = None) -> Asy
             stack.push_async_callback(redis.close)
             card_api = await stack.enter_async_context(open_card_api(settings.card_api, clock))
             keys = await stack.enter_async_context(open_keys(settings.keys, clock))
-            callers = Callers(Caller.of(caller.name, caller.token_sha256) for caller in settings.callers)
+            callers = Callers(settings.callers)
         except (
             ConfigError,
             ValueError,
@@ -191,7 +180,7 @@ def _compose(
     policy = settings.policy.to_domain()
     store = RedisChallengeStore(redis, settings.redis, max_age=settings.policy.max_age)
     audit = StructlogAudit()
-    gate = AdmissionGate.closed()
+    admission = AdmissionGate.closed()
     forward = ForwardSignature(
         store=store,
         card_api=card_api.client,
@@ -215,20 +204,20 @@ def _compose(
         audit=audit,
         limits=SigningLimits(
             work_for=settings.http.answer_within + _WORK_LONGER_THAN_CALLER,
-            look_within=min(settings.http.answer_within / 4, _LONGEST_LOOK),
+            look_within=min(settings.http.answer_within / 4, _MAX_STORE_LOOKUP),
             fetch_timeout=settings.card_api.request_timeout,
             max_base64=settings.policy.max_base64,
             signature_form=settings.card_api.signature_form,
         ),
     )
-    sign = SignChallenge(sign_once=sign_once, keys=keys.ring, gate=gate)
+    sign = SignChallenge(sign_once=sign_once, keys=keys.ring, admission=admission)
     onboard = OnboardCustomer(
         intents=RedisCustomerIntents(redis, settings.redis),
         card_api=card_api.client,
         keys=keys.ring,
         sign=sign,
         audit=audit,
-        gate=gate,
+        admission=admission,
         create_timeout=settings.card_api.request_timeout,
     )
     recover = Recovery(
@@ -239,29 +228,26 @@ def _compose(
         at_once=settings.forwarding.recover_at_once,
         tell=lambda error: emit(events.RECOVERY_UNEXPECTED_ERROR, error=error),
     )
-    app = create_app(
-        WebServices(
-            sign=sign,
-            onboard=onboard,
-            store=store,
-            keys=keys.ring,
-            reload=keys.reload,
-            callers=callers,
-            readiness={
-                "gate": _check_gate(gate),
-                "keys": check_keys(keys.ring),
-                "redis": _check(store.ping, ErrorCode.STORE_UNAVAILABLE, "Redis"),
-                "request_key": card_api.request_key.check,
-                "card_api": _check(card_api.client.check, ErrorCode.CARD_API_TIMEOUT, "The card API"),
-            },
-            answer_within=settings.http.answer_within,
-            max_body=settings.http.max_body,
-            request_log=StructlogRequestLog(),
-        ),
+    request_log = StructlogRequestLog()
+    checks = {
+        "gate": check_admission(admission),
+        "keys": check_keys(keys.ring),
+        "redis": Check(store.ping, ErrorCode.STORE_UNAVAILABLE),
+        "request_key": Check(card_api.request_key.check),
+        "card_api": Check(card_api.client.check, ErrorCode.CARD_API_TIMEOUT),
+    }
+    handlers = Handlers(
+        sign=sign,
+        onboard=onboard,
+        store=store,
+        keys=keys.ring,
+        reload=keys.reload,
+        readiness=Readiness(checks, request_log),
+        settings=settings.http,
     )
     return Service(
-        app=app,
-        gate=gate,
+        app=create_app(handlers, callers, request_log),
+        admission=admission,
         _settings=settings,
         _keys=keys,
         _redis=redis,

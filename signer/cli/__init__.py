@@ -1,1 +1,1 @@
-"""What a person types: ``signer <command>``."""
+"""The command line: ``signer <command>``."""

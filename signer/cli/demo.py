@@ -1,4 +1,4 @@
-"""``signer demo``: watch one challenge go all the way through the house."""
+"""``signer demo``: sign one challenge with a local site and show each step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,26 +25,26 @@ from signer.devsite.site import CHAIN, LocalSite, SiteOptions, Step, local_site
 _OK: Final = 200
 _LOG_WITHIN_SECONDS: Final = 5.0
 _STEP_FOR_EVENT: Final = {
-    "challenge.claimed": "the nonce is claimed in Valkey: once, for this message",
+    "challenge.claimed": "nonce claimed in Valkey for this message",
     "challenge.signed": "signed by {key_uri}, verified, recorded",
-    "challenge.delivered": "POSTed to the card API, which answered {status}",
+    "challenge.delivered": "POSTed to the card API; its status is {status}",
     "challenge.settled": "settled as {state}",
 }
 
 
 @click.command("demo")
-@click.option("--once", is_flag=True, help="Exit after the flow: 0 where every step went well.")
+@click.option("--once", is_flag=True, help="Exit after one challenge, with 0 if every step succeeded.")
 @click.option(
     "--keys",
     type=click.Choice(list(PROVISIONER_FOR_KIND)),
     default="keystore",
     show_default=True,
-    help="Where the key lives: a file, a seed, a SoftHSM token, or a simulated AWS KMS.",
+    help="The key backend: a keystore file, an HD seed, a SoftHSM token, or a simulated AWS KMS.",
 )
 def demo_command(*, once: bool, keys: str) -> None:
-    """Start an embedded Valkey, a simulated card API and the service with fresh keys; sign and deliver one challenge.
+    """Start an embedded Valkey, a simulated card API and the service with new keys; sign and deliver one challenge.
 
-    Then keep serving, with a curl to try, until Ctrl-C. Nothing is left behind.
+    Then keep running until Ctrl-C, with a curl command to try. All files are removed at the end.
     """
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory(prefix="signer-demo-") as folder:
@@ -61,11 +60,11 @@ async def _demo(folder: Path, console: Console, options: SiteOptions, *, once: b
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     console.print(Text("Starting", style="bold"))
-    async with local_site(folder, lambda step: _tell(console, step), options) as site:
-        went_well = await _show_one_challenge(site, console)
-        if once or not went_well:
-            return 0 if went_well else 1
-        await _invite(site, console)
+    async with local_site(folder, lambda step: _print_step(console, step), options) as site:
+        succeeded = await _show_one_challenge(site, console)
+        if once or not succeeded:
+            return 0 if succeeded else 1
+        await _print_curl(site, console)
         await stop.wait()
     return 0
 
@@ -74,65 +73,62 @@ async def _show_one_challenge(site: LocalSite, console: Console) -> bool:
     console.print(Text("\nOne challenge", style="bold"))
     started = time.perf_counter()
     customer = await site.create_customer()
-    _tell(console, Step("create", f"customer {customer['id']}, with a challenge", _since(started)))
-    found = inspect(customer["challenge"], site.owner, datetime.now(UTC), PolicySettings().to_domain())
+    _print_step(console, Step("create", f"customer {customer['id']}, with a challenge", _since(started)))
+    inspection = inspect(customer["challenge"], site.owner, datetime.now(UTC), PolicySettings().to_domain())
     console.print()
-    print_inspection(found, console)
+    print_inspection(inspection, console)
     console.print()
     started = time.perf_counter()
     status, record = await site.sign(customer["id"])
     took = _since(started)
     for event in await _events(site):
-        _tell(console, Step(event["event"].partition(".")[2], _worded(event), event.get("duration_ms") or 0.0))
-    _tell(console, Step("answer", f"{status} from the service, state {record.get('state')}", took))
+        name = event["event"]
+        result = _STEP_FOR_EVENT[name].format_map(event)
+        _print_step(console, Step(name.partition(".")[2], result, event.get("duration_ms", 0.0)))
+    _print_step(console, Step("response", f"status {status} from the service, state {record.get('state')}", took))
     _, read_back = await site.get(f"/v1/challenges/{record.get('id')}")
     ledger = await site.ledger(customer["id"])
     accepted = sum(entry["status"] in {_OK, 204} for entry in ledger["entries"])
     checks = {
         "the card API verified the signature": status == _OK and record.get("state") == "verified",
-        "it got it once": accepted == 1 and len(ledger["entries"]) == 1,
-        "the record says the same": read_back == record,
+        "it received the signature once": accepted == 1 and len(ledger["entries"]) == 1,
+        "GET /v1/challenges/{id} returns the same record": read_back == record,
     }
     console.print()
-    for check, holds in checks.items():
-        console.print(Text("  holds  " if holds else "  FAILS  ", style="green" if holds else "bold red"), Text(check))
+    for check, passed in checks.items():
+        verdict = Text("  passed  ", style="green") if passed else Text("  FAILED  ", style="bold red")
+        console.print(verdict, Text(check))
     console.print()
     _print_record(record, console)
-    return found.error is None and all(checks.values())
+    return inspection.error is None and all(checks.values())
 
 
 async def _events(site: LocalSite) -> list[dict[str, Any]]:
-    """Take the challenge's events out of the service's own log, which may be a moment behind its answer."""
+    """Return the challenge's events from the service's log, which may be written after the response."""
     events: list[dict[str, Any]] = []
     for _ in range(int(_LOG_WITHIN_SECONDS / 0.05)):
-        events += [event for event in site.replicas[0].process.heard() if event.get("event") in _STEP_FOR_EVENT]
+        events += [event for event in site.replicas[0].process.take_events() if event.get("event") in _STEP_FOR_EVENT]
         if any(event["event"] == "challenge.settled" for event in events):
             break
         await asyncio.sleep(0.05)
     return events
 
 
-def _worded(event: dict[str, Any]) -> str:
-    return _STEP_FOR_EVENT[event["event"]].format_map({**event})
-
-
-async def _invite(site: LocalSite, console: Console) -> None:
+async def _print_curl(site: LocalSite, console: Console) -> None:
     another = await site.create_customer()
-    console.print(Text("\nYour turn", style="bold"))
-    console.print(Text("Another customer is waiting for a signature. In a second terminal:\n"))
-    lines: Iterable[str] = (
-        f"curl -s {site.base_url}/v1/customers/{another['id']}/challenge/sign \\",
-        f"  -H 'Authorization: Bearer {site.token}' \\",
-        "  -H 'Content-Type: application/json' \\",
+    console.print(Text("\nTry it", style="bold"))
+    console.print(Text("Another customer has a challenge to sign. In a second terminal:\n"))
+    click.echo(
+        f"curl -s {site.base_url}/v1/customers/{another['id']}/challenge/sign \\\n"
+        f"  -H 'Authorization: Bearer {site.token}' \\\n"
+        "  -H 'Content-Type: application/json' \\\n"
         f"""  -d '{{"ownerId": "{site.owner}"}}'""",
     )
-    for line in lines:
-        click.echo(line)
-    console.print(Text(f"\nThe service's log follows; chain {CHAIN}. Ctrl-C ends it all.\n"))
+    console.print(Text(f"\nThe service's log follows; chain {CHAIN}. Ctrl-C stops everything.\n"))
     site.replicas[0].process.echo = click.echo
 
 
-def _tell(console: Console, step: Step) -> None:
+def _print_step(console: Console, step: Step) -> None:
     console.print(
         Text(f"  {step.name:<12}", style="cyan"),
         Text(f"{step.milliseconds:9.1f} ms  "),

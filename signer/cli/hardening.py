@@ -1,12 +1,12 @@
-"""Keeps others from reading this process's memory, as far as the platform lets a process do that for itself.
+"""Protect this process's memory from other processes, as far as the platform allows.
 
-* ``core_dumps_off``: no core file is written when the process crashes (``RLIMIT_CORE`` 0, soft and hard). A crash
-  handler that the kernel pipes cores to (``core_pattern`` with ``|``) is bound by the next measure only.
-* ``not_traceable``: nobody without ``CAP_SYS_PTRACE`` attaches a debugger, or reads ``/proc/<pid>/mem``, ``environ``
-  or ``maps``, the same user included; and no core is dumped at all (Linux, ``PR_SET_DUMPABLE`` 0, ``prctl(2)``).
+* ``core_dumps_off``: a crash writes no core file (``RLIMIT_CORE`` 0, soft and hard). A crash handler to which the
+  kernel pipes cores (``core_pattern`` with ``|``) ignores this limit, but not the next measure.
+* ``not_traceable``: without ``CAP_SYS_PTRACE`` no process, not even of the same user, can attach a debugger or read
+  ``/proc/<pid>/mem``, ``environ`` or ``maps``; no core is dumped at all (Linux: ``prctl(PR_SET_DUMPABLE, 0)``).
 
-Neither keeps root out, nor a debugger with the capability: ``docs/keys/memory.md`` has the limits. A measure that
-cannot be taken does not keep the service from starting: it is told, as a warning.
+Neither stops root or a debugger with that capability; ``docs/keys/memory.md`` has the limits. If a measure fails, the
+service starts and logs a warning.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ _NOT_DUMPABLE: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Hardening:
-    """What has been done.
+    """The result of ``harden``.
 
     Attributes:
-        held: the measures that hold; each was looked at after it was taken.
-        failed: those that do not, each with the reason.
+        active: the measures in force; each was verified.
+        failed: the other measures, each with the reason.
     """
 
-    held: tuple[str, ...]
+    active: tuple[str, ...]
     failed: Mapping[str, str]
 
 
 def harden() -> Hardening:
-    """Take every measure, and see whether it holds. Call it before any secret is read."""
-    held: list[str] = []
+    """Apply and verify every measure. Call it before any secret is read."""
+    active: list[str] = []
     failed: dict[str, str] = {}
-    for name, take in _MEASURES.items():
+    for name, apply in _MEASURES.items():
         try:
-            take()
+            apply()
         except (OSError, ValueError) as error:
             failed[name] = getattr(error, "strerror", None) or str(error)
         else:
-            held.append(name)
-    return Hardening(tuple(held), failed)
+            active.append(name)
+    return Hardening(tuple(active), failed)
 
 
 def _no_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if resource.getrlimit(resource.RLIMIT_CORE) != (0, 0):
-        raise OSError("the limit was not taken")
+        raise OSError("the kernel did not apply the limit")
 
 
 def _not_traceable() -> None:

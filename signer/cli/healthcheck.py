@@ -1,4 +1,4 @@
-"""``signer healthcheck``: what the image's HEALTHCHECK runs."""
+"""``signer healthcheck``: the command of the image's HEALTHCHECK."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _TIMEOUT_SECONDS = 3.0
 
 @click.command("healthcheck")
 @config_option
-@click.option("--ready", is_flag=True, help="Ask /readyz instead of /healthz.")
+@click.option("--ready", is_flag=True, help="Check /readyz instead of /healthz.")
 def healthcheck_command(*, config_file: Path | None, ready: bool) -> None:
-    """Ask the service on this machine whether it is well; exits with 0 where it is."""
+    """Check whether the service on this machine is running (or, with --ready, ready). Exits with 0 if it is."""
     settings = read_settings(config_file).http
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104 - compared, not bound
     connection = http.client.HTTPConnection(host, settings.port, timeout=_TIMEOUT_SECONDS)
@@ -25,7 +25,7 @@ def healthcheck_command(*, config_file: Path | None, ready: bool) -> None:
         connection.request("GET", "/readyz" if ready else "/healthz")
         status = connection.getresponse().status
     except OSError as error:
-        click.echo(f"no answer: {error}", err=True)
+        click.echo(f"No response from {host}:{settings.port}: {error}", err=True)
         sys.exit(1)
     finally:
         connection.close()

@@ -1,4 +1,4 @@
-"""A group of commands that are imported when they are asked for."""
+"""A click group that imports each command when it is used."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import click
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported on use."""
+    """A group that imports each command when it is used, so that ``--help`` is fast."""
 
-    def __init__(self, *args: Any, table: Mapping[str, tuple[str, str, str]], **kwargs: Any) -> None:  # noqa: ANN401 - click's own
-        """Take the commands.
+    def __init__(self, *args: Any, table: Mapping[str, tuple[str, str, str]], **kwargs: Any) -> None:  # noqa: ANN401 - as click's
+        """Create the group.
 
         Args:
-            args: click's own.
-            table: by name, the module, the command's name in it, and what it does, for ``--help``.
-            kwargs: click's own.
+            args: for click.
+            table: for each command its module, its name in the module, and its line in ``--help``.
+            kwargs: for click.
         """
         super().__init__(*args, **kwargs)
         self._table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands."""
+        """Return the names of the commands."""
         del ctx
         return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command."""
+        """Import and return the command."""
         del ctx
         if cmd_name not in self._table:
             return None
@@ -38,7 +38,7 @@ class LazyGroup(click.Group):
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands and what they do, importing none."""
+        """Write the list of commands without importing them."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry[2]) for name, entry in self._table.items()])

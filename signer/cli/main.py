@@ -1,4 +1,4 @@
-"""The command ``signer``. Each subcommand is loaded when it is asked for, so that ``--help`` is quick."""
+"""The command ``signer``."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from signer.cli.lazy_group import LazyGroup
 COMMAND_FOR_NAME: Final = {
     "serve": ("signer.cli.serve", "serve_command", "Run the service."),
     "simulate": ("signer.cli.simulate", "simulate_command", "Run a simulated card API."),
-    "demo": ("signer.cli.demo", "demo_command", "Watch one challenge go all the way, with nothing else installed."),
-    "inspect": (
-        "signer.cli.inspect_challenge",
-        "inspect_command",
-        "Decode a challenge and judge it, without signing.",
-    ),
-    "config": ("signer.cli.config", "config_group", "Look at the settings."),
-    "keys": ("signer.cli.keys.group", "keys_group", "Make keys, look at them, check them."),
+    "demo": ("signer.cli.demo", "demo_command", "Sign one challenge with a local Valkey and a simulated card API."),
+    "inspect": ("signer.cli.inspect_challenge", "inspect_command", "Decode a challenge and check the policy."),
+    "config": ("signer.cli.config", "config_group", "Check and print the settings."),
+    "keys": ("signer.cli.keys.group", "keys_group", "Create, list and check keys."),
     "request-key": (
         "signer.cli.request_key",
         "request_key_group",
-        "Make the key that signs requests to the card API; print what is registered.",
+        "Create the request key, or print its public key.",
     ),
-    "token": ("signer.cli.token", "token_command", "Make a bearer token for a caller."),
-    "healthcheck": ("signer.cli.healthcheck", "healthcheck_command", "Ask a running service whether it is well."),
+    "token": ("signer.cli.token", "token_command", "Create a bearer token for a caller."),
+    "healthcheck": (
+        "signer.cli.healthcheck",
+        "healthcheck_command",
+        "Check whether the service is running (or, with --ready, ready).",
+    ),
 }
 
 
 @click.group(cls=LazyGroup, table=COMMAND_FOR_NAME, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="challenge-signer", prog_name="signer")
 def main() -> None:
-    """Sign the card API's Sign-In-with-Ethereum challenges: understood to the byte, signed once, delivered."""
+    """Sign the card API's Sign-In-with-Ethereum challenges and deliver each signature once."""

@@ -11,29 +11,29 @@ import click
 from signer.config.settings import DEFAULT_CONFIG_FILE, ConfigError, Settings, load_settings
 
 EXIT_CONFIG = 78
-"""``EX_CONFIG`` of sysexits.h: what is wrong is the configuration."""
+"""``EX_CONFIG`` of sysexits.h: configuration error."""
 
 config_option = click.option(
     "--config",
     "config_file",
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="SIGNER_CONFIG",
-    help=f"The settings (TOML). Left out: {DEFAULT_CONFIG_FILE} where it exists, else the defaults.",
+    help=f"The settings file (TOML). Default: {DEFAULT_CONFIG_FILE} if it exists, else the built-in defaults.",
 )
 
 
 def read_settings(config_file: Path | None) -> Settings:
-    """Load the settings, or end the command with a line for each thing that is wrong with them."""
+    """Return the settings, or end the command with a line for each problem."""
     if config_file is None and DEFAULT_CONFIG_FILE.exists():
         config_file = DEFAULT_CONFIG_FILE
     try:
         return load_settings(config_file)
     except ConfigError as error:
-        give_up(str(error))
+        exit_with_config_error(str(error))
 
 
-def give_up(message: str) -> NoReturn:
-    """End the command: the configuration is wrong."""
+def exit_with_config_error(message: str) -> NoReturn:
+    """End the command with the exit status of a configuration error."""
     click.echo(message, err=True)
     click.echo("config/default.toml describes the settings; `signer config check` prints the effective ones.", err=True)
     sys.exit(EXIT_CONFIG)

@@ -1,4 +1,4 @@
-"""A bar on standard error while keys are being opened, for a person at a terminal; nobody else sees anything."""
+"""A progress bar for loading keys, on standard error."""
 
 from __future__ import annotations
 
@@ -9,21 +9,15 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-KeysDone = Callable[[int, int], None]
-
 
 @contextmanager
-def key_progress(*, wanted: bool = True) -> Iterator[KeysDone]:
-    """Give what hears of keys that have been dealt with, and show them as a bar that is gone at the end.
-
-    Args:
-        wanted: ``False`` for no bar in any case. Where standard error is no terminal, there is none either.
-    """
-    if not (wanted and sys.stderr.isatty()):
-        yield _unseen
+def key_progress(*, enabled: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar while the context is open, if standard error is a terminal, and yield what updates it."""
+    if not (enabled and sys.stderr.isatty()):
+        yield lambda _done, _total: None
         return
     columns = (
-        TextColumn("opening keys"),
+        TextColumn("loading keys"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -36,7 +30,3 @@ def key_progress(*, wanted: bool = True) -> Iterator[KeysDone]:
             bar.update(task, completed=done, total=total)
 
         yield show
-
-
-def _unseen(_done: int, _total: int) -> None:
-    return

@@ -1,4 +1,4 @@
-"""The sections of the settings, a class each, with every default. Spans of time are in seconds, secrets are files."""
+"""Sections of the settings and their defaults. Times are in seconds; secrets are paths of files."""
 
 from __future__ import annotations
 
@@ -18,35 +18,15 @@ OFFBLOCKS_STATEMENT: Final = (
     "OffBlocks wants to verify ownership of your wallet. By connecting your wallet and using OffBlocks, "
     "you agree to our Terms of services and Privacy Policy"
 )
-"""The statement of the card API's own challenges."""
+"""The statement of the card API's challenges."""
 PRODUCTION_DOMAIN: Final = "api.offblocks.xyz"
 SANDBOX_DOMAIN: Final = "api.sandbox.offblocks.xyz"
 KNOWN_CHAINS: Final = ("eip155:324", "eip155:300", "eip155:280", "eip155:42161", "eip155:421614")
-"""zkSync Era, its Sepolia and its retired Goerli testnet, Arbitrum One and its Sepolia testnet."""
-
-
-class HttpSettings(Section):
-    """``[http]``: where we listen and how long we take."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(8080, ge=0, le=65535)
-    answer_within: Span = timedelta(seconds=8)
-    drain_within: Span = timedelta(seconds=20)
-    max_body: int = Field(16_384, ge=1024, le=1_048_576)
-
-
-class CallerSettings(Section):
-    """``[[callers]]``: who may call us, by the SHA-256 of a bearer token. ``signer token`` makes both.
-
-    A name may stand twice, each time with another token, so that a token can be replaced without a gap.
-    """
-
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    token_sha256: Sha256
+"""zkSync Era, its Sepolia and (retired) Goerli testnets, Arbitrum One and its Sepolia testnet."""
 
 
 class PolicySettings(Section):
-    """``[policy]``: what is signed. The default is the sandbox's challenge and nothing else."""
+    """``[policy]``: which challenges are signed. The defaults allow only the sandbox's."""
 
     domains: tuple[str, ...] = Field((SANDBOX_DOMAIN,), min_length=1)
     chains: tuple[Chain, ...] = Field(("eip155:324", "eip155:300"), min_length=1)
@@ -59,7 +39,7 @@ class PolicySettings(Section):
     max_base64: int = Field(MAX_BASE64, ge=256, le=65_536)
 
     def to_domain(self) -> SigningPolicy:
-        """Give the domain's policy; URIs that are not set are pinned to ``https://<domain>``."""
+        """Return the policy. If ``uris`` is not set, it is ``https://<domain>`` for each domain."""
         uris = tuple(f"https://{domain}" for domain in self.domains) if self.uris is None else self.uris
         return SigningPolicy(
             domains=frozenset(self.domains),
@@ -131,18 +111,11 @@ class CardApiSettings(Section):
 
 
 class ForwardingSettings(Section):
-    """``[forwarding]``: how hard a delivery is tried."""
+    """``[forwarding]``: retries of a delivery, and recovery."""
 
     first_pause: Span = timedelta(milliseconds=250)
     longest_pause: Span = timedelta(seconds=30)
-    settle_grace_period: timedelta = Field(timedelta(seconds=30), ge=timedelta(0))
+    settle_grace_period: Seconds = Field(timedelta(seconds=30), ge=timedelta(0))
     recover_every: Span = timedelta(seconds=0.5)
     recover_batch: int = Field(64, ge=1, le=1024)
     recover_at_once: int = Field(8, ge=1, le=64)
-
-
-class LoggingSettings(Section):
-    """``[logging]``."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "console"] = "json"

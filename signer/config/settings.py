@@ -1,10 +1,10 @@
-"""All settings, and how they are read.
+"""Load the settings from one TOML file and the environment.
 
-* The file is named by ``--config`` or ``SIGNER_CONFIG``; a key of the environment goes over one of the file:
-  ``SIGNER_HTTP__PORT=8081`` is ``port`` of the section ``[http]``. Lists are written as JSON there.
-* Unknown keys are refused, in the file and in the environment: a setting that is misspelt is a setting that is off.
-* Every secret is a path to a file. No secret stands in the settings, so they can be printed.
-* Every span of time is in seconds.
+* ``--config`` or ``SIGNER_CONFIG`` names the file. The environment overrides it: ``SIGNER_HTTP__PORT=8081`` is ``port``
+  of ``[http]``. Lists in the environment are JSON.
+* Unknown keys are refused in both: a misspelt setting would silently keep its default.
+* Every secret is a path of a file, so the settings can be printed.
+* Every time is in seconds.
 """
 
 from __future__ import annotations
@@ -28,23 +28,25 @@ from signer.config.sections import (
     LoggingSettings,
     PolicySettings,
 )
+from signer.observability.settings import LoggingSettings
 from signer.settings_types import Section
+from signer.web.settings import CallerSettings, HttpSettings
 
 DEFAULT_CONFIG_FILE: Final = Path("/etc/signer/signer.toml")
 ENVIRONMENT_PREFIX: Final = "SIGNER_"
 
-# What is allowed beside the settings: names for tools, and what Kubernetes injects for a Service called "signer".
+# Also allowed: variables of the tools, and those that Kubernetes injects for a Service called "signer".
 _OTHER_VARIABLES: Final = re.compile(
     r"SIGNER_(CONFIG|REDIS_BINARY|WITHOUT_ROOT|SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP)(_.+)?)?)",
 )
 
 
 class ConfigError(Exception):
-    """The settings cannot be used; the message has one line for each thing that is wrong, and no value."""
+    """The settings are invalid. The message has one line for each problem and shows no values."""
 
 
 class Settings(BaseSettings):
-    """All of it."""
+    """All sections."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -66,15 +68,15 @@ class Settings(BaseSettings):
     @classmethod
     def _callers_differ(cls, callers: tuple[CallerSettings, ...]) -> tuple[CallerSettings, ...]:
         if len({caller.token_sha256 for caller in callers}) < len(callers):
-            raise ValueError("two callers have one token")
+            raise ValueError("two callers have the same token")
         return callers
 
     @model_validator(mode="after")
-    def _spans_fit(self) -> Self:
+    def _times_fit(self) -> Self:
         if self.redis.nonce_retention < 2 * self.policy.max_age:
-            raise ValueError("redis.nonce_retention has to be at least twice policy.max_age")
+            raise ValueError("redis.nonce_retention must be at least twice policy.max_age")
         if self.redis.lease < self.card_api.request_timeout + timedelta(seconds=4):
-            raise ValueError("redis.lease has to be at least card_api.request_timeout + 4 s")
+            raise ValueError("redis.lease must be at least card_api.request_timeout + 4 s")
         return self
 
     @classmethod
@@ -86,35 +88,32 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment go over what the file says, which ``load_settings`` hands in as arguments."""
+        """Return the sources in order: the environment, then the file, which ``load_settings`` passes as arguments."""
         del settings_cls
         return env_settings, init_settings
 
 
 def load_settings(path: Path | None) -> Settings:
-    """Read the file and the environment.
-
-    Args:
-        path: the TOML file; ``None`` for none.
+    """Return the settings from the file, if there is one, and the environment.
 
     Raises:
-        ConfigError: a line for each thing that is wrong.
+        ConfigError: the settings are invalid.
     """
     contents: dict[str, Any] = {}
     if path is not None:
         try:
             contents = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
+            raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: is not TOML ({error}).") from error
+            raise ConfigError(f"{path} is not valid TOML: {error}.") from error
     unknown = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and not _is_known(name))
     if unknown:
         raise ConfigError("\n".join(f"{name}: no such setting (environment)." for name in unknown))
     try:
         return Settings(**contents)
     except ValidationError as error:
-        raise ConfigError("\n".join(_lines_of(error))) from None
+        raise ConfigError("\n".join(_describe(error))) from None
 
 
 def _is_known(name: str) -> bool:
@@ -130,8 +129,10 @@ def _is_known(name: str) -> bool:
     return not key or key in model.model_fields
 
 
-def _lines_of(error: ValidationError) -> Iterator[str]:
+def _describe(error: ValidationError) -> Iterator[str]:
     for entry in error.errors(include_url=False, include_input=False, include_context=False):
-        where = ".".join(str(part) for part in entry["loc"]) or "settings"
-        what = "no such setting" if entry["type"] == "extra_forbidden" else entry["msg"].removeprefix("Value error, ")
-        yield f"{where}: {what.rstrip('.')}."
+        name = ".".join(str(part) for part in entry["loc"]) or "settings"
+        problem = (
+            "no such setting" if entry["type"] == "extra_forbidden" else entry["msg"].removeprefix("Value error, ")
+        )
+        yield f"{name}: {problem.rstrip('.')}."

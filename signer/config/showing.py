@@ -1,40 +1,35 @@
-"""The settings, shown to whoever runs the service: the effective ones, and the files that they point to."""
+"""Show the effective settings and the files that they name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
 from signer.config.settings import Settings
-from signer.domain.record import SignatureForm
 from signer.settings_types import Section
-
-
-def secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
-    """Name every file that the settings point to, by its setting."""
-    for section in (settings.redis, settings.card_api):
-        name = "redis" if section is settings.redis else "card_api"
-        for key in type(section).model_fields:
-            value = getattr(section, key)
-            if isinstance(value, Path):
-                yield f"{name}.{key}", value
-
 
 _HIDDEN: Final = frozenset({"token_sha256"})
 
 
+def named_files(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """Yield each file that a setting names, for example ``("redis.password_file", Path("/run/…"))``."""
+    for section_name, section in settings:
+        if isinstance(section, Section):
+            yield from ((f"{section_name}.{name}", value) for name, value in section if isinstance(value, Path))
+
+
 def describe(settings: Settings) -> dict[str, Any]:
-    """Give the effective settings as plain data, fit to be printed: nothing in it opens anything."""
-    return {name: _plain(getattr(settings, name)) for name in Settings.model_fields}
+    """Return the effective settings as plain data, without anything that grants access."""
+    return {name: _plain(section) for name, section in settings}
 
 
 def _plain(value: object) -> object:
     match value:
         case Section():
-            fields = {name: getattr(value, name) for name in type(value).model_fields}
-            return {name: "***" if name in _HIDDEN else _plain(field) for name, field in fields.items()}
+            return {name: "***" if name in _HIDDEN else _plain(field) for name, field in value}
         case timedelta():
             seconds = value.total_seconds()
             return int(seconds) if seconds.is_integer() else seconds
@@ -42,7 +37,7 @@ def _plain(value: object) -> object:
             return str(value)
         case tuple():
             return [_plain(item) for item in value]
-        case SignatureForm():
+        case Enum():
             return value.value
         case _:
             return value

@@ -1,1 +1,1 @@
-"""What ``signer demo`` starts: the service, a simulated card API, an embedded Valkey and fresh keys, as processes."""
+"""The local site of ``signer demo``: the service, a simulated card API and an embedded Valkey, with new keys."""

@@ -1,4 +1,4 @@
-"""Child processes that write JSON lines: how a service and a card API are started, and what they say is read."""
+"""Run the service and the simulated card API as child processes, and read the JSON lines that they write."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final
 
 _STOP_WITHIN_SECONDS: Final = 10.0
 _KEPT_LINES: Final = 20
 _LINE_LIMIT: Final = 1 << 20
+_ENDED: Final = "process.ended"
 
 
 class ProcessFailed(Exception):
-    """A child ended, or did not say in time what was waited for; the message holds its last lines."""
+    """A child process ended or did not log an event in time. The message has its last lines."""
 
 
-class SignerProcess:
-    """One program of ours as a child, mostly a ``signer <command>``; every JSON line that it writes is an event.
+class ChildProcess:
+    """A child process, usually ``signer <command>``. Every JSON line that it writes is an event.
 
     Attributes:
-        echo: where lines go instead, once somebody would rather read them himself.
+        echo: if set, called with each line in place of parsing it.
     """
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
-        """Take over a process that has just been started with its standard output and error piped together."""
+        """Start reading a new process whose standard output and error are one pipe."""
         self._name = name
         self._process = process
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -36,54 +37,51 @@ class SignerProcess:
         self._reader = asyncio.create_task(self._read())
 
     async def wait_for(self, event: str, within: float) -> dict[str, Any]:
-        """Give the next event of that name; those before it are passed over.
+        """Return the next event of that name and drop the events before it.
 
         Raises:
-            ProcessFailed: the child ended, or said nothing of the kind within so many seconds.
+            ProcessFailed: the process ended, or did not write the event within so many seconds.
         """
         try:
             async with asyncio.timeout(within):
                 while True:
-                    found = await self._events.get()
-                    if found.get("event") == event:
-                        return found
-                    if found.get("event") == _ENDED:
+                    line = await self._events.get()
+                    if line.get("event") == event:
+                        return line
+                    if line.get("event") == _ENDED:
                         raise ProcessFailed(f"{self._name} ended.\n{self.last_lines}")
         except TimeoutError:
-            raise ProcessFailed(f"{self._name} did not say '{event}' in {within:g} s.\n{self.last_lines}") from None
+            raise ProcessFailed(f"{self._name} did not log '{event}' within {within:g} s.\n{self.last_lines}") from None
 
-    def heard(self) -> list[dict[str, Any]]:
-        """Give the events that have come and were not waited for."""
-        events = []
-        while not self._events.empty():
-            events.append(self._events.get_nowait())
-        return events
+    def take_events(self) -> list[dict[str, Any]]:
+        """Return and forget the events that ``wait_for`` has not consumed."""
+        return [self._events.get_nowait() for _ in range(self._events.qsize())]
 
     @property
     def last_lines(self) -> str:
-        """What the child wrote last, for a person."""
+        """The last lines that the process wrote."""
         return "\n".join(self._tail)
 
     async def kill(self) -> None:
-        """End the child at once, as a power cut would (SIGKILL)."""
+        """Kill the process (SIGKILL), as a power failure would."""
         self._process.kill()
         await self._process.wait()
 
     @property
     def pid(self) -> int:
-        """Which process it is."""
+        """The process id."""
         return self._process.pid
 
     def signal(self, number: int) -> None:
-        """Send the child a signal, if it still runs."""
+        """Send a signal if the process still runs."""
         send_signal(self._process, number)
 
     async def wait(self) -> int:
-        """Wait for the child's end; gives its exit status."""
+        """Wait until the process ends and return its exit status."""
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """Ask the child to end, and make it end."""
+        """Terminate the process; kill it if that takes too long."""
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.terminate()
@@ -109,27 +107,14 @@ class SignerProcess:
         self._events.put_nowait({"event": _ENDED})
 
 
-_ENDED: Final = "process.ended"
+def signer_process(*arguments: str, environment: Mapping[str, str]) -> AbstractAsyncContextManager[ChildProcess]:
+    """Run ``signer <arguments>`` while the context is open."""
+    return python_process(f"signer {arguments[0]}", "-m", "signer", *arguments, environment=environment)
 
 
 @asynccontextmanager
-async def signer_process(
-    *arguments: str,
-    environment: Mapping[str, str],
-) -> AsyncIterator[SignerProcess]:
-    """Run ``signer <arguments>`` for as long as the context is open."""
-    name = f"signer {arguments[0]}"
-    async with python_process(name, "-m", "signer", *arguments, environment=environment) as child:
-        yield child
-
-
-@asynccontextmanager
-async def python_process(
-    name: str,
-    *arguments: str,
-    environment: Mapping[str, str],
-) -> AsyncIterator[SignerProcess]:
-    """Run a Python program of ours for as long as the context is open; ``name`` is for people."""
+async def python_process(name: str, *arguments: str, environment: Mapping[str, str]) -> AsyncIterator[ChildProcess]:
+    """Run a Python program while the context is open. ``name`` is for error messages."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
@@ -138,9 +123,9 @@ async def python_process(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         limit=_LINE_LIMIT,
-        start_new_session=True,  # a Ctrl-C reaches the parent alone, which stops its children in order
+        start_new_session=True,  # so that Ctrl-C reaches only the parent, which stops its children in order
     )
-    child = SignerProcess(name, process)
+    child = ChildProcess(name, process)
     try:
         yield child
     finally:
@@ -148,7 +133,10 @@ async def python_process(
 
 
 def send_signal(child: asyncio.subprocess.Process, number: int) -> None:
-    """Send a child a signal, if it still runs. Its own method looks first, and takes its exit status from asyncio."""
+    """Send a signal if the child still runs.
+
+    ``child.send_signal`` would poll the process and take its exit status away from asyncio.
+    """
     if child.returncode is None:
         with suppress(ProcessLookupError):
             os.kill(child.pid, number)

@@ -1,7 +1,7 @@
-"""A whole site on one machine, out of nothing: embedded Valkey, simulated card API and the service, with fresh keys.
+"""A complete site on one machine: embedded Valkey, simulated card API and the service, with new keys.
 
-Everything lives in one private folder, gone when the site closes. The service and the card API are real processes,
-started by the command line and configured by a file, as they are anywhere else.
+All files are in one private folder. The service and the card API are processes, started by the command line and
+configured by a file, as in production.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from signer.adapters.request_signing.local_key import load_request_key
 from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
 from signer.devsite.embedded_valkey import embedded_valkey
 from signer.devsite.local_keys import PROVISIONER_FOR_KIND, ProvisionedKeys, RequestKeyInToken
-from signer.devsite.processes import ProcessFailed, SignerProcess, signer_process
+from signer.devsite.processes import ChildProcess, ProcessFailed, signer_process
 from signer.domain.ethereum import AccountId, ChainId
 from signer.web.auth import generate_token
 
@@ -38,7 +38,7 @@ _START_WITHIN_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that was done, for people to read."""
+    """One step of the start, for the demo to print."""
 
     name: str
     result: str
@@ -47,13 +47,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteOptions:
-    """What a site is started with, beside the defaults.
+    """How a site differs from the default one.
 
     Attributes:
-        settings: of the service, as TOML: further keys of a section, by the section's name.
-        simulate: further options of ``signer simulate``.
-        keys: the kind of keys, as ``local_keys`` knows them.
-        expected_owners: CAIP-10, beside the site's own.
+        settings: more settings of the service, as TOML, by the name of the section.
+        simulate: more options of ``signer simulate``.
+        keys: the key backend, one of ``PROVISIONER_FOR_KIND``.
+        expected_owners: CAIP-10, in addition to the site's owner.
     """
 
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -64,9 +64,9 @@ class SiteOptions:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One process of the service, and where it listens."""
+    """One process of the service and its address."""
 
-    process: SignerProcess
+    process: ChildProcess
     base_url: str
 
 
@@ -77,23 +77,23 @@ class LocalSite:
         folder: the private folder.
         redis_url: of the embedded Valkey.
         card_api: origin of the simulated card API.
-        token: the bearer token of the one caller.
-        owner: the account whose key the service holds, once it has been made.
+        token: the bearer token of the only caller.
+        owner: the account whose key the service has.
         replicas: the service's processes, in the order of their start.
-        http: an open session for the site's own requests.
+        http: an open session for requests of the demo and the tests.
     """
 
-    def __init__(self, folder: Path, stack: AsyncExitStack, tell: Callable[[Step], None]) -> None:
-        """Lay the folder out; ``local_site`` starts the processes, and ``stack`` ends them."""
+    def __init__(self, folder: Path, stack: AsyncExitStack, on_step: Callable[[Step], None]) -> None:
+        """Write the files of the site. ``start`` starts the processes; closing ``stack`` ends them."""
         self.folder = folder
         self.token, self._token_sha256 = generate_token()
-        _lay_out(folder)
+        _write_secrets(folder)
         self.replicas: list[Replica] = []
         self.redis_url = ""
         self.card_api = ""
         self._stack = stack
-        self._tell = tell
-        self._step_began = time.perf_counter()
+        self._on_step = on_step
+        self._step_started = time.perf_counter()
 
     async def start(self, options: SiteOptions) -> None:
         """Start Valkey, the card API and one replica."""
@@ -110,10 +110,10 @@ class LocalSite:
         card_api = await self._stack.enter_async_context(
             signer_process(
                 *("simulate", "--port", "0"),
-                *("--api-key", (self.folder / "card-api/api-key").read_text()),
+                *("--api-key", self._secret("api-key")),
                 *("--api-secret-file", str(self.folder / "card-api/api-secret")),
                 *("--signing-key", f"{_KEY_ID}={self.folder / 'card-api/signing-key.pem'}"),
-                *self._register(keys.request_key),
+                *self._registration(keys.request_key),
                 *options.simulate,
                 environment=_environment(),
             ),
@@ -124,7 +124,7 @@ class LocalSite:
         await self.start_replica()
 
     async def start_replica(self) -> Replica:
-        """Start one more process of the service, and wait until it is ready."""
+        """Start another process of the service and wait until it is ready."""
         serve = ("serve", "--config", str(self.folder / "signer.toml"))
         environment = {**_environment(), **self._keys_environment}
         process = await self._stack.enter_async_context(signer_process(*serve, environment=environment))
@@ -136,32 +136,26 @@ class LocalSite:
 
     @property
     def base_url(self) -> str:
-        """Where the newest replica listens."""
+        """The address of the newest replica."""
         return self.replicas[-1].base_url
 
     @property
     def authorization(self) -> dict[str, str]:
-        """The header that the service wants."""
+        """The header that authenticates the caller."""
         return {"Authorization": f"Bearer {self.token}"}
 
     async def create_customer(self) -> dict[str, Any]:
-        """Create a customer at the card API, as the wallet's backend does: with a token and a signed request."""
-        secrets_folder = self.folder / "card-api"
-        credentials = {
-            "apiKey": (secrets_folder / "api-key").read_text(),
-            "apiSecret": (secrets_folder / "api-secret").read_text(),
-        }
-        async with self.http.post(f"{self.card_api}/v1/auth/token", json=credentials) as answer:
-            token = (await answer.json())["token"]
+        """Create a customer at the card API, as a wallet backend does: with a token and a signed request."""
+        credentials = {"apiKey": self._secret("api-key"), "apiSecret": self._secret("api-secret")}
+        _, access = await self._send("POST", f"{self.card_api}/v1/auth/token", json=credentials)
         body = json.dumps({"chainId": str(self.owner), "externalId": str(uuid.uuid4())}).encode()
         headers = {
-            "Authorization": f"Bearer {token}",
+            "Authorization": f"Bearer {access['token']}",
             "Content-Type": "application/json",
             "Idempotency-Key": str(uuid.uuid4()),
         }
-        key = load_request_key(secrets_folder / "signing-key.pem", _KEY_ID)
-        signer = MessageSigner(SignatureProfile(), key, lambda: int(time.time()))
-        headers |= await signer.headers_for(
+        key = load_request_key(self.folder / "card-api/signing-key.pem", _KEY_ID)
+        headers |= await MessageSigner(SignatureProfile(), key, lambda: int(time.time())).headers_for(
             method="POST",
             authority=self.card_api.removeprefix("http://"),
             path="/v1/customers",
@@ -170,46 +164,48 @@ class LocalSite:
             body=body,
             scheme="http",
         )
-        async with self.http.post(f"{self.card_api}/v1/customers", data=body, headers=headers) as answer:
-            customer: dict[str, Any] = await answer.json()
-            if answer.status != HTTPStatus.CREATED:
-                raise ProcessFailed(f"The card API answered {answer.status} to POST /v1/customers.")
-            return customer
+        status, customer = await self._send("POST", f"{self.card_api}/v1/customers", data=body, headers=headers)
+        if status != HTTPStatus.CREATED:
+            raise ProcessFailed(f"Unexpected status {status} from the card API on POST /v1/customers.")
+        return customer
 
     async def sign(
         self, customer_id: str, *, replica: Replica | None = None, **fields: object
     ) -> tuple[int, dict[str, Any]]:
-        """Ask the service to sign a customer's challenge; gives the status and the body."""
+        """Ask the service to sign a customer's challenge, and return the status and the body."""
         base_url = self.base_url if replica is None else replica.base_url
         body = {"ownerId": str(self.owner), **fields}
         url = f"{base_url}/v1/customers/{customer_id}/challenge/sign"
-        async with self.http.post(url, json=body, headers=self.authorization) as answer:
-            return answer.status, await answer.json()
+        return await self._send("POST", url, json=body, headers=self.authorization)
 
     async def get(self, path: str) -> tuple[int, dict[str, Any]]:
-        """GET a path of the service."""
-        async with self.http.get(f"{self.base_url}{path}", headers=self.authorization) as answer:
-            return answer.status, await answer.json()
+        """GET a path of the service, and return the status and the body."""
+        return await self._send("GET", f"{self.base_url}{path}", headers=self.authorization)
 
     async def ledger(self, customer_id: str) -> dict[str, Any]:
-        """Ask the card API what it got for a customer."""
-        async with self.http.get(f"{self.card_api}/_sim/ledger", params={"customerId": customer_id}) as answer:
-            ledger: dict[str, Any] = await answer.json()
-            return ledger
+        """Return what the card API received for a customer."""
+        return (await self._send("GET", f"{self.card_api}/_sim/ledger", params={"customerId": customer_id}))[1]
 
     async def set_faults(self, *faults: Mapping[str, object], **switches: object) -> None:
-        """Have the card API misbehave; without arguments, have it behave."""
+        """Set the faults of the card API; without arguments, remove all."""
         url = f"{self.card_api}/_sim/faults"
-        async with self.http.put(url, json={"faults": list(faults), "switches": switches}) as answer:
-            answer.raise_for_status()
+        async with self.http.put(url, json={"faults": list(faults), "switches": switches}) as response:
+            response.raise_for_status()
+
+    async def _send(self, method: str, url: str, **arguments: Any) -> tuple[int, dict[str, Any]]:  # noqa: ANN401 - aiohttp's
+        async with self.http.request(method, url, **arguments) as response:
+            return response.status, await response.json()
+
+    def _secret(self, name: str) -> str:
+        return (self.folder / "card-api" / name).read_text()
 
     def _done(self, name: str, result: str) -> None:
         now = time.perf_counter()
-        self._tell(Step(name, result, (now - self._step_began) * 1000))
-        self._step_began = now
+        self._on_step(Step(name, result, (now - self._step_started) * 1000))
+        self._step_started = now
 
-    def _register(self, key: RequestKeyInToken | None) -> tuple[str, ...]:
-        """Give the card API's option that makes the service's own key for requests known to it."""
+    def _registration(self, key: RequestKeyInToken | None) -> tuple[str, ...]:
+        """Return the card API's option that registers a request key in a token."""
         if key is None:
             return ()
         public = self.folder / "card-api/signing-key-in-hsm.pem"
@@ -217,15 +213,15 @@ class LocalSite:
         return "--signing-key", f"{_KEY_ID_IN_HSM}={public}"
 
     def _signing_key(self, key: RequestKeyInToken | None) -> str:
-        """Write the settings of the key that signs the service's requests."""
+        """Return the settings of the request key."""
         if key is not None:
             return f'signing_key_uri = {json.dumps(key.uri)}\nsigning_key_id = "{_KEY_ID_IN_HSM}"'
         file = json.dumps(str(self.folder / "card-api/signing-key.pem"))
         return f'signing_key_file = {file}\nsigning_key_id = "{_KEY_ID}"'
 
     def _config(self, keys: ProvisionedKeys, options: SiteOptions) -> str:
-        """Write the service's settings; JSON's strings and lists are TOML's."""
-        folder, more = self.folder, options.settings
+        """Return the service's settings. Strings and lists have the same syntax in JSON and TOML."""
+        folder = self.folder
         expected = json.dumps([str(self.owner), *options.expected_owners])
         sections = {
             "http": "port = 0",
@@ -241,33 +237,35 @@ api_secret_file = {json.dumps(str(folder / "card-api/api-secret"))}
             "logging": "",
         }
         caller = f'[[callers]]\nname = "wallet-backend"\ntoken_sha256 = "{self._token_sha256}"\n\n'
-        return caller + "".join(f"[{name}]\n{text}\n{more.get(name, '')}\n\n" for name, text in sections.items())
+        return caller + "".join(
+            f"[{name}]\n{text}\n{options.settings.get(name, '')}\n\n" for name, text in sections.items()
+        )
 
 
 @asynccontextmanager
 async def local_site(
     folder: Path,
-    tell: Callable[[Step], None] = lambda _: None,
+    on_step: Callable[[Step], None] = lambda _: None,
     options: SiteOptions = SiteOptions(),
 ) -> AsyncIterator[LocalSite]:
-    """Build and run a site in ``folder``, which has to be private and empty; each step is told as it is done.
+    """Run a site in ``folder``, which must be private and empty. ``on_step`` is called after each step.
 
     Raises:
         ProcessFailed: a part did not start, or is not installed.
     """
     async with AsyncExitStack() as stack:
-        site = LocalSite(folder, stack, tell)
+        site = LocalSite(folder, stack, on_step)
         await site.start(options)
         yield site
 
 
 def _environment() -> dict[str, str]:
-    """Give the children what they need of our environment, and none of our ``SIGNER_…``."""
+    """Return the environment of the child processes: none of our ``SIGNER_…`` variables."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
 
 
-def _lay_out(folder: Path) -> None:
-    """Write the secrets of a site but for its keys: card API credentials and the P-384 key."""
+def _write_secrets(folder: Path) -> None:
+    """Write the card API's credentials and the request key."""
     card_api = folder / "card-api"
     card_api.mkdir()
     (card_api / "api-key").write_text(str(uuid.uuid4()))

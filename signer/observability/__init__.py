@@ -1,1 +1,1 @@
-"""What the service tells about itself: JSON lines of registered events, and nothing secret in any of them."""
+"""Logging: JSON lines of the events in the catalogue, without secrets."""

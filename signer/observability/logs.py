@@ -1,8 +1,8 @@
-"""How a line is written: structlog into JSON, one line an event, flushed at once; libraries' own logs the same way.
+"""Set up logging: structlog writes one JSON line per event, flushed at once. Libraries' log messages go the same way.
 
 * A line begins with ``timestamp`` (RFC 3339, UTC), ``level`` and ``event``.
-* An exception is shown by its type and frames: its message may hold anything, so it is never written.
-* Writing never raises: a service whose standard output is gone still signs. (Its deliveries are in the store.)
+* An exception is shown by type and frames. Its message may hold a secret and is never written.
+* Writing never raises: the service continues to sign if its standard output is closed.
 """
 
 from __future__ import annotations
@@ -13,36 +13,34 @@ import sys
 import threading
 from collections.abc import MutableMapping
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 from signer.application.origin import ORIGIN
-from signer.observability.events import LIBRARY_MESSAGE, Level
+from signer.observability.events import LIBRARY_MESSAGE
 from signer.observability.redaction import redact
+from signer.observability.settings import LoggingSettings, LogLevel
 
-LogForm = Literal["json", "console"]
-
-_NUMBER_FOR_LEVEL: Final[dict[Level, int]] = {
+_NUMBER_FOR_LEVEL: Final[dict[LogLevel, int]] = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-_MOST_FRAMES: Final = 30
+_MAX_FRAMES: Final = 30
 
 
-def configure_logging(level: Level = "info", form: LogForm = "json", stream: BinaryIO | None = None) -> None:
-    """Set up logging for the whole process. Loggers that were bound before keep what they had.
+def configure_logging(settings: LoggingSettings, stream: BinaryIO | None = None) -> None:
+    """Set up logging for the process. Loggers that were bound before keep their configuration.
 
     Args:
-        level: the least that the service's own events need; libraries need a warning.
-        form: JSON lines, or something for a person at a terminal.
-        stream: where lines go; standard output by default.
+        settings: the level of the service's own events (libraries: always ``warning``), and the format.
+        stream: where lines are written; standard output by default.
     """
     out = sys.stdout.buffer if stream is None else stream
-    render: Processor = render_json if form == "json" else _console(colours=out.isatty())
+    render: Processor = render_json if settings.format == "json" else _console(colours=out.isatty())
     structlog.configure(
         processors=[
             add_origin,
@@ -52,7 +50,7 @@ def configure_logging(level: Level = "info", form: LogForm = "json", stream: Bin
             show_error,
             render,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_NUMBER_FOR_LEVEL[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(_NUMBER_FOR_LEVEL[settings.level]),
         logger_factory=LineWriter(out),
         cache_logger_on_first_use=False,
     )
@@ -60,30 +58,30 @@ def configure_logging(level: Level = "info", form: LogForm = "json", stream: Bin
 
 
 class LineWriter:
-    """Writes lines to a binary stream, each whole and at once; it is the logger, and the factory of itself."""
+    """structlog's logger and its factory in one: writes each line to a binary stream and flushes it."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream: Final = stream  # held: structlog's own loggers keep it weakly
+        self._stream: Final = stream  # a strong reference: structlog's own loggers keep a weak one
         self._lock: Final = threading.Lock()
 
     def __call__(self, *_: object) -> LineWriter:
-        """Be the factory that structlog asks for."""
+        """Return the logger: structlog calls its factory."""
         return self
 
     def msg(self, line: bytes) -> None:
-        """Write one line; where that cannot be done, the line is lost and nothing else."""
+        """Write one line; lose it if the stream fails."""
         try:
             with self._lock:
                 self._stream.write(line)
                 self._stream.flush()
-        except (OSError, ValueError):  # the pipe is broken, the disk full, the stream closed
+        except (OSError, ValueError):  # broken pipe, full disk, closed stream
             return
 
     log = debug = info = warning = warn = error = critical = exception = msg
 
 
 def add_origin(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Add the request, and its caller, on whose behalf the line is written."""
+    """Add the id and the caller of the request that caused the line."""
     origin = ORIGIN.get()
     if origin is not None:
         event.setdefault("request_id", origin.request_id)
@@ -93,7 +91,7 @@ def add_origin(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 
 def show_error(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Put an exception's type, its causes' types and its frames in the place of ``exc_info``."""
+    """Replace ``exc_info`` by the types of the exception and its causes, and by its frames."""
     given = event.pop("exc_info", None)
     if not given:
         return event
@@ -116,27 +114,27 @@ def _types(error: BaseException) -> list[str]:
 
 
 def _frames(traceback: TracebackType | None) -> list[str]:
-    """Name the frames, outermost first, as ``module:function:line``: no path, no source, no values."""
+    """Return the frames as ``module:function:line``, outermost first: no paths, source or values."""
     frames: list[str] = []
     while traceback is not None:
         code = traceback.tb_frame.f_code
         module = traceback.tb_frame.f_globals.get("__name__", "?")
         frames.append(f"{module}:{code.co_name}:{traceback.tb_lineno}")
         traceback = traceback.tb_next
-    return frames[-_MOST_FRAMES:]
+    return frames[-_MAX_FRAMES:]
 
 
 def _unencodable(value: object) -> str:
     return f"<{type(value).__name__}>"
 
 
-_IN_FRONT: Final = ("timestamp", "level", "event")
+_FIRST_FIELDS: Final = ("timestamp", "level", "event")
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":"), default=_unencodable).encode
 
 
 def render_json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> bytes:
-    """Render one line of JSON, ASCII only, with a newline."""
-    line = {name: event.pop(name, None) for name in _IN_FRONT}
+    """Return the event as one line of ASCII JSON."""
+    line = {name: event.pop(name, None) for name in _FIRST_FIELDS}
     line.update(event)
     return _ENCODE(line).encode("ascii") + b"\n"
 
@@ -151,14 +149,14 @@ def _console(*, colours: bool) -> Processor:
 
 
 class LibraryHandler(logging.Handler):
-    """Takes what libraries log through the standard library, and writes it as ``library.message``."""
+    """Writes what libraries log through the standard library as ``library.message``."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record: the first line of its message, for asyncio and others put values into the next ones."""
+        """Write the first line of a record's message: asyncio and others put values into the next lines."""
         try:
             message = record.getMessage().partition("\n")[0]
-        except Exception:  # noqa: BLE001 - arguments that do not fit the message are a library's mistake
-            message = "a message that could not be put together"
+        except Exception:  # noqa: BLE001 - a library's arguments do not fit its message
+            message = "a message that could not be formatted"
         level = "error" if record.levelno >= logging.ERROR else "warning"
         log = getattr(structlog.get_logger(), level)
         log(LIBRARY_MESSAGE.name, logger=record.name, message=message, exc_info=record.exc_info)

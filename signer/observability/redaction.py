@@ -1,16 +1,16 @@
-"""The second wall: what looks like a secret leaves no log line, whoever wrote it.
+"""Mask secrets in log lines.
 
-The first wall is that nobody logs one: audit events and exchanges have no field that could hold it. This wall is for
-libraries, and for the mistake that somebody will make.
+This is the second line of defence. The first is that audit events and request summaries have no field for a secret.
+Redaction covers libraries and mistakes.
 
-* The value of a field whose name speaks of a secret becomes ``***``.
-* So does, within any text, what has a secret's form: private keys, signatures and digests in hex; long base64
-  (challenges, signatures, key material); JSON Web Tokens and bearer tokens; PEM blocks; passwords inside URLs. A
-  challenge in the clear hides the whole text it stands in.
-* Bytes and objects are named by their type and never shown; texts are cut at ``LONGEST`` characters.
+* The value of a field with a sensitive name becomes ``***``.
+* Within any text, so does whatever has the form of a secret: private keys, signatures and digests in hex; long base64
+  (challenges, signatures, key material); JSON Web Tokens and bearer tokens; PEM blocks; passwords in URLs. A text that
+  contains a decoded challenge is masked completely.
+* Bytes and objects are shown as their type only. Texts are cut at ``MAX_LENGTH`` characters.
 
-Only ``key_uri`` and ``request_id`` may be long without being suspected of base64: paths, names of cloud resources and
-other people's trace ids look the same.
+Only ``key_uri`` and ``request_id`` may hold long runs of base64 characters: paths, names of cloud resources and trace
+ids look the same.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from functools import lru_cache
 from typing import Any, Final
 
 MASK: Final = "***"
-LONGEST: Final = 4096
+MAX_LENGTH: Final = 4096
 
-_KNOWN_HARMLESS: Final = frozenset({"challenge_id", "idempotency_key"})
+_HARMLESS_NAMES: Final = frozenset({"challenge_id", "idempotency_key"})
 _MAY_BE_LONG: Final = frozenset({"key_uri", "request_id"})
 _EXCEPTION: Final = "exc_info"
-_TELLING: Final = (
+_SENSITIVE_PARTS: Final = (
     "signature",
     "token",
     "password",
@@ -43,10 +43,10 @@ _TELLING: Final = (
     "api_key",
     "apikey",
 )
-"""Anywhere in a field's name, in any case."""
+"""A field is sensitive if its name contains one of these, in any case."""
 
-_TELLING_WORDS: Final = frozenset({"pin", "body", "seed", "jwt", "auth", "args", "kwargs", "locals"})
-"""As a whole word of a field's name only: an "opinion" holds no PIN."""
+_SENSITIVE_WORDS: Final = frozenset({"pin", "body", "seed", "jwt", "auth", "args", "kwargs", "locals"})
+"""A field is sensitive if one of these is a whole word of its name: "user_pin", but not "opinion"."""
 
 _SHAPES: Final = r"""
     -----BEGIN[ ][A-Z0-9 ]+-----.*?(?:-----END[ ][A-Z0-9 ]+-----|\Z)
@@ -60,53 +60,53 @@ _SECRET: Final = re.compile(
     rf"{_SHAPES} | [A-Za-z0-9_-]{{43,}}+={{0,2}} | [A-Za-z0-9+/]{{64,}}+={{0,2}}",
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
-_SECRET_WHATEVER_LENGTH: Final = re.compile(_SHAPES, re.VERBOSE | re.DOTALL | re.ASCII)
+_SECRET_OF_ANY_LENGTH: Final = re.compile(_SHAPES, re.VERBOSE | re.DOTALL | re.ASCII)
 _SIWE: Final = " wants you to sign in with your "
 
-# Most texts are harmless: this, and a few substrings, say so in a tenth of the time that the shapes need.
+# Most texts hold no secret. This pattern and a few substrings show it in a tenth of the time of the full patterns.
 _LONG_RUN: Final = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{43}", re.ASCII)
 _SHORTEST_RUN: Final = 43
 
-_DEEPEST: Final = 4
+_MAX_DEPTH: Final = 4
 
 
 def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Mask what looks like a secret; a structlog processor.
 
-    Only ``exc_info`` passes, for ``logs.show_error``, which runs next and shows types and frames only.
+    ``exc_info`` is left alone: ``logs.show_error`` runs next and shows types and frames only.
     """
     for name, value in event.items():
         if isinstance(value, str):
-            if is_telling(name):
+            if is_sensitive_name(name):
                 event[name] = MASK
             else:
-                event[name] = masked_name(value) if name in _MAY_BE_LONG else masked_text(value)
-        elif name != _EXCEPTION and (not (value is None or isinstance(value, (int, float))) or is_telling(name)):
+                event[name] = masked_identifier(value) if name in _MAY_BE_LONG else masked_text(value)
+        elif name != _EXCEPTION and (not (value is None or isinstance(value, (int, float))) or is_sensitive_name(name)):
             event[name] = _masked(name, value, 0)
     return event
 
 
 def masked_text(text: str) -> str:
-    """Give the text with ``***`` for whatever has a secret's form."""
-    if len(text) > LONGEST:
-        text = text[:LONGEST] + "…"
+    """Return the text with ``***`` in place of whatever has the form of a secret."""
+    if len(text) > MAX_LENGTH:
+        text = text[:MAX_LENGTH] + "…"
     if not _is_suspect(text):
         return text
     return MASK if _SIWE in text else _SECRET.sub(MASK, text)
 
 
-def masked_name(name: str) -> str:
-    """Give a URI or an id with ``***`` for whatever has a secret's form, length alone being none."""
-    return _masked_name(name) if _is_suspect(name) else name
+def masked_identifier(identifier: str) -> str:
+    """Return a URI or an id, masked as a text, except that length alone does not make a secret."""
+    return _masked_identifier(identifier) if _is_suspect(identifier) else identifier
 
 
-@lru_cache(maxsize=1024)  # the same few keys again and again
-def _masked_name(name: str) -> str:
-    return _SECRET_WHATEVER_LENGTH.sub(MASK, name)
+@lru_cache(maxsize=1024)
+def _masked_identifier(identifier: str) -> str:
+    return _SECRET_OF_ANY_LENGTH.sub(MASK, identifier)
 
 
 def _is_suspect(text: str) -> bool:
-    """Whether the text has to be looked at closely; errs on that side only."""
+    """Return whether the text may hold a secret. May be wrong only in one direction: ``True`` without a secret."""
     lowered = text.lower()
     return (
         "@" in text
@@ -119,23 +119,25 @@ def _is_suspect(text: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def is_telling(name: str) -> bool:
-    """Whether a field's name speaks of a secret. A path or a URI that a mapping is keyed by is no name."""
+def is_sensitive_name(name: str) -> bool:
+    """Return whether a field with this name may hold a secret. Paths and URIs as keys of a mapping are no names."""
     lowered = name.lower()
-    if lowered in _KNOWN_HARMLESS or "/" in name or ":" in name:
+    if lowered in _HARMLESS_NAMES or "/" in name or ":" in name:
         return False
-    return any(part in lowered for part in _TELLING) or not _TELLING_WORDS.isdisjoint(re.split(r"[^a-z]+", lowered))
+    return any(part in lowered for part in _SENSITIVE_PARTS) or not _SENSITIVE_WORDS.isdisjoint(
+        re.split(r"[^a-z]+", lowered)
+    )
 
 
 def _masked(name: object, value: object, depth: int) -> object:
     """Mask a value of any kind."""
-    if isinstance(name, str) and is_telling(name):
+    if isinstance(name, str) and is_sensitive_name(name):
         return MASK
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, str):
         return masked_text(value)
-    if depth < _DEEPEST:
+    if depth < _MAX_DEPTH:
         if isinstance(value, Mapping):
             return {masked_text(str(key)): _masked(key, inner, depth + 1) for key, inner in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):

@@ -1,7 +1,8 @@
-"""Where the ports of the house end in log lines: challenges' moves, exchanges, and the service's own events."""
+"""Write events: the implementations of the ports that log, and ``emit`` for the service's own events."""
 
 from __future__ import annotations
 
+from dataclasses import fields as fields_of
 from datetime import timedelta
 from typing import Any, Final
 
@@ -9,33 +10,23 @@ import structlog
 
 from signer.application.ports import AuditEvent, KeyReloadReport
 from signer.application.reload_keys import KeyReload
-from signer.observability.events import (
-    CARD_API_BREAKER_CLOSED,
-    CARD_API_BREAKER_OPENED,
-    CHALLENGE_EVENTS,
-    CLOCK_AGREED,
-    CLOCK_SKEWED,
-    HTTP_PROBE,
-    HTTP_REQUEST,
-    HTTP_UNEXPECTED_ERROR,
-    KEY_FAILED,
-    KEYS_RELOAD_FAILED,
-    KEYS_RELOADED,
-    Event,
-)
-from signer.web.request_summary import Exchange
+from signer.observability import events
+from signer.observability.events import CHALLENGE_EVENTS, Event
+from signer.web.request_summary import RequestSummary
 
+_AUDIT_FIELDS: Final = tuple(field.name for field in fields_of(AuditEvent) if field.name != "name")
+_REQUEST_FIELDS: Final = tuple(field.name for field in fields_of(RequestSummary))
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
 _OK: Final = 200
 
 
 def emit(event: Event, *, error: BaseException | None = None, **fields: Any) -> None:  # noqa: ANN401 - JSON values
-    """Write one of the catalogue's events.
+    """Write an event.
 
     Args:
-        event: which one.
-        error: shown by its type and frames only.
-        fields: those that the catalogue lists for it; what is ``None`` is left out.
+        event: an event of the catalogue.
+        error: shown by type and frames only.
+        fields: the event's fields; those that are ``None`` are left out.
     """
     if error is not None:
         fields["exc_info"] = error
@@ -43,29 +34,31 @@ def emit(event: Event, *, error: BaseException | None = None, **fields: Any) -> 
 
 
 class StructlogAudit:
-    """The port ``AuditLog``. Make it after ``configure_logging``: it binds its logger once."""
+    """The port ``AuditLog``. Create it after ``configure_logging``: it binds its logger once."""
 
     def __init__(self) -> None:
         self._log: Final = structlog.get_logger().bind()
 
     def write(self, event: AuditEvent) -> None:
-        """Write one move of a challenge."""
-        _write(
-            self._log,
-            CHALLENGE_EVENTS[event.name],
-            {
-                "challenge_id": event.challenge_id,
-                "customer_id": event.customer_id,
-                "owner": event.owner,
-                "state": event.state,
-                "code": event.code,
-                "key_uri": event.key_uri,
-                "attempt": event.attempt,
-                "status": event.status,
-                "duration_ms": event.duration_ms,
-                "idempotency_key": event.idempotency_key,
-            },
-        )
+        """Write what happened to a challenge or a customer."""
+        _write(self._log, CHALLENGE_EVENTS[event.name], {name: getattr(event, name) for name in _AUDIT_FIELDS})
+
+
+class StructlogRequestLog:
+    """The port ``RequestLog``. Create it after ``configure_logging``: it binds its logger once."""
+
+    def __init__(self) -> None:
+        self._log: Final = structlog.get_logger().bind()
+
+    def request_finished(self, summary: RequestSummary) -> None:
+        """Write the canonical line of a request; for a probe that got 200, a debug line."""
+        is_probe = summary.route in _PROBES and summary.status == _OK
+        event = events.HTTP_PROBE if is_probe else events.HTTP_REQUEST
+        _write(self._log, event, {name: getattr(summary, name) for name in _REQUEST_FIELDS})
+
+    def unexpected_error(self, error: Exception) -> None:
+        """Write the type and the frames of an error."""
+        _write(self._log, events.HTTP_UNEXPECTED_ERROR, {"exc_info": error})
 
 
 class CardApiLog:
@@ -92,11 +85,11 @@ class StructlogReloadLog:
     """The port ``ReloadLog``."""
 
     def reloaded(self, reload: KeyReload, report: KeyReloadReport, duration_ms: float) -> None:
-        """Write how many owners there are of each kind, and each key that could not be loaded."""
+        """Write each key that could not be loaded, and the numbers of owners."""
         for uri, reason in report.failed.items():
-            emit(KEY_FAILED, key_uri=uri, reason=reason)
+            emit(events.KEY_FAILED, key_uri=uri, reason=reason)
         emit(
-            KEYS_RELOADED,
+            events.KEYS_RELOADED,
             reload_id=reload.id,
             cause=reload.cause,
             added=len(report.added),
@@ -107,46 +100,12 @@ class StructlogReloadLog:
         )
 
     def failed(self, reload: KeyReload, error: Exception) -> None:
-        """Write the type of the error and where it was raised."""
-        emit(KEYS_RELOAD_FAILED, error=error, reload_id=reload.id, cause=reload.cause)
+        """Write the type and the frames of an error."""
+        emit(events.KEYS_RELOAD_FAILED, error=error, reload_id=reload.id, cause=reload.cause)
 
 
-class StructlogRequestLog:
-    """The port ``RequestLog`` of the web. Make it after ``configure_logging``."""
-
-    def __init__(self) -> None:
-        self._log: Final = structlog.get_logger().bind()
-
-    def answered(self, exchange: Exchange) -> None:
-        """Write the canonical line; a probe that went well is for debugging only."""
-        probe = exchange.route in _PROBES and exchange.status == _OK
-        _write(
-            self._log,
-            HTTP_PROBE if probe else HTTP_REQUEST,
-            {
-                "request_id": exchange.request_id,
-                "caller": exchange.caller,
-                "method": exchange.method,
-                "route": exchange.route,
-                "status": exchange.status,
-                "code": exchange.code,
-                "state": exchange.state,
-                "challenge_id": exchange.challenge_id,
-                "customer_id": exchange.customer_id,
-                "owner": exchange.owner,
-                "bytes_in": exchange.bytes_in,
-                "duration_ms": exchange.duration_ms,
-            },
-        )
-
-    def failed(self, error: Exception) -> None:
-        """Write the type of an unexpected error and where it was raised."""
-        _write(self._log, HTTP_UNEXPECTED_ERROR, {"exc_info": error})
-
-
-def _write(log: Any, event: Event, fields: dict[str, Any]) -> None:  # noqa: ANN401 - structlog's loggers have no one type
+def _write(log: Any, event: Event, fields: dict[str, Any]) -> None:  # noqa: ANN401 - structlog's loggers have no type
     present = {name: value for name, value in fields.items() if value is not None}
-    duration = present.get("duration_ms")
-    if duration is not None:
-        present["duration_ms"] = round(duration, 3)
+    if "duration_ms" in present:
+        present["duration_ms"] = round(present["duration_ms"], 3)
     getattr(log, event.level)(event.name, **present)

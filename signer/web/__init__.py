@@ -1,1 +1,1 @@
-"""The HTTP API: reads requests, knows callers, words answers. It decides nothing about challenges."""
+"""The HTTP API: authenticates callers, parses requests and builds responses."""

@@ -1,8 +1,8 @@
-"""The bodies of requests and answers: bytes here, the house's own types there.
+"""Parse the JSON bodies of requests, encode those of responses.
 
-* A request's body is one JSON object in UTF-8, without unknown or repeated fields; every type is checked.
-* What is wrong with it is said with the field's name or the place, never with a piece of the content.
-* Instants are RFC 3339 in UTC, with ``Z`` and milliseconds, cut and never rounded up.
+* A request body is one JSON object in UTF-8. Unknown and repeated fields are refused, and every type is checked.
+* Error texts name the field or the position and never repeat content.
+* Instants are RFC 3339 in UTC, with ``Z`` and milliseconds, rounded down.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from signer.domain.ethereum import AccountId
 from signer.domain.record import ChallengeRecord
 
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
-_SPEAKABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}", re.ASCII)
-_FIELDS: Final = frozenset({"ownerId", "challenge", "forward", "refresh"})
+_SAFE_TO_ECHO: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}", re.ASCII)
+_SIGN_FIELDS: Final = frozenset({"ownerId", "challenge", "forward", "refresh"})
 _CUSTOMER_FIELDS: Final = frozenset({"chainId", "externalId", "ownerId"})
+_OWNER: Final = "the account whose key signs, in CAIP-10 form, for example eip155:324:0x…"
 _HINTS: Final = {
-    "signature": " This service makes the signature: leave the field out.",
-    "customerId": " The customer's id stands in the path: leave the field out.",
+    "signature": " This service creates the signature: leave the field out.",
+    "customerId": " The customer's id is in the path: leave the field out.",
 }
 
 
@@ -36,10 +37,10 @@ class SignBody:
     """The body of ``POST /v1/customers/{customerId}/challenge/sign``.
 
     Attributes:
-        owner: whose key is to sign.
-        challenge: base64 as the card API issued it; ``None`` to have it fetched.
-        forward: whether the card API is to get the signature.
-        refresh: whether a challenge that the card API has replaced may be exchanged for its present one.
+        owner: the account whose key signs.
+        challenge: base64 as the card API issued it; ``None`` to fetch it from the card API.
+        forward: whether the signature is delivered to the card API.
+        refresh: whether to sign the customer's current challenge if this one has expired or was replaced.
     """
 
     owner: AccountId
@@ -48,49 +49,39 @@ class SignBody:
     refresh: bool
 
 
-def read_sign_body(body: bytes) -> SignBody:
-    """Read ``{"ownerId": CAIP-10, "challenge"?: base64, "forward"?: bool = true, "refresh"?: bool}``.
+def parse_sign_body(body: bytes) -> SignBody:
+    """Parse ``{"ownerId": CAIP-10, "challenge"?: base64, "forward"?: bool = true, "refresh"?: bool}``.
 
-    ``refresh`` is true where it is left out and no challenge is given: one that is given is not silently exchanged.
+    ``refresh`` defaults to true if no challenge is given, else to false: a given challenge is not replaced silently.
 
     Raises:
         MalformedRequest: ``request_malformed``, or what ``AccountId.parse`` raises.
     """
-    fields = _read_object(body, _FIELDS)
-    owner = fields.get("ownerId")
-    if not isinstance(owner, str):
-        raise _wrong_field("ownerId", "is required: a string in CAIP-10 form, for example eip155:324:0x…")
+    fields = _parse_object(body, _SIGN_FIELDS)
+    owner = _string(fields, "ownerId", _OWNER)
     challenge = fields.get("challenge")
     if not isinstance(challenge, str) and "challenge" in fields:
-        raise _wrong_field("challenge", "is a string, in base64; leave it out to have the challenge fetched.")
-    forward = fields.get("forward", True)
-    if not isinstance(forward, bool):
-        raise _wrong_field("forward", "is true or false, without quotes.")
-    refresh = fields.get("refresh", challenge is None)
-    if not isinstance(refresh, bool):
-        raise _wrong_field("refresh", "is true or false, without quotes.")
+        raise _field_error("challenge", "must be a string in base64; leave it out to sign the current challenge.")
+    forward = _boolean(fields, "forward", default=True)
+    refresh = _boolean(fields, "refresh", default=challenge is None)
     return SignBody(AccountId.parse(owner), challenge, forward, refresh)
 
 
-def read_customer_body(body: bytes) -> CustomerIntent:
-    """Read ``{"chainId": CAIP-10, "externalId": string, "ownerId": CAIP-10}``.
+def parse_customer_body(body: bytes) -> CustomerIntent:
+    """Parse ``{"chainId": CAIP-10, "externalId": string, "ownerId": CAIP-10}``.
 
     Raises:
         MalformedRequest: ``request_malformed``, or what ``AccountId.parse`` raises.
     """
-    fields = _read_object(body, _CUSTOMER_FIELDS)
-    account, external_id, owner = (fields.get(name) for name in ("chainId", "externalId", "ownerId"))
-    if not isinstance(account, str):
-        raise _wrong_field("chainId", "is required: the customer's account in CAIP-10 form, eip155:324:0x…")
-    if not isinstance(external_id, str):
-        raise _wrong_field("externalId", "is required: your own id of the customer, a string.")
-    if not isinstance(owner, str):
-        raise _wrong_field("ownerId", "is required: the account whose key signs, in CAIP-10 form, eip155:324:0x…")
+    fields = _parse_object(body, _CUSTOMER_FIELDS)
+    account = _string(fields, "chainId", "the customer's account in CAIP-10 form, for example eip155:324:0x…")
+    external_id = _string(fields, "externalId", "your id of the customer")
+    owner = _string(fields, "ownerId", _OWNER)
     return CustomerIntent(AccountId.parse(account, field="chainId"), external_id, AccountId.parse(owner))
 
 
-def onboarded_body(intent: CustomerIntent, customer_id: str, record: ChallengeRecord) -> bytes:
-    """Word a customer and the record of its challenge."""
+def customer_body(intent: CustomerIntent, customer_id: str, record: ChallengeRecord) -> bytes:
+    """Encode a customer and the record of its challenge."""
     customer = {
         "customerId": customer_id,
         "chainId": str(intent.account),
@@ -102,7 +93,7 @@ def onboarded_body(intent: CustomerIntent, customer_id: str, record: ChallengeRe
 
 
 def record_body(record: ChallengeRecord) -> bytes:
-    """Word a record: the fields of the HTTP API, ``supersededBy`` only where there is one."""
+    """Encode a record; ``supersededBy`` is present only if it has a value."""
     return _ENCODE(_record_fields(record)).encode("ascii")
 
 
@@ -126,7 +117,7 @@ def _record_fields(record: ChallengeRecord) -> dict[str, Any]:
 
 
 def keys_body(keys: KeyRing) -> bytes:
-    """Word the key ring: who can be signed for, and what is missing or failed, and why."""
+    """Encode the key ring: the loaded keys, the missing owners, and the failed keys with the reasons."""
     status, loaded = keys.status(), keys.keys()
     return _ENCODE(
         {
@@ -141,7 +132,7 @@ def keys_body(keys: KeyRing) -> bytes:
 
 
 def reload_body(reload: KeyReload) -> bytes:
-    """Word a reload: what it changed, once it is done, and what could not be loaded, and why."""
+    """Encode a reload; its results are present once it is done."""
     fields: dict[str, Any] = {
         "id": reload.id,
         "state": reload.state,
@@ -167,52 +158,60 @@ def _instant(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
-def _read_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:
+def _parse_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:
     try:
         value = _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise _malformed(f"The body is not UTF-8: see byte {error.start}.") from None
     except json.JSONDecodeError as error:  # its message may quote the body
-        where = f"see line {error.lineno}, column {error.colno}"
-        raise _malformed(f"The body is not JSON (RFC 8259): {where}.") from None
-    except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
-        raise _malformed("The body holds a number or a nesting that no field of this request has.") from None
+        raise _malformed(f"The body is not JSON: see line {error.lineno}, column {error.colno}.") from None
+    except (ValueError, RecursionError):  # thousands of digits, or thousands of brackets
+        raise _malformed("The body has a number or a nesting too large for any field of this request.") from None
     if not isinstance(value, dict):
-        raise _malformed("The body is JSON, but not an object.")
+        raise _malformed("The body is JSON but not an object.")
     for name in value:
         if name not in known:
-            raise _unknown_field(name, known)
+            names = ", ".join(sorted(known))
+            hint = _HINTS.get(name, "")
+            raise _field_error(name, f"is unknown. The fields of this request are {names}.{hint}")
+    return value
+
+
+def _string(fields: Mapping[str, Any], name: str, meaning: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise _field_error(name, f"is required, as a string: {meaning}.")
+    return value
+
+
+def _boolean(fields: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    value = fields.get(name, default)
+    if not isinstance(value, bool):
+        raise _field_error(name, "must be true or false, without quotes.")
     return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise _wrong_field(name, "is given twice.")
-            seen.add(name)
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise _field_error(name, "is given twice. Send it once.")
+        fields[name] = value
     return fields
 
 
 def _no_constant(_: str) -> NoReturn:
-    raise _malformed("The body holds NaN or Infinity, which are not JSON (RFC 8259).")
+    raise _malformed("The body contains NaN or Infinity, which JSON does not allow.")
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
 
 
-def _unknown_field(name: str, known: frozenset[str]) -> MalformedRequest:
-    names = ", ".join(sorted(known))
-    return _wrong_field(name, f"is unknown. This request knows {names}.{_HINTS.get(name, '')}")
-
-
-def _wrong_field(name: str, what: str) -> MalformedRequest:
-    """Name the field where its name is one: a name that looks like content is not repeated."""
-    if _SPEAKABLE.fullmatch(name) is None:
-        return _malformed(f"A field of the body {what}")
-    return MalformedRequest(ErrorCode.REQUEST_MALFORMED, f"The field '{name}' {what}", field=name)
+def _field_error(name: str, problem: str) -> MalformedRequest:
+    """Return the error of a field. A name that may be misplaced content is not repeated."""
+    if _SAFE_TO_ECHO.fullmatch(name) is None:
+        return _malformed(f"A field of the body {problem}")
+    return MalformedRequest(ErrorCode.REQUEST_MALFORMED, f"The field '{name}' {problem}", field=name)
 
 
 def _malformed(detail: str) -> MalformedRequest:

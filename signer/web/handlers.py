@@ -1,10 +1,10 @@
-"""What each route does: read the request, have the work done, word the answer."""
+"""The handlers of the routes: parse the request, call the use case, build the response."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
+from http import HTTPStatus
 from typing import Final
 
 import aiohttp
@@ -15,45 +15,29 @@ from signer.application.ports import ChallengeStore, KeyRing
 from signer.application.reload_keys import KeyReload, ReloadCause, ReloadKeys, ReloadState
 from signer.application.sign_challenge import SignChallenge, SignRequest
 from signer.domain.errors import ErrorCode, MalformedRequest, NotFound
-from signer.domain.record import ChallengeRecord, parse_challenge_id, parse_customer_id
+from signer.domain.record import parse_challenge_id, parse_customer_id
 from signer.web.bodies import (
+    customer_body,
     keys_body,
-    onboarded_body,
-    read_customer_body,
-    read_sign_body,
+    parse_customer_body,
+    parse_sign_body,
     record_body,
     reload_body,
 )
 from signer.web.health import Readiness
-from signer.web.problems import problem, unexpected
-from signer.web.request_summary import Exchange
+from signer.web.problems import problem, unexpected_error
+from signer.web.request_summary import RequestSummary
+from signer.web.settings import HttpSettings
 
-EXCHANGE: Final = web.RequestKey("exchange", Exchange)
-"""What the log's canonical line will say of a request."""
+SUMMARY: Final = web.RequestKey("summary", RequestSummary)
 
-_ASK_AGAIN_AFTER: Final = "1"
-"""Seconds, for a challenge that is signed and still on its way."""
-
-_CREATED: Final = 201
-_ACCEPTED: Final = 202
-_NOT_READY: Final = 503
-_NO_ENCODING: Final = frozenset({"", "identity"})
+_POLL_AFTER_SECONDS: Final = "1"
+_UNCODED: Final = frozenset({"", "identity"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handlers:
-    """The routes.
-
-    Attributes:
-        sign: the use case.
-        onboard: the use case.
-        store: where records are read.
-        keys: whose owners are listed.
-        reload: looks at the keys again.
-        readiness: what ``/readyz`` reports.
-        answer_within: the longest that a caller waits, and that its body may take to arrive.
-        max_body: the longest body, in bytes.
-    """
+    """One method for each route, and what they call."""
 
     sign: SignChallenge
     onboard: OnboardCustomer
@@ -61,162 +45,159 @@ class Handlers:
     keys: KeyRing
     reload: ReloadKeys
     readiness: Readiness
-    answer_within: timedelta
-    max_body: int
+    settings: HttpSettings
 
     async def sign_challenge(self, request: web.Request) -> web.Response:
-        """Answer ``POST /v1/customers/{customerId}/challenge/sign``."""
-        _no_query(request)
-        exchange = request[EXCHANGE]
-        exchange.customer_id = customer_id = parse_customer_id(request.match_info["customerId"])
-        body = await self._receive(request)
-        exchange.bytes_in = len(body)
-        wish = read_sign_body(body)
-        exchange.owner = str(wish.owner)
+        """Handle ``POST /v1/customers/{customerId}/challenge/sign``: 200, or 202 while the delivery goes on."""
+        _refuse_query(request)
+        summary = request[SUMMARY]
+        summary.customer_id = customer_id = parse_customer_id(request.match_info["customerId"])
+        wanted = parse_sign_body(await self._read_json(request))
+        summary.owner = str(wanted.owner)
         record = await self.sign(
-            SignRequest(customer_id, wish.owner, wish.challenge, wish.forward, wish.refresh),
-            within=self.answer_within,
+            SignRequest(customer_id, wanted.owner, wanted.challenge, wanted.forward, wanted.refresh),
+            within=self.settings.answer_within,
         )
-        if record.is_settled or not wish.forward:
-            return _answer(exchange, record, status=200)
-        response = _answer(exchange, record, status=202)
-        response.headers["Location"] = f"/v1/challenges/{record.id}"
-        response.headers["Retry-After"] = _ASK_AGAIN_AFTER
-        return response
+        summary.add_record(record)
+        if record.is_settled or not wanted.forward:
+            return _json(record_body(record))
+        return _json(record_body(record), HTTPStatus.ACCEPTED, poll=True, location=f"/v1/challenges/{record.id}")
 
     async def create_customer(self, request: web.Request) -> web.Response:
-        """Answer ``POST /v1/customers``: 201 where the challenge is settled, 202 where it is on its way."""
-        _no_query(request)
-        exchange = request[EXCHANGE]
-        body = await self._receive(request)
-        exchange.bytes_in = len(body)
-        intent = read_customer_body(body)
-        exchange.owner = str(intent.owner)
-        onboarded = await self.onboard(intent, within=self.answer_within)
-        exchange.customer_id = onboarded.customer_id
-        if onboarded.record is None:
-            error = onboarded.error or unexpected()
-            exchange.code = error.code
-            return problem(error, exchange.request_id, extensions={"customerId": onboarded.customer_id})
+        """Handle ``POST /v1/customers``: 201 if the challenge is settled, 202 while the delivery goes on."""
+        _refuse_query(request)
+        summary = request[SUMMARY]
+        intent = parse_customer_body(await self._read_json(request))
+        summary.owner = str(intent.owner)
+        onboarded = await self.onboard(intent, within=self.settings.answer_within)
+        summary.customer_id = onboarded.customer_id
         record = onboarded.record
-        exchange.answers(record)
-        wording = onboarded_body(intent, onboarded.customer_id, record)
-        response = _json(wording, status=_CREATED if record.is_settled else _ACCEPTED)
-        response.headers["Location"] = f"/v1/challenges/{record.id}"
-        if not record.is_settled:
-            response.headers["Retry-After"] = _ASK_AGAIN_AFTER
-        return response
+        if record is None:
+            error = onboarded.error or unexpected_error()
+            summary.code = error.code
+            return problem(error, summary.request_id, extensions={"customerId": onboarded.customer_id})
+        summary.add_record(record)
+        return _json(
+            customer_body(intent, onboarded.customer_id, record),
+            HTTPStatus.CREATED if record.is_settled else HTTPStatus.ACCEPTED,
+            poll=not record.is_settled,
+            location=f"/v1/challenges/{record.id}",
+        )
 
     async def get_challenge(self, request: web.Request) -> web.Response:
-        """Answer ``GET /v1/challenges/{id}``: always 200, the record's ``state`` tells how far it is."""
-        _no_query(request)
-        exchange = request[EXCHANGE]
-        exchange.challenge_id = known_as = parse_challenge_id(request.match_info["id"])
-        record = await self.store.get(known_as)
+        """Handle ``GET /v1/challenges/{id}``: 200 with the record."""
+        _refuse_query(request)
+        summary = request[SUMMARY]
+        summary.challenge_id = challenge_id = parse_challenge_id(request.match_info["id"])
+        record = await self.store.get(challenge_id)
         if record is None:
-            raise NotFound(ErrorCode.CHALLENGE_UNKNOWN, "No challenge with this id is known here.", field="id")
-        response = _answer(exchange, record, status=200)
-        if not record.is_settled:
-            response.headers["Retry-After"] = _ASK_AGAIN_AFTER
-        return response
+            raise NotFound(ErrorCode.CHALLENGE_UNKNOWN, "This service has no challenge with this id.", field="id")
+        summary.add_record(record)
+        return _json(record_body(record), poll=not record.is_settled)
 
     async def get_keys(self, request: web.Request) -> web.Response:
-        """Answer ``GET /v1/keys``: the owners that can be signed for, and what is missing."""
-        _no_query(request)
+        """Handle ``GET /v1/keys``: the loaded keys, and those that are missing or failed."""
+        _refuse_query(request)
         return _json(keys_body(self.keys))
 
     async def reload_keys(self, request: web.Request) -> web.Response:
-        """Answer ``POST /v1/keys/reload``: 202, and where the result will be. It takes no body.
-
-        Those who ask while a reload waits for its turn share it, and get the same ``Location``.
-        """
-        _no_query(request)
+        """Handle ``POST /v1/keys/reload``: 202. Requests that wait for the same reload get the same ``Location``."""
+        _refuse_query(request)
         if await self._read(request):
-            raise MalformedRequest(ErrorCode.REQUEST_MALFORMED, "This request takes no body: all keys are looked at.")
+            raise MalformedRequest(ErrorCode.REQUEST_MALFORMED, "Send no body: this request always reloads all keys.")
         reload = self.reload.begin(ReloadCause.REQUEST)
-        response = _reload_answer(reload, status=202)
-        response.headers["Location"] = f"/v1/keys/reload/{reload.id}"
-        return response
+        return _json(
+            reload_body(reload),
+            HTTPStatus.ACCEPTED,
+            poll=_is_pending(reload),
+            location=f"/v1/keys/reload/{reload.id}",
+        )
 
     async def get_key_reload(self, request: web.Request) -> web.Response:
-        """Answer ``GET /v1/keys/reload/{id}``: always 200, ``state`` tells how far it is."""
-        _no_query(request)
+        """Handle ``GET /v1/keys/reload/{id}``: 200 with the reload's state."""
+        _refuse_query(request)
         reload = self.reload.find(request.match_info["id"])
         if reload is None:
             raise NotFound(
                 ErrorCode.KEY_RELOAD_UNKNOWN,
-                "This replica knows no such reload: it was another replica's, or has been forgotten. "
-                "GET /v1/keys tells what is loaded here now.",
+                "This replica has no reload with this id: another replica ran it, or it is too old. "
+                "GET /v1/keys lists the keys that are loaded here.",
                 field="id",
             )
-        return _reload_answer(reload, status=200)
+        return _json(reload_body(reload), poll=_is_pending(reload))
 
-    async def get_health(self, request: web.Request) -> web.Response:  # noqa: ARG002 - a handler takes the request
-        """Answer ``GET /healthz``: the process lives, and its event loop turns."""
+    async def get_health(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp passes it
+        """Handle ``GET /healthz``: 200 while the event loop runs."""
         return _json(b'{"status":"ok"}')
 
     async def get_readiness(self, request: web.Request) -> web.Response:
-        """Answer ``GET /readyz``: 200 where every check holds, else the problem of the first that does not."""
-        findings = await self.readiness.report()
-        checks = [finding.wording() for finding in findings]
-        error = next((finding.error for finding in findings if finding.error is not None), None)
+        """Handle ``GET /readyz``: 200 if every check passes, else the problem of the first that failed."""
+        results = await self.readiness.report()
+        checks = [result.members() for result in results]
+        error = next((result.error for result in results if result.error is not None), None)
         if error is None:
             return web.json_response({"status": "ready", "checks": checks})
-        request[EXCHANGE].code = error.code
-        return problem(error, request[EXCHANGE].request_id, status=_NOT_READY, extensions={"checks": checks})
+        summary = request[SUMMARY]
+        summary.code = error.code
+        return problem(error, summary.request_id, status=HTTPStatus.SERVICE_UNAVAILABLE, extensions={"checks": checks})
 
-    async def _receive(self, request: web.Request) -> bytes:
-        """Take the body in, refusing by its headers what need not be read.
+    async def _read_json(self, request: web.Request) -> bytes:
+        """Return the body of a request whose headers announce uncoded JSON, and note its length.
 
         Raises:
-            MalformedRequest: ``media_type_not_supported``, ``body_too_large``, or it did not arrive whole and in time.
+            MalformedRequest: ``media_type_not_supported``, or as ``_read``.
         """
         if request.content_type != "application/json" or (request.charset or "utf-8").lower() != "utf-8":
             raise _unsupported("Send the body as 'Content-Type: application/json', in UTF-8.")
-        if request.headers.get("Content-Encoding", "").lower() not in _NO_ENCODING:
-            raise _unsupported("Send the body as it is, without a Content-Encoding.")
-        return await self._read(request)
+        if request.headers.get("Content-Encoding", "").lower() not in _UNCODED:
+            raise _unsupported("Send the body without a Content-Encoding.")
+        body = await self._read(request)
+        request[SUMMARY].bytes_in = len(body)
+        return body
 
     async def _read(self, request: web.Request) -> bytes:
-        """Read a body of whatever type.
+        """Return the body.
 
         Raises:
-            MalformedRequest: ``body_too_large``, or it did not arrive whole and in time.
+            MalformedRequest: ``body_too_large``; ``request_malformed`` if it does not arrive complete and in time.
         """
-        if (request.content_length or 0) > self.max_body:
-            raise _too_large(self.max_body)
+        if (request.content_length or 0) > self.settings.max_body:
+            raise _too_large(self.settings.max_body)
+        within = self.settings.answer_within.total_seconds()
         try:
-            async with asyncio.timeout(self.answer_within.total_seconds()):
+            async with asyncio.timeout(within):
                 return await request.read()
         except web.HTTPRequestEntityTooLarge:
-            raise _too_large(self.max_body) from None
+            raise _too_large(self.settings.max_body) from None
         except TimeoutError:
-            detail = f"The body did not arrive within {self.answer_within.total_seconds():g} s."
+            detail = f"The body did not arrive within {within:g} s."
         except (aiohttp.ClientError, web.RequestPayloadError, ConnectionError):
-            detail = "The body did not arrive whole, or its transfer coding is broken."
+            detail = "The body is incomplete, or its transfer coding is broken."
         raise MalformedRequest(ErrorCode.REQUEST_MALFORMED, detail)
 
 
-def _answer(exchange: Exchange, record: ChallengeRecord, *, status: int) -> web.Response:
-    exchange.answers(record)
-    return _json(record_body(record), status=status)
-
-
-def _reload_answer(reload: KeyReload, *, status: int) -> web.Response:
-    response = _json(reload_body(reload), status=status)
-    if reload.state is ReloadState.PENDING:
-        response.headers["Retry-After"] = _ASK_AGAIN_AFTER
+def _json(
+    body: bytes, status: HTTPStatus = HTTPStatus.OK, *, poll: bool = False, location: str | None = None
+) -> web.Response:
+    """Return a response. ``poll``: the caller should look again, so it gets ``Retry-After``."""
+    response = web.Response(body=body, status=status, content_type="application/json")
+    if location is not None:
+        response.headers["Location"] = location
+    if poll:
+        response.headers["Retry-After"] = _POLL_AFTER_SECONDS
     return response
 
 
-def _json(body: bytes, *, status: int = 200) -> web.Response:
-    return web.Response(body=body, status=status, content_type="application/json")
+def _is_pending(reload: KeyReload) -> bool:
+    return reload.state is ReloadState.PENDING
 
 
-def _no_query(request: web.Request) -> None:
-    """Refuse what would be passed over: somebody may believe that ``?forward=false`` did something."""
+def _refuse_query(request: web.Request) -> None:
+    """Refuse a query instead of ignoring it: a caller might expect ``?forward=false`` to work."""
     if request.rel_url.raw_query_string:
-        raise MalformedRequest(ErrorCode.REQUEST_MALFORMED, "This path takes no query: leave out '?' and what follows.")
+        raise MalformedRequest(
+            ErrorCode.REQUEST_MALFORMED, "This path takes no query: remove '?' and everything after it."
+        )
 
 
 def _unsupported(detail: str) -> MalformedRequest:

@@ -1,9 +1,9 @@
-"""Whether this replica can do its work: what ``GET /readyz`` tells, and how it finds out.
+"""The checks behind ``GET /readyz``.
 
-* Every check has a deadline; one that hangs, or fails in a way nobody expected, counts as failed.
-* The endpoint is open, so a report is made once for all who ask at the same time, and is good for a second: nobody can
-  make the service ask Redis or the card API as often as he likes.
-* It names no key, owner or host: ``GET /v1/keys``, behind a token, does.
+* Every check has a deadline. A check that hangs or raises an unexpected error has failed.
+* The endpoint needs no token. Concurrent requests therefore share one report, which is reused for a second, so that
+  strangers cannot make the service call Redis or the card API more often than that.
+* It shows no key, owner or host. ``GET /v1/keys`` does, and needs a token.
 """
 
 from __future__ import annotations
@@ -15,36 +15,41 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from signer.application.admission import AdmissionGate
 from signer.application.ports import KeyRing
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
 from signer.web.request_summary import RequestLog
 
-Check = Callable[[], Awaitable[str | None]]
-"""Returns where all is well, with a few words or ``None``; raises a ``SignerError`` where it is not."""
+CHECK_WITHIN: Final = timedelta(seconds=1.5)
+"""The deadline of one check. The timeout of Kubernetes' probe must be longer."""
 
-CHECK_WITHIN: Final = timedelta(seconds=2)
-"""The longest that one check may take. Kubernetes' probe has to wait longer than that."""
-
-GOOD_FOR: Final = timedelta(seconds=1)
-"""How long a report is given again."""
+REUSE_FOR: Final = timedelta(seconds=1)
+"""How long a report is reused."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found.
+class Check:
+    """One check of readiness.
 
     Attributes:
-        name: of the check.
-        error: what is wrong, or ``None``.
-        detail: a few words for the person on call.
+        run: returns a short detail or ``None``; raises a ``SignerError`` if this replica is not ready.
+        timeout_code: the error code if it does not return in time.
     """
+
+    run: Callable[[], Awaitable[str | None]]
+    timeout_code: ErrorCode = ErrorCode.INTERNAL_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The result of one check; ``error`` is ``None`` if it passed."""
 
     name: str
     error: SignerError | None
     detail: str | None
 
-    def wording(self) -> dict[str, Any]:
-        """Word the finding for the answer."""
+    def members(self) -> dict[str, Any]:
+        """Return the result as a JSON object."""
         members: dict[str, Any] = {"name": self.name, "ok": self.error is None}
         if self.error is not None:
             members["code"] = self.error.code
@@ -54,50 +59,61 @@ class Finding:
 
 
 class Readiness:
-    """All checks, and their last report."""
+    """All checks and their last report."""
 
     def __init__(self, checks: Mapping[str, Check], request_log: RequestLog) -> None:
         self._checks: Final = dict(checks)
         self._log: Final = request_log
-        self._report: asyncio.Task[tuple[Finding, ...]] | None = None
-        self._good_until = 0.0
+        self._report: asyncio.Task[tuple[CheckResult, ...]] | None = None
+        self._reuse_until = 0.0
 
-    async def report(self) -> tuple[Finding, ...]:
-        """Give a finding for each check, in their order; at most ``GOOD_FOR`` old."""
+    async def report(self) -> tuple[CheckResult, ...]:
+        """Return the result of each check, in order; at most ``REUSE_FOR`` old."""
         report = self._report
-        if report is None or (report.done() and time.monotonic() >= self._good_until):
-            report = self._report = asyncio.create_task(self._look())
-        return await asyncio.shield(report)  # whoever goes away leaves it to the others
+        if report is None or (report.done() and time.monotonic() >= self._reuse_until):
+            report = self._report = asyncio.create_task(self._run_all())
+        return await asyncio.shield(report)  # a request that is cancelled must not cancel the others' report
 
-    async def _look(self) -> tuple[Finding, ...]:
-        findings = await asyncio.gather(*(self._find(name, check) for name, check in self._checks.items()))
-        self._good_until = time.monotonic() + GOOD_FOR.total_seconds()
-        return tuple(findings)
+    async def _run_all(self) -> tuple[CheckResult, ...]:
+        results = await asyncio.gather(*(self._run(name, check) for name, check in self._checks.items()))
+        self._reuse_until = time.monotonic() + REUSE_FOR.total_seconds()
+        return tuple(results)
 
-    async def _find(self, name: str, check: Check) -> Finding:
+    async def _run(self, name: str, check: Check) -> CheckResult:
+        error: SignerError
         try:
             async with asyncio.timeout(CHECK_WITHIN.total_seconds()):
-                return Finding(name, None, await check())
-        except SignerError as error:
-            return Finding(name, error, error.detail)
+                return CheckResult(name, None, await check.run())
+        except SignerError as caught:
+            error = caught
         except TimeoutError:
-            detail = f"No answer within {CHECK_WITHIN.total_seconds():g} s."
-        except Exception as error:  # noqa: BLE001 - a check that fails is a failed check, whatever it raised
-            self._log.failed(error)
-            detail = "The check itself failed; the log says where."
-        return Finding(name, SignerError(ErrorCode.INTERNAL_ERROR, detail), detail)
+            error = Unavailable(check.timeout_code, f"No response within {CHECK_WITHIN.total_seconds():g} s.")
+        except Exception as caught:  # noqa: BLE001 - a check that raises anything has failed
+            self._log.unexpected_error(caught)
+            error = SignerError(ErrorCode.INTERNAL_ERROR, "The check itself failed. The service's log has the error.")
+        return CheckResult(name, error, error.detail)
+
+
+def check_admission(admission: AdmissionGate) -> Check:
+    """Return the check of the admission gate."""
+
+    async def run() -> str:
+        admission.check()
+        return "self-check passed; accepting requests"
+
+    return Check(run)
 
 
 def check_keys(keys: KeyRing) -> Check:
-    """Make the check of the key ring: how many keys there are, and how many there are not."""
+    """Return the check of the key ring, with the numbers of keys."""
 
-    async def check() -> str | None:
+    async def run() -> str:
         status = keys.status()
         counts = f"{status.loaded} loaded, {len(status.missing)} missing, {len(status.failed)} failed"
         if status.is_ready:
             return counts
         loading = "; still loading" if status.loading else ""
-        detail = f"{counts}{loading}. GET /v1/keys tells which, and why."
+        detail = f"{counts}{loading}. GET /v1/keys lists them with the reasons."
         raise Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, detail)
 
-    return check
+    return Check(run)

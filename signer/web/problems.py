@@ -1,9 +1,9 @@
-"""Errors as RFC 9457 problems: the one place that knows HTTP statuses.
+"""Errors as RFC 9457 problems. This module alone maps errors to HTTP statuses.
 
-* The family of an error (``signer.domain.errors``) gives the status; three codes of the request itself have their own.
+* The class of an error (``signer.domain.errors``) decides the status; three codes have a more specific one.
 * ``type`` is ``urn:challenge-signer:error:<code>``, ``instance`` is ``urn:challenge-signer:request:<request id>``.
-* 401 says how to authenticate, 405 what is allowed, 502, 503 and 504 when to come back.
-* What nobody expected is answered ``internal_error`` and nothing more.
+* 401 has ``WWW-Authenticate``, 405 has ``Allow``; 502, 503 and 504 have ``Retry-After``.
+* An unexpected error becomes ``internal_error`` without any detail of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from signer.domain.errors import (
     UpstreamTimeout,
 )
 
-STATUS_FOR_FAMILY: Final[Mapping[type, int]] = {
+STATUS_FOR_CLASS: Final[Mapping[type, int]] = {
     MalformedRequest: 400,
     Unauthenticated: 401,
     NotFound: 404,
@@ -39,41 +39,37 @@ STATUS_FOR_FAMILY: Final[Mapping[type, int]] = {
     Unavailable: 503,
     UpstreamTimeout: 504,
 }
-"""The status of each family; the nearest ancestor counts."""
+"""The nearest ancestor of the error's class decides."""
 
 STATUS_FOR_CODE: Final[Mapping[ErrorCode, int]] = {
     ErrorCode.METHOD_NOT_ALLOWED: 405,
     ErrorCode.BODY_TOO_LARGE: 413,
     ErrorCode.MEDIA_TYPE_NOT_SUPPORTED: 415,
 }
-"""The malformed requests for which HTTP has a status of its own."""
+"""Codes for which HTTP defines a more specific status."""
 
 BAD_UPSTREAM_RETRY_AFTER: Final = 5.0
-"""Seconds after which it makes sense to ask again where the card API's answer made no sense."""
+"""Seconds, after a response of the card API that could not be understood."""
 
-_CHALLENGE: Final = 'Bearer realm="challenge-signer"'
+_WWW_AUTHENTICATE: Final = 'Bearer realm="challenge-signer"'
 _SPELLING: Final = {"api": "API", "ascii": "ASCII", "id": "ID", "siwe": "SIWE", "uri": "URI"}
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class MethodNotAllowed(MalformedRequest):
-    """The path exists and does not know the method.
-
-    Attributes:
-        allowed: the methods that it knows, as the header ``Allow`` lists them.
-    """
+    """The path exists but does not support the method. ``allowed`` is the value of the header ``Allow``."""
 
     def __init__(self, methods: Iterable[str]) -> None:
         self.allowed = ", ".join(sorted(methods))
-        super().__init__(ErrorCode.METHOD_NOT_ALLOWED, f"This path knows {self.allowed} only.")
+        super().__init__(ErrorCode.METHOD_NOT_ALLOWED, f"Only {self.allowed} is allowed here.")
 
 
 def status_of(error: SignerError) -> int:
-    """Give the HTTP status of an error."""
+    """Return the HTTP status of an error."""
     status = STATUS_FOR_CODE.get(error.code)
     if status is not None:
         return status
-    return next(STATUS_FOR_FAMILY[family] for family in type(error).__mro__ if family in STATUS_FOR_FAMILY)
+    return next(STATUS_FOR_CLASS[kind] for kind in type(error).__mro__ if kind in STATUS_FOR_CLASS)
 
 
 def problem(
@@ -83,12 +79,12 @@ def problem(
     status: int | None = None,
     extensions: Mapping[str, Any] | None = None,
 ) -> web.Response:
-    """Word an error as a problem.
+    """Return the response for an error.
 
     Args:
-        error: what is wrong.
+        error: the error.
         request_id: of the request, for ``instance``.
-        status: where it is not the error's own.
+        status: replaces the status of the error's class.
         extensions: further members of the problem.
     """
     members: dict[str, Any] = {
@@ -109,7 +105,7 @@ def problem(
         content_type="application/problem+json",
     )
     if isinstance(error, Unauthenticated):
-        response.headers["WWW-Authenticate"] = _CHALLENGE
+        response.headers["WWW-Authenticate"] = _WWW_AUTHENTICATE
     if isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = error.allowed
     retry_after = _retry_after(error)
@@ -118,21 +114,20 @@ def problem(
     return response
 
 
-def unexpected() -> SignerError:
-    """Make the error that stands for one that nobody expected."""
+def unexpected_error() -> SignerError:
+    """Return the error that a caller gets in place of an unexpected one."""
     return SignerError(
-        ErrorCode.INTERNAL_ERROR,
-        "Something went wrong here that should not; the log has it under the request id.",
+        ErrorCode.INTERNAL_ERROR, "An unexpected error occurred. The service's log has it under this request id."
     )
 
 
-def refusal_of_http(answer: web.HTTPException) -> SignerError:
-    """Make the error of ours for what aiohttp itself raised: no such route, wrong method, body too large."""
-    if isinstance(answer, web.HTTPNotFound):
-        return NotFound(ErrorCode.ROUTE_UNKNOWN, "There is nothing at this path.")
-    if isinstance(answer, web.HTTPMethodNotAllowed):
-        return MethodNotAllowed(answer.allowed_methods)
-    return unexpected()
+def error_of_http_exception(exception: web.HTTPException) -> SignerError:
+    """Return the error for an exception of aiohttp: unknown route, wrong method, or an unexpected one."""
+    if isinstance(exception, web.HTTPNotFound):
+        return NotFound(ErrorCode.ROUTE_UNKNOWN, "No such route.")
+    if isinstance(exception, web.HTTPMethodNotAllowed):
+        return MethodNotAllowed(exception.allowed_methods)
+    return unexpected_error()
 
 
 def _title(code: ErrorCode) -> str:
@@ -141,7 +136,7 @@ def _title(code: ErrorCode) -> str:
 
 
 def _retry_after(error: SignerError) -> int | None:
-    """Give whole seconds, at least one: 0 would have every client come back at once."""
+    """Return whole seconds, at least one: with 0 every client would retry immediately."""
     if isinstance(error, Unavailable):
         return max(1, math.ceil(error.retry_after))
     return math.ceil(BAD_UPSTREAM_RETRY_AFTER) if isinstance(error, BadUpstream) else None

@@ -1,4 +1,4 @@
-"""One request and its answer, as the log's canonical line tells it, and the port to which it is told."""
+"""What the log's canonical line shows of a request, and the port that writes it."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from signer.domain.record import ChallengeRecord
 
 
 @dataclass(slots=True, kw_only=True)
-class Exchange:
-    """What is known of a request; filled in on its way. It has no field that could hold a secret.
+class RequestSummary:
+    """One request and its response, filled in while the request is handled. No field can hold a secret.
 
     Attributes:
-        request_id: the caller's, or ours.
-        method: one of HTTP's own, or ``OTHER``.
-        route: the template (``/v1/challenges/{id}``), never the path; ``unknown`` where none matched.
-        caller: its name, once it is known.
-        customer_id: of the path, once it has been read.
-        owner: CAIP-10, once it has been read.
-        challenge_id: of the record that was answered, or asked for.
-        state: of the record that was answered.
-        status: the answer's; ``None`` where the request was cut off before there was one.
-        code: of the problem, or of the record.
-        bytes_in: the length of the body that was read.
-        duration_ms: from the first look at the request to its answer, without sending it.
+        request_id: from the caller, or generated.
+        caller: its name; ``None`` before authentication.
+        method: a method that HTTP defines, or ``OTHER``.
+        route: the template (``/v1/challenges/{id}``), never the path; ``unknown`` if no route matched.
+        status: of the response; ``None`` if the request was cut off before there was one.
+        code: of the problem or of the record.
+        state: of the record in the response.
+        challenge_id: of the record that was requested or returned.
+        customer_id: from the path or from the record.
+        owner: CAIP-10.
+        bytes_in: length of the body that was read.
+        duration_ms: until the response was ready to be sent.
     """
 
     request_id: str
+    caller: str | None = None
     method: str
     route: str
-    caller: str | None = None
-    customer_id: str | None = None
-    owner: str | None = None
-    challenge_id: str | None = None
-    state: str | None = None
     status: int | None = None
     code: str | None = None
+    state: str | None = None
+    challenge_id: str | None = None
+    customer_id: str | None = None
+    owner: str | None = None
     bytes_in: int | None = None
     duration_ms: float = 0.0
 
-    def answers(self, record: ChallengeRecord) -> None:
-        """Note the record that the answer shows."""
+    def add_record(self, record: ChallengeRecord) -> None:
+        """Note the record that the response shows."""
         self.challenge_id, self.state, self.code = record.id, record.state.value, record.code
         self.customer_id, self.owner = record.customer_id, str(record.owner)
 
 
 class RequestLog(Protocol):
-    """Where exchanges are written down. Neither method raises, and neither waits."""
+    """Where requests are logged. Neither method raises or waits."""
 
-    def answered(self, exchange: Exchange) -> None:
-        """Write the one line of a request that has been answered, or cut off."""
+    def request_finished(self, summary: RequestSummary) -> None:
+        """Write the canonical line of a request that has a response or was cut off."""
         ...
 
-    def failed(self, error: Exception) -> None:
-        """Write down an error that nobody expected, without its message: that may hold anything."""
+    def unexpected_error(self, error: Exception) -> None:
+        """Write an unexpected error without its message, which may hold a secret."""
         ...

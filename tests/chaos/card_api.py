@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from signer.adapters.request_signing.local_key import load_request_key
 from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
-from signer.devsite.processes import SignerProcess, signer_process
+from signer.devsite.processes import ChildProcess, signer_process
 from signer.domain.ethereum import AccountId
 from tests.chaos.replica import plain_environment
 
@@ -76,7 +76,7 @@ class CardApi:
     def __init__(
         self,
         origin: str,
-        process: SignerProcess,
+        process: ChildProcess,
         credentials: Credentials,
         session: aiohttp.ClientSession,
     ) -> None:

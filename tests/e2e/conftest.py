@@ -1,4 +1,4 @@
-"""Whole sites for the end-to-end tests: real processes, real HTTP, a real Valkey."""
+"""Complete sites for the end-to-end tests: processes, HTTP and a Valkey."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OpenSite = Callable[..., Awaitable[LocalSite]]
 
 @pytest.fixture
 async def open_site(tmp_path: Path) -> AsyncIterator[OpenSite]:
-    """Give a function that opens a site, to be closed at the test's end."""
+    """Return a function that opens a site, which is closed at the end of the test."""
     async with AsyncExitStack() as stack:
 
         async def opened(

@@ -1,4 +1,4 @@
-"""What happens to a challenge when a part dies, hangs or says no: real processes, killed for real."""
+"""What happens to a challenge when a process is killed, hangs, or refuses."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ QUICK = {"card_api": "request_timeout = 2", "redis": "lease = 6", "http": "answe
 
 
 def stored(site: LocalSite, challenge_id: str) -> dict[bytes, bytes]:
-    """Read a record as it lies in Redis."""
+    """Return the hash of a record in Redis."""
     with redis.Redis.from_url(site.redis_url) as client:
-        found: dict[bytes, bytes] = client.hgetall(f"signer:{{s{challenge_id[:2]}}}:challenge:{challenge_id[2:]}")
-        return found
+        record: dict[bytes, bytes] = client.hgetall(f"signer:{{s{challenge_id[:2]}}}:challenge:{challenge_id[2:]}")
+        return record
 
 
 async def settled(site: LocalSite, challenge_id: str, within: float) -> dict[str, Any]:
-    """Give the record once it is final."""
+    """Wait until the record is final and return it."""
     async with asyncio.timeout(within):
         while True:
             _, record = await site.get(f"/v1/challenges/{challenge_id}")
@@ -35,7 +35,7 @@ async def settled(site: LocalSite, challenge_id: str, within: float) -> dict[str
 
 
 async def ready(site: LocalSite, within: float) -> None:
-    """Return once the service is ready."""
+    """Wait until the service is ready."""
     async with asyncio.timeout(within):
         while True:
             if (await site.get("/readyz"))[0] == 200:
@@ -43,8 +43,8 @@ async def ready(site: LocalSite, within: float) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_signature_survives_kill_9_before_its_delivery(open_site: OpenSite) -> None:
-    """After a restart the same bytes are delivered, under the same Idempotency-Key."""
+async def test_signature_is_delivered_after_sigkill_and_restart(open_site: OpenSite) -> None:
+    """The restarted service delivers the same bytes under the same Idempotency-Key."""
     site = await open_site(**QUICK)
     customer = await site.create_customer()
     await site.set_faults({"kind": "drop_request", "route": "sign"})
@@ -63,13 +63,13 @@ async def test_a_signature_survives_kill_9_before_its_delivery(open_site: OpenSi
     assert record["signature"] == body["signature"]
     (entry,) = [entry for entry in (await site.ledger(customer["id"]))["entries"] if entry["verified"]]
     assert entry["signatureSha256"] == hashlib.sha256(body["signature"].encode()).hexdigest()
-    taken_over = [line for line in site.replicas[1].process.heard() if line["event"] == "challenge.delivered"]
+    taken_over = [line for line in site.replicas[1].process.take_events() if line["event"] == "challenge.delivered"]
     assert [line["idempotency_key"] for line in taken_over] == [entry["idempotencyKey"]]
     assert b"submission" not in stored(site, signed["challenge_id"])
 
 
-async def test_a_reply_lost_after_the_card_api_committed_is_asked_for_again(open_site: OpenSite) -> None:
-    """The second delivery carries the first's key, so the API answers as it did, and knows one signature."""
+async def test_delivery_is_retried_after_a_lost_response(open_site: OpenSite) -> None:
+    """Both deliveries have one Idempotency-Key, so the card API has one signature."""
     site = await open_site(**QUICK)
     customer = await site.create_customer()
     await site.set_faults({"kind": "drop_reply", "route": "sign", "times": 1})
@@ -80,26 +80,24 @@ async def test_a_reply_lost_after_the_card_api_committed_is_asked_for_again(open
     assert len({entry["signatureSha256"] for entry in entries}) == 1
 
 
-async def test_while_the_card_api_is_down_callers_get_202_and_the_signature_is_delivered_later(
-    open_site: OpenSite,
-) -> None:
-    """A signature that cannot be delivered now is safe: 202 with a place to look, then verified, by itself."""
+async def test_signature_is_delivered_after_an_outage_of_the_card_api(open_site: OpenSite) -> None:
+    """During the outage the caller gets 202 with ``Location``; the service delivers later without a new request."""
     site = await open_site(**QUICK)
     customer = await site.create_customer()
     await site.set_faults({"kind": "status", "route": "sign", "status": 503, "retry_after": 1})
     url = f"{site.base_url}/v1/customers/{customer['id']}/challenge/sign"
     body = {"ownerId": str(site.owner)}
-    async with site.http.post(url, json=body, headers=site.authorization) as answer:
-        record = await answer.json()
-        assert answer.status == 202
-        assert answer.headers["Location"] == f"/v1/challenges/{record['id']}"
+    async with site.http.post(url, json=body, headers=site.authorization) as response:
+        record = await response.json()
+        assert response.status == 202
+        assert response.headers["Location"] == f"/v1/challenges/{record['id']}"
     assert record["state"] in {"signed", "forwarding"}
     await site.set_faults()
     assert (await settled(site, record["id"], within=20))["state"] == "verified"
 
 
-async def test_without_redis_nothing_is_signed_and_the_caller_is_told_to_come_back(open_site: OpenSite) -> None:
-    """The store is down: 503 with Retry-After, readiness says so, and all is well once it is back."""
+async def test_nothing_is_signed_while_redis_hangs(open_site: OpenSite) -> None:
+    """The caller gets 503 with ``Retry-After`` and the replica is not ready, until Redis works again."""
     site = await open_site(**QUICK)
     customer = await site.create_customer()
     with redis.Redis.from_url(site.redis_url) as client:
@@ -107,10 +105,10 @@ async def test_without_redis_nothing_is_signed_and_the_caller_is_told_to_come_ba
     url = f"{site.base_url}/v1/customers/{customer['id']}/challenge/sign"
     os.kill(server, signal.SIGSTOP)
     try:
-        async with site.http.post(url, json={"ownerId": str(site.owner)}, headers=site.authorization) as answer:
-            problem = await answer.json()
-            assert (answer.status, problem["code"]) in {(503, "store_unavailable"), (503, "challenge_in_progress")}
-            assert int(answer.headers["Retry-After"]) >= 1
+        async with site.http.post(url, json={"ownerId": str(site.owner)}, headers=site.authorization) as response:
+            problem = await response.json()
+            assert (response.status, problem["code"]) in {(503, "store_unavailable"), (503, "challenge_in_progress")}
+            assert int(response.headers["Retry-After"]) >= 1
         status, report = await site.get("/readyz")
         assert status == 503
         assert "store_unavailable" in json.dumps(report)
@@ -121,8 +119,8 @@ async def test_without_redis_nothing_is_signed_and_the_caller_is_told_to_come_ba
     assert (await site.sign(customer["id"]))[1]["state"] == "verified"
 
 
-async def test_sigterm_lets_work_end_and_refuses_new_work(open_site: OpenSite) -> None:
-    """A replica that is asked to stop answers what is under way, and exits with 0."""
+async def test_running_request_is_completed_after_sigterm(open_site: OpenSite) -> None:
+    """The replica responds and exits with 0; a second SIGTERM changes nothing."""
     site = await open_site(**QUICK)
     customer = await site.create_customer()
     await site.set_faults({"kind": "latency", "route": "sign", "seconds": 1.0})
@@ -139,8 +137,8 @@ async def test_sigterm_lets_work_end_and_refuses_new_work(open_site: OpenSite) -
     assert stopped["left"] == 0
 
 
-async def test_signals_until_the_very_end_change_nothing(open_site: OpenSite) -> None:
-    """Whoever is impatient and sends SIGTERM again and again does not kill a process that is closing down."""
+async def test_repeated_sigterm_does_not_kill_a_stopping_process(open_site: OpenSite) -> None:
+    """Signals are ignored until the process has exited with 0."""
     site = await open_site(**QUICK)
     replica = site.replicas[0].process
     ended = asyncio.create_task(replica.wait())
@@ -150,8 +148,8 @@ async def test_signals_until_the_very_end_change_nothing(open_site: OpenSite) ->
     assert await ended == 0
 
 
-async def test_a_delivery_that_a_stopping_replica_cannot_end_is_taken_up_at_once(open_site: OpenSite) -> None:
-    """Its time to drain is over in the middle of a POST: it hands the challenge back, and nobody waits for a lease."""
+async def test_stopping_replica_hands_an_unfinished_delivery_back(open_site: OpenSite) -> None:
+    """The drain ends during a POST; another replica continues without waiting for the lease."""
     site = await open_site(**QUICK | {"http": "answer_within = 2\ndrain_within = 0.3", "redis": "lease = 60"})
     customer = await site.create_customer()
     await site.set_faults({"kind": "latency", "route": "sign", "seconds": 1.5, "times": 1})
@@ -166,28 +164,28 @@ async def test_a_delivery_that_a_stopping_replica_cannot_end_is_taken_up_at_once
     assert (status, shown["state"], shown["code"]) == (202, "signed", "handed_back")
     assert await asyncio.wait_for(stopping.wait(), 10) == 0
     await site.start_replica()
-    record = await settled(site, signed["challenge_id"], within=20)  # and not after the minute of the lease
+    record = await settled(site, signed["challenge_id"], within=20)  # the lease is 60 s
     assert record["state"] == "verified"
     assert record["attempts"] >= 2
     assert len({entry["idempotencyKey"] for entry in (await site.ledger(customer["id"]))["entries"]}) == 1
 
 
-async def test_a_challenge_replaced_upstream_is_superseded(open_site: OpenSite) -> None:
-    """The API has another challenge by now: the old one ends as superseded, and the next request signs the new one."""
+async def test_challenge_replaced_by_the_card_api_is_superseded(open_site: OpenSite) -> None:
+    """The next request without a challenge signs the new one."""
     site = await open_site(**QUICK)
     customer = await site.create_customer()
-    async with site.http.post(f"{site.card_api}/_sim/expire/{customer['id']}") as answer:
-        answer.raise_for_status()
+    async with site.http.post(f"{site.card_api}/_sim/expire/{customer['id']}") as response:
+        response.raise_for_status()
     status, record = await site.sign(customer["id"], challenge=customer["challenge"])
     assert (status, record["state"], record["code"]) == (200, "superseded", "replaced_upstream")
     status, fresh = await site.sign(customer["id"])
     assert (status, fresh["state"], fresh["id"]) == (200, "verified", record["supersededBy"])
 
 
-async def test_a_token_revoked_upstream_is_renewed(open_site: OpenSite) -> None:
-    """A 401 costs one new token, and nobody notices."""
+async def test_revoked_access_token_is_renewed(open_site: OpenSite) -> None:
+    """The caller gets the verified record."""
     site = await open_site(**QUICK)
     customer = await site.create_customer()
-    async with site.http.post(f"{site.card_api}/_sim/revoke-tokens") as answer:
-        answer.raise_for_status()
+    async with site.http.post(f"{site.card_api}/_sim/revoke-tokens") as response:
+        response.raise_for_status()
     assert (await site.sign(customer["id"]))[1]["state"] == "verified"

@@ -14,7 +14,7 @@ import pytest
 from eth_account import Account
 
 from signer.adapters.keys.keystore.backend import write_keystore
-from signer.devsite.processes import ProcessFailed, SignerProcess, signer_process
+from signer.devsite.processes import ChildProcess, ProcessFailed, signer_process
 from signer.devsite.site import LocalSite
 from signer.observability.events import irregularities
 from tests.e2e.conftest import OpenSite
@@ -89,7 +89,7 @@ async def test_service_is_ready_after_reload_adds_missing_owner(open_site: OpenS
     second = await reloaded(site)
     assert (second["added"], second["failed"], len(second["unchanged"])) == ([], [], 2)
     await keys_are(site, "2 loaded, 0 missing, 0 failed", ready=True)
-    events = site.replicas[0].process.heard()
+    events = site.replicas[0].process.take_events()
     assert [line for event in events for line in irregularities(event)] == []
     counts = [(event["added"], event["failed"]) for event in events if event["event"] == "keys.reloaded"]
     assert counts == [(1, 1), (0, 0)]
@@ -226,7 +226,7 @@ async def test_service_is_hardened(open_site: OpenSite) -> None:
         assert core_limit(process) == ["0", "0"]
 
 
-def core_limit(process: SignerProcess) -> list[str]:
+def core_limit(process: ChildProcess) -> list[str]:
     """Read the limits, soft and hard, of a process's core files."""
     lines = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
     (limit,) = [line for line in lines if line.startswith("Max core file size")]

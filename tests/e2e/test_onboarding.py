@@ -1,4 +1,4 @@
-"""``POST /v1/customers``: one call creates the customer and proves its account, and nothing is created twice."""
+"""``POST /v1/customers`` creates a customer and verifies its account in one call, and creates nothing twice."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ OTHER_ACCOUNT = "eip155:324:0x22227A31dd842196A246d8f3b775998560eAa61d"
 
 
 async def onboard(site: LocalSite, external_id: str, **fields: object) -> tuple[int, dict[str, Any]]:
-    """Ask the service to onboard a customer."""
+    """POST a customer to the service, and return the status and the body."""
     body = {"chainId": str(site.owner), "externalId": external_id, "ownerId": str(site.owner), **fields}
-    async with site.http.post(f"{site.base_url}/v1/customers", json=body, headers=site.authorization) as answer:
-        return answer.status, await answer.json()
+    async with site.http.post(f"{site.base_url}/v1/customers", json=body, headers=site.authorization) as response:
+        return response.status, await response.json()
 
 
 async def created(site: LocalSite) -> int:
-    """Ask the card API how many customers it has created."""
-    async with site.http.get(f"{site.card_api}/_sim/ledger") as answer:
-        counters = (await answer.json())["counters"]
+    """Return how many customers the card API has created."""
+    async with site.http.get(f"{site.card_api}/_sim/ledger") as response:
+        counters = (await response.json())["counters"]
     return int(counters.get("create_customer", {}).get("201", 0))
 
 
-async def test_a_customer_is_created_and_proven_in_one_call(open_site: OpenSite) -> None:
-    """201 with the customer and the record; the same request again gives the same customer, and creates none."""
+async def test_customer_is_created_and_verified_in_one_call(open_site: OpenSite) -> None:
+    """The response is 201 with customer and record; repeated requests get the same one and create nothing."""
     site = await open_site()
     status, customer = await onboard(site, "alice")
     assert (status, customer["record"]["state"]) == (201, "verified")
     assert customer["customerId"] == customer["record"]["customerId"]
     again = await asyncio.gather(*(onboard(site, "alice") for _ in range(5)))
-    assert all(answer == (201, customer) for answer in again)
+    assert all(result == (201, customer) for result in again)
     assert await created(site) == 1
     assert len((await site.ledger(customer["customerId"]))["entries"]) == 1
     assert (await site.sign(customer["customerId"]))[1] == customer["record"]
 
 
-async def test_a_lost_answer_creates_nothing_twice(open_site: OpenSite) -> None:
-    """The API created the customer and its answer was lost: the same key is sent again, and the id comes back."""
+async def test_creation_is_retried_after_a_lost_response(open_site: OpenSite) -> None:
+    """The retry has the same Idempotency-Key, so the card API returns the customer that it created."""
     site = await open_site(**QUICK)
     await site.set_faults({"kind": "drop_reply", "route": "create_customer", "times": 1})
     status, customer = await onboard(site, "bob")
     assert (status, customer["record"]["state"]) == (201, "verified")
 
 
-async def test_a_crash_between_the_creation_and_its_answer_loses_no_id(open_site: OpenSite) -> None:
-    """The intent and its key are stored before the POST: another process finds the customer under the same key."""
+async def test_creation_is_completed_after_sigkill_before_the_response(open_site: OpenSite) -> None:
+    """The intent and its Idempotency-Key are stored before the POST, so another process gets the same customer."""
     site = await open_site(**QUICK)
     await site.set_faults({"kind": "drop_reply", "route": "create_customer"})
     request = asyncio.create_task(onboard(site, "carol"))
@@ -66,14 +66,14 @@ async def test_a_crash_between_the_creation_and_its_answer_loses_no_id(open_site
 
 
 async def dropped(site: LocalSite) -> int:
-    """Ask the card API how many of its answers to a creation were dropped."""
-    async with site.http.get(f"{site.card_api}/_sim/ledger") as answer:
-        counters = (await answer.json())["counters"]
+    """Return how many responses to a creation the card API has dropped."""
+    async with site.http.get(f"{site.card_api}/_sim/ledger") as response:
+        counters = (await response.json())["counters"]
     return int(counters.get("create_customer", {}).get("dropped", 0))
 
 
-async def test_a_failure_after_the_creation_still_gives_the_id(open_site: OpenSite) -> None:
-    """The challenge cannot be fetched: the problem carries ``customerId``, and the same request goes on later."""
+async def test_problem_after_the_creation_has_the_customer_id(open_site: OpenSite) -> None:
+    """The challenge is unusable; the same request completes the customer later."""
     site = await open_site(**QUICK)
     await site.set_faults({"kind": "challenge_pem", "route": "challenge"})
     status, problem = await onboard(site, "dave")
@@ -83,8 +83,8 @@ async def test_a_failure_after_the_creation_still_gives_the_id(open_site: OpenSi
     assert (status, customer["customerId"]) == (201, problem["customerId"])
 
 
-async def test_while_signatures_cannot_be_delivered_the_answer_is_202(open_site: OpenSite) -> None:
-    """Created and under way: 202 with the customer, and a place to look."""
+async def test_created_customer_with_undelivered_signature_is_202(open_site: OpenSite) -> None:
+    """The response has the customer and its record."""
     site = await open_site(**QUICK)
     await site.set_faults({"kind": "status", "route": "sign", "status": 503})
     status, customer = await onboard(site, "erin")
@@ -92,8 +92,8 @@ async def test_while_signatures_cannot_be_delivered_the_answer_is_202(open_site:
     assert customer["record"]["state"] in {"signed", "forwarding"}
 
 
-async def test_what_cannot_be_onboarded_is_refused_and_creates_nothing(open_site: OpenSite) -> None:
-    """Typed errors, before anything is sent."""
+async def test_invalid_customer_is_refused_and_not_created(open_site: OpenSite) -> None:
+    """Nothing is sent to the card API."""
     site = await open_site()
     cases: list[tuple[dict[str, Any], int, str]] = [
         ({"ownerId": OTHER_ACCOUNT}, 404, "owner_unknown"),
@@ -103,13 +103,13 @@ async def test_what_cannot_be_onboarded_is_refused_and_creates_nothing(open_site
         ({"statement": "x"}, 400, "request_malformed"),
     ]
     for fields, status, code in cases:
-        answer = await onboard(site, "frank", **fields)
-        assert (answer[0], answer[1]["code"]) == (status, code)
+        response_status, problem = await onboard(site, "frank", **fields)
+        assert (response_status, problem["code"]) == (status, code)
     assert await created(site) == 0
 
 
-async def test_a_customer_whose_id_nobody_knows_is_said_to_exist(open_site: OpenSite) -> None:
-    """The wallet created the customer itself, and we never saw its id: ``customer_exists``."""
+async def test_customer_created_by_the_wallet_backend_is_a_conflict(open_site: OpenSite) -> None:
+    """The service does not have the customer's id: the code is ``customer_exists``."""
     site = await open_site()
     customer = await site.create_customer()
     status, problem = await onboard(site, customer["externalId"])

@@ -1,4 +1,4 @@
-"""One challenge through real processes: the whole way, its repetitions, its conflicts, and what the log says of it."""
+"""One challenge through real processes: repetitions, conflicts and the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.e2e.conftest import OpenSite
 
 
 def with_another_time(challenge: str) -> str:
-    """Give the challenge with the same nonce and another text."""
+    """Return another challenge with the same nonce."""
     text = base64.b64decode(challenge).decode()
     moment = re.search(r"Issued At: (.*)Z", text)
     assert moment is not None
@@ -27,17 +27,17 @@ def with_another_time(challenge: str) -> str:
 
 
 async def lines_of(site: LocalSite, at_least: int) -> list[dict[str, Any]]:
-    """Give the service's log so far, once it has so many lines about requests."""
+    """Wait until the log has so many canonical lines, and return all lines."""
     lines: list[dict[str, Any]] = []
     async with asyncio.timeout(10):
         while sum(line["event"] == "http.request" for line in lines) < at_least:
-            lines += site.replicas[0].process.heard()
+            lines += site.replicas[0].process.take_events()
             await asyncio.sleep(0.02)
     return lines
 
 
-async def test_a_challenge_is_fetched_signed_delivered_and_verified(open_site: OpenSite) -> None:
-    """The signature that comes back is the owner's, over the bytes of the challenge; the card API got it once."""
+async def test_challenge_is_fetched_signed_delivered_and_verified(open_site: OpenSite) -> None:
+    """The signature is the owner's over the bytes of the challenge; the card API received it once."""
     site = await open_site()
     customer = await site.create_customer()
     status, record = await site.sign(customer["id"])
@@ -53,28 +53,28 @@ async def test_a_challenge_is_fetched_signed_delivered_and_verified(open_site: O
     assert len((await site.ledger(customer["id"]))["entries"]) == 1
 
 
-async def test_fifty_callers_of_two_replicas_get_one_signature(open_site: OpenSite) -> None:
-    """Fifty requests at once give fifty equal answers, one signature, one delivery."""
+async def test_concurrent_requests_to_two_replicas_get_one_signature(open_site: OpenSite) -> None:
+    """Fifty concurrent requests get equal responses from one signature and one delivery."""
     site = await open_site()
     await site.start_replica()
     customer = await site.create_customer()
-    answers = await asyncio.gather(
+    results = await asyncio.gather(
         *(
             site.sign(customer["id"], challenge=customer["challenge"], replica=site.replicas[number % 2])
             for number in range(50)
         ),
     )
-    assert {status for status, _ in answers} == {200}
-    assert len({json.dumps(record, sort_keys=True) for _, record in answers}) == 1
-    assert answers[0][1]["state"] == "verified"
+    assert {status for status, _ in results} == {200}
+    assert len({json.dumps(record, sort_keys=True) for _, record in results}) == 1
+    assert results[0][1]["state"] == "verified"
     entries = (await site.ledger(customer["id"]))["entries"]
     assert len(entries) == 1
-    heard = [line for replica in site.replicas for line in replica.process.heard()]
-    assert sum(line["event"] == "challenge.signed" for line in heard) == 1
+    lines = [line for replica in site.replicas for line in replica.process.take_events()]
+    assert sum(line["event"] == "challenge.signed" for line in lines) == 1
 
 
-async def test_a_nonce_is_signed_for_one_message_only(open_site: OpenSite) -> None:
-    """Another message with the same nonce, and the same message for another customer, are refused as conflicts."""
+async def test_nonce_is_signed_for_one_message_only(open_site: OpenSite) -> None:
+    """Another message with the same nonce and the same message for another customer are conflicts."""
     site = await open_site()
     customer, stranger = await site.create_customer(), await site.create_customer()
     first = await site.sign(customer["id"], challenge=customer["challenge"], forward=False)
@@ -87,8 +87,8 @@ async def test_a_nonce_is_signed_for_one_message_only(open_site: OpenSite) -> No
     assert (await site.sign(customer["id"], challenge=customer["challenge"]))[1]["state"] == "verified"
 
 
-async def test_the_log_of_good_and_bad_requests_tells_all_and_gives_nothing_away(open_site: OpenSite) -> None:
-    """At debug level each line is a registered event, and none holds a key, password, token, signature or challenge."""
+async def test_log_of_good_and_bad_requests_has_no_secret(open_site: OpenSite) -> None:
+    """At debug level every line is in the catalogue and none has a key, password, token, signature or challenge."""
     site = await open_site()
     customer = await site.create_customer()
     await site.set_faults({"kind": "status", "route": "sign", "times": 1, "status": 503})
@@ -98,8 +98,8 @@ async def test_the_log_of_good_and_bad_requests_tells_all_and_gives_nothing_away
     await site.sign(customer["id"], challenge=with_another_time(customer["challenge"]))
     await site.get("/v1/keys")
     await site.get("/v1/challenges/" + "0" * 34)
-    async with site.http.get(f"{site.base_url}/v1/keys", headers={"Authorization": "Bearer " + "A" * 50}) as answer:
-        assert answer.status == 401
+    async with site.http.get(f"{site.base_url}/v1/keys", headers={"Authorization": "Bearer " + "A" * 50}) as response:
+        assert response.status == 401
     assert record["state"] == "verified"
     assert record["attempts"] == 2
 
@@ -134,14 +134,14 @@ async def test_the_log_of_good_and_bad_requests_tells_all_and_gives_nothing_away
 
 
 async def test_each_request_has_one_canonical_line(open_site: OpenSite) -> None:
-    """The line names the request, the challenge, the customer, the owner and the outcome, under the caller's own id."""
+    """It has the caller's request id, the challenge, the customer, the owner and the outcome."""
     site = await open_site()
     customer = await site.create_customer()
     url = f"{site.base_url}/v1/customers/{customer['id']}/challenge/sign"
     headers = {**site.authorization, "X-Request-Id": "wallet-4711"}
-    async with site.http.post(url, json={"ownerId": str(site.owner)}, headers=headers) as answer:
-        record = await answer.json()
-        assert answer.headers["X-Request-Id"] == "wallet-4711"
+    async with site.http.post(url, json={"ownerId": str(site.owner)}, headers=headers) as response:
+        record = await response.json()
+        assert response.headers["X-Request-Id"] == "wallet-4711"
     lines = await lines_of(site, at_least=1)
     (line,) = [line for line in lines if line["event"] == "http.request"]
     assert line["duration_ms"] > 0
@@ -168,15 +168,15 @@ async def test_each_request_has_one_canonical_line(open_site: OpenSite) -> None:
     assert signed["key_uri"].startswith("keystore:")
 
 
-async def test_garbage_gets_a_problem_that_helps(open_site: OpenSite) -> None:
-    """What cannot be read is answered 400, as a problem with a stable code and a sentence."""
+async def test_malformed_body_is_400_with_code_and_detail(open_site: OpenSite) -> None:
+    """The problem has a stable code and a sentence."""
     site = await open_site()
     customer = await site.create_customer()
     url = f"{site.base_url}/v1/customers/{customer['id']}/challenge/sign"
     headers = {**site.authorization, "Content-Type": "application/json"}
     for body in (b"", b"{", b"[]", b'{"ownerId": 1}', b'{"ownerId": "eip155:324:0x00"}', b"\xff"):
-        async with site.http.post(url, data=body, headers=headers) as answer:
-            problem = await answer.json()
-            assert (answer.status, answer.content_type) == (400, "application/problem+json")
+        async with site.http.post(url, data=body, headers=headers) as response:
+            problem = await response.json()
+            assert (response.status, response.content_type) == (400, "application/problem+json")
         assert problem["code"] in {"request_malformed", "owner_id_malformed"}
         assert len(problem["detail"]) > 20

@@ -1,4 +1,4 @@
-"""A service whose keys are all in one SoftHSM token: the owner's, and the one that signs requests to the card API."""
+"""A service with the owner's key and the request key in one SoftHSM token."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from tests.e2e.conftest import OpenSite
 
 pytestmark = pytest.mark.needs("softhsm2-util")
 
-DEFECTS = {"http.unexpected_error", "recovery.unexpected_error", "library.message", "card_api.breaker_opened"}
+FAILURES = {"http.unexpected_error", "recovery.unexpected_error", "library.message", "card_api.breaker_opened"}
 
 
 async def ready(site: LocalSite, *, status: int) -> dict[str, dict[str, Any]]:
-    """Wait until readiness answers so; gives its checks by name."""
+    """Wait until readiness has this status, and return its checks by name."""
     async with asyncio.timeout(60):
         while True:
-            answered, report = await site.get("/readyz")
-            if answered == status:
+            found, report = await site.get("/readyz")
+            if found == status:
                 return {check["name"]: check for check in report["checks"]}
             await asyncio.sleep(0.2)
 
 
-async def test_a_token_with_all_keys_is_taken_out_and_put_back(open_site: OpenSite, tmp_path: Path) -> None:
-    """The process lives, says so, refuses with ``Retry-After``, and goes on by itself; the API was never blamed."""
+async def test_service_recovers_after_the_token_was_removed_and_put_back(open_site: OpenSite, tmp_path: Path) -> None:
+    """Meanwhile it is not ready and responds 503 with ``Retry-After``; the circuit breaker stays closed."""
     site = await open_site(kind="pkcs11")
     first, second, third = [await site.create_customer() for _ in range(3)]
     assert (await site.sign(first["id"]))[1]["state"] == "verified"
     (folder,) = (site.folder / "tokens").iterdir()
-    folder.rename(tmp_path / "taken-out")
+    folder.rename(tmp_path / "removed")
     checks = await ready(site, status=503)
     assert {name for name, check in checks.items() if not check["ok"]} <= {"keys", "request_key"}
     url = f"{site.base_url}/v1/customers/{second['id']}/challenge/sign"
-    async with site.http.post(url, json={"ownerId": str(site.owner)}, headers=site.authorization) as answer:
-        problem = await answer.json()
-        assert (answer.status, problem["code"]) == (503, "card_api_unavailable")
-        assert int(answer.headers["Retry-After"]) >= 1
+    async with site.http.post(url, json={"ownerId": str(site.owner)}, headers=site.authorization) as response:
+        problem = await response.json()
+        assert (response.status, problem["code"]) == (503, "card_api_unavailable")
+        assert int(response.headers["Retry-After"]) >= 1
         assert str(site.folder) not in str(problem)
     status, problem = await site.sign(third["id"], challenge=third["challenge"])
     assert (status, problem["code"]) == (503, "key_backend_unavailable")
-    (tmp_path / "taken-out").rename(folder)
+    (tmp_path / "removed").rename(folder)
     await ready(site, status=200)
     for customer in (second, third):
         assert (await site.sign(customer["id"]))[1]["state"] == "verified"
         ledger = await site.ledger(customer["id"])
         assert [entry["status"] for entry in ledger["entries"]] == [204]
-    events = site.replicas[0].process.heard()
+    events = site.replicas[0].process.take_events()
     assert [line for event in events for line in irregularities(event)] == []
     names = {event["event"] for event in events}
     assert {"card_api.request_key_down", "card_api.request_key_up"} <= names
-    assert names.isdisjoint(DEFECTS)
+    assert names.isdisjoint(FAILURES)
     pin = (site.folder / "pin").read_text()
     assert not [event for event in events if pin in str(event)]

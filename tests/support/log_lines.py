@@ -11,8 +11,8 @@ from typing import Any
 
 import structlog
 
-from signer.observability.events import Level
-from signer.observability.logs import LibraryHandler, LogForm, configure_logging
+from signer.observability.logs import LibraryHandler, configure_logging
+from signer.observability.settings import LogFormat, LoggingSettings, LogLevel
 
 
 class LogLines:
@@ -41,12 +41,12 @@ class LogLines:
 
 
 @contextmanager
-def captured_logs(level: Level = "debug", form: LogForm = "json") -> Iterator[LogLines]:
+def captured_logs(level: LogLevel = "debug", form: LogFormat = "json") -> Iterator[LogLines]:
     """Set logging up as the service does, and put everything back at the end."""
     root = logging.getLogger()
     handlers, number = list(root.handlers), root.level
     lines = LogLines()
-    configure_logging(level, form, lines.stream)
+    configure_logging(LoggingSettings(level=level, format=form), lines.stream)
     try:
         yield lines
     finally:

@@ -1,4 +1,4 @@
-"""The other commands: settings, tokens, health, the simulator's options, and the demo as a newcomer runs it."""
+"""The commands ``config``, ``token``, ``healthcheck``, ``simulate``, ``serve`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,26 +16,41 @@ from click.testing import CliRunner, Result
 from signer.cli.main import COMMAND_FOR_NAME, main
 from signer.config.settings import load_settings
 from signer.config.showing import describe
+from signer.settings_types import Section
 from tests.support.missing_packages import without
 
 CONFIG = Path(__file__).parents[3] / "config"
+CALLER = f"[[callers]]\nname = 'wallet'\ntoken_sha256 = '{'ab' * 32}'\n"
 
 
 def run(*arguments: str) -> Result:
-    """Run ``signer``."""
+    """Run ``signer`` with these arguments, in this process."""
     return CliRunner().invoke(main, list(arguments))
 
 
-def test_every_command_of_the_list_exists_and_helps() -> None:
-    """The list in ``main`` names commands that are there."""
+def check(tmp_path: Path, text: str, *options: str) -> Result:
+    """Run ``signer config check`` on a file with this text."""
+    file = tmp_path / "signer.toml"
+    file.write_text(text)
+    return run("config", "check", "--config", str(file), *options)
+
+
+def run_process(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``signer`` with these arguments, in another process."""
+    command = [sys.executable, "-m", "signer", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
+
+
+def test_every_listed_command_has_help() -> None:
+    """``COMMAND_FOR_NAME`` names only commands that exist."""
     listed = run("--help").output
     for name in COMMAND_FOR_NAME:
         assert name in listed
         assert run(name, "--help").exit_code == 0
 
 
-def test_help_imports_nothing_heavy() -> None:
-    """``signer --help`` is quick: neither the web server nor a cryptographic library is loaded for it."""
+def test_help_imports_no_heavy_library() -> None:
+    """``signer --help`` is fast: it loads neither the web server nor a cryptographic library."""
     code = "import sys; from signer.cli.main import main; main(['--help'], standalone_mode=False); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
@@ -42,8 +58,8 @@ def test_help_imports_nothing_heavy() -> None:
     assert loaded.isdisjoint({"aiohttp", "redis", "coincurve", "web3", "siwe", "pydantic"})
 
 
-def test_the_default_file_says_what_the_defaults_are() -> None:
-    """``config/default.toml`` lists every setting with its default, and nothing else."""
+def test_default_file_lists_every_setting_with_its_default() -> None:
+    """``config/default.toml`` has the defaults of the code and nothing else."""
     listed = tomllib.loads((CONFIG / "default.toml").read_text())
     defaults = describe(load_settings(None))
     assert describe(load_settings(CONFIG / "default.toml")) == defaults
@@ -61,8 +77,8 @@ def test_the_default_file_says_what_the_defaults_are() -> None:
 
 
 @pytest.mark.parametrize("name", ["default", "development", "production"])
-def test_config_check_prints_settings_that_can_be_read_again(name: str, tmp_path: Path) -> None:
-    """What is printed is TOML, the effective settings, with nothing that opens anything."""
+def test_config_check_prints_settings_that_can_be_loaded_again(name: str, tmp_path: Path) -> None:
+    """The output is TOML with the effective settings; token digests are masked."""
     result = run("config", "check", "--config", str(CONFIG / f"{name}.toml"))
     assert result.exit_code == 0, result.output
     printed = tomllib.loads(result.stdout)
@@ -75,7 +91,7 @@ def test_config_check_prints_settings_that_can_be_read_again(name: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "error"),
     [
         ("[http]\nprot = 1", "http.prot: no such setting"),
         ("[htp]\nport = 1", "htp: no such setting"),
@@ -93,20 +109,19 @@ def test_config_check_prints_settings_that_can_be_read_again(name: str, tmp_path
         ('[card_api]\nsigning_key_uri = "hunter2"', "card_api.signing_key_uri: not a key URI (RFC 3986)"),
         ("[http]\nport = ", "is not TOML"),
         ('[[callers]]\nname = "a"\ntoken_sha256 = "hunter2"', "callers.0.token_sha256"),
+        (CALLER + CALLER, "callers: two callers have the same token"),
     ],
 )
-def test_config_check_says_what_is_wrong_and_quotes_no_value(text: str, complaint: str, tmp_path: Path) -> None:
-    """Exit 78 (EX_CONFIG), a line that names the setting, and no value that might be a secret."""
-    file = tmp_path / "signer.toml"
-    file.write_text(text)
-    result = run("config", "check", "--config", str(file))
+def test_config_check_names_the_invalid_setting_without_its_value(text: str, error: str, tmp_path: Path) -> None:
+    """The exit status is 78 (EX_CONFIG). The value may be a secret."""
+    result = check(tmp_path, text)
     assert result.exit_code == 78
-    assert complaint in result.output
+    assert error in result.output
     assert "hunter2" not in result.output
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "error"),
     [
         ('url = "redis+sentinel://one,two"', "redis: the Redis URL names no primary"),
         ('url = "redis+cluster://one/1"', "redis: the Redis URL names a database"),
@@ -117,30 +132,26 @@ def test_config_check_says_what_is_wrong_and_quotes_no_value(text: str, complain
         ("wait_for_replicas = 1\nwait_timeout = 2", "redis: wait_timeout has to be shorter than command_timeout"),
     ],
 )
-def test_config_check_knows_what_redis_needs(text: str, complaint: str, tmp_path: Path) -> None:
-    """What the store would refuse at start is refused here, in the same words."""
-    file = tmp_path / "signer.toml"
-    file.write_text(f"[redis]\n{text}\n")
-    result = run("config", "check", "--config", str(file))
+def test_config_check_validates_the_redis_settings(text: str, error: str, tmp_path: Path) -> None:
+    """Settings with which the service would not start are refused with the same text."""
+    result = check(tmp_path, f"[redis]\n{text}\n")
     assert result.exit_code == 78
-    assert complaint in result.output
+    assert error in result.output
     assert "hunter2" not in result.output
 
 
 @pytest.mark.parametrize("url", ["rediss+sentinel://one,two:26380/name/0", "redis+cluster://one,two:7000"])
-def test_config_check_knows_every_topology(url: str, tmp_path: Path) -> None:
-    """And prints the URL as it was given."""
-    file = tmp_path / "signer.toml"
-    file.write_text(f'[redis]\nurl = "{url}"\n')
-    result = run("config", "check", "--config", str(file))
+def test_config_check_accepts_sentinel_and_cluster_urls(url: str, tmp_path: Path) -> None:
+    """It prints the URL unchanged."""
+    result = check(tmp_path, f'[redis]\nurl = "{url}"\n')
     assert result.exit_code == 0, result.output
     assert f'url = "{url}"' in result.output
 
 
-def test_the_environment_goes_over_the_file_and_unknown_names_are_refused(
+def test_environment_overrides_the_file_and_unknown_names_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``SIGNER_HTTP__PORT`` wins; ``SIGNER_HTTP__PROT`` is an error; what Kubernetes injects is neither."""
+    """``SIGNER_HTTP__PROT`` is an error; the variables that Kubernetes injects are ignored."""
     file = tmp_path / "signer.toml"
     file.write_text("[http]\nport = 1\nmax_body = 2048\n")
     monkeypatch.setenv("SIGNER_HTTP__PORT", "2")
@@ -157,78 +168,82 @@ def test_the_environment_goes_over_the_file_and_unknown_names_are_refused(
     assert "SIGNER_HTTP__PROT: no such setting" in result.output
 
 
-def test_config_check_looks_whether_the_files_are_there(tmp_path: Path) -> None:
-    """``--files`` names each file that cannot be read."""
+def test_environment_sets_every_time_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every setting that is a time can be set by a variable, as a number of seconds."""
+    times = {
+        f"SIGNER_{section}__{name}".upper(): (section, name)
+        for section, model in load_settings(None)
+        if isinstance(model, Section)
+        for name, value in model
+        if isinstance(value, timedelta)
+    }
+    assert len(times) > 15
+    for variable, (section, name) in times.items():
+        default = getattr(getattr(load_settings(None), section), name)
+        with monkeypatch.context() as environment:
+            environment.setenv(variable, str(default.total_seconds()))
+            assert getattr(getattr(load_settings(None), section), name) == default
+
+
+def test_config_check_names_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """With ``--files`` the exit status is 1 if there is one."""
     (tmp_path / "key").write_text("x")
-    file = tmp_path / "signer.toml"
-    file.write_text(f'[card_api]\napi_key_file = "{tmp_path}/key"\napi_secret_file = "{tmp_path}/absent"\n')
-    result = run("config", "check", "--files", "--config", str(file))
+    text = f'[card_api]\napi_key_file = "{tmp_path}/key"\napi_secret_file = "{tmp_path}/absent"\n'
+    result = check(tmp_path, text, "--files")
     assert result.exit_code == 1
     assert "card_api.api_secret_file" in result.output
     assert f"{tmp_path}/key cannot be read" not in result.output
 
 
-def test_a_token_fits_the_digest_that_is_printed_beside_it() -> None:
-    """Standard output has the token alone, so that it can be piped into a secret."""
+def test_token_has_the_printed_digest() -> None:
+    """Standard output has only the token, so that it can be piped into a secret."""
     result = run("token", "wallet-backend")
     digest = hashlib.sha256(result.stdout.strip().encode()).hexdigest()
     assert f'token_sha256 = "{digest}"' in result.stderr
 
 
-def test_the_healthcheck_fails_where_nothing_answers(tmp_path: Path) -> None:
-    """Exit 1, and a word why."""
+def test_healthcheck_fails_if_nothing_listens(tmp_path: Path) -> None:
+    """The exit status is 1 and the text names the address."""
     file = tmp_path / "signer.toml"
     file.write_text("[http]\nport = 1\n")
     result = run("healthcheck", "--config", str(file))
     assert result.exit_code == 1
-    assert "no answer" in result.output
+    assert "No response from 127.0.0.1:1" in result.output
 
 
 @pytest.mark.parametrize("key", ["no-file", "id=/does/not/exist"])
-def test_the_simulator_refuses_keys_that_it_cannot_read(key: str) -> None:
-    """A usage error, before anything listens."""
+def test_simulator_refuses_an_unreadable_key(key: str) -> None:
+    """It is a usage error, before the simulator listens."""
     result = run("simulate", "--port", "0", "--signing-key", key)
     assert result.exit_code == 2
     assert "--signing-key" in result.output
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "error"),
     [
         ("", "signing_key_id"),
         ('[card_api]\nsigning_key_id = "x"', "signing"),
         ("[keys]\nuris = []", "signing_key_id"),
     ],
 )
-def test_serve_does_not_start_with_what_cannot_work(text: str, complaint: str, tmp_path: Path) -> None:
-    """What cannot be used is an error at start (exit 78), not a line in the log of a running service."""
+def test_serve_does_not_start_with_unusable_settings(text: str, error: str, tmp_path: Path) -> None:
+    """The exit status is 78 and the log has the reason."""
     file = tmp_path / "signer.toml"
     file.write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-m", "signer", "serve", "--config", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_process("serve", "--config", str(file))
     assert done.returncode == 78
     assert "service.failed" in done.stdout
-    assert complaint in done.stdout
+    assert error in done.stdout
 
 
 @pytest.mark.parametrize(
     "keys",
     ["keystore", "hd", pytest.param("pkcs11", marks=pytest.mark.needs("softhsm2-util")), "awskms"],
 )
-def test_the_demo_ends_with_0_after_one_verified_challenge(keys: str) -> None:
-    """What a newcomer sees: the decoded challenge, each step with its duration, and the result; for each backend."""
-    done = subprocess.run(
-        [sys.executable, "-m", "signer", "demo", "--once", "--keys", keys],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+def test_demo_signs_one_challenge_with_each_backend(keys: str) -> None:
+    """The output shows the decoded challenge, each step and the result; the exit status is 0."""
+    done = run_process("demo", "--once", "--keys", keys)
     assert done.returncode == 0, done.stdout + done.stderr
     for shown in (
         "statement",
@@ -239,24 +254,17 @@ def test_the_demo_ends_with_0_after_one_verified_challenge(keys: str) -> None:
         "the card API verified the signature",
     ):
         assert shown in done.stdout
-    assert "FAILS" not in done.stdout
+    assert "FAILED" not in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "instruction"),
     [("pkcs11", "apt-get install softhsm2"), ("awskms", "pip install challenge-signer[awskms]")],
 )
-def test_the_demo_says_what_is_missing(keys: str, said: str, tmp_path: Path) -> None:
-    """A backend that is not installed is named, with what to do; nothing is started."""
+def test_demo_without_an_installed_backend_shows_how_to_install_it(keys: str, instruction: str, tmp_path: Path) -> None:
+    """Nothing is started."""
     environment = {"PATH": "/nonexistent", "PYTHONPATH": str(without(tmp_path, "aiobotocore"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "signer", "demo", "--once", "--keys", keys],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-    )
+    done = run_process("demo", "--once", "--keys", keys, environment=environment)
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
-    assert said in done.stdout
+    assert instruction in done.stdout
     assert "valkey" not in done.stdout

@@ -1,4 +1,4 @@
-"""A Valkey for all, and a service of each test's own."""
+"""One Valkey for all tests, and one service for each."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ StartSite = Callable[..., Awaitable[Site]]
 
 @pytest.fixture(scope="session")
 def redis() -> Iterator[RedisServer]:
-    """A Valkey; every service keeps its records under a prefix of its own."""
+    """A Valkey; every service has its own key prefix."""
     with valkey() as server:
         yield server
 
 
 @pytest.fixture(autouse=True)
-def judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take siwe's verdict on the default settings as given: it costs seconds, and has tests of its own."""
+def skip_self_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the self-check with siwe: it takes seconds and has its own tests."""
 
-    async def agree(_policy: SigningPolicy, _within: timedelta) -> None:
+    async def pass_check(_policy: SigningPolicy, _within: timedelta) -> None:
         return
 
     monkeypatch.setattr("signer.bootstrap.service.check_parser_against_siwe", agree)
@@ -44,7 +44,7 @@ def quick_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def start(tmp_path: Path, redis: RedisServer) -> AsyncIterator[StartSite]:
-    """Starts a service, with further settings by section."""
+    """Return a function that starts a service, with more settings by section."""
     async with AsyncExitStack() as stack:
 
         async def start_one(**sections: Any) -> Site:  # noqa: ANN401 - a table of settings each
@@ -55,5 +55,5 @@ async def start(tmp_path: Path, redis: RedisServer) -> AsyncIterator[StartSite]:
 
 @pytest.fixture
 async def site(start: StartSite) -> Site:
-    """A service with the usual settings."""
+    """A service with the settings of the tests."""
     return await start()

@@ -1,6 +1,6 @@
-"""The whole service in this process: its own composition over a real Valkey, a real simulator, real HTTP.
+"""The composed service in this process, over a real Valkey, the simulated card API and real HTTP.
 
-What a failing card API comes to for a wallet backend is seen here; over processes, which are killed, in ``tests/e2e``.
+These tests show the effects of a failing card API. Those in ``tests/e2e`` kill real processes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _POLL: Final = 0.01
 
 @dataclass(slots=True, kw_only=True)
 class Site:
-    """A service, its card API, and a wallet backend's connection to it."""
+    """A service, its card API, and a wallet backend's client. ``secrets`` must not appear in the log."""
 
     simulator: RunningSimulator
     service: Service
@@ -53,14 +53,14 @@ class Site:
     secrets: set[str]
 
     def customer(self) -> tuple[str, str]:
-        """Create a customer; gives its id and its challenge, which no line of the log may show."""
+        """Create a customer, return its id and its challenge, and add the challenge to the secrets."""
         customer = self.simulator.state.customers.create(OWNER, str(uuid.uuid4()), None)
         challenge = customer.challenge.encoded
         self.secrets |= {challenge, challenge[40:100]}
         return str(customer.id), challenge
 
     def fault(self, *faults: Fault) -> None:
-        """Let this go wrong from now on, and nothing else."""
+        """Set the faults of the card API, in place of all earlier ones."""
         self.simulator.state.faults.put(faults)
 
     def calm(self) -> None:
@@ -68,23 +68,23 @@ class Site:
         self.simulator.state.reset_faults()
 
     def calls(self, route: str) -> int:
-        """Tell how often the card API was called there."""
+        """Return how many requests this route of the card API received."""
         return self.simulator.state.ledger.calls(route)
 
     async def ask(self, customer_id: str, challenge: str | None = None, **fields: object) -> ClientResponse:
-        """Ask for the signature of a customer's challenge."""
+        """Request the signature of a customer's challenge."""
         body = {"ownerId": OWNER} | fields | ({} if challenge is None else {"challenge": challenge})
         path = f"/v1/customers/{customer_id}/challenge/sign"
         return await self.client.post(path, json=body, headers=self._authorization)
 
     async def get(self, path: str) -> dict[str, Any]:
-        """GET a path."""
-        async with self.client.get(path, headers=self._authorization) as answer:
-            body: dict[str, Any] = await answer.json()
+        """GET a path and return the body."""
+        async with self.client.get(path, headers=self._authorization) as response:
+            body: dict[str, Any] = await response.json()
             return body
 
     async def settled(self, challenge_id: str) -> dict[str, Any]:
-        """Give a record once it is final."""
+        """Wait until a record is final and return it."""
         async with asyncio.timeout(30):
             while True:
                 record = await self.get(f"/v1/challenges/{challenge_id}")
@@ -93,11 +93,11 @@ class Site:
                 await asyncio.sleep(_POLL)
 
     def total_calls(self) -> int:
-        """Tell how often the card API was called at all."""
+        """Return how many requests the card API received."""
         return sum(self.calls(route) for route in ROUTE_NAMES)
 
     async def logged(self, event: str) -> dict[str, Any]:
-        """Wait for the first line of an event."""
+        """Wait for the first line of an event and return it."""
         async with asyncio.timeout(30):
             while True:
                 lines = self.log.of(event)
@@ -106,7 +106,7 @@ class Site:
                 await asyncio.sleep(_POLL)
 
     async def readiness(self, name: str = "card_api") -> dict[str, Any]:
-        """Tell what ``/readyz`` says of the card API, or of something else."""
+        """Return the result of one check of ``/readyz``."""
         report = await self.get("/readyz")
         return next(check for check in report["checks"] if check["name"] == name)
 
@@ -115,12 +115,12 @@ class Site:
         return {"Authorization": f"Bearer {self.token}"}
 
 
-async def check_waiting(answer: ClientResponse) -> dict[str, Any]:
-    """See that a caller has a signature which is still under way."""
-    record: dict[str, Any] = await answer.json()
-    is_waiting = (answer.status, record.get("state")) in {(202, "signed"), (202, "forwarding")}
-    assert is_waiting, f"{answer.status}: {record}"
-    assert answer.headers["Location"] == f"/v1/challenges/{record['id']}"
+async def check_waiting(response: ClientResponse) -> dict[str, Any]:
+    """Assert that the response has a signature whose delivery goes on, and return the record."""
+    record: dict[str, Any] = await response.json()
+    is_waiting = (response.status, record.get("state")) in {(202, "signed"), (202, "forwarding")}
+    assert is_waiting, f"{response.status}: {record}"
+    assert response.headers["Location"] == f"/v1/challenges/{record['id']}"
     assert record["signature"] is not None
     return record
 
@@ -129,9 +129,9 @@ async def check_waiting(answer: ClientResponse) -> dict[str, Any]:
 async def open_site(
     folder: Path, redis: RedisServer, *, request_key: RequestKeyInToken | None = None, **sections: dict[str, object]
 ) -> AsyncIterator[Site]:
-    """Compose a service in an empty folder, with further settings by section; at the end every log line is checked."""
+    """Run a service in an empty folder, with more settings by section, and check every log line at the end."""
     token, digest = generate_token()
-    _lay_out(folder)
+    _write_secrets(folder)
     async with AsyncExitStack() as stack:
         log = stack.enter_context(captured_logs())
         public_pem = _REQUEST_KEY.public_key().public_bytes(
@@ -155,11 +155,11 @@ async def open_site(
         yield Site(simulator=simulator, service=service, client=client, token=token, log=log, secrets=secrets)
         simulator.state.reset_faults()
         await service.drain()
-        assert not [what for line in log.all() for what in irregularities(line)]
+        assert [found for line in log.all() for found in irregularities(line)] == []
         assert not [secret for secret in secrets if secret in log.text]
 
 
-def _lay_out(folder: Path) -> None:
+def _write_secrets(folder: Path) -> None:
     (folder / "api-key").write_text(API_KEY)
     (folder / "api-secret").write_text(API_SECRET)
     pem = _REQUEST_KEY.private_bytes(

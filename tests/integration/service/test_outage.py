@@ -1,4 +1,4 @@
-"""The card API is down, or its clock is wrong: what callers get, what readiness says, what the log tells."""
+"""The card API is down or its clock is wrong: responses to callers, readiness, and the log."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MANY = 100
 LONG_COOL_DOWN = Backoff(first_pause=timedelta(seconds=30), longest_pause=timedelta(seconds=30))
 
 
-async def answers(site: Site, customers: list[tuple[str, str]], *, named: bool) -> list[ClientResponse]:
-    """Ask for all of them at once. A caller waits for a minute if he has to; nobody has to."""
-    asked = (site.ask(customer_id, challenge if named else None) for customer_id, challenge in customers)
+async def sign_all(site: Site, customers: list[tuple[str, str]], *, with_challenge: bool) -> list[ClientResponse]:
+    """Send all requests at once. ``http.answer_within`` is a minute: no request may wait so long."""
+    requests = (site.ask(customer_id, challenge if with_challenge else None) for customer_id, challenge in customers)
     async with asyncio.timeout(40):
-        return await asyncio.gather(*asked)
+        return await asyncio.gather(*requests)
 
 
 @pytest.mark.parametrize("has_token", [True, False])
@@ -37,21 +37,21 @@ async def test_while_the_api_is_down_all_are_answered_and_few_ask_it(
     site.fault(DOWN)
     site.simulator.state.ledger.clear()
     customers = [site.customer() for _ in range(MANY)]
-    for answer in await answers(site, customers, named=False):
-        assert (answer.status, (await answer.json())["code"]) == (503, "card_api_unavailable")
-        assert int(answer.headers["Retry-After"]) >= 1
+    for response in await sign_all(site, customers, with_challenge=False):
+        assert (response.status, (await response.json())["code"]) == (503, "card_api_unavailable")
+        assert int(response.headers["Retry-After"]) >= 1
     assert not site.log.of("challenge.claimed")
-    for answer in await answers(site, customers, named=True):
-        await check_waiting(answer)
+    for response in await sign_all(site, customers, with_challenge=True):
+        await check_waiting(response)
     assert site.total_calls() < MANY
 
 
-async def test_what_waited_for_the_api_is_delivered_once_it_is_back(site: Site) -> None:
-    """One request finds out, then all signatures go out, each once; the log tells of the beginning and the end."""
+async def test_signatures_are_delivered_once_after_an_outage(site: Site) -> None:
+    """The circuit breaker closes and each signature is verified once; the log shows both changes of the breaker."""
     assert (await site.readiness()) == {"name": "card_api", "ok": True}
     site.fault(DOWN)
     customers = [site.customer() for _ in range(MANY)]
-    records = [await check_waiting(answer) for answer in await answers(site, customers, named=True)]
+    records = [await check_waiting(response) for response in await sign_all(site, customers, with_challenge=True)]
     opened = await site.logged("card_api.breaker_opened")
     assert opened["opening"] == 1
     site.calm()
@@ -72,16 +72,16 @@ async def test_readiness_says_that_the_api_is_left_alone(start: StartSite, monke
     assert (await site.ask(*site.customer())).status == 202
     async with asyncio.timeout(20):
         while True:
-            said = await site.readiness()
-            if "detail" in said:
+            check = await site.readiness()
+            if "detail" in check:
                 break
             await asyncio.sleep(0.05)  # a report is good for a second
     assert said["ok"]
     assert said["detail"].startswith("Paused after repeated card API failures; retry after ")
 
 
-async def test_an_api_whose_clock_is_behind_gets_its_signatures(site: Site) -> None:
-    """20 s: ``created`` is put back by as much, a warning is written, readiness shows it and holds."""
+async def test_signatures_are_accepted_if_the_card_apis_clock_is_behind(site: Site) -> None:
+    """With 20 s, ``created`` is 20 s earlier, a warning is logged, and readiness shows the difference."""
     site.simulator.state.clock.offset = -20.0
     record = await (await site.ask(*site.customer())).json()
     assert record["state"] == "verified"

@@ -1,4 +1,4 @@
-"""The HTTP API on a loopback port, over the real use cases and honest fakes of what lies behind them."""
+"""The HTTP API on a loopback port, with the real use cases over fakes of their ports."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from signer.application.sign_once import SigningLimits, SignOnce
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.observability.events import irregularities
 from signer.observability.writers import StructlogAudit, StructlogReloadLog, StructlogRequestLog
-from signer.web.app import WebServices, create_app
-from signer.web.auth import Caller, Callers, generate_token
-from signer.web.health import Check, check_keys
+from signer.web.app import create_app
+from signer.web.auth import Callers, generate_token
+from signer.web.handlers import Handlers
+from signer.web.health import Readiness, check_keys
+from signer.web.settings import CallerSettings, HttpSettings
 from tests.support.fakes.card_api import FakeCardApi
 from tests.support.fakes.challenge_store import FakeChallengeStore
 from tests.support.fakes.clock import FakeClock
@@ -42,7 +44,7 @@ PROBLEM: Final = "application/problem+json"
 
 @dataclass(slots=True, kw_only=True)
 class Site:
-    """Everything that a test of the HTTP API may want to touch."""
+    """The running HTTP API and the fakes behind it. ``secrets`` must not appear in the log."""
 
     clock: FakeClock
     key: FakeKey
@@ -50,9 +52,8 @@ class Site:
     reloader: FakeKeyReloader
     card_api: FakeCardApi
     store: FakeChallengeStore
-    gate: AdmissionGate
+    admission: AdmissionGate
     sign: SignChallenge
-    readiness: dict[str, Check]
     token: str
     log: LogLines
     client: TestClient[Any, Any]
@@ -60,58 +61,58 @@ class Site:
 
     @property
     def owner(self) -> str:
-        """The CAIP-10 id whose key is here."""
+        """The CAIP-10 id of the account whose key is loaded."""
         return f"eip155:324:{self.key.address}"
 
     @property
     def authorization(self) -> dict[str, str]:
-        """The header of a caller that is known."""
+        """The header of a known caller."""
         return {"Authorization": f"Bearer {self.token}"}
 
     @property
     def port(self) -> int:
-        """Where the service listens."""
+        """The port on which the service listens."""
         assert self.client.port is not None
         return self.client.port
 
     def challenge(self, **fields: str | None) -> str:
-        """Make a challenge that can be signed, but for ``fields``; no log line may show any piece of it."""
+        """Return a challenge that can be signed unless ``fields`` prevent it, and add it to the secrets."""
         text = Message(**({"address": self.key.address} | fields)).text()  # type: ignore[arg-type]
         encoded = to_base64(text.encode())
         self.secrets |= {encoded, encoded[40:100], "wants you to sign in"}
         return encoded
 
     async def post(self, body: Any, *, customer: str = CUSTOMER, **kwargs: Any) -> ClientResponse:  # noqa: ANN401
-        """Ask for a signature with a body of JSON."""
+        """POST a JSON body to the signing route."""
         path = f"/v1/customers/{customer}/challenge/sign"
         return await self.client.post(path, json=body, headers=self.authorization, **kwargs)
 
     async def ask(self, challenge: str | None = None, **fields: object) -> ClientResponse:
-        """Ask for the signature of a challenge."""
+        """Request the signature of a challenge."""
         body: dict[str, object] = {"ownerId": self.owner} | fields
         return await self.post(body if challenge is None else body | {"challenge": challenge})
 
     async def get(self, path: str, **headers: str) -> ClientResponse:
-        """GET a path as a known caller."""
+        """GET a path as the known caller."""
         return await self.client.get(path, headers=self.authorization | headers)
 
-    async def talk(self, *pieces: bytes, pause: float = 0.0, cut: bool = False, first: int = -1) -> bytes:
-        """Send bytes as they are over a connection of their own.
-
-        Gives all that is answered until the service closes it, or the first bytes only, or nothing where we cut it.
-        """
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Open a connection to the service, and close it at the end."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            for piece in pieces:
-                writer.write(piece)
-                await writer.drain()
-                await asyncio.sleep(pause)
-            return b"" if cut else await asyncio.wait_for(reader.read(first), 10)
+            yield reader, writer
         finally:
             writer.close()
 
+    async def send_raw(self, data: bytes, *, first: int = -1) -> bytes:
+        """Send bytes over a new connection, and return the first bytes of the response or all until it is closed."""
+        async with self.connection() as (reader, writer):
+            writer.write(data)
+            return await asyncio.wait_for(reader.read(first), 10)
+
     async def logged(self, event: str) -> dict[str, Any]:
-        """Wait for the first line of an event."""
+        """Wait for the first line of an event and return it."""
         for _ in range(1000):
             lines = self.log.of(event)
             if lines:
@@ -120,8 +121,8 @@ class Site:
         raise AssertionError(f"no line {event} was written")
 
     def check_log(self) -> None:
-        """See that every line is registered, and that none shows a secret."""
-        assert not [what for line in self.log.all() for what in irregularities(line)]
+        """Assert that every line is in the catalogue and that none shows a secret."""
+        assert [found for line in self.log.all() for found in irregularities(line)] == []
         for secret in self.secrets | {self.token, SECRET_KEY.hex()}:
             assert secret not in self.log.text
 
@@ -132,7 +133,7 @@ async def open_site(
     answer_within: timedelta = timedelta(seconds=5),
     max_body: int = 16_384,
 ) -> AsyncIterator[Site]:
-    """Serve the HTTP API; at the end every log line is checked."""
+    """Serve the HTTP API, and check every log line at the end."""
     with captured_logs() as log:
         clock, key, card_api, gate = FakeClock(NOW), FakeKey(SECRET_KEY), FakeCardApi(), AdmissionGate()
         store = FakeChallengeStore(now=clock.now)
@@ -155,26 +156,28 @@ async def open_site(
             audit=audit,
             limits=SigningLimits(work_for=timedelta(seconds=5), poll_every=timedelta(milliseconds=5)),
         )
-        sign = SignChallenge(sign_once=sign_once, keys=keys, gate=gate)
+        sign = SignChallenge(sign_once=sign_once, keys=keys, admission=admission)
         token, digest = generate_token()
         reloader = FakeKeyReloader()
         reload = ReloadKeys(reloader, clock, StructlogReloadLog())
-        readiness: dict[str, Check] = {"keys": check_keys(keys)}
-        services = WebServices(
+        request_log = StructlogRequestLog()
+        handlers = Handlers(
             sign=sign,
             onboard=OnboardCustomer(
-                intents=FakeCustomerIntents(), card_api=card_api, keys=keys, sign=sign, audit=audit, gate=gate
+                intents=FakeCustomerIntents(), card_api=card_api, keys=keys, sign=sign, audit=audit, admission=admission
             ),
             store=store,
             keys=keys,
             reload=reload,
-            callers=Callers([Caller.of("wallet", digest), Caller.of("other", generate_token()[1])]),
-            readiness=readiness,
-            answer_within=answer_within,
-            max_body=max_body,
-            request_log=StructlogRequestLog(),
+            readiness=Readiness({"keys": check_keys(keys)}, request_log),
+            settings=HttpSettings(answer_within=answer_within, max_body=max_body),
         )
-        async with TestClient(TestServer(create_app(services), host="127.0.0.1")) as client:
+        callers = Callers(
+            CallerSettings(name=name, token_sha256=sha256)
+            for name, sha256 in (("wallet", digest), ("other", generate_token()[1]))
+        )
+        app = create_app(handlers, callers, request_log)
+        async with TestClient(TestServer(app, host="127.0.0.1")) as client:
             site = Site(
                 clock=clock,
                 key=key,
@@ -182,9 +185,8 @@ async def open_site(
                 reloader=reloader,
                 card_api=card_api,
                 store=store,
-                gate=gate,
+                admission=admission,
                 sign=sign,
-                readiness=readiness,
                 token=token,
                 log=log,
                 client=client,

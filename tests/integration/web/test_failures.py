@@ -5,7 +5,7 @@ import pytest
 from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError, Unavailable, UpstreamTimeout
 from tests.integration.web.site import CUSTOMER, PROBLEM, Site
 
-DETAIL = "The card API did something."
+DETAIL = "The card API failed."
 SECRET = "correct-horse-battery"
 
 
@@ -19,13 +19,10 @@ SECRET = "correct-horse-battery"
         (UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, DETAIL, retry_after=0), 504, "1"),
     ],
 )
-async def test_a_challenge_that_cannot_be_fetched_is_told_with_the_card_apis_failure(
-    site: Site,
-    failure: SignerError,
-    status: int,
-    retry_after: str | None,
+async def test_failed_fetch_of_a_challenge_has_the_card_apis_error(
+    site: Site, failure: SignerError, status: int, retry_after: str | None
 ) -> None:
-    """The family gives the status, and those that pass say when to come back."""
+    """The class of the error decides the status; temporary errors have ``Retry-After``."""
     site.card_api.failures.append(failure)
     response = await site.ask()
     problem = await response.json()
@@ -34,19 +31,19 @@ async def test_a_challenge_that_cannot_be_fetched_is_told_with_the_card_apis_fai
     assert response.headers.get("Retry-After") == retry_after
 
 
-async def test_a_store_that_is_down_is_503_and_nothing_is_signed(site: Site) -> None:
-    """Also for reading a record."""
+async def test_unavailable_store_is_503_and_nothing_is_signed(site: Site) -> None:
+    """Reading a record is 503, too."""
     site.store.shelf.is_down = True
-    asked, looked = await site.ask(site.challenge()), await site.get("/v1/challenges/" + "00" * 17)
-    for response in (asked, looked):
+    signing, reading = await site.ask(site.challenge()), await site.get("/v1/challenges/" + "00" * 17)
+    for response in (signing, reading):
         assert (response.status, (await response.json())["code"]) == (503, "store_unavailable")
         assert int(response.headers["Retry-After"]) >= 1
     assert site.key.signed == 0
 
 
 @pytest.mark.parametrize("code", [ErrorCode.KEY_BACKEND_UNAVAILABLE, ErrorCode.KEY_SIGNATURE_INVALID])
-async def test_a_key_backend_that_fails_is_503(site: Site, code: ErrorCode) -> None:
-    """The nonce waits for the same message: once the backend is back it is signed."""
+async def test_failed_key_backend_is_503(site: Site, code: ErrorCode) -> None:
+    """The nonce stays reserved for the message, which is signed once the backend works again."""
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
     site.key.failure = Unavailable(code, "The backend failed.")
@@ -57,16 +54,16 @@ async def test_a_key_backend_that_fails_is_503(site: Site, code: ErrorCode) -> N
 
 
 @pytest.mark.parametrize("code", [ErrorCode.STARTING, ErrorCode.SHUTTING_DOWN])
-async def test_a_closed_gate_is_503(site: Site, code: ErrorCode) -> None:
-    """A replica that starts or stops takes no work; records can be read."""
-    site.gate.close(code, "Not now.", retry_after=1.5)
+async def test_closed_admission_is_503(site: Site, code: ErrorCode) -> None:
+    """A replica that starts or stops refuses new work, but records can be read."""
+    site.admission.close(code, "Not now.", retry_after=1.5)
     response = await site.ask(site.challenge())
     assert (response.status, (await response.json())["code"], response.headers["Retry-After"]) == (503, code, "2")
     assert (await site.get("/v1/challenges/" + "00" * 17)).status == 404
 
 
-async def test_what_nobody_expected_is_500_and_says_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer holds no word of the error; the log has its type and its frames under the same request id."""
+async def test_unexpected_error_is_500_without_details(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The response shows nothing of the error; the log has its type and frames under the request id."""
 
     async def get(challenge_id: str) -> None:
         raise ZeroDivisionError(SECRET)
@@ -85,8 +82,8 @@ async def test_what_nobody_expected_is_500_and_says_nothing(site: Site, monkeypa
     assert (canonical["status"], canonical["code"]) == (500, "internal_error")
 
 
-async def test_a_timeout_that_nobody_expected_is_500_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By itself, aiohttp would answer 504 in plain text for any ``TimeoutError`` that reaches it."""
+async def test_unexpected_timeout_is_500(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Aiohttp itself would respond 504 in plain text to a ``TimeoutError``."""
 
     async def get(challenge_id: str) -> None:
         raise TimeoutError

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -8,38 +9,43 @@ from signer.application.ports import KeyRingStatus
 from signer.domain.errors import ErrorCode, SignerError, Unavailable, UpstreamTimeout
 from signer.observability.writers import StructlogRequestLog
 from signer.web import health
-from signer.web.health import Readiness
+from signer.web.health import Check, Readiness, check_keys
 from tests.integration.web.site import PROBLEM, Site
 
 SECRET = "correct-horse-battery"
 
 
-def failing(error: Exception) -> health.Check:
-    """Make a check that fails."""
+def failing(error: Exception) -> Check:
+    """Return a check that raises ``error``."""
 
-    async def check() -> str | None:
+    async def run() -> str | None:
         raise error
 
-    return check
+    return Check(run)
 
 
-async def test_a_living_process_says_so(site: Site) -> None:
-    """Whatever is down behind it."""
+async def succeed() -> str | None:
+    """Return without a detail."""
+    return None
+
+
+@pytest.fixture
+def request_log(site: Site) -> StructlogRequestLog:
+    """A log that writes to the site's captured lines."""
+    return StructlogRequestLog()
+
+
+async def test_health_is_200_while_the_store_is_down(site: Site) -> None:
+    """``/healthz`` depends only on the event loop."""
     site.store.shelf.is_down = True
     response = await site.client.get("/healthz")
     assert (response.status, await response.json()) == (200, {"status": "ok"})
 
 
-async def test_ready_is_when_every_check_holds(site: Site) -> None:
-    """Each is named, with a few words where it has any."""
-
-    async def redis() -> str | None:
-        await site.store.ping()
-        return None
-
-    site.readiness["redis"] = redis
-    readiness = Readiness(site.readiness, StructlogRequestLog())
-    assert [finding.wording() for finding in await readiness.report()] == [
+async def test_readiness_is_200_if_every_check_passes(site: Site, request_log: StructlogRequestLog) -> None:
+    """Each check has its name, and a detail if it returned one."""
+    readiness = Readiness({"keys": check_keys(site.keys), "redis": Check(site.store.ping)}, request_log)
+    assert [result.members() for result in await readiness.report()] == [
         {"name": "keys", "ok": True, "detail": "1 loaded, 0 missing, 0 failed"},
         {"name": "redis", "ok": True},
     ]
@@ -52,15 +58,15 @@ async def test_ready_is_when_every_check_holds(site: Site) -> None:
     assert [line["event"] for line in site.log.all()] == ["http.probe"]
 
 
-async def test_not_ready_is_a_problem_that_names_the_checks(site: Site) -> None:
-    """503 and ``Retry-After``; neither an owner nor a key's URI is told to strangers."""
+async def test_readiness_is_503_with_the_checks_if_one_fails(site: Site) -> None:
+    """The problem has ``Retry-After`` and shows neither an owner nor a key URI."""
     site.keys.state = KeyRingStatus(2, loading=True, missing=("0xabc",), failed={"fake:secret-place": "no file"})
     response = await site.client.get("/readyz")
     problem = await response.json()
     assert (response.status, response.content_type) == (503, PROBLEM)
     assert response.headers["Retry-After"] == "1"
     assert (problem["status"], problem["code"]) == (503, "key_backend_unavailable")
-    detail = "2 loaded, 1 missing, 1 failed; still loading. GET /v1/keys tells which, and why."
+    detail = "2 loaded, 1 missing, 1 failed; still loading. GET /v1/keys lists them with the reasons."
     assert problem["checks"] == [
         {"name": "keys", "ok": False, "code": "key_backend_unavailable", "detail": detail},
     ]
@@ -70,8 +76,8 @@ async def test_not_ready_is_a_problem_that_names_the_checks(site: Site) -> None:
     assert (line["event"], line["status"], line["code"]) == ("http.request", 503, "key_backend_unavailable")
 
 
-async def test_keys_tells_callers_what_readiness_does_not(site: Site) -> None:
-    """Which keys are loaded, missing and failed, and why."""
+async def test_keys_lists_what_readiness_only_counts(site: Site) -> None:
+    """Callers see the loaded, missing and failed keys, with the reasons."""
     site.keys.state = KeyRingStatus(1, loading=False, missing=("0xabc",), failed={"fake:b": "no file"})
     response = await site.get("/v1/keys")
     assert response.status == 200
@@ -89,70 +95,59 @@ async def test_keys_tells_callers_what_readiness_does_not(site: Site) -> None:
     "error",
     [
         Unavailable(ErrorCode.STORE_UNAVAILABLE, "No connection."),
-        UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "No answer."),
+        UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "No response."),
     ],
 )
-async def test_every_failed_check_makes_503(site: Site, error: SignerError) -> None:
-    """Also one whose error has another status elsewhere; the first that fails gives the code."""
-    site.readiness.pop("keys")
-    readiness = Readiness({"good": good, "bad": failing(error), "worse": failing(ValueError(SECRET))}, _log())
+async def test_failed_checks_keep_their_error_codes(
+    site: Site, request_log: StructlogRequestLog, error: SignerError
+) -> None:
+    """An unexpected error is ``internal_error``; only the log has more of it."""
     site.secrets.add(SECRET)
-    findings = await readiness.report()
-    assert [finding.error and finding.error.code for finding in findings] == [None, error.code, "internal_error"]
-    assert SECRET not in str([finding.wording() for finding in findings])
+    checks = {"good": Check(succeed), "bad": failing(error), "worse": failing(ValueError(SECRET))}
+    results = await Readiness(checks, request_log).report()
+    assert [result.error and result.error.code for result in results] == [None, error.code, "internal_error"]
+    assert SECRET not in str([result.members() for result in results])
     assert [line["event"] for line in site.log.all()] == ["http.unexpected_error"]
 
 
-async def good() -> str | None:
-    """Find that all is well."""
-    return None
-
-
-def _log() -> StructlogRequestLog:
-    return StructlogRequestLog()
-
-
-async def test_a_check_that_hangs_has_failed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The probe gets its answer all the same."""
-    monkeypatch.setattr(health, "CHECK_WITHIN", health.GOOD_FOR / 20)
+@pytest.mark.parametrize("code", [ErrorCode.INTERNAL_ERROR, ErrorCode.STORE_UNAVAILABLE])
+async def test_check_that_hangs_has_failed(
+    request_log: StructlogRequestLog, monkeypatch: pytest.MonkeyPatch, code: ErrorCode
+) -> None:
+    """The other checks are not affected."""
+    monkeypatch.setattr(health, "CHECK_WITHIN", timedelta(milliseconds=50))
 
     async def hang() -> str | None:
         await asyncio.Event().wait()
         return None
 
-    good_one, hanging = await Readiness({"good": good, "hangs": hang}, _log()).report()
-    assert good_one.error is None
-    assert hanging.wording() == {
-        "name": "hangs",
-        "ok": False,
-        "code": "internal_error",
-        "detail": "No answer within 0.05 s.",
-    }
+    good, hanging = await Readiness({"good": Check(succeed), "hangs": Check(hang, code)}, request_log).report()
+    assert good.error is None
+    assert hanging.members() == {"name": "hangs", "ok": False, "code": code, "detail": "No response within 0.05 s."}
 
 
-async def test_nobody_can_make_the_service_ask_as_often_as_he_likes(
-    site: Site,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_probes_within_a_second_share_one_report(
+    request_log: StructlogRequestLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Probes at the same time share one report, and those of the next second get it too; then it is made anew."""
-    asked = 0
+    """Concurrent probes and those of the next second get the same report; after that the checks run again."""
+    runs = 0
 
     async def count() -> str | None:
-        nonlocal asked
-        asked += 1
+        nonlocal runs
+        runs += 1
         await asyncio.sleep(0.01)
-        return str(asked)
+        return str(runs)
 
-    readiness = Readiness({"count": count}, _log())
+    readiness = Readiness({"count": Check(count)}, request_log)
     reports = await asyncio.gather(*(readiness.report() for _ in range(10)))
     reports.append(await readiness.report())
     assert {report[0].detail for report in reports} == {"1"}
-    monkeypatch.setattr(readiness, "_good_until", 0.0)
+    monkeypatch.setattr(readiness, "_reuse_until", 0.0)
     assert (await readiness.report())[0].detail == "2"
 
 
-async def test_a_probe_that_goes_away_leaves_the_report_to_the_others(site: Site) -> None:
-    """A cancelled request does not cancel the checks."""
+async def test_cancelled_probe_does_not_cancel_the_checks(request_log: StructlogRequestLog) -> None:
+    """Another probe gets the report."""
     begun, go = asyncio.Event(), asyncio.Event()
 
     async def slow() -> str | None:
@@ -160,7 +155,7 @@ async def test_a_probe_that_goes_away_leaves_the_report_to_the_others(site: Site
         await go.wait()
         return "done"
 
-    readiness = Readiness({"slow": slow}, _log())
+    readiness = Readiness({"slow": Check(slow)}, request_log)
     impatient = asyncio.create_task(readiness.report())
     await begun.wait()
     impatient.cancel()

@@ -17,7 +17,7 @@ REPORT = KeyReloadReport(
 
 
 async def result_of(site: Site, location: str) -> dict[str, Any]:
-    """Ask until the reload has ended."""
+    """Poll until the reload has ended, and return its result."""
     async with asyncio.timeout(10):
         while True:
             response = await site.get(location)
@@ -29,8 +29,8 @@ async def result_of(site: Site, location: str) -> dict[str, Any]:
             assert response.headers["Retry-After"] == "1"
 
 
-async def test_a_reload_is_accepted_and_then_has_a_result(site: Site) -> None:
-    """202 with ``Location``; there, once it is done, all four lists, each failure with its reason."""
+async def test_reload_is_accepted_and_its_result_follows(site: Site) -> None:
+    """202 with ``Location``; once the reload is done, it has four lists, each failure with its reason."""
     site.reloader.report = REPORT
     site.reloader.open.clear()
     response = await site.client.post("/v1/keys/reload", headers=site.authorization)
@@ -60,8 +60,8 @@ async def test_a_reload_is_accepted_and_then_has_a_result(site: Site) -> None:
     }
 
 
-async def test_a_reload_has_a_line_with_its_counts_and_one_for_each_failure(site: Site) -> None:
-    """``keys.reloaded`` names the reload and its cause; ``keys.failed`` says what and why; both know who asked."""
+async def test_reload_logs_its_counts_and_each_failure(site: Site) -> None:
+    """``keys.reloaded`` and each ``keys.failed`` have the id and the caller of the request."""
     site.reloader.report = REPORT
     response = await site.client.post("/v1/keys/reload", headers=site.authorization | {"X-Request-Id": "me"})
     await result_of(site, response.headers["Location"])
@@ -73,14 +73,14 @@ async def test_a_reload_has_a_line_with_its_counts_and_one_for_each_failure(site
     assert {failed["key_uri"]: failed["reason"] for failed in site.log.of("keys.failed")} == dict(REPORT.failed)
 
 
-async def test_those_who_ask_at_once_get_the_same_location(site: Site) -> None:
-    """Fifty callers make two reloads at most: the one under way, and the one that they all share."""
+async def test_concurrent_requests_share_one_reload(site: Site) -> None:
+    """Fifty requests during a reload cause one more reload and get the same ``Location``."""
     site.reloader.open.clear()
     first = await site.client.post("/v1/keys/reload", headers=site.authorization | {"X-Request-Id": "first"})
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(site.client.post("/v1/keys/reload", headers=site.authorization) for _ in range(50)),
     )
-    shared = {answer.headers["Location"] for answer in answers}
+    shared = {response.headers["Location"] for response in responses}
     assert len(shared) == 1
     assert first.headers["Location"] not in shared
     site.reloader.open.set()
@@ -89,8 +89,8 @@ async def test_those_who_ask_at_once_get_the_same_location(site: Site) -> None:
     assert [line["request_id"] == "first" for line in site.log.of("keys.reloaded")] == [True, False]
 
 
-async def test_a_reload_that_meets_a_defect_says_so(site: Site) -> None:
-    """Its state is ``failed``, without lists, and the log has the frames and not the message."""
+async def test_reload_with_an_unexpected_error_has_failed(site: Site) -> None:
+    """It has no lists; the log shows the type of the error but not its message."""
     site.secrets.add("correct-horse")
     site.reloader.error = RuntimeError("correct-horse")
     response = await site.client.post("/v1/keys/reload", headers=site.authorization)
@@ -101,8 +101,8 @@ async def test_a_reload_that_meets_a_defect_says_so(site: Site) -> None:
 
 
 @pytest.mark.parametrize("reload_id", ["0" * 32, "x", "%00", "..%2f"])
-async def test_a_reload_that_is_not_known_is_a_problem(site: Site, reload_id: str) -> None:
-    """404 with a code of its own; the detail says that a reload is of one replica."""
+async def test_unknown_reload_is_404(site: Site, reload_id: str) -> None:
+    """The detail explains that each replica has its own reloads."""
     response = await site.get(f"/v1/keys/reload/{reload_id}")
     problem = await response.json()
     assert (response.status, response.content_type) == (404, PROBLEM)
@@ -110,8 +110,8 @@ async def test_a_reload_that_is_not_known_is_a_problem(site: Site, reload_id: st
     assert "replica" in problem["detail"]
 
 
-async def test_a_reload_takes_neither_body_nor_query(site: Site) -> None:
-    """Somebody may believe that a body picks the keys: it is refused, and nothing is reloaded."""
+async def test_reload_with_body_or_query_is_refused(site: Site) -> None:
+    """A caller might expect a body to select keys, so nothing is reloaded."""
     for path, body in (("/v1/keys/reload", b'{"owner":"0x"}'), ("/v1/keys/reload?wait=true", None)):
         response = await site.client.post(path, data=body, headers=site.authorization)
         assert (response.status, (await response.json())["code"]) == (400, "request_malformed")
@@ -120,8 +120,8 @@ async def test_a_reload_takes_neither_body_nor_query(site: Site) -> None:
     assert site.reloader.begun == 0
 
 
-async def test_strangers_neither_reload_nor_read_results(site: Site) -> None:
-    """Both need a token; GET of the collection is no route."""
+async def test_reload_needs_a_token(site: Site) -> None:
+    """Starting a reload and reading its result need one. The collection allows only POST."""
     for method, path in (("POST", "/v1/keys/reload"), ("GET", f"/v1/keys/reload/{'0' * 32}")):
         response = await site.client.request(method, path)
         assert response.status == 401

@@ -20,7 +20,7 @@ MARKER = "c2VjcmV0IGNvbnRlbnQ"
 
 
 async def send(site: Site, body: bytes, **headers: str) -> ClientResponse:
-    """POST bytes, as JSON unless the headers say otherwise."""
+    """POST bytes to the signing route, as JSON unless the headers say otherwise."""
     return await site.client.post(
         SIGN,
         data=body,
@@ -31,9 +31,11 @@ async def send(site: Site, body: bytes, **headers: str) -> ClientResponse:
 # --- Callers ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
+@pytest.mark.parametrize("header", [None, "Bearer", "Basic dTpw", "Bearer " + "x" * 46])
+async def test_request_without_a_known_token_is_401(site: Site, header: str | None) -> None:
+    """This holds for every path except the two probes, whether it exists or not, and before the body is read."""
+    headers = {} if header is None else {"Authorization": header}
+    for method, path in (
         ("POST", SIGN),
         ("GET", SIGN),
         ("POST", "/v1/customers/nonsense/challenge/sign?x=1"),
@@ -46,43 +48,40 @@ async def send(site: Site, body: bytes, **headers: str) -> ClientResponse:
         ("POST", "/healthz"),
         ("GET", "/healthz/"),
         ("GET", "/readyz/../v1/keys"),
-    ],
-)
-@pytest.mark.parametrize("header", [None, "Bearer", "Basic dTpw", "Bearer " + "x" * 46])
-async def test_strangers_learn_nothing(site: Site, method: str, path: str, header: str | None) -> None:
-    """401 for every path and method but the two probes, whether it exists or not, and before the body is looked at."""
-    headers = {} if header is None else {"Authorization": header}
-    response = await site.client.request(method, path, headers=headers, data=b"{" if method == "POST" else None)
-    assert (response.status, response.content_type) == (401, PROBLEM)
-    assert response.headers["WWW-Authenticate"] == 'Bearer realm="challenge-signer"'
-    assert "Allow" not in response.headers
-    if method != "HEAD":
-        assert (await response.json())["code"] == "unauthenticated"
-    (line,) = site.log.of("http.request")
-    assert (line["status"], line["code"]) == (401, "unauthenticated")
-    assert "caller" not in line
+    ):
+        site.log.clear()
+        response = await site.client.request(method, path, headers=headers, data=b"{" if method == "POST" else None)
+        assert (response.status, response.content_type) == (401, PROBLEM), path
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="challenge-signer"'
+        assert "Allow" not in response.headers
+        if method != "HEAD":
+            assert (await response.json())["code"] == "unauthenticated"
+        line = await site.logged("http.request")
+        assert (line["status"], line["code"]) == (401, "unauthenticated")
+        assert "caller" not in line
+        site.check_log()
 
 
-async def test_a_token_of_the_right_form_that_is_nobodys_is_401(site: Site) -> None:
-    """A fresh token is not ours."""
+async def test_unknown_token_of_the_right_form_is_401(site: Site) -> None:
+    """A new token is not registered."""
     response = await site.client.get("/v1/keys", headers={"Authorization": f"Bearer {generate_token()[0]}"})
     assert response.status == 401
 
 
-async def test_two_authorization_headers_are_none(site: Site) -> None:
-    """Who of two proxies is right is not guessed."""
+async def test_two_authorization_headers_are_401(site: Site) -> None:
+    """Even if both have a known token."""
     both = [("Authorization", f"Bearer {site.token}")] * 2
     assert (await site.client.get("/v1/keys", headers=both)).status == 401
 
 
-async def test_a_stranger_is_refused_before_his_body_has_arrived(site: Site) -> None:
-    """The answer does not wait for what he has not sent."""
+async def test_request_without_a_token_is_refused_before_its_body(site: Site) -> None:
+    """401 is sent before the announced body arrives."""
     head = f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
-    assert await site.talk(head.encode(), first=13) == b"HTTP/1.1 401 "
+    assert await site.send_raw(head.encode(), first=13) == b"HTTP/1.1 401 "
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-async def test_the_probes_are_open(site: Site, path: str) -> None:
+async def test_probes_need_no_token(site: Site, path: str) -> None:
     """Kubernetes has no token."""
     assert (await site.client.get(path)).status == 200
     assert (await site.client.get(path, headers={"Authorization": "Bearer nonsense"})).status == 200
@@ -105,8 +104,8 @@ async def test_the_probes_are_open(site: Site, path: str) -> None:
         "/v1/%2e",
     ],
 )
-async def test_an_unknown_path_is_404(site: Site, path: str) -> None:
-    """``route_unknown``; the log names no path that somebody made up."""
+async def test_unknown_path_is_404(site: Site, path: str) -> None:
+    """The code is ``route_unknown``; the log does not show the path."""
     response = await site.get(path)
     assert (response.status, response.content_type) == (404, PROBLEM)
     assert (await response.json())["code"] == "route_unknown"
@@ -127,13 +126,13 @@ async def test_an_unknown_path_is_404(site: Site, path: str) -> None:
         ("PROPFIND", "/v1/keys", "GET, HEAD"),
     ],
 )
-async def test_rfc9110_15_5_6_a_wrong_method_is_405_with_allow(
+async def test_rfc9110_15_5_6_wrong_method_is_405_with_allow(
     site: Site,
     method: str,
     path: str,
     allowed: str,
 ) -> None:
-    """What the path knows is told; a method that is none of HTTP's is not repeated in the log."""
+    """``Allow`` lists the allowed methods; a method that HTTP does not define is logged as ``OTHER``."""
     response = await site.client.request(method, path, headers=site.authorization)
     assert (response.status, response.headers["Allow"]) == (405, allowed)
     if method != "HEAD":
@@ -143,8 +142,8 @@ async def test_rfc9110_15_5_6_a_wrong_method_is_405_with_allow(
 
 
 @pytest.mark.parametrize("path", [f"{SIGN}?forward=false", f"/v1/challenges/{UNKNOWN_ID}?a", "/v1/keys?page=2"])
-async def test_a_query_is_refused(site: Site, path: str) -> None:
-    """Nobody is left in the belief that ``?forward=false`` did something."""
+async def test_query_is_refused(site: Site, path: str) -> None:
+    """A caller might expect ``?forward=false`` to work."""
     method = "POST" if path.startswith(SIGN) else "GET"
     response = await site.client.request(method, path, headers=site.authorization, json={"ownerId": site.owner})
     assert (response.status, (await response.json())["code"]) == (400, "request_malformed")
@@ -153,31 +152,31 @@ async def test_a_query_is_refused(site: Site, path: str) -> None:
 @pytest.mark.parametrize(
     "customer", ["x", CUSTOMER[:-1], CUSTOMER.replace("-", ""), f"urn:uuid:{CUSTOMER}", "%F0%9F%98%80"]
 )
-async def test_a_customer_id_that_is_none_is_400(site: Site, customer: str) -> None:
-    """``customer_id_malformed``, before the body is read."""
+async def test_malformed_customer_id_is_400(site: Site, customer: str) -> None:
+    """It is refused before the body is read."""
     response = await site.client.post(f"/v1/customers/{customer}/challenge/sign", headers=site.authorization)
     problem = await response.json()
     assert (response.status, problem["code"], problem["field"]) == (400, "customer_id_malformed", "customerId")
 
 
-async def test_a_customer_id_in_capitals_is_the_same_customer(site: Site) -> None:
-    """The record has the canonical form."""
+async def test_customer_id_in_capitals_is_canonicalised(site: Site) -> None:
+    """The record has the id in lower case."""
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
     response = await site.post({"ownerId": site.owner, "challenge": challenge}, customer=CUSTOMER.upper())
     assert (response.status, (await response.json())["customerId"]) == (200, CUSTOMER)
 
 
-@pytest.mark.parametrize("known_as", ["x", "00" * 16, "00" * 18, "40" + "00" * 16, "0A" + "00" * 16, "%00"])
-async def test_a_challenge_id_that_is_none_is_400(site: Site, known_as: str) -> None:
-    """``challenge_id_malformed``."""
-    response = await site.get(f"/v1/challenges/{known_as}")
+@pytest.mark.parametrize("challenge_id", ["x", "00" * 16, "00" * 18, "40" + "00" * 16, "0A" + "00" * 16, "%00"])
+async def test_malformed_challenge_id_is_400(site: Site, challenge_id: str) -> None:
+    """The code is ``challenge_id_malformed``."""
+    response = await site.get(f"/v1/challenges/{challenge_id}")
     problem = await response.json()
     assert (response.status, problem["code"], problem["field"]) == (400, "challenge_id_malformed", "id")
 
 
-async def test_a_challenge_that_nobody_asked_for_is_404(site: Site) -> None:
-    """``challenge_unknown``."""
+async def test_unknown_challenge_is_404(site: Site) -> None:
+    """The log has the requested id."""
     response = await site.get(f"/v1/challenges/{UNKNOWN_ID}")
     assert (response.status, (await response.json())["code"]) == (404, "challenge_unknown")
     assert site.log.of("http.request")[0]["challenge_id"] == UNKNOWN_ID
@@ -185,14 +184,14 @@ async def test_a_challenge_that_nobody_asked_for_is_404(site: Site) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/keys", f"/v1/challenges/{UNKNOWN_ID}"])
 async def test_rfc9110_9_3_2_head_is_get_without_a_body(site: Site, path: str) -> None:
-    """The same status and headers, and not a byte behind them."""
+    """HEAD has the status and the headers of GET, and no body."""
     full = await site.get(path)
     head = (
         f"HEAD {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\nX-Request-Id: r\r\n"
         "Connection: close\r\n\r\n"
     )
-    answer = await site.talk(head.encode())
-    header, _, body = answer.partition(b"\r\n\r\n")
+    response = await site.send_raw(head.encode())
+    header, _, body = response.partition(b"\r\n\r\n")
     assert header.startswith(f"HTTP/1.1 {full.status} ".encode())
     assert f"Content-Type: {full.headers['Content-Type']}".encode() in header
     assert body == b""
@@ -215,8 +214,8 @@ async def test_rfc9110_9_3_2_head_is_get_without_a_body(site: Site, path: str) -
         ";",
     ],
 )
-async def test_another_media_type_is_415(site: Site, content_type: str) -> None:
-    """``media_type_not_supported``."""
+async def test_other_media_type_is_415(site: Site, content_type: str) -> None:
+    """The code is ``media_type_not_supported``."""
     response = await send(site, b'{"ownerId":"x"}', **{"Content-Type": content_type})
     assert (response.status, (await response.json())["code"]) == (415, "media_type_not_supported")
 
@@ -224,22 +223,22 @@ async def test_another_media_type_is_415(site: Site, content_type: str) -> None:
 @pytest.mark.parametrize(
     "content_type", ["Application/JSON", 'application/json;charset="UTF-8"', "application/json ; a=b"]
 )
-async def test_rfc9110_8_3_1_media_types_in_any_case_with_parameters(site: Site, content_type: str) -> None:
-    """They get as far as ``ownerId``."""
+async def test_rfc9110_8_3_1_media_type_in_any_case_with_parameters(site: Site, content_type: str) -> None:
+    """The body is parsed: the error is that of ``ownerId``."""
     response = await send(site, b'{"ownerId":"x"}', **{"Content-Type": content_type})
     assert (response.status, (await response.json())["code"]) == (400, "owner_id_malformed")
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "nonsense", "identity, gzip"])
-async def test_a_coded_body_is_415(site: Site, coding: str) -> None:
-    """Nothing is ever inflated."""
+async def test_body_with_content_encoding_is_415(site: Site, coding: str) -> None:
+    """No body is ever decompressed."""
     response = await send(site, b"\x1f\x8b\x08\x00nonsense", **{"Content-Encoding": coding})
     assert (response.status, (await response.json())["code"]) == (415, "media_type_not_supported")
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-async def test_a_body_is_413_from_the_first_byte_too_many(chunked: bool) -> None:
-    """Told by its length where it is told, else as soon as it is too long."""
+async def test_body_longer_than_the_limit_is_413(chunked: bool) -> None:
+    """The announced length decides, or without one the received length."""
 
     async def chunks(body: bytes) -> AsyncIterator[bytes]:
         yield body[:600]
@@ -259,47 +258,51 @@ async def test_a_body_is_413_from_the_first_byte_too_many(chunked: bool) -> None
             assert ("1024" in problem["detail"]) is (status == 413)
 
 
-async def test_a_body_that_is_announced_too_long_is_not_waited_for(site: Site) -> None:
-    """413 before it is sent."""
+async def test_body_announced_too_long_is_413_before_it_arrives(site: Site) -> None:
+    """The response does not wait for the body."""
     head = (
         f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
         "Content-Type: application/json\r\nContent-Length: 99999999\r\n\r\n"
     )
-    assert await site.talk(head.encode(), first=13) == b"HTTP/1.1 413 "
+    assert await site.send_raw(head.encode(), first=13) == b"HTTP/1.1 413 "
 
 
-async def test_a_body_that_does_not_arrive_is_400(hasty_site: Site) -> None:
-    """A caller has as long to send as to wait."""
+async def test_body_that_does_not_arrive_in_time_is_400(impatient_site: Site) -> None:
+    """The limit is ``http.answer_within``."""
     head = (
-        f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {hasty_site.token}\r\n"
+        f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {impatient_site.token}\r\n"
         'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"own'
     )
-    answer = await hasty_site.talk(head.encode(), first=4096)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"did not arrive within 0.25 s" in answer
+    response = await impatient_site.send_raw(head.encode(), first=4096)
+    assert response.startswith(b"HTTP/1.1 400 ")
+    assert b"did not arrive within 0.25 s" in response
 
 
-async def test_a_caller_that_goes_away_within_his_body_is_no_defect(site: Site) -> None:
-    """The canonical line says 400, and no unexpected error is logged."""
+async def test_disconnect_within_the_body_is_400(site: Site, reading: asyncio.Event) -> None:
+    """The canonical line has status 400; no unexpected error is logged."""
     head = (
         f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
         'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"own'
     )
-    await site.talk(head.encode(), pause=0.1, cut=True)
+    async with site.connection() as (_, writer):
+        writer.write(head.encode())
+        await reading.wait()
     line = await site.logged("http.request")
     assert site.log.all() == [line]
     assert (line["status"], line["code"]) == (400, "request_malformed")
 
 
-async def test_a_broken_chunk_is_no_defect(hasty_site: Site) -> None:
-    """400, and no unexpected error is logged."""
-    site = hasty_site
+async def test_broken_chunk_is_400(site: Site, reading: asyncio.Event) -> None:
+    """No unexpected error is logged."""
     head = (
         f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
         "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n"
     )
-    answer = await site.talk(head.encode(), b"{xxxxxxxx\r\nzz\r\n", pause=0.1, first=13)
-    assert answer == b"HTTP/1.1 400 "
+    async with site.connection() as (reader, writer):
+        writer.write(head.encode())
+        await reading.wait()
+        writer.write(b"{xxxxxxxx\r\nzz\r\n")
+        assert await reader.read(13) == b"HTTP/1.1 400 "
     assert not site.log.of("http.unexpected_error")
 
 
@@ -313,12 +316,12 @@ async def test_a_broken_chunk_is_no_defect(hasty_site: Site) -> None:
         (f'{{"ownerId":"a","secret":"{MARKER}"}}'.encode(), "'secret' is unknown"),
         (f'{{"ownerId":"a","ownerId":"{MARKER}"}}'.encode(), "'ownerId' is given twice"),
         (f'{{"ownerId":"a","forward":"{MARKER}"}}'.encode(), "without quotes"),
-        (f'{{"ownerId":"a","signature":"{MARKER}"}}'.encode(), "This service makes the signature"),
+        (f'{{"ownerId":"a","signature":"{MARKER}"}}'.encode(), "This service creates the signature"),
         (f'{{"ownerId":"{MARKER}"}}'.encode(), "CAIP-10"),
     ],
 )
-async def test_a_wrong_body_is_400_with_a_hint(site: Site, body: bytes, detail: str) -> None:
-    """The place or the field is told, the content is not repeated, neither in the answer nor in the log."""
+async def test_wrong_body_is_400_with_a_hint(site: Site, body: bytes, detail: str) -> None:
+    """The position or the field is shown; the content appears neither in the response nor in the log."""
     site.secrets.add(MARKER)
     response = await send(site, body)
     text = await response.text()
@@ -338,10 +341,10 @@ FIELDS = st.dictionaries(st.sampled_from(["ownerId", "challenge", "forward"]) | 
 
 
 @given(bodies=st.lists(st.binary(max_size=200) | FIELDS.map(json.dumps).map(str.encode), min_size=1, max_size=5))
-def test_no_body_is_answered_500(bodies: list[bytes]) -> None:
-    """Whatever is sent, the answer is a problem that says whose fault it is: the caller's."""
+def test_no_body_causes_500(bodies: list[bytes]) -> None:
+    """Any body gets a problem with a status of 400 or 404."""
 
-    async def exchange() -> None:
+    async def send_all() -> None:
         async with open_site() as site:
             for body in bodies:
                 response = await send(site, body)
@@ -349,29 +352,29 @@ def test_no_body_is_answered_500(bodies: list[bytes]) -> None:
                 assert response.content_type == PROBLEM
                 assert (await response.json())["status"] == response.status
 
-    asyncio.run(exchange())
+    asyncio.run(send_all())
 
 
 @pytest.mark.parametrize("owner", ["", "x", "eip155:324", "eip155:0324:0x00", "eip155:324:0x" + "g" * 40, "é" * 1000])
-async def test_a_wrong_owner_is_400(site: Site, owner: str) -> None:
-    """``owner_id_malformed``."""
+async def test_malformed_owner_is_400(site: Site, owner: str) -> None:
+    """The code is ``owner_id_malformed``."""
     response = await site.post({"ownerId": owner})
     problem = await response.json()
     assert (response.status, problem["code"], problem["field"]) == (400, "owner_id_malformed", "ownerId")
 
 
-async def test_another_kind_of_chain_is_400(site: Site) -> None:
-    """``chain_namespace_not_supported``."""
+async def test_owner_on_a_chain_that_is_not_evm_is_400(site: Site) -> None:
+    """The code is ``chain_namespace_not_supported``."""
     response = await site.post({"ownerId": "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp:7S3P4HxJ"})
     assert (response.status, (await response.json())["code"]) == (400, "chain_namespace_not_supported")
 
 
-# --- Headers of answers -----------------------------------------------------------------------------------------------
+# --- Headers of responses ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/keys", "/nowhere", f"/v1/challenges/{UNKNOWN_ID}"])
-async def test_every_answer_has_these_headers(site: Site, path: str) -> None:
-    """Nothing is stored on the way, nothing tells versions, and the request has an id."""
+async def test_every_response_has_these_headers(site: Site, path: str) -> None:
+    """No response is cached or shows versions, and each has a request id."""
     response = await site.get(path)
     assert response.headers["Cache-Control"] == "no-store"
     assert response.headers["Server"] == "challenge-signer"
@@ -379,8 +382,8 @@ async def test_every_answer_has_these_headers(site: Site, path: str) -> None:
 
 
 @pytest.mark.parametrize("given_id", ["r", "a.b_c-D9", "x" * 64])
-async def test_a_request_id_is_taken_and_given_back(site: Site, given_id: str) -> None:
-    """In the header, in the problem's ``instance``, and in the log."""
+async def test_callers_request_id_is_used(site: Site, given_id: str) -> None:
+    """It is in the header, in the problem's ``instance`` and in the log."""
     response = await site.get("/nowhere", **{"X-Request-Id": given_id})
     assert response.headers["X-Request-Id"] == given_id
     assert (await response.json())["instance"] == f"urn:challenge-signer:request:{given_id}"
@@ -401,13 +404,13 @@ async def test_a_request_id_is_taken_and_given_back(site: Site, given_id: str) -
         b"X-Request-Id: one\r\nX-Request-Id: two\r\n",
     ],
 )
-async def test_a_request_id_that_could_not_stand_in_a_log_is_replaced(site: Site, raw: bytes) -> None:
-    """An id of ours takes its place."""
-    answer = await site.talk(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n" + raw + b"Connection: close\r\n\r\n")
-    match = re.search(rb"\r\nX-Request-Id: ([^\r]*)\r\n", answer)
+async def test_request_id_unsafe_for_the_log_is_replaced(site: Site, raw: bytes) -> None:
+    """The service generates an id instead."""
+    response = await site.send_raw(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n" + raw + b"Connection: close\r\n\r\n")
+    match = re.search(rb"\r\nX-Request-Id: ([^\r]*)\r\n", response)
     assert match is not None
     assert re.fullmatch(rb"[0-9a-f]{32}", match[1])
-    assert b"Set-Cookie" not in answer
+    assert b"Set-Cookie" not in response
     assert site.log.of("http.request")[0]["request_id"] == match[1].decode()
 
 
@@ -422,20 +425,20 @@ async def test_a_request_id_that_could_not_stand_in_a_log_is_replaced(site: Site
         b"GET / HTTP/1.1\r\nAuthorization: Bearer @TOKEN@\x00\r\n\r\n",
     ],
 )
-async def test_what_is_not_http_is_refused_below_and_leaves_no_secret(site: Site, raw: bytes) -> None:
-    """The server answers 400 by itself; what it logs is a line like any other, without the offending bytes."""
-    answer = await site.talk(raw.replace(b"@TOKEN@", site.token.encode()) + b"\r\n\r\n")
-    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
-    assert b"\r\nSet-Cookie" not in answer
+async def test_invalid_http_is_400_and_leaves_no_secret_in_the_log(site: Site, raw: bytes) -> None:
+    """Aiohttp itself responds; its log message does not show the bytes."""
+    response = await site.send_raw(raw.replace(b"@TOKEN@", site.token.encode()) + b"\r\n\r\n")
+    assert response.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    assert b"\r\nSet-Cookie" not in response
     assert {line["event"] for line in site.log.all()} <= {"library.message"}
 
 
-async def test_requests_on_one_connection_do_not_see_each_other(site: Site) -> None:
-    """A stranger behind a known caller has no name in the log, and an id of his own."""
+async def test_requests_on_one_connection_are_independent(site: Site) -> None:
+    """A request without a token after one with a token has no caller in the log, and another request id."""
     first = f"GET /v1/keys HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\nX-Request-Id: r-1\r\n\r\n"
     second = "GET /v1/keys HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    answer = await site.talk((first + second).encode())
-    assert answer.count(b"HTTP/1.1 200 ") == answer.count(b"HTTP/1.1 401 ") == 1
+    response = await site.send_raw((first + second).encode())
+    assert response.count(b"HTTP/1.1 200 ") == response.count(b"HTTP/1.1 401 ") == 1
     one, other = site.log.of("http.request")
     assert (one["caller"], one["request_id"], "caller" in other) == ("wallet", "r-1", False)
     assert other["request_id"] != "r-1"
@@ -444,8 +447,8 @@ async def test_requests_on_one_connection_do_not_see_each_other(site: Site) -> N
 # --- The log ----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_way_of_a_challenge_in_the_log(site: Site) -> None:
-    """One line for each move and one for the request, all under the request's id and the caller's name."""
+async def test_log_of_a_signed_challenge(site: Site) -> None:
+    """Each step and the request have one line, all with the request's id and the caller's name."""
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
     response = await send(
@@ -476,8 +479,8 @@ async def test_the_way_of_a_challenge_in_the_log(site: Site) -> None:
     assert canonical["duration_ms"] > 0
 
 
-async def test_a_refusal_in_the_log(site: Site) -> None:
-    """The code of the problem is that of both lines."""
+async def test_log_of_a_refused_challenge(site: Site) -> None:
+    """Both lines have the code of the problem."""
     await site.ask(site.challenge(chain_id="1"))
     refused, canonical = site.log.all()
     assert (refused["event"], canonical["event"]) == ("challenge.refused", "http.request")
@@ -485,13 +488,13 @@ async def test_a_refusal_in_the_log(site: Site) -> None:
     assert refused["owner"] == canonical["owner"] == site.owner
 
 
-async def test_a_request_that_is_cut_off_by_the_end_has_its_line() -> None:
-    """The server closes before there is an answer: the line has no status."""
+async def test_log_of_a_request_cut_off_by_shutdown() -> None:
+    """The server closes before it responds: the canonical line has no status."""
     async with open_site() as site:
         challenge = site.challenge()
         site.card_api.issue(CUSTOMER, challenge)
         site.key.open.clear()
-        asking = asyncio.create_task(site.ask(challenge))
+        request = asyncio.create_task(site.ask(challenge))
         await site.logged("challenge.claimed")
         server = site.client.server.runner
         assert server is not None
@@ -499,6 +502,6 @@ async def test_a_request_that_is_cut_off_by_the_end_has_its_line() -> None:
         await site.client.server.close()
         (line,) = site.log.of("http.request")
         assert "status" not in line
-        await asyncio.gather(asking, return_exceptions=True)
+        await asyncio.gather(request, return_exceptions=True)
         site.key.open.set()
         await site.sign.drain(timedelta(seconds=5))

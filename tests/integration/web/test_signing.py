@@ -27,8 +27,8 @@ FIELDS = [
 ]
 
 
-async def test_a_challenge_is_signed_and_delivered(site: Site) -> None:
-    """200, the record with its signature, and the card API has its proof."""
+async def test_challenge_is_signed_and_delivered(site: Site) -> None:
+    """200 with the record; the signature is the owner's and the card API has it."""
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
     response = await site.ask(challenge)
@@ -57,8 +57,8 @@ async def test_a_challenge_is_signed_and_delivered(site: Site) -> None:
     assert site.card_api.customers[CUSTOMER].status == "active"
 
 
-async def test_the_same_request_again_gives_the_same_answer(site: Site) -> None:
-    """One signature, one delivery, one record, whether asked after another or at once."""
+async def test_repeated_request_gets_the_same_response(site: Site) -> None:
+    """Concurrent and later requests get one record; there is one signature and one delivery."""
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
     responses = await asyncio.gather(*(site.ask(challenge) for _ in range(20)))
@@ -69,16 +69,16 @@ async def test_the_same_request_again_gives_the_same_answer(site: Site) -> None:
     assert site.key.signed == len(site.card_api.submitted) == 1
 
 
-async def test_without_a_challenge_it_is_fetched(site: Site) -> None:
-    """The card API's present challenge is signed."""
+async def test_request_without_challenge_signs_the_current_one(site: Site) -> None:
+    """The challenge is fetched from the card API."""
     site.card_api.issue(CUSTOMER, site.challenge())
     response = await site.ask()
     assert response.status == 200
     assert (await response.json())["state"] == "verified"
 
 
-async def test_a_signature_that_is_not_to_be_forwarded_is_answered_200(site: Site) -> None:
-    """The caller gets it, the card API does not; a later request without that wish delivers it."""
+async def test_unforwarded_signature_is_200(site: Site) -> None:
+    """Only the caller gets the signature; a later request with ``forward`` delivers it."""
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
     response = await site.ask(challenge, forward=False)
@@ -91,7 +91,7 @@ async def test_a_signature_that_is_not_to_be_forwarded_is_answered_200(site: Sit
 
 
 @pytest.mark.parametrize(
-    ("answer", "state", "code"),
+    ("delivery", "state", "code"),
     [
         (DeliveryResult(DeliveryVerdict.ALREADY_SIGNED, 409), "already_signed", "already_signed_upstream"),
         (DeliveryResult(DeliveryVerdict.REFUSED, 400), "rejected", "refused_by_card_api"),
@@ -102,15 +102,15 @@ async def test_every_final_state_is_answered_200(site: Site, answer: DeliveryRes
     """``state`` and ``code`` tell which."""
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
-    site.card_api.verdicts.append(answer)
+    site.card_api.verdicts.append(delivery)
     response = await site.ask(challenge)
     record = await response.json()
     assert (response.status, record["state"], record["code"]) == (200, state, code)
     assert "supersededBy" not in record
 
 
-async def test_a_superseded_record_names_the_challenge_that_took_its_place(site: Site) -> None:
-    """``supersededBy`` is the id under which that one will be known."""
+async def test_superseded_record_names_its_successor(site: Site) -> None:
+    """``supersededBy`` is the id of the record of the new challenge."""
     old, new = site.challenge(), site.challenge(nonce="anothernonce1")
     site.card_api.issue(CUSTOMER, new)
     record = await (await site.ask(old)).json()
@@ -118,9 +118,9 @@ async def test_a_superseded_record_names_the_challenge_that_took_its_place(site:
     assert record["supersededBy"] == (await (await site.ask(new)).json())["id"]
 
 
-async def test_signed_and_still_on_its_way_is_answered_202(hasty_site: Site) -> None:
-    """With the place to look, and when; the record is there meanwhile, and the work goes on."""
-    site = hasty_site
+async def test_signed_but_not_delivered_in_time_is_202(impatient_site: Site) -> None:
+    """The response has ``Location`` and ``Retry-After``; the record can be read and the delivery continues."""
+    site = impatient_site
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
     site.card_api.open.clear()
@@ -142,9 +142,9 @@ async def test_signed_and_still_on_its_way_is_answered_202(hasty_site: Site) -> 
     assert await again.text() == await settled.text()
 
 
-async def test_a_delivery_that_failed_for_now_is_answered_202(hasty_site: Site) -> None:
-    """The card API is down, the signature is safe: the caller may come back."""
-    site = hasty_site
+async def test_failed_delivery_is_202(impatient_site: Site) -> None:
+    """The card API is down and the signature is stored: the delivery is retried."""
+    site = impatient_site
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
     site.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 503)] * 100)
@@ -155,9 +155,9 @@ async def test_a_delivery_that_failed_for_now_is_answered_202(hasty_site: Site) 
     site.store.shelf.advance(timedelta(minutes=1))
 
 
-async def test_not_signed_in_time_is_answered_503(hasty_site: Site) -> None:
-    """Nothing can be shown yet; the same request later gets the answer."""
-    site = hasty_site
+async def test_not_signed_in_time_is_503(impatient_site: Site) -> None:
+    """The same request gets the record later."""
+    site = impatient_site
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
     site.key.open.clear()
@@ -169,8 +169,8 @@ async def test_not_signed_in_time_is_answered_503(hasty_site: Site) -> None:
     assert (await site.ask(challenge)).status == 200
 
 
-async def test_a_caller_that_goes_away_leaves_the_work_running(site: Site) -> None:
-    """Its connection is cut; the challenge is signed and delivered all the same."""
+async def test_disconnected_callers_challenge_is_still_delivered(site: Site) -> None:
+    """The work continues after the caller has closed its connection."""
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
     site.card_api.open.clear()
@@ -179,14 +179,16 @@ async def test_a_caller_that_goes_away_leaves_the_work_running(site: Site) -> No
         f"POST /v1/customers/{CUSTOMER}/challenge/sign HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     )
-    await site.talk(head.encode(), pause=0.2, cut=True)
+    async with site.connection() as (_, writer):
+        writer.write(head.encode())
+        await site.logged("challenge.signed")
     site.card_api.open.set()
     await site.sign.drain(timedelta(seconds=5))
     assert site.card_api.customers[CUSTOMER].status == "active"
 
 
-async def test_another_message_with_the_same_nonce_is_409(site: Site) -> None:
-    """``nonce_reused``, and no second signature."""
+async def test_other_message_with_same_nonce_is_409(site: Site) -> None:
+    """The code is ``nonce_reused``; there is no second signature."""
     site.card_api.issue(CUSTOMER, site.challenge())
     assert (await site.ask(site.challenge())).status == 200
     response = await site.ask(site.challenge(issued_at="2026-11-22T12:00:01Z"))
@@ -195,8 +197,8 @@ async def test_another_message_with_the_same_nonce_is_409(site: Site) -> None:
     assert site.key.signed == 1
 
 
-async def test_the_same_message_for_another_customer_is_409(site: Site) -> None:
-    """``challenge_bound_elsewhere``."""
+async def test_same_message_for_other_customer_is_409(site: Site) -> None:
+    """The code is ``challenge_bound_elsewhere``."""
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
     assert (await site.ask(challenge)).status == 200
@@ -219,8 +221,8 @@ async def test_the_same_message_for_another_customer_is_409(site: Site) -> None:
         ({"not_before": "2026-11-22T12:30:00Z"}, "challenge_not_yet_valid", "notBefore"),
     ],
 )
-async def test_what_the_policy_refuses_is_422(site: Site, fields: dict[str, str], code: str, field: str) -> None:
-    """The rule and the message's field are named; nothing is signed and nothing stored."""
+async def test_challenge_against_the_policy_is_422(site: Site, fields: dict[str, str], code: str, field: str) -> None:
+    """The problem names the rule and the field; nothing is signed or stored."""
     response = await site.ask(site.challenge(**fields))
     problem = await response.json()
     assert (response.status, response.content_type) == (422, PROBLEM)
@@ -240,22 +242,22 @@ async def test_what_the_policy_refuses_is_422(site: Site, fields: dict[str, str]
         ("\ud800", "challenge_not_base64"),
     ],
 )
-async def test_what_is_not_a_challenge_is_400(site: Site, challenge: str, code: str) -> None:
-    """The code of the first rule that does not hold."""
+async def test_undecodable_challenge_is_400(site: Site, challenge: str, code: str) -> None:
+    """The code is that of the first broken rule."""
     response = await site.ask(challenge)
     problem = await response.json()
     assert (response.status, problem["code"], problem["field"]) == (400, code, "challenge")
 
 
 @pytest.mark.parametrize(("field", "value"), [("nonce", "short"), ("version", "2"), ("statement", "")])
-async def test_a_malformed_line_of_the_message_is_400(site: Site, field: str, value: str) -> None:
-    """The message's field is named."""
+async def test_malformed_field_of_the_message_is_400(site: Site, field: str, value: str) -> None:
+    """The problem names the field."""
     response = await site.ask(site.challenge(**{field: value}))
     assert (response.status, (await response.json())["field"]) == (400, field)
 
 
-async def test_an_owner_whose_key_is_not_here_is_404(site: Site) -> None:
-    """``owner_unknown``, and where to look."""
+async def test_owner_without_a_loaded_key_is_404(site: Site) -> None:
+    """The detail refers to ``GET /v1/keys``."""
     stranger = "eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
     response = await site.post({"ownerId": stranger, "challenge": site.challenge()})
     problem = await response.json()

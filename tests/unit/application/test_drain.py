@@ -26,7 +26,7 @@ async def test_work_under_way_ends_well_in_its_time(house: House, replica: Repli
     house.key.open.clear()
     caller = await asked(replica, house, challenge)
     await house.until(lambda: house.key.asked == 1)
-    replica.gate.close(ErrorCode.SHUTTING_DOWN, "It is stopping.")
+    replica.admission.close(ErrorCode.SHUTTING_DOWN, "It is stopping.")
     draining = asyncio.create_task(replica.sign.drain(PATIENCE))
     house.key.open.set()
     assert await draining == 0

@@ -33,7 +33,7 @@ class Wallet:
             keys=FakeKeyRing([house.key]),
             sign=replica.sign,
             audit=house.audit,
-            gate=replica.gate,
+            admission=replica.admission,
         )
 
     async def asks(self, *, within: timedelta = PATIENCE, owner: AccountId | None = None) -> OnboardingResult:
@@ -145,7 +145,7 @@ async def test_a_cancelled_creation_tells_its_callers_to_ask_again(wallet: Walle
 
 async def test_a_closed_gate_onboards_nobody(wallet: Wallet, house: House, replica: Replica) -> None:
     """Starting or stopping: refused."""
-    replica.gate.close(ErrorCode.SHUTTING_DOWN, "stopping")
+    replica.admission.close(ErrorCode.SHUTTING_DOWN, "stopping")
     with pytest.raises(Unavailable):
         await wallet.asks()
     assert house.card_api.created == []

@@ -218,7 +218,7 @@ async def test_a_closed_gate_takes_no_work(house: House, replica: Replica) -> No
     challenge = house.issued()
     await replica.sign(house.request(challenge), within=PATIENCE)
     replica.store.journal.clear()
-    replica.gate.close(ErrorCode.SHUTTING_DOWN, "It is stopping.", retry_after=3)
+    replica.admission.close(ErrorCode.SHUTTING_DOWN, "It is stopping.", retry_after=3)
     with pytest.raises(Unavailable) as refusal:
         await replica.sign(house.request(challenge), within=PATIENCE)
     assert (refusal.value.code, refusal.value.retry_after) == (ErrorCode.SHUTTING_DOWN, 3)

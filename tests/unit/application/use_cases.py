@@ -54,7 +54,7 @@ class Replica:
     forward: ForwardSignature
     sign: SignChallenge
     recover: Recovery
-    gate: AdmissionGate
+    admission: AdmissionGate
 
     async def tick(self) -> int:
         """Look once for what is due, and wait until it has been taken; gives how many challenges were moved."""
@@ -145,13 +145,15 @@ class House:
             audit=self.audit,
             limits=signing or SigningLimits(work_for=work_for, poll_every=poll_every),
         )
-        gate = AdmissionGate()
-        sign = SignChallenge(sign_once=sign_once, keys=FakeKeyRing([self.key] if keys is None else keys), gate=gate)
+        admission = AdmissionGate()
+        sign = SignChallenge(
+            sign_once=sign_once, keys=FakeKeyRing([self.key] if keys is None else keys), admission=admission
+        )
         every = timedelta(seconds=_POLL)
         recover = Recovery(
             store, forward, every=every, batch=batch, at_once=at_once, jitter=jitter, tell=self.told.append
         )
-        self.replicas.append(Replica(store=store, forward=forward, sign=sign, recover=recover, gate=gate))
+        self.replicas.append(Replica(store=store, forward=forward, sign=sign, recover=recover, admission=admission))
         return self.replicas[-1]
 
     async def signed(

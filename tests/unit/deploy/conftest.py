@@ -16,13 +16,13 @@ from signer.config.settings import Settings, load_settings
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The top of the tree."""
+    """The root of the repository."""
     return Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="session")
 def manifests(root: Path) -> dict[str, dict[str, Any]]:
-    """``k8s/base`` as it is applied, by kind: the base has one object of each."""
+    """The rendered objects of ``k8s/base`` by kind; there is one of each."""
     kubectl = Path(sysconfig.get_path("scripts")) / "kubectl"
     rendered = subprocess.run(
         [kubectl, "kustomize", root / "k8s" / "base"], check=True, capture_output=True, text=True
@@ -41,26 +41,26 @@ def deployment(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def pod(deployment: dict[str, Any]) -> dict[str, Any]:
-    """The spec of its pods."""
+    """The spec of the Deployment's pods."""
     return dict(deployment["template"]["spec"])
 
 
 @pytest.fixture(scope="session")
 def container(pod: dict[str, Any]) -> dict[str, Any]:
-    """The one container of a pod."""
+    """The only container of a pod."""
     (only,) = pod["containers"]
     return dict(only)
 
 
 @pytest.fixture(scope="session")
-def written(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The settings as they are written in the ConfigMap."""
+def raw_settings(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The ConfigMap's settings as TOML."""
     return tomllib.loads(manifests["ConfigMap"]["data"]["signer.toml"])
 
 
 @pytest.fixture(scope="session")
 def settings(manifests: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The same as the signer itself reads them: what it does not know or accept is an error."""
+    """The ConfigMap's settings as the service loads them."""
     file = tmp_path_factory.mktemp("config-map") / "signer.toml"
     file.write_text(manifests["ConfigMap"]["data"]["signer.toml"])
     return load_settings(file)
@@ -68,7 +68,7 @@ def settings(manifests: dict[str, dict[str, Any]], tmp_path_factory: pytest.Temp
 
 @pytest.fixture(scope="session")
 def dockerfile(root: Path) -> list[tuple[str, str]]:
-    """The Dockerfile's instructions, continued lines joined: ``("USER", "65532:65532")``."""
+    """The Dockerfile's instructions with joined lines, for example ``("USER", "65532:65532")``."""
     text = (root / "Dockerfile").read_text().replace("\\\n", " ")
     lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     return [(instruction, " ".join(rest.split())) for instruction, rest in lines]

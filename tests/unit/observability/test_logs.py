@@ -23,8 +23,9 @@ from signer.observability.events import (
     irregularities,
 )
 from signer.observability.logs import LibraryHandler, configure_logging
+from signer.observability.settings import LoggingSettings
 from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
-from signer.web.request_summary import Exchange
+from signer.web.request_summary import RequestSummary
 from tests.support.log_lines import LogLines, captured_logs
 from tests.support.messages import golden_vector
 
@@ -38,8 +39,8 @@ def log() -> Iterator[LogLines]:
         yield lines
 
 
-def an_event(name: EventName = EventName.SIGNED) -> AuditEvent:
-    """Make an audit event with every field that its kind may have."""
+def audit_event(name: EventName = EventName.SIGNED) -> AuditEvent:
+    """Return an audit event with every field that its kind may have."""
     values: dict[str, object] = {
         "challenge_id": "2d" + "ab" * 16,
         "state": "signed",
@@ -55,9 +56,9 @@ def an_event(name: EventName = EventName.SIGNED) -> AuditEvent:
 
 
 @pytest.mark.parametrize("name", EventName)
-def test_every_move_becomes_one_registered_line(log: LogLines, name: EventName) -> None:
-    """It has the event's fields, its level, an RFC 3339 timestamp in UTC, and these three stand in front."""
-    StructlogAudit().write(an_event(name))
+def test_audit_event_becomes_one_line(log: LogLines, name: EventName) -> None:
+    """The line has the event's fields and begins with a UTC timestamp (RFC 3339), the level and the name."""
+    StructlogAudit().write(audit_event(name))
     (line,) = log.all()
     assert irregularities(line) == ()
     assert list(line)[:3] == ["timestamp", "level", "event"]
@@ -67,32 +68,32 @@ def test_every_move_becomes_one_registered_line(log: LogLines, name: EventName) 
     assert line.get("duration_ms", 1.235) == 1.235
 
 
-def test_a_field_without_a_value_is_left_out(log: LogLines) -> None:
-    """There are no nulls in a line."""
+def test_field_without_a_value_is_left_out(log: LogLines) -> None:
+    """A line has no nulls."""
     StructlogAudit().write(AuditEvent(name=EventName.REFUSED, customer_id="c", owner="o"))
     (line,) = log.all()
     assert line.keys() == {"timestamp", "level", "event", "customer_id", "owner"}
 
 
-def test_a_line_carries_the_request_behind_it(log: LogLines) -> None:
-    """Request id and caller come from the context; without one there are none."""
+def test_line_has_the_request_that_caused_it(log: LogLines) -> None:
+    """Request id and caller come from the context; without a request the line has neither."""
     audit = StructlogAudit()
     origin = ORIGIN.set(Origin("r-1", "wallet"))
-    audit.write(an_event())
+    audit.write(audit_event())
     ORIGIN.reset(origin)
-    audit.write(an_event())
+    audit.write(audit_event())
     first, second = log.all()
     assert (first["request_id"], first["caller"]) == ("r-1", "wallet")
     assert not {"request_id", "caller"} & second.keys()
 
 
-async def test_work_that_outlives_its_request_keeps_its_origin(log: LogLines) -> None:
-    """A task started for a request writes that request's id, also after the request has gone."""
+async def test_task_that_outlives_its_request_keeps_the_request_id(log: LogLines) -> None:
+    """A task started for a request logs that request's id after the request has ended."""
     audit = StructlogAudit()
 
     async def work() -> None:
         await asyncio.sleep(0)
-        audit.write(an_event())
+        audit.write(audit_event())
 
     async def request(number: int) -> asyncio.Task[None]:
         ORIGIN.set(Origin(f"r-{number}"))
@@ -104,57 +105,57 @@ async def test_work_that_outlives_its_request_keeps_its_origin(log: LogLines) ->
     assert ORIGIN.get() is None
 
 
-def an_exchange(**changes: object) -> Exchange:
-    """Make an exchange."""
-    return Exchange(**({"request_id": "r", "method": "GET", "route": "/readyz", "status": 200} | changes))  # type: ignore[arg-type]
+def summary_of(**changes: object) -> RequestSummary:
+    """Return the summary of a successful probe, with changes."""
+    return RequestSummary(**({"request_id": "r", "method": "GET", "route": "/readyz", "status": 200} | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("exchange", "event", "level"),
+    ("summary", "event", "level"),
     [
-        (an_exchange(), "http.probe", "debug"),
-        (an_exchange(route="/healthz"), "http.probe", "debug"),
-        (an_exchange(status=503, code="store_unavailable"), "http.request", "info"),
-        (an_exchange(route="/v1/keys"), "http.request", "info"),
-        (an_exchange(route="/v1/keys", status=None), "http.request", "info"),
+        (summary_of(), "http.probe", "debug"),
+        (summary_of(route="/healthz"), "http.probe", "debug"),
+        (summary_of(status=503, code="store_unavailable"), "http.request", "info"),
+        (summary_of(route="/v1/keys"), "http.request", "info"),
+        (summary_of(route="/v1/keys", status=None), "http.request", "info"),
     ],
 )
-def test_an_exchange_becomes_one_line(log: LogLines, exchange: Exchange, event: str, level: str) -> None:
-    """A probe that went well is for debugging; all else is the request's canonical line."""
-    StructlogRequestLog().answered(exchange)
+def test_request_becomes_one_line(log: LogLines, summary: RequestSummary, event: str, level: str) -> None:
+    """A probe that got 200 is a debug line; every other request has its canonical line."""
+    StructlogRequestLog().request_finished(summary)
     (line,) = log.all()
     assert irregularities(line) == ()
     assert (line["event"], line["level"], line["request_id"]) == (event, level, "r")
-    assert line.get("status") == exchange.status
+    assert line.get("status") == summary.status
 
 
 def raise_secretly() -> None:
-    """Fail with a message that must not be seen, for a reason that must not either."""
+    """Raise an error whose message, and whose cause's message, must not be shown."""
     try:
         raise KeyError(SECRET)
     except KeyError as error:
         raise ValueError(f"cannot use {SECRET}") from error
 
 
-def test_an_error_is_shown_by_its_types_and_frames_only(log: LogLines) -> None:
-    """No message, no values, no source, no paths; the cause is named."""
+def test_error_is_shown_as_types_and_frames(log: LogLines) -> None:
+    """The line has the type of the cause, but no message, value, source or path."""
     with pytest.raises(ValueError, match=SECRET) as caught:
         raise_secretly()
-    StructlogRequestLog().failed(caught.value)
+    StructlogRequestLog().unexpected_error(caught.value)
     (line,) = log.all()
     assert irregularities(line) == ()
     assert line["event"] == HTTP_UNEXPECTED_ERROR.name
     assert line["error"] == "builtins.ValueError from builtins.KeyError"
     assert [frame.split(":")[1] for frame in line["frames"]] == [
-        "test_an_error_is_shown_by_its_types_and_frames_only",
+        "test_error_is_shown_as_types_and_frames",
         "raise_secretly",
     ]
     assert SECRET not in log.text
     assert "/" not in log.text
 
 
-def test_a_deep_recursion_is_cut_to_its_innermost_frames(log: LogLines) -> None:
-    """A line stays a line."""
+def test_deep_traceback_is_cut_to_its_innermost_frames(log: LogLines) -> None:
+    """At most 30 frames are shown."""
 
     def dive(depth: int) -> None:
         if depth == 0:
@@ -167,16 +168,16 @@ def test_a_deep_recursion_is_cut_to_its_innermost_frames(log: LogLines) -> None:
     assert len(log.all()[0]["frames"]) == 30
 
 
-def test_errors_that_cause_each_other_end(log: LogLines) -> None:
-    """A circle of causes is told once."""
+def test_errors_that_cause_each_other_are_shown_once(log: LogLines) -> None:
+    """A cycle of causes does not loop."""
     one, other = ValueError(), TypeError()
     one.__cause__, other.__cause__ = other, one
     emit(HTTP_UNEXPECTED_ERROR, error=one)
     assert log.all()[0]["error"] == "builtins.ValueError from builtins.TypeError"
 
 
-def test_the_level_decides_what_is_written() -> None:
-    """At ``warning`` an info event is not written."""
+def test_event_below_the_level_is_not_written() -> None:
+    """At ``warning`` an info event is dropped."""
     with captured_logs("warning") as lines:
         emit(SERVICE_READY, port=1)
         emit(HTTP_UNEXPECTED_ERROR)
@@ -184,8 +185,8 @@ def test_the_level_decides_what_is_written() -> None:
 
 
 @pytest.mark.parametrize("name", ["aiohttp.server", "redis", "asyncio", "web3", ""])
-def test_libraries_write_the_same_lines_from_warning_on(log: LogLines, name: str) -> None:
-    """Their warnings and errors become ``library.message``; below that nothing is written."""
+def test_warnings_and_errors_of_libraries_become_lines(log: LogLines, name: str) -> None:
+    """They become ``library.message``; lower levels are dropped."""
     logger = logging.getLogger(name)
     logger.info("not of interest")
     logger.warning("lost %s", "connection")
@@ -195,27 +196,27 @@ def test_libraries_write_the_same_lines_from_warning_on(log: LogLines, name: str
         ("library.message", "error", "gone"),
     ]
     assert {line["logger"] for line in log.all()} == {name or "root"}
-    assert not [what for line in log.all() for what in irregularities(line)]
+    assert [found for line in log.all() for found in irregularities(line)] == []
 
 
-def test_a_message_that_does_not_fit_its_arguments_does_no_harm(log: LogLines) -> None:
-    """It is told that there was one, without its arguments."""
+def test_library_message_that_cannot_be_formatted_hides_its_arguments(log: LogLines) -> None:
+    """A fixed text takes its place."""
     LibraryHandler().handle(logging.makeLogRecord({"msg": "%d", "args": (SECRET,), "levelno": logging.ERROR}))
     (line,) = log.all()
-    assert line["message"] == "a message that could not be put together"
+    assert line["message"] == "a message that could not be formatted"
     assert SECRET not in log.text
 
 
 @pytest.mark.parametrize("exc_info", [SECRET, 1, True, {"a": SECRET}])
-def test_an_exception_that_is_none_is_left_out(log: LogLines, exc_info: object) -> None:
-    """Whatever else somebody hands over as ``exc_info`` is not shown."""
+def test_exc_info_that_is_no_exception_is_left_out(log: LogLines, exc_info: object) -> None:
+    """Another value of ``exc_info`` is not shown."""
     structlog.get_logger().info("service.ready", exc_info=exc_info)
     (line,) = log.all()
     assert line.keys() == {"timestamp", "level", "event"}
 
 
-def test_a_library_cannot_write_a_secret(log: LogLines) -> None:
-    """Not in its message, not in a second line, not in an exception."""
+def test_library_cannot_log_a_secret(log: LogLines) -> None:
+    """A secret in a message, in a second line or in an exception is not shown."""
     logger = logging.getLogger("some.library")
     golden = golden_vector()
     logger.warning("sending %s with %r", golden.challenge, {"signature": golden.signature})
@@ -230,8 +231,8 @@ def test_a_library_cannot_write_a_secret(log: LogLines) -> None:
         assert secret not in log.text
 
 
-def test_a_warning_becomes_a_line(log: LogLines) -> None:
-    """Python's own warnings do not go to standard error."""
+def test_python_warning_becomes_a_line(log: LogLines) -> None:
+    """It does not go to standard error."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old ways", DeprecationWarning, stacklevel=1)
@@ -239,8 +240,8 @@ def test_a_warning_becomes_a_line(log: LogLines) -> None:
     assert (line["event"], line["logger"]) == ("library.message", "py.warnings")
 
 
-async def test_a_task_that_failed_unseen_is_told_without_its_message(log: LogLines) -> None:
-    """By itself, asyncio would write the exception's text."""
+async def test_exception_of_a_forgotten_task_is_logged_without_its_message(log: LogLines) -> None:
+    """Asyncio itself would write the message."""
 
     async def fail() -> None:
         raise ValueError(SECRET)
@@ -256,8 +257,8 @@ async def test_a_task_that_failed_unseen_is_told_without_its_message(log: LogLin
     assert SECRET not in log.text
 
 
-def test_the_services_own_events_are_written_by_name(log: LogLines) -> None:
-    """``emit`` takes an event of the catalogue and its fields."""
+def test_emit_writes_an_event(log: LogLines) -> None:
+    """Durations are rounded to microseconds; a field that is ``None`` is left out."""
     emit(KEYS_LOADED, loaded=3, missing=0, failed=0, duration_ms=12.34567)
     emit(SERVICE_STOPPING, reason=None)
     loaded, stopping = log.all()
@@ -266,27 +267,27 @@ def test_the_services_own_events_are_written_by_name(log: LogLines) -> None:
 
 
 class Broken(io.BytesIO):
-    """A pipe whose reader has gone."""
+    """A pipe whose reader has closed it."""
 
     def flush(self) -> None:
-        """Fail as a pipe does."""
+        """Raise, as a broken pipe does."""
         raise BrokenPipeError
 
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_writing_never_raises(closed: bool) -> None:
-    """A stream that is closed or broken loses the line, and nothing else happens."""
+    """A closed or broken stream loses the line without an error."""
     stream = Broken()
     with captured_logs():
-        configure_logging(stream=stream)
+        configure_logging(LoggingSettings(), stream)
         if closed:
             stream.close()
-        StructlogAudit().write(an_event())
+        StructlogAudit().write(audit_event())
         logging.getLogger("x").warning("y")
 
 
-def test_the_stream_is_kept_alive() -> None:
-    """A logger that holds its file weakly would write into nothing once nobody else holds it."""
+def test_logger_keeps_its_stream_alive() -> None:
+    """The logger has the only reference to the stream."""
     written: list[bytes] = []
 
     class Stream(io.BytesIO):
@@ -295,14 +296,14 @@ def test_the_stream_is_kept_alive() -> None:
             return len(line)
 
     with captured_logs():
-        configure_logging(stream=Stream())
+        configure_logging(LoggingSettings(), Stream())
         gc.collect()
         structlog.get_logger().info("service.ready")
     assert json.loads(written[0])["event"] == "service.ready"
 
 
-def test_a_person_at_a_terminal_reads_text() -> None:
-    """The console form redacts as the other does, and has no colours where there is no terminal."""
+def test_console_format_is_redacted_text() -> None:
+    """Without a terminal it has no colours."""
     with captured_logs(form="console") as lines:
         emit(SERVICE_READY, host="127.0.0.1", port=8080)
         structlog.get_logger().info("x", password=SECRET)

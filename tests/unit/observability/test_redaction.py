@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signer.observability.logs import render_json
-from signer.observability.redaction import LONGEST, MASK, masked_name, masked_text, redact
+from signer.observability.redaction import MASK, MAX_LENGTH, masked_identifier, masked_text, redact
 from tests.support.messages import Message, golden_vector, to_base64
 
 SIGNATURE_HEX = "0x" + "5f" * 65
@@ -40,12 +40,12 @@ HARMLESS: dict[str, Any] = {
 
 
 def redacted(**fields: object) -> dict[str, Any]:
-    """Have fields redacted."""
+    """Return the fields after redaction."""
     return dict(redact(None, "info", dict(fields)))
 
 
-def test_what_the_service_says_of_itself_passes_unchanged() -> None:
-    """No field of an ordinary line looks like a secret."""
+def test_ordinary_line_is_unchanged() -> None:
+    """None of its fields looks like a secret."""
     assert redacted(**HARMLESS) == HARMLESS
 
 
@@ -74,16 +74,16 @@ def test_what_the_service_says_of_itself_passes_unchanged() -> None:
         "kwargs",
     ],
 )
-@pytest.mark.parametrize("value", ["1", 1, b"1", ["1"], {"a": "1"}, None])
-def test_a_field_with_a_telling_name_is_masked_whatever_it_holds(name: str, value: object) -> None:
-    """The name decides; the value is not looked at. It does so at any depth."""
-    assert redacted(**{name: value}) == {name: MASK}
+def test_field_with_a_sensitive_name_is_masked(name: str) -> None:
+    """The name alone decides, at any depth."""
+    for value in ("1", 1, b"1", ["1"], {"a": "1"}, None):
+        assert redacted(**{name: value}) == {name: MASK}
     assert redacted(outer={"inner": [{name: "1"}]}) == {"outer": {"inner": [{name: MASK}]}}
 
 
 @pytest.mark.parametrize("name", ["opinion", "spinning", "nobody", "somebody_else", "challenge_id", "code", "monkey"])
-def test_a_field_with_a_harmless_name_is_not(name: str) -> None:
-    """``pin`` and ``body`` count as whole words only."""
+def test_field_with_a_harmless_name_is_unchanged(name: str) -> None:
+    """``pin`` and ``body`` are sensitive only as whole words."""
     assert redacted(**{name: "1"}) == {name: "1"}
 
 
@@ -103,14 +103,14 @@ SECRETS = {
 
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
-@pytest.mark.parametrize("around", ["{}", "value={}", "before {} behind", "('{}',)", '{{"k":"{}"}}', "{}, {}"])
-def test_what_looks_like_a_secret_is_masked_within_any_text(secret: str, around: str) -> None:
-    """Wherever it stands, also under a harmless name and deep inside."""
-    text = around.replace("{{", "{").replace("}}", "}").replace("{}", secret)
-    line = json.dumps(redacted(event=text, message=text, inner=[{"a": (text,)}], nested={text: text}))
-    assert MASK in line
-    for piece in secret.split("\n"):
-        assert piece not in line
+def test_secret_is_masked_within_any_text(secret: str) -> None:
+    """Also under a harmless name and in nested values."""
+    for template in ("@", "value=@", "before @ behind", "('@',)", '{"k":"@"}', "@, @"):
+        text = template.replace("@", secret)
+        line = json.dumps(redacted(event=text, message=text, inner=[{"a": (text,)}], nested={text: text}))
+        assert MASK in line
+        for piece in secret.split("\n"):
+            assert piece not in line
 
 
 @pytest.mark.parametrize(
@@ -129,18 +129,18 @@ def test_what_looks_like_a_secret_is_masked_within_any_text(secret: str, around:
     ],
 )
 def test_credentials_in_a_text_are_masked(text: str, expected: str) -> None:
-    """Passwords in URLs, authorization headers and PEM blocks that were cut go; what only sounds alike stays."""
+    """Passwords in URLs, authorization headers and cut PEM blocks are masked; similar words are not."""
     assert masked_text(text) == expected
 
 
-def test_a_long_text_is_cut_and_looked_at_all_the_same() -> None:
-    """Nobody can fill the log, or keep the redaction busy, with one text."""
+def test_long_text_is_cut_and_masked() -> None:
+    """One text can neither fill the log nor make redaction slow."""
     text = masked_text(f"redis://:{PASSWORD}@cache " + "://a:" * 100_000)
     assert text.startswith(f"redis://{MASK}@cache ")
-    assert len(text) <= LONGEST + 1
+    assert len(text) <= MAX_LENGTH + 1
 
 
-def test_a_challenge_in_the_clear_hides_the_whole_text() -> None:
+def test_text_with_a_decoded_challenge_is_masked_completely() -> None:
     """No line of an EIP-4361 message is shown."""
     assert masked_text("refused: " + Message(nonce="abcdefgh").text()) == MASK
 
@@ -157,14 +157,14 @@ def test_a_challenge_in_the_clear_hides_the_whole_text() -> None:
         (f"vault://user:{PASSWORD}@vault/kv", f"vault://{MASK}@vault/kv"),
     ],
 )
-def test_a_name_may_be_long_and_may_not_hold_a_key(uri: str, expected: str) -> None:
-    """Length alone is no suspicion in URIs and request ids; hex of 32 bytes, our tokens and passwords are."""
-    assert masked_name(uri) == expected
+def test_identifier_may_be_long_but_not_contain_a_key(uri: str, expected: str) -> None:
+    """In URIs and request ids only 32 bytes of hex, tokens and passwords are masked."""
+    assert masked_identifier(uri) == expected
     assert redacted(key_uri=uri, request_id=uri) == {"key_uri": expected, "request_id": expected}
 
 
-def test_bytes_and_objects_are_named_by_their_type() -> None:
-    """Nothing of them is shown, nor of what lies deeper than four levels."""
+def test_bytes_and_objects_are_shown_as_their_type() -> None:
+    """The same holds for values below the fourth level."""
     deep: object = {"a": {"a": {"a": {"a": {"a": "x"}}}}}
     assert redacted(raw=b"abc", thing=object(), error=ValueError("x"), deep=deep) == {
         "raw": "<bytes>",
@@ -182,15 +182,15 @@ ANYTHING = st.recursive(
 
 
 @given(st.dictionaries(st.text(), ANYTHING, max_size=6))
-def test_whatever_is_logged_becomes_one_line_of_json(fields: dict[str, Any]) -> None:
-    """No value makes redaction or rendering raise, and none breaks the line."""
+def test_any_fields_become_one_line_of_json(fields: dict[str, Any]) -> None:
+    """No value makes redaction or rendering raise or breaks the line."""
     line = render_json(None, "info", redact(None, "info", fields))
     assert line.count(b"\n") == 1
     assert isinstance(json.loads(line), dict)
 
 
 @given(st.binary(min_size=65, max_size=65), st.text(max_size=30), st.text(max_size=30))
-def test_no_signature_passes_in_any_text(signature: bytes, before: str, behind: str) -> None:
-    """In neither form, whatever stands around it."""
+def test_signature_is_masked_in_any_text(signature: bytes, before: str, behind: str) -> None:
+    """In every encoding and whatever surrounds it."""
     for secret in (signature.hex(), "0x" + signature.hex(), to_base64(b"0x" + signature.hex().encode())):
         assert secret not in masked_text(before + secret + behind)

@@ -5,34 +5,36 @@ import hmac
 import re
 
 import pytest
+from pydantic import ValidationError
 
 from signer.domain.errors import ErrorCode, Unauthenticated
 from signer.web import auth
-from signer.web.auth import Caller, Callers, generate_token
+from signer.web.auth import Callers, generate_token
+from signer.web.settings import CallerSettings
 
 TOKENS = {name: auth.TOKEN_PREFIX + letter * 43 for name, letter in (("first", "a"), ("second", "b"), ("third", "c"))}
 
 
-def sha256_hex(token: str) -> str:
-    """Give what the settings hold of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
+def caller(name: str, token: str) -> CallerSettings:
+    """Return the settings of a caller with this token."""
+    return CallerSettings(name=name, token_sha256=hashlib.sha256(token.encode()).hexdigest())
 
 
 @pytest.fixture
 def callers() -> Callers:
     """Three callers."""
-    return Callers(Caller.of(name, sha256_hex(token)) for name, token in TOKENS.items())
+    return Callers(caller(name, token) for name, token in TOKENS.items())
 
 
 @pytest.mark.parametrize("name", TOKENS)
-def test_every_caller_is_known_by_its_token(callers: Callers, name: str) -> None:
-    """The token's owner is named, wherever it stands in the list."""
+def test_token_authenticates_its_caller(callers: Callers, name: str) -> None:
+    """The position in the list does not matter."""
     assert callers.authenticate(f"Bearer {TOKENS[name]}") == name
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer  "])
-def test_rfc9110_11_1_the_scheme_is_case_insensitive(callers: Callers, scheme: str) -> None:
-    """The scheme is one word in any case, and any number of spaces follow it."""
+def test_rfc9110_11_1_scheme_is_case_insensitive(callers: Callers, scheme: str) -> None:
+    """The scheme may be in any case, followed by any number of spaces."""
     assert callers.authenticate(f"{scheme} {TOKENS['first']}") == "first"
 
 
@@ -61,8 +63,8 @@ def test_rfc9110_11_1_the_scheme_is_case_insensitive(callers: Callers, scheme: s
         "Bearer " + "١" * 43,  # noqa: RUF001 - digits, but not ASCII's
     ],
 )
-def test_everybody_else_is_refused_without_repeating_what_he_sent(callers: Callers, header: str | None) -> None:
-    """No header, another form and another token are all ``unauthenticated``; no piece of the token is shown."""
+def test_wrong_header_is_refused_without_repeating_it(callers: Callers, header: str | None) -> None:
+    """A missing header, another form and an unknown token are ``unauthenticated``; no part of a token is shown."""
     with pytest.raises(Unauthenticated) as caught:
         callers.authenticate(header)
     assert caught.value.code is ErrorCode.UNAUTHENTICATED
@@ -71,12 +73,10 @@ def test_everybody_else_is_refused_without_repeating_what_he_sent(callers: Calle
 
 
 @pytest.mark.parametrize("token", [*TOKENS.values(), "z" * 43])
-def test_all_callers_are_compared_whoever_calls(
-    callers: Callers,
-    token: str,
-    monkeypatch: pytest.MonkeyPatch,
+def test_every_token_is_compared_with_all_callers(
+    callers: Callers, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is no early exit: a hit in front takes as many comparisons of whole digests as a miss."""
+    """There is no early exit: a known token takes as many comparisons of whole digests as an unknown one."""
     compared: list[tuple[bytes, bytes]] = []
     compare_digest = hmac.compare_digest
 
@@ -92,23 +92,16 @@ def test_all_callers_are_compared_whoever_calls(
     assert [{len(one), len(other)} for one, other in compared] == [{32}] * len(TOKENS)
 
 
-def test_a_caller_may_have_two_tokens_while_one_is_replaced() -> None:
-    """Both tokens name the same caller."""
-    both = Callers([Caller.of("wallet", sha256_hex("o" * 43)), Caller.of("wallet", sha256_hex("n" * 43))])
+def test_caller_may_have_two_tokens() -> None:
+    """During a rotation both tokens authenticate the same caller."""
+    both = Callers([caller("wallet", "o" * 43), caller("wallet", "n" * 43)])
     assert {both.authenticate("Bearer " + letter * 43) for letter in "on"} == {"wallet"}
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        [],
-        [Caller.of("one", sha256_hex("t")), Caller.of("two", sha256_hex("t"))],
-    ],
-)
-def test_callers_that_cannot_work_are_an_error_at_start(given: list[Caller]) -> None:
-    """Nobody at all, and two callers with one token, are refused when the service is built."""
-    with pytest.raises(ValueError, match="caller"):
-        Callers(given)
+def test_service_without_callers_does_not_start() -> None:
+    """No request could be authenticated."""
+    with pytest.raises(ValueError, match=r"No caller is configured"):
+        Callers([])
 
 
 @pytest.mark.parametrize(
@@ -124,17 +117,17 @@ def test_callers_that_cannot_work_are_an_error_at_start(given: list[Caller]) -> 
         ("wallet", "0" * 64 + "\n"),
     ],
 )
-def test_settings_of_another_form_are_refused_without_repeating_the_digest(name: str, digest: str) -> None:
-    """A name is a word, a digest 64 lower-case hex digits; somebody may have put the token there instead."""
-    with pytest.raises(ValueError, match=r"caller") as caught:
-        Caller.of(name, digest)
+def test_malformed_caller_settings_are_refused_without_repeating_them(name: str, digest: str) -> None:
+    """The operator may have written the token in place of its digest, so the error does not show the value."""
+    with pytest.raises(ValidationError) as caught:
+        CallerSettings(name=name, token_sha256=digest)
     assert "000" not in str(caught.value)
     assert "FFF" not in str(caught.value)
 
 
-def test_a_caller_does_not_show_its_digest() -> None:
-    """The representation names the caller only."""
-    assert repr(Caller.of("wallet", "ab" * 32)) == "Caller(name='wallet')"
+def test_repr_of_caller_settings_hides_the_digest() -> None:
+    """The representation shows only the name."""
+    assert repr(CallerSettings(name="wallet", token_sha256="ab" * 32)) == "CallerSettings(name='wallet')"
 
 
 @pytest.fixture
@@ -143,14 +136,14 @@ def generated() -> tuple[str, str]:
     return generate_token()
 
 
-def test_a_generated_token_is_accepted_and_has_256_bits(generated: tuple[str, str]) -> None:
-    """Its prefix tells what it is, 32 random bytes follow, and its digest is what the settings want."""
+def test_generated_token_has_256_bits_and_authenticates(generated: tuple[str, str]) -> None:
+    """The token has the prefix and 32 random bytes; the digest fits the settings."""
     token, digest = generated
     assert re.fullmatch(r"cs_[A-Za-z0-9_-]{43}", token)
-    assert digest == sha256_hex(token)
-    assert Callers([Caller.of("wallet", digest)]).authenticate(f"Bearer {token}") == "wallet"
+    assert digest == hashlib.sha256(token.encode()).hexdigest()
+    assert Callers([CallerSettings(name="wallet", token_sha256=digest)]).authenticate(f"Bearer {token}") == "wallet"
 
 
 def test_generated_tokens_differ() -> None:
-    """A hundred tokens are a hundred."""
+    """No two of a hundred tokens are equal."""
     assert len({generate_token() for _ in range(100)}) == 100

@@ -15,7 +15,7 @@ from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
-from signer.web.bodies import SignBody, keys_body, read_sign_body, record_body
+from signer.web.bodies import SignBody, keys_body, parse_sign_body, record_body
 from tests.support.fakes.keys import FakeKey, FakeKeyRing
 from tests.support.messages import OWNER
 
@@ -45,14 +45,14 @@ RECORD = ChallengeRecord(
 
 
 def body_of(**fields: object) -> bytes:
-    """Write a body."""
+    """Return a body with these fields."""
     return json.dumps(fields).encode()
 
 
-def refusal_of(body: bytes) -> MalformedRequest:
-    """Have a body refused."""
+def error_of(body: bytes) -> MalformedRequest:
+    """Return the error that this body raises."""
     with pytest.raises(MalformedRequest) as caught:
-        read_sign_body(body)
+        parse_sign_body(body)
     return caught.value
 
 
@@ -66,15 +66,15 @@ def refusal_of(body: bytes) -> MalformedRequest:
         ({"challenge": "Zm9v", "forward": True}, "Zm9v", True),
     ],
 )
-def test_a_body_is_read(fields: dict[str, Any], challenge: str | None, forward: bool) -> None:
-    """``forward`` is true by default, and ``challenge`` optional; an empty one is the decoder's to refuse."""
-    body = read_sign_body(body_of(ownerId=OWNER_ID, **fields))
+def test_body_is_parsed(fields: dict[str, Any], challenge: str | None, forward: bool) -> None:
+    """``forward`` is true by default and ``challenge`` is optional. The decoder refuses an empty challenge later."""
+    body = parse_sign_body(body_of(ownerId=OWNER_ID, **fields))
     assert (str(body.owner), body.challenge, body.forward) == (OWNER_ID, challenge, forward)
 
 
-def test_a_body_does_not_show_its_challenge() -> None:
-    """The representation leaves it out."""
-    assert MARKER not in repr(read_sign_body(body_of(ownerId=OWNER_ID, challenge=MARKER)))
+def test_repr_of_body_hides_the_challenge() -> None:
+    """The representation leaves the challenge out."""
+    assert MARKER not in repr(parse_sign_body(body_of(ownerId=OWNER_ID, challenge=MARKER)))
 
 
 @pytest.mark.parametrize(
@@ -98,18 +98,18 @@ def test_a_body_does_not_show_its_challenge() -> None:
         ({"ownerId": OWNER_ID, "": 1}, None, "unknown"),
     ],
 )
-def test_a_wrong_field_is_named_with_a_hint(fields: dict[str, Any], field: str | None, hint: str) -> None:
-    """The field is named where its name is one, what is expected is said, and no content is repeated."""
-    refusal = refusal_of(body_of(**fields))
-    assert (refusal.code, refusal.field) == (ErrorCode.REQUEST_MALFORMED, field)
-    assert hint in refusal.detail
-    assert MARKER not in refusal.detail
+def test_wrong_field_is_named_with_a_hint(fields: dict[str, Any], field: str | None, hint: str) -> None:
+    """The error names the field, unless the name may be content, and what is expected; it repeats no content."""
+    error = error_of(body_of(**fields))
+    assert (error.code, error.field) == (ErrorCode.REQUEST_MALFORMED, field)
+    assert hint in error.detail
+    assert MARKER not in error.detail
 
 
-def test_a_wrong_account_is_refused_by_the_domain() -> None:
+def test_malformed_account_has_the_domains_error_code() -> None:
     """``ownerId`` has the codes of ``AccountId.parse``."""
-    assert refusal_of(body_of(ownerId="eip155:324:0x12")).code is ErrorCode.OWNER_ID_MALFORMED
-    assert refusal_of(body_of(ownerId="solana:1:abc")).code is ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED
+    assert error_of(body_of(ownerId="eip155:324:0x12")).code is ErrorCode.OWNER_ID_MALFORMED
+    assert error_of(body_of(ownerId="solana:1:abc")).code is ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED
 
 
 @pytest.mark.parametrize(
@@ -122,15 +122,15 @@ def test_a_wrong_account_is_refused_by_the_domain() -> None:
     ],
 )
 def test_rfc8259_4_names_are_unique(body: bytes, field: str | None) -> None:
-    """A field that is given twice is refused, however it is spelled and wherever it stands."""
-    refusal = refusal_of(body)
-    assert refusal.field == field
-    assert "twice" in refusal.detail
-    assert MARKER not in refusal.detail
+    """A repeated field is refused, also if it is escaped or nested."""
+    error = error_of(body)
+    assert error.field == field
+    assert "twice" in error.detail
+    assert MARKER not in error.detail
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "detail"),
     [
         (b"", "line 1, column 1"),
         (b" \n ", "line 2, column 2"),
@@ -153,12 +153,12 @@ def test_rfc8259_4_names_are_unique(body: bytes, field: str | None) -> None:
         (b"1", "not an object"),
     ],
 )
-def test_rfc8259_what_is_not_a_json_object_is_told_by_its_place(body: bytes, said: str) -> None:
-    """The place is told, never a piece of the content."""
-    refusal = refusal_of(body)
-    assert (refusal.code, refusal.field) == (ErrorCode.REQUEST_MALFORMED, None)
-    assert said in refusal.detail
-    assert MARKER not in refusal.detail
+def test_rfc8259_body_that_is_no_json_object_is_refused_with_the_position(body: bytes, detail: str) -> None:
+    """The error shows the position and no content."""
+    error = error_of(body)
+    assert (error.code, error.field) == (ErrorCode.REQUEST_MALFORMED, None)
+    assert detail in error.detail
+    assert MARKER not in error.detail
 
 
 JSON = st.recursive(
@@ -172,14 +172,14 @@ FIELDS = st.dictionaries(
 
 
 @given(st.binary() | JSON.map(json.dumps).map(str.encode) | FIELDS.map(json.dumps).map(str.encode))
-def test_no_body_raises_anything_else(body: bytes) -> None:
-    """Whatever arrives, it is read or it is a ``MalformedRequest``."""
+def test_any_body_is_parsed_or_malformed(body: bytes) -> None:
+    """No body raises anything but ``MalformedRequest``."""
     with suppress(MalformedRequest):
-        assert isinstance(read_sign_body(body), SignBody)
+        assert isinstance(parse_sign_body(body), SignBody)
 
 
-def test_a_record_is_worded_with_exactly_these_fields() -> None:
-    """The order and the names of the HTTP API; instants in UTC, cut to milliseconds."""
+def test_record_has_exactly_these_fields() -> None:
+    """Names and order are those of the HTTP API; instants are in UTC and rounded down to milliseconds."""
     assert list(json.loads(record_body(RECORD)).items()) == [
         ("id", RECORD.id),
         ("customerId", RECORD.customer_id),
@@ -204,8 +204,8 @@ def test_a_superseded_record_names_its_successor() -> None:
     assert (fields["state"], fields["code"], fields["supersededBy"]) == ("superseded", "replaced_upstream", "00" * 17)
 
 
-def test_keys_are_worded_with_what_is_missing_and_why() -> None:
-    """Who can be signed for, who not, and the reasons."""
+def test_keys_show_loaded_missing_and_failed_keys() -> None:
+    """Each failed key has its reason."""
     key = FakeKey(b"\x01" * 32)
     ring = FakeKeyRing([key])
     ring.state = KeyRingStatus(1, loading=True, missing=(OWNER,), failed={"fake:b": "no file", "fake:a": "no password"})
@@ -219,8 +219,8 @@ def test_keys_are_worded_with_what_is_missing_and_why() -> None:
     }
 
 
-def test_instants_of_other_zones_would_be_told_in_utc() -> None:
-    """``Z`` is never put behind another zone's time."""
+def test_instant_of_another_zone_is_converted_to_utc() -> None:
+    """``Z`` never follows another zone's time."""
     berlin = timezone(timedelta(hours=1))
     record = replace(RECORD, expires_at=datetime(2026, 11, 22, 14, tzinfo=berlin))
     assert json.loads(record_body(record))["expiresAt"] == "2026-11-22T13:00:00.000Z"

@@ -21,13 +21,13 @@ from signer.domain.errors import (
     Unavailable,
     UpstreamTimeout,
 )
-from signer.web.problems import STATUS_FOR_FAMILY, problem, refusal_of_http, status_of
+from signer.web.problems import STATUS_FOR_CLASS, error_of_http_exception, problem, status_of
 
 DETAIL = "A sentence."
 
 
 def members_of(response: web.Response) -> dict[str, Any]:
-    """Read a problem's JSON."""
+    """Return the members of a problem."""
     assert isinstance(response.body, bytes)
     fields = json.loads(response.body)
     assert isinstance(fields, dict)
@@ -54,28 +54,28 @@ def members_of(response: web.Response) -> dict[str, Any]:
         (UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, DETAIL), 504),
     ],
 )
-def test_the_family_gives_the_status(error: SignerError, status: int) -> None:
-    """Each family has its status, and so have the codes for which HTTP has one of its own."""
+def test_status_follows_from_class_and_code(error: SignerError, status: int) -> None:
+    """Each class has a status; three codes have a more specific one."""
     assert status_of(error) == status
     assert problem(error, "r").status == members_of(problem(error, "r"))["status"] == status
 
 
-def test_what_aiohttp_raises_beyond_the_known_is_a_defect() -> None:
-    """No handler of ours raises one, so its words are not passed on."""
-    refusal = refusal_of_http(web.HTTPGone(text="short and stout"))
-    assert (refusal.code, status_of(refusal)) == (ErrorCode.INTERNAL_ERROR, 500)
-    assert "stout" not in refusal.detail
+def test_unknown_exception_of_aiohttp_is_an_internal_error() -> None:
+    """No handler raises one, so its text is not shown."""
+    error = error_of_http_exception(web.HTTPGone(text="short and stout"))
+    assert (error.code, status_of(error)) == (ErrorCode.INTERNAL_ERROR, 500)
+    assert "stout" not in error.detail
 
 
-def test_every_family_has_a_status() -> None:
-    """No class of errors.py falls through to 500 but ``SignerError`` itself."""
-    families = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SignerError)}
-    nearest = {kind: next(parent for parent in kind.__mro__ if parent in STATUS_FOR_FAMILY) for kind in families}
+def test_every_class_of_errors_has_a_status() -> None:
+    """Only ``SignerError`` itself has status 500."""
+    classes = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SignerError)}
+    nearest = {kind: next(parent for parent in kind.__mro__ if parent in STATUS_FOR_CLASS) for kind in classes}
     assert [kind for kind, parent in nearest.items() if parent is SignerError] == [SignerError]
 
 
 def test_rfc9457_3_1_members() -> None:
-    """A problem has type, title, status, detail and instance, and our ``code`` and ``field``."""
+    """A problem has the members of RFC 9457, and ``code`` and ``field``."""
     response = problem(RefusedByPolicy(ErrorCode.URI_NOT_ALLOWED, DETAIL, field="uri"), "r-1")
     assert response.content_type == "application/problem+json"
     assert members_of(response) == {
@@ -89,17 +89,17 @@ def test_rfc9457_3_1_members() -> None:
     }
 
 
-def test_field_is_left_out_where_none_is_at_fault() -> None:
+def test_problem_without_a_field_has_no_member_field() -> None:
     """There is no ``"field": null``."""
     assert "field" not in members_of(problem(Conflict(ErrorCode.NONCE_REUSED, DETAIL), "r"))
 
 
-@pytest.mark.parametrize("code", ErrorCode)
-def test_every_code_has_a_title_of_its_own(code: ErrorCode) -> None:
-    """A title is the code in words."""
-    title = members_of(problem(SignerError(code, DETAIL), "r"))["title"]
-    assert title[0].isupper()
-    assert title.replace(" ", "_").lower() == code
+def test_title_is_the_code_in_words() -> None:
+    """So every code has another title."""
+    for code in ErrorCode:
+        title = members_of(problem(SignerError(code, DETAIL), "r"))["title"]
+        assert title[0].isupper()
+        assert title.replace(" ", "_").lower() == code
 
 
 @pytest.mark.parametrize(
@@ -112,19 +112,19 @@ def test_rfc9110_10_2_3_retry_after_is_whole_seconds(
     retry_after: float,
     seconds: str,
 ) -> None:
-    """Rounded up, and never 0."""
+    """The seconds are rounded up and are at least 1."""
     response = problem(family(ErrorCode.CARD_API_UNAVAILABLE, DETAIL, retry_after=retry_after), "r")
     assert response.headers["Retry-After"] == seconds
 
 
-def test_what_cannot_be_mended_by_waiting_has_no_retry_after() -> None:
-    """A 422 says nothing about coming back; a 502 does."""
+def test_only_temporary_errors_have_retry_after() -> None:
+    """A 502 has ``Retry-After``, a 422 does not."""
     assert "Retry-After" not in problem(RefusedByPolicy(ErrorCode.CHALLENGE_EXPIRED, DETAIL), "r").headers
     assert problem(BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, DETAIL), "r").headers["Retry-After"] == "5"
 
 
-def test_rfc9110_11_6_1_a_401_says_how_to_authenticate() -> None:
-    """``WWW-Authenticate`` stands in a 401, and only there."""
+def test_rfc9110_11_6_1_only_401_has_www_authenticate() -> None:
+    """401 names the scheme; 403 does not."""
     response = problem(Unauthenticated(ErrorCode.UNAUTHENTICATED, DETAIL), "r")
     assert response.headers["WWW-Authenticate"].startswith("Bearer ")
     assert "WWW-Authenticate" not in problem(Conflict(ErrorCode.NONCE_REUSED, DETAIL), "r").headers

@@ -1,0 +1,32 @@
+"""The sections ``[http]`` and ``[[callers]]`` of the settings."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import ConfigDict, Field
+
+from signer.settings_types import Section, Sha256, Span
+
+
+class HttpSettings(Section):
+    """``[http]``: the listening address and the limits of a request."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    answer_within: Span = timedelta(seconds=8)
+    drain_within: Span = timedelta(seconds=20)
+    max_body: int = Field(16_384, ge=1024, le=1_048_576)
+
+
+class CallerSettings(Section):
+    """``[[callers]]``: a caller's name and the SHA-256 of its bearer token. ``signer token`` prints both.
+
+    One name may have several entries, each with another token, so that a token can be rotated without downtime.
+    """
+
+    # An error must not show the input: the operator may have written the token in place of its digest.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    token_sha256: Sha256 = Field(repr=False)
