@@ -14,6 +14,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.leaks import LeakGuard
+
 settings.register_profile("dev", max_examples=100, deadline=None, print_blob=True)
 settings.register_profile(
     "heavy", max_examples=5000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -21,6 +23,11 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "dev")
 
 _left_out: dict[str, int] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fail each test for what it leaves open."""
+    config.pluginmanager.register(LeakGuard())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

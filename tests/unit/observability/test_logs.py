@@ -183,6 +183,7 @@ def test_the_level_decides_what_is_written() -> None:
     assert [line["event"] for line in lines.all()] == ["http.unexpected_error"]
 
 
+@pytest.mark.asyncio_errors
 @pytest.mark.parametrize("name", ["aiohttp.server", "redis", "asyncio", "web3", ""])
 def test_libraries_write_the_same_lines_from_warning_on(log: LogLines, name: str) -> None:
     """Their warnings and errors become ``library.message``; below that nothing is written."""
@@ -239,6 +240,7 @@ def test_a_warning_becomes_a_line(log: LogLines) -> None:
     assert (line["event"], line["logger"]) == ("library.message", "py.warnings")
 
 
+@pytest.mark.asyncio_errors
 async def test_a_task_that_failed_unseen_is_told_without_its_message(log: LogLines) -> None:
     """By itself, asyncio would write the exception's text."""
 
