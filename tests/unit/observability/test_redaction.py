@@ -74,10 +74,10 @@ def test_what_the_service_says_of_itself_passes_unchanged() -> None:
         "kwargs",
     ],
 )
-@pytest.mark.parametrize("value", ["1", 1, b"1", ["1"], {"a": "1"}, None])
-def test_a_field_with_a_telling_name_is_masked_whatever_it_holds(name: str, value: object) -> None:
+def test_a_field_with_a_telling_name_is_masked_whatever_it_holds(name: str) -> None:
     """The name decides; the value is not looked at. It does so at any depth."""
-    assert redacted(**{name: value}) == {name: MASK}
+    for value in ("1", 1, b"1", ["1"], {"a": "1"}, None):
+        assert redacted(**{name: value}) == {name: MASK}, value
     assert redacted(outer={"inner": [{name: "1"}]}) == {"outer": {"inner": [{name: MASK}]}}
 
 
@@ -103,14 +103,13 @@ SECRETS = {
 
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
-@pytest.mark.parametrize("around", ["{}", "value={}", "before {} behind", "('{}',)", '{{"k":"{}"}}', "{}, {}"])
-def test_what_looks_like_a_secret_is_masked_within_any_text(secret: str, around: str) -> None:
+def test_what_looks_like_a_secret_is_masked_within_any_text(secret: str) -> None:
     """Wherever it stands, also under a harmless name and deep inside."""
-    text = around.replace("{{", "{").replace("}}", "}").replace("{}", secret)
-    line = json.dumps(redacted(event=text, message=text, inner=[{"a": (text,)}], nested={text: text}))
-    assert MASK in line
-    for piece in secret.split("\n"):
-        assert piece not in line
+    for around in ("{}", "value={}", "before {} behind", "('{}',)", '{"k":"{}"}', "{}, {}"):
+        text = around.replace("{}", secret)
+        line = json.dumps(redacted(event=text, message=text, inner=[{"a": (text,)}], nested={text: text}))
+        assert MASK in line, around
+        assert not [piece for piece in secret.split("\n") if piece in line], around
 
 
 @pytest.mark.parametrize(

@@ -96,12 +96,12 @@ def test_field_is_left_out_where_none_is_at_fault() -> None:
     assert "field" not in members_of(problem(Conflict(ErrorCode.NONCE_REUSED, DETAIL), "r"))
 
 
-@pytest.mark.parametrize("code", ErrorCode)
-def test_every_code_has_a_title_of_its_own(code: ErrorCode) -> None:
+def test_every_code_has_a_title_of_its_own() -> None:
     """A title is the code in words."""
-    title = members_of(problem(SignerError(code, DETAIL), "r"))["title"]
-    assert title[0].isupper()
-    assert title.replace(" ", "_").lower() == code
+    for code in ErrorCode:
+        title = members_of(problem(SignerError(code, DETAIL), "r"))["title"]
+        assert title[0].isupper(), code
+        assert title.replace(" ", "_").lower() == code
 
 
 @pytest.mark.parametrize(
