@@ -90,6 +90,8 @@ class LeakGuard:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Remember what is open before the test."""
+        if item.session.testsfailed != self._failures:
+            _collect_garbage()  # of the test that failed: it is not this one's
         self._before = open_resources()
         _shared.clear()
         self._findings.clear()

@@ -125,7 +125,7 @@ async def test_too_short_a_time_says_nothing(start_watched: StartWatched) -> Non
     watched = await start_watched(BreakerLimits(failures_in_a_row=1))
     await watched.calling.client.check()
     watched.calling.fault(FaultKind.LATENCY, "sign", seconds=30)
-    assert (await watched.deliver(timedelta(milliseconds=50))).verdict is V.UNKNOWN
+    assert (await watched.deliver(timedelta(milliseconds=300))).verdict is V.UNKNOWN
     assert watched.state() is S.CLOSED
 
 
@@ -259,9 +259,9 @@ async def test_who_waits_for_a_place_learns_that_it_opened(start_watched: StartW
 async def test_a_place_that_is_not_free_in_time_is_no_failure_of_the_api(start_watched: StartWatched) -> None:
     """Too many at once is our own affair: what did not get a connection was not processed, and says nothing."""
     limits = BreakerLimits(failures_in_a_row=1)
-    watched = await start_watched(limits, max_connections=1, connect_timeout=timedelta(milliseconds=50))
+    watched = await start_watched(limits, max_connections=1, connect_timeout=timedelta(milliseconds=300))
     await watched.calling.client.check()
-    watched.calling.fault(FaultKind.LATENCY, "sign", seconds=0.5, times=1)
+    watched.calling.fault(FaultKind.LATENCY, "sign", seconds=1.5, times=1)
     slow = asyncio.create_task(watched.deliver())
     await asyncio.sleep(0)
     assert await watched.deliver() == Delivery(V.NOT_PROCESSED, None)

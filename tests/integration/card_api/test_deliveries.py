@@ -161,7 +161,7 @@ async def test_a_slow_api_leaves_the_outcome_open(calling: Calling) -> None:
     customer_id, submission = calling.customer()
     await calling.client.check()
     calling.fault(FaultKind.LATENCY, "sign", seconds=30)
-    delivery = await calling.deliver(customer_id, submission, timeout=timedelta(milliseconds=200))
+    delivery = await calling.deliver(customer_id, submission, timeout=timedelta(milliseconds=500))
     assert delivery == Delivery(V.UNKNOWN, None)
 
 

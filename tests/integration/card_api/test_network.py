@@ -84,7 +84,7 @@ class TestNoConnection:
         customer_id, submission = calling.customer()
         async with open_session(max_connections=1, keep_alive=SOON) as narrow:
             client = make_client(
-                calling.simulator.base_url, narrow, tmp_path, connect_timeout=timedelta(milliseconds=100)
+                calling.simulator.base_url, narrow, tmp_path, connect_timeout=timedelta(milliseconds=500)
             )
             await client.check()
             calling.fault(FaultKind.LATENCY, "challenge", seconds=30)
@@ -202,7 +202,7 @@ class TestAnswersThatAreNone:
 
         server = await start_raw(token_answer(), http(200)[:-5] + b"1000\r\n\r\n", afterwards=drip)
         client = make_client(server.base_url, session, tmp_path)
-        assert await deliver_something(client, timedelta(milliseconds=300)) == Delivery(V.UNKNOWN, 200)
+        assert await deliver_something(client, timedelta(seconds=1)) == Delivery(V.UNKNOWN, 200)
         with pytest.raises(UpstreamTimeout):
             await client.fetch_challenge(CUSTOMER, timeout=timedelta(milliseconds=300))
 

@@ -185,7 +185,7 @@ async def test_an_api_without_tokens_leaves_a_delivery_unprocessed(calling: Call
 async def test_who_stops_waiting_does_not_stop_the_fetch(calling: Calling) -> None:
     """One waiter's time is over and another goes away; the third gets the token that all of them waited for."""
     customer_id, submission = calling.customer()
-    calling.fault(FaultKind.LATENCY, "token", seconds=0.3)
+    calling.fault(FaultKind.LATENCY, "token", seconds=1.0)
     patient = asyncio.create_task(calling.client.fetch_challenge(customer_id, timeout=SOON))
     leaving = asyncio.create_task(calling.client.fetch_challenge(customer_id, timeout=SOON))
     with pytest.raises(UpstreamTimeout):

@@ -164,7 +164,9 @@ async def test_a_slot_that_moves_is_followed(steady: ClusterSite) -> None:
         settled = await store.settle(held.lease, ChallengeState.VERIFIED, None)
         assert settled.state is ChallengeState.VERIFIED
         waiting = asyncio.create_task(store.claim(claim_of("nonce0002")))
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(10):
+            while "errorstat_TRYAGAIN" not in target.command("INFO", "errorstats"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         _end_to_move(source, target)
         assert (await waiting).outcome is ClaimOutcome.GRANTED
         assert await store.get(held.record.id) == settled
@@ -175,7 +177,7 @@ async def test_a_slot_that_moves_is_followed(steady: ClusterSite) -> None:
 async def test_a_slot_that_is_stuck_is_said(steady: ClusterSite) -> None:
     """A new record on a slot that stays half-way is refused in time, with the reason."""
     source, target = _two_nodes(steady)
-    async with open_store(steady.url, call_timeout=timedelta(milliseconds=500)) as store:
+    async with open_store(steady.url, call_timeout=timedelta(seconds=1)) as store:
         await claim_mine(store, claim_of("nonce0001"))
         _begin_to_move(source, target)
         _move_keys(source, target)

@@ -21,7 +21,9 @@ async def test_whatever_waits_for_a_server_that_is_given_up_ends(server: RedisSe
     server.pause()
     try:
         calls = [asyncio.create_task(node.send([("PING",)], far)) for _ in range(3)]
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(5):
+            while len(node._waiting) < len(calls):  # noqa: ASYNC110
+                await asyncio.sleep(0)
         next(iter(node._waiting)).reschedule(0)
         await asyncio.sleep(0)  # its time is up now, and its task has not heard of it yet
         async with asyncio.timeout(5):

@@ -12,6 +12,7 @@ import pytest
 from signer.simulator.app import STATE, create_app, run, serving
 from signer.simulator.settings import SimulatorSettings
 from signer.simulator.state import SimulatorState
+from tests.support.servers import free_port
 
 
 async def test_serving_takes_a_free_port_and_gives_it_back() -> None:
@@ -25,13 +26,14 @@ async def test_serving_takes_a_free_port_and_gives_it_back() -> None:
             await session.get(f"{simulator.origin}/_sim/ledger")
 
 
-async def test_run_serves_until_it_is_cancelled(unused_tcp_port: int) -> None:
+async def test_run_serves_until_it_is_cancelled() -> None:
     """And ends with the cancellation."""
-    task = asyncio.create_task(run(SimulatorSettings(), "127.0.0.1", unused_tcp_port))
+    port = free_port()
+    task = asyncio.create_task(run(SimulatorSettings(), "127.0.0.1", port))
     async with aiohttp.ClientSession() as session:
-        while True:
+        while not task.done():
             try:
-                async with session.get(f"http://127.0.0.1:{unused_tcp_port}/_sim/faults") as response:
+                async with session.get(f"http://127.0.0.1:{port}/_sim/faults") as response:
                     assert response.status == 200
                 break
             except aiohttp.ClientConnectorError:

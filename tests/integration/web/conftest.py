@@ -17,6 +17,6 @@ async def site() -> AsyncIterator[Site]:
 
 @pytest.fixture
 async def hasty_site() -> AsyncIterator[Site]:
-    """The HTTP API, whose callers wait a quarter of a second at most."""
-    async with open_site(answer_within=timedelta(milliseconds=250)) as opened:
+    """The HTTP API, whose callers wait half a second at most."""
+    async with open_site(answer_within=timedelta(milliseconds=500)) as opened:
         yield opened

@@ -277,7 +277,7 @@ async def test_a_body_that_does_not_arrive_is_400(hasty_site: Site) -> None:
     )
     answer = await hasty_site.talk(head.encode(), first=4096)
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"did not arrive within 0.25 s" in answer
+    assert b"did not arrive within 0.5 s" in answer
 
 
 async def test_a_caller_that_goes_away_within_his_body_is_no_defect(site: Site) -> None:
