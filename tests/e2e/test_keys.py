@@ -17,7 +17,7 @@ from signer.adapters.keys.keystore.backend import write_keystore
 from signer.devsite.processes import ProcessFailed, SignerProcess, signer_process
 from signer.devsite.site import LocalSite
 from signer.observability.events import irregularities
-from tests.e2e.conftest import OpenSite
+from tests.e2e.conftest import OpenSite, log_lines
 from tests.support.kubernetes_mounts import as_kubernetes_does
 from tests.support.missing_packages import without
 from tests.support.terminal import on_terminal
@@ -89,7 +89,7 @@ async def test_a_reload_that_brings_the_missing_owner_makes_the_service_ready(op
     second = await reloaded(site)
     assert (second["added"], second["failed"], len(second["unchanged"])) == ([], [], 2)
     await keys_are(site, "2 loaded, 0 missing, 0 failed", ready=True)
-    events = site.replicas[0].process.heard()
+    events = await log_lines(site.replicas, "keys.reloaded", at_least=2)
     assert [line for event in events for line in irregularities(event)] == []
     counts = [(event["added"], event["failed"]) for event in events if event["event"] == "keys.reloaded"]
     assert counts == [(1, 1), (0, 0)]

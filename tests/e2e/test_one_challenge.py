@@ -6,15 +6,13 @@ import asyncio
 import base64
 import json
 import re
-from typing import Any
 
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
-from signer.devsite.site import LocalSite
 from signer.domain.challenge import decode_challenge
 from signer.observability.events import irregularities
-from tests.e2e.conftest import OpenSite
+from tests.e2e.conftest import OpenSite, log_lines
 
 
 def with_another_time(challenge: str) -> str:
@@ -24,16 +22,6 @@ def with_another_time(challenge: str) -> str:
     assert moment is not None
     other = text.replace(moment[0], f"Issued At: {moment[1]}.5Z")
     return base64.b64encode(other.encode()).decode()
-
-
-async def lines_of(site: LocalSite, at_least: int) -> list[dict[str, Any]]:
-    """Give the service's log so far, once it has so many lines about requests."""
-    lines: list[dict[str, Any]] = []
-    async with asyncio.timeout(10):
-        while sum(line["event"] == "http.request" for line in lines) < at_least:
-            lines += site.replicas[0].process.heard()
-            await asyncio.sleep(0.02)
-    return lines
 
 
 async def test_a_challenge_is_fetched_signed_delivered_and_verified(open_site: OpenSite) -> None:
@@ -69,7 +57,7 @@ async def test_fifty_callers_of_two_replicas_get_one_signature(open_site: OpenSi
     assert answers[0][1]["state"] == "verified"
     entries = (await site.ledger(customer["id"]))["entries"]
     assert len(entries) == 1
-    heard = [line for replica in site.replicas for line in replica.process.heard()]
+    heard = await log_lines(site.replicas, "http.request", at_least=50)
     assert sum(line["event"] == "challenge.signed" for line in heard) == 1
 
 
@@ -103,7 +91,7 @@ async def test_the_log_of_good_and_bad_requests_tells_all_and_gives_nothing_away
     assert record["state"] == "verified"
     assert record["attempts"] == 2
 
-    lines = await lines_of(site, at_least=7)
+    lines = await log_lines(site.replicas, "http.request", at_least=7)
     assert [found for line in lines for found in irregularities(line)] == []
     events = {line["event"] for line in lines}
     assert events >= {
@@ -142,7 +130,7 @@ async def test_each_request_has_one_canonical_line(open_site: OpenSite) -> None:
     async with site.http.post(url, json={"ownerId": str(site.owner)}, headers=headers) as answer:
         record = await answer.json()
         assert answer.headers["X-Request-Id"] == "wallet-4711"
-    lines = await lines_of(site, at_least=1)
+    lines = await log_lines(site.replicas, "http.request", at_least=1)
     (line,) = [line for line in lines if line["event"] == "http.request"]
     assert line["duration_ms"] > 0
     expected = {
