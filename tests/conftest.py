@@ -2,9 +2,9 @@
 
 * ``HYPOTHESIS_PROFILE`` picks ``dev`` (100 examples for each property, the default) or ``heavy`` (5,000, what
   ``make test-all`` uses). Neither has a deadline: a busy machine is no failure.
-* A test marked ``needs("redis-server")`` runs that program. ``make test`` installs missing programs. Those that it cannot
-  install without root are named in ``TESTS_WITHOUT``; only then are these tests deselected, and the last lines of the
-  run say so. Without that variable a missing program is a failure.
+* A test marked ``needs("redis-server")`` runs that program. ``make test`` installs missing programs. Those that it
+  cannot install without root are named in ``TESTS_WITHOUT``; only then are these tests deselected, and the last lines
+  of the run say so. Without that variable a missing program is a failure.
 * ``tests.support.leaks`` fails each test for what it leaves open.
 """
 

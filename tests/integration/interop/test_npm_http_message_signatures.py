@@ -197,10 +197,10 @@ def verdicts() -> dict[str, dict[str, str]]:
     return {verdict["id"]: verdict for verdict in map(json.loads, judge.stdout.splitlines())}
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_npm_http_message_signatures(case: Case, verdicts: dict[str, dict[str, str]]) -> None:
+def test_npm_http_message_signatures(verdicts: dict[str, dict[str, str]]) -> None:
     """What we sign verifies in node; each change, stranger and untimely signature is refused there."""
-    assert verdicts[case.id]["verdict"] == case.expected, verdicts[case.id]["reason"]
+    wrong = {name: verdicts[name] for name, case in CASES.items() if verdicts[name]["verdict"] != case.expected}
+    assert wrong == {}
 
 
 def test_every_covered_component_is_tampered_with() -> None:

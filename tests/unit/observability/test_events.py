@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from signer.application.ports import AuditEvent, EventName
-from signer.observability.events import CATALOGUE, CHALLENGE_EVENTS, COMMON, Event, irregularities
+from signer.observability.events import CATALOGUE, CHALLENGE_EVENTS, COMMON, irregularities
 from signer.observability.redaction import is_telling
 
 
@@ -16,13 +16,13 @@ def test_every_move_of_a_challenge_is_in_the_catalogue(name: EventName) -> None:
     assert event.personal == {"customer_id", "owner"}
 
 
-@pytest.mark.parametrize("event", CATALOGUE.values(), ids=CATALOGUE)
-def test_an_event_has_a_meaning_and_no_field_for_a_secret(event: Event) -> None:
+def test_an_event_has_a_meaning_and_no_field_for_a_secret() -> None:
     """A field whose name the redaction masks has no place in the catalogue."""
-    assert event.name.count(".") == 1
-    assert event.meaning.endswith((".", "each."))
-    assert not {field for field in event.fields | COMMON if is_telling(field)}
-    assert not event.fields & COMMON
+    for name, event in CATALOGUE.items():
+        assert event.name.count(".") == 1, name
+        assert event.meaning.endswith((".", "each.")), name
+        assert not {field for field in event.fields | COMMON if is_telling(field)}, name
+        assert not event.fields & COMMON, name
 
 
 def test_names_are_unique() -> None:
