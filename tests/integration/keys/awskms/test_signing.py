@@ -18,10 +18,10 @@ from tests.integration.keys.awskms.conftest import Opener
 from tests.support.kms_server import CREDENTIALS, KmsEndpoint, KmsServer
 from tests.support.messages import Message
 
-SIGNATURES = 1000
+SIGNATURES = 200
 
 
-async def test_a_thousand_signatures_verify_with_eth_account(
+async def test_signatures_verify_with_eth_account(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener
 ) -> None:
     """What KMS gives is high-s about half the time; what leaves is low-s and the owner's, every time."""
