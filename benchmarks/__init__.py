@@ -1,1 +1,1 @@
-"""What things cost. ``python -m benchmarks`` lists them, ``python -m benchmarks parse`` runs one."""
+"""Benchmarks. ``python -m benchmarks`` lists them, ``python -m benchmarks parse`` runs one."""

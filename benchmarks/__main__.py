@@ -1,6 +1,6 @@
 """``python -m benchmarks [NAME [ARGUMENT …]]``: run one benchmark, or list them all.
 
-A benchmark is a module of this package with a ``main(argv)``; its docstring's first line is what the list says of it.
+A benchmark is a module of this package with a ``main(argv)``; the list shows the first line of its docstring.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import benchmarks
 
 
 def discover() -> dict[str, ModuleType]:
-    """Import every module here that has a ``main``."""
+    """Return the modules of this package that have a ``main``."""
     names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name != "__main__")
     modules = {name: importlib.import_module(f"benchmarks.{name}") for name in names}
     return {name: module for name, module in modules.items() if hasattr(module, "main")}
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run what ``argv`` names; gives the exit status."""
+    """Run the benchmark that ``argv`` names; return the exit status."""
     found = discover()
     if argv and argv[0] in found:
         run: Callable[[Sequence[str]], int | None] = found[argv[0]].main

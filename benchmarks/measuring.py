@@ -1,7 +1,7 @@
-"""What the benchmarks of keys measure with: slices of work, pairs of them, goals, and stalls of the event loop.
+"""Measures slices of work, compares pairs of them, checks goals, and measures stalls of the event loop.
 
-What is compared takes turns, a slice each, in one run. A machine that is shared is told from the product by what other
-programs had of the cores meanwhile (Linux): a ``Pairs`` decides by its calmer half, and says how calm that was.
+What is compared takes turns, a slice each, in one run. On a shared machine other programs disturb the result, so the
+CPU time of other programs is measured, too (Linux): ``Pairs`` uses the less disturbed half of its rounds.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from statistics import median
 SLICE_SECONDS = 0.5
 TICK_SECONDS = 0.001
 CALM = 0.25
-"""So many cores may others have before a missed goal is put down to them."""
+"""Cores used by other programs above which a missed goal may be due to them."""
 _STAT = Path("/proc/stat")
 _IDLE = slice(3, 5)  # idle and iowait, of proc_stat(5)
-_GUESTS = 8  # from here on what is counted already
+_GUESTS = 8  # these fields are contained in earlier ones
 
 
 @dataclass(slots=True)
 class Spent:
-    """What a stretch of work took.
+    """The cost of some work.
 
     Attributes:
-        count: pieces of work: signatures, keys.
-        seconds: by the wall clock.
-        cpu: seconds of this process's CPU.
-        others: how many cores other programs had meanwhile; 0 where that cannot be told.
+        count: number of signatures or keys.
+        seconds: wall-clock time.
+        cpu: CPU seconds of this process.
+        others: cores that other programs used meanwhile; 0 if unknown.
     """
 
     count: int = 0
@@ -42,17 +42,17 @@ class Spent:
 
     @property
     def rate(self) -> float:
-        """Pieces a second."""
+        """Count per second."""
         return self.count / self.seconds
 
     @property
     def cpu_us(self) -> float:
-        """CPU for each, in µs."""
+        """CPU per piece in µs."""
         return self.cpu / self.count * 1e6
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Measure the body; whoever does the work says how much it was."""
+        """Measure the body; the caller sets ``count``."""
         cpu, busy, started = time.process_time(), _busy_seconds(), time.perf_counter()
         yield
         self.seconds = time.perf_counter() - started
@@ -60,7 +60,7 @@ class Spent:
         self.others = max(0.0, _busy_seconds() - busy - self.cpu) / self.seconds if busy else 0.0
 
     def __add__(self, other: Spent) -> Spent:
-        """Put two stretches together."""
+        """Return the sum of two measurements."""
         seconds = self.seconds + other.seconds
         others = (self.others * self.seconds + other.others * other.seconds) / seconds
         return Spent(self.count + other.count, seconds, self.cpu + other.cpu, others)
@@ -68,12 +68,12 @@ class Spent:
 
 @dataclass(slots=True)
 class Pairs:
-    """Bare and whole, side by side, round by round; all figures are medians of the calmer half of the rounds."""
+    """Rounds of a bare and a whole measurement; all figures are medians of the less disturbed half of the rounds."""
 
     rounds: list[tuple[Spent, Spent]] = field(default_factory=list)
 
     async def take(self, bare: Callable[[], Awaitable[int]], whole: Callable[[], Awaitable[int]]) -> None:
-        """Add a round: each does a slice of work and gives how much it was; who begins changes."""
+        """Add a round: each function does a slice of work and returns its count; the order alternates."""
         spent = Spent(), Spent()
         turns = [(spent[0], bare), (spent[1], whole)]
         for each, work in reversed(turns) if len(self.rounds) % 2 else turns:
@@ -83,31 +83,31 @@ class Pairs:
 
     @property
     def calm(self) -> list[tuple[Spent, Spent]]:
-        """The calmer half."""
+        """The less disturbed half of the rounds."""
         return sorted(self.rounds, key=lambda pair: pair[0].others + pair[1].others)[: (len(self.rounds) + 1) // 2]
 
     def of(self, figure: Callable[[Spent, Spent], float]) -> float:
-        """Give the median of a figure of bare and whole."""
+        """Return the median of a figure of bare and whole."""
         return median(figure(bare, whole) for bare, whole in self.calm)
 
     @property
     def ratio(self) -> float:
-        """The whole's rate as a share of the bare one's."""
+        """Rate of the whole divided by that of the bare."""
         return self.of(lambda bare, whole: whole.rate / bare.rate)
 
     @property
     def cpu_ratio(self) -> float:
-        """The bare's CPU for each as a share of the whole's."""
+        """CPU per piece of the bare divided by that of the whole."""
         return self.of(lambda bare, whole: bare.cpu_us / whole.cpu_us)
 
     @property
     def others(self) -> float:
-        """How many cores other programs had in these rounds."""
+        """Cores that other programs used in these rounds."""
         return self.of(lambda bare, whole: (bare.others + whole.others) / 2)
 
 
 async def for_a_slice(sign: Callable[[], Awaitable[object]], callers: int) -> int:
-    """Have so many callers sign one after the other for a slice; gives how many signatures."""
+    """Let so many concurrent callers sign repeatedly for one slice; return the number of signatures."""
     count = 0
     ends = time.perf_counter() + SLICE_SECONDS
 
@@ -123,22 +123,22 @@ async def for_a_slice(sign: Callable[[], Awaitable[object]], callers: int) -> in
 
 @dataclass(slots=True)
 class Tally:
-    """Signatures, and what they took, over several slices."""
+    """The cost of signatures over several slices."""
 
     spent: Spent = field(default_factory=Spent)
 
     @property
     def rate(self) -> float:
-        """Signatures a second."""
+        """Signatures per second."""
         return self.spent.rate
 
     @property
     def cpu_us(self) -> float:
-        """The process's CPU for each, in µs."""
+        """The process's CPU per piece in µs."""
         return self.spent.cpu_us
 
     async def take(self, sign: Callable[[], Awaitable[object]], callers: int) -> None:
-        """Add a slice, in which so many callers sign one after the other."""
+        """Add a slice with so many concurrent callers."""
         more = Spent()
         with more.watch():
             more.count = await for_a_slice(sign, callers)
@@ -147,20 +147,20 @@ class Tally:
 
 @dataclass(slots=True)
 class Goals:
-    """What was to be reached, and what was not."""
+    """Checks goals, and remembers the missed ones."""
 
     missed: list[str] = field(default_factory=list)
 
     def check(self, what: str, value: float, goal: float, others: float, *, at_most: bool = False) -> str:
-        """Give a word for the table, and remember what was missed."""
+        """Return ``kept`` or ``missed`` for the table."""
         if value <= goal if at_most else value >= goal:
             return "kept"
-        because = f", while others had {others:.1f} cores: measure again when it is calm" if others > CALM else ""
-        self.missed.append(f"{what}: {value:.2f}, and {'at most' if at_most else 'at least'} {goal} is wanted{because}")
+        because = f"; other programs used {others:.1f} cores: measure again on an idle machine" if others > CALM else ""
+        self.missed.append(f"{what}: {value:.2f}, goal {'at most' if at_most else 'at least'} {goal}{because}")
         return "missed"
 
     def tell(self) -> int:
-        """Print what was missed; gives the exit status."""
+        """Print the missed goals; return the exit status."""
         for line in self.missed:
             print(f"goal missed: {line}")
         return 1 if self.missed else 0
@@ -168,23 +168,23 @@ class Goals:
 
 @dataclass(slots=True)
 class Stall:
-    """How long the event loop was kept from a timer, in milliseconds."""
+    """Delays of a timer in the event loop, in milliseconds."""
 
     stalls: list[float] = field(default_factory=list)
 
     @property
     def longest(self) -> float:
-        """The longest of them."""
+        """The longest delay."""
         return max(self.stalls)
 
     @property
     def p99(self) -> float:
-        """What 99 in 100 are shorter than."""
+        """The 99th percentile."""
         return sorted(self.stalls)[len(self.stalls) * 99 // 100]
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[None]:
-        """Watch while the body runs."""
+        """Measure while the context is open."""
 
         async def tick() -> None:
             while True:
@@ -200,7 +200,7 @@ class Stall:
 
 
 def _busy_seconds() -> float:
-    """Give the seconds that all cores have worked since the machine started; 0 where nobody counts them."""
+    """Return the busy seconds of all cores since the machine started; 0 if unknown."""
     try:
         jiffies = [int(each) for each in _STAT.read_text().partition("\n")[0].split()[1:]]
     except OSError:

@@ -1,10 +1,11 @@
-"""What every test shares: how hard Hypothesis tries, and what happens where a program that a test runs is missing.
+"""Set-up of all tests: Hypothesis profiles, tests whose program is missing, and the check for what a test leaves open.
 
 * ``HYPOTHESIS_PROFILE`` picks ``dev`` (100 examples for each property, the default) or ``heavy`` (5,000, what
-  ``make test-all`` uses). Neither has a deadline: a shared machine's pauses are no failures.
-* A test marked ``needs("redis-server")`` runs that program. ``make test`` installs what is missing. What it could not
-  install, for want of root, it names in ``TESTS_WITHOUT``; only then are those tests left out, and the run's
-  last lines say so. Without that variable a missing program is a failure like any other.
+  ``make test-all`` uses). Neither has a deadline: a busy machine is no failure.
+* A test marked ``needs("redis-server")`` runs that program. ``make test`` installs missing programs. Those that it
+  cannot install without root are named in ``TESTS_WITHOUT``; only then are these tests deselected, and the last lines
+  of the run say so. Without that variable a missing program is a failure.
+* ``tests.support.leaks`` fails each test for what it leaves open.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.support.leaks import LeakGuard
 
 settings.register_profile("dev", max_examples=100, deadline=None, print_blob=True)
 settings.register_profile(
@@ -23,8 +26,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "dev")
 _left_out: dict[str, int] = {}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the check for what a test leaves open."""
+    config.pluginmanager.register(LeakGuard())
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests whose program ``make test`` could not install, and count them."""
+    """Deselect and count the tests whose program could not be installed."""
     missing = set(os.environ.get("TESTS_WITHOUT", "").split())
     kept: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
@@ -39,7 +47,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which tests did not run, and for want of what."""
+    """Report the tests that did not run, and the missing program."""
     for command in sorted(os.environ.get("TESTS_WITHOUT", "").split()):
-        count = _left_out.get(command, "the")  # known where the tests are collected in this very process
-        terminalreporter.write_line(f"NOT RUN: {count} tests that need {command}, which could not be installed here")
+        count = _left_out.get(command, "the")  # the number is unknown if other processes collected the tests
+        terminalreporter.write_line(f"NOT RUN: {count} tests that need {command}, which could not be installed")

@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: prove, with figures, that nothing is lost and nothing signed twice."""
+"""``python -m tests.chaos``: run the service under load and faults, and check that no guarantee is broken."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import uvloop
 from tests.chaos.mutations import MUTATIONS
 from tests.chaos.plan import Plan
 from tests.chaos.run import run_chaos
-from tests.chaos.table import as_findings, as_markdown, as_text
-from tests.chaos.topologies import TOPOLOGIES
+from tests.chaos.store_kinds import STORES
+from tests.chaos.table import as_markdown, as_text, describe_violations
 from tests.chaos.verdict import violations
 
 
 def _seeds(text: str) -> list[int]:
-    """Read ``7``, or ``1-10``."""
+    """Parse ``7`` or ``1-10``."""
     first, _, last = text.partition("-")
     return list(range(int(first), int(last or first) + 1))
 
@@ -28,10 +28,12 @@ def _seeds(text: str) -> list[int]:
 @click.option("--seed", "seeds", default="1", show_default=True, help="One seed, or several: 1-10.")
 @click.option("--challenges", default=2000, show_default=True)
 @click.option("--faults", default=200, show_default=True)
-@click.option("--store", type=click.Choice(list(TOPOLOGIES)), default="single", show_default=True)
-@click.option("--mutation", type=click.Choice(MUTATIONS), help="Switch a guarantee off, to see that it is noticed.")
-@click.option("--no-hsm", is_flag=True, help="Keep every key in a keystore: SoftHSM is not needed then.")
-@click.option("--keep", type=click.Path(path_type=Path), help="Pickle each run's evidence to this file.")
+@click.option("--store", type=click.Choice(list(STORES)), default="single", show_default=True)
+@click.option(
+    "--mutation", type=click.Choice(MUTATIONS), help="Switch off one guarantee, to check that the run detects it."
+)
+@click.option("--no-hsm", is_flag=True, help="Keep all keys in keystores, without SoftHSM.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Store the evidence of each run in this file (pickle).")
 @click.option("--markdown", is_flag=True, help="Write the table for docs/reliability.md.")
 def main(
     *,
@@ -44,7 +46,7 @@ def main(
     keep: Path | None,
     markdown: bool,
 ) -> None:
-    """Run the service under load and faults; exits with 1 where anything that must hold does not."""
+    """Run the service under load and faults; exit with 1 if a guarantee is broken."""
     runs = []
     for seed in _seeds(seeds):
         plan = Plan.of_size(seed, challenges, faults, store=store, mutation=mutation, hsm=not no_hsm)
@@ -55,7 +57,7 @@ def main(
         found = violations(evidence)
         runs.append((evidence, found))
         if found:
-            click.echo(as_findings(evidence, found), err=markdown)
+            click.echo(describe_violations(evidence, found), err=markdown)
         if not markdown:
             click.echo(as_text(evidence, found))
     if markdown:

@@ -1,4 +1,4 @@
-"""The simulated card API of a run: its process, its moods, its ledger, and the customers that are created at it."""
+"""The simulated card API of a chaos run: its process, its faults, its ledger, and the creation of customers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Row = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The secrets that the service and the run's own requests share, as files."""
+    """Files with the secrets that the service and the run's own requests use."""
 
     folder: Path
 
@@ -53,7 +53,7 @@ class Credentials:
         return self.folder / "signing-key.pem"
 
     def make(self) -> None:
-        """Write them."""
+        """Create the files."""
         self.folder.mkdir()
         self.api_key.write_text(str(uuid.uuid4()))
         self.api_secret.write_text(uuid.uuid4().hex)
@@ -65,11 +65,11 @@ class Credentials:
         self.signing_key.write_bytes(pem)
 
 
-class CardApi:
-    """A running simulator.
+class SimulatedCardApi:
+    """Calls a running simulator.
 
     Attributes:
-        origin: where it listens; the replicas reach it through their own ways.
+        origin: where it listens; each replica reaches it through its own proxy.
         process: its process.
     """
 
@@ -87,7 +87,7 @@ class CardApi:
         self._token: str | None = None
         key = load_request_key(credentials.signing_key, KEY_ID)
         self._signer = MessageSigner(SignatureProfile(), key, lambda: int(time.time()))
-        self._moods: dict[object, tuple[Sequence[Row], Mapping[str, object]]] = {}
+        self._active_faults: dict[object, tuple[Sequence[Row], Mapping[str, object]]] = {}
 
     @property
     def address(self) -> tuple[str, int]:
@@ -96,7 +96,7 @@ class CardApi:
         return host, int(port)
 
     async def create_customer(self, owner: AccountId) -> dict[str, Any]:
-        """Create a customer, however often it takes: always with the same key and body."""
+        """Create a customer; retry with the same Idempotency-Key and body until it succeeds."""
         body = json.dumps({"chainId": str(owner), "externalId": str(uuid.uuid4())}).encode()
         idempotency_key = str(uuid.uuid4())
         while True:
@@ -117,42 +117,42 @@ class CardApi:
                 )
                 url = f"{self.origin}/v1/customers"
                 options: dict[str, Any] = {"timeout": _PATIENCE, "allow_redirects": False}
-                async with self._session.post(url, data=body, headers=headers, **options) as answer:
-                    customer: dict[str, Any] = await answer.json()
+                async with self._session.post(url, data=body, headers=headers, **options) as response:
+                    customer: dict[str, Any] = await response.json()
                     if (
-                        answer.status == HTTPStatus.CREATED and {"id", "challenge"} <= customer.keys()
-                    ):  # and not garbage
+                        response.status == HTTPStatus.CREATED and {"id", "challenge"} <= customer.keys()
+                    ):  # and not a garbled body
                         return customer
-                self._token = None  # 401, perhaps: tokens are revoked as a fault
+                self._token = None  # perhaps a 401: one of the faults revokes tokens
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def misbehave(self, seconds: float, rows: Sequence[Row], switches: Mapping[str, object]) -> None:
-        """Be in a mood for so long; moods add up."""
-        mood = object()
-        self._moods[mood] = rows, switches
+    async def inject_faults(self, seconds: float, rows: Sequence[Row], switches: Mapping[str, object]) -> None:
+        """Inject faults for some seconds, beside those that other calls inject."""
+        handle = object()
+        self._active_faults[handle] = rows, switches
         try:
-            await self._show_moods()
+            await self._publish_faults()
             await asyncio.sleep(seconds)
         finally:
-            del self._moods[mood]
-            await self._show_moods()
+            del self._active_faults[handle]
+            await self._publish_faults()
 
     async def admin(self, method: str, path: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - aiohttp's own
-        """Call the admin surface, until it answers."""
+        """Call an admin endpoint; retry until it responds."""
         while True:
             with suppress(aiohttp.ClientError, TimeoutError):
                 url = f"{self.origin}/_sim/{path}"
-                async with self._session.request(method, url, timeout=_PATIENCE, **options) as answer:
-                    text = await answer.text()
+                async with self._session.request(method, url, timeout=_PATIENCE, **options) as response:
+                    text = await response.text()
                     return json.loads(text) if text else {}
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _show_moods(self) -> None:
-        rows = [row for mood, _ in self._moods.values() for row in mood]
+    async def _publish_faults(self) -> None:
+        rows = [row for handle, _ in self._active_faults.values() for row in handle]
         switches: dict[str, object] = {"replayServerErrors": False, "bareConflicts": False}
-        for _, mood in self._moods.values():
-            switches.update(mood)
-        if switches["replayServerErrors"]:  # by contract it would then refuse to create that customer for an hour
+        for _, handle in self._active_faults.values():
+            switches.update(handle)
+        if switches["replayServerErrors"]:  # with replayed errors the creation would fail for an hour
             rows = [row for row in rows if (row["kind"], row["route"]) != ("status", "create_customer")]
         await self.admin("PUT", "faults", json={"faults": rows, "switches": switches})
 
@@ -163,9 +163,9 @@ class CardApi:
                 "apiSecret": self._credentials.api_secret.read_text(),
             }
             url = f"{self.origin}/v1/auth/token"
-            async with self._session.post(url, json=body, timeout=_PATIENCE) as answer:
-                answer.raise_for_status()
-                self._token = (await answer.json())["token"]
+            async with self._session.post(url, json=body, timeout=_PATIENCE) as response:
+                response.raise_for_status()
+                self._token = (await response.json())["token"]
         return str(self._token)
 
 
@@ -174,8 +174,8 @@ async def card_api(
     credentials: Credentials,
     session: aiohttp.ClientSession,
     challenge_lifetime: float,
-) -> AsyncIterator[CardApi]:
-    """Run a card API."""
+) -> AsyncIterator[SimulatedCardApi]:
+    """Run a simulated card API."""
     async with signer_process(
         *("simulate", "--port", "0", "--judge", "fast"),
         *("--api-key", credentials.api_key.read_text()),
@@ -185,4 +185,4 @@ async def card_api(
         environment=plain_environment(),
     ) as process:
         started = await process.wait_for("simulator.started", _START_WITHIN_SECONDS)
-        yield CardApi(started["address"], process, credentials, session)
+        yield SimulatedCardApi(started["address"], process, credentials, session)

@@ -1,4 +1,4 @@
-"""All that a run leaves behind, put side by side: the API's ledger, the store's records, moves, answers and logs."""
+"""Everything that is known after a run: the ledger of the card API, records, moves, responses and logs."""
 
 from __future__ import annotations
 
@@ -10,104 +10,104 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from tests.chaos.load import Answer, Customer
+from tests.chaos.load import Customer, RecordedResponse
 from tests.chaos.moves import Move
-from tests.chaos.plan import FaultKind, Plan, Struck
+from tests.chaos.plan import ChaosFaultKind, InjectedFault, Plan
 from tests.chaos.stores import Record, StoreFailover
 
 Line = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class LifeStory:
-    """One process of the service, afterwards.
+class ProcessHistory:
+    """What is known of one process of the service after the run.
 
     Attributes:
         name: ``2.5``.
-        killed: when it was killed, or ``None``.
-        alone: whether nothing else was wrong then.
-        ended: exit status, and the seconds that it took, where it was asked to stop.
-        lines: of its log.
+        killed: when it was killed (Unix seconds), or ``None``.
+        isolated: whether no other fault was active when it was killed.
+        ended: exit status and seconds until the exit, if it was asked to stop.
+        lines: the lines of its log.
     """
 
     name: str
     killed: float | None
-    alone: bool
+    isolated: bool
     ended: tuple[int, float] | None
     lines: Sequence[Line]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """One run.
+    """The evidence of one run.
 
     Attributes:
-        plan: what was planned.
-        faults: what struck.
-        seconds: how long it took.
-        customers: who came.
-        answers: what their clients were answered.
-        records: what the store says at the end, by the challenge's id.
-        unsettled: entries left in the store's index.
-        ledger: what the card API got, entry by entry.
-        elsewhere: how many requests followed a redirect.
-        moves: what the replicas did in the store.
-        lives: the replicas' processes.
-        failures: of the run itself: replicas that did not start, or end.
-        diary: the faults, each with when and whom.
-        failovers: the store's own.
-        served: when a server of the store answered a script, Unix seconds, and its port.
+        plan: the plan of the run.
+        faults: how many faults of each kind were injected.
+        seconds: duration of the run.
+        customers: all customers.
+        responses: the responses that the clients received.
+        records: the records in the store at the end, by challenge id.
+        unsettled: number of entries left in the store's index.
+        ledger: the entries of the card API's ledger.
+        followed_redirects: number of requests that followed a redirect.
+        moves: the calls of the replicas to the store.
+        processes: the processes of the replicas.
+        failures: failures of the run itself, such as a replica that did not start.
+        injected: the injected faults with their times and targets.
+        failovers: the failovers of the store.
+        served: Unix seconds and port of each script response of a server of the store.
     """
 
     plan: Plan
-    faults: Counter[FaultKind]
+    faults: Counter[ChaosFaultKind]
     seconds: float
     customers: Sequence[Customer]
-    answers: Sequence[Answer]
+    responses: Sequence[RecordedResponse]
     records: Mapping[str, Record]
     unsettled: int
     ledger: Sequence[Mapping[str, Any]]
-    elsewhere: int
+    followed_redirects: int
     moves: Sequence[Move]
-    lives: Sequence[LifeStory]
+    processes: Sequence[ProcessHistory]
     failures: Sequence[str] = ()
-    diary: Sequence[Struck] = ()
+    injected: Sequence[InjectedFault] = ()
     failovers: Sequence[StoreFailover] = ()
     served: Sequence[tuple[float, int]] = ()
 
     @cached_property
     def id_for_message(self) -> dict[str, str]:
-        """The challenge's id by the SHA-256 of its message."""
+        """Challenge id by SHA-256 of the message."""
         return {record["message_hash"]: name for name, record in self.records.items()}
 
     @cached_property
     def deliveries(self) -> dict[str, list[Mapping[str, Any]]]:
-        """The ledger's entries by the challenge's id; those of no recorded challenge are under the empty one."""
+        """Ledger entries by challenge id; those without a record are under the empty id."""
         found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for entry in self.ledger:
             found[self.id_for_message.get(str(entry["challengeSha256"]), "")].append(entry)
         return dict(found)
 
     @cached_property
-    def records_answered(self) -> dict[str, list[Answer]]:
-        """The answers that hold a record, by its id."""
-        found: defaultdict[str, list[Answer]] = defaultdict(list)
-        for answer in self.answers:
-            if answer.is_record:
-                found[answer.body["id"]].append(answer)
+    def responses_by_record(self) -> dict[str, list[RecordedResponse]]:
+        """Responses that contain a record, by challenge id."""
+        found: defaultdict[str, list[RecordedResponse]] = defaultdict(list)
+        for response in self.responses:
+            if response.is_record:
+                found[response.body["id"]].append(response)
         return dict(found)
 
     @cached_property
-    def moves_of(self) -> dict[str, list[Move]]:
-        """The moves by the challenge's id, by the store's clock."""
+    def moves_by_challenge(self) -> dict[str, list[Move]]:
+        """Moves by challenge id, ordered by the store's clock."""
         found: defaultdict[str, list[Move]] = defaultdict(list)
         for move in sorted(self.moves, key=lambda move: move.at):
             found[move.challenge_id].append(move)
         return dict(found)
 
     @cached_property
-    def posts_of(self) -> dict[str, list[tuple[float, str]]]:
-        """When the POSTs of each challenge that left a replica were begun, Unix seconds, and which life did so."""
+    def posts_by_challenge(self) -> dict[str, list[tuple[float, str]]]:
+        """Start (Unix seconds) and process of each POST that was sent, by challenge id."""
         found: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
         for name, line in self.lines():
             held_off = line.get("code") == "not_processed" and line.get("status") is None
@@ -117,48 +117,52 @@ class Evidence:
 
     @cached_property
     def verified_customers(self) -> frozenset[str]:
-        """Those whose proof the card API accepted."""
+        """Ids of the customers whose signature the card API verified."""
         return frozenset(entry["customerId"] for entry in self.ledger if entry["verified"])
 
     def lines(self) -> list[tuple[str, Line]]:
-        """Every line of every log, with the name of the life that wrote it."""
-        return [(life.name, line) for life in self.lives for line in life.lines]
+        """Return all log lines, each with the name of its process."""
+        return [(process.name, line) for process in self.processes for line in process.lines]
 
     def history(self, challenge_id: str) -> list[str]:
-        """Tell all that is known of one challenge, in the order in which it happened."""
-        told: list[tuple[float, str]] = []
-        for move in self.moves_of.get(challenge_id, ()):
-            fence = f" fence {move.fence}" if move.fence is not None else ""
-            after = f"{move.state} fence {move.fence_after} signature {_short(move.signature)}"
+        """Return all events of one challenge in the order of time, as text."""
+        timeline: list[tuple[float, str]] = []
+        for move in self.moves_by_challenge.get(challenge_id, ()):
+            fencing_token = f" fencing token {move.fencing_token}" if move.fencing_token is not None else ""
+            after = f"{move.state} fencing token {move.fencing_token_after} signature {_short(move.signature)}"
             where = f" at {move.server}{'' if move.confirmed else ', unconfirmed'}" if self.failovers else ""
-            told.append((move.at, f"store   {move.process:5} {move.script}{fence} → {move.outcome}: {after}{where}"))
+            timeline.append(
+                (move.at, f"store   {move.process:5} {move.script}{fencing_token} → {move.outcome}: {after}{where}")
+            )
         for entry in self.deliveries.get(challenge_id, ()):
             what = f"{entry['status']} {entry['code'] or ''} {entry['fate']}{' verified' if entry['verified'] else ''}"
             keys = f"key {entry['idempotencyKey']} signature {_short(entry['signatureSha256'])}"
-            told.append((entry["at"], f"API           {what} {keys}"))
+            timeline.append((entry["at"], f"API           {what} {keys}"))
         last = ""
-        for answer in self.records_answered.get(challenge_id, ()):
-            what = f"{answer.sent}: {answer.status} {answer.body['state']} {answer.code or ''}"
-            if what != last:  # who polls hears the same thing again and again
-                told.append((answer.began + answer.took, f"client  {answer.life:5} {what}"))
+        for response in self.responses_by_record.get(challenge_id, ()):
+            what = f"{response.sent}: {response.status} {response.body['state']} {response.code or ''}"
+            if what != last:  # polling returns the same result many times
+                timeline.append((response.began + response.took, f"client  {response.process:5} {what}"))
             last = what
         for name, line in self.lines():
             if line.get("challenge_id") == challenge_id and line["event"] != "http.request":
                 kept = ("state", "code", "attempt", "status", "idempotency_key")
                 what = " ".join(str(line[key]) for key in kept if line.get(key) is not None)
-                told.append((_unix(line["timestamp"]), f"log     {name:5} {line['event']} {what}"))
-        began, ended = min((at for at, _ in told), default=0.0), max((at for at, _ in told), default=0.0)
-        told += [(fault.began, str(fault)) for fault in self.diary if fault.began <= ended and began <= fault.ended]
+                timeline.append((_unix(line["timestamp"]), f"log     {name:5} {line['event']} {what}"))
+        began, ended = min((at for at, _ in timeline), default=0.0), max((at for at, _ in timeline), default=0.0)
+        timeline += [
+            (fault.began, str(fault)) for fault in self.injected if fault.began <= ended and began <= fault.ended
+        ]
         for failover in self.failovers:
-            if began <= failover.told and failover.began <= ended:
-                told.append((failover.promoted, f"store         {failover.server} is primary"))
+            if began <= failover.announced and failover.began <= ended:
+                timeline.append((failover.promoted, f"store         {failover.server} is primary"))
         record = self.records.get(challenge_id, {})
         shown = {key: value for key, value in record.items() if key not in {"submission", "signature", "token"}}
-        return [f"{at - began:8.3f}  {text}" for at, text in sorted(told)] + [f"          record: {shown}"]
+        return [f"{at - began:8.3f}  {text}" for at, text in sorted(timeline)] + [f"          record: {shown}"]
 
 
 def signature_hash(signature: str) -> str:
-    """Name a signature as the card API's ledger does."""
+    """Return the SHA-256 of a signature, as in the card API's ledger."""
     return hashlib.sha256(signature.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What failovers of the store did to a run: how soon it went on after each, and what was forgotten and found again."""
+"""The effects of store failovers on a run: time until the service continued, and final states that were lost."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from typing import Final
 
 from tests.chaos.evidence import Evidence
-from tests.chaos.plan import Struck
+from tests.chaos.plan import InjectedFault
 from tests.chaos.stores import StoreFailover
 
 _FINAL: Final = frozenset({"verified", "already_signed", "superseded", "rejected", "expired"})
 _ENDS: Final = frozenset({"settle", "expire"})
 
 
-def forgotten_ends(run: Evidence) -> frozenset[str]:
-    """Name the challenges that ended at one server, and went on at another: only a failover takes them there.
+def forgotten_final_states(run: Evidence) -> frozenset[str]:
+    """Return the challenges that were settled on one server and continued on another, which only a failover causes.
 
-    An end is not waited for: a lost one is found again, by the same delivery under the same key.
+    The service does not wait for replicas when it settles. After a lost final state it repeats the delivery under the
+    same Idempotency-Key and settles again.
     """
     forgotten = set()
-    for name, moves in run.moves_of.items():
+    for name, moves in run.moves_by_challenge.items():
         ended_at: int | None = None
         for move in moves:
             if move.is_refused:
@@ -32,23 +33,23 @@ def forgotten_ends(run: Evidence) -> frozenset[str]:
     return frozenset(forgotten)
 
 
-def first_answers(run: Evidence) -> Sequence[float]:
-    """Give the seconds from when clients were told of a failover until the new primary answered the service.
+def first_response_times(run: Evidence) -> Sequence[float]:
+    """Return for each failover the seconds from its announcement to the first response of the new primary.
 
-    Recovery asks every server all the time, so somebody always does; but for the failovers during which a replica of
-    the service was itself stalled, dead or starting: these are left out.
+    Recovery polls every server, so there always is a request. Failovers during a fault of a service replica are left
+    out.
     """
     return [
-        max(min(answered) - failover.told, 0.0)
+        max(min(answered) - failover.announced, 0.0)
         for failover in run.failovers
-        if not any(_is_of_replica(fault) and _overlap(fault, failover) for fault in run.diary)
+        if not any(_is_of_replica(fault) and _overlap(fault, failover) for fault in run.injected)
         and (answered := [at for at, server in run.served if server == failover.server and at >= failover.promoted])
     ]
 
 
-def _is_of_replica(fault: Struck) -> bool:
+def _is_of_replica(fault: InjectedFault) -> bool:
     return fault.kind.name.startswith("REPLICA")
 
 
-def _overlap(fault: Struck, failover: StoreFailover) -> bool:
-    return fault.began < failover.told + 1 and failover.began < fault.ended
+def _overlap(fault: InjectedFault, failover: StoreFailover) -> bool:
+    return fault.began < failover.announced + 1 and failover.began < fault.ended

@@ -1,4 +1,4 @@
-"""A run that went well: one challenge, claimed, signed, delivered and settled. Tests of the verdict spoil it."""
+"""Evidence without violations: one challenge, claimed, signed, delivered, settled. Tests of the verdict change it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from dataclasses import replace
 from typing import Any, cast
 
 from signer.domain.ethereum import AccountId
-from tests.chaos.evidence import Evidence, LifeStory, signature_hash
-from tests.chaos.load import Answer, Customer, Manner
+from tests.chaos.evidence import Evidence, ProcessHistory, signature_hash
+from tests.chaos.load import ClientBehaviour, Customer, RecordedResponse
 from tests.chaos.moves import Move
 from tests.chaos.plan import Plan
 
 ID = "0a" + "1" * 32
 CHALLENGE = base64.b64encode(b"a text\nNonce: n\nIssued At: 2026-11-22T12:00:00Z").decode()
 CUSTOMER = Customer(
-    "a customer", AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"), Manner.PERSISTENT, CHALLENGE
+    "a customer",
+    AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"),
+    ClientBehaviour.PERSISTENT,
+    CHALLENGE,
 )
 MESSAGE = CUSTOMER.message_hashes["challenge"]
 PROOF = signature_hash("a proof")
@@ -25,21 +28,21 @@ T0 = 1_795_000_000.0
 
 
 def move(
-    script: str, outcome: str, state: str, *, at: float, fence: int = 1, life: str = "1.1", **more: object
+    script: str, outcome: str, state: str, *, at: float, fencing_token: int = 1, process: str = "1.1", **more: object
 ) -> Move:
-    """Make one move of the one challenge."""
+    """Return one move of the challenge."""
     record = {
         "state": state,
-        "fence": str(fence),
+        "fence": str(fencing_token),
         "message_hash": MESSAGE,
         "leased_until": str(int((T0 + at + 5) * 1e6)),
     }
-    values: Any = {"token": f"{script} {at}", "fence": None, "signature": PROOF, **more}
-    return Move(at=T0 + at, process=life, script=script, challenge_id=ID, outcome=outcome, record=record, **values)
+    values: Any = {"token": f"{script} {at}", "fencing_token": None, "signature": PROOF, **more}
+    return Move(at=T0 + at, process=process, script=script, challenge_id=ID, outcome=outcome, record=record, **values)
 
 
 def line(event: str, **fields: object) -> dict[str, Any]:
-    """Make one line of a log."""
+    """Return one log line."""
     return {"timestamp": "2026-11-22T12:00:00Z", "level": "info", "event": event, **fields}
 
 
@@ -55,15 +58,15 @@ POSTED = line(
 )
 
 
-def answer(**changes: object) -> Answer:
-    """Make an answer with the record."""
+def response(**changes: object) -> RecordedResponse:
+    """Return a response that contains the record."""
     body = {"id": ID, "state": "verified", "code": None, "signature": "a proof", "customerId": CUSTOMER.id}
-    made = Answer(T0, 0.1, "1.1", CUSTOMER.id, "challenge", 200, body, None, 9.0, hindered=False)
+    made = RecordedResponse(T0, 0.1, "1.1", CUSTOMER.id, "challenge", 200, body, None, 9.0, unavailable=False)
     return replace(made, **cast("Any", changes))
 
 
 def entry(**changes: object) -> dict[str, object]:
-    """Make an entry of the card API's ledger."""
+    """Return an entry of the card API's ledger."""
     return {
         "at": T0 + 0.3,
         "customerId": CUSTOMER.id,
@@ -78,7 +81,7 @@ def entry(**changes: object) -> dict[str, object]:
 
 
 def record(**changes: str) -> dict[str, str]:
-    """Make a record of the store."""
+    """Return a record of the store."""
     return {
         "state": "verified",
         "customer_id": CUSTOMER.id,
@@ -88,9 +91,9 @@ def record(**changes: str) -> dict[str, str]:
     } | changes
 
 
-def life(**changes: object) -> LifeStory:
-    """Make the story of a replica that ended well."""
-    made = LifeStory("1.1", None, alone=False, ended=(0, 0.5), lines=[POSTED])
+def process(**changes: object) -> ProcessHistory:
+    """Return the history of a process that stopped cleanly."""
+    made = ProcessHistory("1.1", None, isolated=False, ended=(0, 0.5), lines=[POSTED])
     return replace(made, **cast("Any", changes))
 
 
@@ -98,16 +101,16 @@ GOOD = Evidence(
     plan=Plan(),
     faults=Counter(),
     seconds=1.0,
-    customers=[replace(CUSTOMER, satisfied=True)],
-    answers=[answer()],
+    customers=[replace(CUSTOMER, has_final_response=True)],
+    responses=[response()],
     records={ID: record()},
     unsettled=0,
     ledger=[entry()],
-    elsewhere=0,
+    followed_redirects=0,
     moves=[
         move("claim", "granted", "claimed", at=0.0, signature=None),
         move("record_signature", "deliverable", "forwarding", at=0.2, fence=1),
         move("settle", "moved", "verified", at=0.4, fence=1),
     ],
-    lives=[life()],
+    processes=[process()],
 )

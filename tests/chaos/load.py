@@ -1,9 +1,9 @@
-"""The load: customers who come one after the other, and their impatient clients.
+"""The load of a chaos run: customers who arrive one after the other, and the clients that sign for them.
 
-Each customer's clients ask for the same signature several times at once and in a row, of any replica, with short
-patience, with and without the challenge. Most have one client at last who does not give up before the answer is final;
-he polls where he is told to. Some have the service create the customer; some hold the signature back first; some never
-have it forwarded; some desert; and some send a second message with the same nonce, which must not be signed, too.
+The clients of a customer request the same signature several times, concurrently and in sequence, from any replica, with
+short timeouts, with and without the challenge. For most customers a last client retries and polls until the state is
+final. Some let the service create the customer, some hold the signature back first, some never forward it, some give
+up, and some also send a second message with the same nonce, which must not be signed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any, Final
 import aiohttp
 
 from signer.domain.ethereum import AccountId
-from tests.chaos.faults import Weather
-from tests.chaos.site import Site
+from tests.chaos.fault_injector import FaultInjector
+from tests.chaos.site import ChaosSite
 
 FINAL: Final = frozenset({"verified", "already_signed", "superseded", "rejected", "expired"})
 _MOST_ROUNDS: Final = 4
@@ -31,54 +31,54 @@ _PATIENCE_BEYOND_DEADLINE: Final = 6.0
 _PAUSE_SECONDS: Final = 0.3
 
 
-class Manner(Enum):
-    """How a customer's clients behave."""
+class ClientBehaviour(Enum):
+    """How the clients of a customer behave; the values are percentages."""
 
     PERSISTENT = 60
     ONBOARDS = 10
     HOLDS_BACK = 12
     NEVER_FORWARDS = 4
-    DESERTS = 8
-    SENDS_A_TWIN = 6
+    GIVES_UP = 8
+    REUSES_NONCE = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One request's end.
+class RecordedResponse:
+    """The result of one request.
 
     Attributes:
         began: Unix seconds.
         took: seconds.
-        life: of the replica that was asked: ``2.5``.
-        customer_id: whose challenge it was about; the wallet's own id where the customer was to be created.
-        sent: what of it mattered: ``challenge``, ``twin``, ``fetch``, ``onboard``, ``hold`` or ``poll``.
-        status: HTTP's, or ``None`` where no answer came.
-        code: of the problem, or of the record.
-        body: the answer.
+        process: name of the process that got the request, such as ``2.5``.
+        customer_id: the customer; the wallet's external id if the request creates the customer.
+        sent: kind of request: ``challenge``, ``twin``, ``fetch``, ``onboard``, ``hold`` or ``poll``.
+        status: HTTP status, or ``None`` without a response.
+        code: code of the problem or of the record.
+        body: the parsed body.
         retry_after: the header, or ``None``.
-        patience: how long it was waited for.
-        hindered: whether the replica was stalled, dead or starting meanwhile.
+        patience: timeout of the request, in seconds.
+        unavailable: whether the replica was stalled, dead or starting during the request.
     """
 
     began: float
     took: float
-    life: str
+    process: str
     customer_id: str
     sent: str
     status: int | None
     body: dict[str, Any]
     retry_after: str | None
     patience: float
-    hindered: bool
+    unavailable: bool
 
     @property
     def code(self) -> str | None:
-        """The code of the problem, or of the record."""
+        """The code code of the problem or of the record."""
         return self.body.get("code")
 
     @property
     def is_record(self) -> bool:
-        """Whether it is one, and not a problem."""
+        """Whether the body is a record, not a problem."""
         return "state" in self.body
 
 
@@ -87,143 +87,145 @@ class Customer:
     """One customer.
 
     Attributes:
-        id: the card API's.
-        owner: who signs for him.
-        manner: of his clients.
-        challenge: the first that he was given, base64; empty where the service created him.
-        satisfied: whether a client who does not give up has had a final answer.
+        id: id at the card API.
+        owner: account that signs.
+        behaviour: how its clients behave.
+        challenge: the first challenge, base64; empty if the service created the customer.
+        has_final_response: whether the last client received a final state.
     """
 
     id: str
     owner: AccountId
-    manner: Manner
+    behaviour: ClientBehaviour
     challenge: str
-    satisfied: bool = False
+    has_final_response: bool = False
 
     @property
     def message_hashes(self) -> dict[str, str]:
-        """SHA-256 of the first challenge and of its twin."""
+        """SHA-256 of the first challenge and of the second message with its nonce."""
         texts = {"challenge": self.challenge, "twin": twin_of(self.challenge)} if self.challenge else {}
         return {name: hashlib.sha256(base64.b64decode(text)).hexdigest() for name, text in texts.items()}
 
 
 @dataclass(slots=True)
 class Load:
-    """The customers of a run and what they were answered."""
+    """The customers of a run, and the responses to their clients."""
 
-    site: Site
-    weather: Weather
+    site: ChaosSite
+    injector: FaultInjector
     customers: list[Customer] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
-    _over: asyncio.Event = field(default_factory=asyncio.Event)
+    responses: list[RecordedResponse] = field(default_factory=list)
+    _stop_requested: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def come(self) -> None:
-        """Have all customers come, each at his time, and wait until their clients have ended."""
+    async def run(self) -> None:
+        """Start all customers, each at its planned time, and wait until their clients have finished."""
         plan = self.site.plan
-        dice = random.Random(f"customers of {plan.seed}")
-        arrivals = sorted(dice.uniform(0.0, plan.load_seconds) for _ in range(plan.challenges))
+        rng = random.Random(f"customers of {plan.seed}")
+        arrivals = sorted(rng.uniform(0.0, plan.load_seconds) for _ in range(plan.challenges))
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for arrival in arrivals:
                 await asyncio.sleep(max(began + arrival - time.monotonic(), 0.0))
-                # Whoever leaves his signature to expire comes early, so that nobody has to wait for it at the end.
-                group.create_task(self._live(random.Random(dice.random()), early=arrival < plan.load_seconds / 2))
+                # A signature that is left to expire starts early, so that the run need not wait for it at the end.
+                group.create_task(
+                    self._run_customer(random.Random(rng.random()), early=arrival < plan.load_seconds / 2)
+                )
 
     def end(self) -> None:
-        """Have those who do not give up give up."""
-        self._over.set()
+        """Stop the clients that retry."""
+        self._stop_requested.set()
 
-    async def _live(self, dice: random.Random, *, early: bool) -> None:
-        owner = dice.choice(self.site.keys.owners)
-        manner = dice.choices(list(Manner), [manner.value for manner in Manner])[0]
-        if manner is Manner.ONBOARDS:
-            await self._onboard(owner, dice)
+    async def _run_customer(self, rng: random.Random, *, early: bool) -> None:
+        owner = rng.choice(self.site.keys.owners)
+        behaviour = rng.choices(list(ClientBehaviour), [behaviour.value for behaviour in ClientBehaviour])[0]
+        if behaviour is ClientBehaviour.ONBOARDS:
+            await self._onboard(owner, rng)
             return
         created = await self.site.api.create_customer(owner)
-        if manner is Manner.NEVER_FORWARDS and not early:
-            manner = Manner.HOLDS_BACK
-        customer = Customer(created["id"], owner, manner, created["challenge"])
+        if behaviour is ClientBehaviour.NEVER_FORWARDS and not early:
+            behaviour = ClientBehaviour.HOLDS_BACK
+        customer = Customer(created["id"], owner, behaviour, created["challenge"])
         self.customers.append(customer)
-        self.weather.customers.append(customer.id)
-        forward = manner not in {Manner.HOLDS_BACK, Manner.NEVER_FORWARDS}
+        self.injector.customers.append(customer.id)
+        forward = behaviour not in {ClientBehaviour.HOLDS_BACK, ClientBehaviour.NEVER_FORWARDS}
         async with asyncio.TaskGroup() as group:
-            for _ in range(dice.randint(1, 4)):
-                group.create_task(self._ask_impatiently(customer, random.Random(dice.random()), forward=forward))
-        if manner is Manner.NEVER_FORWARDS:
-            await self._persist(customer, dice, forward=False, until={"signed", *FINAL})
-        elif manner is not Manner.DESERTS:
-            if manner is Manner.HOLDS_BACK and dice.random() < 0.5:
-                await self._persist(customer, dice, forward=False, until={"signed", "forwarding", *FINAL})
-            await self._persist(customer, dice, forward=True, until=set(FINAL))
+            for _ in range(rng.randint(1, 4)):
+                group.create_task(self._ask_with_short_timeout(customer, random.Random(rng.random()), forward=forward))
+        if behaviour is ClientBehaviour.NEVER_FORWARDS:
+            await self._retry_until(customer, rng, forward=False, until={"signed", *FINAL})
+        elif behaviour is not ClientBehaviour.GIVES_UP:
+            if behaviour is ClientBehaviour.HOLDS_BACK and rng.random() < 0.5:
+                await self._retry_until(customer, rng, forward=False, until={"signed", "forwarding", *FINAL})
+            await self._retry_until(customer, rng, forward=True, until=set(FINAL))
 
-    async def _onboard(self, owner: AccountId, dice: random.Random) -> None:
-        """Have the service create the customer, asked by several at once, and go on as everybody does."""
-        external_id = str(uuid.UUID(int=dice.getrandbits(128)))
-        customer = Customer(external_id, owner, Manner.ONBOARDS, challenge="")
+    async def _onboard(self, owner: AccountId, rng: random.Random) -> None:
+        """Let the service create the customer with concurrent requests, then sign as for any other customer."""
+        external_id = str(uuid.UUID(int=rng.getrandbits(128)))
+        customer = Customer(external_id, owner, ClientBehaviour.ONBOARDS, challenge="")
         self.customers.append(customer)
 
-        async def ask(patience: float) -> Answer:
+        async def ask(patience: float) -> RecordedResponse:
             body: dict[str, object] = {"chainId": str(owner), "externalId": external_id, "ownerId": str(owner)}
-            number = dice.choice(self.site.replicas).number
+            number = rng.choice(self.site.replicas).number
             return await self._send("POST", number, "customers", customer, "onboard, fetch", patience, body)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(dice.randint(0, 3)):
-                group.create_task(ask(dice.choice((0.02, 0.1, 0.5, 1.5))))
-        while not self._over.is_set():
-            answer = await ask(self.site.plan.answer_within + _PATIENCE_BEYOND_DEADLINE)
-            if "customerId" in answer.body:
-                customer.id = answer.body["customerId"]
-                await self._persist(customer, dice, forward=True, until=set(FINAL))
+            for _ in range(rng.randint(0, 3)):
+                group.create_task(ask(rng.choice((0.02, 0.1, 0.5, 1.5))))
+        while not self._stop_requested.is_set():
+            response = await ask(self.site.plan.answer_within + _PATIENCE_BEYOND_DEADLINE)
+            if "customerId" in response.body:
+                customer.id = response.body["customerId"]
+                await self._retry_until(customer, rng, forward=True, until=set(FINAL))
                 return
-            await asyncio.sleep(dice.uniform(0.5, 1.5) * _PAUSE_SECONDS)
+            await asyncio.sleep(rng.uniform(0.5, 1.5) * _PAUSE_SECONDS)
 
-    async def _ask_impatiently(self, customer: Customer, dice: random.Random, *, forward: bool) -> None:
-        await asyncio.sleep(dice.uniform(0.0, 1.5))
-        sent = "challenge" if dice.random() < 0.6 else "fetch"
-        if customer.manner is Manner.SENDS_A_TWIN and dice.random() < 0.6:
+    async def _ask_with_short_timeout(self, customer: Customer, rng: random.Random, *, forward: bool) -> None:
+        await asyncio.sleep(rng.uniform(0.0, 1.5))
+        sent = "challenge" if rng.random() < 0.6 else "fetch"
+        if customer.behaviour is ClientBehaviour.REUSES_NONCE and rng.random() < 0.6:
             sent = "twin"
-        patience = dice.choice((0.02, 0.1, 0.5, 1.5))
-        await self._sign(customer, dice, sent=sent, forward=forward, patience=patience)
+        patience = rng.choice((0.02, 0.1, 0.5, 1.5))
+        await self._sign(customer, rng, sent=sent, forward=forward, patience=patience)
 
-    async def _persist(self, customer: Customer, dice: random.Random, *, forward: bool, until: set[str]) -> None:
-        """Ask until the answer is in one of the states; where that challenge came to nothing, for the next one."""
-        sent = "challenge" if customer.challenge and dice.random() < 0.7 else "fetch"
+    async def _retry_until(self, customer: Customer, rng: random.Random, *, forward: bool, until: set[str]) -> None:
+        """Request until the state is one of ``until``; request the next challenge if it is superseded or expired."""
+        sent = "challenge" if customer.challenge and rng.random() < 0.7 else "fetch"
         rounds = 0
-        while not self._over.is_set():
+        while not self._stop_requested.is_set():
             patience = self.site.plan.answer_within + _PATIENCE_BEYOND_DEADLINE
-            answer = await self._sign(customer, dice, sent=sent, forward=forward, patience=patience)
-            if answer.status == 202:
-                answer = await self._poll(customer, dice, answer.body["id"], patience, until) or answer
-            state = answer.body.get("state")
-            if state in {"superseded", "expired"} or (answer.status in {409, 422} and sent == "challenge"):
+            response = await self._sign(customer, rng, sent=sent, forward=forward, patience=patience)
+            if response.status == 202:
+                response = await self._poll(customer, rng, response.body["id"], patience, until) or response
+            state = response.body.get("state")
+            if state in {"superseded", "expired"} or (response.status in {409, 422} and sent == "challenge"):
                 sent = "fetch"
                 rounds += 1
             if state in until and (state not in {"superseded", "expired"} or rounds >= _MOST_ROUNDS):
-                customer.satisfied = True
+                customer.has_final_response = True
                 return
-            await asyncio.sleep(dice.uniform(0.5, 1.5) * _PAUSE_SECONDS)
+            await asyncio.sleep(rng.uniform(0.5, 1.5) * _PAUSE_SECONDS)
 
     async def _poll(
-        self, customer: Customer, dice: random.Random, challenge_id: str, patience: float, until: set[str]
-    ) -> Answer | None:
-        while not self._over.is_set():
-            await asyncio.sleep(dice.uniform(0.5, 1.5) * _PAUSE_SECONDS)
-            replica = dice.choice(self.site.replicas)
-            answer = await self._send("GET", replica.number, f"challenges/{challenge_id}", customer, "poll", patience)
-            if answer.body.get("state") in until:
-                return answer
+        self, customer: Customer, rng: random.Random, challenge_id: str, patience: float, until: set[str]
+    ) -> RecordedResponse | None:
+        while not self._stop_requested.is_set():
+            await asyncio.sleep(rng.uniform(0.5, 1.5) * _PAUSE_SECONDS)
+            replica = rng.choice(self.site.replicas)
+            response = await self._send("GET", replica.number, f"challenges/{challenge_id}", customer, "poll", patience)
+            if response.body.get("state") in until:
+                return response
         return None
 
     async def _sign(
-        self, customer: Customer, dice: random.Random, *, sent: str, forward: bool, patience: float
-    ) -> Answer:
+        self, customer: Customer, rng: random.Random, *, sent: str, forward: bool, patience: float
+    ) -> RecordedResponse:
         body: dict[str, object] = {"ownerId": str(customer.owner)}
         if sent != "fetch":
             body["challenge"] = customer.challenge if sent == "challenge" else twin_of(customer.challenge)
-        if not forward or dice.random() < 0.5:
+        if not forward or rng.random() < 0.5:
             body["forward"] = forward
-        number = dice.choice(self.site.replicas).number
+        number = rng.choice(self.site.replicas).number
         path = f"customers/{customer.id}/challenge/sign"
         return await self._send("POST", number, path, customer, sent if forward else f"{sent}, hold", patience, body)
 
@@ -236,9 +238,9 @@ class Load:
         sent: str,
         patience: float,
         body: dict[str, object] | None = None,
-    ) -> Answer:
+    ) -> RecordedResponse:
         replica = self.site.replicas[number - 1]
-        life, began = replica.name, time.time()
+        process, began = replica.name, time.time()
         headers = {"Authorization": f"Bearer {self.site.token}"}
         status, read, retry_after = None, {}, None
         try:
@@ -246,18 +248,20 @@ class Load:
             url = f"{replica.base_url}/v1/{path}"
             async with self.site.session.request(method, url, json=body, headers=headers, timeout=timeout) as response:
                 read = await response.json(content_type=None)
-                read |= read.get("record", {})  # of a customer that was created
+                read |= read.get("record", {})  # the response to a creation contains a record
                 status, retry_after = response.status, response.headers.get("Retry-After")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             read = {"error": type(error).__name__}
         took = time.time() - began
-        hindered = replica.was_hindered(began, began + took)
-        answer = Answer(began, took, life, customer.id, sent, status, read, retry_after, patience, hindered)
-        self.answers.append(answer)
-        return answer
+        unavailable = replica.was_unavailable(began, began + took)
+        recorded = RecordedResponse(
+            began, took, process, customer.id, sent, status, read, retry_after, patience, unavailable
+        )
+        self.responses.append(recorded)
+        return recorded
 
 
 def twin_of(challenge: str) -> str:
-    """Give another message with the same nonce: the same challenge, issued a fraction of a second later."""
+    """Return another message with the same nonce: the challenge, issued half a second later."""
     text = base64.b64decode(challenge).decode()
     return base64.b64encode(re.sub(r"(Issued At: .*?)Z", r"\1.5Z", text).encode()).decode()

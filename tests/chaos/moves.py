@@ -1,8 +1,8 @@
-"""What the replicas did in the store, read off the wire: every move with its answer, by the store's own clock.
+"""Records every call of a replica to the store from the network traffic, with its response and the store's clock.
 
-This is the run's own ledger of the store. It knows what no record tells afterwards: who held a challenge when, which
-fence a call carried, and what was asked twice. It understands RESP2 and the scripts' first arguments and answers:
-``EVALSHA sha keys… id token [fence] …`` and ``[outcome, now, fields]``.
+This ledger shows what no record shows afterwards: which process held a lease when, which fencing token a call carried,
+and which calls were repeated. It parses RESP2, and the first arguments and the results of the scripts:
+``EVALSHA sha keys… id token [fencing token] …`` and ``[outcome, now, fields]``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from signer.adapters.redis_store import scripts as challenge_scripts
 from signer.adapters.redis_store.scripts import FIELDS
 
 _SCRIPTED: Final = frozenset({b"EVAL", b"EVALSHA"})
-_FENCED: Final = frozenset({"record_signature", "release", "defer", "settle"})
+_WITH_FENCING_TOKEN: Final = frozenset({"record_signature", "release", "defer", "settle"})
 _NO_MOVES: Final = frozenset({"due", "probe"})
 _MICROSECONDS: Final = 1_000_000
 _WORDS: Final = 3
@@ -30,20 +30,20 @@ _KEPT: Final = ("state", "fence", "leased_until", "forward", "customer_id", "mes
 
 @dataclass(slots=True)
 class Move:
-    """One call of a script, and its answer.
+    """One call of a script, and its result.
 
     Attributes:
-        at: Unix seconds, the store's clock.
-        process: which life of which replica: ``2.5`` is the fifth of the second.
+        at: Unix seconds by the store's clock.
+        process: name of the process: ``2.5`` is the fifth process of replica 2.
         script: ``claim``, ``settle`` …
         challenge_id: of the record.
-        token: names the call; one that is repeated has the same.
-        fence: what the call carried, where it carries one.
-        outcome: the script's word.
-        record: the record afterwards: some of its fields; empty where there is none.
+        token: identifies the call; a repetition has the same token.
+        fencing_token: fencing token of the call, or ``None`` for scripts without one.
+        outcome: the outcome that the script returned.
+        record: some fields of the record after the call; empty if there is no record.
         signature: SHA-256 of the record's signature, or ``None``.
-        server: the port of the server that made it.
-        confirmed: whether as many replicas have it as the caller waits for; what is not, he must not act upon.
+        server: port of the server that ran the script.
+        confirmed: whether enough replicas confirmed it; if not, the service must not act on it.
     """
 
     at: float
@@ -51,7 +51,7 @@ class Move:
     script: str
     challenge_id: str
     token: str
-    fence: int | None
+    fencing_token: int | None
     outcome: str
     record: Mapping[str, str]
     signature: str | None
@@ -60,39 +60,39 @@ class Move:
 
     @property
     def state(self) -> str:
-        """The record's state afterwards."""
+        """State of the record after the call."""
         return self.record.get("state", "")
 
     @property
-    def fence_after(self) -> int:
-        """The record's fence afterwards."""
+    def fencing_token_after(self) -> int:
+        """Fencing token of the record after the call."""
         return int(self.record.get("fence") or 0)
 
     @property
     def leased_until(self) -> float:
-        """The end of the lease, Unix seconds; 0 where there is none."""
+        """End of the lease in Unix seconds; 0 without a lease."""
         return int(self.record.get("leased_until") or 0) / _MICROSECONDS
 
     @property
     def grants_lease(self) -> bool:
-        """Whether the caller holds the record afterwards."""
+        """Whether the process holds the lease after the call."""
         if self.script == "record_signature":
             return self.outcome in {"deliverable", "overdue"} and self.state == "forwarding"
         return self.outcome in {"granted", "deliverable", "overdue"} and self.script in {"claim", "begin_forwarding"}
 
     @property
     def is_refused(self) -> bool:
-        """Whether the store said no to somebody who thought he held the record."""
+        """Whether the store refused the call of a process that assumed it held the lease."""
         return self.outcome in {"lease_lost", "forbidden"}
 
 
 class Trace:
-    """All moves of a run, and those who want to hear of one as it happens.
+    """All moves of a run; listeners get each move when it happens.
 
     Attributes:
-        moves: in the order in which they were heard.
-        served: when a server answered any script, Unix seconds, and its port; looks of recovery and probes, too.
-        listeners: each is told of a move before its answer is passed on; one that says ``False`` has it lost.
+        moves: in the order in which their responses were seen.
+        served: Unix seconds and port of every script response, also those of recovery queries and probes.
+        listeners: each gets a move before its response is forwarded; if one returns ``False``, the response is dropped.
     """
 
     def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
@@ -103,7 +103,7 @@ class Trace:
         self._name_for_sha1: Final = {script.sha1: name for name, script in known.items() if name not in _NO_MOVES}
 
     def name_of(self, command: Sequence[bytes]) -> str | None:
-        """Name the script that a command runs, where it is one of the moves."""
+        """Return the name of the script that a command runs, or ``None`` if it is no move."""
         if len(command) <= _WORDS:
             return None
         verb = command[0].upper()
@@ -113,30 +113,32 @@ class Trace:
             return self._name_for_sha1.get(hashlib.sha1(command[1], usedforsecurity=False).hexdigest())
         return None
 
-    def hear(
+    def record_call(
         self,
         process: str,
         command: Sequence[bytes],
-        answer: Any,  # noqa: ANN401 - whatever was answered
+        response: Any,  # noqa: ANN401 - any RESP value
         *,
         server: int = 0,
         confirmed: bool = True,
     ) -> tuple[Move | None, bool]:
-        """Note one call; gives the move, where it is one, and tells whether its answer may pass."""
+        """Record one call; return the move, or ``None``, and whether the response may be forwarded."""
         name = self.name_of(command)
-        if name is None or not isinstance(answer, list) or len(answer) < _WORDS:  # an error, or nothing to move
+        if (
+            name is None or not isinstance(response, list) or len(response) < _WORDS
+        ):  # an error, or a result without a record
             return None, True
         arguments = command[_WORDS + int(command[2]) :]
-        record = {field: value for field, value in zip(FIELDS, answer[2], strict=False) if value is not None}
+        record = {field: value for field, value in zip(FIELDS, response[2], strict=False) if value is not None}
         signature = record.get("signature")
         move = Move(
-            at=answer[1] / _MICROSECONDS,
+            at=response[1] / _MICROSECONDS,
             process=process,
             script=name,
             challenge_id=arguments[0].decode(),
             token=arguments[1].decode(),
-            fence=int(arguments[2]) if name in _FENCED else None,
-            outcome=answer[0].decode(),
+            fencing_token=int(arguments[2]) if name in _WITH_FENCING_TOKEN else None,
+            outcome=response[0].decode(),
             record={field: record[field].decode() for field in _KEPT if field in record},
             signature=hashlib.sha256(signature).hexdigest() if signature else None,
             server=server,
@@ -150,9 +152,9 @@ class Trace:
 
 
 class StoreTap:
-    """Reads one connection to a server of the store.
+    """Parses one connection to a server of the store.
 
-    Where the service waits for replicas, ``WAIT`` comes second behind the script, a write of no meaning in between.
+    If the service waits for replicas, a marker write and ``WAIT`` follow the script.
     """
 
     def __init__(self, trace: Trace, process: str, server: int = 0) -> None:
@@ -160,47 +162,47 @@ class StoreTap:
         self._process = process
         self._server = server
         self._unconfirmed: Move | None = None
-        self._questions = hiredis.Reader()
-        self._answers = hiredis.Reader()
-        self._unanswered: deque[Sequence[bytes]] = deque()
+        self._requests = hiredis.Reader()
+        self._responses = hiredis.Reader()
+        self._pending: deque[Sequence[bytes]] = deque()
 
-    def asked(self, data: bytes) -> None:
-        """See ``Tap.asked``."""
-        self._questions.feed(data)
-        while (command := self._questions.gets()) is not False:
-            self._unanswered.append(command)
+    def on_request(self, data: bytes) -> None:
+        """See ``Tap.on_request``."""
+        self._requests.feed(data)
+        while (command := self._requests.gets()) is not False:
+            self._pending.append(command)
 
-    def answered(self, data: bytes) -> bool:
-        """See ``Tap.answered``."""
-        self._answers.feed(data)
+    def on_response(self, data: bytes) -> bool:
+        """See ``Tap.on_response``."""
+        self._responses.feed(data)
         passes = True
-        while (answer := self._answers.gets()) is not False:
-            command = self._unanswered.popleft()
+        while (response := self._responses.gets()) is not False:
+            command = self._pending.popleft()
             if command[0].upper() == b"WAIT":
-                self._confirm(command, answer)
+                self._confirm(command, response)
                 continue
-            if command[0].upper() in _SCRIPTED and not isinstance(answer, hiredis.ReplyError):
+            if command[0].upper() in _SCRIPTED and not isinstance(response, hiredis.ReplyError):
                 self._trace.served.append((time.time(), self._server))
-            is_waited_for = len(self._unanswered) > 1 and self._unanswered[1][0].upper() == b"WAIT"
-            move, may_pass = self._trace.hear(
-                self._process, command, answer, server=self._server, confirmed=not is_waited_for
+            is_waited_for = len(self._pending) > 1 and self._pending[1][0].upper() == b"WAIT"
+            move, may_pass = self._trace.record_call(
+                self._process, command, response, server=self._server, confirmed=not is_waited_for
             )
             passes &= may_pass
             if move is not None:
                 self._unconfirmed = move if is_waited_for else None
         return passes
 
-    def _confirm(self, command: Sequence[bytes], answer: Any) -> None:  # noqa: ANN401 - whatever was answered
-        if self._unconfirmed is not None and isinstance(answer, int) and answer >= int(command[1]):
+    def _confirm(self, command: Sequence[bytes], response: Any) -> None:  # noqa: ANN401 - any RESP value
+        if self._unconfirmed is not None and isinstance(response, int) and response >= int(command[1]):
             self._unconfirmed.confirmed = True
         self._unconfirmed = None
 
     @property
-    def waits(self) -> bool:
-        """See ``Tap.waits``."""
-        return bool(self._unanswered)
+    def is_waiting(self) -> bool:
+        """See ``Tap.is_waiting``."""
+        return bool(self._pending)
 
 
 def scripts_by_name() -> dict[str, Script]:
-    """Give the product's scripts by the names of their files."""
+    """Return the product's scripts by the names of their files."""
     return {name.lower(): value for name, value in vars(challenge_scripts).items() if isinstance(value, Script)}

@@ -1,8 +1,8 @@
-"""Guarantees switched off, to see that a run notices: ``python -m tests.chaos.mutations <name> serve --config …``.
+"""Runs the service with one guarantee switched off: ``python -m tests.chaos.mutations <name> serve --config …``.
 
-The product has no switch for any of this. A replica is started through this module instead of ``-m signer``; it changes
-the loaded program before it runs. A change that does not find what it means to change fails at once, so that a product
-that was rewritten does not leave a mutation behind that changes nothing.
+The product has no switch for this. A replica is started through this module instead of ``-m signer``; the module
+changes the loaded program before it runs. If the text to change is missing, the start fails, so that no mutation
+becomes ineffective unnoticed when the product changes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tests.chaos.moves import scripts_by_name
 from tests.support.quick_breaker import shorten_cool_down
 
 _EDITS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
-    # Whoever once held a challenge may still move it, whoever holds it now.
+    # A process whose lease was taken over can still change the record.
     "fence": (("record.fence ~= tonumber(fence)", "false"),),
-    # A message that has been signed is claimed, and signed, again.
+    # A signed message is claimed and signed again.
     "claim": (("if not MOVES[record.state .. '>claimed'] then", "if false then"),),
-    # Another message with the same nonce is claimed as if it were the first.
+    # A second message with the same nonce is claimed like the first.
     "nonce": (
         ("if record.message_hash ~= message_hash then", "if false then"),
         ("if not MOVES[record.state .. '>claimed'] then", "if record.message_hash == message_hash then"),
@@ -34,16 +34,16 @@ _EDITS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 _IDEMPOTENCY: Final = "idempotency"
 _WAIT: Final = "wait"
 MUTATIONS: Final = (*_EDITS, _IDEMPOTENCY, _WAIT)
-"""What can be switched off."""
+"""Names of the guarantees that can be switched off."""
 
 
 def mutated_scripts(name: str | None) -> dict[str, Script]:
-    """Give the store's scripts as a mutation leaves them, by their names."""
+    """Return the store's scripts by name, changed by a mutation."""
     scripts = scripts_by_name()
     for before, after in _EDITS.get(name or "", ()):
         found = {key: script for key, script in scripts.items() if before in script.source}
         if not found:
-            raise LookupError(f"no script holds {before!r} any more: the mutation '{name}' has to be written anew")
+            raise LookupError(f"no script contains {before!r}: adapt the mutation '{name}'")
         scripts |= {key: Script.of(script.source.replace(before, after)) for key, script in found.items()}
     return scripts
 

@@ -1,9 +1,9 @@
-"""What a run is to do: how much load, which faults, and when. A seed gives the same plan again.
+"""The plan of a run: how much load, which faults, and when. The same seed gives the same plan.
 
-A run alternates two kinds of weather. In a **storm** faults strike as the schedule has them, on top of each other. In
-between, a replica is killed **alone**: nothing else is wrong, so how long it takes until another replica delivers what
-the dead one held is the design's own figure. What a plan cannot fix is which request meets which fault: a run that
-starts again from its seed sees the same faults, not the same races.
+In a **fault phase** faults are injected by schedule and overlap. After each phase one replica is killed **in
+isolation**, without any other fault, so that the time until another replica delivers its signatures is the design's
+own figure. A plan does not determine which request meets which fault: a repeated run has the same faults, and other
+races.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 
-class FaultKind(StrEnum):
-    """Everything that is done to a site; the values are the table's rows."""
+class ChaosFaultKind(StrEnum):
+    """All kinds of faults; the values are rows of the result table."""
 
     REPLICA_KILLED_ALONE = "replica killed (-9), nothing else wrong"
     REPLICA_KILLED = "replica killed (-9)"
@@ -59,11 +59,11 @@ class FaultKind(StrEnum):
     API_REPLACES_CHALLENGES = "card API replaces challenges"
 
 
-_K = FaultKind
+_K = ChaosFaultKind
 MOVES: Final = ("claim", "record_signature", "begin_forwarding", "settle", "defer")
-"""The moves behind which a replica is caught: the store has made it, and the replica has not gone on yet."""
+"""Moves after which a replica is killed or stalled: the store made the move, the replica has not continued yet."""
 
-_DECK: Final[dict[FaultKind, int]] = {
+_FAULT_WEIGHTS: Final[dict[ChaosFaultKind, int]] = {
     _K.REPLICA_KILLED: 3,
     _K.REPLICA_KILLED_AT_MOVE: 4,
     _K.REPLICA_STALLED: 3,
@@ -97,7 +97,7 @@ _DECK: Final[dict[FaultKind, int]] = {
     _K.API_REVOKES_TOKENS: 2,
     _K.API_REPLACES_CHALLENGES: 3,
 }
-"""How often each kind comes; those that cost the guarantee most come most."""
+"""How often each kind comes; those that test the guarantees most come most often."""
 
 SINGLE: Final = "single"
 _ONE_SERVER: Final = {_K.STORE_STALLED: 3, _K.STORE_KILLED: 1}
@@ -109,79 +109,79 @@ _WITH_REPLICAS: Final = {
 }
 
 
-def deck_for(store: str) -> dict[FaultKind, int]:
-    """Give the kinds of fault for a topology of the store, and how often each comes."""
-    return _DECK | (_ONE_SERVER if store == SINGLE else _WITH_REPLICAS)
+def fault_weights_for(store: str) -> dict[ChaosFaultKind, int]:
+    """Return how often each kind of fault comes, for one kind of store."""
+    return _FAULT_WEIGHTS | (_ONE_SERVER if store == SINGLE else _WITH_REPLICAS)
 
 
 LEASE_SECONDS: Final = 5.0
 _PAST_LEASE: Final = frozenset({_K.REPLICA_STALLED_PAST_LEASE, _K.REPLICA_STALLED_AT_MOVE})
 _ENDS_A_REPLICA: Final = frozenset({_K.REPLICA_KILLED, _K.REPLICA_KILLED_AT_MOVE, _K.REPLICA_TERMINATED})
 _FAILOVER_SECONDS: Final = 6.0
-"""What a failover of the store takes until all is well again; one comes after the other."""
+"""Duration of a store failover until all servers are healthy again; failovers do not overlap."""
 _RESTART_SECONDS: Final = 3.0
-"""What a storm leaves at its end for a replica to be back."""
+"""Time at the end of a phase in which a replica can restart."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing that is done.
+class PlannedFault:
+    """One planned fault.
 
     Attributes:
-        at: when, in seconds of its storm.
-        kind: what.
-        seconds: how long it lasts.
-        replica: which one it is meant for; the next that can be struck is taken where that one cannot.
-        move: behind which move, for the kinds that have one.
-        dice: seeds what the fault itself leaves to chance.
+        at: seconds after the start of its phase.
+        kind: kind of fault.
+        seconds: duration.
+        replica: the intended replica; if it is busy with another fault, the next one is taken.
+        move: the move to wait for, for kinds that have one.
+        seed: of the random choices within the fault.
     """
 
     at: float
-    kind: FaultKind
+    kind: ChaosFaultKind
     seconds: float
     replica: int
     move: str
-    dice: int
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
-class Struck:
-    """One fault that struck.
+class InjectedFault:
+    """One fault that was injected.
 
     Attributes:
         began: Unix seconds.
         ended: Unix seconds.
-        kind: which.
-        whom: which life of which replica, where it struck one.
+        kind: kind of fault.
+        target: name of the process, for faults of a replica.
     """
 
     began: float
     ended: float
-    kind: FaultKind
-    whom: str
+    kind: ChaosFaultKind
+    target: str
 
     def __str__(self) -> str:
-        return f"fault   {self.whom:5} {self.kind}, for {self.ended - self.began:.2f} s"
+        return f"fault   {self.target:5} {self.kind}, for {self.ended - self.began:.2f} s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One run.
+    """The plan of one run.
 
     Attributes:
-        seed: of everything.
-        challenges: how many customers come.
-        faults: how many strike.
-        replicas: how many processes serve.
-        load_seconds: over how long the customers come.
-        lease: seconds; what the service has to recover within, and a second.
-        answer_within: seconds that a caller waits at most.
-        max_age: seconds that a challenge lives; what is left undelivered for so long is expired.
-        deck: the kinds of fault to draw from, and how often each; all by default.
-        moves: those behind which a replica is caught.
-        store: the name of the store's topology.
-        mutation: the guarantee that is switched off, for the test that this is noticed.
-        hsm: whether half of the owners' keys are in SoftHSM.
+        seed: of all random choices.
+        challenges: number of customers.
+        faults: number of faults.
+        replicas: number of replicas.
+        load_seconds: time over which the customers arrive.
+        lease: seconds; recovery may take the lease plus one second.
+        answer_within: the service's longest response time, seconds.
+        max_age: lifetime of a challenge, seconds; it expires if it is not delivered by then.
+        fault_weights: how often each kind of fault comes; default: all kinds.
+        moves: moves after which a replica is killed or stalled.
+        store: kind of store.
+        mutation: guarantee to switch off, to test that the run detects it.
+        hsm: whether half of the keys are in SoftHSM.
     """
 
     seed: int = 1
@@ -192,7 +192,7 @@ class Plan:
     lease: float = LEASE_SECONDS
     answer_within: float = 3.0
     max_age: float = 30.0
-    deck: dict[FaultKind, int] = field(default_factory=lambda: deck_for(SINGLE))
+    fault_weights: dict[ChaosFaultKind, int] = field(default_factory=lambda: fault_weights_for(SINGLE))
     moves: tuple[str, ...] = MOVES
     store: str = SINGLE
     mutation: str | None = None
@@ -200,59 +200,59 @@ class Plan:
 
     @classmethod
     def of_size(cls, seed: int, challenges: int, faults: int, **more: Any) -> Plan:  # noqa: ANN401 - fields of a plan
-        """Give a run of that many challenges and faults the time that they need on two cores."""
+        """Return a plan with enough time for the challenges and faults on two cores."""
         plan = replace(cls(seed=seed, challenges=challenges, faults=faults), **more)
-        deck = plan.deck if "deck" in more else deck_for(plan.store)
-        share_of_failovers = sum(deck.get(kind, 0) for kind in _WITH_REPLICAS) / sum(deck.values())
+        fault_weights = plan.fault_weights if "fault_weights" in more else fault_weights_for(plan.store)
+        share_of_failovers = sum(fault_weights.get(kind, 0) for kind in _WITH_REPLICAS) / sum(fault_weights.values())
         return replace(
             plan,
-            deck=deck,
+            fault_weights=fault_weights,
             load_seconds=max(faults * 0.44, challenges * 0.05)
-            + alone_count(faults) * alone_seconds(LEASE_SECONDS)
+            + isolated_kill_count(faults) * isolated_kill_seconds(LEASE_SECONDS)
             + faults * share_of_failovers * _FAILOVER_SECONDS,
         )
 
 
-def alone_count(faults: int) -> int:
-    """Tell how many of so many faults are kills with nothing else wrong."""
+def isolated_kill_count(faults: int) -> int:
+    """Return how many of the faults are isolated kills."""
     return min(max(faults // 40, 1), 6)
 
 
-def alone_seconds(lease: float) -> float:
-    """Tell how long one of them is given: the lease, a second, and what the others need to be well before."""
+def isolated_kill_seconds(lease: float) -> float:
+    """Return the duration of one isolated kill: the lease, and time for the other replicas to be healthy before."""
     return lease + 6.0
 
 
-def storms(plan: Plan) -> Sequence[Sequence[Fault]]:
-    """Give the faults of each storm, by their time; behind each storm a replica is killed alone."""
-    dice = random.Random(f"faults of {plan.seed}")
-    count = alone_count(plan.faults)
-    seconds = max(plan.load_seconds - count * alone_seconds(plan.lease), 1.0) / count
-    kinds = _draw(plan, plan.faults - count, dice)
+def fault_phases(plan: Plan) -> Sequence[Sequence[PlannedFault]]:
+    """Return the faults of each phase in the order of time; an isolated kill follows each phase."""
+    rng = random.Random(f"faults of {plan.seed}")
+    count = isolated_kill_count(plan.faults)
+    seconds = max(plan.load_seconds - count * isolated_kill_seconds(plan.lease), 1.0) / count
+    kinds = _draw(plan, plan.faults - count, rng)
     return [
-        sorted((_fault(kind, seconds, plan, dice) for kind in kinds[number::count]), key=lambda fault: fault.at)
+        sorted((_fault(kind, seconds, plan, rng) for kind in kinds[number::count]), key=lambda fault: fault.at)
         for number in range(count)
     ]
 
 
-def _draw(plan: Plan, count: int, dice: random.Random) -> list[FaultKind]:
-    """Deal the whole deck before it is shuffled again, so that no kind is forgotten."""
-    kinds: list[FaultKind] = []
+def _draw(plan: Plan, count: int, rng: random.Random) -> list[ChaosFaultKind]:
+    """Draw every kind by its weight before any kind is drawn again."""
+    kinds: list[ChaosFaultKind] = []
     while len(kinds) < count:
-        deck = [kind for kind, times in plan.deck.items() for _ in range(times)]
-        dice.shuffle(deck)
-        kinds += deck
+        fault_weights = [kind for kind, times in plan.fault_weights.items() for _ in range(times)]
+        rng.shuffle(fault_weights)
+        kinds += fault_weights
     return kinds[:count]
 
 
-def _fault(kind: FaultKind, storm: float, plan: Plan, dice: random.Random) -> Fault:
-    seconds = plan.lease + dice.uniform(0.3, 2.0) if kind in _PAST_LEASE else dice.choice((0.2, 0.6, 1.2, 2.5))
+def _fault(kind: ChaosFaultKind, phase: float, plan: Plan, rng: random.Random) -> PlannedFault:
+    seconds = plan.lease + rng.uniform(0.3, 2.0) if kind in _PAST_LEASE else rng.choice((0.2, 0.6, 1.2, 2.5))
     ends_with = seconds + (_RESTART_SECONDS if kind in _ENDS_A_REPLICA else 0.5)
-    return Fault(
-        at=dice.uniform(0.0, max(storm - ends_with, 0.5)),
+    return PlannedFault(
+        at=rng.uniform(0.0, max(phase - ends_with, 0.5)),
         kind=kind,
         seconds=seconds,
-        replica=dice.randrange(plan.replicas),
-        move=dice.choice(plan.moves),
-        dice=dice.randrange(1 << 32),
+        replica=rng.randrange(plan.replicas),
+        move=rng.choice(plan.moves),
+        seed=rng.randrange(1 << 32),
     )

@@ -1,8 +1,8 @@
-"""One replica's way to one server, through which every byte passes: it can be cut, held up, and read.
+"""A proxy between one replica and one server; its connections can be cut, blocked and observed.
 
-What makes a fault bite is where it strikes: an answer that is lost **after** the server has done what it was asked for.
-So a way has a tap, which hears what is asked and what is answered before it is passed on, and says whether it is. A tap
-hears the answers of a connection that was cut, or whose client died, too: what was asked for is done all the same.
+The most severe fault is a response that is lost **after** the server has executed the request. So each connection has a
+tap, which sees requests and responses before they are forwarded and can drop a response. A tap also sees the responses
+of a connection that was cut or whose client died, because the server executes these requests, too.
 """
 
 from __future__ import annotations
@@ -22,65 +22,65 @@ Connect = Callable[[], Awaitable[Connection]]
 
 
 class Tap(Protocol):
-    """Listens in on one connection."""
+    """Observes one connection."""
 
-    def asked(self, data: bytes) -> None:
-        """Hear what the client sent."""
+    def on_request(self, data: bytes) -> None:
+        """Process data that the client sent."""
         ...
 
-    def answered(self, data: bytes) -> bool:
-        """Hear what the server sent; tells whether it may pass. What may not is lost, and the connection is cut."""
+    def on_response(self, data: bytes) -> bool:
+        """Process data that the server sent; return whether to forward it. If not, the connection is cut."""
         ...
 
     @property
-    def waits(self) -> bool:
-        """Whether something was asked and not answered yet."""
+    def is_waiting(self) -> bool:
+        """Whether a request has no response yet."""
         ...
 
 
-NewTap = Callable[["Way"], Tap]
-"""Makes the tap of a new connection."""
+TapFactory = Callable[["TappedProxy"], Tap]
+"""Creates the tap of a new connection."""
 
 Rewrite = Callable[[bytes], bytes]
-"""Changes what the server sent, before it is passed on."""
+"""Changes data of the server before it is forwarded."""
 
 
-class LosingTap:
-    """Understands nothing, and loses answers when its way is told to."""
+class ResponseDroppingTap:
+    """Parses nothing; drops as many responses as its proxy says."""
 
-    def __init__(self, way: Way) -> None:
-        self._way = way
+    def __init__(self, proxy: TappedProxy) -> None:
+        self._way = proxy
 
-    def asked(self, data: bytes) -> None:
-        """See ``Tap.asked``."""
+    def on_request(self, data: bytes) -> None:
+        """See ``Tap.on_request``."""
 
-    def answered(self, data: bytes) -> bool:
-        """See ``Tap.answered``."""
-        if not self._way.answers_to_lose:
+    def on_response(self, data: bytes) -> bool:
+        """See ``Tap.on_response``."""
+        if not self._way.responses_to_lose:
             return True
-        self._way.answers_to_lose -= 1
+        self._way.responses_to_lose -= 1
         return False
 
     @property
-    def waits(self) -> bool:
-        """See ``Tap.waits``."""
+    def is_waiting(self) -> bool:
+        """See ``Tap.is_waiting``."""
         return False
 
 
-class Way:
-    """A listener on an address of its own, in front of a server.
+class TappedProxy:
+    """Listens on an address and connects each client to the server.
 
     Attributes:
         host: a loopback address.
-        port: there.
-        answers_to_lose: how many answers are still to be lost.
-        errors: what went wrong in here, and must not: a tap that does not understand what it hears.
+        port: TCP port on ``host``.
+        responses_to_lose: number of responses that are still to be dropped.
+        errors: errors inside the proxy, such as a tap that cannot parse the traffic; there must be none.
     """
 
     def __init__(
         self,
         connect: Connect,
-        new_tap: NewTap = LosingTap,
+        tap_factory: TapFactory = ResponseDroppingTap,
         *,
         host: str = "127.0.0.1",
         port: int | None = None,
@@ -88,104 +88,104 @@ class Way:
     ) -> None:
         self.host = host
         self.port = free_port() if port is None else port
-        self.answers_to_lose = 0
+        self.responses_to_lose = 0
         self.errors: list[BaseException] = []
         self._connect = connect
-        self._new_tap = new_tap
+        self._tap_factory = tap_factory
         self._rewrite = rewrite
-        self._passable = asyncio.Event()
-        self._passable.set()
+        self._may_pass = asyncio.Event()
+        self._may_pass.set()
         self._cuts: set[asyncio.Event] = set()
-        self._passing: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._is_closed = False
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        """Listen."""
+        """Start to listen."""
         self._server = await asyncio.start_server(self._accept, self.host, self.port)
 
     async def close(self) -> None:
-        """Listen no more, and end everything."""
+        """Stop to listen, and close all connections."""
         self._is_closed = True
         if self._server is not None:
             self._server.close()
-            await asyncio.sleep(0.01)  # whoever was accepted just now comes to be heard, and is turned away
-        for task, writer in self._passing.items():
+            await asyncio.sleep(0.01)  # _accept runs for a connection that was just accepted
+        for task, writer in self._connections.items():
             task.cancel()
-            writer.transport.abort()  # a task that has not begun yet does not do it
-        if self._passing:
-            await asyncio.wait(set(self._passing))
+            writer.transport.abort()  # a task that has not started yet would not do it
+        if self._connections:
+            await asyncio.wait(set(self._connections))
 
     def cut(self) -> None:
-        """Cut every connection there is."""
+        """Cut all connections."""
         for cut in self._cuts:
             cut.set()
 
     def hold(self) -> None:
-        """Let nothing pass, in either direction, and tell nobody: a network that has parted."""
-        self._passable.clear()
+        """Forward nothing in either direction, and keep the connections open, as in a network partition."""
+        self._may_pass.clear()
 
     def release(self) -> None:
-        """Let pass again, and what was held, too."""
-        self._passable.set()
+        """Forward again, also what was blocked."""
+        self._may_pass.set()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._is_closed:
             writer.transport.abort()
             return
-        task = asyncio.create_task(self._pass(reader, writer))
-        self._passing[task] = writer
-        task.add_done_callback(self._passing.pop)
+        task = asyncio.create_task(self._handle(reader, writer))
+        self._connections[task] = writer
+        task.add_done_callback(self._connections.pop)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(OSError, asyncio.CancelledError):
-                await self._connect_through(reader, writer)
+                await self._relay(reader, writer)
         finally:
             writer.transport.abort()
 
-    async def _connect_through(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._passable.wait()
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._may_pass.wait()
         server_reader, server_writer = await self._connect()
-        tap = self._new_tap(self)
+        tap = self._tap_factory(self)
         cut = asyncio.Event()
         self._cuts.add(cut)
-        there = asyncio.create_task(self._pass_questions(reader, server_writer, tap))
-        back = asyncio.create_task(self._pass_answers(server_reader, writer, tap))
+        upstream = asyncio.create_task(self._forward_requests(reader, server_writer, tap))
+        downstream = asyncio.create_task(self._forward_responses(server_reader, writer, tap))
         cutting = asyncio.create_task(cut.wait())
         try:
-            await asyncio.wait({there, back, cutting}, return_when=asyncio.FIRST_COMPLETED)
-            there.cancel()
+            await asyncio.wait({upstream, downstream, cutting}, return_when=asyncio.FIRST_COMPLETED)
+            upstream.cancel()
             writer.transport.abort()
-            if tap.waits and not back.done():
-                await asyncio.wait({back}, timeout=_LAST_ANSWERS_WITHIN_SECONDS)
+            if tap.is_waiting and not downstream.done():
+                await asyncio.wait({downstream}, timeout=_LAST_ANSWERS_WITHIN_SECONDS)
         finally:
             self._cuts.discard(cut)
-            for task in (there, back, cutting):
+            for task in (upstream, downstream, cutting):
                 task.cancel()
-            await asyncio.wait({there, back, cutting})
-            ended = (task for task in (there, back) if not task.cancelled())
+            await asyncio.wait({upstream, downstream, cutting})
+            ended = (task for task in (upstream, downstream) if not task.cancelled())
             self.errors += [error for task in ended if (error := task.exception()) is not None]
             server_writer.transport.abort()
 
-    async def _pass_questions(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, tap: Tap) -> None:
+    async def _forward_requests(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, tap: Tap) -> None:
         with suppress(OSError):
             while data := await reader.read(_CHUNK):
-                await self._passable.wait()
-                tap.asked(data)
+                await self._may_pass.wait()
+                tap.on_request(data)
                 server.write(data)
                 await server.drain()
 
-    async def _pass_answers(self, server: asyncio.StreamReader, writer: asyncio.StreamWriter, tap: Tap) -> None:
+    async def _forward_responses(self, server: asyncio.StreamReader, writer: asyncio.StreamWriter, tap: Tap) -> None:
         with suppress(OSError):
             while data := await server.read(_CHUNK):
-                if not tap.answered(data):
+                if not tap.on_response(data):
                     writer.transport.abort()
                 if writer.is_closing():
-                    if not tap.waits:
+                    if not tap.is_waiting:
                         return
                     continue
-                await self._passable.wait()
+                await self._may_pass.wait()
                 if not writer.is_closing():
                     writer.write(self._rewrite(data))
                     with suppress(OSError):

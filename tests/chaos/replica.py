@@ -1,4 +1,4 @@
-"""One replica of the service: a place with a port, in which one process after the other lives."""
+"""One replica of the service: a port, and the processes that served it one after the other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from signer.devsite.processes import send_signal
-from tests.chaos.proxy import Way
+from tests.chaos.proxy import TappedProxy
 from tests.support.servers import free_port
 
 _READY_WITHIN_SECONDS: Final = 60.0
@@ -23,19 +23,19 @@ _POLL_SECONDS: Final = 0.05
 
 
 class ReplicaFailed(Exception):
-    """A process did not become ready, or did not end; the message holds the end of its log."""
+    """A process did not become ready or did not exit; the message contains the end of its log."""
 
 
 @dataclass(slots=True)
-class Life:
-    """One process.
+class ReplicaProcess:
+    """One process of a replica.
 
     Attributes:
-        name: ``2.5`` is the fifth of the second replica.
-        log: its lines.
+        name: ``2.5`` is the fifth process of replica 2.
+        log: its log file.
         began: Unix seconds.
         killed: when it was killed, or ``None``.
-        ended: its exit status and how long it took to end, where it was asked to.
+        ended: exit status and seconds until the exit, if it was asked to stop.
     """
 
     name: str
@@ -45,59 +45,59 @@ class Life:
     ended: tuple[int, float] | None = None
 
     def lines(self) -> list[dict[str, Any]]:
-        """Give what it wrote; a line that is none comes as ``{"event": None, "text": …}``."""
+        """Return its log lines; one that is no JSON object becomes ``{"event": None, "text": …}``."""
         return [_line(text) for text in self.log.read_text("utf-8", "replace").splitlines()]
 
 
-class Replica:
-    """One replica.
+class ChaosReplica:
+    """A replica of the service.
 
     Attributes:
         number: 1, 2, 3.
-        store_ways: through which it reaches the store.
-        api_way: through which it reaches the card API.
-        lives: its processes so far.
-        hindered: from when to when it could not answer: stalled, dead or starting.
-        busy: held by whatever is being done to it.
+        store_proxies: its proxies to the store.
+        card_api_proxy: its proxy to the card API.
+        processes: all its processes so far.
+        unavailable: spans (Unix seconds) in which it was stalled, dead or starting.
+        busy: held by the fault that uses this replica.
     """
 
     def __init__(self, number: int, folder: Path, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self.number = number
         self.port = free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
-        self.store_ways: tuple[Way, ...] = ()
-        self.api_way: Way
-        self.lives: list[Life] = []
-        self.hindered: list[tuple[float, float]] = []
+        self.store_proxies: tuple[TappedProxy, ...] = ()
+        self.card_api_proxy: TappedProxy
+        self.processes: list[ReplicaProcess] = []
+        self.unavailable: list[tuple[float, float]] = []
         self.busy = asyncio.Lock()
         self._folder = folder
         self._command = command
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
-        self._hindered_since: float | None = time.time()
+        self._unavailable_since: float | None = time.time()
 
     @property
     def name(self) -> str:
-        """The name of the present life."""
-        return f"{self.number}.{len(self.lives)}"
+        """Name of the current process."""
+        return f"{self.number}.{len(self.processes)}"
 
     @property
     def pid(self) -> int:
-        """The present life's process."""
+        """Process id of the current process."""
         return self._child.pid
 
     @property
     def is_up(self) -> bool:
-        """Whether it can answer."""
-        return self._hindered_since is None
+        """Whether it can respond."""
+        return self._unavailable_since is None
 
     async def start(self) -> None:
-        """Start a process and wait until it takes requests."""
-        log = self._folder / f"replica-{self.number}.{len(self.lives) + 1}.log"
-        self.lives.append(Life(f"{self.number}.{len(self.lives) + 1}", log, time.time()))
+        """Start a process, and wait until it is ready."""
+        log = self._folder / f"replica-{self.number}.{len(self.processes) + 1}.log"
+        self.processes.append(ReplicaProcess(f"{self.number}.{len(self.processes) + 1}", log, time.time()))
         with log.open("wb") as file:
             self._process = await asyncio.create_subprocess_exec(
-                *_tied_to_us(),
+                *_killed_with_parent(),
                 *(sys.executable, *self._command),
                 env=dict(self._environment),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -110,37 +110,37 @@ class Replica:
             if self._process.returncode is not None or time.monotonic() > ends:
                 raise ReplicaFailed(f"replica {self.name} did not become ready:\n{log.read_text()[-2000:]}")
             await asyncio.sleep(_POLL_SECONDS)
-        self._hindered_until_now()
+        self._mark_available()
 
     async def kill(self) -> None:
-        """End it as a power cut would."""
+        """Kill it (SIGKILL), and wait until it is gone."""
         self.kill_now()
         await self._child.wait()
 
     def kill_now(self) -> None:
-        """The same, without waiting."""
-        self._hinder()
-        if self.lives[-1].killed is None:
-            self.lives[-1].killed = time.time()
+        """Kill it (SIGKILL), without waiting."""
+        self._mark_unavailable()
+        if self.processes[-1].killed is None:
+            self.processes[-1].killed = time.time()
             self._child.kill()
 
     def stall(self) -> None:
-        """Stop it where it stands."""
-        self._hinder()
+        """Stop it (SIGSTOP)."""
+        self._mark_unavailable()
         send_signal(self._child, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on from there."""
+        """Continue it (SIGCONT)."""
         send_signal(self._child, signal.SIGCONT)
-        self._hindered_until_now()
+        self._mark_available()
 
     async def terminate(self, within: float, times: int = 1) -> None:
-        """Ask it to stop, so many times, and wait for its end.
+        """Send SIGTERM so many times, and wait for the exit.
 
         Raises:
-            ReplicaFailed: it did not end.
+            ReplicaFailed: it did not exit in time.
         """
-        self._hinder()
+        self._mark_unavailable()
         asked = time.monotonic()
         for _ in range(times):
             send_signal(self._child, signal.SIGTERM)
@@ -150,18 +150,23 @@ class Replica:
         try:
             status = await asyncio.wait_for(self._child.wait(), within)
         except TimeoutError:
-            raise ReplicaFailed(f"replica {self.name} did not end:\n{self.lives[-1].log.read_text()[-2000:]}") from None
-        self.lives[-1].ended = status, time.monotonic() - asked
+            raise ReplicaFailed(
+                f"replica {self.name} did not exit:\n{self.processes[-1].log.read_text()[-2000:]}"
+            ) from None
+        self.processes[-1].ended = status, time.monotonic() - asked
 
     async def end(self) -> None:
-        """Make sure that nothing of it runs."""
+        """Kill the process if it still runs."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
 
-    def was_hindered(self, since: float, until: float) -> bool:
-        """Tell whether it could not answer at some moment between two."""
-        spans = [*self.hindered, *([(self._hindered_since, until)] if self._hindered_since is not None else [])]
+    def was_unavailable(self, since: float, until: float) -> bool:
+        """Return whether it was unavailable at any time between two instants."""
+        spans = [
+            *self.unavailable,
+            *([(self._unavailable_since, until)] if self._unavailable_since is not None else []),
+        ]
         return any(began <= until and since <= ended for began, ended in spans)
 
     @property
@@ -169,13 +174,13 @@ class Replica:
         assert self._process is not None
         return self._process
 
-    def _hinder(self) -> None:
-        self._hindered_since = self._hindered_since or time.time()
+    def _mark_unavailable(self) -> None:
+        self._unavailable_since = self._unavailable_since or time.time()
 
-    def _hindered_until_now(self) -> None:
-        if self._hindered_since is not None:
-            self.hindered.append((self._hindered_since, time.time()))
-        self._hindered_since = None
+    def _mark_available(self) -> None:
+        if self._unavailable_since is not None:
+            self.unavailable.append((self._unavailable_since, time.time()))
+        self._unavailable_since = None
 
 
 def _line(text: str) -> dict[str, Any]:
@@ -186,13 +191,13 @@ def _line(text: str) -> dict[str, Any]:
     return line if isinstance(line, dict) else {"event": None, "text": text}
 
 
-def _tied_to_us() -> tuple[str, ...]:
-    """Give the words in front of a command that have the kernel kill it when we are."""
+def _killed_with_parent() -> tuple[str, ...]:
+    """Return the command prefix that makes the kernel kill the child when this process dies."""
     setpriv = shutil.which("setpriv")
     return () if setpriv is None else (setpriv, "--pdeathsig", "KILL", "--")
 
 
 def plain_environment(**more: str) -> dict[str, str]:
-    """Give children what they need of our environment, and none of our ``SIGNER_…``."""
+    """Return an environment for children without ``SIGNER_…`` variables."""
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH")
     return {name: os.environ[name] for name in kept if name in os.environ} | more

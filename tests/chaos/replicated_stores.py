@@ -1,10 +1,10 @@
-"""Stores that fail over: a primary whose replicas Sentinels promote, and a cluster.
+"""Stores that fail over: Sentinel and Cluster.
 
-* Every replica of the service has an address of its own, 127.0.1.N, where each server of the store seems to listen
-  on its own port. So a tap knows who asks whom. What Sentinels answer is rewritten to that address; a node of the
-  cluster tells no host (``unknown-endpoint``), which means the one that was asked.
-* The service waits for **all** replicas of a primary. With fewer, a promoted one may lack what was confirmed.
-* One fault at a time; each lasts until all is well again, so that the next one finds what it needs.
+* Every replica of the service has its own address, 127.0.1.N, where a proxy of each server listens on the port of that
+  server. So a tap knows client and server. Addresses in responses of Sentinels are rewritten to that address; cluster
+  nodes announce no host (``unknown-endpoint``), which means the address that the client used.
+* The service waits for **all** replicas of a primary. With fewer, the promoted one may lack a confirmed write.
+* One fault at a time; each lasts until all servers are healthy again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Final
 
 from redis.asyncio import Redis
 
-from tests.chaos.plan import FaultKind
-from tests.chaos.proxy import NewTap, Way
+from tests.chaos.plan import ChaosFaultKind
+from tests.chaos.proxy import TapFactory, TappedProxy
 from tests.chaos.stores import DURABLE, ChaosStore, Record, StoreFailover, count_unsettled, read_records
 from tests.support.servers import RedisServer
 from tests.support.topologies import SERVICE, ClusterSite, SentinelSite, cluster_site, sentinel_site, wait_until
@@ -33,74 +33,76 @@ _HERE: Final = b"127.0.0.1"
 
 
 class ReplicatedStore(ABC):
-    """What both have in common.
+    """Base class of both.
 
     Args:
-        servers: all that hold keys.
-        wait_for: how many replicas of a primary there are.
+        servers: the servers that hold keys.
+        wait_for: number of replicas of a primary.
     """
 
     def __init__(self, servers: Sequence[RedisServer], wait_for: int) -> None:
         self.settings: Mapping[str, object] = {"wait_for_replicas": wait_for, "wait_timeout": _WAIT_SECONDS}
         self.failovers: Sequence[StoreFailover] = ()
-        self.faults: Mapping[FaultKind, Callable[[float], Awaitable[None]]] = {
-            FaultKind.STORE_PRIMARY_KILLED: self._in_turn(self._kill),
-            FaultKind.STORE_PRIMARY_STALLED: self._in_turn(self._stall),
-            FaultKind.STORE_FAILED_OVER: self._in_turn(self._command),
-            FaultKind.STORE_REPLICA_STALLED: self._in_turn(self._stall_replica),
-            FaultKind.STORE_PAUSED: self._in_turn(self._pause),
-            FaultKind.STORE_SCRIPTS_FORGOTTEN: self._in_turn(self._forget_scripts),
+        self.faults: Mapping[ChaosFaultKind, Callable[[float], Awaitable[None]]] = {
+            ChaosFaultKind.STORE_PRIMARY_KILLED: self._serialised(self._kill),
+            ChaosFaultKind.STORE_PRIMARY_STALLED: self._serialised(self._stall),
+            ChaosFaultKind.STORE_FAILED_OVER: self._serialised(self._command),
+            ChaosFaultKind.STORE_REPLICA_STALLED: self._serialised(self._stall_replica),
+            ChaosFaultKind.STORE_PAUSED: self._serialised(self._pause),
+            ChaosFaultKind.STORE_SCRIPTS_FORGOTTEN: self._serialised(self._forget_scripts),
         }
         self._servers = servers
         self._dice = random.Random("the store")
         self._one_at_a_time = asyncio.Lock()
-        self._ways_opened = 0
+        self._proxies_opened = 0
 
-    # --- what a topology knows ------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def _choose(self) -> tuple[RedisServer, Sequence[RedisServer]]:
-        """Give a primary, and its replicas."""
+    # --- what a subclass decides ------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _is_told(self, successor: RedisServer, former: RedisServer) -> bool:
-        """Tell whether clients are told that one has become primary instead of the other."""
+    def _pick_primary(self) -> tuple[RedisServer, Sequence[RedisServer]]:
+        """Return a primary and its replicas."""
+
+    @abstractmethod
+    def _is_announced(self, successor: RedisServer, former: RedisServer) -> bool:
+        """Return whether clients learn that ``successor`` replaced ``former`` as primary."""
 
     @abstractmethod
     def _promote(self, replica: RedisServer) -> None:
-        """Have a replica promoted, or any one of its primary's, by command."""
+        """Promote a replica by command; Sentinel chooses which."""
 
     @abstractmethod
-    def _bring_back(self, former: RedisServer, successor: RedisServer) -> None:
-        """Start a server again that was killed as primary."""
+    def _restart_as_replica(self, former: RedisServer, successor: RedisServer) -> None:
+        """Restart a killed primary as a replica."""
 
     @abstractmethod
     def _settle(self) -> None:
-        """Wait until all is well."""
+        """Wait until all servers are healthy."""
 
     @abstractmethod
-    def _watchers(self) -> Sequence[RedisServer]:
-        """Give the servers that hold no keys."""
+    def _sentinels(self) -> Sequence[RedisServer]:
+        """Return the Sentinels, if there are any."""
 
     @abstractmethod
     def _url(self, host: str) -> str:
-        """Give the URL under which the store is found at ``host``."""
+        """Return the URL of the store behind the proxies at ``host``."""
 
-    # --- what a run asks for ---------------------------------------------------------------------------------------
+    # --- what a run uses ---------------------------------------------------------------------------------------
 
-    async def open_way(self, new_tap: NewTap) -> tuple[str, tuple[Way, ...]]:
-        """See ``ChaosStore.open_way``."""
-        self._ways_opened += 1
-        host = f"127.0.1.{self._ways_opened}"
+    async def open_proxies(self, tap_factory: TapFactory) -> tuple[str, tuple[TappedProxy, ...]]:
+        """See ``ChaosStore.open_proxies``."""
+        self._proxies_opened += 1
+        host = f"127.0.1.{self._proxies_opened}"
 
         def at_host(data: bytes) -> bytes:
-            return data.replace(_HERE, host.encode())  # as long as what it replaces, which RESP counts
+            return data.replace(_HERE, host.encode())  # same length, because RESP has length prefixes
 
-        ways = [Way(_connect_to(each), new_tap, host=host, port=each.port) for each in self._servers]
-        ways += [Way(_connect_to(each), host=host, port=each.port, rewrite=at_host) for each in self._watchers()]
-        for way in ways:
-            await way.open()
-        return self._url(host), tuple(ways)
+        proxies = [TappedProxy(_connect_to(each), tap_factory, host=host, port=each.port) for each in self._servers]
+        proxies += [
+            TappedProxy(_connect_to(each), host=host, port=each.port, rewrite=at_host) for each in self._sentinels()
+        ]
+        for proxy in proxies:
+            await proxy.open()
+        return self._url(host), tuple(proxies)
 
     async def records(self) -> dict[str, Record]:
         """See ``ChaosStore.records``."""
@@ -123,43 +125,43 @@ class ReplicatedStore(ABC):
 
     # --- faults ----------------------------------------------------------------------------------------------------
 
-    def _in_turn(self, strike: Callable[[float], None]) -> Callable[[float], Awaitable[None]]:
-        async def strike_in_turn(seconds: float) -> None:
+    def _serialised(self, action: Callable[[float], None]) -> Callable[[float], Awaitable[None]]:
+        async def run_action(seconds: float) -> None:
             async with self._one_at_a_time:
                 await asyncio.to_thread(self._settle)
-                await asyncio.to_thread(strike, seconds)
+                await asyncio.to_thread(action, seconds)
 
-        return strike_in_turn
+        return run_action
 
     def _kill(self, seconds: float) -> None:
-        primary, replicas = self._choose()
+        primary, replicas = self._pick_primary()
         began = time.time()
         primary.stop()
-        successor = self._see_failover(began, primary, replicas)
+        successor = self._record_failover(began, primary, replicas)
         time.sleep(seconds)
-        self._bring_back(primary, successor)
+        self._restart_as_replica(primary, successor)
         self._settle()
 
     def _stall(self, seconds: float) -> None:
-        primary, replicas = self._choose()
+        primary, replicas = self._pick_primary()
         began = time.time()
         primary.pause()
         try:
-            self._see_failover(began, primary, replicas)
+            self._record_failover(began, primary, replicas)
             time.sleep(seconds)
         finally:
             primary.resume()
         self._settle()
 
     def _command(self, seconds: float) -> None:
-        primary, replicas = self._choose()
+        primary, replicas = self._pick_primary()
         began = time.time()
         self._promote(self._dice.choice(replicas))
-        self._see_failover(began, primary, replicas)
+        self._record_failover(began, primary, replicas)
         self._settle()
 
     def _stall_replica(self, seconds: float) -> None:
-        _, replicas = self._choose()
+        _, replicas = self._pick_primary()
         replica = self._dice.choice(replicas)
         replica.pause()
         try:
@@ -169,8 +171,8 @@ class ReplicatedStore(ABC):
         self._settle()
 
     def _pause(self, seconds: float) -> None:
-        """Shorter than whoever watches takes for a death: a Sentinel's own messages are held up, too."""
-        primary, _ = self._choose()
+        """Pause the primary for a shorter time than starts a failover."""
+        primary, _ = self._pick_primary()
         seconds = min(seconds, _LONGEST_PAUSE_SECONDS)
         primary.command("CLIENT", "PAUSE", int(seconds * 1000), "WRITE")
         time.sleep(seconds)
@@ -179,15 +181,15 @@ class ReplicatedStore(ABC):
         for primary in self._primaries():
             primary.command("SCRIPT", "FLUSH")
 
-    def _see_failover(self, began: float, former: RedisServer, replicas: Sequence[RedisServer]) -> RedisServer:
+    def _record_failover(self, began: float, former: RedisServer, replicas: Sequence[RedisServer]) -> RedisServer:
         def wait_for(is_so: Callable[[], bool], complaint: str) -> float:
             wait_until(is_so, complaint, _FAILS_OVER_WITHIN_SECONDS)
             return time.time()
 
-        promoted = wait_for(lambda: any(map(_is_primary, replicas)), "No replica is promoted")
+        promoted = wait_for(lambda: any(map(_is_primary, replicas)), "No replica was promoted")
         successor = next(replica for replica in replicas if _is_primary(replica))
-        told = wait_for(lambda: self._is_told(successor, former), "Nobody is told of the failover")
-        self.failovers = (*self.failovers, StoreFailover(began, promoted, told, successor.port))
+        announced = wait_for(lambda: self._is_announced(successor, former), "The failover was not announced")
+        self.failovers = (*self.failovers, StoreFailover(began, promoted, announced, successor.port))
         return successor
 
 
@@ -198,23 +200,23 @@ class SentinelStore(ReplicatedStore):
         super().__init__(site.servers, wait_for=len(site.servers) - 1)
         self._site = site
 
-    def _choose(self) -> tuple[RedisServer, Sequence[RedisServer]]:
+    def _pick_primary(self) -> tuple[RedisServer, Sequence[RedisServer]]:
         primary = self._site.primary
         return primary, [server for server in self._servers if server is not primary]
 
-    def _is_told(self, successor: RedisServer, former: RedisServer) -> bool:
+    def _is_announced(self, successor: RedisServer, former: RedisServer) -> bool:
         return self._site.primary is successor
 
     def _promote(self, replica: RedisServer) -> None:
         self._site.fail_over()
 
-    def _bring_back(self, former: RedisServer, successor: RedisServer) -> None:
+    def _restart_as_replica(self, former: RedisServer, successor: RedisServer) -> None:
         former.come_back(successor)
 
     def _settle(self) -> None:
         self._site.settle()
 
-    def _watchers(self) -> Sequence[RedisServer]:
+    def _sentinels(self) -> Sequence[RedisServer]:
         return self._site.sentinels
 
     def _url(self, host: str) -> str:
@@ -228,24 +230,24 @@ class ClusterStore(ReplicatedStore):
         super().__init__(site.nodes, wait_for=1)
         self._site = site
 
-    def _choose(self) -> tuple[RedisServer, Sequence[RedisServer]]:
+    def _pick_primary(self) -> tuple[RedisServer, Sequence[RedisServer]]:
         primary = self._dice.choice(self._primaries())
         return primary, self._site.replicas_of(primary)
 
-    def _is_told(self, successor: RedisServer, former: RedisServer) -> bool:
+    def _is_announced(self, successor: RedisServer, former: RedisServer) -> bool:
         witness = next(server for server in self._servers if server not in {successor, former})
         return any(entry[2][1] == successor.port for entry in witness.command("CLUSTER", "SLOTS"))
 
     def _promote(self, replica: RedisServer) -> None:
         replica.command("CLUSTER", "FAILOVER")
 
-    def _bring_back(self, former: RedisServer, successor: RedisServer) -> None:
+    def _restart_as_replica(self, former: RedisServer, successor: RedisServer) -> None:
         former.start()
 
     def _settle(self) -> None:
         self._site.settle()
 
-    def _watchers(self) -> Sequence[RedisServer]:
+    def _sentinels(self) -> Sequence[RedisServer]:
         return ()
 
     def _url(self, host: str) -> str:
@@ -253,14 +255,14 @@ class ClusterStore(ReplicatedStore):
 
 
 @asynccontextmanager
-async def chaos_sentinel() -> AsyncIterator[ChaosStore]:
+async def sentinel_store() -> AsyncIterator[ChaosStore]:
     """Run one."""
     with sentinel_site(*DURABLE) as site:
         yield SentinelStore(site)
 
 
 @asynccontextmanager
-async def chaos_cluster() -> AsyncIterator[ChaosStore]:
+async def cluster_store() -> AsyncIterator[ChaosStore]:
     """Run one."""
     with cluster_site(*DURABLE, "--cluster-preferred-endpoint-type", "unknown-endpoint") as site:
         yield ClusterStore(site)

@@ -1,4 +1,4 @@
-"""The site of a run: three replicas as real processes, a real store, a simulated card API, and keys of two kinds."""
+"""The site of a run: replicas as real processes, a real store, a simulated card API, and keys of two kinds."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from coincurve import PrivateKey
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.domain.ethereum import AccountId, ChainId, address_of_public_key
 from signer.web.auth import generate_token
-from tests.chaos.card_api import KEY_ID, CardApi, Credentials, card_api
+from tests.chaos.card_api import KEY_ID, Credentials, SimulatedCardApi, card_api
 from tests.chaos.moves import StoreTap, Trace
 from tests.chaos.mutations import mutated_scripts
 from tests.chaos.plan import Plan
-from tests.chaos.proxy import Connect, NewTap, Way
-from tests.chaos.replica import Replica, plain_environment
+from tests.chaos.proxy import Connect, TapFactory, TappedProxy
+from tests.chaos.replica import ChaosReplica, plain_environment
+from tests.chaos.store_kinds import STORES
 from tests.chaos.stores import ChaosStore
-from tests.chaos.topologies import TOPOLOGIES
 from tests.support.softhsm import softhsm
 
 CHAIN: Final = ChainId(324)
 _OWNERS_OF_A_KIND: Final = 8
 _SCRYPT_WORK: Final = 4096
-"""Light on purpose: these keys protect nothing and live for minutes."""
+"""Cheap on purpose: these keys protect nothing."""
 DRAIN_WITHIN: Final = 5.0
 REQUEST_TIMEOUT: Final = 1.0
 MIN_REMAINING: Final = 3.0
 RECOVER_EVERY: Final = 0.5
-AT_WORK_FOR: Final = 3.0
+SETTLE_GRACE_PERIOD: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """The owners whose keys the site holds.
+class OwnerKeys:
+    """The owners whose keys the service holds.
 
     Attributes:
-        in_files: owners whose keys are in keystores: the same signature each time.
-        in_hsm: owners whose keys are in SoftHSM: another signature each time.
-        uris: for the settings.
-        environment: what replicas need in theirs.
+        in_files: owners with keys in keystores, whose signatures are deterministic.
+        in_hsm: owners with keys in SoftHSM, which signs differently each time.
+        uris: key URIs for the settings.
+        environment: further environment variables of the replicas.
     """
 
     in_files: tuple[AccountId, ...]
@@ -56,49 +56,49 @@ class Keys:
 
     @property
     def owners(self) -> tuple[AccountId, ...]:
-        """All of them."""
+        """All owners."""
         return (*self.in_files, *self.in_hsm)
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class ChaosSite:
     """A running site.
 
     Attributes:
-        plan: of the run.
-        keys: of the owners.
-        replicas: of the service.
-        store: behind them.
-        api: in front of them.
-        trace: what they do in the store.
-        session: for requests.
-        token: of the one caller.
+        plan: plan of the run.
+        keys: keys of the owners.
+        replicas: replicas of the service.
+        store: their store.
+        api: the card API.
+        trace: their moves in the store.
+        session: HTTP session of the clients.
+        token: bearer token of the caller.
     """
 
     plan: Plan
-    keys: Keys
-    replicas: tuple[Replica, ...]
+    keys: OwnerKeys
+    replicas: tuple[ChaosReplica, ...]
     store: ChaosStore
-    api: CardApi
+    api: SimulatedCardApi
     trace: Trace
     session: aiohttp.ClientSession
     token: str
 
 
 @asynccontextmanager
-async def running_site(plan: Plan, folder: Path) -> AsyncIterator[Site]:
-    """Build a site in ``folder``, which has to be private and empty, and start it."""
+async def running_site(plan: Plan, folder: Path) -> AsyncIterator[ChaosSite]:
+    """Start a site in ``folder``, which must be private and empty."""
     async with AsyncExitStack() as stack:
         keys = make_keys(folder, stack, hsm=plan.hsm)
         credentials = Credentials(folder / "card-api")
         credentials.make()
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-        store = await stack.enter_async_context(TOPOLOGIES[plan.store]())
+        store = await stack.enter_async_context(STORES[plan.store]())
         api = await stack.enter_async_context(card_api(credentials, session, plan.max_age))
         token, token_sha256 = generate_token()
         trace = Trace(mutated_scripts(plan.mutation))
-        replicas: list[Replica] = []
+        replicas: list[ChaosReplica] = []
         for number in range(1, plan.replicas + 1):
             settings = folder / f"replica-{number}.toml"
             program = (
@@ -107,31 +107,31 @@ async def running_site(plan: Plan, folder: Path) -> AsyncIterator[Site]:
                 else ("-m", "tests.chaos.mutations", plan.mutation)
             )
             command = (*program, "serve", "--config", str(settings))
-            replica = Replica(number, folder, command, plain_environment(**keys.environment))
+            replica = ChaosReplica(number, folder, command, plain_environment(**keys.environment))
             stack.push_async_callback(replica.end)
-            redis_url, replica.store_ways = await store.open_way(_tap_of(replica, trace))
-            replica.api_way = Way(_connect_to(api))
-            await replica.api_way.open()
-            for way in (*replica.store_ways, replica.api_way):
-                stack.push_async_callback(way.close)
+            redis_url, replica.store_proxies = await store.open_proxies(_tap_of(replica, trace))
+            replica.card_api_proxy = TappedProxy(_connect_to(api))
+            await replica.card_api_proxy.open()
+            for proxy in (*replica.store_proxies, replica.card_api_proxy):
+                stack.push_async_callback(proxy.close)
             redis_settings = {"url": redis_url, **store.settings}
             settings.write_text(_settings(plan, replica, keys, credentials, redis_settings, token_sha256))
             replicas.append(replica)
         await asyncio.gather(*(replica.start() for replica in replicas))
-        yield Site(plan, keys, tuple(replicas), store, api, trace, session, token)
+        yield ChaosSite(plan, keys, tuple(replicas), store, api, trace, session, token)
 
 
-def _tap_of(replica: Replica, trace: Trace) -> NewTap:
-    return lambda way: StoreTap(trace, replica.name, way.port)
+def _tap_of(replica: ChaosReplica, trace: Trace) -> TapFactory:
+    return lambda proxy: StoreTap(trace, replica.name, proxy.port)
 
 
-def _connect_to(api: CardApi) -> Connect:
+def _connect_to(api: SimulatedCardApi) -> Connect:
     host, port = api.address
     return lambda: asyncio.open_connection(host, port)
 
 
-def make_keys(folder: Path, stack: AsyncExitStack, *, hsm: bool) -> Keys:
-    """Make owners' keys in ``folder``, half of them in SoftHSM where it is wanted."""
+def make_keys(folder: Path, stack: AsyncExitStack, *, hsm: bool) -> OwnerKeys:
+    """Create owners' keys in ``folder``, half of them in SoftHSM if ``hsm``."""
     password = secrets.token_urlsafe(16)
     (folder / "keystore-password").write_text(password)
     (folder / "keystores").mkdir()
@@ -148,7 +148,7 @@ def make_keys(folder: Path, stack: AsyncExitStack, *, hsm: bool) -> Keys:
         token.put_many([key.secret for key in in_hsm])
         uris.append(token.uri())
         environment["SOFTHSM2_CONF"] = str(tokens.settings)
-    return Keys(_owners(in_files), _owners(in_hsm), tuple(uris), environment)
+    return OwnerKeys(_owners(in_files), _owners(in_hsm), tuple(uris), environment)
 
 
 def _owners(keys: list[PrivateKey]) -> tuple[AccountId, ...]:
@@ -156,9 +156,14 @@ def _owners(keys: list[PrivateKey]) -> tuple[AccountId, ...]:
 
 
 def _settings(
-    plan: Plan, replica: Replica, keys: Keys, credentials: Credentials, redis: Mapping[str, object], token_sha256: str
+    plan: Plan,
+    replica: ChaosReplica,
+    keys: OwnerKeys,
+    credentials: Credentials,
+    redis: Mapping[str, object],
+    token_sha256: str,
 ) -> str:
-    """Write one replica's settings: the production ones with every span scaled down."""
+    """Return one replica's settings: shorter times than in production."""
     owners = [str(owner) for owner in keys.owners]
     sections: dict[str, dict[str, object]] = {
         "http": {
@@ -175,7 +180,7 @@ def _settings(
             "nonce_retention": 3600,
         },
         "card_api": {
-            "base_url": f"http://127.0.0.1:{replica.api_way.port}/v1",
+            "base_url": f"http://127.0.0.1:{replica.card_api_proxy.port}/v1",
             "api_key_file": str(credentials.api_key),
             "api_secret_file": str(credentials.api_secret),
             "signing_key_file": str(credentials.signing_key),
@@ -187,14 +192,14 @@ def _settings(
             "first_pause": 0.1,
             "longest_pause": 1.0,
             "recover_every": RECOVER_EVERY,
-            "settle_grace_period": AT_WORK_FOR,
+            "settle_grace_period": SETTLE_GRACE_PERIOD,
         },
     }
     return as_toml(token_sha256, sections)
 
 
 def as_toml(token_sha256: str, sections: Mapping[str, Mapping[str, object]]) -> str:
-    """Write settings as a file has them, with one caller."""
+    """Return settings with one caller as TOML."""
     text = f'[[callers]]\nname = "chaos"\ntoken_sha256 = "{token_sha256}"\n'
     for name, section in sections.items():
         text += f"\n[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in section.items())

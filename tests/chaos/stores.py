@@ -1,6 +1,6 @@
-"""The store of a run, by topology: how replicas reach it through taps, how it is ill-treated, and what it knows.
+"""The store of a run: its proxies, its faults, and its records.
 
-A topology is one class and one line in ``tests.chaos.topologies``; the run asks no more of it than ``ChaosStore`` says.
+Each kind of store is one class and one line in ``tests.chaos.store_kinds``; a run only uses ``ChaosStore``.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from typing import Final, Protocol
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tests.chaos.plan import FaultKind
-from tests.chaos.proxy import NewTap, Way
+from tests.chaos.plan import ChaosFaultKind
+from tests.chaos.proxy import TapFactory, TappedProxy
 from tests.support.servers import RedisServer, valkey
 
 Record = dict[str, str]
 _PREFIX: Final = "signer"
 DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always")
-"""A store that is killed comes back with all that it answered for; without a file it could promise nothing."""
+"""A killed store restarts with every confirmed write."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFailover:
-    """One failover.
+    """One failover of the store.
 
     Attributes:
-        began: when the fault struck, Unix seconds.
-        promoted: when a replica said that it is primary.
-        told: when the store told its clients.
+        began: when the fault was injected, Unix seconds.
+        promoted: when a replica reported that it is primary.
+        announced: when the store announced it to clients.
         server: the port of the new primary.
     """
 
     began: float
     promoted: float
-    told: float
+    announced: float
     server: int
 
 
@@ -45,25 +45,25 @@ class ChaosStore(Protocol):
     """What a run needs of a store.
 
     Attributes:
-        faults: what can be done to it, by kind; each takes the fault's seconds and returns when it is over.
-        settings: what the service's section ``[redis]`` has to say because of it.
-        failovers: those that there were.
+        faults: its faults by kind; each takes a duration and returns when the fault is over.
+        settings: further settings of the section ``[redis]``.
+        failovers: all failovers so far.
     """
 
-    faults: Mapping[FaultKind, Callable[[float], Awaitable[None]]]
+    faults: Mapping[ChaosFaultKind, Callable[[float], Awaitable[None]]]
     settings: Mapping[str, object]
     failovers: Sequence[StoreFailover]
 
-    async def open_way(self, new_tap: NewTap) -> tuple[str, tuple[Way, ...]]:
-        """Open one replica's way to the store; gives the URL for its settings, and the ways to close."""
+    async def open_proxies(self, tap_factory: TapFactory) -> tuple[str, tuple[TappedProxy, ...]]:
+        """Open one replica's proxies to the store; return the URL for its settings and the proxies to close."""
         ...
 
     async def records(self) -> dict[str, Record]:
-        """Read every record, by its id."""
+        """Return all records by challenge id."""
         ...
 
     async def unsettled(self) -> int:
-        """Count the entries of the index."""
+        """Return the number of index entries."""
         ...
 
 
@@ -75,19 +75,19 @@ class SingleNode:
         self._one_at_a_time = asyncio.Lock()
         self.settings: Mapping[str, object] = {}
         self.failovers: Sequence[StoreFailover] = ()
-        self.faults: Mapping[FaultKind, Callable[[float], Awaitable[None]]] = {
-            FaultKind.STORE_PAUSED: self._pause,
-            FaultKind.STORE_STALLED: self._stall,
-            FaultKind.STORE_KILLED: self._kill,
-            FaultKind.STORE_SCRIPTS_FORGOTTEN: self._forget_scripts,
+        self.faults: Mapping[ChaosFaultKind, Callable[[float], Awaitable[None]]] = {
+            ChaosFaultKind.STORE_PAUSED: self._pause,
+            ChaosFaultKind.STORE_STALLED: self._stall,
+            ChaosFaultKind.STORE_KILLED: self._kill,
+            ChaosFaultKind.STORE_SCRIPTS_FORGOTTEN: self._forget_scripts,
         }
 
-    async def open_way(self, new_tap: NewTap) -> tuple[str, tuple[Way, ...]]:
-        """See ``ChaosStore.open_way``."""
+    async def open_proxies(self, tap_factory: TapFactory) -> tuple[str, tuple[TappedProxy, ...]]:
+        """See ``ChaosStore.open_proxies``."""
         path = self._server.url.removeprefix("unix://")
-        way = Way(lambda: asyncio.open_unix_connection(path), new_tap)
-        await way.open()
-        return f"redis://127.0.0.1:{way.port}/0", (way,)
+        proxy = TappedProxy(lambda: asyncio.open_unix_connection(path), tap_factory)
+        await proxy.open()
+        return f"redis://127.0.0.1:{proxy.port}/0", (proxy,)
 
     async def records(self) -> dict[str, Record]:
         """See ``ChaosStore.records``."""
@@ -144,7 +144,7 @@ async def single_node() -> AsyncIterator[ChaosStore]:
 
 
 async def read_records(client: Redis) -> dict[str, Record]:
-    """Read every record of one node."""
+    """Return all records of one node by challenge id."""
     records: dict[str, Record] = {}
     async for key in client.scan_iter(match=f"{_PREFIX}:{{s*}}:challenge:*", count=1000):
         _, shard, _, rest = key.split(":", 3)
@@ -155,5 +155,5 @@ async def read_records(client: Redis) -> dict[str, Record]:
 
 
 async def count_unsettled(client: Redis) -> int:
-    """Count the index entries of one node."""
+    """Return the number of index entries of one node."""
     return sum([await client.zcard(key) async for key in client.scan_iter(match=f"{_PREFIX}:{{s*}}:unsettled")])

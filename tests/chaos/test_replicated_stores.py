@@ -1,4 +1,4 @@
-"""What a run over Sentinel or a cluster rests on: its taps know who asked which server, and its faults fail over."""
+"""Tests of the Sentinel and Cluster stores of chaos runs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.application.ports import Claim
 from signer.domain.errors import Unavailable
 from signer.domain.record import challenge_id
-from tests.chaos.failovers import first_answers, forgotten_ends
-from tests.chaos.good_run import GOOD, ID, OTHER, T0, answer, move, record
+from tests.chaos.failovers import first_response_times, forgotten_final_states
+from tests.chaos.good_run import GOOD, ID, OTHER, T0, move, record, response
 from tests.chaos.moves import Move, StoreTap, Trace
-from tests.chaos.plan import FaultKind, Struck
+from tests.chaos.plan import ChaosFaultKind, InjectedFault
+from tests.chaos.proxy import TapFactory
 from tests.chaos.replicated_stores import ReplicatedStore
+from tests.chaos.store_kinds import STORES
 from tests.chaos.stores import StoreFailover
 from tests.chaos.table import as_text, figures
-from tests.chaos.topologies import TOPOLOGIES
 from tests.chaos.verdict import by_rule, violations
 from tests.support.challenge_stores import MAX_AGE
 from tests.support.failovers import owner_on
@@ -31,20 +32,25 @@ NOW = datetime.now(UTC)
 
 
 @dataclass(slots=True)
-class Site:
-    """A store with replicas, and two replicas of the service that reach it through taps."""
+class TappedStore:
+    """A replicated store, and two replicas of the service behind taps."""
 
     store: ReplicatedStore
     trace: Trace
     replicas: list[RedisChallengeStore]
 
 
+def tap_factory(trace: Trace, process: str) -> TapFactory:
+    """Return a factory of taps that record the moves of this process."""
+    return lambda proxy: StoreTap(trace, process, proxy.port)
+
+
 @pytest.fixture(params=["sentinel", "cluster"])
-async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
-    """One of each topology."""
+async def site(request: pytest.FixtureRequest) -> AsyncIterator[TappedStore]:
+    """Open a Sentinel store, then a Cluster store."""
     trace = Trace()
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(TOPOLOGIES[request.param]())
+        store = await stack.enter_async_context(STORES[request.param]())
         assert isinstance(store, ReplicatedStore)
         wait_for = store.settings["wait_for_replicas"]
         assert isinstance(wait_for, int)
@@ -78,8 +84,8 @@ def _claim(shard: int, nonce: str) -> Claim:
     )
 
 
-async def test_moves_are_told_with_who_asked_and_which_server_made_them(site: Site) -> None:
-    """Also those of a primary that the service was sent to by Sentinels, or by the map of slots."""
+async def test_moves_name_their_process_and_server(site: TappedStore) -> None:
+    """Also for primaries that the service found through Sentinels or the slot map."""
     for number, replica in enumerate(site.replicas):
         for shard in range(0, 64, 16):
             await replica.claim(_claim(shard, f"nonce{number}"))
@@ -90,8 +96,8 @@ async def test_moves_are_told_with_who_asked_and_which_server_made_them(site: Si
     assert len(await site.store.records()) == 8
 
 
-async def test_a_move_that_too_few_replicas_have_is_unconfirmed(site: Site) -> None:
-    """The store made it, and whoever asked was not told that he may act upon it."""
+async def test_move_with_too_few_replicas_is_unconfirmed(site: TappedStore) -> None:
+    """The store made the move, and the service got an error."""
     await site.replicas[0].claim(_claim(0, "nonce1"))
     primaries = site.store._primaries()
     replicas = [server for server in site.store._servers if server not in primaries]
@@ -107,48 +113,49 @@ async def test_a_move_that_too_few_replicas_have_is_unconfirmed(site: Site) -> N
 
 
 @pytest.mark.parametrize(
-    "fault", [FaultKind.STORE_PRIMARY_KILLED, FaultKind.STORE_PRIMARY_STALLED, FaultKind.STORE_FAILED_OVER]
+    "fault",
+    [ChaosFaultKind.STORE_PRIMARY_KILLED, ChaosFaultKind.STORE_PRIMARY_STALLED, ChaosFaultKind.STORE_FAILED_OVER],
 )
-async def test_a_failover_takes_place_and_all_is_well_again(site: Site, fault: FaultKind) -> None:
-    """The service goes on at the new primary, with all replicas confirming; nothing that was confirmed is gone."""
+async def test_store_is_healthy_after_a_failover(site: TappedStore, fault: ChaosFaultKind) -> None:
+    """The service continues on the new primary with all replicas; no confirmed record is lost."""
     for shard in range(0, 64, 16):
         await site.replicas[0].claim(_claim(shard, "nonce1"))
     await site.store.faults[fault](0.1)
     for shard in range(0, 64, 16):
         await site.replicas[0].claim(_claim(shard, "nonce2"))
     [failover] = site.store.failovers
-    assert failover.began < failover.promoted <= failover.told
+    assert failover.began < failover.promoted <= failover.announced
     assert len(await site.store.records()) == 8
     assert await site.store.unsettled() == 8
 
 
-# --- the verdict over them --------------------------------------------------------------------------------------------
+# --- the verdict about failovers ------------------------------------------------------------------------------------
 
-FAILOVER = StoreFailover(began=T0 + 0.5, promoted=T0 + 1.5, told=T0 + 1.6, server=2)
+FAILOVER = StoreFailover(began=T0 + 0.5, promoted=T0 + 1.5, announced=T0 + 1.6, server=2)
 FOUND_AGAIN = replace(
     GOOD,
     plan=replace(GOOD.plan, store="cluster"),
     failovers=[FAILOVER],
     moves=[
         *(replace(made, server=1) for made in GOOD.moves),
-        move("begin_forwarding", "deliverable", "forwarding", at=2.0, fence=2, life="2.1", server=2),
-        move("settle", "moved", "already_signed", at=2.4, fence=2, life="2.1", server=2),
+        move("begin_forwarding", "deliverable", "forwarding", at=2.0, fencing_token=2, process="2.1", server=2),
+        move("settle", "moved", "already_signed", at=2.4, fencing_token=2, process="2.1", server=2),
     ],
     records={ID: record(state="already_signed", code="already_signed")},
-    answers=[answer(), answer(body=answer().body | {"state": "already_signed", "code": "already_signed"})],
+    responses=[response(), response(body=response().body | {"state": "already_signed", "code": "already_signed"})],
 )
-"""An end that the new primary did not have: it is delivered again, and the API says that it has it."""
+"""The new primary lacks a final state: the signature is delivered again; the API has it."""
 
 
-def test_an_end_that_a_failover_forgot_is_counted_and_excused() -> None:
-    """And only that: at one server it is a violation, and so is an end that contradicts the first one."""
-    assert forgotten_ends(FOUND_AGAIN) == {ID}
+def test_final_state_lost_in_a_failover_is_counted_and_allowed() -> None:
+    """Without a failover it is a violation, and so is a contradicting final state."""
+    assert forgotten_final_states(FOUND_AGAIN) == {ID}
     assert violations(FOUND_AGAIN) == []
     at_one_server = [replace(made, server=1) for made in FOUND_AGAIN.moves]
-    assert set(by_rule(violations(replace(FOUND_AGAIN, moves=at_one_server)))) == {"final_is_final"}
-    contradicting = [answer(), answer(body=answer().body | {"state": "rejected", "code": "refused"})]
-    assert "final_is_final" in by_rule(violations(replace(FOUND_AGAIN, answers=contradicting)))
-    assert forgotten_ends(GOOD) == frozenset()
+    assert set(by_rule(violations(replace(FOUND_AGAIN, moves=at_one_server)))) == {"final_states_do_not_change"}
+    contradicting = [response(), response(body=response().body | {"state": "rejected", "code": "refused"})]
+    assert "final_states_do_not_change" in by_rule(violations(replace(FOUND_AGAIN, responses=contradicting)))
+    assert forgotten_final_states(GOOD) == frozenset()
 
 
 def _signed_twice(*, confirmed: bool) -> list[Move]:
@@ -156,22 +163,22 @@ def _signed_twice(*, confirmed: bool) -> list[Move]:
     return [first, *GOOD.moves]
 
 
-def test_a_signature_that_was_not_confirmed_was_released_to_nobody() -> None:
-    """A failover may forget it, and another one is made; had it been confirmed, that would be two."""
+def test_unconfirmed_signature_counts_as_not_released() -> None:
+    """A failover may lose it, and another signature follows; two confirmed ones are a violation."""
     assert violations(replace(GOOD, moves=_signed_twice(confirmed=False))) == []
     found = by_rule(violations(replace(GOOD, moves=_signed_twice(confirmed=True))))
     assert set(found) == {"one_signature_for_a_nonce", "signed_once"}
 
 
-def test_the_table_tells_of_failovers() -> None:
-    """How many there were, how soon the run went on, and what was forgotten; one server has no such rows."""
+def test_table_has_rows_for_failovers() -> None:
+    """Their number, the time until the service continued, and lost final states; a single store has no such rows."""
     run = replace(FOUND_AGAIN, served=[(T0 + 1.4, 2), (T0 + 1.7, 1), (T0 + 2.0, 2)])
-    assert [round(seconds, 2) for seconds in first_answers(run)] == [0.4]
-    dead = Struck(T0, T0 + 2, FaultKind.REPLICA_KILLED, "1.1")
-    assert first_answers(replace(run, diary=[dead])) == []
-    told = figures(run, [])
-    assert told["failovers of the store"] == "1"
-    assert told["worst time from then until it answered the service"] == "0.40 s (of 1)"
-    assert told["ends that a failover forgot, found again"] == "1"
+    assert [round(seconds, 2) for seconds in first_response_times(run)] == [0.4]
+    dead = InjectedFault(T0, T0 + 2, ChaosFaultKind.REPLICA_KILLED, "1.1")
+    assert first_response_times(replace(run, injected=[dead])) == []
+    rows = figures(run, [])
+    assert rows["failovers of the store"] == "1"
+    assert rows["worst time from then until it answered the service"] == "0.40 s (of 1)"
+    assert rows["ends that a failover forgot, found again"] == "1"
     assert "found again" not in as_text(GOOD, [])
     assert any("2 is primary" in line for line in FOUND_AGAIN.history(ID))

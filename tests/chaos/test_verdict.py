@@ -1,4 +1,4 @@
-"""Every rule of the verdict finds what it is for: a run that went well, spoilt in one way at a time."""
+"""Tests of the rules of the verdict: good evidence with one violation at a time."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.chaos.evidence import Evidence, LifeStory
-from tests.chaos.good_run import CUSTOMER, GOOD, ID, OTHER, POSTED, T0, answer, entry, life, line, move, record
+from tests.chaos.evidence import Evidence, ProcessHistory
+from tests.chaos.good_run import CUSTOMER, GOOD, ID, OTHER, POSTED, T0, entry, line, move, process, record, response
 from tests.chaos.moves import Move
-from tests.chaos.plan import FaultKind, Struck
+from tests.chaos.plan import ChaosFaultKind, InjectedFault
 from tests.chaos.recovery import recoveries
 from tests.chaos.verdict import by_rule, violations
 
 
 def taken_over(at: float) -> list[Move]:
-    """Give the moves of a run in which another replica took the challenge over."""
+    """Return the moves of a run in which another replica took the challenge over."""
     return [
         *GOOD.moves[:2],
-        move("begin_forwarding", "deliverable", "forwarding", at=at, fence=2, life="2.1"),
-        move("settle", "moved", "verified", at=at + 0.2, fence=2, life="2.1"),
+        move("begin_forwarding", "deliverable", "forwarding", at=at, fencing_token=2, process="2.1"),
+        move("settle", "moved", "verified", at=at + 0.2, fencing_token=2, process="2.1"),
     ]
 
 
-def heir(at: float) -> LifeStory:
-    """Give the story of the replica that took over, and began its POST at ``at``."""
+def successor_process(at: float) -> ProcessHistory:
+    """Return the history of the process that took over, and started its POST at ``at``."""
     written = datetime.fromtimestamp(T0 + at + 0.05, UTC).isoformat()
-    return life(name="2.1", lines=[POSTED | {"timestamp": written}])
+    return process(name="2.1", lines=[POSTED | {"timestamp": written}])
 
 
-DIED = life(killed=T0 + 0.3, alone=True, ended=None)
+KILLED = process(killed=T0 + 0.3, isolated=True, ended=None)
 
 
-def test_a_run_that_went_well_has_no_violations() -> None:
-    """Nothing is found where nothing is wrong."""
+def test_good_run_has_no_violations() -> None:
+    """No rule finds a violation."""
     assert violations(GOOD) == []
 
 
-SPOILT: dict[str, Callable[[], Evidence]] = {
+BROKEN_RUNS: dict[str, Callable[[], Evidence]] = {
     "every_challenge_is_final": lambda: replace(GOOD, unsettled=1),
     "one_signature_for_a_nonce": lambda: replace(GOOD, ledger=[entry(), entry(signatureSha256=OTHER)]),
     "one_message_for_a_nonce": lambda: replace(
@@ -47,99 +47,106 @@ SPOILT: dict[str, Callable[[], Evidence]] = {
     ),
     "one_key_for_a_signature": lambda: replace(GOOD, ledger=[entry(), entry(idempotencyKey="another")]),
     "signed_once": lambda: replace(
-        GOOD, moves=[*GOOD.moves, move("record_signature", "deliverable", "forwarding", at=0.3, fence=1)]
+        GOOD, moves=[*GOOD.moves, move("record_signature", "deliverable", "forwarding", at=0.3, fencing_token=1)]
     ),
-    "old_fences_are_refused": lambda: replace(
-        GOOD, moves=[*GOOD.moves[:2], replace(move("settle", "moved", "verified", at=0.4, fence=2), fence=1)]
+    "stale_fencing_tokens_are_refused": lambda: replace(
+        GOOD,
+        moves=[*GOOD.moves[:2], replace(move("settle", "moved", "verified", at=0.4, fencing_token=2), fencing_token=1)],
     ),
-    "records_say_what_the_api_knows": lambda: replace(GOOD, ledger=[]),
+    "records_agree_with_the_card_api": lambda: replace(GOOD, ledger=[]),
     "expiry_is_explained": lambda: replace(
-        GOOD, ledger=[], answers=[], records={ID: record(state="expired", code="outcome_unknown")}
+        GOOD, ledger=[], responses=[], records={ID: record(state="expired", code="outcome_unknown")}
     ),
-    "only_the_forwarded_is_delivered": lambda: replace(GOOD, records={ID: record(forward="0")}),
-    "final_is_final": lambda: replace(GOOD, answers=[answer(body=answer().body | {"state": "rejected"})]),
-    "everybody_is_answered_in_time": lambda: replace(GOOD, answers=[answer(took=4.5)]),
-    "whoever_persists_gets_his_answer": lambda: replace(GOOD, customers=[CUSTOMER]),
-    "answers_make_sense": lambda: replace(
-        GOOD, answers=[answer(status=500, body={"code": "internal_error", "status": 500})]
+    "only_forwarded_signatures_are_delivered": lambda: replace(GOOD, records={ID: record(forward="0")}),
+    "final_states_do_not_change": lambda: replace(
+        GOOD, responses=[response(body=response().body | {"state": "rejected"})]
+    ),
+    "responses_come_in_time": lambda: replace(GOOD, responses=[response(took=4.5)]),
+    "patient_clients_get_a_final_response": lambda: replace(GOOD, customers=[CUSTOMER]),
+    "responses_match_the_api": lambda: replace(
+        GOOD, responses=[response(status=500, body={"code": "internal_error", "status": 500})]
     ),
     "customers_are_created_once": lambda: replace(
         GOOD,
-        answers=[answer(sent="onboard, fetch", status=201, body=answer().body | {"customerId": name}) for name in "ab"],
+        responses=[
+            response(sent="onboard, fetch", status=201, body=response().body | {"customerId": name}) for name in "ab"
+        ],
     ),
-    "logs_are_in_order": lambda: replace(GOOD, lives=[life(lines=[line("challenge.invented")])]),
-    "nobody_follows_redirects": lambda: replace(GOOD, elsewhere=1),
-    "recovery_keeps_its_time": lambda: replace(GOOD, lives=[DIED, heir(6.4)], moves=taken_over(6.3)),
-    "drains_end_well": lambda: replace(GOOD, lives=[life(ended=(-15, 0.1))]),
+    "logs_are_valid": lambda: replace(GOOD, processes=[process(lines=[line("challenge.invented")])]),
+    "redirects_are_not_followed": lambda: replace(GOOD, followed_redirects=1),
+    "recovery_is_in_time": lambda: replace(GOOD, processes=[KILLED, successor_process(6.4)], moves=taken_over(6.3)),
+    "replicas_stop_cleanly": lambda: replace(GOOD, processes=[process(ended=(-15, 0.1))]),
 }
 
 
-@pytest.mark.parametrize("rule", SPOILT)
-def test_each_rule_finds_what_it_is_for(rule: str) -> None:
-    """What breaks one rule is found, by that rule and by no other."""
-    assert set(by_rule(violations(SPOILT[rule]()))) == {rule}
+@pytest.mark.parametrize("rule", BROKEN_RUNS)
+def test_each_rule_finds_its_violation_only(rule: str) -> None:
+    """Each kind of broken evidence is found by its own rule, and by no other."""
+    assert set(by_rule(violations(BROKEN_RUNS[rule]()))) == {rule}
 
 
 @pytest.mark.parametrize(
-    "spoilt",
+    "broken",
     [
-        replace(GOOD, records={ID: record(state="signed")}, answers=[], ledger=[]),
-        replace(GOOD, records={ID: record(state="signed", code="card_api_busy")}, answers=[]),
+        replace(GOOD, records={ID: record(state="signed")}, responses=[], ledger=[]),
+        replace(GOOD, records={ID: record(state="signed", code="card_api_busy")}, responses=[]),
     ],
     ids=["undelivered", "delivered"],
 )
-def test_what_is_left_unsettled_is_found(spoilt: Evidence) -> None:
-    """A record that is not final is a violation, whether the card API got the signature or not."""
-    assert "every_challenge_is_final" in by_rule(violations(spoilt))
+def test_record_that_is_not_final_is_found(broken: Evidence) -> None:
+    """Whether the card API got the signature or not."""
+    assert "every_challenge_is_final" in by_rule(violations(broken))
 
 
-def test_two_messages_with_one_nonce_are_found() -> None:
-    """The twin was delivered beside the first message: the nonce was signed for twice."""
+def test_two_delivered_messages_with_one_nonce_are_found() -> None:
+    """Both messages with the nonce were delivered."""
     twin = entry(challengeSha256=CUSTOMER.message_hashes["twin"], verified=False, status=400, signatureSha256=OTHER)
     assert "one_message_for_a_nonce" in by_rule(violations(replace(GOOD, ledger=[entry(), twin])))
 
 
-def test_another_signature_in_an_answer_is_found() -> None:
-    """What a caller was given counts as released, also where the card API never saw it."""
-    other = answer(body=answer().body | {"signature": "another proof"})
-    assert set(by_rule(violations(replace(GOOD, answers=[answer(), other])))) == {"one_signature_for_a_nonce"}
+def test_second_signature_in_a_response_is_found() -> None:
+    """A signature in a response counts as released, also without a delivery."""
+    other = response(body=response().body | {"signature": "another proof"})
+    assert set(by_rule(violations(replace(GOOD, responses=[response(), other])))) == {"one_signature_for_a_nonce"}
 
 
-def test_half_a_line_is_excused_at_a_death_only() -> None:
-    """A killed process may leave its last line unfinished; a living one may not."""
+def test_incomplete_log_line_is_allowed_for_a_killed_process_only() -> None:
+    """A running process writes complete lines."""
     half = {"event": None, "text": '{"timesta'}
-    dead = life(killed=T0 + 9, ended=None, lines=[*life().lines, half])
-    assert violations(replace(GOOD, lives=[dead])) == []
-    assert set(by_rule(violations(replace(GOOD, lives=[life(lines=[half])])))) == {"logs_are_in_order"}
+    dead = process(killed=T0 + 9, ended=None, lines=[*process().lines, half])
+    assert violations(replace(GOOD, processes=[dead])) == []
+    assert set(by_rule(violations(replace(GOOD, processes=[process(lines=[half])])))) == {"logs_are_valid"}
 
 
-def test_recovery_is_measured_from_the_death_to_the_next_delivery() -> None:
-    """The holder dies at 0.3 s, another takes over at 5.3 s, and POSTs it from 5.4 s on."""
-    run = replace(GOOD, lives=[DIED, heir(5.4)], moves=taken_over(5.3))
+def test_recovery_is_measured_from_the_kill_to_the_next_delivery() -> None:
+    """The lease holder is killed at 0.3 s, another replica takes over at 5.3 s, and starts its POST at 5.4 s."""
+    run = replace(GOOD, processes=[KILLED, successor_process(5.4)], moves=taken_over(5.3))
     assert [round(recovery.seconds or 0, 2) for recovery in recoveries(run)] == [5.1]
     assert violations(run) == []
 
 
-def test_a_holder_that_settled_before_it_died_left_nothing_to_recover() -> None:
-    """What the dead one had asked for, and the store has done, is done."""
-    assert recoveries(replace(GOOD, lives=[DIED])) == []
+def test_process_that_settled_before_its_kill_needs_no_recovery() -> None:
+    """The store executed its last call."""
+    assert recoveries(replace(GOOD, processes=[KILLED])) == []
 
 
 @pytest.mark.parametrize(
     ("kind", "began", "is_excused"),
     [
-        (FaultKind.API_CONFLICTS_BARE, T0, True),
-        (FaultKind.API_CONFLICTS_BARE, T0 + 1, False),
-        (FaultKind.API_CONFLICTS, T0, False),
+        (ChaosFaultKind.API_CONFLICTS_BARE, T0, True),
+        (ChaosFaultKind.API_CONFLICTS_BARE, T0 + 1, False),
+        (ChaosFaultKind.API_CONFLICTS, T0, False),
     ],
 )
-def test_that_a_customer_exists_is_told_where_the_api_said_no_word_only(
-    kind: FaultKind, began: float, is_excused: bool
+def test_customer_exists_is_allowed_during_409s_without_a_body_only(
+    kind: ChaosFaultKind, began: float, is_excused: bool
 ) -> None:
-    """A 409 without a body may be either; one with a body may not, nor one at another time."""
-    told = answer(sent="onboard, fetch", status=409, body={"code": "customer_exists"})
-    run = replace(GOOD, answers=[*GOOD.answers, told], diary=[Struck(began, began + 0.5, kind, "")])
-    assert set(by_rule(violations(run))) == (set() if is_excused else {"answers_make_sense"})
+    """A 409 without a body is ambiguous; one with a body is not."""
+    customer_exists = response(sent="onboard, fetch", status=409, body={"code": "customer_exists"})
+    run = replace(
+        GOOD, responses=[*GOOD.responses, customer_exists], injected=[InjectedFault(began, began + 0.5, kind, "")]
+    )
+    assert set(by_rule(violations(run))) == (set() if is_excused else {"responses_match_the_api"})
 
 
 def test_a_violation_is_explained_by_the_whole_history() -> None:

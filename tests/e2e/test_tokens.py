@@ -10,7 +10,7 @@ import pytest
 
 from signer.devsite.site import LocalSite
 from signer.observability.events import irregularities
-from tests.e2e.conftest import OpenSite
+from tests.e2e.conftest import OpenSite, log_lines
 
 pytestmark = pytest.mark.needs("softhsm2-util")
 

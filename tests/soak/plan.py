@@ -1,4 +1,4 @@
-"""What a day in miniature is: how many challenges, in which mixture, and what is wrong with the card API meanwhile."""
+"""The plan of a soak run: how many challenges, which kinds of wallets, and which faults of the card API."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Final
 Row = Mapping[str, object]
 
 
-class Manner(Enum):
-    """How one customer's wallet behaves."""
+class WalletBehaviour(Enum):
+    """How the wallet of one customer behaves."""
 
     PLAIN = auto()
     GIVES_CHALLENGE = auto()
@@ -22,51 +22,51 @@ class Manner(Enum):
     IS_REFUSED = auto()
 
 
-MIXTURE: Final[Mapping[Manner, int]] = {
-    Manner.PLAIN: 68,
-    Manner.GIVES_CHALLENGE: 8,
-    Manner.REPEATS: 8,
-    Manner.HOLDS_BACK: 5,
-    Manner.NEVER_FORWARDS: 2,
-    Manner.ONBOARDS: 6,
-    Manner.IS_REFUSED: 3,
+MIXTURE: Final[Mapping[WalletBehaviour, int]] = {
+    WalletBehaviour.PLAIN: 68,
+    WalletBehaviour.GIVES_CHALLENGE: 8,
+    WalletBehaviour.REPEATS: 8,
+    WalletBehaviour.HOLDS_BACK: 5,
+    WalletBehaviour.NEVER_FORWARDS: 2,
+    WalletBehaviour.ONBOARDS: 6,
+    WalletBehaviour.IS_REFUSED: 3,
 }
-"""How many of a hundred."""
+"""Percentages."""
 
-A_FEW_FAILURES: Final[tuple[Row, ...]] = (
+BACKGROUND_FAULTS: Final[tuple[Row, ...]] = (
     {"kind": "status", "route": "sign", "probability": 0.01},
     {"kind": "status_after_commit", "route": "sign", "probability": 0.005},
     {"kind": "drop_reply", "route": "sign", "probability": 0.003},
     {"kind": "conflict", "route": "sign", "probability": 0.003},
     {"kind": "status", "route": "challenge", "probability": 0.003},
 )
-"""What goes wrong all day long: 503, 500 after commit, a lost answer, 409 while in flight."""
+"""Faults during the whole run: 503, 500 after commit, a lost response, 409 while in flight."""
 
-AN_OUTAGE: Final[tuple[Row, ...]] = tuple(
+OUTAGE_FAULTS: Final[tuple[Row, ...]] = tuple(
     {"kind": "status", "route": route} for route in ("sign", "challenge", "customer")
 )
-"""The card API answers 503 to all that concerns challenges: the circuit breaker opens, and recovery delivers."""
+"""The card API responds with 503 to challenge requests: the circuit breaker opens, and recovery delivers later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Day:
-    """One run.
+class SoakPlan:
+    """The plan of one run.
 
     Attributes:
-        challenges: how many customers come.
-        replicas: how many processes serve.
-        at_once: how many customers are served at the same time.
-        max_age: seconds that a challenge lives; nonces are retained for twice that.
-        outages: of the card API, spread over the day.
-        outage_seconds: how long each lasts.
-        warm_up: the share of the day that is not judged: pools and caches fill.
+        challenges: number of customers, with one challenge each.
+        replicas: number of replicas.
+        concurrency: number of customers that are served concurrently.
+        max_age: lifetime of a challenge in seconds; nonces are retained twice as long.
+        outages: number of outages of the card API, spread over the run.
+        outage_seconds: duration of each.
+        warm_up: share of the run that is not measured, because pools and caches fill.
         growth_allowed: by how much the mean memory of the last tenth may exceed that of the first.
-        seed: of the mixture.
+        seed: of all random choices.
     """
 
     challenges: int = 100_000
     replicas: int = 2
-    at_once: int = 24
+    concurrency: int = 24
     max_age: float = 60.0
     outages: int = 4
     outage_seconds: float = 4.0
@@ -76,5 +76,5 @@ class Day:
 
     @property
     def retention(self) -> float:
-        """How long nonces, and with them all keys, are kept: seconds."""
+        """Seconds that nonces, and thus all keys in Redis, are kept."""
         return 2 * self.max_age

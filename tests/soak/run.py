@@ -1,4 +1,4 @@
-"""One day: build the site, have the wallets come, wait until all has expired, and gather what is left behind."""
+"""One soak run: start the site, run the wallets, wait until all keys expired, and collect the evidence."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos.replica import ReplicaFailed
-from tests.soak.logs import read_logs
-from tests.soak.meters import Meters, resident_bytes
-from tests.soak.plan import A_FEW_FAILURES, AN_OUTAGE, Day
-from tests.soak.site import Site, running_site
-from tests.soak.verdict import Evidence
+from tests.soak.log_check import read_logs
+from tests.soak.plan import BACKGROUND_FAULTS, OUTAGE_FAULTS, SoakPlan
+from tests.soak.resource_sampler import ResourceSampler, resident_bytes
+from tests.soak.site import SoakSite, running_site
+from tests.soak.verdict import SoakEvidence
 from tests.soak.wallets import Wallets
 
-_ALL_DAY: Final = 1e6
+_WHOLE_RUN_SECONDS: Final = 1e6
 _POLL_SECONDS: Final = 0.5
-_TELL_SECONDS: Final = 30.0
+_REPORT_EVERY_SECONDS: Final = 30.0
 _PROBES_LIVE_SECONDS: Final = 60.0
 _SLACK_SECONDS: Final = 15.0
 _STOP_WITHIN: Final = 30.0
 
 
-async def run_day(day: Day, tell: Callable[[str], None] = lambda _: None) -> Evidence:
-    """Have a day go by; gives the evidence."""
+async def run_soak(plan: SoakPlan, report_progress: Callable[[str], None] = lambda _: None) -> SoakEvidence:
+    """Run a plan, and return the evidence."""
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        async with running_site(day, Path(folder)) as site:
+        async with running_site(plan, Path(folder)) as site:
             wallets = Wallets(site)
-            meters = Meters([replica.pid for replica in site.replicas], site.store, lambda: wallets.done)
+            sampler = ResourceSampler([replica.pid for replica in site.replicas], site.store, lambda: wallets.done)
             began = time.monotonic()
-            async with meters.running():
-                await _go_by(site, wallets, tell)
+            async with sampler.running():
+                await _run_load(site, wallets, report_progress)
             seconds = time.monotonic() - began
-            tell(f"the day is over after {seconds:.0f} s; waiting for what has to expire")
-            unsettled, keys_left = await _wait_for_the_end(site)
+            report_progress(f"the load ended after {seconds:.0f} s; waiting until all keys expired")
+            unsettled, keys_left = await _wait_until_expired(site)
             exits = await _stop(site)
-            told = await site.api.admin("GET", "ledger")
+            ledger = await site.api.admin("GET", "ledger")
             simulator_memory = resident_bytes(site.api.process.pid)
-        files = [life.log for replica in site.replicas for life in replica.lives]
-        return Evidence(
-            day=day,
+        files = [process.log for replica in site.replicas for process in replica.processes]
+        return SoakEvidence(
+            plan=plan,
             seconds=seconds,
-            samples=meters.samples,
-            endings=wallets.endings,
+            samples=sampler.samples,
+            outcomes=wallets.outcomes,
             requests=wallets.requests,
-            surprises=wallets.surprises,
+            unexpected=wallets.unexpected,
             logs=await asyncio.to_thread(read_logs, files, site.secrets, wallets.nonces),
-            ledger=told["summary"],
+            ledger=ledger["summary"],
             keys_left=keys_left,
             unsettled=unsettled,
             exits=exits,
@@ -59,60 +59,60 @@ async def run_day(day: Day, tell: Callable[[str], None] = lambda _: None) -> Evi
         )
 
 
-async def _go_by(site: Site, wallets: Wallets, tell: Callable[[str], None]) -> None:
-    weather = [
-        asyncio.create_task(site.api.misbehave(_ALL_DAY, A_FEW_FAILURES, {})),
-        asyncio.create_task(_strike(site, wallets)),
-        asyncio.create_task(_report(site.day, wallets, tell)),
+async def _run_load(site: SoakSite, wallets: Wallets, report_progress: Callable[[str], None]) -> None:
+    tasks = [
+        asyncio.create_task(site.api.inject_faults(_WHOLE_RUN_SECONDS, BACKGROUND_FAULTS, {})),
+        asyncio.create_task(_inject_outages(site, wallets)),
+        asyncio.create_task(_report(site.plan, wallets, report_progress)),
     ]
     try:
-        await wallets.come()
+        await wallets.run()
     finally:
-        for task in weather:
+        for task in tasks:
             task.cancel()
-        for task in weather:
+        for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
 
 
-async def _strike(site: Site, wallets: Wallets) -> None:
-    """Have the card API fail altogether, now and then."""
-    day = site.day
-    dice = random.Random(f"outages of {day.seed}")
-    for number in range(day.outages):
-        begins = day.challenges * (number + dice.uniform(0.2, 0.8)) / day.outages
-        while wallets.done < begins:  # noqa: ASYNC110 - nobody counts for us
+async def _inject_outages(site: SoakSite, wallets: Wallets) -> None:
+    """Inject the outages of the card API."""
+    plan = site.plan
+    rng = random.Random(f"outages of {plan.seed}")
+    for number in range(plan.outages):
+        begins = plan.challenges * (number + rng.uniform(0.2, 0.8)) / plan.outages
+        while wallets.done < begins:  # noqa: ASYNC110 - a poll is enough
             await asyncio.sleep(_POLL_SECONDS)
-        await site.api.misbehave(day.outage_seconds, AN_OUTAGE, {})
+        await site.api.inject_faults(plan.outage_seconds, OUTAGE_FAULTS, {})
 
 
-async def _report(day: Day, wallets: Wallets, tell: Callable[[str], None]) -> None:
+async def _report(plan: SoakPlan, wallets: Wallets, report_progress: Callable[[str], None]) -> None:
     while True:
-        await asyncio.sleep(_TELL_SECONDS)
-        tell(f"{wallets.done} of {day.challenges}")
+        await asyncio.sleep(_REPORT_EVERY_SECONDS)
+        report_progress(f"{wallets.done} of {plan.challenges}")
 
 
-async def _wait_for_the_end(site: Site) -> tuple[int, int]:
-    """Wait until all keys have expired, for as long as that can take; gives the index's entries and the keys left."""
-    day = site.day
-    ends = time.monotonic() + day.max_age + _SLACK_SECONDS
-    while (unsettled := await asyncio.to_thread(_unsettled, site)) and time.monotonic() < ends:  # noqa: ASYNC110 - Redis tells nobody
+async def _wait_until_expired(site: SoakSite) -> tuple[int, int]:
+    """Wait until all keys have expired, up to a time limit; return the numbers of index entries and keys left."""
+    plan = site.plan
+    ends = time.monotonic() + plan.max_age + _SLACK_SECONDS
+    while (unsettled := await asyncio.to_thread(_unsettled, site)) and time.monotonic() < ends:  # noqa: ASYNC110 - Redis sends no event
         await asyncio.sleep(_POLL_SECONDS)
-    ends = time.monotonic() + max(day.retention, _PROBES_LIVE_SECONDS) + _SLACK_SECONDS
+    ends = time.monotonic() + max(plan.retention, _PROBES_LIVE_SECONDS) + _SLACK_SECONDS
     while (left := int(site.store.command("DBSIZE"))) and time.monotonic() < ends:  # noqa: ASYNC110 - the same
         await asyncio.sleep(_POLL_SECONDS)
     return unsettled, left
 
 
-def _unsettled(site: Site) -> int:
+def _unsettled(site: SoakSite) -> int:
     return sum(int(site.store.command("ZCARD", f"signer:{{s{shard:02x}}}:unsettled")) for shard in range(64))
 
 
-async def _stop(site: Site) -> list[int]:
+async def _stop(site: SoakSite) -> list[int]:
     exits = []
     for replica in site.replicas:
         with suppress(ReplicaFailed):
             await replica.terminate(within=_STOP_WITHIN)
-            ended = replica.lives[-1].ended
+            ended = replica.processes[-1].ended
             exits += [] if ended is None else [ended[0]]
     return exits

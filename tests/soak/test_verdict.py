@@ -1,4 +1,4 @@
-"""The rules of a day's verdict, each on evidence that was spoilt in one way: a leak that is put in is noticed."""
+"""Tests of the rules of the soak verdict: good evidence with one problem at a time, such as a leak."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.logs import LogFindings, read_logs
-from tests.soak.meters import Sample
-from tests.soak.plan import Day
+from tests.soak.log_check import LogFindings, read_logs
+from tests.soak.plan import SoakPlan
+from tests.soak.resource_sampler import Sample
 from tests.soak.table import as_markdown, as_text
-from tests.soak.verdict import Evidence, complaints
+from tests.soak.verdict import SoakEvidence, problems
 
-DAY = Day(challenges=10_000, max_age=20.0)
+PLAN = SoakPlan(challenges=10_000, max_age=20.0)
 SECONDS = 200
-A_SECOND = DAY.challenges // SECONDS
+A_SECOND = PLAN.challenges // SECONDS
 LINE = {"event": "challenge.claimed", "level": "info", "timestamp": "2026-01-01T00:00:00Z", "state": "claimed"}
 NONCE = "q3ZtYx0PbL5cN8wK"
 TOKEN = "cs_a-credential-of-the-caller"
 
 
 def _sample(second: int) -> Sample:
-    """A process that has warmed up, breathes a little, and keeps what it is told to."""
+    """Return a sample of a process with little variation after its warm-up."""
     done = second * A_SECOND
     warm = min(second, 10) * 1_000_000
     return Sample(
@@ -40,13 +40,13 @@ def _sample(second: int) -> Sample:
     )
 
 
-SOUND = Evidence(
-    day=DAY,
+GOOD = SoakEvidence(
+    plan=PLAN,
     seconds=float(SECONDS),
     samples=[_sample(second) for second in range(SECONDS + 1)],
-    endings=Counter(verified=9_900, refused=100),
+    outcomes=Counter(verified=9_900, refused=100),
     requests=12_000,
-    surprises=[],
+    unexpected=[],
     logs=LogFindings(60_000),
     ledger={"verified": 9_900, "mostSignaturesForOneChallenge": 1, "mostKeysForOneChallenge": 1},
     keys_left=0,
@@ -56,40 +56,40 @@ SOUND = Evidence(
 )
 
 
-def _leaking(name: str, each: float) -> Evidence:
-    """Put a leak of so much for each challenge into what was measured."""
-    leaky = [replace(at, **{name: getattr(at, name) + int(at.done * each)}) for at in SOUND.samples]
-    return replace(SOUND, samples=leaky)
+def _leaking(name: str, each: float) -> SoakEvidence:
+    """Return evidence with a leak of ``each`` per challenge."""
+    leaky = [replace(at, **{name: getattr(at, name) + int(at.done * each)}) for at in GOOD.samples]
+    return replace(GOOD, samples=leaky)
 
 
-SPOILT: dict[str, Callable[[], Evidence]] = {
+BROKEN_RUNS: dict[str, Callable[[], SoakEvidence]] = {
     "memory grew": lambda: _leaking("memory", 2_000),
     "descriptors grew": lambda: _leaking("descriptors", 0.01),
     "threads grew": lambda: _leaking("threads", 0.001),
     "keys where": lambda: _leaking("redis_keys", 3),
-    "keys when all have expired": lambda: replace(SOUND, keys_left=1),
-    "left in the index": lambda: replace(SOUND, unsettled=1),
-    "customers are through": lambda: replace(SOUND, endings=Counter(verified=9_999)),
-    "a surprise": lambda: replace(SOUND, surprises=["a surprise"]),
-    "mostKeysForOneChallenge": lambda: replace(SOUND, ledger={**SOUND.ledger, "mostKeysForOneChallenge": 2}),
-    "mostSignatures": lambda: replace(SOUND, ledger={**SOUND.ledger, "mostSignaturesForOneChallenge": 2}),
-    "an error": lambda: replace(SOUND, logs=LogFindings(1, complaints=["keys.failed: an error"])),
-    "wrote nothing": lambda: replace(SOUND, logs=LogFindings()),
-    "processes ended": lambda: replace(SOUND, exits=[0, 1]),
+    "keys after all have expired": lambda: replace(GOOD, keys_left=1),
+    "left in the index": lambda: replace(GOOD, unsettled=1),
+    "customers are finished": lambda: replace(GOOD, outcomes=Counter(verified=9_999)),
+    "an unexpected response": lambda: replace(GOOD, unexpected=["an unexpected response"]),
+    "mostKeysForOneChallenge": lambda: replace(GOOD, ledger={**GOOD.ledger, "mostKeysForOneChallenge": 2}),
+    "mostSignatures": lambda: replace(GOOD, ledger={**GOOD.ledger, "mostSignaturesForOneChallenge": 2}),
+    "an error": lambda: replace(GOOD, logs=LogFindings(1, problems=["keys.failed: an error"])),
+    "wrote nothing": lambda: replace(GOOD, logs=LogFindings()),
+    "processes exited": lambda: replace(GOOD, exits=[0, 1]),
 }
 
 
-def test_a_sound_day_gives_no_reason_for_complaint() -> None:
-    """And can be told as a table."""
-    assert complaints(SOUND) == []
-    assert "9900 verified" in as_text(SOUND, [])
-    assert as_markdown(SOUND, []).count("\n") > 15
+def test_good_evidence_has_no_problems() -> None:
+    """The table has its figures."""
+    assert problems(GOOD) == []
+    assert "9900 verified" in as_text(GOOD, [])
+    assert as_markdown(GOOD, []).count("\n") > 15
 
 
-@pytest.mark.parametrize("words", SPOILT)
-def test_what_is_spoilt_is_noticed(words: str) -> None:
-    """Each in its own words, and nothing beside it."""
-    found = complaints(SPOILT[words]())
+@pytest.mark.parametrize("words", BROKEN_RUNS)
+def test_each_problem_is_found_by_its_rule_only(words: str) -> None:
+    """Each problem is reported once, and no other."""
+    found = problems(BROKEN_RUNS[words]())
     assert len(found) == 1
     assert words in found[0]
 
@@ -108,18 +108,18 @@ def test_what_is_spoilt_is_noticed(words: str) -> None:
         (json.dumps({**LINE, "code": "c0" * 32}), "as long as a challenge"),
     ],
 )
-def test_a_line_that_should_not_be_is_noticed(tmp_path: Path, line: str, words: str) -> None:
-    """A word in a thousand lines, and the complaint does not repeat what must not be read."""
+def test_bad_log_line_is_found_without_its_secret(tmp_path: Path, line: str, words: str) -> None:
+    """One line in a thousand is found, and the problem text does not contain the secret."""
     log = tmp_path / "replica-1.log"
     log.write_text("".join(f"{text}\n" for text in [*[json.dumps(LINE)] * 999, line]))
     found = read_logs([log], [TOKEN], {NONCE})
     assert found.lines == 1000
-    assert any(words in complaint for complaint in found.complaints)
-    assert not any(secret in " ".join(found.complaints) for secret in (TOKEN, NONCE, "YXBp", "5f5f", "c0c0"))
+    assert any(words in complaint for complaint in found.problems)
+    assert not any(secret in " ".join(found.problems) for secret in (TOKEN, NONCE, "YXBp", "5f5f", "c0c0"))
 
 
-def test_what_lines_may_hold_is_not_mistaken_for_a_secret(tmp_path: Path) -> None:
-    """Ids, owners, customers, Idempotency-Keys, paths of keystores."""
+def test_names_in_log_lines_are_no_secrets(tmp_path: Path) -> None:
+    """Ids, owners, customers and keystore paths are allowed."""
     names = {
         "challenge_id": "1161b5" + "0" * 28,
         "owner": "eip155:324:0x43158f45b5EbD7b1179130130DF00393928C2691",
@@ -128,4 +128,4 @@ def test_what_lines_may_hold_is_not_mistaken_for_a_secret(tmp_path: Path) -> Non
     }
     log = tmp_path / "replica-1.log"
     log.write_text(json.dumps({**LINE, "event": "challenge.signed", **names}) + "\n")
-    assert read_logs([log], [TOKEN], {NONCE}).complaints == []
+    assert read_logs([log], [TOKEN], {NONCE}).problems == []

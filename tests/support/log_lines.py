@@ -1,4 +1,4 @@
-"""What the service writes, caught: the real set-up of the logs over a stream in memory, undone afterwards."""
+"""Captures log lines: configures logging as the service does, over a stream in memory, and restores it afterwards."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from signer.observability.settings import LogFormat, LoggingSettings, LogLevel
 
 
 class LogLines:
-    """The lines written so far."""
+    """The log lines so far."""
 
     def __init__(self) -> None:
         self.stream = io.BytesIO()
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """All lines as text."""
         return self.stream.getvalue().decode()
 
     def all(self) -> list[dict[str, Any]]:
-        """Give every line as its JSON object."""
+        """Return all lines as JSON objects."""
         return [json.loads(line) for line in self.text.splitlines()]
 
     def of(self, *events: str) -> list[dict[str, Any]]:
-        """Give the lines of some events."""
+        """Return the lines of these events."""
         return [line for line in self.all() if line["event"] in events]
 
     def clear(self) -> None:
-        """Forget what was written."""
+        """Remove all lines."""
         self.stream.seek(0)
         self.stream.truncate()
 

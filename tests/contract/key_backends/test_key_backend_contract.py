@@ -83,8 +83,8 @@ async def assert_eth_account_agrees(ring: LoadedKeyRing, owner: str, number: int
     assert key is not None
     body = challenge(owner, number)
     signature = await key.sign(parse_challenge(body).message_to_sign())
-    assert signature.s <= SECP256K1_HALF_N
-    assert Account.recover_message(encode_defunct(body), signature=signature.to_bytes()) == owner
+    assert signature.s <= SECP256K1_HALF_N, case
+    assert Account.recover_message(encode_defunct(body), signature=signature.to_bytes()) == owner, case
 
 
 async def test_ring_has_every_owner_after_load(backend: KeyBackend, prepared: PreparedBackend) -> None:
@@ -120,6 +120,11 @@ async def test_thousand_signatures_verify_with_eth_account(backend: KeyBackend, 
         await assert_eth_account_agrees(ring, prepared.owners[number % len(prepared.owners)], number)
 
 
+def with_change(change: Callable[[bytes], bytes]) -> Callable[[Sequence[BackendKey]], list[ChangedKey]]:
+    """Return a function that changes the signatures of all keys."""
+    return lambda keys: [ChangedKey(key, change) for key in keys]
+
+
 VENDOR_FORMS = {
     "raw": doubles.as_raw,
     "der": doubles.as_der,
@@ -141,9 +146,10 @@ async def test_every_vendor_form_is_finished(
     form: Callable[[bytes], bytes],
 ) -> None:
     """Whatever the form, high-s included, and whatever ``v`` says, the result is the owner's and low-s."""
-    ring = await loaded_ring(ChangingBackend(backend, lambda keys: [ChangedKey(key, form) for key in keys]))
-    for number in range(SIGNATURES // len(VENDOR_FORMS)):
-        await assert_eth_account_agrees(ring, prepared.owners[0], number)
+    for name, form in VENDOR_FORMS.items():
+        ring = await loaded_ring(ChangingBackend(backend, with_change(form)))
+        for number in range(SIGNATURES // len(VENDOR_FORMS)):
+            await assert_eth_account_agrees(ring, prepared.owners[0], number, name)
 
 
 def flip(position: int) -> Callable[[bytes], bytes]:

@@ -86,7 +86,7 @@ class TestNoConnection:
         customer_id, submission = calling.customer()
         async with open_session(max_connections=1) as narrow:
             client = make_client(
-                calling.simulator.base_url, narrow, tmp_path, connect_timeout=timedelta(milliseconds=100)
+                calling.simulator.base_url, narrow, tmp_path, connect_timeout=timedelta(milliseconds=500)
             )
             await client.check()
             calling.fault(FaultKind.LATENCY, "challenge", seconds=30)

@@ -185,7 +185,7 @@ async def test_delivery_without_token_is_not_processed(calling: Calling) -> None
 async def test_fetch_continues_when_one_waiter_leaves(calling: Calling) -> None:
     """One waiter times out, one is cancelled; the third gets the token."""
     customer_id, submission = calling.customer()
-    calling.fault(FaultKind.LATENCY, "token", seconds=0.3)
+    calling.fault(FaultKind.LATENCY, "token", seconds=1.0)
     patient = asyncio.create_task(calling.client.fetch_challenge(customer_id, timeout=SOON))
     leaving = asyncio.create_task(calling.client.fetch_challenge(customer_id, timeout=SOON))
     with pytest.raises(UpstreamTimeout):

@@ -14,7 +14,7 @@ from tests.support.challenge_stores import SUBMISSION, assert_unavailable, claim
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import RedisServer
 
-QUICK = timedelta(milliseconds=500)
+QUICK = timedelta(seconds=1)
 
 
 async def _claimed(store: ChallengeStore) -> Lease:

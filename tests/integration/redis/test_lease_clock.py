@@ -12,7 +12,7 @@ from signer.domain.errors import LeaseLost
 from tests.support.challenge_stores import SUBMISSION, claim_granted, claim_of, open_store, sign
 from tests.support.servers import RedisServer
 
-SHORT = timedelta(milliseconds=150)
+SHORT = timedelta(milliseconds=500)
 
 
 async def test_lease_ends_by_itself(server: RedisServer) -> None:

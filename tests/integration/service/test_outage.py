@@ -86,7 +86,9 @@ async def test_signatures_are_accepted_if_the_card_apis_clock_is_behind(site: Si
     record = await (await site.ask(*site.customer())).json()
     assert record["state"] == "verified"
     assert site.simulator.state.ledger.outcomes("sign") == {"204": 1}
-    assert await site.readiness() == {"name": "card_api", "ok": True, "detail": "its clock is 20 s behind ours"}
+    said = await site.readiness()
+    assert said["ok"]
+    assert said["detail"] in {f"its clock is {seconds} s behind ours" for seconds in (19, 20, 21)}  # ``Date`` is cut
     assert (await site.logged("clock.skewed"))["skew_seconds"] == pytest.approx(-20, abs=1)
     site.calm()
     async with asyncio.timeout(20):

@@ -142,17 +142,12 @@ async def test_token_that_hangs_does_not_block_the_event_loop(
     site = await start()
     await signs(site)
     fake.hang("C_Sign")
-    loop = asyncio.get_running_loop()
     asked = [asyncio.create_task(site.ask(site.customer()[0])) for _ in range(10)]
-    longest = 0.0
-    while not all(task.done() for task in asked):
-        began = loop.time()
+    while not all(task.done() for task in asked):  # for ever, if the event loop waited for the token
         assert (await site.client.get("/healthz")).status == 200
-        longest = max(longest, loop.time() - began)
         await asyncio.sleep(0.01)
     for task in asked:
         assert (task.result().status, (await task.result().json())["code"]) == (503, "card_api_unavailable")
-    assert longest < 0.4, "the event loop waited for the token"
     await becomes(site, "request_key", ok=False)
     fake.release("C_Sign")
     await becomes(site, "request_key", ok=True)

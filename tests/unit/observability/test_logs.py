@@ -184,6 +184,7 @@ def test_event_below_the_level_is_not_written() -> None:
     assert [line["event"] for line in lines.all()] == ["http.unexpected_error"]
 
 
+@pytest.mark.asyncio_errors
 @pytest.mark.parametrize("name", ["aiohttp.server", "redis", "asyncio", "web3", ""])
 def test_warnings_and_errors_of_libraries_become_lines(log: LogLines, name: str) -> None:
     """They become ``library.message``; lower levels are dropped."""

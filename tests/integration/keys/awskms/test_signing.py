@@ -19,7 +19,7 @@ from tests.integration.keys.awskms.conftest import Opener
 from tests.support.kms_server import CREDENTIALS, KmsEndpoint, KmsServer
 from tests.support.messages import Message
 
-SIGNATURES = 1000
+SIGNATURES = 200
 
 
 async def test_thousand_signatures_verify_with_eth_account(

@@ -1,4 +1,4 @@
-"""What is measured while a day goes by: memory, descriptors, threads and time of processes; Redis's memory and keys."""
+"""Measures memory, descriptors, threads and CPU of processes, and the memory and keys of Redis."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look, sums over all replicas.
+    """One sample; sums over all replicas.
 
     Attributes:
         at: monotonic seconds.
         done: customers served so far.
-        memory: resident, bytes.
+        memory: resident memory in bytes.
         descriptors: open files and sockets.
-        threads: of the operating system.
-        cpu: seconds so far.
-        redis_memory: bytes that its data and connections take.
-        redis_keys: how many.
+        threads: threads of the operating system.
+        cpu: CPU seconds since the start.
+        redis_memory: memory of Redis in bytes.
+        redis_keys: number of keys.
     """
 
     at: float
@@ -43,15 +43,15 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Meters:
-    """The samples so far."""
+class ResourceSampler:
+    """Takes samples of processes and their Redis."""
 
     processes: Sequence[int]
     store: RedisServer
     done: Callable[[], int]
     samples: list[Sample] = field(default_factory=list)
 
-    def look(self) -> None:
+    def take_sample(self) -> None:
         """Take a sample."""
         self.samples.append(
             Sample(
@@ -68,11 +68,11 @@ class Meters:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Take one every second."""
+        """Take a sample every second while the context is open."""
 
         async def run() -> None:
             while True:
-                await asyncio.to_thread(self.look)
+                await asyncio.to_thread(self.take_sample)
                 await asyncio.sleep(EVERY_SECONDS)
 
         task = asyncio.create_task(run())
@@ -85,12 +85,12 @@ class Meters:
 
 
 def resident_bytes(pid: int) -> int:
-    """Read how much of a process's memory is in RAM."""
+    """Return the resident memory of a process in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
 def cpu_seconds(pid: int) -> float:
-    """Read how much time a process has had, its own and the kernel's for it."""
+    """Return the user and system CPU seconds of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS

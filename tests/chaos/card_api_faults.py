@@ -1,4 +1,4 @@
-"""The moods of the card API: for each kind of fault, what its simulator is told to do for a while."""
+"""What the card API simulator does for each kind of fault."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tests.chaos.card_api import Row
-from tests.chaos.plan import FaultKind
+from tests.chaos.plan import ChaosFaultKind
 
-_K = FaultKind
+_K = ChaosFaultKind
 _SLOW_SECONDS: Final = 1.6
-"""Longer than the service waits for the API: it commits, and nobody hears of it."""
+"""Longer than the request timeout of the service: the API commits, and the response comes too late."""
 _READS: Final = ("challenge", "customer", "create_customer")
-"""Routes whose requests are repeated at once. A customer is created under one key, so that this changes nothing."""
+"""Routes whose requests the service retries at once. A creation has an Idempotency-Key, so a retry is safe."""
 
 
 def rows(kind: str, *routes: str, probability: float = 0.6, **more: object) -> tuple[Row, ...]:
-    """Make the simulator's rows of one kind of fault, one a route."""
+    """Return the simulator's fault rows of one kind, one for each route."""
     return tuple({"kind": kind, "route": route, "probability": probability, **more} for route in routes)
 
 
-Mood = tuple[Sequence[Row], Mapping[str, object]]
-"""Rows of its table of faults, and lasting switches."""
+CardApiFaults = tuple[Sequence[Row], Mapping[str, object]]
+"""Rows of the fault table, and switches."""
 
-MOOD_FOR_KIND: Final[Mapping[FaultKind, Mood]] = {
+CARD_API_FAULTS: Final[Mapping[ChaosFaultKind, CardApiFaults]] = {
     _K.API_SLOW: (rows("latency", "sign", *_READS, seconds=_SLOW_SECONDS), {}),
     _K.API_REQUESTS_DROPPED: (rows("drop_request", "sign", *_READS), {}),
     _K.API_ANSWERS_DROPPED: (rows("drop_reply", "sign", *_READS, "token"), {}),

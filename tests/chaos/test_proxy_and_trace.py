@@ -1,4 +1,4 @@
-"""What the harness itself rests on: ways that lose what was done, and a trace that knows what was done."""
+"""Tests of the proxies, the trace and the plan of chaos runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import Submission, challenge_id
 from tests.chaos.moves import Move, StoreTap, Trace
-from tests.chaos.plan import FaultKind, Plan, deck_for, storms
+from tests.chaos.plan import ChaosFaultKind, Plan, fault_phases, fault_weights_for
 from tests.chaos.stores import SingleNode, single_node
 from tests.support.challenge_stores import MAX_AGE
 
@@ -39,7 +39,7 @@ SUBMISSION = Submission(b'{"signature":"a proof"}', "a proof")
 
 @asynccontextmanager
 async def traced_store(trace: Trace) -> AsyncIterator[tuple[RedisChallengeStore, SingleNode]]:
-    """Run a store that is reached through a tapped way."""
+    """Open a store behind a proxy whose taps fill ``trace``."""
     async with single_node() as node:
         assert isinstance(node, SingleNode)
         url, [way] = await node.open_way(lambda _way: StoreTap(trace, "1.1"))
@@ -49,12 +49,12 @@ async def traced_store(trace: Trace) -> AsyncIterator[tuple[RedisChallengeStore,
             yield RedisChallengeStore(redis, settings, max_age=MAX_AGE), node
         finally:
             await redis.close()
-            await way.close()
-            assert way.errors == []
+            await proxy.close()
+            assert proxy.errors == []
 
 
-async def test_the_trace_tells_every_move() -> None:
-    """Script, fence, outcome, state and lease of each call stand in the trace, in the store's own order."""
+async def test_trace_records_every_move() -> None:
+    """The trace has script, fencing token, outcome, state and lease of each call, in the store's order."""
     trace = Trace()
     async with traced_store(trace) as (store, _):
         claimed = await store.claim(CLAIM)
@@ -78,8 +78,8 @@ async def test_the_trace_tells_every_move() -> None:
     assert trace.moves[1].signature == trace.moves[2].signature is not None
 
 
-async def test_an_answer_is_lost_after_the_move_was_made() -> None:
-    """The caller hears nothing and asks again with the same token; the store has done it once."""
+async def test_dropped_response_leaves_the_move_made_once() -> None:
+    """The client repeats the call with the same token."""
     trace = Trace()
     async with traced_store(trace) as (store, node):
         lost: list[Move] = []
@@ -96,8 +96,8 @@ async def test_an_answer_is_lost_after_the_move_was_made() -> None:
     assert lost[0].token == lost[1].token
 
 
-async def test_a_way_that_is_held_up_lets_nothing_pass_and_loses_nothing() -> None:
-    """While it is held the store cannot be reached; what was on its way is done afterwards, and heard of."""
+async def test_blocked_proxy_delays_requests_and_loses_none() -> None:
+    """The store is unreachable meanwhile; the delayed request is executed and recorded afterwards."""
     trace = Trace()
     async with single_node() as node:
         url, [way] = await node.open_way(lambda _way: StoreTap(trace, "1.1"))
@@ -105,52 +105,52 @@ async def test_a_way_that_is_held_up_lets_nothing_pass_and_loses_nothing() -> No
         redis = await open_redis(settings)
         store = RedisChallengeStore(redis, settings, max_age=MAX_AGE)
         await store.ping()
-        way.hold()
+        proxy.hold()
         with pytest.raises(Unavailable):
             await store.claim(CLAIM)
         assert await node.records() == {}
-        way.release()
+        proxy.release()
         claimed = await store.claim(CLAIM)
         assert claimed.outcome in {ClaimOutcome.GRANTED, ClaimOutcome.LEASED_ELSEWHERE}
         assert list(await node.records()) == [CLAIM.id]
         await redis.close()
-        await way.close()
+        await proxy.close()
 
 
-async def test_what_a_dead_client_asked_for_is_heard() -> None:
-    """The connection is cut while the store stands still; the move that it makes later is in the trace."""
+async def test_trace_records_the_call_of_a_cancelled_client() -> None:
+    """The client is cancelled while the store is stopped; the store makes the move later."""
     trace = Trace()
     async with traced_store(trace) as (store, node):
         await store.claim(replace(CLAIM, id=challenge_id(OWNER, "api.example.org", "nonce5678")))
         trace.moves.clear()
-        stalled = asyncio.ensure_future(node.faults[FaultKind.STORE_STALLED](0.5))
+        stalled = asyncio.ensure_future(node.faults[ChaosFaultKind.STORE_STALLED](0.5))
         await asyncio.sleep(0.1)
         asking = asyncio.create_task(store.claim(CLAIM))
         await asyncio.sleep(0.1)
         asking.cancel()
         await stalled
         async with asyncio.timeout(5):
-            while not trace.moves:  # noqa: ASYNC110 - the trace tells listeners, and nobody listens
+            while not trace.moves:  # noqa: ASYNC110 - a poll is enough
                 await asyncio.sleep(0.02)
     assert [(move.script, move.outcome) for move in trace.moves] == [("claim", "granted")]
 
 
-async def test_a_store_that_is_killed_comes_back_with_what_it_answered_for() -> None:
-    """Its file holds every move; a run may kill it without losing the promise's ground."""
+async def test_killed_store_restarts_with_confirmed_records() -> None:
+    """The append-only file contains every confirmed move."""
     async with traced_store(Trace()) as (store, node):
         await store.claim(CLAIM)
-        await node.faults[FaultKind.STORE_KILLED](0.0)
+        await node.faults[ChaosFaultKind.STORE_KILLED](0.0)
         assert list(await node.records()) == [CLAIM.id]
         assert await node.unsettled() == 1
 
 
-def test_a_seed_gives_the_same_faults_again() -> None:
-    """The schedule is the seed's; another seed has another one; all kinds come before one comes often."""
+def test_same_seed_gives_the_same_faults() -> None:
+    """Another seed gives other faults; each run contains all kinds."""
     plan = Plan.of_size(5, 2000, 200)
-    assert storms(plan) == storms(Plan.of_size(5, 2000, 200))
-    assert storms(plan) != storms(Plan.of_size(6, 2000, 200))
-    faults = [fault for storm in storms(plan) for fault in storm]
-    assert len(faults) + len(storms(plan)) == 200
-    assert {fault.kind for fault in faults} == set(deck_for("single"))
-    every = {FaultKind.REPLICA_KILLED_ALONE, *deck_for("single"), *deck_for("cluster")}
-    assert every == set(FaultKind)
+    assert fault_phases(plan) == fault_phases(Plan.of_size(5, 2000, 200))
+    assert fault_phases(plan) != fault_phases(Plan.of_size(6, 2000, 200))
+    faults = [fault for phase in fault_phases(plan) for fault in phase]
+    assert len(faults) + len(fault_phases(plan)) == 200
+    assert {fault.kind for fault in faults} == set(fault_weights_for("single"))
+    every = {ChaosFaultKind.REPLICA_KILLED_ALONE, *fault_weights_for("single"), *fault_weights_for("cluster")}
+    assert every == set(ChaosFaultKind)

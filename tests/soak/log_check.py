@@ -1,8 +1,8 @@
-"""What the service wrote all day: every line a registered event, none an error, and nothing in them that is secret.
+"""Checks every log line of a soak run: it is a registered event, no error, and contains no secret.
 
-A secret shows in two ways: as one that is known (credentials, the caller's token, the nonces of challenges), and by its
-length. A challenge, a signature, a key and a bearer token are unbroken runs of more letters and digits than any name
-that lines hold; the longest of those is an address.
+Secrets are found in two ways: known ones (credentials, the caller's token, nonces) by their text, others by their
+length. A challenge, a signature, a key and a bearer token have more consecutive letters and digits than any name in the
+log; the longest name is an address.
 """
 
 from __future__ import annotations
@@ -20,40 +20,38 @@ from signer.observability.events import irregularities
 _LONGEST_NAME: Final = len("0x") + 40
 _LONG: Final = re.compile(rf"[A-Za-z0-9+=]{{{_LONGEST_NAME + 1},}}")
 _NONCE: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{16}(?![A-Za-z0-9])")
-_MOST_COMPLAINTS: Final = 20
+_MOST_PROBLEMS: Final = 20
 
 
 @dataclass(slots=True)
 class LogFindings:
-    """What the lines said.
+    """The result of the check.
 
     Attributes:
-        lines: how many.
-        events: how many of each.
-        complaints: what was wrong with them, the first few.
+        lines: number of lines.
+        events: number of lines by event.
+        problems: the first problems.
     """
 
     lines: int = 0
     events: Counter[str] = field(default_factory=Counter)
-    complaints: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def read_logs(files: Iterable[Path], secrets: Collection[str], nonces: Collection[str]) -> LogFindings:
-    """Read them line by line: a day's do not fit in memory."""
+    """Check log files line by line, because they do not fit in memory."""
     found = LogFindings()
     for file in files:
         with file.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 found.lines += 1
-                found.complaints += [
-                    f"{file.name}: {what}" for what in _wrong_with(line, found.events, secrets, nonces)
-                ]
-                del found.complaints[_MOST_COMPLAINTS:]
+                found.problems += [f"{file.name}: {what}" for what in _problems_of(line, found.events, secrets, nonces)]
+                del found.problems[_MOST_PROBLEMS:]
     return found
 
 
-def _wrong_with(line: str, events: Counter[str], secrets: Collection[str], nonces: Collection[str]) -> Iterable[str]:
-    """Say what is wrong with a line, without repeating what is secret in it."""
+def _problems_of(line: str, events: Counter[str], secrets: Collection[str], nonces: Collection[str]) -> Iterable[str]:
+    """Return the problems of a line, without the secrets in it."""
     try:
         event = json.loads(line)
     except ValueError:
