@@ -15,8 +15,9 @@ from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.http_transport import HttpTransport, open_session
 from signer.adapters.card_api.settings import CardApiSettings
 from signer.adapters.card_api.upstream_clock import UpstreamClock
-from signer.adapters.request_signing.local_key import RequestSigningKey, load_request_key
+from signer.adapters.request_signing.local_key import load_request_key
 from signer.adapters.request_signing.pkcs11_key import open_pkcs11_request_key
+from signer.adapters.request_signing.request_key import RequestKey
 from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
 from signer.application.ports import Clock
 from signer.config.settings import ConfigError
@@ -98,7 +99,7 @@ async def open_card_api(settings: CardApiSettings, clock: Clock) -> AsyncIterato
 
 
 @asynccontextmanager
-async def _open_request_key(settings: CardApiSettings, health: RequestKeyHealth) -> AsyncIterator[RequestSigningKey]:
+async def _open_request_key(settings: CardApiSettings, health: RequestKeyHealth) -> AsyncIterator[RequestKey]:
     if settings.signing_key_file is not None:
         yield load_request_key(settings.signing_key_file, settings.signing_key_id)
     elif settings.signing_key_uri is not None:

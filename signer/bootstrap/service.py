@@ -44,7 +44,7 @@ from signer.application.sign_challenge import SignChallenge
 from signer.application.sign_once import SigningLimits, SignOnce
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.bootstrap.card_api import OpenCardApi, open_card_api
-from signer.bootstrap.keys import Keys, KeysDone, open_keys
+from signer.bootstrap.keys import Keys, open_keys
 from signer.config.settings import ConfigError, Settings
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
@@ -80,7 +80,7 @@ class Service:
     _background: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def prepare(self, progress: Progress = lambda _done, _total: None) -> None:
-        """Have the parser judged and the keys loaded, then open the gate and begin to recover.
+        """Check the parser and load the keys, then accept requests and start recovery.
 
         Args:
             progress: called with the numbers of keys that are done and that are expected.
@@ -119,7 +119,7 @@ class Service:
     async def _check_parser(self) -> None:
         started = time.perf_counter()
         try:
-            await check_parser_against_siwe(self._settings.policy.to_domain(), _JUDGE_WITHIN)
+            await check_parser_against_siwe(self._settings.policy.to_domain(), _SELF_CHECK_WITHIN)
         except JudgeError as error:
             emit(events.JUDGE_FAILED, reason=str(error))
             raise StartFailed(f"Self-check of the parser against siwe failed: {error}") from error
@@ -255,24 +255,3 @@ def _compose(
         _onboard=onboard,
         _recover=recover,
     )
-
-
-def _check_gate(gate: AdmissionGate) -> Check:
-    async def check() -> str | None:
-        gate.check()
-        return "siwe agrees with the parser; work is taken"
-
-    return check
-
-
-def _check(ask: Callable[[], Awaitable[str | None]], slow: ErrorCode, name: str) -> Check:
-    """Make a check that says itself that it was slow, before the probe's own deadline does."""
-
-    async def check() -> str | None:
-        try:
-            async with asyncio.timeout(_CHECK_WITHIN_SECONDS):
-                return await ask()
-        except TimeoutError:
-            raise Unavailable(slow, f"{name} does not answer within {_CHECK_WITHIN_SECONDS:g} s.") from None
-
-    return check

@@ -20,14 +20,10 @@ from typing import Any, Final, Self
 from pydantic import ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from signer.adapters.card_api.settings import CardApiSettings
+from signer.adapters.keys.settings import KeysSettings
 from signer.adapters.redis_client.settings import RedisSettings
-from signer.config.sections import (
-    CallerSettings,
-    ForwardingSettings,
-    HttpSettings,
-    LoggingSettings,
-    PolicySettings,
-)
+from signer.config.sections import ForwardingSettings, PolicySettings
 from signer.observability.settings import LoggingSettings
 from signer.settings_types import Section
 from signer.web.settings import CallerSettings, HttpSettings

@@ -62,23 +62,23 @@ class StructlogRequestLog:
 
 
 class CardApiLog:
-    """Writes what the card API's circuit breaker (``BreakerListener``) and clock (``ClockListener``) report."""
+    """Writes changes of the circuit breaker (``BreakerListener``) and of the card API's clock (``ClockListener``)."""
 
     def breaker_opened(self, *, opening: int, cool_down: timedelta) -> None:
-        """Write that the card API is left alone."""
-        emit(CARD_API_BREAKER_OPENED, opening=opening, duration_ms=cool_down.total_seconds() * 1000)
+        """Write that the circuit breaker opened."""
+        emit(events.CARD_API_BREAKER_OPENED, opening=opening, duration_ms=cool_down.total_seconds() * 1000)
 
     def breaker_closed(self, *, openings: int, after: timedelta) -> None:
-        """Write that it works again."""
-        emit(CARD_API_BREAKER_CLOSED, openings=openings, duration_ms=after.total_seconds() * 1000)
+        """Write that the circuit breaker closed."""
+        emit(events.CARD_API_BREAKER_CLOSED, openings=openings, duration_ms=after.total_seconds() * 1000)
 
     def clock_skewed(self, skew: timedelta) -> None:
-        """Write that its clock and ours are too far apart."""
-        emit(CLOCK_SKEWED, skew_seconds=round(skew.total_seconds(), 1))
+        """Write that the clocks differ too much."""
+        emit(events.CLOCK_SKEWED, skew_seconds=round(skew.total_seconds(), 1))
 
     def clock_agreed(self, skew: timedelta) -> None:
-        """Write that they agree again."""
-        emit(CLOCK_AGREED, skew_seconds=round(skew.total_seconds(), 1))
+        """Write that the clocks agree again."""
+        emit(events.CLOCK_AGREED, skew_seconds=round(skew.total_seconds(), 1))
 
 
 class StructlogReloadLog:

@@ -12,7 +12,7 @@ from typing import Any
 import redis
 
 from signer.devsite.site import LocalSite
-from tests.e2e.conftest import OpenSite, log_lines
+from tests.e2e.conftest import OpenSite
 
 QUICK = {"card_api": "request_timeout = 2", "redis": "lease = 6", "http": "answer_within = 2"}
 

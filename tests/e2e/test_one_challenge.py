@@ -6,13 +6,15 @@ import asyncio
 import base64
 import json
 import re
+from typing import Any
 
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
+from signer.devsite.site import LocalSite
 from signer.domain.challenge import decode_challenge
 from signer.observability.events import irregularities
-from tests.e2e.conftest import OpenSite, log_lines
+from tests.e2e.conftest import OpenSite
 
 
 def with_another_time(challenge: str) -> str:
@@ -101,7 +103,7 @@ async def test_log_of_good_and_bad_requests_has_no_secret(open_site: OpenSite) -
     assert record["state"] == "verified"
     assert record["attempts"] == 2
 
-    lines = await log_lines(site.replicas, "http.request", at_least=7)
+    lines = await lines_of(site, at_least=7)
     assert [found for line in lines for found in irregularities(line)] == []
     events = {line["event"] for line in lines}
     assert events >= {

@@ -10,7 +10,7 @@ import pytest
 
 from signer.devsite.site import LocalSite
 from signer.observability.events import irregularities
-from tests.e2e.conftest import OpenSite, log_lines
+from tests.e2e.conftest import OpenSite
 
 pytestmark = pytest.mark.needs("softhsm2-util")
 

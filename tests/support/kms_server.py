@@ -22,7 +22,6 @@ import botocore.session  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from signer.domain.ethereum import address_of_public_key
-from tests.support.leaks import shared_by_tests
 
 REGION: Final = "eu-west-1"
 CREDENTIALS: Final[Mapping[str, str]] = {

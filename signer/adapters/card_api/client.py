@@ -36,7 +36,7 @@ from signer.adapters.card_api.responses import (
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
 from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
 from signer.adapters.card_api.upstream_clock import UpstreamClock
-from signer.adapters.request_signing.local_key import RequestKeyError, RequestKeyUnavailable
+from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyUnavailable
 from signer.adapters.request_signing.signature_base import MessageSignatureError
 from signer.adapters.request_signing.signer import MessageSigner
 from signer.application.ports import DeliveryResult
@@ -175,7 +175,7 @@ class CardApiClient:
         except TimeoutError:
             return _TOO_LATE
         except RequestKeyUnavailable as error:
-            return _not_signed(error.brief, timedelta(seconds=error.retry_after))
+            return _not_signed(error.public_reason, timedelta(seconds=error.retry_after))
         except (MessageSignatureError, RequestKeyError) as error:
             return _not_signed(type(error).__name__)
         # A key may sign without giving the event loop a chance to time out: check the deadline again.

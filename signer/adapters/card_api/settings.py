@@ -13,8 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from yarl import URL
 
-from signer.adapters.keys.backend import KeyBackendError
-from signer.adapters.keys.key_uri import KeyUri
+from signer.adapters.keys.settings import KeyUriText
 from signer.domain.record import SignatureForm
 from signer.settings_types import Section, Span
 
@@ -55,14 +54,6 @@ def _base_url(text: str) -> str:
     return text
 
 
-def _key_uri(text: str) -> str:
-    try:
-        KeyUri.parse(text)
-    except KeyBackendError as error:
-        raise ValueError(str(error)) from None
-    return text
-
-
 class CardApiSettings(Section):
     """``[card_api]``: where signatures are delivered, and how requests are signed (RFC 9421, RFC 9530)."""
 
@@ -72,9 +63,7 @@ class CardApiSettings(Section):
     api_key_file: Path = Path("/run/secrets/signer/card-api/api-key")
     api_secret_file: Path = Path("/run/secrets/signer/card-api/api-secret")
     signing_key_file: Path | None = Path("/run/secrets/signer/card-api/signing-key.pem")
-    signing_key_uri: Annotated[str, AfterValidator(_key_uri)] | None = Field(
-        None, description="instead of signing_key_file: pkcs11:…;object=…?…"
-    )
+    signing_key_uri: KeyUriText | None = Field(None, description="instead of signing_key_file: pkcs11:…;object=…?…")
     signing_key_id: str = Field("", description="keyid, as PUT /v1/auth/signing returned it")
     signature_form: SignatureForm = SignatureForm.HEX
     covered_components: tuple[str, ...] = (

@@ -28,13 +28,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from signer.adapters.keys.pkcs11.curves import P384, coordinates
 from signer.adapters.keys.secret_files import write_new_file
-
-ALGORITHM: Final = "ecdsa-p384-sha384"
-"""The name in RFC 9421's registry (§6.2.2), and the only one that the card API accepts."""
-SCALAR_BYTES: Final = 48
-"""The width of ``r`` and of ``s``: the bytes of P-384's order."""
-SIGNATURE_BYTES: Final = 2 * SCALAR_BYTES
+from signer.adapters.request_signing.request_key import ALGORITHM, SELF_TEST, RequestKeyFailed, RequestKeyInvalid
 
 _MAX_FILE_BYTES: Final = 16_384
 _PEM_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----", re.DOTALL)

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from signer.application.ports import ChallengeStore, ClaimOutcome, Lease, LeasedRecord
-from signer.domain.lifecycle import ChallengeState, RecordCode
+from signer.domain.lifecycle import ChallengeState
 from tests.support.challenge_stores import (
     LEASE,
     SUBMISSION,

@@ -11,7 +11,6 @@ import pytest
 from signer.simulator.app import STATE, create_app, serving
 from signer.simulator.settings import SimulatorSettings
 from signer.simulator.state import SimulatorState
-from tests.support.servers import free_port
 
 
 async def test_serving_uses_free_port_until_context_ends() -> None:

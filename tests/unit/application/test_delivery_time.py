@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from signer.application.forward_signature import ForwardingLimits
-from signer.application.ports import Delivery, DeliveryVerdict
+from signer.application.ports import DeliveryVerdict
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
 from tests.support.fakes.clock import FakeClock
