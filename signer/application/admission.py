@@ -1,4 +1,4 @@
-"""Whether this process takes new work: closed until it is ready, and again once it is asked to stop."""
+"""Admission control: rejects new work while the process starts or stops."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from signer.domain.errors import ErrorCode, Unavailable
 
 @dataclass(slots=True)
 class AdmissionGate:
-    """A door with a sign on it.
+    """Whether this process accepts new work.
 
     Attributes:
-        closed_for: why no new work is taken, or ``None`` where it is.
+        rejection: why it does not; ``None`` if it does.
     """
 
-    closed_for: Unavailable | None = None
+    rejection: Unavailable | None = None
 
     @classmethod
     def closed(cls) -> AdmissionGate:
-        """Make the gate of a process that is still starting."""
+        """Create the gate of a process that is still starting."""
         gate = cls()
-        gate.close(ErrorCode.STARTING, "The service is starting; it signs nothing before it has been checked.")
+        gate.close(ErrorCode.STARTING, "The service is starting and has not finished its checks; retry.")
         return gate
 
     def open(self) -> None:
-        """Take work."""
-        self.closed_for = None
+        """Accept work from now on."""
+        self.rejection = None
 
     def close(self, code: ErrorCode, detail: str, *, retry_after: float = 1.0) -> None:
-        """Take no more work, for this reason."""
-        self.closed_for = Unavailable(code, detail, retry_after=retry_after)
+        """Reject work from now on, with this error."""
+        self.rejection = Unavailable(code, detail, retry_after=retry_after)
 
     def check(self) -> None:
-        """Return where work is taken.
+        """Return if work is accepted.
 
         Raises:
             Unavailable: ``starting`` or ``shutting_down``.
         """
-        if self.closed_for is not None:
-            refusal = self.closed_for
-            raise Unavailable(refusal.code, refusal.detail, retry_after=refusal.retry_after)
+        if self.rejection is not None:
+            rejection = self.rejection  # a new error each time: an error that is raised keeps its traceback
+            raise Unavailable(rejection.code, rejection.detail, retry_after=rejection.retry_after)

@@ -1,7 +1,7 @@
-"""On whose behalf the present work runs: which request of which caller.
+"""Which request of which caller the current work belongs to.
 
-The web sets it once for a request; what is written down meanwhile carries it, and so does work that the request started
-and that outlives it. Work that nobody asked for (recovery) has none.
+The HTTP layer sets ``ORIGIN`` once for each request. Log lines carry it, and so does work that outlives the request.
+Work that no request started, such as recovery, has none.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a piece of work comes from.
+    """The request behind a piece of work.
 
     Attributes:
-        request_id: the caller's ``X-Request-Id``, or ours.
+        request_id: the caller's ``X-Request-Id``, or one that we made.
         caller: the caller's name in the settings; ``None`` before it is known.
     """
 
@@ -25,4 +25,4 @@ class Origin:
 
 
 ORIGIN: Final[ContextVar[Origin | None]] = ContextVar("origin", default=None)
-"""The origin of the work in this context; ``None`` where nobody asked for it."""
+"""The origin of the work in this context; ``None`` if no request started it."""

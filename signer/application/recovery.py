@@ -1,11 +1,11 @@
-"""Take over what a dead, or a tired, replica left between signing and settling.
+"""Recovery: resume challenges whose lease, pause or deadline has passed between signing and settling.
 
-* Every replica looks at the store's index, again and again; there is no leader. Each challenge is taken by one
-  compare-and-set, so two that look at the same time do no harm.
-* So many are taken at the same time, and so many wait for it, and no more. One that hangs keeps its own place and no
-  other's: the next look does not wait for it.
-* A store that is down makes a look find nothing; the next one tries again.
-* Asked to drain, it looks no more and lets what is under way end; what does not end in time is handed back.
+* Every replica reads the store's index of due challenges again and again; there is no leader. Each challenge is taken
+  over by one compare-and-set, so two replicas that read the index at the same time do no harm.
+* At most ``batch`` challenges are taken over or wait for it, at most ``max_concurrent`` of them at the same time. One
+  that hangs keeps its own slot only: the next round does not wait for it.
+* If the store is down, a round finds nothing, and the next one tries again.
+* A drain stops the rounds and waits for running deliveries; those that do not end in time are handed back.
 """
 
 from __future__ import annotations
@@ -18,25 +18,21 @@ from datetime import timedelta
 
 from signer.application.forward_signature import ForwardSignature
 from signer.application.ports import ChallengeStore
-from signer.application.single_flight import drained
+from signer.application.single_flight import drain_tasks
 from signer.domain.errors import Unavailable
 
 
-def _untold(error: Exception) -> None:
-    """Tell nobody."""
-
-
 class Recovery:
-    """The use case.
+    """The loop of one replica.
 
     Args:
         store: whose index is read.
-        forward: what goes on with a challenge.
-        every: the mean time between two looks; each is jittered, so that replicas do not march in step.
-        batch: how many challenges are taken, or wait to be taken, at most.
-        at_once: how many of them are in delivery at the same time.
-        jitter: gives 0 … 1.
-        tell: hears of an error that none of us expects; a challenge that makes one keeps no other waiting.
+        forward: continues with a challenge.
+        every: the mean time between two rounds, jittered so that replicas do not run in step.
+        batch: how many challenges are taken over, or wait to be, at most.
+        max_concurrent: how many of them are delivered at the same time.
+        on_unexpected_error: called with an error that is a bug; the other challenges go on.
+        jitter: returns 0 … 1.
     """
 
     def __init__(
@@ -44,63 +40,64 @@ class Recovery:
         store: ChallengeStore,
         forward: ForwardSignature,
         *,
-        every: timedelta = timedelta(seconds=0.5),
-        batch: int = 64,
-        at_once: int = 8,
+        every: timedelta,
+        batch: int,
+        max_concurrent: int,
+        on_unexpected_error: Callable[[Exception], None],
         jitter: Callable[[], float] = random.random,
-        tell: Callable[[Exception], None] = _untold,
     ) -> None:
         self._store = store
         self._forward = forward
         self._every = every.total_seconds()
         self._batch = batch
-        self._places = asyncio.Semaphore(at_once)
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self._on_unexpected_error = on_unexpected_error
         self._jitter = jitter
-        self._tell = tell
-        self._under_way: dict[str, asyncio.Task[bool]] = {}
-        self._is_over = asyncio.Event()
+        self._running: dict[str, asyncio.Task[bool]] = {}
+        self._draining = asyncio.Event()
 
     async def run(self) -> None:
-        """Look again and again, until drained or cancelled."""
-        while not self._is_over.is_set():
+        """Start a round again and again, until drained or cancelled."""
+        while not self._draining.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_over.wait(), self._every * (0.5 + self._jitter()))
-                return
-            with suppress(Unavailable):
-                await self.tick()
+                await asyncio.wait_for(self._draining.wait(), self._every * (0.5 + self._jitter()))
+            if not self._draining.is_set():
+                with suppress(Unavailable):
+                    await self.tick()
 
     async def tick(self) -> Sequence[asyncio.Task[bool]]:
-        """Begin to take over what is due now, and do not wait for it.
+        """Start to take over what is due now; do not wait for it.
 
         Returns:
-            A task for each challenge that was begun: whether it moved something.
+            A task for each challenge: whether it changed something.
 
         Raises:
             Unavailable: the store's index cannot be read.
         """
-        if len(self._under_way) >= self._batch:
+        free = self._batch - len(self._running)
+        if free <= 0:
             return []
         due = await self._store.due(self._batch)
-        new = [challenge_id for challenge_id in due if challenge_id not in self._under_way]
-        return [self._begin(challenge_id) for challenge_id in new[: self._batch - len(self._under_way)]]
+        new = [challenge_id for challenge_id in due if challenge_id not in self._running]
+        return [self._start(challenge_id) for challenge_id in new[: self._batch - len(self._running)]]
 
     async def drain(self, within: timedelta) -> int:
-        """Look no more, and let what is under way end; gives how many challenges had to be handed back."""
-        self._is_over.set()
-        return await drained(list(self._under_way.values()), within)
+        """Stop the rounds and wait for running deliveries; return how many had to be handed back."""
+        self._draining.set()
+        return await drain_tasks(list(self._running.values()), within)
 
-    def _begin(self, challenge_id: str) -> asyncio.Task[bool]:
-        work = asyncio.create_task(self._take(challenge_id))
-        self._under_way[challenge_id] = work
-        work.add_done_callback(lambda _: self._under_way.pop(challenge_id))
-        return work
+    def _start(self, challenge_id: str) -> asyncio.Task[bool]:
+        task = asyncio.create_task(self._take_over(challenge_id))
+        self._running[challenge_id] = task
+        task.add_done_callback(lambda _: self._running.pop(challenge_id))
+        return task
 
-    async def _take(self, challenge_id: str) -> bool:
-        async with self._places:
+    async def _take_over(self, challenge_id: str) -> bool:
+        async with self._slots:
             try:
                 return await self._forward.take_over(challenge_id) is not None
-            except Unavailable:  # the index still names it: the next look, here or elsewhere, tries again
+            except Unavailable:  # the index still has it: the next round, here or on another replica, retries
                 return False
-            except Exception as error:  # noqa: BLE001 - one that nobody can take must not end the recovery of all
-                self._tell(error)
+            except Exception as error:  # noqa: BLE001 - one challenge that fails must not stop recovery of the others
+                self._on_unexpected_error(error)
                 return False

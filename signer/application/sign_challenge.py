@@ -1,202 +1,257 @@
-"""What a caller asks for: which challenge it is, one piece of work for all who ask the same, an answer in time.
+"""Sign one challenge exactly once and deliver the signature: get → check → claim → sign and record → deliver.
 
-* What cannot be read is refused before anything is looked up, and nothing is spent before the policy has said yes.
-* The same request again gives the same answer, also after the challenge's time, for the record remembers.
-* A request that goes away leaves its work running; requests for the same work share it.
-* A challenge that is past its time, or was replaced upstream, is exchanged for the card API's present one where the
-  request allows it, at most twice; each one is read and judged in full.
-* A caller gets an answer within its time: the record if a signature is in it, else ``challenge_in_progress``; at once
-  where the card API is not asked for now, for then it is recovery that delivers.
-
-How the one challenge is then signed, once, is ``sign_once``.
+* A challenge that cannot be decoded is refused first; one that the policy refuses spends nothing.
+* A nonce is claimed before it is signed, and a signature is recorded before any caller sees it.
+* If another replica holds the lease, the policy is checked again before each new try to claim: time passes.
+* A replica that loses its lease discards what it signed, and returns what the new lease holder makes of the challenge.
+* With ``refresh``, a challenge that has expired, or was replaced upstream, is exchanged for the card API's current one,
+  at most twice. Each new challenge is decoded and checked in full.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, Unpack
 
-from signer.application.admission import AdmissionGate
+from signer.application.forward_signature import ForwardSignature
 from signer.application.ports import (
+    AuditDetails,
     AuditEvent,
+    AuditLog,
+    CardApi,
+    ChallengeStore,
     Claim,
+    ClaimOutcome,
+    ClaimResult,
+    Clock,
     EventName,
     KeyRing,
+    Lease,
+    LeasedRecord,
     SigningKey,
 )
-from signer.application.sign_once import PastItsTime, SignOnce, in_progress
-from signer.application.single_flight import SingleFlight, StillRunning
-from signer.domain.challenge import Challenge, decode_challenge
-from signer.domain.errors import Conflict, ErrorCode, NotFound, SignerError
-from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import ChallengeState
-from signer.domain.record import ChallengeRecord, challenge_id
+from signer.application.sign_request import SignRequest, can_reuse, in_progress, owner_unknown
+from signer.domain.challenge import MAX_BASE64, Challenge, decode_challenge
+from signer.domain.errors import Conflict, ErrorCode, LeaseLost, RefusedByPolicy, SignerError
+from signer.domain.ethereum import AccountId, EvmSignature
+from signer.domain.lifecycle import ChallengeState, RecordCode
+from signer.domain.policy import SigningPolicy
+from signer.domain.record import ChallengeRecord, SignatureForm, Submission, challenge_id
 
-_MOST_REFRESHES: Final = 2
-_SHORTEST_LOOK: Final = timedelta(milliseconds=250)
+_MAX_REFRESHES: Final = 2
+_EXPIRED: Final = frozenset({ErrorCode.CHALLENGE_EXPIRED, ErrorCode.CHALLENGE_EXPIRES_TOO_SOON})
 
 
-@dataclass(frozen=True, slots=True)
-class SignRequest:
-    """What a wallet backend asks for.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningLimits:
+    """Time and size limits of a signing.
 
     Attributes:
-        customer_id: the card API's UUID of the customer.
-        owner: whose key is to sign.
-        challenge: base64 as the card API issued it; ``None`` to have it fetched.
-        forward: whether the card API is to get the signature.
-        refresh: whether a challenge that is past its time, or that the card API has replaced, may be exchanged for the
-            card API's present one.
+        work_timeout: how long the work for one request goes on before recovery takes over.
+        fetch_timeout: the longest that fetching a challenge may take.
+        signature_form: the form of the card API's field ``signature``.
+        poll_interval: how often a challenge that another replica works on is looked at.
+        max_base64: the longest challenge, in characters.
     """
 
-    customer_id: str
-    owner: AccountId
-    challenge: str | None = field(repr=False)
-    forward: bool
-    refresh: bool = False
+    work_timeout: timedelta
+    fetch_timeout: timedelta
+    signature_form: SignatureForm
+    poll_interval: timedelta = timedelta(milliseconds=100)
+    max_base64: int = MAX_BASE64
 
 
 class SignChallenge:
     """The use case."""
 
-    def __init__(self, *, sign_once: SignOnce, keys: KeyRing, admission: AdmissionGate) -> None:
-        """Take what signs the one challenge, with its ports; ``admission`` says whether work is taken."""
-        self._sign_once = sign_once
+    def __init__(
+        self,
+        *,
+        policy: SigningPolicy,
+        keys: KeyRing,
+        store: ChallengeStore,
+        card_api: CardApi,
+        forward: ForwardSignature,
+        clock: Clock,
+        audit: AuditLog,
+        limits: SigningLimits,
+    ) -> None:
+        self._policy = policy
         self._keys = keys
-        self._admission = admission
-        self._store = sign_once.store
-        self._card_api = sign_once.card_api
-        self._audit = sign_once.audit
-        self._limits = sign_once.limits
-        self._work = SingleFlight(self._answer, self._limits.most_at_once)
+        self._store = store
+        self._card_api = card_api
+        self._forward = forward
+        self._clock = clock
+        self._audit = audit
+        self._limits = limits
 
-    async def __call__(self, request: SignRequest, *, within: timedelta) -> ChallengeRecord:
-        """Have the challenge signed and, where the request says so, delivered.
-
-        Args:
-            request: what is asked.
-            within: how long the caller waits.
+    async def __call__(self, request: SignRequest) -> ChallengeRecord:
+        """Take one challenge all the way. ``docs/one-challenge.md`` follows these steps.
 
         Returns:
-            The record, settled; or with its signature still on its way.
+            The record: settled, or with its signature still to be delivered.
 
         Raises:
             MalformedChallenge, RefusedByPolicy, NotFound, Conflict: nothing was spent and nothing signed.
-            Unavailable: ``challenge_in_progress`` where the time was too short; else what is down, or that this process
-                takes no work. Ask again.
-            BadUpstream: the card API's challenge could not be fetched for a reason of its own.
+            Unavailable: ``challenge_in_progress`` if another replica held the lease until ``work_timeout``; else which
+                part is down.
+            BadUpstream: the card API's challenge could not be fetched.
         """
-        self._admission.check()
-        wait = max(within - self._limits.look_within, timedelta(0))
-        try:
-            return await self._work.join(request, within=wait)
-        except StillRunning:
-            pass
-        try:
-            async with asyncio.timeout(max(within - wait, _SHORTEST_LOOK).total_seconds()):
-                return await self._answer_so_far(request)
-        except TimeoutError:  # the store is slow: what is not known in time is not told
-            raise in_progress() from None
+        deadline = time.monotonic() + self._limits.work_timeout.total_seconds()
+        challenge = None if request.challenge is None else self._decode(request.challenge)
+        key = self._find_key(request.owner)
+        if challenge is None:
+            record = await self._resume_known(request, deadline)
+            if record is not None:
+                return record
+        refreshes = _MAX_REFRESHES if request.refresh else 0
+        while True:
+            challenge = challenge or await self._fetch(request)
+            claim = self._claim_for(request, challenge)
+            expired = self._check_policy(challenge, request.owner)
+            if expired is not None and not await self._was_signed(claim):
+                if not refreshes:
+                    raise expired
+                challenge, refreshes = None, refreshes - 1
+                continue
+            claimed = await self._claim(claim)
+            leased = await self._sign_and_record(claimed, challenge, key)
+            record = await self._deliver(leased, claimed, deadline, forward=request.forward)
+            if record is None:  # another replica holds the lease
+                await self._pause(deadline)
+            elif record.state is ChallengeState.SUPERSEDED and refreshes:
+                challenge, refreshes = None, refreshes - 1
+            else:
+                return record
 
-    async def drain(self, within: timedelta) -> int:
-        """Let the work that is under way end; gives how many pieces had to be handed back."""
-        return await self._work.drain(within)
+    async def _resume_known(self, request: SignRequest, deadline: float) -> ChallengeRecord | None:
+        """Continue with the customer's newest challenge if it is proven, or signed and not yet settled."""
+        known = await self._store.find(request.customer_id, request.owner)
+        if known is None or not can_reuse(known):
+            return None
+        claimed = await self._claim(_claim_for_record(known, request))
+        record = await self._deliver(None, claimed, deadline, forward=request.forward)
+        return None if record is None or (request.refresh and record.state is ChallengeState.SUPERSEDED) else record
 
-    async def _answer_so_far(self, request: SignRequest) -> ChallengeRecord:
-        """Answer a caller whose time is over while the work goes on."""
-        if request.challenge is None:
-            record = await self._store.find(request.customer_id, request.owner)
-            if record is not None and not _answers_anew(record):  # an earlier challenge's end is no answer to this one
-                record = None
-        else:
-            challenge = self._decode(request.challenge)
-            record = await self._store.get(challenge_id(request.owner, challenge.domain, challenge.nonce))
-            if record is not None and record.message_hash != challenge.message_hash:
-                record = None
-        if record is not None and request.refresh and record.state is ChallengeState.SUPERSEDED:
-            record = None  # the work goes on with the one that took its place
-        if record is None or record.customer_id != request.customer_id or record.signature is None:
-            raise in_progress()
-        return record
+    async def _fetch(self, request: SignRequest) -> Challenge:
+        timeout = self._limits.fetch_timeout
+        return self._decode(await self._card_api.fetch_challenge(request.customer_id, timeout=timeout))
 
-    async def _answer(self, request: SignRequest) -> ChallengeRecord:
-        try:
-            return await self._find_or_sign(request)
-        except Conflict as error:
-            self._refused(EventName.CONFLICTED, request, error)
-            raise
-        except SignerError as error:
-            self._refused(EventName.REFUSED, request, error)
-            raise
+    def _decode(self, encoded: str) -> Challenge:
+        return decode_challenge(encoded, max_base64=self._limits.max_base64)
 
-    async def _find_or_sign(self, request: SignRequest) -> ChallengeRecord:
-        encoded = request.challenge
-        if encoded is not None:
-            self._decode(encoded)
-        key = self._keys.find(request.owner.address)
+    def _find_key(self, owner: AccountId) -> SigningKey:
+        key = self._keys.find(owner.address)
         if key is None:
-            raise NotFound(
-                ErrorCode.OWNER_UNKNOWN,
-                "No key of this service belongs to ownerId; GET /v1/keys lists the owners it can sign for.",
-                field="ownerId",
-            )
-        if encoded is None:
-            known = await self._store.find(request.customer_id, request.owner)
-            if known is not None and _answers_anew(known):
-                record = await self._sign_once.carry_on(_claim_of_known(known, request))
-                if not (request.refresh and record.state is ChallengeState.SUPERSEDED):
-                    return record
-            encoded = await self._fetch(request)
-        return await self._sign_or_refresh(request, encoded, key)
+            raise owner_unknown()
+        return key
 
-    async def _sign_or_refresh(self, request: SignRequest, encoded: str, key: SigningKey) -> ChallengeRecord:
-        """Sign ``encoded``; where it is past its time, or replaced upstream, go on with what the card API has now."""
-        for _ in range(_MOST_REFRESHES if request.refresh else 0):
-            with suppress(PastItsTime):
-                record = await self._sign(request, encoded, key)
-                if record.state is not ChallengeState.SUPERSEDED:
-                    return record
-            encoded = await self._fetch(request)
+    def _check_policy(self, challenge: Challenge, owner: AccountId) -> RefusedByPolicy | None:
+        """Check the policy; return the refusal if the challenge has only expired, since a newer one may pass."""
+        now = self._clock.now()
         try:
-            return await self._sign(request, encoded, key)
-        except PastItsTime as past:
-            raise past.refusal from None
+            self._policy.check(challenge, owner, now)
+            self._policy.check_time_left(challenge, now)
+        except RefusedByPolicy as refusal:
+            if refusal.code in _EXPIRED:
+                return refusal
+            raise
+        return None
 
-    async def _sign(self, request: SignRequest, encoded: str, key: SigningKey) -> ChallengeRecord:
-        challenge = self._decode(encoded)
-        claim = Claim(
+    async def _was_signed(self, claim: Claim) -> bool:
+        known = await self._store.get(claim.id)
+        return known is not None and known.message_hash == claim.message_hash and not known.state.is_unsigned
+
+    def _claim_for(self, request: SignRequest, challenge: Challenge) -> Claim:
+        return Claim(
             id=challenge_id(request.owner, challenge.domain, challenge.nonce),
             message_hash=challenge.message_hash,
             customer_id=request.customer_id,
             owner=request.owner,
             forward=request.forward,
             issued_at=challenge.issued_at,
-            expires_at=challenge.deadline(self._sign_once.policy.max_age),
-        )
-        return await self._sign_once(encoded, challenge, claim, key)
-
-    def _decode(self, encoded: str) -> Challenge:
-        return decode_challenge(encoded, max_base64=self._limits.max_base64)
-
-    async def _fetch(self, request: SignRequest) -> str:
-        return await self._card_api.fetch_challenge(request.customer_id, timeout=self._limits.fetch_timeout)
-
-    def _refused(self, name: EventName, request: SignRequest, error: SignerError) -> None:
-        self._audit.write(
-            AuditEvent(name=name, customer_id=request.customer_id, owner=str(request.owner), code=error.code),
+            expires_at=challenge.deadline(self._policy.max_age),
         )
 
+    async def _claim(self, claim: Claim) -> ClaimResult:
+        claimed = await self._store.claim(claim)
+        if claimed.outcome is ClaimOutcome.NONCE_REUSED:
+            raise Conflict(
+                ErrorCode.NONCE_REUSED,
+                "Another message with this nonce was claimed before. A nonce is signed once: fetch a new challenge.",
+                field="challenge",
+            )
+        if claimed.outcome is ClaimOutcome.OTHER_CUSTOMER:
+            raise Conflict(
+                ErrorCode.CHALLENGE_BOUND_ELSEWHERE,
+                "This challenge was claimed for another customerId. A challenge proves one customer only.",
+                field="customerId",
+            )
+        return claimed
 
-def _answers_anew(known: ChallengeRecord) -> bool:
-    """Tell whether a customer's newest record answers a request that names no challenge; else a new one is fetched."""
-    state = known.state
-    return state.is_proof or not (state.is_unsigned or state.is_final)
+    async def _sign_and_record(
+        self, claimed: ClaimResult, challenge: Challenge, key: SigningKey
+    ) -> LeasedRecord | None:
+        """Sign if the claim gave us the lease, and record the signature; ``None`` if we do not hold the lease."""
+        if claimed.lease is None:
+            return None
+        self._log(EventName.CLAIMED, claimed.record)
+        started = time.perf_counter()
+        try:
+            signature = await self._sign(claimed.lease, challenge, key)
+            submission = Submission.of(
+                claimed.record.owner, challenge.to_base64(), signature, self._limits.signature_form
+            )
+            leased = await self._store.record_signature(claimed.lease, submission)
+        except LeaseLost:
+            self._log(EventName.LEASE_LOST, claimed.record)
+            return None
+        duration_ms = (time.perf_counter() - started) * 1000
+        self._log(EventName.SIGNED, leased.record, key_uri=key.uri, duration_ms=duration_ms)
+        return leased
+
+    async def _sign(self, lease: Lease, challenge: Challenge, key: SigningKey) -> EvmSignature:
+        """Sign, or give the nonce back for the same message if the key backend fails or we are cancelled."""
+        try:
+            return await key.sign(challenge.message_to_sign())
+        except SignerError as error:
+            is_invalid = error.code is ErrorCode.KEY_SIGNATURE_INVALID
+            code = RecordCode.KEY_SIGNATURE_INVALID if is_invalid else RecordCode.KEY_BACKEND_UNAVAILABLE
+            await self._release(lease, code, key)
+            raise
+        except asyncio.CancelledError:
+            with suppress(SignerError):
+                await self._release(lease, RecordCode.HANDED_BACK, key)
+            raise
+
+    async def _release(self, lease: Lease, code: RecordCode, key: SigningKey) -> None:
+        self._log(EventName.RELEASED, await self._store.release(lease, code), key_uri=key.uri)
+
+    async def _deliver(
+        self, leased: LeasedRecord | None, claimed: ClaimResult, deadline: float, *, forward: bool
+    ) -> ChallengeRecord | None:
+        """Deliver what we signed, or follow what was signed before; ``None`` if it is not signed yet."""
+        if leased is not None:
+            return await self._forward.deliver(leased, deadline)
+        if claimed.outcome is not ClaimOutcome.PAST_SIGNING:
+            return None
+        return await self._forward.follow(claimed.record, deadline) if forward else claimed.record
+
+    async def _pause(self, deadline: float) -> None:
+        if time.monotonic() >= deadline:
+            raise in_progress()
+        await asyncio.sleep(self._limits.poll_interval.total_seconds())
+
+    def _log(self, name: EventName, record: ChallengeRecord, **details: Unpack[AuditDetails]) -> None:
+        details.setdefault("code", record.code)
+        self._audit.write(AuditEvent.about(name, record, **details))
 
 
-def _claim_of_known(known: ChallengeRecord, request: SignRequest) -> Claim:
+def _claim_for_record(known: ChallengeRecord, request: SignRequest) -> Claim:
     return Claim(
         id=known.id,
         message_hash=known.message_hash,

@@ -1,8 +1,9 @@
-"""Work that outlives the requests that asked for it, and is shared by all who ask for the same (ADR 5).
+"""Single-flight: requests for the same work share one task, and the task outlives the requests (ADR 5).
 
-* Whoever asks for what is under way joins it. One that goes away, or whose time is over, takes nothing from the others.
-* So much is under way at the same time, and no more: what is refused costs neither memory nor a place behind it.
-* Asked to drain, it lets what is under way end; what does not end in time is cancelled, and cleans up after itself.
+* The first request for a key starts the task; later ones wait for it. A request that is cancelled, or whose time is
+  over, does not stop the task.
+* At most ``max_concurrent`` tasks run at the same time. More are rejected before they cost anything.
+* A drain waits for the running tasks, then cancels those that are left; a cancelled task cleans up after itself.
 """
 
 from __future__ import annotations
@@ -14,65 +15,70 @@ from typing import Any, Generic, TypeVar
 
 from signer.domain.errors import ErrorCode, Unavailable
 
-Wish = TypeVar("Wish", bound=Hashable)
+Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
 
 
 class StillRunning(Exception):
-    """The time of one who asked is over, and the work goes on; or it was stopped, and goes on elsewhere."""
+    """The caller's time is over and the task still runs, or a drain cancelled it."""
 
 
-class SingleFlight(Generic[Wish, Result]):
-    """One kind of work.
+class SingleFlight(Generic[Key, Result]):
+    """One kind of work, at most one running task for each key.
 
     Args:
-        do: does it, for whoever asks first.
-        most_at_once: how many different pieces may be under way.
+        work: does the work for a key.
+        max_concurrent: how many tasks may run at the same time.
     """
 
-    def __init__(self, do: Callable[[Wish], Coroutine[Any, Any, Result]], most_at_once: int) -> None:
-        self._do = do
-        self._most_at_once = most_at_once
-        self._under_way: dict[Wish, asyncio.Task[Result]] = {}
+    def __init__(self, work: Callable[[Key], Coroutine[Any, Any, Result]], max_concurrent: int) -> None:
+        self._work = work
+        self._max_concurrent = max_concurrent
+        self._running: dict[Key, asyncio.Task[Result]] = {}
 
-    async def join(self, wish: Wish, *, within: timedelta) -> Result:
-        """Have it done, or wait with those who have it done.
+    async def run(self, key: Key, *, within: timedelta) -> Result:
+        """Start the work for ``key``, or join the task that does it, and wait for its result.
 
         Raises:
-            StillRunning: it is not done ``within`` that time.
-            Unavailable: ``overloaded``; nothing was begun.
+            StillRunning: the result is not there ``within`` that time.
+            Unavailable: ``overloaded``; nothing was started.
         """
-        work = self._under_way.get(wish)
-        if work is None:
-            if len(self._under_way) >= self._most_at_once:
-                raise Unavailable(
-                    ErrorCode.OVERLOADED,
-                    "As many challenges are being worked on as this replica takes; ask again.",
-                )
-            work = asyncio.create_task(self._do(wish))
-            self._under_way[wish] = work
-            work.add_done_callback(lambda done: self._ended(wish, done))
-        await asyncio.wait({work}, timeout=within.total_seconds())
-        if work.done() and not work.cancelled():  # `drain` cancels work, which is no reason to cancel who waits for it
-            return work.result()
+        task = self._running.get(key)
+        if task is None:
+            if len(self._running) >= self._max_concurrent:
+                raise Unavailable(ErrorCode.OVERLOADED, "This replica is at capacity; retry.")
+            task = asyncio.create_task(self._run(key))
+            self._running[key] = task
+            task.add_done_callback(_retrieve_exception)
+        await asyncio.wait({task}, timeout=within.total_seconds())
+        if task.done() and not task.cancelled():  # a drain that cancels the task must not cancel its callers
+            return task.result()
         raise StillRunning
 
     async def drain(self, within: timedelta) -> int:
-        """Let what is under way end; gives how many pieces had to be cancelled."""
-        return await drained(list(self._under_way.values()), within)
+        """Wait for the running tasks; return how many had to be cancelled."""
+        return await drain_tasks(list(self._running.values()), within)
 
-    def _ended(self, wish: Wish, work: asyncio.Task[Result]) -> None:
-        self._under_way.pop(wish, None)
-        if not work.cancelled():
-            work.exception()  # seen here, in case nobody is left to see it
+    async def _run(self, key: Key) -> Result:
+        try:
+            return await self._work(key)
+        finally:
+            # Here and not in the callback, which runs later: a caller that has seen the work fail starts a new task.
+            del self._running[key]
 
 
-async def drained(work: list[asyncio.Task[Any]], within: timedelta) -> int:
-    """Wait for tasks, cancel those that take longer, and wait until they have cleaned up; gives how many they were."""
-    if not work:
+def _retrieve_exception(task: asyncio.Task[Any]) -> None:
+    """Mark the exception as retrieved: the work has logged it, and perhaps no caller waits for it."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def drain_tasks(tasks: list[asyncio.Task[Any]], within: timedelta) -> int:
+    """Wait for tasks, cancel those that take longer and wait for their clean-up; return how many were cancelled."""
+    if not tasks:
         return 0
-    _, left = await asyncio.wait(work, timeout=within.total_seconds())
-    for task in left:
+    _, unfinished = await asyncio.wait(tasks, timeout=within.total_seconds())
+    for task in unfinished:
         task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
-    return len(left)
+    await asyncio.gather(*unfinished, return_exceptions=True)
+    return len(unfinished)

@@ -1,8 +1,8 @@
-"""Whether a signature that somebody else recorded may be sent by us: nothing that was stored is believed.
+"""Check a stored signature before this replica sends it. Nothing that was stored is trusted.
 
-* The stored body has to hold the very message of the record, and a signature of its owner over it.
-* The message has to pass the policy by our own settings and our own clock; its age is no doubt, for the deadline is
-  judged elsewhere, by the store's clock.
+* The stored submission must hold the very message of the record, and a signature of its owner over that message.
+* The message must pass this replica's policy by this replica's clock. Its age is not checked here: the store's clock
+  decides whether the deadline has passed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from signer.application.ports import Clock, SignatureVerifier
-from signer.domain.challenge import decode_challenge
+from signer.domain.challenge import Challenge, decode_challenge
 from signer.domain.errors import ErrorCode, MalformedChallenge, RefusedByPolicy
 from signer.domain.lifecycle import RecordCode
 from signer.domain.policy import SigningPolicy
@@ -22,31 +22,38 @@ _TOO_EARLY: Final = frozenset({ErrorCode.ISSUED_IN_THE_FUTURE, ErrorCode.CHALLEN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSignatureCheck:
-    """What this replica has to say against stored signatures."""
+    """The check, with this replica's policy and clock."""
 
     policy: SigningPolicy
     verifier: SignatureVerifier
     clock: Clock
 
-    def about(self, record: ChallengeRecord) -> RecordCode | None:
-        """Say why a stored signature must not be sent by us, where there is a reason. The deadline is not one."""
-        if record.submission is None:
+    def rejection_reason(self, record: ChallengeRecord) -> RecordCode | None:
+        """Return why the stored signature must not be sent; ``None`` if it may be."""
+        challenge = self._signed_challenge(record)
+        if challenge is None:
             return RecordCode.SIGNATURE_DAMAGED
+        now = self.clock.now()
+        try:
+            self.policy.check(challenge, record.owner, now)
+        except RefusedByPolicy as refusal:
+            if record.expires_at > now:
+                return RecordCode.NOT_YET_VALID if refusal.code in _TOO_EARLY else RecordCode.POLICY_CHANGED
+        return None
+
+    def _signed_challenge(self, record: ChallengeRecord) -> Challenge | None:
+        """Return the stored challenge; ``None`` if it is not the record's, or not signed by the owner."""
+        if record.submission is None:
+            return None
         try:
             encoded, signature = record.submission.parts()
             challenge = decode_challenge(encoded, max_base64=len(encoded))
         except (ValueError, MalformedChallenge):
-            return RecordCode.SIGNATURE_DAMAGED
+            return None
         owner = record.owner
-        known_as = challenge_id(owner, challenge.domain, challenge.nonce)
-        if challenge.message_hash != record.message_hash or known_as != record.id:
-            return RecordCode.SIGNATURE_DAMAGED
-        if self.verifier.signer_of(challenge.message_to_sign(), signature) != owner.address:
-            return RecordCode.SIGNATURE_DAMAGED
-        now = self.clock.now()
-        try:
-            self.policy.check(challenge, owner, now)
-        except RefusedByPolicy as refusal:
-            doubt = RecordCode.NOT_YET_VALID if refusal.code in _TOO_EARLY else RecordCode.POLICY_CHANGED
-            return None if record.expires_at <= now else doubt
-        return None
+        is_ours = (
+            challenge.message_hash == record.message_hash
+            and challenge_id(owner, challenge.domain, challenge.nonce) == record.id
+            and self.verifier.signer_of(challenge.message_to_sign(), signature) == owner.address
+        )
+        return challenge if is_ours else None

@@ -40,8 +40,8 @@ from signer.application.onboard_customer import OnboardCustomer
 from signer.application.ports import Clock
 from signer.application.recovery import Recovery
 from signer.application.reload_keys import ReloadCause
-from signer.application.sign_challenge import SignChallenge
-from signer.application.sign_once import SigningLimits, SignOnce
+from signer.application.sign_challenge import SignChallenge, SigningLimits
+from signer.application.sign_request import HandleSignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.bootstrap.card_api import OpenCardApi, open_card_api
 from signer.bootstrap.keys import Keys, open_keys
@@ -56,7 +56,6 @@ from signer.web.health import Check, Readiness, check_admission, check_keys
 
 _SELF_CHECK_WITHIN: Final = timedelta(seconds=60)
 _STORE_CHECK_RETRY_SECONDS: Final = 5.0
-_LEASE_MARGIN: Final = timedelta(seconds=2)
 _WORK_LONGER_THAN_CALLER: Final = timedelta(seconds=2)
 _MAX_STORE_LOOKUP: Final = timedelta(seconds=1)
 
@@ -74,9 +73,9 @@ class Service:
     _settings: Settings
     _keys: Keys
     _redis: RedisCalls
-    _sign: SignChallenge
+    _sign: HandleSignRequest
     _onboard: OnboardCustomer
-    _recover: Recovery
+    _recovery: Recovery
     _background: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def prepare(self, progress: Progress = lambda _done, _total: None) -> None:
@@ -96,7 +95,7 @@ class Service:
                 task.cancel()
             await asyncio.wait(tasks)
         self.admission.open()
-        background = (self._recover.run(), self._warn_of_weak_store(), self._keys.watch())
+        background = (self._recovery.run(), self._warn_of_weak_store(), self._keys.watch())
         self._background = {asyncio.create_task(work) for work in background}
 
     def reload_keys(self) -> None:
@@ -107,7 +106,7 @@ class Service:
         """Refuse new work, wait for running work, and return how many tasks were handed back."""
         self.admission.close(ErrorCode.SHUTTING_DOWN, "This replica is shutting down. Retry: another replica responds.")
         within = self._settings.http.drain_within
-        return sum(await asyncio.gather(*(work.drain(within) for work in (self._sign, self._onboard, self._recover))))
+        return sum(await asyncio.gather(*(work.drain(within) for work in (self._sign, self._onboard, self._recovery))))
 
     async def close(self) -> None:
         """Cancel the background tasks."""
@@ -184,49 +183,53 @@ def _compose(
     forward = ForwardSignature(
         store=store,
         card_api=card_api.client,
-        doubts=StoredSignatureCheck(policy=policy, verifier=CoincurveVerifier(), clock=clock),
+        check=StoredSignatureCheck(policy=policy, verifier=CoincurveVerifier(), clock=clock),
         clock=clock,
         audit=audit,
         limits=ForwardingLimits(
             request_timeout=settings.card_api.request_timeout,
-            lease_margin=_LEASE_MARGIN,
-            first_pause=settings.forwarding.first_pause,
-            longest_pause=settings.forwarding.longest_pause,
+            backoff=settings.forwarding.backoff,
             settle_grace_period=settings.forwarding.settle_grace_period,
         ),
     )
-    sign_once = SignOnce(
-        policy=policy,
-        store=store,
-        card_api=card_api.client,
-        forward=forward,
-        clock=clock,
-        audit=audit,
-        limits=SigningLimits(
-            work_for=settings.http.answer_within + _WORK_LONGER_THAN_CALLER,
-            look_within=min(settings.http.answer_within / 4, _MAX_STORE_LOOKUP),
-            fetch_timeout=settings.card_api.request_timeout,
-            max_base64=settings.policy.max_base64,
-            signature_form=settings.card_api.signature_form,
+    sign = HandleSignRequest(
+        admission=admission,
+        sign=SignChallenge(
+            policy=policy,
+            keys=keys.ring,
+            store=store,
+            card_api=card_api.client,
+            forward=forward,
+            clock=clock,
+            audit=audit,
+            limits=SigningLimits(
+                work_timeout=settings.http.answer_within + _WORK_LONGER_THAN_CALLER,
+                fetch_timeout=settings.card_api.request_timeout,
+                signature_form=settings.card_api.signature_form,
+                max_base64=settings.policy.max_base64,
+            ),
         ),
+        store=store,
+        audit=audit,
+        lookup_reserve=min(settings.http.answer_within / 4, _MAX_STORE_LOOKUP),
+        max_base64=settings.policy.max_base64,
     )
-    sign = SignChallenge(sign_once=sign_once, keys=keys.ring, admission=admission)
     onboard = OnboardCustomer(
+        admission=admission,
+        keys=keys.ring,
         intents=RedisCustomerIntents(redis, settings.redis),
         card_api=card_api.client,
-        keys=keys.ring,
         sign=sign,
         audit=audit,
-        admission=admission,
         create_timeout=settings.card_api.request_timeout,
     )
-    recover = Recovery(
+    recovery = Recovery(
         store,
         forward,
         every=settings.forwarding.recover_every,
         batch=settings.forwarding.recover_batch,
-        at_once=settings.forwarding.recover_at_once,
-        tell=lambda error: emit(events.RECOVERY_UNEXPECTED_ERROR, error=error),
+        max_concurrent=settings.forwarding.recover_at_once,
+        on_unexpected_error=lambda error: emit(events.RECOVERY_UNEXPECTED_ERROR, error=error),
     )
     request_log = StructlogRequestLog()
     checks = {
@@ -253,5 +256,5 @@ def _compose(
         _redis=redis,
         _sign=sign,
         _onboard=onboard,
-        _recover=recover,
+        _recovery=recovery,
     )

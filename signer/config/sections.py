@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from signer.application.backoff import Backoff
 from signer.domain.challenge import MAX_BASE64
 from signer.domain.ethereum import ChainId
 from signer.domain.policy import SigningPolicy
@@ -60,3 +61,8 @@ class ForwardingSettings(Section):
     recover_every: Span = timedelta(seconds=0.5)
     recover_batch: int = Field(64, ge=1, le=1024)
     recover_at_once: int = Field(8, ge=1, le=64)
+
+    @property
+    def backoff(self) -> Backoff:
+        """The pauses between two attempts of a delivery."""
+        return Backoff(first_pause=self.first_pause, longest_pause=self.longest_pause)

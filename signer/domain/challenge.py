@@ -121,6 +121,10 @@ class Challenge:
         end = self.issued_at + min(max_age, _END_OF_TIME - self.issued_at)  # the year 9999 must not overflow
         return end if self.expiration_time is None else min(end, self.expiration_time)
 
+    def to_base64(self) -> str:
+        """Return the base64 text that the challenge came as; only the canonical form is accepted, so it is the same."""
+        return binascii.b2a_base64(self.message, newline=False).decode("ascii")
+
     def message_to_sign(self) -> Eip191Message:
         """Return the bytes received in their EIP-191 frame; keys sign nothing else."""
         return eip191_message(self.message)

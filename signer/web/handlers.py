@@ -13,7 +13,7 @@ from aiohttp import web
 from signer.application.onboard_customer import OnboardCustomer
 from signer.application.ports import ChallengeStore, KeyRing
 from signer.application.reload_keys import KeyReload, ReloadCause, ReloadKeys, ReloadState
-from signer.application.sign_challenge import SignChallenge, SignRequest
+from signer.application.sign_request import HandleSignRequest, SignRequest
 from signer.domain.errors import ErrorCode, MalformedRequest, NotFound
 from signer.domain.record import parse_challenge_id, parse_customer_id
 from signer.web.bodies import (
@@ -39,7 +39,7 @@ _UNCODED: Final = frozenset({"", "identity"})
 class Handlers:
     """One method for each route, and what they call."""
 
-    sign: SignChallenge
+    sign: HandleSignRequest
     onboard: OnboardCustomer
     store: ChallengeStore
     keys: KeyRing

@@ -1,13 +1,13 @@
-"""What the use cases need of the world, as Protocols. Adapters implement them; tests run one suite per port.
+"""What the use cases need from outside, as Protocols. Adapters implement them; each port has one contract test suite.
 
 Rules that hold for every implementation:
 
 * Errors are the domain's (``signer.domain.errors``); a vendor's exception never passes a port.
-* A port that is down raises ``Unavailable``; nothing is guessed.
-* Instants are aware datetimes in UTC, spans are ``timedelta``.
+* A port whose backend is down raises ``Unavailable``.
+* Times are aware datetimes in UTC; durations are ``timedelta``.
 """
 
-from signer.application.ports.audit_log import AuditEvent, AuditLog, EventName
+from signer.application.ports.audit_log import AuditDetails, AuditEvent, AuditLog, EventName
 from signer.application.ports.card_api import CardApi, DeliveryResult, DeliveryVerdict
 from signer.application.ports.challenge_store import (
     ChallengeStore,
@@ -29,6 +29,7 @@ from signer.application.ports.keys import (
 )
 
 __all__ = [
+    "AuditDetails",
     "AuditEvent",
     "AuditLog",
     "CardApi",

@@ -1,10 +1,10 @@
-"""The audit trail: what happened to a challenge, without a secret in it."""
+"""The audit trail: what happened to a challenge. It holds no secret."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 
 from signer.domain.record import ChallengeRecord
 
@@ -25,22 +25,33 @@ class EventName(StrEnum):
     LEASE_LOST = "challenge.lease_lost"
 
 
+class AuditDetails(TypedDict, total=False):
+    """The optional fields of an event; see ``AuditEvent``."""
+
+    code: str | None
+    key_uri: str
+    attempt: int
+    status: int | None
+    duration_ms: float
+    idempotency_key: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
     """One thing that happened to one challenge. It has no field that could hold a secret or a text of the message.
 
     Attributes:
         name: what happened.
-        challenge_id: where it is known.
+        challenge_id: if it is known.
         customer_id: of the request.
         owner: CAIP-10.
-        state: the record's, after the move.
-        code: the reason or the refusal's code.
-        key_uri: which backend signed, without secrets.
+        state: the record's, afterwards.
+        code: the record's code, or the error's.
+        key_uri: the key that signed, without secrets.
         attempt: the number of the POST.
         status: the card API's HTTP status.
         duration_ms: how long the step took.
-        idempotency_key: under which the signature was delivered.
+        idempotency_key: of the delivery, or of the creation of a customer.
     """
 
     name: EventName
@@ -56,36 +67,20 @@ class AuditEvent:
     idempotency_key: str | None = None
 
     @classmethod
-    def about(
-        cls,
-        name: EventName,
-        record: ChallengeRecord,
-        *,
-        code: str | None = None,
-        key_uri: str | None = None,
-        attempt: int | None = None,
-        status: int | None = None,
-        duration_ms: float | None = None,
-        idempotency_key: str | None = None,
-    ) -> AuditEvent:
-        """Make an event of what happened to the challenge of ``record``, which is as it is afterwards."""
+    def about(cls, name: EventName, record: ChallengeRecord, **details: Unpack[AuditDetails]) -> AuditEvent:
+        """Create an event about the challenge of ``record``, which is as it is afterwards."""
         return cls(
             name=name,
             challenge_id=record.id,
             customer_id=record.customer_id,
             owner=str(record.owner),
             state=record.state,
-            code=code,
-            key_uri=key_uri,
-            attempt=attempt,
-            status=status,
-            duration_ms=duration_ms,
-            idempotency_key=idempotency_key,
+            **details,
         )
 
 
 class AuditLog(Protocol):
-    """Where the moves of challenges are written down."""
+    """Where the events of challenges are written."""
 
     def write(self, event: AuditEvent) -> None:
         """Write one event; never raises and never waits."""

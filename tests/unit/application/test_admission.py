@@ -11,7 +11,7 @@ def test_a_gate_is_open_unless_it_was_closed() -> None:
     """Work is taken."""
     gate = AdmissionGate()
     gate.check()
-    assert gate.closed_for is None
+    assert gate.rejection is None
 
 
 def test_the_gate_of_a_process_that_starts_is_closed_until_it_is_opened() -> None:
@@ -51,7 +51,7 @@ def test_every_refusal_is_an_error_of_its_own() -> None:
             gate.check()
         refusals.append(refusal.value)
     assert refusals[0] is not refusals[1]
-    assert gate.closed_for not in refusals
+    assert gate.rejection not in refusals
 
 
 def test_work_that_nobody_asked_for_has_no_origin() -> None:

@@ -7,60 +7,62 @@ import pytest
 from signer.application.ports import DeliveryResult, DeliveryVerdict, EventName
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState
-from tests.unit.application.use_cases import LEASE, House, Replica
+from tests.unit.application.use_cases import LEASE, FakeSystem, Replica
 
 
 @pytest.mark.parametrize("verdict", [DeliveryVerdict.ACCEPTED, DeliveryVerdict.NOT_PROCESSED])
 async def test_a_holder_who_comes_back_too_late_changes_nothing(
-    house: House, replica: Replica, verdict: DeliveryVerdict
+    system: FakeSystem, replica: Replica, verdict: DeliveryVerdict
 ) -> None:
     """Given a POST that outlasted its lease, when another has settled the record, then that end stands."""
-    challenge = house.issued()
-    held = await house.signed(replica, challenge)
-    elsewhere = house.replica()
+    challenge = system.issued()
+    held = await system.signed(replica, challenge)
+    elsewhere = system.replica()
 
     async def settle_elsewhere() -> None:
-        house.let_pass(LEASE)
+        system.let_pass(LEASE)
         assert await elsewhere.forward.take_over(held.record.id) is not None
 
     step = "settle" if verdict is DeliveryVerdict.ACCEPTED else "defer"
     replica.store.before[step] = settle_elsewhere
-    house.card_api.verdicts.append(DeliveryResult(verdict))
+    system.card_api.verdicts.append(DeliveryResult(verdict))
     with pytest.raises(Unavailable) as refusal:
         await replica.forward.attempt(held)
     assert refusal.value.code is ErrorCode.LEASE_LOST
-    assert house.record(challenge).state is ChallengeState.VERIFIED
-    assert len(house.audit.of(EventName.LEASE_LOST)) == 1
+    assert system.record(challenge).state is ChallengeState.VERIFIED
+    assert len(system.audit.of(EventName.LEASE_LOST)) == 1
 
 
-async def test_a_caller_whose_holder_came_back_too_late_gets_the_others_answer(house: House, replica: Replica) -> None:
+async def test_a_caller_whose_holder_came_back_too_late_gets_the_others_answer(
+    system: FakeSystem, replica: Replica
+) -> None:
     """Given a lease lost in the middle of a delivery, then its caller hears what became of it elsewhere."""
-    challenge = house.issued()
-    elsewhere = house.replica()
+    challenge = system.issued()
+    elsewhere = system.replica()
 
     async def settle_elsewhere() -> None:
-        house.let_pass(LEASE)
+        system.let_pass(LEASE)
         assert await elsewhere.tick() == 1
 
     replica.store.before["settle"] = settle_elsewhere
-    record = await replica.sign(house.request(challenge), within=LEASE)
-    assert record == house.record(challenge)
+    record = await replica.sign(system.request(challenge), within=LEASE)
+    assert record == system.record(challenge)
     assert record.state is ChallengeState.VERIFIED
-    assert len(house.audit.of(EventName.SETTLED)) == 1
+    assert len(system.audit.of(EventName.SETTLED)) == 1
 
 
-async def test_a_caller_whose_retry_was_lost_gets_the_others_answer(house: House, replica: Replica) -> None:
+async def test_a_caller_whose_retry_was_lost_gets_the_others_answer(system: FakeSystem, replica: Replica) -> None:
     """Given a lease lost in the middle of a second attempt, then its caller hears what became of it elsewhere."""
-    challenge = house.issued()
-    await replica.sign(house.request(challenge, forward=False), within=LEASE)
-    elsewhere = house.replica()
+    challenge = system.issued()
+    await replica.sign(system.request(challenge, forward=False), within=LEASE)
+    elsewhere = system.replica()
 
     async def settle_elsewhere() -> None:
-        house.let_pass(LEASE)
+        system.let_pass(LEASE)
         assert await elsewhere.tick() == 1
 
     replica.store.before["settle"] = settle_elsewhere
-    record = await replica.sign(house.request(challenge), within=LEASE)
-    assert record == house.record(challenge)
+    record = await replica.sign(system.request(challenge), within=LEASE)
+    assert record == system.record(challenge)
     assert record.state is ChallengeState.VERIFIED
-    assert len(house.audit.of(EventName.LEASE_LOST)) == 1
+    assert len(system.audit.of(EventName.LEASE_LOST)) == 1

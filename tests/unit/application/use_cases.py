@@ -1,23 +1,24 @@
-"""The use cases in a house of fakes. Time stands still, and passes where a test lets it; nothing real is waited for."""
+"""The use cases over fakes. Time stands still and passes only when a test advances it; nothing waits for real."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.application.admission import AdmissionGate
+from signer.application.backoff import Backoff
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
 from signer.application.ports import Claim, ClaimOutcome, Clock, LeasedRecord
 from signer.application.recovery import Recovery
-from signer.application.sign_challenge import SignChallenge, SignRequest
-from signer.application.sign_once import SigningLimits, SignOnce
+from signer.application.sign_challenge import SignChallenge, SigningLimits
+from signer.application.sign_request import HandleSignRequest, SignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
-from signer.domain.challenge import Challenge, decode_challenge
+from signer.domain.challenge import MAX_BASE64, Challenge, decode_challenge
 from signer.domain.ethereum import AccountId, EvmSignature
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.policy import SigningPolicy
@@ -46,30 +47,48 @@ NO_TIME: Final = timedelta(0)
 _POLL: Final = 0.001
 
 
+def forwarding_limits(**changes: Any) -> ForwardingLimits:  # noqa: ANN401 - fields of the dataclass
+    """Return limits as the default settings have them, with these changes."""
+    limits = ForwardingLimits(
+        request_timeout=timedelta(seconds=8),
+        backoff=Backoff(first_pause=timedelta(milliseconds=250), longest_pause=timedelta(seconds=30)),
+        settle_grace_period=timedelta(seconds=30),
+    )
+    return replace(limits, **changes)
+
+
+def signing_limits(**changes: Any) -> SigningLimits:  # noqa: ANN401 - fields of the dataclass
+    """Return limits as the default settings have them, with these changes."""
+    limits = SigningLimits(
+        work_timeout=timedelta(seconds=10), fetch_timeout=timedelta(seconds=8), signature_form=SignatureForm.HEX
+    )
+    return replace(limits, **changes)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """One process of the service: its use cases and its own line to the store."""
 
     store: UnreliableStore
     forward: ForwardSignature
-    sign: SignChallenge
-    recover: Recovery
+    sign: HandleSignRequest
+    recovery: Recovery
     admission: AdmissionGate
 
     async def tick(self) -> int:
         """Look once for what is due, and wait until it has been taken; gives how many challenges were moved."""
-        return sum(await asyncio.gather(*await self.recover.tick()))
+        return sum(await asyncio.gather(*await self.recovery.tick()))
 
 
 @dataclass(slots=True)
-class House:
+class FakeSystem:
     """What all replicas share, and the words in which tests speak.
 
     Attributes:
         clock: the store's and, where a test gives none of its own, each replica's.
         shelf: the records.
         challenges: the base64 texts that were made here; no event may show any of them.
-        told: the errors that nobody expected, as recovery told them.
+        unexpected_errors: what recovery reported as bugs.
     """
 
     clock: FakeClock = field(default_factory=lambda: FakeClock(NOW))
@@ -78,7 +97,7 @@ class House:
     key: FakeKey = field(default_factory=lambda: FakeKey(SECRET_KEY, restless=True))
     audit: FakeAuditLog = field(default_factory=FakeAuditLog)
     challenges: list[str] = field(default_factory=list)
-    told: list[Exception] = field(default_factory=list)
+    unexpected_errors: list[Exception] = field(default_factory=list)
     replicas: list[Replica] = field(default_factory=list)
 
     @property
@@ -117,43 +136,58 @@ class House:
         forwarding: ForwardingLimits | None = None,
         signing: SigningLimits | None = None,
         keys: Sequence[FakeKey] | None = None,
-        work_for: timedelta = PATIENCE,
-        poll_every: timedelta = timedelta(seconds=_POLL),
+        work_timeout: timedelta = PATIENCE,
+        poll_interval: timedelta = timedelta(seconds=_POLL),
         jitter: Callable[[], float] = lambda: 1.0,
-        at_once: int = 8,
+        max_concurrent: int = 8,
+        max_base64: int = MAX_BASE64,
+        max_concurrent_requests: int = 1000,
         batch: int = 64,
     ) -> Replica:
-        """Start a process. ``work_for=NO_TIME`` makes each of its works one that tries everything once."""
+        """Start a process. ``work_timeout=NO_TIME`` makes each of its works one that tries everything once."""
         clock = clock or self.clock
         store = UnreliableStore(self.shelf, RedisSettings(lease=LEASE), now=self.clock.now, monotonic=self.monotonic)
         forward = ForwardSignature(
             store=store,
             card_api=self.card_api,
-            doubts=StoredSignatureCheck(policy=policy, verifier=FakeVerifier(), clock=clock),
+            check=StoredSignatureCheck(policy=policy, verifier=FakeVerifier(), clock=clock),
             clock=clock,
             audit=self.audit,
-            limits=forwarding or ForwardingLimits(),
+            limits=forwarding or forwarding_limits(poll_interval=poll_interval),
             jitter=jitter,
             monotonic=self.monotonic,
         )
-        sign_once = SignOnce(
+        sign = SignChallenge(
             policy=policy,
+            keys=FakeKeyRing([self.key] if keys is None else keys),
             store=store,
             card_api=self.card_api,
             forward=forward,
             clock=clock,
             audit=self.audit,
-            limits=signing or SigningLimits(work_for=work_for, poll_every=poll_every),
+            limits=signing
+            or signing_limits(work_timeout=work_timeout, poll_interval=poll_interval, max_base64=max_base64),
         )
         admission = AdmissionGate()
-        sign = SignChallenge(
-            sign_once=sign_once, keys=FakeKeyRing([self.key] if keys is None else keys), admission=admission
+        handle = HandleSignRequest(
+            admission=admission,
+            sign=sign,
+            store=store,
+            audit=self.audit,
+            lookup_reserve=timedelta(seconds=1),
+            max_base64=max_base64,
+            max_concurrent=max_concurrent_requests,
         )
-        every = timedelta(seconds=_POLL)
-        recover = Recovery(
-            store, forward, every=every, batch=batch, at_once=at_once, jitter=jitter, tell=self.told.append
+        recovery = Recovery(
+            store,
+            forward,
+            every=timedelta(seconds=_POLL),
+            batch=batch,
+            max_concurrent=max_concurrent,
+            on_unexpected_error=self.unexpected_errors.append,
+            jitter=jitter,
         )
-        self.replicas.append(Replica(store=store, forward=forward, sign=sign, recover=recover, admission=admission))
+        self.replicas.append(Replica(store=store, forward=forward, sign=handle, recovery=recovery, admission=admission))
         return self.replicas[-1]
 
     async def signed(
@@ -220,12 +254,12 @@ class House:
         raise AssertionError("it never came to be")
 
     async def close(self) -> None:
-        """Let what is held up go on, end what is under way, and see that the promises of the house were kept."""
+        """Let what is held up go on, end what is under way, and see that the promises of the system were kept."""
         for event in (self.key.open, self.card_api.open, self.card_api.readable):
             event.set()
         for replica in self.replicas:
             await replica.sign.drain(NO_TIME)
-            await replica.recover.drain(NO_TIME)
+            await replica.recovery.drain(NO_TIME)
         self.check_delivered_once()
         self.check_secrecy()
 

@@ -1,0 +1,161 @@
+"""A caller's request to sign: admission, one shared task for equal requests, and an answer in time.
+
+* Equal requests share one task (``single_flight``), which goes on if a caller disconnects.
+* A caller whose time is over gets the record if it has a signature, else ``challenge_in_progress``.
+* The same request again returns the same record, also after the challenge has expired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from signer.application.admission import AdmissionGate
+from signer.application.ports import AuditEvent, AuditLog, ChallengeStore, EventName
+from signer.application.single_flight import SingleFlight, StillRunning
+from signer.domain.challenge import decode_challenge
+from signer.domain.errors import Conflict, ErrorCode, NotFound, SignerError, Unavailable
+from signer.domain.ethereum import AccountId
+from signer.domain.lifecycle import ChallengeState
+from signer.domain.record import ChallengeRecord, challenge_id
+
+_MIN_LOOKUP: Final = timedelta(milliseconds=250)
+
+
+@dataclass(frozen=True, slots=True)
+class SignRequest:
+    """What a wallet backend asks for.
+
+    Attributes:
+        customer_id: the card API's UUID of the customer.
+        owner: the account whose key signs.
+        challenge: base64 as the card API issued it; ``None`` to fetch the current one.
+        forward: whether the signature is delivered to the card API.
+        refresh: whether a challenge that has expired, or was replaced upstream, may be exchanged for the current one.
+    """
+
+    customer_id: str
+    owner: AccountId
+    challenge: str | None = field(repr=False)
+    forward: bool
+    refresh: bool = False
+
+
+class HandleSignRequest:
+    """The use case, as callers see it."""
+
+    def __init__(
+        self,
+        *,
+        admission: AdmissionGate,
+        sign: Callable[[SignRequest], Awaitable[ChallengeRecord]],
+        store: ChallengeStore,
+        audit: AuditLog,
+        lookup_reserve: timedelta,
+        max_base64: int,
+        max_concurrent: int = 1000,
+    ) -> None:
+        """Take the ports.
+
+        Args:
+            admission: whether work is accepted.
+            sign: takes one challenge all the way (``SignChallenge``).
+            store: the records.
+            audit: where refusals are logged.
+            lookup_reserve: how much of a caller's time is kept for reading the record if the work is not done by then.
+            max_base64: the longest challenge, in characters.
+            max_concurrent: how many different requests are worked on at the same time; more are rejected.
+        """
+        self._admission = admission
+        self._sign = sign
+        self._store = store
+        self._audit = audit
+        self._lookup_reserve = lookup_reserve
+        self._max_base64 = max_base64
+        self._single_flight = SingleFlight(self._sign_and_log_refusal, max_concurrent)
+
+    async def __call__(self, request: SignRequest, *, within: timedelta) -> ChallengeRecord:
+        """Sign the challenge and, if the request says so, deliver the signature.
+
+        Args:
+            request: what is asked for.
+            within: how long the caller waits.
+
+        Returns:
+            The record: settled, or with its signature still to be delivered.
+
+        Raises:
+            MalformedChallenge, RefusedByPolicy, NotFound, Conflict: nothing was spent and nothing signed.
+            Unavailable: ``challenge_in_progress`` if the time was too short; else which part is down, or that this
+                process accepts no work. Retry.
+            BadUpstream: the card API's challenge could not be fetched.
+        """
+        self._admission.check()
+        wait = max(within - self._lookup_reserve, timedelta(0))
+        with suppress(StillRunning):
+            return await self._single_flight.run(request, within=wait)
+        try:
+            async with asyncio.timeout(max(within - wait, _MIN_LOOKUP).total_seconds()):
+                return await self._signed_record(request)
+        except TimeoutError:
+            raise in_progress() from None
+
+    async def drain(self, within: timedelta) -> int:
+        """Wait for the running work; return how many pieces of it had to be handed back."""
+        return await self._single_flight.drain(within)
+
+    async def _signed_record(self, request: SignRequest) -> ChallengeRecord:
+        """Return the record of a caller whose time is over while the work goes on, if it has a signature to show."""
+        if request.challenge is None:
+            record = await self._store.find(request.customer_id, request.owner)
+            if record is not None and not can_reuse(record):  # it belongs to an earlier challenge
+                record = None
+        else:
+            challenge = decode_challenge(request.challenge, max_base64=self._max_base64)
+            record = await self._store.get(challenge_id(request.owner, challenge.domain, challenge.nonce))
+            if record is not None and record.message_hash != challenge.message_hash:
+                record = None
+        if record is not None and request.refresh and record.state is ChallengeState.SUPERSEDED:
+            record = None  # the work goes on with the challenge that replaced it
+        if record is None or record.customer_id != request.customer_id or record.signature is None:
+            raise in_progress()
+        return record
+
+    async def _sign_and_log_refusal(self, request: SignRequest) -> ChallengeRecord:
+        try:
+            return await self._sign(request)
+        except SignerError as error:
+            name = EventName.CONFLICTED if isinstance(error, Conflict) else EventName.REFUSED
+            owner = str(request.owner)
+            self._audit.write(
+                AuditEvent(name=name, customer_id=request.customer_id, owner=owner, code=error.code),
+            )
+            raise
+
+
+def can_reuse(known: ChallengeRecord) -> bool:
+    """Return whether a customer's newest record answers a request without a challenge; if not, a new one is fetched."""
+    state = known.state
+    return state.is_proof or not (state.is_unsigned or state.is_final)
+
+
+def owner_unknown() -> NotFound:
+    """Return the error for an owner whose key is not loaded."""
+    return NotFound(
+        ErrorCode.OWNER_UNKNOWN,
+        "This service holds no key for ownerId. GET /v1/keys lists the owners that it can sign for.",
+        field="ownerId",
+    )
+
+
+def in_progress() -> Unavailable:
+    """Return the error for a caller whose time is over before there is a signature to return."""
+    return Unavailable(
+        ErrorCode.CHALLENGE_IN_PROGRESS,
+        "The challenge is still being worked on. Send the same request again.",
+        retry_after=1.0,
+    )

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from signer.application.single_flight import SingleFlight, StillRunning
+
+PATIENCE = timedelta(seconds=20)
+
+
+async def test_request_joins_running_work_and_leaves_when_its_time_is_over() -> None:
+    """Given work that runs, then a second request for its key starts none, and its timeout does not stop the work."""
+    started: list[str] = []
+    may_end = asyncio.Event()
+
+    async def work(key: str) -> str:
+        started.append(key)
+        await may_end.wait()
+        return key
+
+    single_flight = SingleFlight(work, max_concurrent=1)
+    first = asyncio.ensure_future(single_flight.run("a", within=PATIENCE))
+    await asyncio.sleep(0)
+    with pytest.raises(StillRunning):
+        await single_flight.run("a", within=timedelta(0))
+    may_end.set()
+    assert await first == "a"
+    assert started == ["a"]
