@@ -18,7 +18,7 @@ from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.request_signing.local_key import load_request_key
 from signer.adapters.request_signing.pkcs11_key import open_pkcs11_request_key
 from signer.adapters.request_signing.request_key import RequestKey
-from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
+from signer.adapters.request_signing.signer import MessageSigner
 from signer.application.ports import Clock
 from signer.config.settings import ConfigError
 from signer.domain.errors import ErrorCode, Unavailable
@@ -72,12 +72,6 @@ async def open_card_api(settings: CardApiSettings, clock: Clock) -> AsyncIterato
     """
     if not settings.signing_key_id:
         raise ConfigError("card_api.signing_key_id is empty: set it to the key id that PUT /v1/auth/signing returned.")
-    profile = SignatureProfile(
-        covered_components=settings.covered_components,
-        label=settings.signature_label,
-        digest_algorithm=settings.digest_algorithm,
-        backdate_seconds=settings.backdate,
-    )
     health = RequestKeyHealth()
     listener = CardApiLog()
     async with _open_request_key(settings, health) as key, open_session() as session:
@@ -88,7 +82,7 @@ async def open_card_api(settings: CardApiSettings, clock: Clock) -> AsyncIterato
         client = CardApiClient(
             settings,
             transport=HttpTransport(session, upstream_clock, breaker),
-            signer=MessageSigner(profile, key, upstream_clock.seconds_for_created),
+            signer=MessageSigner(settings.signature_profile, key, upstream_clock.seconds_for_created),
             clock=upstream_clock,
         )
         try:

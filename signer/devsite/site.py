@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from signer.adapters.request_signing.local_key import load_request_key
-from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
+from signer.adapters.request_signing.profile import SignatureProfile
+from signer.adapters.request_signing.signer import MessageSigner
 from signer.devsite.embedded_valkey import embedded_valkey
 from signer.devsite.local_keys import PROVISIONER_FOR_KIND, ProvisionedKeys, RequestKeyInToken
 from signer.devsite.processes import ChildProcess, ProcessFailed, signer_process

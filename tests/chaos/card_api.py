@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from signer.adapters.request_signing.local_key import load_request_key
-from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
+from signer.adapters.request_signing.profile import SignatureProfile
+from signer.adapters.request_signing.signer import MessageSigner
 from signer.devsite.processes import ChildProcess, signer_process
 from signer.domain.ethereum import AccountId
 from tests.chaos.replica import plain_environment

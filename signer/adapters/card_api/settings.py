@@ -8,16 +8,18 @@ from __future__ import annotations
 import ipaddress
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from yarl import URL
 
 from signer.adapters.keys.settings import KeyUriText
+from signer.adapters.request_signing.profile import MAX_BACKDATE_SECONDS, DigestAlgorithm, SignatureProfile
 from signer.domain.record import SignatureForm
 from signer.settings_types import Section, Span
 
 SANDBOX_BASE_URL: Final = "https://api.sandbox.offblocks.xyz/v1"
+_DEFAULT_PROFILE: Final = SignatureProfile()
 
 
 def parse_base_url(text: str) -> URL:
@@ -66,18 +68,10 @@ class CardApiSettings(Section):
     signing_key_uri: KeyUriText | None = Field(None, description="instead of signing_key_file: pkcs11:…;object=…?…")
     signing_key_id: str = Field("", description="keyid, as PUT /v1/auth/signing returned it")
     signature_form: SignatureForm = SignatureForm.HEX
-    covered_components: tuple[str, ...] = (
-        "@method",
-        "@authority",
-        "@path",
-        "content-type",
-        "content-digest",
-        "authorization",
-        "idempotency-key",
-    )
-    signature_label: str = "sig1"
-    digest_algorithm: Literal["sha-256", "sha-512"] = "sha-256"
-    backdate: int = Field(2, ge=0, le=60)
+    covered_components: tuple[str, ...] = _DEFAULT_PROFILE.covered_components
+    signature_label: str = _DEFAULT_PROFILE.label
+    digest_algorithm: DigestAlgorithm = _DEFAULT_PROFILE.digest_algorithm
+    backdate: int = Field(_DEFAULT_PROFILE.backdate_seconds, ge=0, le=MAX_BACKDATE_SECONDS)
     request_timeout: Span = timedelta(seconds=8)
 
     @model_validator(mode="before")
@@ -94,3 +88,18 @@ class CardApiSettings(Section):
         if self.signing_key_file is None and self.signing_key_uri is None:
             raise ValueError("neither signing_key_file nor signing_key_uri is set")
         return self
+
+    @model_validator(mode="after")
+    def _has_a_valid_profile(self) -> Self:
+        _ = self.signature_profile
+        return self
+
+    @property
+    def signature_profile(self) -> SignatureProfile:
+        """What request signatures cover."""
+        return SignatureProfile(
+            covered_components=self.covered_components,
+            label=self.signature_label,
+            digest_algorithm=self.digest_algorithm,
+            backdate_seconds=self.backdate,
+        )

@@ -23,7 +23,8 @@ from signer.adapters.card_api.read_retries import ReadRetries
 from signer.adapters.card_api.settings import CardApiSettings
 from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.request_signing.local_key import LocalRequestKey, request_key_from_pem
-from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile
+from signer.adapters.request_signing.profile import SignatureProfile
+from signer.adapters.request_signing.signer import MessageSigner
 from signer.application.backoff import Backoff
 from signer.application.ports import DeliveryResult
 from signer.domain.ethereum import AccountId, EvmSignature

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from signer.adapters.request_signing.local_key import LocalRequestKey, request_key_from_pem
-from signer.adapters.request_signing.signer import MessageSigner, SignatureProfile, content_digest
+from signer.adapters.request_signing.profile import SignatureProfile
+from signer.adapters.request_signing.signer import MessageSigner, content_digest
 
 pytestmark = pytest.mark.needs("node")
 

@@ -55,3 +55,21 @@ def test_other_base_url_is_refused_without_quoting_it(text: str) -> None:
         parse_base_url(text)
     assert "QUOTED" not in str(cause.value)
     assert cause.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ({"covered_components": ["@nonsense"]}, "covered_components: '@nonsense' is unknown"),
+        ({"covered_components": []}, "covered_components is empty"),
+        ({"signature_label": "Sig1"}, "label 'Sig1' is not a structured-field key"),
+        ({"digest_algorithm": "md5"}, "digest_algorithm"),
+        ({"backdate": 61}, "backdate"),
+    ],
+)
+def test_settings_refuse_a_signature_profile_with_which_nothing_can_be_signed(
+    setting: dict[str, object], text: str
+) -> None:
+    """``config check`` reports it, and not only the start of the service."""
+    with pytest.raises(ValidationError, match=text):
+        CardApiSettings(**setting)  # type: ignore[arg-type]
