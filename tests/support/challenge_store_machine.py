@@ -145,17 +145,17 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         """Release, as if a key backend was down."""
-        self._use_a_lease(data, lambda store, lease: store.release(lease, "key_backend_unavailable"))
+        self._use_a_lease(data, lambda store, lease: store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE))
 
     @precondition(lambda self: self._holdings)
     @rule(data=st.data(), pause=pauses)
     def defer(self, data: st.DataObject, pause: timedelta) -> None:
         """Defer, as if the card API was busy."""
-        self._use_a_lease(data, lambda store, lease: store.defer(lease, "card_api_busy", pause))
+        self._use_a_lease(data, lambda store, lease: store.defer(lease, RecordCode.CARD_API_BUSY, pause))
 
     @precondition(lambda self: self._holdings)
-    @rule(data=st.data(), state=st.sampled_from(ENDS), code=st.none() | st.just("a_reason"))
-    def settle(self, data: st.DataObject, state: ChallengeState, code: str | None) -> None:
+    @rule(data=st.data(), state=st.sampled_from(ENDS), code=st.none() | st.just(RecordCode.CARD_API_BUSY))
+    def settle(self, data: st.DataObject, state: ChallengeState, code: RecordCode | None) -> None:
         """Settle, also with a state that is not final."""
         self._use_a_lease(data, lambda store, lease: store.settle(lease, state, code))
 
@@ -275,7 +275,7 @@ def expire(challenge_id: str) -> Call:
     return lambda store, _: store.expire(challenge_id)
 
 
-def settle(lease: Lease, state: ChallengeState, code: str | None = None) -> Call:
+def settle(lease: Lease, state: ChallengeState, code: RecordCode | None = None) -> Call:
     """Return the call that settles a challenge."""
     return lambda store, _: store.settle(lease, state, code)
 

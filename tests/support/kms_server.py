@@ -22,6 +22,7 @@ import botocore.session  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from signer.domain.ethereum import address_of_public_key
+from tests.support.leaks import shared_by_tests
 
 REGION: Final = "eu-west-1"
 CREDENTIALS: Final[Mapping[str, str]] = {
@@ -158,6 +159,8 @@ class KmsServer:
 @cache
 def kms_server() -> KmsServer:
     """Return the server of this test run, which ends with it."""
-    server = KmsServer()
+    with shared_by_tests():
+        server = KmsServer()
+        server.client.list_keys()  # opens the connection that later calls use
     atexit.register(server.stop)
     return server

@@ -42,7 +42,7 @@ class LogLines:
 
 @contextmanager
 def captured_logs(level: LogLevel = "debug", form: LogFormat = "json") -> Iterator[LogLines]:
-    """Set logging up as the service does, and put everything back at the end."""
+    """Configure logging as the service does; restore everything at the end."""
     root = logging.getLogger()
     handlers, number = list(root.handlers), root.level
     lines = LogLines()

@@ -88,7 +88,7 @@ async def test_takeover_keeps_deadline_and_creation_instant(
 ) -> None:
     """A replica with other settings cannot extend a deadline by claiming again."""
     lease = await claim_granted(store, claim_of(valid_for=timedelta(minutes=5)))
-    released = await store.release(lease, "key_backend_unavailable")
+    released = await store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
     again = await store.claim(claim_of(valid_for=timedelta(minutes=50)))
     assert again.outcome is ClaimOutcome.GRANTED
     assert (again.record.expires_at, again.record.created_at) == (released.expires_at, released.created_at)
@@ -98,7 +98,7 @@ async def test_takeover_keeps_deadline_and_creation_instant(
 async def test_released_nonce_can_be_claimed_for_same_message(store: ChallengeStore, other: ChallengeStore) -> None:
     """A key backend that was down costs no challenge."""
     old = await claim_granted(store, claim_of())
-    await store.release(old, "key_backend_unavailable")
+    await store.release(old, RecordCode.KEY_BACKEND_UNAVAILABLE)
     assert (await claim_granted(other, claim_of())).fencing_token > old.fencing_token
 
 

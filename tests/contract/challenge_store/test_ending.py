@@ -26,8 +26,8 @@ async def test_settle_writes_final_state_and_removes_body(under_test: StoreUnder
     records = []
     for state in FINAL:
         held = await sign(store, claim_of(f"nonce-{state.value}"))
-        record = await store.settle(held.lease, state, "a_reason", "00" * 17)
-        assert (record.state, record.code, record.superseded_by) == (state, "a_reason", "00" * 17)
+        record = await store.settle(held.lease, state, RecordCode.CARD_API_BUSY, "00" * 17)
+        assert (record.state, record.code, record.superseded_by) == (state, RecordCode.CARD_API_BUSY, "00" * 17)
         assert (record.submission, record.signature, record.leased_until) == (None, SUBMISSION.signature, None), state
         assert await store.get(record.id) == record, state
         records.append(record)
@@ -56,9 +56,9 @@ async def test_settle_refuses_states_that_are_not_final(store: ChallengeStore) -
 async def test_record_without_lease_expires_at_its_deadline(under_test: StoreUnderTest) -> None:
     """Not before; then it is due, and ends with the code."""
     for state, forward, code in (
-        (ChallengeState.CLAIMED, True, "not_signed"),
-        (ChallengeState.RELEASED, True, "not_signed"),
-        (ChallengeState.SIGNED, False, "not_forwarded"),
+        (ChallengeState.CLAIMED, True, RecordCode.NOT_SIGNED),
+        (ChallengeState.RELEASED, True, RecordCode.NOT_SIGNED),
+        (ChallengeState.SIGNED, False, RecordCode.NOT_FORWARDED),
     ):
         stores = under_test.emptied()
         store = stores.replica()

@@ -39,7 +39,7 @@ async def test_find_returns_the_newest_record(store: ChallengeStore) -> None:
     """A refreshed challenge hides the previous one, also after the previous one is claimed again."""
     first, second = claim_of("nonce0001"), claim_of("nonce0002", message="b" * 64)
     lease = await claim_granted(store, first)
-    await store.release(lease, "key_backend_unavailable")
+    await store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
     await claim_granted(store, second)
     await claim_granted(store, first)
     found = await store.find(CUSTOMER, OWNER)
@@ -99,7 +99,7 @@ async def test_every_due_record_can_be_moved(under_test: StoreUnderTest) -> None
                 if held is None:
                     assert await store.expire(challenge_id) is not None, state
                 else:
-                    await store.settle(held.lease, ChallengeState.EXPIRED, "outcome_unknown")
+                    await store.settle(held.lease, ChallengeState.EXPIRED, RecordCode.OUTCOME_UNKNOWN)
                 moves += 1
         assert moves == (0 if state.is_final else 1), state
 

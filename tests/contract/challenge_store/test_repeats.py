@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from signer.application.ports import ChallengeStore, ClaimOutcome, Lease, LeasedRecord
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import (
     LEASE,
     SUBMISSION,
@@ -41,12 +41,12 @@ async def _forwarding(store: ChallengeStore) -> Lease:
 
 MOVES: dict[str, tuple[Prepare, Move]] = {
     "record_signature": (_claimed, lambda store, lease: store.record_signature(lease, SUBMISSION)),
-    "release": (_claimed, lambda store, lease: store.release(lease, "a_reason")),
-    "defer": (_forwarding, lambda store, lease: store.defer(lease, "a_reason", PAUSE)),
+    "release": (_claimed, lambda store, lease: store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)),
+    "defer": (_forwarding, lambda store, lease: store.defer(lease, RecordCode.CARD_API_BUSY, PAUSE)),
     "settle": (_forwarding, lambda store, lease: store.settle(lease, ChallengeState.VERIFIED, None)),
     "settle superseded": (
         _forwarding,
-        lambda store, lease: store.settle(lease, ChallengeState.SUPERSEDED, "a_reason", "00" * 17),
+        lambda store, lease: store.settle(lease, ChallengeState.SUPERSEDED, RecordCode.CARD_API_BUSY, "00" * 17),
     ),
 }
 

@@ -87,8 +87,8 @@ async def test_second_signature_is_refused(store: ChallengeStore, forward: bool)
 async def test_release_stores_code_and_ends_the_lease(store: ChallengeStore) -> None:
     """``claimed → released`` with the code of the key backend."""
     lease = await claim_granted(store, claim_of())
-    record = await store.release(lease, "key_backend_unavailable")
-    assert (record.state, record.code) == (ChallengeState.RELEASED, "key_backend_unavailable")
+    record = await store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
+    assert (record.state, record.code) == (ChallengeState.RELEASED, RecordCode.KEY_BACKEND_UNAVAILABLE)
     assert record.leased_until is None
     with pytest.raises(LeaseLost):
         await store.record_signature(lease, SUBMISSION)

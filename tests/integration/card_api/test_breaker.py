@@ -129,11 +129,11 @@ async def test_timeout_opens_breaker(start_bench: StartBench) -> None:
 
 
 async def test_timeout_of_very_short_request_is_ignored(start_bench: StartBench) -> None:
-    """A request with 50 ms says nothing about the card API."""
+    """A request with 300 ms says nothing about the card API."""
     bench = await start_bench(failures_to_open=1)
     await bench.calling.client.check()
     bench.calling.fault(FaultKind.LATENCY, "sign", seconds=30)
-    assert (await bench.deliver(timedelta(milliseconds=50))).verdict is V.UNKNOWN
+    assert (await bench.deliver(timedelta(milliseconds=300))).verdict is V.UNKNOWN
     assert bench.state() is S.CLOSED
 
 
@@ -266,9 +266,9 @@ async def test_calls_waiting_for_connection_see_open_breaker(start_bench: StartB
 
 async def test_no_free_connection_is_no_failure_of_card_api(start_bench: StartBench) -> None:
     """The delivery was not processed, and the breaker stays closed."""
-    bench = await start_bench(1, max_connections=1, connect_timeout=timedelta(milliseconds=50))
+    bench = await start_bench(1, max_connections=1, connect_timeout=timedelta(milliseconds=300))
     await bench.calling.client.check()
-    bench.calling.fault(FaultKind.LATENCY, "sign", seconds=0.5, times=1)
+    bench.calling.fault(FaultKind.LATENCY, "sign", seconds=1.5, times=1)
     slow = asyncio.create_task(bench.deliver())
     await asyncio.sleep(0)
     assert await bench.deliver() == DeliveryResult(V.NOT_PROCESSED, None)

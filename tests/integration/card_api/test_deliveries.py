@@ -159,7 +159,7 @@ async def test_timeout_is_unknown(calling: Calling) -> None:
     customer_id, submission = calling.customer()
     await calling.client.check()
     calling.fault(FaultKind.LATENCY, "sign", seconds=30)
-    delivery = await calling.deliver(customer_id, submission, timeout=timedelta(milliseconds=200))
+    delivery = await calling.deliver(customer_id, submission, timeout=timedelta(milliseconds=500))
     assert delivery == DeliveryResult(V.UNKNOWN, None)
 
 

@@ -107,7 +107,7 @@ def test_config_check_prints_settings_that_can_be_loaded_again(name: str, tmp_pa
         ),
         ('[keys]\nuris = ["keystore:keys?password=hunter2"]', "keys.uris.0: the key URI keystore:keys has a secret"),
         ('[card_api]\nsigning_key_uri = "hunter2"', "card_api.signing_key_uri: not a key URI (RFC 3986)"),
-        ("[http]\nport = ", "is not TOML"),
+        ("[http]\nport = ", "is not valid TOML"),
         ('[[callers]]\nname = "a"\ntoken_sha256 = "hunter2"', "callers.0.token_sha256"),
         (CALLER + CALLER, "callers: two callers have the same token"),
     ],

@@ -393,11 +393,11 @@ def test_progress_bar_is_shown_on_terminal_only(keys: Path) -> None:
     command = [sys.executable, "-m", "signer", "keys", "list", uri_of(keys)]
     with on_terminal(command, ENVIRONMENT) as terminal:
         assert terminal.end() == 0
-        assert "opening keys" in terminal.shown
+        assert "loading keys" in terminal.shown
         assert "/6" in terminal.shown
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert "opening keys" not in done.stdout
+    assert "loading keys" not in done.stdout
 
 
 # --- a token ----------------------------------------------------------------------------------------------------------

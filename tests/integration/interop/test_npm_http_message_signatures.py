@@ -195,10 +195,10 @@ def verdicts() -> dict[str, dict[str, str]]:
     return {verdict["id"]: verdict for verdict in map(json.loads, verifier.stdout.splitlines())}
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_npm_http_message_signatures(case: Case, verdicts: dict[str, dict[str, str]]) -> None:
+def test_npm_http_message_signatures(verdicts: dict[str, dict[str, str]]) -> None:
     """Signed requests verify; a change, another key or a future time is refused."""
-    assert verdicts[case.id]["verdict"] == case.expected, verdicts[case.id]["reason"]
+    wrong = {name: verdicts[name] for name, case in CASES.items() if verdicts[name]["verdict"] != case.expected}
+    assert wrong == {}
 
 
 def test_every_covered_component_has_a_tampering() -> None:

@@ -170,7 +170,9 @@ async def test_calls_follow_a_slot_that_is_moved(empty_site: ClusterSite) -> Non
         settled = await store.settle(held.lease, ChallengeState.VERIFIED, None)
         assert settled.state is ChallengeState.VERIFIED
         waiting = asyncio.create_task(store.claim(claim_of("nonce0002")))
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(10):
+            while "errorstat_TRYAGAIN" not in target.command("INFO", "errorstats"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         _finish_moving(source, target)
         assert (await waiting).outcome is ClaimOutcome.GRANTED
         assert await store.get(held.record.id) == settled
@@ -181,7 +183,7 @@ async def test_calls_follow_a_slot_that_is_moved(empty_site: ClusterSite) -> Non
 async def test_claim_on_a_stuck_slot_fails_with_the_reason(empty_site: ClusterSite) -> None:
     """A new record on a slot that stays half-way is refused in time."""
     source, target = _two_nodes(empty_site)
-    async with open_store(empty_site.url, command_timeout=timedelta(milliseconds=500)) as store:
+    async with open_store(empty_site.url, command_timeout=timedelta(seconds=1)) as store:
         await claim_granted(store, claim_of("nonce0001"))
         _begin_moving(source, target)
         _move_keys(source, target)

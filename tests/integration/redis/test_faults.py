@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from signer.application.ports import ChallengeStore, ClaimOutcome, Lease
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import SUBMISSION, assert_unavailable, claim_granted, claim_of, open_store, sign
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import RedisServer
@@ -98,7 +98,7 @@ async def test_expire_returns_the_record_after_lost_reply(proxy: LossyProxy, ser
     """The caller has to write an event."""
     async with open_store(proxy.url) as store:
         lease = await claim_granted(store, claim_of())
-        await store.release(lease, "a_reason")
+        await store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
         server.command("HSET", f"signer:{{s{lease.id[:2]}}}:challenge:{lease.id[2:]}", "expires_at", 1)
         proxy.lose_next()
         expired = await store.expire(lease.id)

@@ -146,7 +146,9 @@ async def test_close_fails_calls_in_progress(server: RedisServer) -> None:
     server.pause()
     try:
         calls = [asyncio.create_task(node.send([("PING",)], deadline)) for _ in range(3)]
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(5):
+            while len(node._timeouts) < len(calls):  # noqa: ASYNC110
+                await asyncio.sleep(0)
         next(iter(node._timeouts)).reschedule(0)
         await asyncio.sleep(0)  # its time is up, and its task has not been cancelled yet
         async with asyncio.timeout(5):

@@ -12,7 +12,7 @@ from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.application.ports import ClaimOutcome
-from signer.domain.lifecycle import ChallengeState
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.support.challenge_stores import SUBMISSION, assert_unavailable, claim_granted, claim_of, open_store, sign
 from tests.support.lossy_proxy import lossy_proxy
 from tests.support.servers import RedisServer, valkey

@@ -91,7 +91,7 @@ async def test_documented_rights_are_sufficient_for_every_call(site: Site) -> No
     again = await store.begin_forwarding(held.record.id)
     assert again is not None
     await store.settle(again.lease, ChallengeState.VERIFIED, None)
-    await store.release(await claim_granted(store, claim_of("nonce-tls-2")), "a_reason")
+    await store.release(await claim_granted(store, claim_of("nonce-tls-2")), RecordCode.KEY_BACKEND_UNAVAILABLE)
     assert await store.expire(claim_of("nonce-tls-2").id) is None
     assert await store.find(held.record.customer_id, held.record.owner) is not None
     await store.due(10)

@@ -32,7 +32,7 @@ COVERED = ("@method", "@authority", "@path", "authorization")
 
 
 def public_pem(key: ec.EllipticCurvePrivateKey | None = None) -> str:
-    """Return the public half of a request-signing key, as it is registered."""
+    """Return the public half of a request key, as it is registered."""
     public = (key or REQUEST_KEY).public_key()
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 

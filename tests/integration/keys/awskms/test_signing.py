@@ -22,7 +22,7 @@ from tests.support.messages import Message
 SIGNATURES = 200
 
 
-async def test_thousand_signatures_verify_with_eth_account(
+async def test_signatures_verify_with_eth_account(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener
 ) -> None:
     """KMS returns high-s about half the time; every result is low-s and the owner's."""

@@ -12,18 +12,19 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from signer.adapters.keys.backend import BackendResources
 from signer.adapters.keys.pkcs11 import modules, sessions
 from signer.adapters.keys.pkcs11 import token as token_module
 from signer.adapters.keys.pkcs11.backend import Pkcs11Backend
 from signer.adapters.keys.registry import backend_for
-from signer.adapters.keys.ring import OPERATION_TIMEOUT, LoadedKeyRing
+from signer.adapters.keys.ring import LoadedKeyRing
 from signer.adapters.keys.secp256k1 import CoincurveVerifier
+from signer.adapters.keys.settings import KeysSettings
 from signer.application.backoff import Backoff
 from signer.application.ports import SigningKey
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import self_test_message
 from tests.support.fake_cryptoki import FakeCryptoki
+from tests.support.fakes.keys import backend_resources
 from tests.support.softhsm import SoftHsm, SoftHsmToken, folder_in_memory, softhsm
 
 SECRETS = (b"\x11" * 32, b"\x22" * 32)
@@ -85,9 +86,9 @@ class OpenRing:
 
 
 @asynccontextmanager
-async def open_ring(uri: str, *, operation_timeout: timedelta = OPERATION_TIMEOUT) -> AsyncIterator[OpenRing]:
+async def open_ring(uri: str, *, operation_timeout: timedelta = timedelta(seconds=5)) -> AsyncIterator[OpenRing]:
     """Load a ring over one URI, and close it at the end."""
-    resources = BackendResources()
+    resources = backend_resources()
     opened: OpenRing
 
     def health_changed(uri: str, problem: str | None) -> None:
@@ -95,7 +96,7 @@ async def open_ring(uri: str, *, operation_timeout: timedelta = OPERATION_TIMEOU
 
     backend = backend_for(uri, replace(resources, health_changed=health_changed))
     assert isinstance(backend, Pkcs11Backend)
-    ring = LoadedKeyRing([backend], operation_timeout=operation_timeout)
+    ring = LoadedKeyRing([backend], KeysSettings(sign_timeout=operation_timeout))
     opened = OpenRing(ring, backend)
     try:
         await ring.load()

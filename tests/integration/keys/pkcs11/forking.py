@@ -6,11 +6,12 @@ import asyncio
 import os
 import sys
 
-from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys
+from signer.adapters.keys.backend import KeyBackendError, LoadedKeys
 from signer.adapters.keys.key_uri import KeyUri
 from signer.adapters.keys.pkcs11.backend import Pkcs11Backend, open_pkcs11
 from signer.domain.errors import Unavailable
 from signer.domain.ethereum import self_test_message
+from tests.support.fakes.keys import backend_resources
 
 
 def say(word: str) -> None:
@@ -21,7 +22,7 @@ def say(word: str) -> None:
 
 async def load(uri: str) -> tuple[Pkcs11Backend, LoadedKeys]:
     """Open the token."""
-    backend = open_pkcs11(KeyUri.parse(uri), BackendResources())
+    backend = open_pkcs11(KeyUri.parse(uri), backend_resources())
     return backend, await backend.load(lambda _done, _total: None)
 
 

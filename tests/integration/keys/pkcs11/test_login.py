@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from signer.adapters.keys.backend import BackendResources, KeyBackendError
+from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.pkcs11.cryptoki.constants import Ckf, Ckr
 from signer.adapters.keys.registry import backend_for
 from signer.domain.errors import Unavailable
 from signer.domain.ethereum import self_test_message
 from tests.integration.keys.pkcs11.conftest import assert_signs, eventually, open_ring
 from tests.support.fake_cryptoki import ALWAYS, FakeCryptoki
+from tests.support.fakes.keys import backend_resources
 from tests.support.softhsm import PIN, SoftHsmToken
 
 pytestmark = [pytest.mark.needs("softhsm2-util", "gcc"), pytest.mark.usefixtures("short_pauses")]
@@ -32,7 +33,7 @@ async def assert_load_fails(uri: str, reason: str) -> None:
 async def test_wrong_pin_is_tried_once(token: SoftHsmToken, fake: FakeCryptoki) -> None:
     """No reload, no background attempt and no other backend tries it again before the file has changed."""
     token.pin_file.write_bytes(WRONG_PIN)
-    resources = BackendResources()
+    resources = backend_resources()
     backends = [backend_for(token.uri(), resources), backend_for(token.uri(";object=owner%200"), resources)]
     for backend in backends * 5:
         with pytest.raises(KeyBackendError, match=r"does not accept the PIN|refused the PIN"):

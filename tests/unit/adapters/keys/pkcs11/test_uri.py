@@ -121,7 +121,7 @@ def test_pin_in_uri_is_refused_and_not_quoted(text: str) -> None:
     assert "482915" not in str(refused.value)
 
 
-def test_the_registry_knows_the_scheme() -> None:
-    """A backend is made without anything being opened: the library need not be there."""
+def test_registry_creates_backend_without_opening_library() -> None:
+    """The library need not exist."""
     backend = backend_for("pkcs11:token=a?module-path=/nowhere/lib.so", backend_resources())
     assert backend.uri == "pkcs11:token=a"
