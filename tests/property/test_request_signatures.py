@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signer.adapters.request_signing.local_key import request_key_from_pem
-from signer.adapters.request_signing.signature_base import RequestNotSignable, Scheme
 from signer.adapters.request_signing.profile import SignatureProfile
+from signer.adapters.request_signing.signature_base import RequestNotSignable, Scheme
 from signer.adapters.request_signing.signer import MessageSigner, content_digest
 
 PRIVATE = ec.generate_private_key(ec.SECP384R1())

@@ -15,9 +15,9 @@ import pytest
 from signer.adapters.card_api.circuit_breaker import CircuitBreaker
 from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.http_transport import open_session
+from signer.adapters.request_signing.profile import SignatureProfile
 from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyFailed, RequestKeyUnavailable
 from signer.adapters.request_signing.signature_base import RequestNotSignable
-from signer.adapters.request_signing.profile import SignatureProfile
 from signer.adapters.request_signing.signer import MessageSigner
 from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable, UpstreamTimeout
