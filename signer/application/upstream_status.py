@@ -13,8 +13,10 @@ from typing import Final
 from signer.application.ports import CardApi, LeasedRecord
 from signer.domain.errors import ErrorCode, NotFound, SignerError, UpstreamTimeout
 
-CUSTOMER_NOT_PROVEN: Final = "initiating"
-"""The status of a customer whose challenge the card API has not verified yet."""
+_PROVEN_STATUSES: Final = frozenset({"screening", "verifying", "active", "inactive"})
+"""A customer gets to these statuses only after its challenge was verified."""
+_NOT_PROVEN_STATUS: Final = "initiating"
+"""All other statuses (rejected, failed, unknown words) do not say whether the challenge was verified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,10 @@ class UpstreamStatus:
             return False
         except SignerError:
             return None
-        return status != CUSTOMER_NOT_PROVEN
+        word = status.lower()  # the card API's guide writes them in both cases
+        if word in _PROVEN_STATUSES:
+            return True
+        return False if word == _NOT_PROVEN_STATUS else None
 
     async def is_customer_unknown(self, leased: LeasedRecord) -> bool:
         """Return whether the card API, and not a gateway in front of it, does not know the customer."""

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from signer.application.ports import DeliveryResult, DeliveryVerdict
+from signer.domain.lifecycle import ChallengeState, RecordCode
+from tests.unit.application.use_cases import CUSTOMER, FakeSystem, Replica
+
+PROVEN = ("screening", "verifying", "active", "inactive", "Active", "VERIFYING")
+NOT_PROVEN = ("initiating", "Initiating", "rejected", "failed", "unknown", "closed", "")
+
+
+@pytest.mark.parametrize("status", PROVEN)
+async def test_ambiguous_conflict_is_settled_as_already_signed_if_status_is_proven(
+    system: FakeSystem, replica: Replica, status: str
+) -> None:
+    """A 409 without a body, and a customer that got past its challenge."""
+    leased = await system.signed(replica, system.issued())
+    system.card_api.customers[CUSTOMER].status = status
+    system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
+    record = await replica.forward.attempt(leased)
+    assert (record.state, record.code) == (ChallengeState.ALREADY_SIGNED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
+
+
+@pytest.mark.parametrize("status", NOT_PROVEN)
+async def test_ambiguous_conflict_is_retried_if_status_proves_nothing(
+    system: FakeSystem, replica: Replica, status: str
+) -> None:
+    """A 409 without a body, and a status that does not say that the challenge was verified."""
+    leased = await system.signed(replica, system.issued())
+    system.card_api.customers[CUSTOMER].status = status
+    system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
+    record = await replica.forward.attempt(leased)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.CARD_API_BUSY)
+
+
+@pytest.mark.parametrize("status", NOT_PROVEN)
+async def test_repeated_5xx_is_not_settled_as_verified_if_status_proves_nothing(
+    system: FakeSystem, replica: Replica, status: str
+) -> None:
+    """500 three times, and a customer that was rejected meanwhile: its wallet was not proven by that."""
+    challenge = system.issued()
+    system.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.UNKNOWN, 500)] * 3)
+    leased = await system.signed(replica, challenge)
+    system.card_api.customers[CUSTOMER].status = status
+    await replica.forward.attempt(leased)
+    for _ in range(2):
+        system.let_pass(timedelta(minutes=1))
+        await replica.tick()
+    record = system.record(challenge)
+    assert record.attempts == 3
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.CARD_API_UNAVAILABLE)
