@@ -1,6 +1,6 @@
 """Customers, their challenges, and the verification of signatures.
 
-* A customer is ``initiating`` until its challenge is signed, then ``initiated``; that is final here.
+* A customer is ``initiating`` until its challenge is signed, then ``screening``; that is final here.
 * A customer is identified by chainId and externalId together; creating it again is refused.
 * The challenge names the owner: the one in the request, else the one configured for this customer, else the customer.
 * A challenge is replaced after an hour, and after every failed validation.
@@ -29,7 +29,7 @@ class CustomerStatus(StrEnum):
     """The status of a customer."""
 
     INITIATING = "initiating"
-    INITIATED = "initiated"
+    SCREENING = "screening"
 
 
 @dataclass(slots=True)
@@ -138,14 +138,14 @@ class CustomerRegistry:
         """
         owner, message = _account("ownerId", owner_id), _decode_challenge(challenge)
         async with customer.lock:
-            if customer.status is CustomerStatus.INITIATED:
+            if customer.status is CustomerStatus.SCREENING:
                 raise Refusal(HTTPStatus.CONFLICT, "challenge_already_signed", "the challenge was signed already")
             try:
                 await self._validate(customer, owner, message, signature)
             except Refusal:
                 self._replace_challenge(customer)
                 raise
-            customer.status = CustomerStatus.INITIATED
+            customer.status = CustomerStatus.SCREENING
             customer.updated_at = self._clock.now()
 
     async def _validate(self, customer: Customer, owner: Account, message: bytes, signature: str) -> None:

@@ -225,14 +225,14 @@ class TestReading:
     @pytest.mark.parametrize(
         "payload",
         [
-            {"status": "initiated"},
-            {"status": "initiated", "id": CUSTOMER},
-            {"status": "initiated", "id": CUSTOMER.upper()},
+            {"status": "screening"},
+            {"status": "screening", "id": CUSTOMER},
+            {"status": "screening", "id": CUSTOMER.upper()},
         ],
     )
     def test_customer_status_is_returned(self, payload: object) -> None:
         """The customer's id may be absent, or in upper case."""
-        assert status_in(response(payload), CUSTOMER) == "initiated"
+        assert status_in(response(payload), CUSTOMER) == "screening"
 
     @pytest.mark.parametrize(
         "payload",
@@ -240,7 +240,7 @@ class TestReading:
             {"id": CUSTOMER},
             {"status": ""},
             {"status": 3},
-            {"status": "initiated", "id": "04c5851c-4386-5bd9-9f89-08312f8aee3b"},
+            {"status": "screening", "id": "04c5851c-4386-5bd9-9f89-08312f8aee3b"},
         ],
     )
     def test_missing_status_or_other_customer_is_invalid(self, payload: object) -> None:
