@@ -31,8 +31,8 @@ from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import generate_key
 from signer.adapters.request_signing.local_key import LocalRequestKey, request_key_from_pem
 from signer.adapters.request_signing.pkcs11_key import open_pkcs11_request_key
-from signer.adapters.request_signing.request_key import RequestKey
 from signer.adapters.request_signing.profile import SignatureProfile
+from signer.adapters.request_signing.request_key import RequestKey
 from signer.adapters.request_signing.signer import MessageSigner
 from tests.support.softhsm import folder_in_memory, softhsm
 

@@ -76,8 +76,8 @@ async def test_readiness_says_that_the_api_is_left_alone(start: StartSite, monke
             if "detail" in check:
                 break
             await asyncio.sleep(0.05)  # a report is good for a second
-    assert said["ok"]
-    assert said["detail"].startswith("Paused after repeated card API failures; retry after ")
+    assert check["ok"]
+    assert check["detail"].startswith("Paused after repeated card API failures; retry after ")
 
 
 async def test_signatures_are_accepted_if_the_card_apis_clock_is_behind(site: Site) -> None:
@@ -86,9 +86,9 @@ async def test_signatures_are_accepted_if_the_card_apis_clock_is_behind(site: Si
     record = await (await site.ask(*site.customer())).json()
     assert record["state"] == "verified"
     assert site.simulator.state.ledger.outcomes("sign") == {"204": 1}
-    said = await site.readiness()
-    assert said["ok"]
-    assert said["detail"] in {f"its clock is {seconds} s behind ours" for seconds in (19, 20, 21)}  # ``Date`` is cut
+    check = await site.readiness()
+    assert check["ok"]
+    assert check["detail"] in {f"its clock is {seconds} s behind ours" for seconds in (19, 20, 21)}  # ``Date`` is cut
     assert (await site.logged("clock.skewed"))["skew_seconds"] == pytest.approx(-20, abs=1)
     site.calm()
     async with asyncio.timeout(20):

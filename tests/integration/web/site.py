@@ -12,15 +12,14 @@ from typing import Any, Final
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
-from signer.adapters.redis_store.challenge_store import StoreSettings
 from signer.application.admission import AdmissionGate
-from signer.application.forward_signature import ForwardingLimits, ForwardSignature
+from signer.application.forward_signature import ForwardSignature
 from signer.application.onboard_customer import OnboardCustomer
 from signer.application.reload_keys import ReloadKeys
 from signer.application.sign_challenge import SignChallenge
-from signer.application.sign_once import SigningLimits, SignOnce
+from signer.application.sign_request import HandleSignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
-from signer.domain.policy import SigningPolicy
+from signer.domain.challenge import MAX_BASE64
 from signer.observability.events import irregularities
 from signer.observability.writers import StructlogAudit, StructlogReloadLog, StructlogRequestLog
 from signer.web.app import create_app
@@ -35,13 +34,15 @@ from tests.support.fakes.customer_intents import FakeCustomerIntents
 from tests.support.fakes.key_reloads import FakeKeyReloader
 from tests.support.fakes.keys import FakeKey, FakeKeyRing, FakeVerifier
 from tests.support.log_lines import LogLines, captured_logs
-from tests.support.messages import Message, to_base64
+from tests.support.messages import DEFAULT_POLICY, Message, to_base64
+from tests.unit.application.use_cases import forwarding_limits, signing_limits
 
 SECRET_KEY: Final = bytes.fromhex("4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318")
 NOW: Final = datetime(2026, 11, 22, 12, 0, 30, tzinfo=UTC)
 CUSTOMER: Final = "04c5851c-4386-5bd9-9f89-08312f8aee3a"
 OTHER_CUSTOMER: Final = "04c5851c-4386-5bd9-9f89-08312f8aee3b"
 PROBLEM: Final = "application/problem+json"
+POLL_INTERVAL: Final = timedelta(milliseconds=5)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class Site:
     card_api: FakeCardApi
     store: FakeChallengeStore
     admission: AdmissionGate
-    sign: SignChallenge
+    sign: HandleSignRequest
     token: str
     log: LogLines
     client: TestClient[Any, Any]
@@ -138,27 +139,33 @@ async def open_site(
     """Serve the HTTP API, and check every log line at the end."""
     with captured_logs() as log:
         clock, key, card_api, admission = FakeClock(NOW), FakeKey(SECRET_KEY), FakeCardApi(), AdmissionGate()
-        store = FakeChallengeStore(settings=StoreSettings(), now=clock.now)
+        store = FakeChallengeStore(now=clock.now)
         keys, audit = FakeKeyRing([key]), StructlogAudit()
-        policy = SigningPolicy(frozenset({"api.example.org"}), frozenset({324}), None)
         forward = ForwardSignature(
             store=store,
             card_api=card_api,
-            doubts=StoredSignatureCheck(policy=policy, verifier=FakeVerifier(), clock=clock),
+            check=StoredSignatureCheck(policy=DEFAULT_POLICY, verifier=FakeVerifier(), clock=clock),
             clock=clock,
             audit=audit,
-            limits=ForwardingLimits(),
+            limits=forwarding_limits(poll_interval=POLL_INTERVAL),
         )
-        sign_once = SignOnce(
-            policy=policy,
+        sign = HandleSignRequest(
+            admission=admission,
+            sign=SignChallenge(
+                policy=DEFAULT_POLICY,
+                keys=keys,
+                store=store,
+                card_api=card_api,
+                forward=forward,
+                clock=clock,
+                audit=audit,
+                limits=signing_limits(work_timeout=timedelta(seconds=5), poll_interval=POLL_INTERVAL),
+            ),
             store=store,
-            card_api=card_api,
-            forward=forward,
-            clock=clock,
             audit=audit,
-            limits=SigningLimits(work_for=timedelta(seconds=5), poll_every=timedelta(milliseconds=5)),
+            lookup_reserve=timedelta(seconds=1),
+            max_base64=MAX_BASE64,
         )
-        sign = SignChallenge(sign_once=sign_once, keys=keys, admission=admission)
         token, digest = generate_token()
         reloader = FakeKeyReloader()
         reload = ReloadKeys(reloader, clock, StructlogReloadLog())
@@ -166,7 +173,13 @@ async def open_site(
         handlers = Handlers(
             sign=sign,
             onboard=OnboardCustomer(
-                intents=FakeCustomerIntents(), card_api=card_api, keys=keys, sign=sign, audit=audit, admission=admission
+                admission=admission,
+                keys=keys,
+                intents=FakeCustomerIntents(),
+                card_api=card_api,
+                sign=sign,
+                audit=audit,
+                create_timeout=timedelta(seconds=8),
             ),
             store=store,
             keys=keys,
