@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signer.adapters.request_signing.local_key import request_key_from_pem
-from signer.adapters.request_signing.profile import SignatureProfile
+from signer.adapters.request_signing.profile import MAX_BACKDATE_SECONDS, SignatureProfile
 from signer.adapters.request_signing.signature_base import RequestNotSignable, Scheme
 from signer.adapters.request_signing.signer import MessageSigner, content_digest
 
@@ -103,7 +103,7 @@ def profiles(draw: st.DrawFn) -> SignatureProfile:
         covered_components=tuple(draw(st.permutations(["@method", *others]))),
         label=draw(st.from_regex(r"[a-z*][a-z0-9_\-.*]{0,8}", fullmatch=True)),
         digest_algorithm=draw(st.sampled_from(["sha-256", "sha-512"])),
-        backdate_seconds=draw(st.integers(0, 300)),
+        backdate_seconds=draw(st.integers(0, MAX_BACKDATE_SECONDS)),
     )
 
 
