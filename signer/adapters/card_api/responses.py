@@ -2,6 +2,7 @@
 
 * A delivery that may have been processed is ``UNKNOWN``, unless the contract says what its status means.
 * The two meanings of 409 are told apart by words in the body; a body with both meanings, or neither, is ambiguous.
+* The two meanings of 400 as well: our HTTP request was refused, before its body was looked at, or what the body says.
 * No text made here quotes a response.
 """
 
@@ -42,10 +43,11 @@ def _failure_for(result: CallResult, operation: str) -> Failure:
     if isinstance(result, Failure):
         return result
     status = result.status
-    if status in _CREDENTIALS_REFUSED:
+    if status in _CREDENTIALS_REFUSED or _is_request_refused(result):
+        refused = "our credentials, with a fresh token, or our request signature"
         detail = (
-            f"The card API refused our credentials or our request signature (status {status}, with a fresh token); "
-            "check the API key, the request key and signing_key_id."
+            f"The card API refused {refused} (status {status} on {operation}); check the API key, the request key, "
+            "signing_key_id and this machine's clock."
         )
         return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail)
     if status == HTTPStatus.NOT_FOUND and operation in {_GET_CHALLENGE, _GET_CUSTOMER}:
@@ -111,7 +113,7 @@ def created_customer_in(result: CallResult) -> str | Failure:
         return result
     if result.status == HTTPStatus.CONFLICT:
         return _creation_conflict(result)
-    if result.status == HTTPStatus.BAD_REQUEST:
+    if result.status == HTTPStatus.BAD_REQUEST and not _is_request_refused(result):
         detail = "The card API refused this chainId or externalId (status 400)."
         return Failure(code=ErrorCode.REQUEST_MALFORMED, detail=detail)
     if result.status not in {HTTPStatus.CREATED, HTTPStatus.OK}:
@@ -201,6 +203,8 @@ def delivery_result(result: CallResult) -> DeliveryResult:
         verdict = _VERDICT_FOR_STATUS.get(result.status, _V.UNKNOWN)
         if result.status == HTTPStatus.CONFLICT:
             verdict = _conflict_verdict(result)
+        elif _is_request_refused(result):
+            verdict = _V.CREDENTIALS_REFUSED
     elif result.may_be_processed:
         verdict = _V.UNKNOWN
     else:
@@ -214,16 +218,32 @@ _MAX_DEPTH: Final = 4
 _NOT_LETTERS: Final = re.compile(r"[^a-z]+")
 _IN_FLIGHT: Final = ("idempoten", "inflight", "inprogress", "beingprocessed")
 _ALREADY_SIGNED: Final = ("alreadysigned", "alreadybeensigned")
+_REQUEST_REFUSED: Final = ("requestsignature", "requiredsignature", "signatureinput", "contentdigest", "idempoten")
+
+
+def _is_request_refused(response: UpstreamResponse) -> bool:
+    """Return whether a 400 is about our HTTP request: its signature, its digest or its Idempotency-Key.
+
+    The card API's middleware refuses a request signature with 400 in plain text, before the body is looked at. Such a
+    response says nothing about the wallet's signature, so it is never final.
+    """
+    if response.status != HTTPStatus.BAD_REQUEST:
+        return False
+    return not _object_in(response) or _mentions(response, _REQUEST_REFUSED)
 
 
 def _conflict_verdict(response: UpstreamResponse) -> DeliveryVerdict:
-    """Tell *already signed*, which is final, from *a request with this key is in flight*, which is to be repeated."""
-    texts = [_NOT_LETTERS.sub("", text.lower()) for text in _texts_in(_object_in(response), _MAX_DEPTH)]
-    in_flight = any(mark in text for mark in _IN_FLIGHT for text in texts)
-    signed = any(mark in text for mark in _ALREADY_SIGNED for text in texts)
+    """Distinguish *already signed*, which is final, from *a request with this key is in flight*, which is repeated."""
+    in_flight = _mentions(response, _IN_FLIGHT)
+    signed = _mentions(response, _ALREADY_SIGNED)
     if in_flight == signed:
         return _V.CONFLICT_AMBIGUOUS
     return _V.NOT_PROCESSED if in_flight else _V.ALREADY_SIGNED
+
+
+def _mentions(response: UpstreamResponse, marks: tuple[str, ...]) -> bool:
+    texts = [_NOT_LETTERS.sub("", text.lower()) for text in _texts_in(_object_in(response), _MAX_DEPTH)]
+    return any(mark in text for mark in marks for text in texts)
 
 
 def _texts_in(value: object, depth: int) -> Iterator[str]:

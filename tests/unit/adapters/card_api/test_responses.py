@@ -34,7 +34,7 @@ class TestDelivery:
         ("status", "verdict"),
         [
             (204, V.ACCEPTED),
-            (400, V.REFUSED),
+            (400, V.CREDENTIALS_REFUSED),
             (401, V.CREDENTIALS_REFUSED),
             (403, V.CREDENTIALS_REFUSED),
             (404, V.CUSTOMER_UNKNOWN),
@@ -52,6 +52,33 @@ class TestDelivery:
     def test_each_status_has_its_verdict(self, status: int, verdict: DeliveryVerdict) -> None:
         """As the contract and HTTP define it."""
         assert delivery_result(UpstreamResponse(status, b"")) == DeliveryResult(verdict, status)
+
+    @pytest.mark.parametrize(
+        ("body", "verdict"),
+        [
+            (b"invalid required signature", V.CREDENTIALS_REFUSED),
+            (b"<html>400 Bad Request</html>", V.CREDENTIALS_REFUSED),
+            (b'"invalid"', V.CREDENTIALS_REFUSED),
+            (b'{"message": "Invalid request signature"}', V.CREDENTIALS_REFUSED),
+            (b'{"error": {"code": "content_digest_mismatch"}}', V.CREDENTIALS_REFUSED),
+            (b'{"message": "Idempotency-Key is missing"}', V.CREDENTIALS_REFUSED),
+            (b'{"message": "the signature does not verify"}', V.REFUSED),
+            (b'{"code": "invalid_request"}', V.REFUSED),
+        ],
+    )
+    def test_400_about_the_http_request_is_no_verdict_on_the_wallet_signature(
+        self, body: bytes, verdict: DeliveryVerdict
+    ) -> None:
+        """Only a 400 in JSON that does not name the HTTP request may end a challenge."""
+        assert delivery_result(UpstreamResponse(400, body)) == DeliveryResult(verdict, 400)
+
+    @pytest.mark.parametrize("body", [b"invalid required signature", b'{"message": "Invalid request signature"}'])
+    def test_400_about_the_http_request_is_a_refused_credential_for_every_call(self, body: bytes) -> None:
+        """Also for a read and for the creation of a customer, which may be repeated."""
+        response = UpstreamResponse(400, body)
+        for failure in (challenge_in(response), status_in(response, CUSTOMER), created_customer_in(response)):
+            assert isinstance(failure, Failure)
+            assert failure.code is ErrorCode.CARD_API_CREDENTIALS_REFUSED
 
     @pytest.mark.parametrize("status", [200, 201, 202, 206, 405, 410, 413, 418, 599])
     def test_status_outside_contract_is_unknown(self, status: int) -> None:
