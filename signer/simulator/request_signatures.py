@@ -18,9 +18,9 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from cryptography.exceptions import InvalidSignature as CryptographyInvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -55,9 +55,14 @@ class SignatureRefused(InvalidSignature):
         super().__init__(message)
         self.code = code
 
-    def to_refusal(self) -> Refusal:
-        """Return the 401."""
-        return unauthorized(self.code, str(self))
+    def to_refusal(self, status: Literal[400, 401]) -> Refusal:
+        """Return the refusal: the vendor's 400 in plain text, or a 401 that names the reason."""
+        refusal = unauthorized(self.code, str(self))
+        if status == 400:  # noqa: PLR2004 - one of the two that the type allows
+            refusal.response = replace(
+                refusal.response, status=status, body=b"invalid required signature", media_type="text/plain"
+            )
+        return refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,9 @@ class RequestVerifier:
         required_components: tuple[str, ...],
         required_parameters: tuple[str, ...],
         created_tolerance: float,
+        refusal_status: Literal[400, 401],
     ) -> None:
+        self._refusal_status: Literal[400, 401] = refusal_status
         self._required_components = required_components
         self._library = _VendorVerifier(keys, clock, frozenset(required_parameters), created_tolerance)
 
@@ -144,13 +151,13 @@ class RequestVerifier:
         """Check the digest and the signature.
 
         Raises:
-            Refusal: 401, its code one of ``content_digest_…`` and ``signature_…``.
+            Refusal: 400 or 401, its code one of ``content_digest_…`` and ``signature_…``.
         """
         try:
             _check_digest(request)
             self._check_signature(request)
         except SignatureRefused as exc:
-            raise exc.to_refusal() from exc
+            raise exc.to_refusal(self._refusal_status) from exc
 
     def _check_signature(self, request: SignedRequest) -> None:
         if not request.headers.keys() >= _SIGNATURE_FIELDS:

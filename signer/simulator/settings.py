@@ -34,6 +34,8 @@ class SimulatorSettings:
         required_components: what a request signature must cover. ``content-digest`` is required if there is a body,
             ``idempotency-key`` if the request modifies something.
         required_parameters: the required signature parameters (the vendor's verifier requires only ``keyid``).
+        request_signature_status: status of a refused request signature: 400 in plain text as the vendor's middleware
+            responds, or 401 with a code that names the reason.
         created_tolerance: how far ahead of the simulator's clock ``created`` may be, and ``expires`` behind it.
         domain: the domain of the challenges.
         uri: their URI; ``https://`` and the domain when empty.
@@ -57,6 +59,7 @@ class SimulatorSettings:
     signing_keys: Mapping[str, str] = field(default_factory=dict)
     required_components: tuple[str, ...] = DEFAULT_COMPONENTS
     required_parameters: tuple[str, ...] = ("created", "keyid", "alg")
+    request_signature_status: Literal[400, 401] = 400
     created_tolerance: float = 0.0
     domain: str = SANDBOX_DOMAIN
     uri: str = ""

@@ -53,6 +53,7 @@ class SimulatorState:
             required_components=settings.required_components,
             required_parameters=settings.required_parameters,
             created_tolerance=settings.created_tolerance,
+            refusal_status=settings.request_signature_status,
         )
         self.idempotency = IdempotencyRegistry(self.clock, lifetime=settings.idempotency_lifetime)
         self.issuer = ChallengeIssuer(settings, self.clock)

@@ -103,8 +103,9 @@ async def test_delivery_after_401_is_repeated_under_same_key(calling: Calling) -
     assert len({entry.signature_sha256 for entry in entries}) == 1
 
 
-async def test_401_with_fresh_token_is_final(calling: Calling) -> None:
+async def test_401_with_fresh_token_is_final(start: StartCalling) -> None:
     """The card API's clock is far behind, so it refuses our signatures: one repetition, and few token requests."""
+    calling = await start({"request_signature_status": 401})
     customer_id, submission = calling.customer()
     calling.simulator.state.clock.offset = -600
     delivery = await calling.deliver(customer_id, submission)

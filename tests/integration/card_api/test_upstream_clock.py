@@ -14,7 +14,6 @@ from signer.domain.errors import BadUpstream
 from tests.integration.card_api.calling import (
     CUSTOMER,
     SOON,
-    Calling,
     deliver_something,
     make_client,
 )
@@ -92,19 +91,24 @@ class TestCreated:
         assert await calling.deliver(*calling.customer()) == DeliveryResult(DeliveryVerdict.ACCEPTED, 204)
         assert calling.outcomes("sign") == {"204": 1}
 
-    async def test_clock_that_is_set_back_costs_one_refusal(self, calling: Calling) -> None:
-        """The refusal shows the new time, and the delivery is sent once more under its key."""
+    @pytest.mark.parametrize("status", [400, 401])
+    async def test_clock_that_is_set_back_costs_one_refusal(self, start: StartCalling, status: int) -> None:
+        """The refusal shows the new time. A 401 is repeated at once, a 400 by the next attempt."""
+        calling = await start({"request_signature_status": status})
         await calling.client.check()
         calling.simulator.state.clock.offset = -20.0
         customer_id, submission = calling.customer()
+        if status == 400:
+            refused = DeliveryResult(DeliveryVerdict.CREDENTIALS_REFUSED, 400)
+            assert await calling.deliver(customer_id, submission) == refused
         assert await calling.deliver(customer_id, submission) == DeliveryResult(DeliveryVerdict.ACCEPTED, 204)
-        assert calling.outcomes("sign") == {"401": 1, "204": 1}
+        assert calling.outcomes("sign") == {str(status): 1, "204": 1}
         assert await calling.deliver(*calling.customer()) == DeliveryResult(DeliveryVerdict.ACCEPTED, 204)
-        assert calling.outcomes("sign") == {"401": 1, "204": 2}
+        assert calling.outcomes("sign") == {str(status): 1, "204": 2}
 
     async def test_backdating_is_limited(self, start: StartCalling) -> None:
         """Beyond the limit requests are refused, and an operator must set the clocks."""
         calling = await start({"clock_offset": -90.0})
-        assert await calling.deliver(*calling.customer()) == DeliveryResult(DeliveryVerdict.CREDENTIALS_REFUSED, 401)
+        assert await calling.deliver(*calling.customer()) == DeliveryResult(DeliveryVerdict.CREDENTIALS_REFUSED, 400)
         warning = await calling.client.check()
         assert warning in {f"its clock is {seconds} s behind ours" for seconds in (89, 90, 91)}  # ``Date`` is cut

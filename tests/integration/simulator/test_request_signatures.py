@@ -39,6 +39,12 @@ class DerP384(ECDSA_P384_SHA384):
         return signature
 
 
+@pytest.fixture
+async def running(start: StartSimulator) -> tuple[RunningSimulator, WalletBackend]:
+    """A simulator whose refusals name their reasons, and its backend."""
+    return await start(request_signature_status=401)
+
+
 async def post(backend: WalletBackend, signing: Signing | None = None, **fields: str) -> Reply:
     """Create a customer with a request that is signed like this."""
     return await backend.call("POST", CUSTOMERS, CUSTOMER, signing=signing, headers=fields)
@@ -214,7 +220,9 @@ async def test_digest_must_be_covered(backend: WalletBackend) -> None:
 
 async def test_required_components_are_a_setting(start: StartSimulator) -> None:
     """More, fewer, and fewer parameters."""
-    _, backend = await start(required_components=("@method", "content-type"), required_parameters=())
+    _, backend = await start(
+        required_components=("@method", "content-type"), required_parameters=(), request_signature_status=401
+    )
     content_type = {"Content-Type": "application/json"}
     without_alg: dict[str, Any] = {"include_alg": False}
     lean = Signing(covered=("@method",), covers_idempotency_key=False)
@@ -233,3 +241,11 @@ async def test_slow_clock_refuses_created_unless_tolerated(
     assert (await post(backend, backdated)).status == 201
     _, tolerant = await start(clock_offset=-5, created_tolerance=10)
     assert (await post(tolerant)).status == 201
+
+
+async def test_refused_signature_is_a_400_in_plain_text_by_default(start: StartSimulator) -> None:
+    """As the vendor's middleware responds, before it looks at the body."""
+    _, backend = await start()
+    reply = await post_with(backend, {"Signature": None})
+    assert (reply.status, reply.body) == (400, b"invalid required signature")
+    assert reply.headers["Content-Type"].startswith("text/plain")
