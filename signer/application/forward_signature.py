@@ -281,7 +281,7 @@ class ForwardSignature:
 
     def _time_left(self, leased: LeasedRecord) -> timedelta:
         """Return how long a call may take under this lease; may be negative."""
-        return min(self._limits.request_timeout, leased.lease.left(self._monotonic()) - _LEASE_MARGIN)
+        return min(self._limits.request_timeout, leased.lease.remaining_at(self._monotonic()) - _LEASE_MARGIN)
 
     def _is_suspended(self) -> bool:
         suspended_for = self._card_api.suspended_for()
