@@ -28,6 +28,6 @@ class FakeAuditLog:
         """What happened, in order."""
         return [event.name for event in self.events]
 
-    def of(self, name: EventName) -> list[AuditEvent]:
+    def events_named(self, name: EventName) -> list[AuditEvent]:
         """Give the events of one name."""
         return [event for event in self.events if event.name is name]

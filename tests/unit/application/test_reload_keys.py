@@ -1,4 +1,4 @@
-"""Key reloads: one at a time, shared by requests that arrive meanwhile, kept for a while."""
+"""Tests: one reload runs at a time, later requests share the next one, and the last results are kept."""
 
 from __future__ import annotations
 
