@@ -25,7 +25,7 @@ async def no_unretrieved_errors(system: FakeSystem) -> AsyncIterator[None]:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     yield
     await system.close()
-    gc.collect()  # an error that nobody has looked at is reported when its task is collected
+    gc.collect()  # the loop reports an unretrieved exception when its task is collected
     assert not reported
 
 

@@ -41,7 +41,7 @@ OTHER_CUSTOMER: Final = "04c5851c-4386-5bd9-9f89-08312f8aee3b"
 POLICY: Final = DEFAULT_POLICY
 LEASE: Final = timedelta(seconds=15)
 LONG_TIMEOUT: Final = timedelta(seconds=20)
-"""How long a caller waits who wants to see the end; no test takes as long."""
+"""The time limit of a caller that waits for the result; no test takes as long."""
 
 ZERO_TIMEOUT: Final = timedelta(0)
 _POLL: Final = 0.001
@@ -67,7 +67,7 @@ def signing_limits(**changes: Any) -> SigningLimits:  # noqa: ANN401 - fields of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
-    """One process of the service: its use cases and its own line to the store."""
+    """One process of the service: its use cases and its own connection to the store."""
 
     store: UnreliableStore
     forward: ForwardSignature
@@ -82,7 +82,7 @@ class Replica:
 
 @dataclass(slots=True)
 class FakeSystem:
-    """What all replicas share, and the words in which tests speak.
+    """What all replicas share, with helpers for the tests.
 
     Attributes:
         clock: the store's and, where a test gives none of its own, each replica's.
@@ -105,15 +105,15 @@ class FakeSystem:
         """The account whose key is loaded."""
         return AccountId.parse(f"eip155:324:{self.key.address}")
 
-    def make_challenge(self, **named: str | None) -> str:
+    def make_challenge(self, **changes: str | None) -> str:
         """Return a valid challenge for the owner, with these fields changed."""
-        message = Message(**({"address": self.key.address} | named))  # type: ignore[arg-type]
+        message = Message(**({"address": self.key.address} | changes))  # type: ignore[arg-type]
         self.challenges.append(to_base64(message.encode()))
         return self.challenges[-1]
 
-    def issue_challenge(self, **named: str | None) -> str:
+    def issue_challenge(self, **changes: str | None) -> str:
         """Create a challenge and make it the customer's current one at the card API."""
-        challenge = self.make_challenge(**named)
+        challenge = self.make_challenge(**changes)
         self.card_api.issue(CUSTOMER, challenge)
         return challenge
 
@@ -208,15 +208,15 @@ class FakeSystem:
 
     def claim_for(self, challenge: str, *, forward: bool = True, customer: str = CUSTOMER) -> Claim:
         """Create the claim of a challenge."""
-        fields_of = decode_challenge(challenge)
+        decoded = decode_challenge(challenge)
         return Claim(
             id=self.id_of(challenge),
-            message_hash=fields_of.message_hash,
+            message_hash=decoded.message_hash,
             customer_id=customer,
             owner=self.owner,
             forward=forward,
-            issued_at=fields_of.issued_at,
-            expires_at=fields_of.deadline(POLICY.max_age),
+            issued_at=decoded.issued_at,
+            expires_at=decoded.deadline(POLICY.max_age),
         )
 
     def submission_for(self, challenge: str, signature: EvmSignature) -> Submission:
@@ -225,8 +225,8 @@ class FakeSystem:
 
     def id_of(self, challenge: str) -> str:
         """Return the id of a challenge's record."""
-        fields_of: Challenge = decode_challenge(challenge)
-        return challenge_id(self.owner, fields_of.domain, fields_of.nonce)
+        decoded: Challenge = decode_challenge(challenge)
+        return challenge_id(self.owner, decoded.domain, decoded.nonce)
 
     def record_of(self, challenge: str) -> ChallengeRecord:
         """Return a challenge's record."""
@@ -251,7 +251,7 @@ class FakeSystem:
             if condition():
                 return
             await asyncio.sleep(_POLL)
-        raise AssertionError("it never came to be")
+        raise AssertionError("the condition did not become true")
 
     async def close(self) -> None:
         """Unblock and end all work, then check what must hold after every test."""
@@ -283,8 +283,8 @@ class FakeSystem:
                 secrets |= {row.record.signature, text, text[2:66], text[66:130]}
         secrets.discard("")  # a message without a nonce
         for event in self.audit.events:
-            shown = " ".join(str(getattr(event, one.name)) for one in fields(event))
-            assert not [secret for secret in secrets if secret in shown]
+            text_of_event = " ".join(str(getattr(event, each.name)) for each in fields(event))
+            assert not [secret for secret in secrets if secret in text_of_event]
 
 
 def decode_nonce(challenge: str) -> str:

@@ -27,13 +27,13 @@ def test_gate_of_starting_process_rejects_until_opened() -> None:
 def test_closed_gate_raises_its_code_detail_and_retry_after() -> None:
     """The error is the one that ``close`` was given."""
     gate = AdmissionGate()
-    gate.close(ErrorCode.SHUTTING_DOWN, "It is stopping.", retry_after=2.5)
+    gate.close(ErrorCode.SHUTTING_DOWN, "The service is stopping.", retry_after=2.5)
     with pytest.raises(Unavailable) as error:
         gate.check()
     rejection = error.value
     assert (rejection.code, rejection.detail, rejection.retry_after) == (
         ErrorCode.SHUTTING_DOWN,
-        "It is stopping.",
+        "The service is stopping.",
         2.5,
     )
 
@@ -41,7 +41,7 @@ def test_closed_gate_raises_its_code_detail_and_retry_after() -> None:
 def test_last_close_replaces_earlier_one() -> None:
     """A process that is stopped while it starts is stopping."""
     gate = AdmissionGate.closed()
-    gate.close(ErrorCode.SHUTTING_DOWN, "It is stopping.")
+    gate.close(ErrorCode.SHUTTING_DOWN, "The service is stopping.")
     with pytest.raises(Unavailable, match="shutting_down"):
         gate.check()
 

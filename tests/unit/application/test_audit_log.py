@@ -16,13 +16,13 @@ from signer.domain.errors import ErrorCode, SignerError, Unavailable
 from tests.unit.application.fake_system import CUSTOMER, LEASE, LONG_TIMEOUT, OTHER_CUSTOMER, FakeSystem, Replica
 
 N = EventName
-ALL_THE_WAY = [N.CLAIMED, N.SIGNED, N.DELIVERED, N.SETTLED]
+VERIFIED = [N.CLAIMED, N.SIGNED, N.DELIVERED, N.SETTLED]
 
 
 def fields_of(event: AuditEvent) -> dict[str, Any]:
     """Return the fields of an event that are set, without its duration."""
-    named = {one.name: getattr(event, one.name) for one in fields(event)}
-    return {name: value for name, value in named.items() if value is not None and name != "duration_ms"}
+    values = {each.name: getattr(event, each.name) for each in fields(event)}
+    return {name: value for name, value in values.items() if value is not None and name != "duration_ms"}
 
 
 async def test_verified_challenge_logs_claimed_signed_delivered_settled(system: FakeSystem, replica: Replica) -> None:
@@ -30,14 +30,14 @@ async def test_verified_challenge_logs_claimed_signed_delivered_settled(system: 
     challenge = system.issue_challenge()
     began = time.perf_counter()
     await replica.sign(system.request(challenge), within=LONG_TIMEOUT)
-    took = (time.perf_counter() - began) * 1000
-    whose = {"challenge_id": system.id_of(challenge), "customer_id": CUSTOMER, "owner": str(system.owner)}
+    total_ms = (time.perf_counter() - began) * 1000
+    identity = {"challenge_id": system.id_of(challenge), "customer_id": CUSTOMER, "owner": str(system.owner)}
     [(_, _, idempotency_key)] = system.card_api.submitted
     assert [fields_of(event) for event in system.audit.events] == [
-        {**whose, "name": N.CLAIMED, "state": "claimed"},
-        {**whose, "name": N.SIGNED, "state": "forwarding", "key_uri": system.key.uri},
+        {**identity, "name": N.CLAIMED, "state": "claimed"},
+        {**identity, "name": N.SIGNED, "state": "forwarding", "key_uri": system.key.uri},
         {
-            **whose,
+            **identity,
             "name": N.DELIVERED,
             "state": "forwarding",
             "attempt": 1,
@@ -45,11 +45,11 @@ async def test_verified_challenge_logs_claimed_signed_delivered_settled(system: 
             "status": 204,
             "idempotency_key": idempotency_key,
         },
-        {**whose, "name": N.SETTLED, "state": "verified", "attempt": 1},
+        {**identity, "name": N.SETTLED, "state": "verified", "attempt": 1},
     ]
     timed = {event.name for event in system.audit.events if event.duration_ms is not None}
     assert timed == {N.SIGNED, N.DELIVERED}
-    assert all(0 <= event.duration_ms <= took for event in system.audit.events if event.duration_ms is not None)
+    assert all(0 <= event.duration_ms <= total_ms for event in system.audit.events if event.duration_ms is not None)
 
 
 async def test_shared_work_is_logged_once(system: FakeSystem, replica: Replica) -> None:
@@ -59,7 +59,7 @@ async def test_shared_work_is_logged_once(system: FakeSystem, replica: Replica) 
     await system.add_replica().sign(request, within=LONG_TIMEOUT)
     system.advance(timedelta(hours=2))
     await replica.sign(request, within=LONG_TIMEOUT)
-    assert system.audit.names == ALL_THE_WAY
+    assert system.audit.names == VERIFIED
 
 
 async def test_later_delivery_is_logged_as_takeover(system: FakeSystem, replica: Replica) -> None:
@@ -153,7 +153,7 @@ async def test_conflict_is_logged_as_conflicted(system: FakeSystem, replica: Rep
 
 async def test_key_backend_failure_logs_released_and_refused(system: FakeSystem, replica: Replica) -> None:
     """The release has the key's URI and the reason."""
-    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "It is down.")
+    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "The key backend is down.")
     challenge = system.issue_challenge()
     code = await error_code(replica, system, challenge)
     assert system.audit.names == [N.CLAIMED, N.RELEASED, N.REFUSED]
@@ -172,7 +172,7 @@ async def test_lost_lease_is_logged_once_without_signed_event(system: FakeSystem
 
     replica.store.before["record_signature"] = sign_on_other_replica
     await replica.sign(system.request(challenge), within=LONG_TIMEOUT)
-    assert system.audit.names == [N.CLAIMED, *ALL_THE_WAY, N.LEASE_LOST]
+    assert system.audit.names == [N.CLAIMED, *VERIFIED, N.LEASE_LOST]
     assert system.audit.events[-1].challenge_id == system.id_of(challenge)
 
 
@@ -193,7 +193,7 @@ async def test_events_have_the_origin_of_the_request_that_started_the_work(
     caller.cancel()
     await asyncio.wait({caller})
     system.card_api.open.set()
-    await system.wait_until(lambda: system.audit.names == ALL_THE_WAY)
+    await system.wait_until(lambda: system.audit.names == VERIFIED)
     assert system.audit.origins == [origin] * 4
     await system.sign_and_record(system.add_replica(), other)
     system.advance(LEASE)

@@ -17,10 +17,10 @@ WITH_OR_WITHOUT_CHALLENGE = pytest.mark.parametrize(
 )
 
 
-async def check_in_progress(asking: Coroutine[Any, Any, ChallengeRecord]) -> None:
+async def check_in_progress(request: Coroutine[Any, Any, ChallengeRecord]) -> None:
     """Check that a request fails with ``challenge_in_progress``."""
     with pytest.raises(Unavailable) as error:
-        await asking
+        await request
     assert (error.value.code, error.value.retry_after) == (ErrorCode.CHALLENGE_IN_PROGRESS, 1.0)
 
 
@@ -31,9 +31,9 @@ async def test_fifty_equal_requests_share_one_signature_and_one_delivery(
     """All get the same record."""
     challenge = system.issue_challenge()
     request = system.request(challenge if has_challenge else None)
-    answers = await asyncio.gather(*(replica.sign(request, within=LONG_TIMEOUT) for _ in range(50)))
-    assert answers == [system.record_of(challenge)] * 50
-    assert answers[0].state is ChallengeState.VERIFIED
+    records = await asyncio.gather(*(replica.sign(request, within=LONG_TIMEOUT) for _ in range(50)))
+    assert records == [system.record_of(challenge)] * 50
+    assert records[0].state is ChallengeState.VERIFIED
     assert replica.store.journal.count("claim") == 1
     assert (system.key.asked, len(system.card_api.submitted)) == (1, 1)
     assert not system.audit.events_named(EventName.TAKEN_OVER)
@@ -44,21 +44,21 @@ async def test_requests_at_five_replicas_share_one_signature_and_one_delivery(sy
     challenge = system.issue_challenge()
     replicas = [system.add_replica() for _ in range(5)]
     requests = [system.request(challenge), system.request()]
-    answers = await asyncio.gather(
+    records = await asyncio.gather(
         *(replicas[n % 5].sign(requests[n % 2], within=LONG_TIMEOUT) for n in range(50)),
     )
-    assert answers == [system.record_of(challenge)] * 50
-    assert answers[0].state is ChallengeState.VERIFIED
+    assert records == [system.record_of(challenge)] * 50
+    assert records[0].state is ChallengeState.VERIFIED
     assert (system.key.asked, len(system.card_api.submitted)) == (1, 1)
 
 
 async def test_fifty_equal_requests_share_one_failure(system: FakeSystem, replica: Replica) -> None:
     """The key backend is called once."""
     challenge = system.issue_challenge()
-    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "It is down.")
+    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "The key backend is down.")
     request = system.request(challenge)
-    asking = (replica.sign(request, within=LONG_TIMEOUT) for _ in range(50))
-    assert await asyncio.gather(*asking, return_exceptions=True) == [system.key.failure] * 50
+    calls = (replica.sign(request, within=LONG_TIMEOUT) for _ in range(50))
+    assert await asyncio.gather(*calls, return_exceptions=True) == [system.key.failure] * 50
     assert system.key.asked == 1
 
 
@@ -66,25 +66,25 @@ async def test_cancelled_caller_does_not_cancel_shared_work(system: FakeSystem, 
     """The other caller gets the result."""
     challenge = system.issue_challenge()
     system.key.open.clear()
-    leaving, staying = (
+    cancelled_caller, other_caller = (
         asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT)) for _ in range(2)
     )
     await system.wait_until(lambda: system.key.asked == 1)
-    leaving.cancel()
-    await asyncio.wait({leaving})
-    assert leaving.cancelled()
+    cancelled_caller.cancel()
+    await asyncio.wait({cancelled_caller})
+    assert cancelled_caller.cancelled()
     system.key.open.set()
-    assert (await staying).state is ChallengeState.VERIFIED
+    assert (await other_caller).state is ChallengeState.VERIFIED
 
 
 async def test_work_continues_without_callers(system: FakeSystem, replica: Replica) -> None:
     """The only caller disconnects during the POST; the record is settled."""
     challenge = system.issue_challenge()
     system.card_api.open.clear()
-    leaving = asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT))
+    cancelled_caller = asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT))
     await system.wait_until(lambda: bool(system.card_api.submitted))
-    leaving.cancel()
-    await asyncio.wait({leaving})
+    cancelled_caller.cancel()
+    await asyncio.wait({cancelled_caller})
     system.card_api.open.set()
     await system.wait_until(lambda: system.has_state(challenge, ChallengeState.VERIFIED))
     assert len(system.card_api.submitted) == 1
@@ -100,7 +100,7 @@ async def test_next_request_starts_new_work_after_work_without_a_caller_failed(
     """
     challenge = system.issue_challenge()
     system.key.open.clear()
-    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "It is down.")
+    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "The key backend is down.")
     await check_in_progress(replica.sign(system.request(challenge), within=ZERO_TIMEOUT))
     system.key.open.set()
     await system.wait_until(lambda: bool(system.audit.events_named(EventName.REFUSED)))
@@ -111,7 +111,7 @@ async def test_next_request_starts_new_work_after_work_without_a_caller_failed(
 async def test_request_gets_the_failure_of_the_work_that_it_joined(system: FakeSystem, replica: Replica) -> None:
     """The nonce is released already when the second request arrives."""
     challenge = system.issue_challenge()
-    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "It is down.")
+    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "The key backend is down.")
     released, may_end = asyncio.Event(), asyncio.Event()
 
     async def block_reply() -> None:
@@ -138,14 +138,14 @@ async def test_caller_whose_time_is_over_gets_signature_during_delivery(
     challenge = system.issue_challenge()
     request = system.request(challenge if has_challenge else None, refresh=refresh)
     system.card_api.open.clear()
-    patient = asyncio.create_task(replica.sign(request, within=LONG_TIMEOUT))
+    work = asyncio.create_task(replica.sign(request, within=LONG_TIMEOUT))
     await system.wait_until(lambda: bool(system.card_api.submitted))
-    shown = await replica.sign(request, within=ZERO_TIMEOUT)
-    assert shown == system.record_of(challenge)
-    assert (shown.state, shown.is_settled) == (ChallengeState.FORWARDING, False)
+    early = await replica.sign(request, within=ZERO_TIMEOUT)
+    assert early == system.record_of(challenge)
+    assert (early.state, early.is_settled) == (ChallengeState.FORWARDING, False)
     system.card_api.open.set()
-    proven = await patient
-    assert (proven.state, proven.signature) == (ChallengeState.VERIFIED, shown.signature)
+    settled = await work
+    assert (settled.state, settled.signature) == (ChallengeState.VERIFIED, early.signature)
 
 
 @WITH_OR_WITHOUT_CHALLENGE
@@ -156,11 +156,11 @@ async def test_caller_whose_time_is_over_gets_in_progress_during_signing(
     challenge = system.issue_challenge()
     request = system.request(challenge if has_challenge else None)
     system.key.open.clear()
-    patient = asyncio.create_task(replica.sign(request, within=LONG_TIMEOUT))
+    work = asyncio.create_task(replica.sign(request, within=LONG_TIMEOUT))
     await system.wait_until(lambda: system.key.asked == 1)
     await check_in_progress(replica.sign(request, within=ZERO_TIMEOUT))
     system.key.open.set()
-    assert (await patient).state is ChallengeState.VERIFIED
+    assert (await work).state is ChallengeState.VERIFIED
     assert system.key.asked == 1
 
 
@@ -213,24 +213,24 @@ async def test_caller_whose_time_is_over_gets_superseded_record_without_refresh(
 ) -> None:
     """The record is final, so no time is needed."""
     old, _ = system.make_challenge(nonce="old0old0"), system.issue_challenge(nonce="new0new0")
-    end = await replica.sign(system.request(old), within=LONG_TIMEOUT)
+    record = await replica.sign(system.request(old), within=LONG_TIMEOUT)
     blocked = asyncio.Event()
     replica.store.before["claim"] = blocked.wait
-    assert await replica.sign(system.request(old), within=ZERO_TIMEOUT) == end
-    assert end.state is ChallengeState.SUPERSEDED
+    assert await replica.sign(system.request(old), within=ZERO_TIMEOUT) == record
+    assert record.state is ChallengeState.SUPERSEDED
     blocked.set()
 
 
-@pytest.mark.parametrize("whose", ["another message's", "another customer's"])
+@pytest.mark.parametrize("conflict", ["another message", "another customer"])
 async def test_caller_whose_time_is_over_does_not_get_record_of_other_request(
-    system: FakeSystem, replica: Replica, whose: str
+    system: FakeSystem, replica: Replica, conflict: str
 ) -> None:
     """The nonce belongs to another message, or the message to another customer."""
     challenge = system.issue_challenge()
     await replica.sign(system.request(challenge), within=LONG_TIMEOUT)
     blocked = asyncio.Event()
     replica.store.before["claim"] = blocked.wait
-    if whose == "another message's":
+    if conflict == "another message":
         request = system.request(system.make_challenge(issued_at="2026-11-22T12:00:01Z"))
     else:
         request = system.request(challenge, customer=OTHER_CUSTOMER)
@@ -246,11 +246,11 @@ async def test_caller_whose_time_is_over_does_not_wait_for_store_that_hangs(
     challenge = system.issue_challenge()
     request = system.request(challenge if has_challenge else None)
     system.card_api.open.clear()
-    patient = asyncio.create_task(replica.sign(request, within=LONG_TIMEOUT))
+    work = asyncio.create_task(replica.sign(request, within=LONG_TIMEOUT))
     await system.wait_until(lambda: bool(system.card_api.submitted))
     hanging = asyncio.Event()
     replica.store.before["get" if has_challenge else "find"] = hanging.wait
     async with asyncio.timeout(5):
         await check_in_progress(replica.sign(request, within=ZERO_TIMEOUT))
     system.card_api.open.set()
-    assert (await patient).state is ChallengeState.VERIFIED
+    assert (await work).state is ChallengeState.VERIFIED

@@ -18,17 +18,17 @@ FIRST_PAUSE = timedelta(milliseconds=250)
 INSTANT = timedelta(microseconds=1)
 LONG_AFTER = timedelta(minutes=2)
 UNREACHABLE: list[SignerError] = [
-    Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "It is down."),
-    UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "It took too long."),
-    BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, "It makes no sense."),
+    Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "The card API is down."),
+    UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "The card API timed out."),
+    BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, "The response cannot be parsed."),
 ]
-HOWEVER_UNREACHABLE = pytest.mark.parametrize("failure", UNREACHABLE, ids=lambda error: error.code)
-ENDS = {
+EACH_FETCH_ERROR = pytest.mark.parametrize("failure", UNREACHABLE, ids=lambda error: error.code)
+FINAL_STATES = {
     DeliveryVerdict.ACCEPTED: (ChallengeState.VERIFIED, None),
     DeliveryVerdict.ALREADY_SIGNED: (ChallengeState.ALREADY_SIGNED, RecordCode.ALREADY_SIGNED_UPSTREAM),
     DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED: (ChallengeState.REJECTED, RecordCode.IDEMPOTENCY_KEY_REFUSED),
 }
-PAUSES = {
+RETRY_CODES = {
     DeliveryVerdict.CREDENTIALS_REFUSED: RecordCode.CREDENTIALS_REFUSED,
     DeliveryVerdict.NOT_PROCESSED: RecordCode.CARD_API_BUSY,
     DeliveryVerdict.UNKNOWN: RecordCode.CARD_API_UNAVAILABLE,
@@ -72,18 +72,18 @@ async def test_every_verdict_makes_record_final_or_due_again(
     assert await replica.store.due(1) == ([] if record.state.is_final else [record.id])
 
 
-@pytest.mark.parametrize(("verdict", "end"), ENDS.items())
+@pytest.mark.parametrize(("verdict", "final"), FINAL_STATES.items())
 async def test_clear_verdict_settles_record(
-    system: FakeSystem, replica: Replica, verdict: DeliveryVerdict, end: tuple[ChallengeState, RecordCode | None]
+    system: FakeSystem, replica: Replica, verdict: DeliveryVerdict, final: tuple[ChallengeState, RecordCode | None]
 ) -> None:
     """Nothing is read from the card API."""
     record = await attempt_with(system, replica, DeliveryResult(verdict))
-    assert (record.state, record.code) == end
+    assert (record.state, record.code) == final
     assert record.signature is not None
     assert system.card_api.read_count == 0
 
 
-@pytest.mark.parametrize(("verdict", "code"), PAUSES.items())
+@pytest.mark.parametrize(("verdict", "code"), RETRY_CODES.items())
 async def test_open_verdict_repeats_same_body_and_key_after_pause(
     system: FakeSystem, replica: Replica, verdict: DeliveryVerdict, code: RecordCode
 ) -> None:
@@ -100,15 +100,15 @@ async def test_open_verdict_repeats_same_body_and_key_after_pause(
     "verdict", [DeliveryVerdict.NOT_PROCESSED, DeliveryVerdict.UNKNOWN, DeliveryVerdict.CONFLICT_AMBIGUOUS]
 )
 @pytest.mark.parametrize(
-    ("asked", "pause"),
+    ("retry_after", "pause"),
     [(timedelta(seconds=20), timedelta(seconds=20)), (timedelta(milliseconds=1), FIRST_PAUSE)],
-    ids=["longer than ours", "shorter than ours"],
+    ids=["longer_than_backoff", "shorter_than_backoff"],
 )
 async def test_rfc9110_10_2_3_retry_after_is_a_lower_bound(
-    system: FakeSystem, replica: Replica, verdict: DeliveryVerdict, asked: timedelta, pause: timedelta
+    system: FakeSystem, replica: Replica, verdict: DeliveryVerdict, retry_after: timedelta, pause: timedelta
 ) -> None:
     """The backoff is one, too."""
-    record = await attempt_with(system, replica, DeliveryResult(verdict, 429, retry_after=asked))
+    record = await attempt_with(system, replica, DeliveryResult(verdict, 429, retry_after=retry_after))
     await check_pause(system, replica, record, pause)
 
 
@@ -142,7 +142,7 @@ async def test_ambiguous_conflict_settles_as_already_signed_if_customer_is_prove
     assert (record.state, record.code) == (ChallengeState.ALREADY_SIGNED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
 
 
-@HOWEVER_UNREACHABLE
+@EACH_FETCH_ERROR
 async def test_ambiguous_conflict_is_deferred_if_status_cannot_be_read(
     system: FakeSystem, replica: Replica, failure: SignerError
 ) -> None:
@@ -211,7 +211,7 @@ async def test_404_after_deadline_is_deferred_if_no_token_can_be_fetched(system:
     assert (found.state, found.code) == (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
 
 
-@HOWEVER_UNREACHABLE
+@EACH_FETCH_ERROR
 async def test_404_is_deferred_if_status_cannot_be_read(
     system: FakeSystem, replica: Replica, failure: SignerError
 ) -> None:
@@ -329,7 +329,7 @@ async def test_400_is_superseded_without_successor_if_new_challenge_is_unreadabl
     assert (record.state, record.superseded_by) == (ChallengeState.SUPERSEDED, None)
 
 
-@HOWEVER_UNREACHABLE
+@EACH_FETCH_ERROR
 async def test_400_is_deferred_if_current_challenge_cannot_be_read(
     system: FakeSystem, replica: Replica, failure: SignerError
 ) -> None:

@@ -25,27 +25,27 @@ LEASE_MARGIN = timedelta(seconds=2)
 
 
 async def attempt_with(
-    system: FakeSystem, lease: timedelta, left: timedelta, limits: ForwardingLimits
+    system: FakeSystem, lease: timedelta, time_left: timedelta, limits: ForwardingLimits
 ) -> ChallengeRecord:
     """Attempt a delivery with this time left of the lease, and of the challenge by this replica's clock."""
-    replica = system.add_replica(clock=FakeClock(DEADLINE - left), forwarding=limits)
+    replica = system.add_replica(clock=FakeClock(DEADLINE - time_left), forwarding=limits)
     leased = await system.sign_and_record(replica, system.issue_challenge())
     return await replica.forward.attempt(replace(leased, lease=replace(leased.lease, remaining=lease)))
 
 
-@given(lease=MILLISECONDS, left=MILLISECONDS, longest=MILLISECONDS)
-@example(lease=timedelta(seconds=2), left=timedelta(1), longest=timedelta(seconds=8))
-@example(lease=LEASE, left=timedelta(0), longest=timedelta(seconds=8))
+@given(lease=MILLISECONDS, time_left=MILLISECONDS, setting=MILLISECONDS)
+@example(lease=timedelta(seconds=2), time_left=timedelta(1), setting=timedelta(seconds=8))
+@example(lease=LEASE, time_left=timedelta(0), setting=timedelta(seconds=8))
 def test_post_timeout_is_the_least_of_setting_lease_and_challenge_time(
-    lease: timedelta, left: timedelta, longest: timedelta
+    lease: timedelta, time_left: timedelta, setting: timedelta
 ) -> None:
     """The lease counts without its margin. Nothing is sent if no time is left."""
     system = FakeSystem()
-    limits = forwarding_limits(request_timeout=longest)
-    record = asyncio.run(attempt_with(system, lease, left, limits))
-    time_for_it = min(longest, lease - LEASE_MARGIN, left)
-    if time_for_it > timedelta(0):
-        assert system.card_api.timeouts == [time_for_it]
+    limits = forwarding_limits(request_timeout=setting)
+    record = asyncio.run(attempt_with(system, lease, time_left, limits))
+    expected = min(setting, lease - LEASE_MARGIN, time_left)
+    if expected > timedelta(0):
+        assert system.card_api.timeouts == [expected]
         assert record.state is ChallengeState.VERIFIED
     else:
         assert not system.card_api.submitted
@@ -91,7 +91,7 @@ def test_no_post_outlasts_the_deadline_while_card_api_fails(steps: list[int], ji
     assert len(set(system.card_api.submitted)) == 1
 
 
-@pytest.mark.parametrize("is_deliverable", [True, False], ids=["without a body", "past its time"])
+@pytest.mark.parametrize("is_deliverable", [True, False], ids=["without_body", "after_deadline"])
 async def test_lease_without_permission_to_send_reads_customer_status(system: FakeSystem, is_deliverable: bool) -> None:
     """Nothing is sent; the grace period has not passed, so the record is deferred."""
     replica = system.add_replica()
@@ -110,9 +110,9 @@ async def test_stall_between_lease_and_post_shortens_the_post(system: FakeSystem
     leased = await system.sign_and_record(replica, system.issue_challenge())
     system.advance(stalled_for)
     record = await replica.forward.attempt(leased)
-    left = LEASE - stalled_for - LEASE_MARGIN
-    if left > timedelta(0):
-        assert system.card_api.timeouts == [min(left, forwarding_limits().request_timeout)]
+    time_left = LEASE - stalled_for - LEASE_MARGIN
+    if time_left > timedelta(0):
+        assert system.card_api.timeouts == [min(time_left, forwarding_limits().request_timeout)]
         assert record.state is ChallengeState.VERIFIED
     else:
         assert not system.card_api.submitted

@@ -62,30 +62,30 @@ async def test_cancelled_delivery_is_handed_back_and_caller_gets_signature(
     caller = await start_request(replica, system, challenge)
     await system.wait_until(lambda: bool(system.card_api.submitted))
     assert await replica.sign.drain(ZERO_TIMEOUT) == 1
-    shown = await caller
-    assert (shown.state, shown.code) == (ChallengeState.SIGNED, RecordCode.HANDED_BACK)
+    result = await caller
+    assert (result.state, result.code) == (ChallengeState.SIGNED, RecordCode.HANDED_BACK)
     system.card_api.open.set()
     assert await system.add_replica().tick() == 1
     record = system.record_of(challenge)
-    assert (record.state, record.signature) == (ChallengeState.VERIFIED, shown.signature)
+    assert (record.state, record.signature) == (ChallengeState.VERIFIED, result.signature)
     assert len(system.card_api.submitted) == 2
 
 
-@pytest.mark.parametrize("at", ["key", "card_api"])
+@pytest.mark.parametrize("blocked_step", ["key", "card_api"])
 async def test_work_that_cannot_be_handed_back_continues_after_its_lease(
-    system: FakeSystem, replica: Replica, at: str
+    system: FakeSystem, replica: Replica, blocked_step: str
 ) -> None:
     """The store is down during the drain."""
     challenge = system.issue_challenge()
-    door = system.key.open if at == "key" else system.card_api.open
-    door.clear()
+    blocker = system.key.open if blocked_step == "key" else system.card_api.open
+    blocker.clear()
     caller = await start_request(replica, system, challenge)
-    await system.wait_until(lambda: bool(system.key.asked if at == "key" else system.card_api.submitted))
+    await system.wait_until(lambda: bool(system.key.asked if blocked_step == "key" else system.card_api.submitted))
     system.shelf.is_down = True
     assert await replica.sign.drain(ZERO_TIMEOUT) == 1
     await asyncio.gather(caller, return_exceptions=True)
     system.shelf.is_down = False
-    door.set()
+    blocker.set()
     system.advance(LEASE)
     record = await system.add_replica().sign(system.request(challenge), within=LONG_TIMEOUT)
     assert record.state is ChallengeState.VERIFIED
@@ -97,32 +97,32 @@ async def test_no_work_runs_after_drain(system: FakeSystem, replica: Replica) ->
     system.key.open.clear()
     caller = await start_request(replica, system, challenge)
     await system.wait_until(lambda: system.key.asked == 1)
-    everything = asyncio.all_tasks()
+    tasks = asyncio.all_tasks()
     await replica.sign.drain(ZERO_TIMEOUT)
-    assert {task for task in everything if not task.done()} <= {asyncio.current_task(), caller}
+    assert {task for task in tasks if not task.done()} <= {asyncio.current_task(), caller}
     await asyncio.gather(caller, return_exceptions=True)
 
 
-@pytest.mark.parametrize("is_recorded", [True, False], ids=["recorded", "not recorded yet"])
+@pytest.mark.parametrize("is_recorded", [True, False], ids=["recorded", "not_recorded"])
 async def test_only_one_signature_leaves_if_drain_cancels_its_recording(
     system: FakeSystem, replica: Replica, is_recorded: bool
 ) -> None:
     """At most one signature is returned or sent, whether or not the store recorded it."""
     challenge = system.issue_challenge()
-    where = replica.store.after if is_recorded else replica.store.before
+    hooks = replica.store.after if is_recorded else replica.store.before
     blocked = asyncio.Event()
-    where["record_signature"] = blocked.wait
+    hooks["record_signature"] = blocked.wait
     caller = await start_request(replica, system, challenge)
     await system.wait_until(lambda: "record_signature" in replica.store.journal)
     assert await replica.sign.drain(ZERO_TIMEOUT) == 1
-    [shown] = await asyncio.gather(caller, return_exceptions=True)
+    [result] = await asyncio.gather(caller, return_exceptions=True)
     system.advance(LEASE)
     record = await system.add_replica().sign(system.request(challenge), within=LONG_TIMEOUT)
     assert record.state is ChallengeState.VERIFIED
     if is_recorded:
-        assert isinstance(shown, ChallengeRecord)
-        assert (shown.signature, system.key.signed) == (record.signature, 1)
+        assert isinstance(result, ChallengeRecord)
+        assert (result.signature, system.key.signed) == (record.signature, 1)
     else:
-        assert isinstance(shown, Unavailable)
+        assert isinstance(result, Unavailable)
         assert system.key.signed == 2
     assert len(system.card_api.submitted) == 1

@@ -9,10 +9,10 @@ from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.unit.application.fake_system import DEADLINE, LEASE, LONG_TIMEOUT, NOW, FakeSystem, Replica
 
 FAILURES = {
-    "down": Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "The backend is down.", retry_after=5),
-    "lying": Unavailable(ErrorCode.KEY_SIGNATURE_INVALID, "The backend's signature is another key's."),
+    "unavailable": Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "The backend is down.", retry_after=5),
+    "invalid signature": Unavailable(ErrorCode.KEY_SIGNATURE_INVALID, "The backend's signature is another key's."),
 }
-HOWEVER = pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+EACH_FAILURE = pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 
 
 async def fail_signing(system: FakeSystem, replica: Replica, challenge: str, failure: Unavailable) -> None:
@@ -24,7 +24,7 @@ async def fail_signing(system: FakeSystem, replica: Replica, challenge: str, fai
     system.key.failure = None
 
 
-@HOWEVER
+@EACH_FAILURE
 async def test_claim_is_released_if_key_backend_fails(
     system: FakeSystem, replica: Replica, failure: Unavailable
 ) -> None:
@@ -37,7 +37,7 @@ async def test_claim_is_released_if_key_backend_fails(
     assert not system.card_api.submitted
 
 
-@HOWEVER
+@EACH_FAILURE
 @pytest.mark.parametrize("has_challenge", [True, False], ids=["with_challenge", "without_challenge"])
 async def test_same_message_is_signed_at_once_after_backend_recovers(
     system: FakeSystem, replica: Replica, failure: Unavailable, has_challenge: bool
@@ -49,7 +49,7 @@ async def test_same_message_is_signed_at_once_after_backend_recovers(
     assert (record.state, record.code, record.fencing_token) == (ChallengeState.VERIFIED, None, 2)
 
 
-@HOWEVER
+@EACH_FAILURE
 async def test_released_nonce_is_refused_for_another_message(
     system: FakeSystem, replica: Replica, failure: Unavailable
 ) -> None:
@@ -65,9 +65,9 @@ async def test_released_nonce_is_refused_for_another_message(
 async def test_each_request_calls_failing_backend_once(system: FakeSystem, replica: Replica) -> None:
     """The released nonce expires at its deadline."""
     challenge = system.issue_challenge()
-    for asked in (1, 2, 3):
-        await fail_signing(system, replica, challenge, FAILURES["down"])
-        assert system.key.asked == asked
+    for calls in (1, 2, 3):
+        await fail_signing(system, replica, challenge, FAILURES["unavailable"])
+        assert system.key.asked == calls
     system.advance(DEADLINE - NOW)
     assert await replica.tick() == 1
     record = system.record_of(challenge)
@@ -85,7 +85,7 @@ async def test_caller_gets_other_replicas_result_if_lease_is_lost_before_release
         system.advance(LEASE)
         await other_replica.sign(system.request(challenge), within=LONG_TIMEOUT)
 
-    system.key.failure = FAILURES["down"]
+    system.key.failure = FAILURES["unavailable"]
     replica.store.before["release"] = sign_on_other_replica
     record = await replica.sign(system.request(challenge), within=LONG_TIMEOUT)
     assert record == system.record_of(challenge)

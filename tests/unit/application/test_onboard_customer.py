@@ -73,16 +73,16 @@ async def test_same_request_again_creates_no_second_customer(wallet: WalletBacke
 
 async def test_concurrent_equal_requests_share_one_creation(wallet: WalletBackend, system: FakeSystem) -> None:
     """Five callers, one POST."""
-    answers = await asyncio.gather(*(wallet.onboard_alice() for _ in range(5)))
-    assert all(answer == answers[0] for answer in answers)
+    results = await asyncio.gather(*(wallet.onboard_alice() for _ in range(5)))
+    assert all(result == results[0] for result in results)
     assert len(system.card_api.created) == 1
 
 
 async def test_owner_without_key_creates_no_customer(wallet: WalletBackend, system: FakeSystem) -> None:
     """Neither the store nor the card API is called."""
-    stranger = AccountId.parse("eip155:324:0x22227A31dd842196A246d8f3b775998560eAa61d")
+    unknown_owner = AccountId.parse("eip155:324:0x22227A31dd842196A246d8f3b775998560eAa61d")
     with pytest.raises(NotFound) as error:
-        await wallet.onboard_alice(owner=stranger)
+        await wallet.onboard_alice(owner=unknown_owner)
     assert error.value.code is ErrorCode.OWNER_UNKNOWN
     assert (wallet.intents.known, system.card_api.created) == ({}, [])
 
@@ -123,7 +123,7 @@ async def test_failure_after_creation_contains_customer_id(
 
 async def test_customer_that_exists_without_stored_id_is_conflict(wallet: WalletBackend, system: FakeSystem) -> None:
     """The card API's error is raised unchanged."""
-    system.card_api.failures.append(Conflict(ErrorCode.CUSTOMER_EXISTS, "there"))
+    system.card_api.failures.append(Conflict(ErrorCode.CUSTOMER_EXISTS, "exists"))
     with pytest.raises(Conflict) as error:
         await wallet.onboard_alice()
     assert error.value.code is ErrorCode.CUSTOMER_EXISTS

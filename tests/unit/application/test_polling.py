@@ -22,12 +22,12 @@ async def test_caller_waits_for_lease_holder_and_gets_its_result(system: FakeSys
     """Another replica signs and delivers."""
     challenge, other_replica = system.issue_challenge(), system.add_replica()
     system.key.open.clear()
-    there = asyncio.create_task(other_replica.sign(system.request(challenge), within=LONG_TIMEOUT))
+    other_caller = asyncio.create_task(other_replica.sign(system.request(challenge), within=LONG_TIMEOUT))
     await system.wait_until(lambda: system.key.asked == 1)
-    here = asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT))
+    caller = asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT))
     await system.wait_until(lambda: replica.store.journal.count("claim") > 1)
     system.key.open.set()
-    assert await here == await there
+    assert await caller == await other_caller
     assert (system.key.asked, len(system.card_api.submitted)) == (1, 1)
 
 
@@ -36,11 +36,11 @@ async def test_caller_signs_after_lease_holder_released(system: FakeSystem, repl
     challenge, other_replica = system.issue_challenge(), system.add_replica()
     claimed = await other_replica.store.claim(system.claim_for(challenge))
     assert claimed.lease is not None
-    here = asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT))
+    caller = asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT))
     await system.wait_until(lambda: replica.store.journal.count("claim") > 1)
     assert system.key.asked == 0
     await other_replica.store.release(claimed.lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
-    assert (await here).state is ChallengeState.VERIFIED
+    assert (await caller).state is ChallengeState.VERIFIED
 
 
 @pytest.mark.parametrize("has_challenge", [True, False], ids=["with_challenge", "without_challenge"])
@@ -51,11 +51,11 @@ async def test_caller_signs_after_lease_of_dead_replica_ended(
     challenge = system.issue_challenge()
     await system.add_replica().store.claim(system.claim_for(challenge))
     request = system.request(challenge if has_challenge else None)
-    here = asyncio.create_task(replica.sign(request, within=LONG_TIMEOUT))
+    caller = asyncio.create_task(replica.sign(request, within=LONG_TIMEOUT))
     await system.wait_until(lambda: replica.store.journal.count("claim") > 1)
     assert system.key.asked == 0
     system.advance(LEASE)
-    record = await here
+    record = await caller
     assert (record.state, record.fencing_token) == (ChallengeState.VERIFIED, 2)
 
 
@@ -63,30 +63,31 @@ async def test_caller_waits_for_delivery_on_other_replica(system: FakeSystem, re
     """Nothing is sent a second time."""
     challenge, other_replica = system.issue_challenge(), system.add_replica()
     system.card_api.open.clear()
-    there = asyncio.create_task(other_replica.sign(system.request(challenge), within=LONG_TIMEOUT))
+    other_caller = asyncio.create_task(other_replica.sign(system.request(challenge), within=LONG_TIMEOUT))
     await system.wait_until(lambda: bool(system.card_api.submitted))
-    here = asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT))
+    caller = asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT))
     await system.wait_until(lambda: replica.store.journal.count("get") > 1)
     system.card_api.open.set()
-    assert await here == await there
+    assert await caller == await other_caller
     assert len(system.card_api.submitted) == 1
 
 
-@pytest.mark.parametrize("waits_for", ["holder", "card API"])
+@pytest.mark.parametrize("waits_for", ["lease holder", "card API"])
 async def test_store_is_read_once_per_poll_interval(system: FakeSystem, waits_for: str) -> None:
     """The poll interval is an hour."""
-    challenge, patient = system.issue_challenge(), system.add_replica(poll_interval=timedelta(hours=1))
+    challenge, slow_replica = system.issue_challenge(), system.add_replica(poll_interval=timedelta(hours=1))
     await (
         system.sign_and_record(system.add_replica(), challenge)
         if waits_for == "card API"
         else claim_on_other_replica(system, challenge)
     )
-    here = asyncio.create_task(patient.sign(system.request(challenge), within=LONG_TIMEOUT))
+    caller = asyncio.create_task(slow_replica.sign(system.request(challenge), within=LONG_TIMEOUT))
     for _ in range(100):
         await asyncio.sleep(0)
-    assert patient.store.journal == (["claim"] if waits_for == "holder" else ["claim", "begin_forwarding", "expire"])
-    here.cancel()
-    await asyncio.wait({here})
+    expected = ["claim"] if waits_for == "lease holder" else ["claim", "begin_forwarding", "expire"]
+    assert slow_replica.store.journal == expected
+    caller.cancel()
+    await asyncio.wait({caller})
 
 
 async def test_record_lost_by_store_is_returned_as_last_read(system: FakeSystem, replica: Replica) -> None:
@@ -97,9 +98,9 @@ async def test_record_lost_by_store_is_returned_as_last_read(system: FakeSystem,
     async def delete_records() -> None:
         system.shelf.rows.clear()
 
-    one_look = system.add_replica(work_timeout=timedelta(milliseconds=20))
-    one_look.store.before["get"] = delete_records
-    record = await one_look.sign(system.request(challenge), within=LONG_TIMEOUT)
+    quick_replica = system.add_replica(work_timeout=timedelta(milliseconds=20))
+    quick_replica.store.before["get"] = delete_records
+    record = await quick_replica.sign(system.request(challenge), within=LONG_TIMEOUT)
     assert (record.id, record.state, record.signature) == (
         leased.record.id,
         leased.record.state,
@@ -135,12 +136,12 @@ async def test_work_retries_after_each_pause_while_card_api_is_busy(system: Fake
     """The same body is sent three times."""
     challenge = system.issue_challenge()
     system.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 503)] * 2)
-    here = asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT))
+    caller = asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT))
     for attempt in (1, 2):
         await system.wait_until(lambda: system.has_state(challenge, ChallengeState.SIGNED))
         assert len(system.card_api.submitted) == system.record_of(challenge).attempts == attempt
         system.advance(forwarding_limits().backoff.pause_after(attempt, lambda: 1.0))
         await system.wait_until(lambda: system.record_of(challenge).attempts > attempt)  # noqa: B023 - called at once
-    record = await here
+    record = await caller
     assert (record.state, record.attempts) == (ChallengeState.VERIFIED, 3)
     assert system.key.signed == 1

@@ -13,12 +13,12 @@ from tests.unit.application.fake_system import LEASE, LONG_TIMEOUT, ZERO_TIMEOUT
 
 async def leave_signatures(system: FakeSystem, count: int) -> list[str]:
     """Leave signatures of a replica that died before it sent them; their leases have ended."""
-    gone = system.add_replica()
+    dead_replica = system.add_replica()
     challenges = [system.make_challenge(nonce=f"anothernonce{number}") for number in range(count)]
     for number, challenge in enumerate(challenges):
         customer = f"00000000-0000-4000-8000-{number:012}"
         system.card_api.issue(customer, challenge)
-        await system.sign_and_record(gone, challenge, customer=customer)
+        await system.sign_and_record(dead_replica, challenge, customer=customer)
     system.advance(LEASE)
     return challenges
 
@@ -26,6 +26,19 @@ async def leave_signatures(system: FakeSystem, count: int) -> list[str]:
 def states(system: FakeSystem, challenges: list[str]) -> list[ChallengeState]:
     """Return the states of the records."""
     return [system.record_of(challenge).state for challenge in challenges]
+
+
+def hourly_recovery(replica: Replica, jitter: float = 0.0) -> Recovery:
+    """Create a recovery whose pauses are longer than any test."""
+    return Recovery(
+        replica.store,
+        replica.forward,
+        every=timedelta(hours=1),
+        batch=64,
+        max_concurrent=8,
+        on_unexpected_error=lambda error: pytest.fail(str(error)),
+        jitter=lambda: jitter,
+    )
 
 
 async def test_nothing_is_taken_over_before_its_lease_ends(system: FakeSystem, replica: Replica) -> None:
@@ -49,17 +62,17 @@ async def test_tick_takes_over_at_most_one_batch(system: FakeSystem) -> None:
     assert len(system.card_api.submitted) == 10
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
-async def test_tick_delivers_at_most_max_concurrent_at_a_time(system: FakeSystem, at_once: int) -> None:
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_tick_delivers_at_most_max_concurrent_at_a_time(system: FakeSystem, limit: int) -> None:
     """All are delivered in the end."""
-    replica = system.add_replica(max_concurrent=at_once)
+    replica = system.add_replica(max_concurrent=limit)
     await leave_signatures(system, 10)
     system.card_api.open.clear()
     ticking = asyncio.create_task(replica.tick())
-    await system.wait_until(lambda: len(system.card_api.submitted) == at_once)
+    await system.wait_until(lambda: len(system.card_api.submitted) == limit)
     system.card_api.open.set()
     assert await ticking == 10
-    assert system.card_api.max_in_flight == at_once
+    assert system.card_api.max_in_flight == limit
     assert len(system.card_api.submitted) == 10
 
 
@@ -77,11 +90,11 @@ async def test_lost_lease_of_one_challenge_does_not_stop_others(system: FakeSyst
     challenges = await leave_signatures(system, 5)
     other_replica = system.add_replica()
 
-    async def take_over_elsewhere() -> None:
+    async def take_over_on_other_replica() -> None:
         system.advance(LEASE)
         await other_replica.tick()
 
-    replica.store.before["settle"] = take_over_elsewhere
+    replica.store.before["settle"] = take_over_on_other_replica
     await replica.tick()
     assert states(system, challenges) == [ChallengeState.VERIFIED] * 5
 
@@ -103,10 +116,10 @@ async def test_unexpected_error_of_one_challenge_does_not_stop_others(system: Fa
 
 async def test_concurrent_ticks_of_two_replicas_deliver_each_challenge_once(system: FakeSystem) -> None:
     """Each is sent by one of them."""
-    one, other = system.add_replica(max_concurrent=20), system.add_replica(max_concurrent=20)
+    first, second = system.add_replica(max_concurrent=20), system.add_replica(max_concurrent=20)
     challenges = await leave_signatures(system, 10)
     system.card_api.open.clear()
-    ticking = [asyncio.create_task(replica.tick()) for replica in (one, other, one, other)]
+    ticking = [asyncio.create_task(replica.tick()) for replica in (first, second, first, second)]
     await system.wait_until(lambda: len(system.card_api.submitted) == 10)
     assert await system.add_replica().tick() == 0
     system.card_api.open.set()
@@ -118,10 +131,10 @@ async def test_concurrent_ticks_of_two_replicas_deliver_each_challenge_once(syst
 async def test_caller_and_recovery_of_two_replicas_deliver_challenge_once(system: FakeSystem) -> None:
     """It is sent once."""
     challenge = system.issue_challenge()
-    caller, one, other = system.add_replica(), system.add_replica(), system.add_replica()
+    caller, first, second = system.add_replica(), system.add_replica(), system.add_replica()
     await system.sign_and_record(caller, challenge)
     system.advance(LEASE)
-    await asyncio.gather(caller.sign(system.request(challenge), within=LONG_TIMEOUT), one.tick(), other.tick())
+    await asyncio.gather(caller.sign(system.request(challenge), within=LONG_TIMEOUT), first.tick(), second.tick())
     assert system.record_of(challenge).state is ChallengeState.VERIFIED
     assert (len(system.card_api.submitted), system.card_api.max_in_flight) == (1, 1)
 
@@ -139,22 +152,45 @@ async def test_run_delivers_what_becomes_due_until_cancelled(system: FakeSystem,
 @pytest.mark.parametrize("jitter", [0.0, 0.999])
 async def test_run_does_not_read_index_before_first_pause_ends(replica: Replica, jitter: float) -> None:
     """With the least and the greatest jitter."""
-    every = timedelta(hours=1)
-    recovery = Recovery(
-        replica.store,
-        replica.forward,
-        every=every,
-        batch=64,
-        max_concurrent=8,
-        on_unexpected_error=lambda error: pytest.fail(str(error)),
-        jitter=lambda: jitter,
-    )
-    running = asyncio.create_task(recovery.run())
+    running = asyncio.create_task(hourly_recovery(replica, jitter).run())
     for _ in range(100):
         await asyncio.sleep(0)
     assert not replica.store.journal
     running.cancel()
     await asyncio.wait({running})
+
+
+async def test_run_after_drain_returns_at_once(replica: Replica) -> None:
+    """No round is started."""
+    recovery = hourly_recovery(replica)
+    assert await recovery.drain(ZERO_TIMEOUT) == 0
+    async with asyncio.timeout(20):
+        await recovery.run()
+    assert not replica.store.journal
+
+
+async def test_run_returns_when_drained_during_its_pause(replica: Replica) -> None:
+    """The pause ends early, and no round is started."""
+    recovery = hourly_recovery(replica)
+    running = asyncio.create_task(recovery.run())
+    await asyncio.sleep(0)  # the task waits for its pause now
+    assert await recovery.drain(ZERO_TIMEOUT) == 0
+    async with asyncio.timeout(20):
+        await running
+    assert not replica.store.journal
+
+
+async def test_run_returns_when_drained_during_a_round(system: FakeSystem, replica: Replica) -> None:
+    """The store takes its time to return the index; no second round is started."""
+    blocked = asyncio.Event()
+    replica.store.before["due"] = blocked.wait
+    running = asyncio.create_task(replica.recovery.run())
+    await system.wait_until(lambda: replica.store.journal == ["due"])
+    assert await replica.recovery.drain(ZERO_TIMEOUT) == 0
+    blocked.set()
+    async with asyncio.timeout(20):
+        await running
+    assert replica.store.journal == ["due"]
 
 
 async def test_run_continues_after_store_outage(system: FakeSystem, replica: Replica) -> None:
@@ -178,14 +214,14 @@ async def test_delivery_that_hangs_does_not_stop_later_rounds(system: FakeSystem
     system.card_api.open.clear()
     running = asyncio.create_task(replica.recovery.run())
     await system.wait_until(lambda: len(system.card_api.submitted) == 1)
-    hanging_door, system.card_api.open = system.card_api.open, asyncio.Event()
+    blocker, system.card_api.open = system.card_api.open, asyncio.Event()
     system.card_api.open.set()
     later = system.issue_challenge(nonce="muchlater1")
     await system.sign_and_record(system.add_replica(), later)
     system.advance(LEASE)
     await system.wait_until(lambda: system.has_state(later, ChallengeState.VERIFIED))
     assert system.has_state(hanging, ChallengeState.FORWARDING)
-    hanging_door.set()
+    blocker.set()
     assert await replica.recovery.drain(LONG_TIMEOUT) == 0
     await running
     assert system.has_state(hanging, ChallengeState.VERIFIED)

@@ -58,27 +58,27 @@ async def test_new_challenge_is_checked_by_the_whole_policy(system: FakeSystem, 
 async def test_challenge_is_exchanged_at_most_twice(system: FakeSystem, replica: Replica) -> None:
     """The card API replaces each challenge; the third record is returned."""
     system.issue_challenge(nonce="nonce000")
-    seen: list[str] = []
+    posts: list[str] = []
     original = system.card_api.submit
 
-    async def submit_and_replace(*args: object, **named: object) -> DeliveryResult:
-        delivery = await original(*args, **named)  # type: ignore[arg-type]
-        seen.append("POST")
-        system.issue_challenge(nonce=f"nonce00{len(seen)}")
+    async def submit_and_replace(*args: object, **kwargs: object) -> DeliveryResult:
+        delivery = await original(*args, **kwargs)  # type: ignore[arg-type]
+        posts.append("POST")
+        system.issue_challenge(nonce=f"nonce00{len(posts)}")
         return delivery
 
     system.card_api.submit = submit_and_replace  # type: ignore[method-assign]
     system.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.REFUSED, 400)] * 9)
     record = await replica.sign(system.request(refresh=True), within=LONG_TIMEOUT)
     assert record.state is ChallengeState.SUPERSEDED
-    assert len(seen) == 3
+    assert len(posts) == 3
 
 
 async def test_resumed_challenge_that_is_superseded_is_exchanged_with_refresh(system: FakeSystem) -> None:
     """The request has no challenge, and an earlier one is unsettled."""
-    dead, replica = system.add_replica(), system.add_replica()
+    dead_replica, replica = system.add_replica(), system.add_replica()
     old = system.issue_challenge(nonce="old0old0")
-    await system.sign_and_record(dead, old)
+    await system.sign_and_record(dead_replica, old)
     system.advance(timedelta(minutes=1))
     new = system.issue_challenge(nonce="new0new0")
     record = await replica.sign(system.request(refresh=True), within=LONG_TIMEOUT)
@@ -126,9 +126,9 @@ async def test_request_beyond_capacity_is_overloaded(system: FakeSystem) -> None
     system.key.open.clear()
     challenge = system.issue_challenge()
     first = system.request(challenge)
-    with pytest.raises(Unavailable) as waiting:
+    with pytest.raises(Unavailable) as timed_out:
         await sign(first, within=timedelta(milliseconds=1))
-    assert waiting.value.code is ErrorCode.CHALLENGE_IN_PROGRESS
+    assert timed_out.value.code is ErrorCode.CHALLENGE_IN_PROGRESS
     with pytest.raises(Unavailable) as error:
         await sign(system.request(system.make_challenge(nonce="other000")), within=LONG_TIMEOUT)
     assert error.value.code is ErrorCode.OVERLOADED

@@ -28,15 +28,15 @@ from tests.unit.application.fake_system import (
     Replica,
 )
 
-NOT_OURS: dict[str, tuple[dict[str, str | None], ErrorCode]] = {
+REFUSED_BY_POLICY: dict[str, tuple[dict[str, str | None], ErrorCode]] = {
     "another scheme": ({"scheme": "http"}, ErrorCode.SCHEME_NOT_ALLOWED),
     "another domain": ({"domain": "evil.example.org", "uri": "https://evil.example.org"}, ErrorCode.DOMAIN_NOT_ALLOWED),
     "another account": ({"address": "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"}, ErrorCode.OWNER_MISMATCH),
     "another URI": ({"uri": "https://evil.example.org"}, ErrorCode.URI_NOT_ALLOWED),
     "another chain": ({"chain_id": "1"}, ErrorCode.CHAIN_NOT_ALLOWED),
-    "from the future": ({"issued_at": "2026-11-22T12:10:00Z"}, ErrorCode.ISSUED_IN_THE_FUTURE),
+    "issued in the future": ({"issued_at": "2026-11-22T12:10:00Z"}, ErrorCode.ISSUED_IN_THE_FUTURE),
     "not valid yet": ({"not_before": "2026-11-22T12:10:00Z"}, ErrorCode.CHALLENGE_NOT_YET_VALID),
-    "in its last seconds": ({"expiration_time": "2026-11-22T12:00:59Z"}, ErrorCode.CHALLENGE_EXPIRES_TOO_SOON),
+    "expires too soon": ({"expiration_time": "2026-11-22T12:00:59Z"}, ErrorCode.CHALLENGE_EXPIRES_TOO_SOON),
     "too old": ({"issued_at": "2026-11-22T11:00:00Z"}, ErrorCode.CHALLENGE_EXPIRED),
 }
 ANOTHER_ISSUE = "2026-11-22T12:00:01Z"
@@ -51,20 +51,25 @@ def check_nothing_was_spent(system: FakeSystem, replica: Replica) -> None:
 
 
 @pytest.mark.parametrize("forward", [True, False])
-@pytest.mark.parametrize("named", [True, False], ids=["with_challenge", "without_challenge"])
-@pytest.mark.parametrize(("fields", "code"), NOT_OURS.values(), ids=NOT_OURS)
+@pytest.mark.parametrize("has_challenge", [True, False], ids=["with_challenge", "without_challenge"])
+@pytest.mark.parametrize(("fields", "code"), REFUSED_BY_POLICY.values(), ids=REFUSED_BY_POLICY)
 async def test_challenge_refused_by_policy_spends_nothing(
-    system: FakeSystem, replica: Replica, fields: dict[str, str | None], code: ErrorCode, named: bool, forward: bool
+    system: FakeSystem,
+    replica: Replica,
+    fields: dict[str, str | None],
+    code: ErrorCode,
+    has_challenge: bool,
+    forward: bool,
 ) -> None:
     """Its nonce is not claimed."""
     challenge = system.issue_challenge(**fields)
     with pytest.raises(RefusedByPolicy) as error:
-        await replica.sign(system.request(challenge if named else None, forward=forward), within=LONG_TIMEOUT)
+        await replica.sign(system.request(challenge if has_challenge else None, forward=forward), within=LONG_TIMEOUT)
     assert error.value.code is code
     check_nothing_was_spent(system, replica)
 
 
-@pytest.mark.parametrize("within", [LONG_TIMEOUT, ZERO_TIMEOUT], ids=["patient", "in a hurry"])
+@pytest.mark.parametrize("within", [LONG_TIMEOUT, ZERO_TIMEOUT], ids=["long_timeout", "zero_timeout"])
 @pytest.mark.parametrize("text", ["", "not base64", "aGVsbG8=", "LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0="])
 async def test_malformed_challenge_is_refused_before_the_store_is_called(
     system: FakeSystem, replica: Replica, text: str, within: timedelta
@@ -94,13 +99,13 @@ async def test_challenge_above_max_length_is_refused(system: FakeSystem, replica
     check_nothing_was_spent(system, replica)
 
 
-@pytest.mark.parametrize("named", [True, False], ids=["with_challenge", "without_challenge"])
-async def test_owner_without_key_is_unknown(system: FakeSystem, replica: Replica, named: bool) -> None:
+@pytest.mark.parametrize("has_challenge", [True, False], ids=["with_challenge", "without_challenge"])
+async def test_owner_without_key_is_unknown(system: FakeSystem, replica: Replica, has_challenge: bool) -> None:
     """Neither the store nor the card API is called."""
     challenge = system.issue_challenge()
     without_keys = system.add_replica(keys=[]).sign
     with pytest.raises(NotFound) as error:
-        await without_keys(system.request(challenge if named else None), within=LONG_TIMEOUT)
+        await without_keys(system.request(challenge if has_challenge else None), within=LONG_TIMEOUT)
     assert (error.value.code, error.value.field) == (ErrorCode.OWNER_UNKNOWN, "ownerId")
     assert not replica.store.journal
     assert system.card_api.read_count == 0
@@ -132,10 +137,10 @@ async def test_owner_on_another_chain_is_refused(system: FakeSystem, replica: Re
 @pytest.mark.parametrize(
     "error",
     [
-        Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "It is down.", retry_after=7),
-        Unavailable(ErrorCode.CARD_API_CREDENTIALS_REFUSED, "It does not know us."),
-        UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "It took too long."),
-        BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, "It makes no sense."),
+        Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "The card API is down.", retry_after=7),
+        Unavailable(ErrorCode.CARD_API_CREDENTIALS_REFUSED, "The credentials were refused."),
+        UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "The card API timed out."),
+        BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, "The response cannot be parsed."),
     ],
     ids=lambda error: error.code,
 )
@@ -159,7 +164,7 @@ async def test_customer_unknown_to_card_api_is_refused(system: FakeSystem, repli
 
 
 @pytest.mark.parametrize("later", [timedelta(0), timedelta(minutes=30), timedelta(minutes=59, seconds=20)])
-@pytest.mark.parametrize("is_final", [True, False], ids=["proven", "kept"])
+@pytest.mark.parametrize("is_final", [True, False], ids=["verified", "not_forwarded"])
 async def test_another_message_with_spent_nonce_is_refused(
     system: FakeSystem, replica: Replica, later: timedelta, is_final: bool
 ) -> None:
@@ -168,9 +173,9 @@ async def test_another_message_with_spent_nonce_is_refused(
     first = await replica.sign(system.request(challenge, forward=is_final), within=LONG_TIMEOUT)
     system.advance(later)
     issued_at = ANOTHER_ISSUE if later < timedelta(minutes=59) else "2026-11-22T12:30:00Z"
-    another = system.make_challenge(issued_at=issued_at)
+    other_message = system.make_challenge(issued_at=issued_at)
     with pytest.raises(Conflict) as error:
-        await replica.sign(system.request(another), within=LONG_TIMEOUT)
+        await replica.sign(system.request(other_message), within=LONG_TIMEOUT)
     assert (error.value.code, error.value.field) == (ErrorCode.NONCE_REUSED, "challenge")
     assert system.record_of(challenge) == first
     assert system.key.asked == 1
@@ -186,7 +191,7 @@ async def test_expired_message_with_spent_nonce_is_refused_as_expired(system: Fa
     assert error.value.code is ErrorCode.CHALLENGE_EXPIRED
 
 
-@pytest.mark.parametrize("later", [timedelta(0), timedelta(hours=2)], ids=["at once", "after its time"])
+@pytest.mark.parametrize("later", [timedelta(0), timedelta(hours=2)], ids=["at_once", "after_deadline"])
 async def test_same_message_for_another_customer_is_refused(
     system: FakeSystem, replica: Replica, later: timedelta
 ) -> None:
@@ -223,7 +228,7 @@ async def test_closed_gate_rejects_request(system: FakeSystem, replica: Replica)
     challenge = system.issue_challenge()
     await replica.sign(system.request(challenge), within=LONG_TIMEOUT)
     replica.store.journal.clear()
-    replica.admission.close(ErrorCode.SHUTTING_DOWN, "It is stopping.", retry_after=3)
+    replica.admission.close(ErrorCode.SHUTTING_DOWN, "The service is stopping.", retry_after=3)
     with pytest.raises(Unavailable) as error:
         await replica.sign(system.request(challenge), within=LONG_TIMEOUT)
     assert (error.value.code, error.value.retry_after) == (ErrorCode.SHUTTING_DOWN, 3)

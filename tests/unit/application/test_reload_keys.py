@@ -85,9 +85,9 @@ async def test_requests_during_a_reload_share_the_next_one(bench: Bench) -> None
 
 async def test_requests_before_a_reload_starts_share_it(bench: Bench) -> None:
     """It sees every change that they know of."""
-    asked = {bench.reload.begin(ReloadCause.REQUEST).id for _ in range(10)}
-    assert len(asked) == 1
-    await bench.ended(asked.pop())
+    reload_ids = {bench.reload.begin(ReloadCause.REQUEST).id for _ in range(10)}
+    assert len(reload_ids) == 1
+    await bench.ended(reload_ids.pop())
     assert bench.reloader.begun == 1
 
 

@@ -25,13 +25,13 @@ from tests.unit.application.fake_system import (
 )
 
 MINUTE = timedelta(minutes=1)
-SPANS = {
-    "at once": timedelta(0),
-    "in its last seconds": DEADLINE - NOW - timedelta(seconds=10),
-    "after its time": timedelta(hours=2),
-    "a week later": timedelta(days=7),
+LATER_BY = {
+    "at_once": timedelta(0),
+    "before_deadline": DEADLINE - NOW - timedelta(seconds=10),
+    "after_deadline": timedelta(hours=2),
+    "a_week_later": timedelta(days=7),
 }
-LATER = pytest.mark.parametrize("later", SPANS.values(), ids=SPANS)
+LATER = pytest.mark.parametrize("later", LATER_BY.values(), ids=LATER_BY)
 WITH_OR_WITHOUT_CHALLENGE = pytest.mark.parametrize(
     "has_challenge", [True, False], ids=["with_challenge", "without_challenge"]
 )
@@ -66,9 +66,9 @@ async def test_record_expires_at_earlier_expiration_time_of_message(system: Fake
 
 async def test_raw_signature_form_is_base64_of_65_bytes(system: FakeSystem, replica: Replica) -> None:
     """The other form is hexadecimal text."""
-    raw_form = system.add_replica(signing=signing_limits(signature_form=SignatureForm.RAW)).sign
+    sign = system.add_replica(signing=signing_limits(signature_form=SignatureForm.RAW)).sign
     challenge = system.issue_challenge()
-    record = await raw_form(system.request(challenge), within=LONG_TIMEOUT)
+    record = await sign(system.request(challenge), within=LONG_TIMEOUT)
     assert record.signature is not None
     signature = EvmSignature.from_bytes(base64.b64decode(record.signature))
     message = decode_challenge(challenge).message_to_sign()
@@ -92,9 +92,9 @@ async def test_later_request_with_forward_delivers_stored_signature(
 ) -> None:
     """No second signature is made."""
     challenge = system.issue_challenge()
-    kept = await replica.sign(system.request(challenge, forward=False), within=LONG_TIMEOUT)
+    stored = await replica.sign(system.request(challenge, forward=False), within=LONG_TIMEOUT)
     later = await replica.sign(system.request(challenge if has_challenge else None), within=LONG_TIMEOUT)
-    assert (later.state, later.signature) == (ChallengeState.VERIFIED, kept.signature)
+    assert (later.state, later.signature) == (ChallengeState.VERIFIED, stored.signature)
     assert (system.key.signed, len(system.card_api.submitted)) == (1, 1)
 
 
@@ -106,8 +106,8 @@ async def test_later_request_without_forward_does_not_stop_delivery(
     challenge = system.issue_challenge()
     system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 503))
     waiting = await no_retry_replica.sign(system.request(challenge), within=LONG_TIMEOUT)
-    named = challenge if has_challenge else None
-    assert await no_retry_replica.sign(system.request(named, forward=False), within=LONG_TIMEOUT) == waiting
+    request = system.request(challenge if has_challenge else None, forward=False)
+    assert await no_retry_replica.sign(request, within=LONG_TIMEOUT) == waiting
     assert (waiting.state, waiting.forward) == (ChallengeState.SIGNED, True)
     system.advance(MINUTE)
     assert await no_retry_replica.tick() == 1
@@ -118,12 +118,12 @@ async def test_forward_of_second_caller_applies_to_running_signing(system: FakeS
     """Both callers get the delivered record."""
     challenge, other_replica = system.issue_challenge(), system.add_replica()
     system.key.open.clear()
-    keeping = asyncio.create_task(replica.sign(system.request(challenge, forward=False), within=LONG_TIMEOUT))
+    without_forward = asyncio.create_task(replica.sign(system.request(challenge, forward=False), within=LONG_TIMEOUT))
     await system.wait_until(lambda: system.key.asked == 1)
-    forwarding = asyncio.create_task(other_replica.sign(system.request(challenge), within=LONG_TIMEOUT))
+    with_forward = asyncio.create_task(other_replica.sign(system.request(challenge), within=LONG_TIMEOUT))
     await system.wait_until(lambda: system.record_of(challenge).forward)
     system.key.open.set()
-    assert await keeping == await forwarding == system.record_of(challenge)
+    assert await without_forward == await with_forward == system.record_of(challenge)
     assert system.record_of(challenge).state is ChallengeState.VERIFIED
     assert (system.key.signed, len(system.card_api.submitted)) == (1, 1)
 
@@ -138,7 +138,7 @@ async def test_same_request_again_returns_same_record(
     first = await replica.sign(system.request(challenge), within=LONG_TIMEOUT)
     system.advance(later)
     read_count = system.card_api.read_count
-    system.issue_challenge(nonce="anothernonce1")  # another proof is not wanted
+    system.issue_challenge(nonce="anothernonce1")  # it must not be fetched
     again = await system.add_replica().sign(system.request(challenge if has_challenge else None), within=LONG_TIMEOUT)
     assert again == first
     assert (system.key.asked, len(system.card_api.submitted), system.card_api.read_count) == (1, 1, read_count)
@@ -146,7 +146,7 @@ async def test_same_request_again_returns_same_record(
 
 @LATER
 @pytest.mark.parametrize(
-    ("verdict", "end"),
+    ("verdict", "state"),
     [
         (DeliveryVerdict.ALREADY_SIGNED, ChallengeState.ALREADY_SIGNED),
         (DeliveryVerdict.REFUSED, ChallengeState.REJECTED),
@@ -154,14 +154,14 @@ async def test_same_request_again_returns_same_record(
     ],
 )
 async def test_same_request_after_failed_proof_returns_same_final_record(
-    system: FakeSystem, replica: Replica, verdict: DeliveryVerdict, end: ChallengeState, later: timedelta
+    system: FakeSystem, replica: Replica, verdict: DeliveryVerdict, state: ChallengeState, later: timedelta
 ) -> None:
     """No second signature is made."""
     challenge = system.issue_challenge()
     system.card_api.verdicts.append(DeliveryResult(verdict))
     first = await replica.sign(system.request(challenge), within=LONG_TIMEOUT)
     system.advance(later)
-    assert first.state is end
+    assert first.state is state
     assert await replica.sign(system.request(challenge), within=LONG_TIMEOUT) == first
     assert (system.key.asked, len(system.card_api.submitted)) == (1, 1)
 
@@ -191,11 +191,11 @@ async def test_signature_made_after_deadline_is_expired_and_not_sent(system: Fak
     """The key backend took longer than the challenge is valid."""
     challenge = system.issue_challenge()
     system.key.open.clear()
-    asked = asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT))
+    work = asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT))
     await system.wait_until(lambda: system.key.asked == 1)
     system.advance(timedelta(hours=1))
     system.key.open.set()
-    record = await asked
+    record = await work
     assert (record.state, record.code) == (ChallengeState.EXPIRED, RecordCode.NOT_DELIVERED)
     assert not system.card_api.submitted
 

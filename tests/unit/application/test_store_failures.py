@@ -14,7 +14,7 @@ from tests.unit.application.fake_system import CUSTOMER, LEASE, LONG_TIMEOUT, Fa
 AFTER_EVERY_LEASE_AND_PAUSE = LEASE + timedelta(minutes=1)
 BUSY = DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 503)
 
-LOST = pytest.mark.parametrize("is_call", [True, False], ids=["call lost", "answer lost"])
+LOST_CALL_OR_REPLY = pytest.mark.parametrize("is_call", [True, False], ids=["call_lost", "reply_lost"])
 
 
 def lose(replica: Replica, step: str, *, is_call: bool) -> None:
@@ -55,19 +55,19 @@ async def test_nothing_is_signed_while_store_is_down(system: FakeSystem, replica
     assert (system.key.asked, system.card_api.submitted) == (0, [])
 
 
-@LOST
+@LOST_CALL_OR_REPLY
 @pytest.mark.parametrize(
-    ("step", "signed_by_then"),
+    ("step", "signature_count"),
     [("claim", 0), ("record_signature", 1), ("settle", 1)],
 )
 async def test_next_request_succeeds_after_store_failed_at_a_step(
-    system: FakeSystem, replica: Replica, step: str, signed_by_then: int, is_call: bool
+    system: FakeSystem, replica: Replica, step: str, signature_count: int, is_call: bool
 ) -> None:
     """The first caller gets ``store_unavailable``."""
     challenge = system.issue_challenge()
     lose(replica, step, is_call=is_call)
     await check_store_unavailable(replica, system.request(challenge))
-    assert system.key.signed == signed_by_then
+    assert system.key.signed == signature_count
     await retry_after_leases(system, replica, system.request(challenge), challenge)
 
 
@@ -123,11 +123,11 @@ async def test_signature_whose_recording_reply_was_lost_is_the_one_returned(
     assert (record.signature, system.key.signed) == (recorded, 1)
 
 
-@LOST
+@LOST_CALL_OR_REPLY
 async def test_failed_release_keeps_nonce_for_same_message(system: FakeSystem, replica: Replica, is_call: bool) -> None:
     """Key backend and store fail; later the same message is signed."""
     challenge = system.issue_challenge()
-    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "It is down.")
+    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "The key backend is down.")
     lose(replica, "release", is_call=is_call)
     await check_store_unavailable(replica, system.request(challenge))
     system.key.failure = None
@@ -135,7 +135,7 @@ async def test_failed_release_keeps_nonce_for_same_message(system: FakeSystem, r
     assert system.key.signed == 1
 
 
-@LOST
+@LOST_CALL_OR_REPLY
 async def test_delivery_whose_settle_failed_is_repeated_with_same_body_and_key(
     system: FakeSystem, replica: Replica, is_call: bool
 ) -> None:
@@ -149,7 +149,7 @@ async def test_delivery_whose_settle_failed_is_repeated_with_same_body_and_key(
     assert system.key.signed == 1
 
 
-@LOST
+@LOST_CALL_OR_REPLY
 @pytest.mark.parametrize("step", ["defer", "begin_forwarding", "expire", "get"])
 async def test_next_request_succeeds_after_store_failed_during_wait_for_card_api(
     system: FakeSystem, replica: Replica, step: str, is_call: bool
@@ -163,7 +163,7 @@ async def test_next_request_succeeds_after_store_failed_during_wait_for_card_api
     assert system.key.signed == 1
 
 
-@LOST
+@LOST_CALL_OR_REPLY
 async def test_nothing_is_fetched_if_newest_record_cannot_be_read(
     system: FakeSystem, replica: Replica, is_call: bool
 ) -> None:

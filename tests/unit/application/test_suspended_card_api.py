@@ -12,15 +12,15 @@ from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.unit.application.fake_system import LONG_TIMEOUT, FakeSystem, Replica
 
-A_WHILE = timedelta(seconds=4)
-NOT_NOW = DeliveryResult(DeliveryVerdict.NOT_PROCESSED, retry_after=A_WHILE)
+SUSPENSION = timedelta(seconds=4)
+NOT_PROCESSED = DeliveryResult(DeliveryVerdict.NOT_PROCESSED, retry_after=SUSPENSION)
 
 
 @pytest.fixture
 def suspended(system: FakeSystem) -> FakeSystem:
     """A system whose card API is suspended."""
-    system.card_api.suspension = A_WHILE
-    system.card_api.verdicts.append(NOT_NOW)
+    system.card_api.suspension = SUSPENSION
+    system.card_api.verdicts.append(NOT_PROCESSED)
     return system
 
 
@@ -33,7 +33,7 @@ async def test_signature_is_returned_at_once_and_delivered_by_recovery(suspended
     assert record.signature is not None
     assert replica.store.journal == ["claim", "record_signature", "defer"]
     suspended.card_api.suspension = None
-    suspended.advance(A_WHILE)
+    suspended.advance(SUSPENSION)
     assert await replica.tick() == 1
     assert suspended.record_of(challenge).state is ChallengeState.VERIFIED
 
@@ -55,8 +55,10 @@ async def test_repeated_requests_return_same_record_and_start_no_delivery(
 
 async def test_fetch_error_is_returned_with_its_retry_after(system: FakeSystem, replica: Replica) -> None:
     """Without a challenge nothing can be signed."""
-    system.card_api.suspension = A_WHILE
-    system.card_api.failures.append(Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "Not now.", retry_after=4.0))
+    system.card_api.suspension = SUSPENSION
+    system.card_api.failures.append(
+        Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "The card API is suspended.", retry_after=4.0)
+    )
     with pytest.raises(Unavailable) as error:
         await replica.sign(system.request(), within=LONG_TIMEOUT)
     assert (error.value.code, error.value.retry_after) == (ErrorCode.CARD_API_UNAVAILABLE, 4.0)
@@ -66,11 +68,11 @@ async def test_fetch_error_is_returned_with_its_retry_after(system: FakeSystem, 
 async def test_caller_waits_for_suspension_shorter_than_a_second(system: FakeSystem, replica: Replica) -> None:
     """The caller gets the settled record."""
     system.card_api.suspension = timedelta(milliseconds=999)
-    system.card_api.verdicts.append(NOT_NOW)
+    system.card_api.verdicts.append(NOT_PROCESSED)
 
     async def resume() -> None:
         system.card_api.suspension = None
-        system.advance(A_WHILE)
+        system.advance(SUSPENSION)
 
     replica.store.after["get"] = resume
     record = await replica.sign(system.request(system.issue_challenge()), within=LONG_TIMEOUT)

@@ -28,7 +28,7 @@ from tests.unit.application.fake_system import (
     forwarding_limits,
 )
 
-DOWN = Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "It is down.")
+DOWN = Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "The card API is down.")
 STRICTER = {
     "domain": replace(POLICY, domains=frozenset({"api.example.com"})),
     "chain": replace(POLICY, chains=frozenset({1})),
@@ -55,8 +55,8 @@ async def maybe_sent(system: FakeSystem, key: FakeKey | None = None) -> str:
     return challenge
 
 
-HOWEVER_LEFT = pytest.mark.parametrize("left", [unsent, maybe_sent])
-Left = Callable[..., Awaitable[str]]
+NEVER_OR_MAYBE_SENT = pytest.mark.parametrize("leave_signature", [unsent, maybe_sent])
+LeaveSignature = Callable[..., Awaitable[str]]
 
 
 async def take_over(system: FakeSystem, replica: Replica, challenge: str) -> ChallengeRecord:
@@ -66,12 +66,12 @@ async def take_over(system: FakeSystem, replica: Replica, challenge: str) -> Cha
     return system.record_of(challenge)
 
 
-@HOWEVER_LEFT
+@NEVER_OR_MAYBE_SENT
 async def test_signature_of_dead_replica_is_delivered_as_recorded(
-    system: FakeSystem, replica: Replica, left: Left
+    system: FakeSystem, replica: Replica, leave_signature: LeaveSignature
 ) -> None:
     """The key is not used again."""
-    challenge = await left(system)
+    challenge = await leave_signature(system)
     submission = system.record_of(challenge).submission
     assert submission is not None
     record = await take_over(system, replica, challenge)
@@ -113,20 +113,20 @@ async def test_replica_whose_clock_is_behind_defers_instead_of_rejecting(system:
 
 
 @pytest.mark.parametrize(
-    ("status", "end"),
+    ("status", "final"),
     [
         ("initiating", (ChallengeState.REJECTED, RecordCode.POLICY_CHANGED)),
         (ACTIVE, (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)),
     ],
 )
 async def test_maybe_sent_signature_is_settled_by_customer_status_if_policy_changed(
-    system: FakeSystem, status: str, end: tuple[ChallengeState, RecordCode]
+    system: FakeSystem, status: str, final: tuple[ChallengeState, RecordCode]
 ) -> None:
     """Nothing is sent again."""
     challenge = await maybe_sent(system)
     system.card_api.customers[CUSTOMER].status = status
     record = await take_over(system, system.add_replica(policy=STRICTER["domain"]), challenge)
-    assert (record.state, record.code) == end
+    assert (record.state, record.code) == final
     assert not system.card_api.submitted
 
 
@@ -162,18 +162,21 @@ DAMAGES: dict[str, Callable[[FakeSystem, str, Submission], bytes]] = {
 
 def replace_stored(system: FakeSystem, challenge: str, **changes: object) -> None:
     """Change the stored record."""
-    known_as = system.id_of(challenge)
-    row = system.shelf.rows[known_as]
-    system.shelf.rows[known_as] = replace(row, record=replace(row.record, **changes))  # type: ignore[arg-type]
+    record_id = system.id_of(challenge)
+    row = system.shelf.rows[record_id]
+    system.shelf.rows[record_id] = replace(row, record=replace(row.record, **changes))  # type: ignore[arg-type]
 
 
-@HOWEVER_LEFT
+@NEVER_OR_MAYBE_SENT
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 async def test_damaged_body_is_rejected_and_not_sent(
-    system: FakeSystem, replica: Replica, left: Left, damage: Callable[[FakeSystem, str, Submission], bytes]
+    system: FakeSystem,
+    replica: Replica,
+    leave_signature: LeaveSignature,
+    damage: Callable[[FakeSystem, str, Submission], bytes],
 ) -> None:
     """The stored body is not the one that was recorded."""
-    challenge = await left(system)
+    challenge = await leave_signature(system)
     stored = system.record_of(challenge).submission
     assert stored is not None
     replace_stored(system, challenge, submission=Submission(damage(system, challenge, stored), stored.signature))
@@ -182,34 +185,36 @@ async def test_damaged_body_is_rejected_and_not_sent(
     assert not system.card_api.submitted
 
 
-@HOWEVER_LEFT
-async def test_record_without_body_is_rejected(system: FakeSystem, replica: Replica, left: Left) -> None:
+@NEVER_OR_MAYBE_SENT
+async def test_record_without_body_is_rejected(
+    system: FakeSystem, replica: Replica, leave_signature: LeaveSignature
+) -> None:
     """Its submission is missing."""
-    challenge = await left(system)
+    challenge = await leave_signature(system)
     replace_stored(system, challenge, submission=None)
     record = await take_over(system, replica, challenge)
     assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
     assert not system.card_api.submitted
 
 
-@HOWEVER_LEFT
+@NEVER_OR_MAYBE_SENT
 async def test_record_with_other_owner_than_its_id_is_rejected(
-    system: FakeSystem, replica: Replica, left: Left
+    system: FakeSystem, replica: Replica, leave_signature: LeaveSignature
 ) -> None:
     """The signature itself is valid."""
-    challenge = await left(system)
+    challenge = await leave_signature(system)
     replace_stored(system, challenge, owner=replace(system.owner, address=FakeKey(ANOTHER_SECRET_KEY).address))
     record = await take_over(system, replica, challenge)
     assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
     assert not system.card_api.submitted
 
 
-@HOWEVER_LEFT
+@NEVER_OR_MAYBE_SENT
 async def test_record_with_other_hash_than_its_message_is_rejected(
-    system: FakeSystem, replica: Replica, left: Left
+    system: FakeSystem, replica: Replica, leave_signature: LeaveSignature
 ) -> None:
     """The signature itself is valid."""
-    challenge = await left(system)
+    challenge = await leave_signature(system)
     replace_stored(system, challenge, message_hash="0" * 64)
     record = await take_over(system, replica, challenge)
     assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
@@ -228,17 +233,19 @@ async def test_record_under_id_of_another_nonce_is_rejected(system: FakeSystem, 
     assert not system.card_api.submitted
 
 
-@HOWEVER_LEFT
-async def test_signature_of_another_key_is_rejected(system: FakeSystem, replica: Replica, left: Left) -> None:
+@NEVER_OR_MAYBE_SENT
+async def test_signature_of_another_key_is_rejected(
+    system: FakeSystem, replica: Replica, leave_signature: LeaveSignature
+) -> None:
     """It does not recover to the owner."""
-    challenge = await left(system, key=FakeKey(ANOTHER_SECRET_KEY))
+    challenge = await leave_signature(system, key=FakeKey(ANOTHER_SECRET_KEY))
     record = await take_over(system, replica, challenge)
     assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
     assert not system.card_api.submitted
 
 
 @pytest.mark.parametrize(
-    ("upstream", "end"),
+    ("upstream", "final"),
     [
         ("proven", (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)),
         ("not proven", (ChallengeState.EXPIRED, RecordCode.NOT_DELIVERED)),
@@ -246,7 +253,7 @@ async def test_signature_of_another_key_is_rejected(system: FakeSystem, replica:
     ],
 )
 async def test_customer_status_settles_maybe_sent_signature_after_deadline(
-    system: FakeSystem, replica: Replica, upstream: str, end: tuple[ChallengeState, RecordCode]
+    system: FakeSystem, replica: Replica, upstream: str, final: tuple[ChallengeState, RecordCode]
 ) -> None:
     """Nothing is sent after the deadline."""
     challenge = await maybe_sent(system)
@@ -256,12 +263,12 @@ async def test_customer_status_settles_maybe_sent_signature_after_deadline(
         system.card_api.customers.clear()
     system.advance(timedelta(hours=1))
     record = await take_over(system, replica, challenge)
-    assert (record.state, record.code) == end
+    assert (record.state, record.code) == final
     assert (record.attempts, record.submission) == (1, None)
     assert not system.card_api.submitted
 
 
-@pytest.mark.parametrize("policy", [POLICY, STRICTER["domain"]], ids=["same policy", "changed policy"])
+@pytest.mark.parametrize("policy", [POLICY, STRICTER["domain"]], ids=["same_policy", "changed_policy"])
 async def test_maybe_sent_signature_expires_after_grace_period(system: FakeSystem, policy: SigningPolicy) -> None:
     """Not before, because the card API may still be processing the POST. The policy makes no difference."""
     challenge = await maybe_sent(system)
@@ -288,7 +295,7 @@ async def test_proof_within_grace_period_settles_as_verified(system: FakeSystem)
     assert (record.state, record.code) == (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
 
 
-@pytest.mark.parametrize("policy", [POLICY, STRICTER["domain"]], ids=["same policy", "changed policy"])
+@pytest.mark.parametrize("policy", [POLICY, STRICTER["domain"]], ids=["same_policy", "changed_policy"])
 async def test_status_is_read_for_an_hour_after_deadline_while_card_api_is_down(
     system: FakeSystem, policy: SigningPolicy
 ) -> None:
@@ -327,28 +334,28 @@ async def test_unsent_challenge_expires_after_deadline_with_code_of_its_state(
     system: FakeSystem, replica: Replica
 ) -> None:
     """The card API is not called."""
-    unsigned, kept, sendable = (system.make_challenge(nonce=f"anothernonce{n}") for n in range(3))
+    unsigned, not_forwarded, sendable = (system.make_challenge(nonce=f"anothernonce{n}") for n in range(3))
     await replica.store.claim(system.claim_for(unsigned))
-    await system.sign_and_record(replica, kept, forward=False)
+    await system.sign_and_record(replica, not_forwarded, forward=False)
     await system.sign_and_record(replica, sendable, forward=False)
     await replica.store.claim(system.claim_for(sendable))
     system.advance(timedelta(hours=1))
-    ends = [(await take_over(system, replica, challenge)).code for challenge in (unsigned, kept, sendable)]
-    assert ends == [RecordCode.NOT_SIGNED, RecordCode.NOT_FORWARDED, RecordCode.NOT_DELIVERED]
+    codes = [(await take_over(system, replica, challenge)).code for challenge in (unsigned, not_forwarded, sendable)]
+    assert codes == [RecordCode.NOT_SIGNED, RecordCode.NOT_FORWARDED, RecordCode.NOT_DELIVERED]
     assert (system.card_api.submitted, system.card_api.read_count) == ([], 0)
 
 
 async def test_takeover_of_record_that_is_not_due_does_nothing(system: FakeSystem, replica: Replica) -> None:
     """The record is unknown, final, not to be delivered, leased or paused."""
-    leased, kept, final, paused = (system.make_challenge(nonce=f"anothernonce{n}") for n in range(4))
+    leased, not_forwarded, final, paused = (system.make_challenge(nonce=f"anothernonce{n}") for n in range(4))
     await system.sign_and_record(replica, leased)
-    await system.sign_and_record(replica, kept, forward=False)
+    await system.sign_and_record(replica, not_forwarded, forward=False)
     for challenge, verdict in ((final, DeliveryVerdict.ACCEPTED), (paused, DeliveryVerdict.NOT_PROCESSED)):
         system.card_api.verdicts.append(DeliveryResult(verdict))
         await replica.forward.attempt(await system.sign_and_record(replica, challenge))
     system.audit.events.clear()
     system.card_api.submitted.clear()
-    for challenge in (system.make_challenge(nonce="unknownnonce"), leased, kept, final, paused):
+    for challenge in (system.make_challenge(nonce="unknownnonce"), leased, not_forwarded, final, paused):
         assert await system.add_replica().forward.take_over(system.id_of(challenge)) is None
     assert not system.audit.events
     assert not system.card_api.submitted
