@@ -118,9 +118,9 @@ class ChallengeStore(Protocol):
         """Lease a record for one attempt: ``signed → forwarding``, or ``forwarding`` under a new lease.
 
         Counts one attempt. Returns ``None`` if the record is unknown, final, not to be delivered, paused by ``defer``,
-        under another replica's live lease, or after its deadline without an attempt (``expire`` ends that). A record
+        under another replica's live lease, or after its deadline without an attempt (``expire`` settles it). A record
         after its deadline with an attempt is returned with ``deliverable`` false, and no attempt is counted: the caller
-        has to find out what became of the earlier one.
+        has to read the result of the earlier one from the card API.
         """
         ...
 

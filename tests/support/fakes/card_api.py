@@ -1,7 +1,7 @@
 """The port ``CardApi`` in memory, with the behaviour of the card API's contract.
 
-It verifies signatures, remembers Idempotency-Keys and accepts a challenge once. A test can make calls fail or wait, or
-make their responses get lost.
+It verifies signatures, stores the response of each Idempotency-Key and accepts a challenge once. A test can make calls
+fail or wait, or lose their responses.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class FakeCardApi:
         lost_responses: how many of the next deliveries are processed and end as ``UNKNOWN``.
         open: while it is not set, deliveries wait.
         reads_open: while it is not set, reads wait.
-        read_count: how many reads have arrived.
-        customer_ids: the id that the next customer of an external id gets.
+        read_count: the number of reads that have arrived.
+        customer_ids: the id that a new customer gets, by its external id.
         first_challenge: the challenge that a new customer gets.
-        created: the Idempotency-Key of every creation that arrived.
+        created: the Idempotency-Keys of all creations that arrived.
         submitted: every (customer id, body, Idempotency-Key) that arrived, in order.
-        timeouts: of those deliveries.
-        max_in_flight: the most deliveries that were in flight at one time.
+        timeouts: the timeouts of those deliveries.
+        max_in_flight: the greatest number of concurrent deliveries.
         suspension: what ``suspended_for`` returns.
         gateway_returns_404: whether a gateway in front of it returns 404 for everything.
     """
@@ -77,25 +77,25 @@ class FakeCardApi:
         self.customers[customer_id] = FakeCustomer(challenge)
 
     async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
-        """Return the current challenge."""
+        """Return the customer's current challenge."""
         return (await self._customer(customer_id)).challenge
 
     async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
-        """Return the status."""
+        """Return the customer's status."""
         return (await self._customer(customer_id)).status
 
     def suspended_for(self) -> timedelta | None:
-        """Return what the test has set."""
+        """Return ``suspension``."""
         return self.suspension
 
     async def check(self) -> None:
-        """Raise the failure that a test has set."""
+        """Raise the next of ``failures``."""
         self._fail()
 
     async def authenticate(self, *, timeout: timedelta) -> None:
-        """Raise if a gateway has lost the card API."""
+        """Raise if the gateway returns 404."""
         if self.gateway_returns_404:
-            raise BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, "The card API gave no token.")
+            raise BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, "The card API returned no token.")
 
     async def submit(
         self,
@@ -105,7 +105,7 @@ class FakeCardApi:
         idempotency_key: str,
         timeout: timedelta,
     ) -> DeliveryResult:
-        """Process a delivery, or return what the test has set."""
+        """Process a delivery, or return the next of ``verdicts``."""
         self.submitted.append((customer_id, submission.body, idempotency_key))
         self.timeouts.append(timeout)
         self._in_flight += 1
@@ -134,7 +134,7 @@ class FakeCardApi:
         return result
 
     async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
-        """Create the customer that a test has ``customer_ids``, once: the same key gets the same result again."""
+        """Create the customer with its id from ``customer_ids``; the same key gets the same result again."""
         self.created.append(intent.idempotency_key)
         await self.reads_open.wait()
         customer_id = self.customer_ids[intent.external_id]

@@ -85,10 +85,11 @@ class FakeSystem:
     """What all replicas share, with helpers for the tests.
 
     Attributes:
-        clock: the store's and, where a test gives none of its own, each replica's.
+        clock: the store's, and each replica's unless the test gives it another one.
         shelf: the records.
-        challenges: the base64 texts that were made here; no event may show any of them.
-        unexpected_errors: what recovery reported as bugs.
+        challenges: every challenge that was created, base64; no event may contain one.
+        unexpected_errors: the errors that recovery reported as bugs.
+        replicas: every replica that was created.
     """
 
     clock: FakeClock = field(default_factory=lambda: FakeClock(NOW))

@@ -184,7 +184,7 @@ async def test_404_is_deferred_if_customer_exists(system: FakeSystem, replica: R
 
 
 async def test_404_is_deferred_if_no_token_can_be_fetched(system: FakeSystem, replica: Replica) -> None:
-    """A gateway in front of the card API returns 404 for everything for a while."""
+    """A gateway in front of the card API returns 404 for all requests; later the delivery succeeds."""
     leased = await system.sign_and_record(replica, system.issue_challenge())
     system.card_api.gateway_returns_404 = True
     record = await replica.forward.attempt(leased)
@@ -252,7 +252,9 @@ async def test_third_5xx_reads_status_and_settles_as_verified_if_proven(system: 
     assert (record.attempts, record.submission) == (3, None)
 
 
-@pytest.mark.parametrize("failures", [[], *([error] for error in UNREACHABLE)], ids=["not proven", *"123"])
+@pytest.mark.parametrize(
+    "failures", [[], *([error] for error in UNREACHABLE)], ids=["not_proven", *(error.code for error in UNREACHABLE)]
+)
 async def test_third_5xx_is_deferred_if_customer_is_not_proven(
     system: FakeSystem, replica: Replica, failures: list[SignerError]
 ) -> None:

@@ -19,8 +19,6 @@ from tests.unit.application.fake_system import DEADLINE, LEASE, FakeSystem, forw
 
 MILLISECONDS = st.integers(0, 20_000).map(lambda count: timedelta(milliseconds=count))
 JITTER = st.floats(0, 1, exclude_max=True)
-
-
 LEASE_MARGIN = timedelta(seconds=2)
 
 
@@ -92,7 +90,7 @@ def test_no_post_outlasts_the_deadline_while_card_api_fails(steps: list[int], ji
 
 
 @pytest.mark.parametrize("is_deliverable", [True, False], ids=["without_body", "after_deadline"])
-async def test_lease_without_permission_to_send_reads_customer_status(system: FakeSystem, is_deliverable: bool) -> None:
+async def test_undeliverable_record_reads_customer_status(system: FakeSystem, is_deliverable: bool) -> None:
     """Nothing is sent; the grace period has not passed, so the record is deferred."""
     replica = system.add_replica()
     leased = await system.sign_and_record(replica, system.issue_challenge())

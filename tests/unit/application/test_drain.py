@@ -26,7 +26,7 @@ async def test_running_work_finishes_during_drain(system: FakeSystem, replica: R
     system.key.open.clear()
     caller = await start_request(replica, system, challenge)
     await system.wait_until(lambda: system.key.asked == 1)
-    replica.admission.close(ErrorCode.SHUTTING_DOWN, "It is stopping.")
+    replica.admission.close(ErrorCode.SHUTTING_DOWN, "The service is stopping.")
     draining = asyncio.create_task(replica.sign.drain(LONG_TIMEOUT))
     system.key.open.set()
     assert await draining == 0
@@ -104,7 +104,7 @@ async def test_no_work_runs_after_drain(system: FakeSystem, replica: Replica) ->
 
 
 @pytest.mark.parametrize("is_recorded", [True, False], ids=["recorded", "not_recorded"])
-async def test_only_one_signature_leaves_if_drain_cancels_its_recording(
+async def test_only_one_signature_is_used_if_drain_cancels_its_recording(
     system: FakeSystem, replica: Replica, is_recorded: bool
 ) -> None:
     """At most one signature is returned or sent, whether or not the store recorded it."""

@@ -18,9 +18,9 @@ EACH_FAILURE = pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURE
 async def fail_signing(system: FakeSystem, replica: Replica, challenge: str, failure: Unavailable) -> None:
     """Check that a request fails with the backend's error; the backend works again afterwards."""
     system.key.failure = failure
-    with pytest.raises(Unavailable) as heard:
+    with pytest.raises(Unavailable) as error:
         await replica.sign(system.request(challenge), within=LONG_TIMEOUT)
-    assert heard.value is failure
+    assert error.value is failure
     system.key.failure = None
 
 

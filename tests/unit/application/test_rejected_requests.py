@@ -81,35 +81,35 @@ async def test_malformed_challenge_is_refused_before_the_store_is_called(
     check_nothing_was_spent(system, replica)
 
 
-async def test_malformed_challenge_is_refused_before_unknown_owner(system: FakeSystem, replica: Replica) -> None:
+async def test_malformed_challenge_is_refused_before_unknown_owner(system: FakeSystem) -> None:
     """Neither is valid; the challenge is checked first."""
-    without_keys = system.add_replica(keys=[]).sign
+    without_keys = system.add_replica(keys=[])
     with pytest.raises(MalformedChallenge):
-        await without_keys(system.request("aGVsbG8="), within=LONG_TIMEOUT)
+        await without_keys.sign(system.request("aGVsbG8="), within=LONG_TIMEOUT)
 
 
-async def test_challenge_above_max_length_is_refused(system: FakeSystem, replica: Replica) -> None:
+async def test_challenge_above_max_length_is_refused(system: FakeSystem) -> None:
     """Also if the card API sends it."""
     challenge = system.issue_challenge()
-    strict = system.add_replica(max_base64=len(challenge) - 1).sign
+    strict = system.add_replica(max_base64=len(challenge) - 1)
     for request in (system.request(challenge), system.request()):
         with pytest.raises(MalformedChallenge) as error:
-            await strict(request, within=LONG_TIMEOUT)
+            await strict.sign(request, within=LONG_TIMEOUT)
         assert error.value.code is ErrorCode.CHALLENGE_TOO_LARGE
-    check_nothing_was_spent(system, replica)
+    check_nothing_was_spent(system, strict)
 
 
 @pytest.mark.parametrize("has_challenge", [True, False], ids=["with_challenge", "without_challenge"])
-async def test_owner_without_key_is_unknown(system: FakeSystem, replica: Replica, has_challenge: bool) -> None:
+async def test_owner_without_key_is_unknown(system: FakeSystem, has_challenge: bool) -> None:
     """Neither the store nor the card API is called."""
     challenge = system.issue_challenge()
-    without_keys = system.add_replica(keys=[]).sign
+    without_keys = system.add_replica(keys=[])
     with pytest.raises(NotFound) as error:
-        await without_keys(system.request(challenge if has_challenge else None), within=LONG_TIMEOUT)
+        await without_keys.sign(system.request(challenge if has_challenge else None), within=LONG_TIMEOUT)
     assert (error.value.code, error.value.field) == (ErrorCode.OWNER_UNKNOWN, "ownerId")
-    assert not replica.store.journal
+    assert not without_keys.store.journal
     assert system.card_api.read_count == 0
-    check_nothing_was_spent(system, replica)
+    check_nothing_was_spent(system, without_keys)
 
 
 async def test_signed_challenge_is_refused_by_stricter_policy(system: FakeSystem, replica: Replica) -> None:

@@ -99,7 +99,7 @@ async def test_claim_whose_reply_was_lost_is_in_progress_until_its_lease_ends(
 
 
 async def test_signature_whose_recording_call_was_lost_is_made_again(system: FakeSystem, replica: Replica) -> None:
-    """The first signature has left the process nowhere."""
+    """The first signature was never returned or sent."""
     challenge = system.issue_challenge()
     replica.store.lose_call("record_signature")
     await check_store_unavailable(replica, system.request(challenge))

@@ -249,7 +249,7 @@ async def test_signature_of_another_key_is_rejected(
     [
         ("proven", (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)),
         ("not proven", (ChallengeState.EXPIRED, RecordCode.NOT_DELIVERED)),
-        ("customer gone", (ChallengeState.EXPIRED, RecordCode.NOT_DELIVERED)),
+        ("customer unknown", (ChallengeState.EXPIRED, RecordCode.NOT_DELIVERED)),
     ],
 )
 async def test_customer_status_settles_maybe_sent_signature_after_deadline(
@@ -259,7 +259,7 @@ async def test_customer_status_settles_maybe_sent_signature_after_deadline(
     challenge = await maybe_sent(system)
     if upstream == "proven":
         system.card_api.customers[CUSTOMER].status = ACTIVE
-    elif upstream == "customer gone":
+    elif upstream == "customer unknown":
         system.card_api.customers.clear()
     system.advance(timedelta(hours=1))
     record = await take_over(system, replica, challenge)
