@@ -72,7 +72,7 @@ class ForwardingLimits:
         request_timeout: the longest that one call to the card API may take.
         backoff: the pauses between attempts.
         settle_grace_period: how long after the deadline the card API may still be processing a POST.
-        poll_interval: how often a challenge that another replica delivers is looked at.
+        poll_interval: the pause between two reads of a record that another replica delivers.
     """
 
     request_timeout: timedelta
@@ -281,7 +281,7 @@ class ForwardSignature:
 
     def _time_left(self, leased: LeasedRecord) -> timedelta:
         """Return how long a call may take under this lease; may be negative."""
-        return min(self._limits.request_timeout, leased.lease.left(self._monotonic()) - _LEASE_MARGIN)
+        return min(self._limits.request_timeout, leased.lease.remaining_at(self._monotonic()) - _LEASE_MARGIN)
 
     def _is_suspended(self) -> bool:
         suspended_for = self._card_api.suspended_for()

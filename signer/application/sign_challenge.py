@@ -1,9 +1,9 @@
 """Sign one challenge exactly once and deliver the signature: get → check → claim → sign and record → deliver.
 
-* A challenge that cannot be decoded is refused first; one that the policy refuses spends nothing.
+* A challenge that cannot be decoded is refused first; one that the policy refuses does not claim its nonce.
 * A nonce is claimed before it is signed, and a signature is recorded before any caller sees it.
-* If another replica holds the lease, the policy is checked again before each new try to claim: time passes.
-* A replica that loses its lease discards what it signed, and returns what the new lease holder makes of the challenge.
+* If another replica holds the lease, the policy is checked again before each new claim, because time has passed.
+* A replica that loses its lease discards what it signed, and returns the result of the new lease holder.
 * With ``refresh``, a challenge that has expired, or was replaced upstream, is exchanged for the card API's current one,
   at most twice. Each new challenge is decoded and checked in full.
 """
@@ -51,10 +51,10 @@ class SigningLimits:
     """Time and size limits of a signing.
 
     Attributes:
-        work_timeout: how long the work for one request goes on before recovery takes over.
+        work_timeout: how long the work for one request lasts at most; recovery continues after it.
         fetch_timeout: the longest that fetching a challenge may take.
         signature_form: the form of the card API's field ``signature``.
-        poll_interval: how often a challenge that another replica works on is looked at.
+        poll_interval: the pause between two reads of a record that another replica works on.
         max_base64: the longest challenge, in characters.
     """
 
@@ -90,7 +90,7 @@ class SignChallenge:
         self._limits = limits
 
     async def __call__(self, request: SignRequest) -> ChallengeRecord:
-        """Take one challenge all the way. ``docs/one-challenge.md`` follows these steps.
+        """Sign one challenge and deliver the signature. ``docs/one-challenge.md`` explains these steps.
 
         Returns:
             The record: settled, or with its signature still to be delivered.
@@ -215,7 +215,7 @@ class SignChallenge:
         return leased
 
     async def _sign(self, lease: Lease, challenge: Challenge, key: SigningKey) -> EvmSignature:
-        """Sign, or give the nonce back for the same message if the key backend fails or we are cancelled."""
+        """Sign; if the key backend fails or we are cancelled, release the nonce for the same message."""
         try:
             return await key.sign(challenge.message_to_sign())
         except SignerError as error:

@@ -1,4 +1,4 @@
-"""A caller's request to sign: admission, one shared task for equal requests, and an answer in time.
+"""A caller's request to sign: admission, one shared task for equal requests, and a response in time.
 
 * Equal requests share one task (``single_flight``), which goes on if a caller disconnects.
 * A caller whose time is over gets the record if it has a signature, else ``challenge_in_progress``.
@@ -28,7 +28,7 @@ _MIN_LOOKUP: Final = timedelta(milliseconds=250)
 
 @dataclass(frozen=True, slots=True)
 class SignRequest:
-    """What a wallet backend asks for.
+    """A wallet backend's request to sign one challenge.
 
     Attributes:
         customer_id: the card API's UUID of the customer.
@@ -46,7 +46,7 @@ class SignRequest:
 
 
 class HandleSignRequest:
-    """The use case, as callers see it."""
+    """The use case: a caller's request, with its time limit."""
 
     def __init__(
         self,
@@ -59,11 +59,11 @@ class HandleSignRequest:
         max_base64: int,
         max_concurrent: int = 1000,
     ) -> None:
-        """Take the ports.
+        """Create the use case.
 
         Args:
             admission: whether work is accepted.
-            sign: takes one challenge all the way (``SignChallenge``).
+            sign: signs and delivers one challenge (``SignChallenge``).
             store: the records.
             audit: where refusals are logged.
             lookup_reserve: how much of a caller's time is kept for reading the record if the work is not done by then.
@@ -82,7 +82,7 @@ class HandleSignRequest:
         """Sign the challenge and, if the request says so, deliver the signature.
 
         Args:
-            request: what is asked for.
+            request: the request.
             within: how long the caller waits.
 
         Returns:
@@ -109,7 +109,7 @@ class HandleSignRequest:
         return await self._single_flight.drain(within)
 
     async def _signed_record(self, request: SignRequest) -> ChallengeRecord:
-        """Return the record of a caller whose time is over while the work goes on, if it has a signature to show."""
+        """Return the record if it is signed; the caller's time is over and the work continues."""
         if request.challenge is None:
             record = await self._store.find(request.customer_id, request.owner)
             if record is not None and not can_reuse(record):  # it belongs to an earlier challenge
@@ -138,7 +138,7 @@ class HandleSignRequest:
 
 
 def can_reuse(known: ChallengeRecord) -> bool:
-    """Return whether a customer's newest record answers a request without a challenge; if not, a new one is fetched."""
+    """Return whether a request without a challenge can use the customer's newest record, or must fetch a challenge."""
     state = known.state
     return state.is_proof or not (state.is_unsigned or state.is_final)
 

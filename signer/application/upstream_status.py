@@ -1,6 +1,6 @@
-"""What the card API says about a challenge after a delivery whose outcome is open.
+"""Read from the card API what became of a delivery whose outcome is open.
 
-Each question ends while enough of the lease is left to settle the record.
+Each read ends while enough of the lease is left to settle the record.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class UpstreamStatus:
     time_left: Callable[[LeasedRecord], timedelta]
 
     async def is_proven(self, leased: LeasedRecord) -> bool | None:
-        """Return whether the card API has the proof of ownership; ``None`` if it does not say."""
+        """Return whether the card API has the proof of ownership; ``None`` if it cannot be read."""
         try:
             status = await self._customer_status(leased)
         except NotFound:
@@ -55,7 +55,7 @@ class UpstreamStatus:
         return False
 
     async def current_challenge(self, leased: LeasedRecord) -> str | None:
-        """Return the customer's current challenge, base64; ``None`` if the card API does not say."""
+        """Return the customer's current challenge, base64; ``None`` if it cannot be read."""
         try:
             return await self._read(leased, self.card_api.fetch_challenge)
         except SignerError:

@@ -49,17 +49,17 @@ class Lease:
         id: of the challenge.
         fencing_token: grows with every new lease; a move with an old one is refused.
         remaining: the time left at the store's response, by the store's clock.
-        asked_at: when the call began, in seconds of this process's monotonic clock.
+        called_at: when the call began, in seconds of this process's monotonic clock.
     """
 
     id: str
     fencing_token: int
     remaining: timedelta
-    asked_at: float = field(compare=False)
+    called_at: float = field(compare=False)
 
-    def left(self, now: float) -> timedelta:
-        """Return at most the time left at ``now``, by the same clock as ``asked_at``; may be negative."""
-        return self.remaining - timedelta(seconds=now - self.asked_at)
+    def remaining_at(self, now: float) -> timedelta:
+        """Return a lower bound of the time left at ``now``, by the same clock as ``called_at``; may be negative."""
+        return self.remaining - timedelta(seconds=now - self.called_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +118,9 @@ class ChallengeStore(Protocol):
         """Lease a record for one attempt: ``signed → forwarding``, or ``forwarding`` under a new lease.
 
         Counts one attempt. Returns ``None`` if the record is unknown, final, not to be delivered, paused by ``defer``,
-        under another replica's live lease, or after its deadline without an attempt (``expire`` ends that). A record
+        under another replica's live lease, or after its deadline without an attempt (``expire`` settles it). A record
         after its deadline with an attempt is returned with ``deliverable`` false, and no attempt is counted: the caller
-        has to find out what became of the earlier one.
+        has to read the result of the earlier one from the card API.
         """
         ...
 

@@ -10,5 +10,5 @@ class Clock(Protocol):
     """The wall clock, for the rules about issue and expiry. Leases live by the store's clock."""
 
     def now(self) -> datetime:
-        """Give the present, aware, UTC."""
+        """Return the current time, aware, in UTC."""
         ...

@@ -1,4 +1,4 @@
-"""The port ``AuditLog``, as a list."""
+"""The port ``AuditLog`` in memory."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from signer.application.ports import AuditEvent, EventName
 
 
 class FakeAuditLog:
-    """Remembers every event, and on whose behalf it was written.
+    """Records every event and its origin.
 
     Attributes:
-        events: in the order in which they were written.
-        origins: of each of them.
+        events: in the order of the calls.
+        origins: the origin of each event, in the same order.
     """
 
     def __init__(self) -> None:
@@ -19,15 +19,15 @@ class FakeAuditLog:
         self.origins: list[Origin | None] = []
 
     def write(self, event: AuditEvent) -> None:
-        """Write one event down."""
+        """Record one event."""
         self.events.append(event)
         self.origins.append(ORIGIN.get())
 
     @property
     def names(self) -> list[EventName]:
-        """What happened, in order."""
+        """The names of the events, in order."""
         return [event.name for event in self.events]
 
-    def of(self, name: EventName) -> list[AuditEvent]:
-        """Give the events of one name."""
+    def events_named(self, name: EventName) -> list[AuditEvent]:
+        """Return the events with this name."""
         return [event for event in self.events if event.name is name]

@@ -1,7 +1,7 @@
 """The port ``CardApi`` in memory, with the behaviour of the card API's contract.
 
-It verifies signatures, remembers Idempotency-Keys and accepts a challenge once. A test can make calls fail or wait, or
-make their responses get lost.
+It verifies signatures, stores the response of each Idempotency-Key and accepts a challenge once. A test can make calls
+fail or wait, or lose their responses.
 """
 
 from __future__ import annotations
@@ -37,37 +37,37 @@ class FakeCardApi:
         customers: by id.
         failures: raised by the next reads (challenge, status, check), one each.
         verdicts: results of the next deliveries, one each; these are not processed.
-        lost_answers: how many of the next deliveries are processed and end as ``UNKNOWN``.
+        lost_responses: how many of the next deliveries are processed and end as ``UNKNOWN``.
         open: while it is not set, deliveries wait.
-        readable: while it is not set, reads wait.
-        readings: how many reads have arrived.
-        announced: the id that the next customer of an external id gets.
+        reads_open: while it is not set, reads wait.
+        read_count: the number of reads that have arrived.
+        customer_ids: the id that a new customer gets, by its external id.
         first_challenge: the challenge that a new customer gets.
-        created: the Idempotency-Key of every creation that arrived.
+        created: the Idempotency-Keys of all creations that arrived.
         submitted: every (customer id, body, Idempotency-Key) that arrived, in order.
-        timeouts: of those deliveries.
-        at_once: the most deliveries that were in flight at one time.
+        timeouts: the timeouts of those deliveries.
+        max_in_flight: the greatest number of concurrent deliveries.
         suspension: what ``suspended_for`` returns.
-        is_lost: whether a gateway in front of it returns 404 for everything.
+        gateway_returns_404: whether a gateway in front of it returns 404 for everything.
     """
 
     def __init__(self) -> None:
         self.customers: dict[str, FakeCustomer] = {}
         self.failures: deque[SignerError] = deque()
         self.verdicts: deque[DeliveryResult] = deque()
-        self.lost_answers = 0
+        self.lost_responses = 0
         self.open = asyncio.Event()
         self.open.set()
-        self.readable = asyncio.Event()
-        self.readable.set()
-        self.readings = 0
+        self.reads_open = asyncio.Event()
+        self.reads_open.set()
+        self.read_count = 0
         self.submitted: list[tuple[str, bytes, str]] = []
         self.timeouts: list[timedelta] = []
-        self.at_once = 0
+        self.max_in_flight = 0
         self.suspension: timedelta | None = None
-        self.is_lost = False
+        self.gateway_returns_404 = False
         self._in_flight = 0
-        self.announced: dict[str, str] = {}
+        self.customer_ids: dict[str, str] = {}
         self.first_challenge = ""
         self.created: list[str] = []
         self._stored: dict[str, tuple[bytes, DeliveryResult]] = {}
@@ -77,25 +77,25 @@ class FakeCardApi:
         self.customers[customer_id] = FakeCustomer(challenge)
 
     async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
-        """Return the current challenge."""
+        """Return the customer's current challenge."""
         return (await self._customer(customer_id)).challenge
 
     async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
-        """Return the status."""
+        """Return the customer's status."""
         return (await self._customer(customer_id)).status
 
     def suspended_for(self) -> timedelta | None:
-        """Return what the test has set."""
+        """Return ``suspension``."""
         return self.suspension
 
     async def check(self) -> None:
-        """Raise the failure that a test has set."""
+        """Raise the next of ``failures``."""
         self._fail()
 
     async def authenticate(self, *, timeout: timedelta) -> None:
-        """Raise if a gateway has lost the card API."""
-        if self.is_lost:
-            raise BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, "The card API gave no token.")
+        """Raise if the gateway returns 404."""
+        if self.gateway_returns_404:
+            raise BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, "The card API returned no token.")
 
     async def submit(
         self,
@@ -105,11 +105,11 @@ class FakeCardApi:
         idempotency_key: str,
         timeout: timedelta,
     ) -> DeliveryResult:
-        """Process a delivery, or return what the test has set."""
+        """Process a delivery, or return the next of ``verdicts``."""
         self.submitted.append((customer_id, submission.body, idempotency_key))
         self.timeouts.append(timeout)
         self._in_flight += 1
-        self.at_once = max(self.at_once, self._in_flight)
+        self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 await asyncio.sleep(0)
@@ -118,7 +118,7 @@ class FakeCardApi:
             return DeliveryResult(DeliveryVerdict.UNKNOWN)
         finally:
             self._in_flight -= 1
-        if self.is_lost:
+        if self.gateway_returns_404:
             return DeliveryResult(DeliveryVerdict.CUSTOMER_UNKNOWN, 404)
         if self.verdicts:
             return self.verdicts.popleft()
@@ -126,24 +126,24 @@ class FakeCardApi:
         if body != submission.body:
             return DeliveryResult(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422)
         if result is None:
-            result = self._judge(customer_id, submission)
+            result = self._verify(customer_id, submission)
             self._stored[idempotency_key] = (submission.body, result)
-        if self.lost_answers:
-            self.lost_answers -= 1
+        if self.lost_responses:
+            self.lost_responses -= 1
             return DeliveryResult(DeliveryVerdict.UNKNOWN)
         return result
 
     async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
-        """Create the customer that a test has ``announced``, once: the same key gets the same result again."""
+        """Create the customer with its id from ``customer_ids``; the same key gets the same result again."""
         self.created.append(intent.idempotency_key)
-        await self.readable.wait()
-        customer_id = self.announced[intent.external_id]
+        await self.reads_open.wait()
+        customer_id = self.customer_ids[intent.external_id]
         if self.created.count(intent.idempotency_key) == 1:
             self.issue(customer_id, self.first_challenge)
         self._fail()
         return customer_id
 
-    def _judge(self, customer_id: str, submission: Submission) -> DeliveryResult:
+    def _verify(self, customer_id: str, submission: Submission) -> DeliveryResult:
         customer = self.customers.get(customer_id)
         if customer is None:
             return DeliveryResult(DeliveryVerdict.CUSTOMER_UNKNOWN, 404)
@@ -158,11 +158,11 @@ class FakeCardApi:
         return DeliveryResult(DeliveryVerdict.ACCEPTED, 204)
 
     async def _customer(self, customer_id: str) -> FakeCustomer:
-        self.readings += 1
-        await self.readable.wait()
+        self.read_count += 1
+        await self.reads_open.wait()
         self._fail()
         customer = self.customers.get(customer_id)
-        if customer is None or self.is_lost:
+        if customer is None or self.gateway_returns_404:
             raise NotFound(ErrorCode.CUSTOMER_UNKNOWN, "The card API has no customer with this id.", field="customerId")
         return customer
 

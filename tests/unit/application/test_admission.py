@@ -7,53 +7,57 @@ from signer.application.origin import ORIGIN
 from signer.domain.errors import ErrorCode, Unavailable
 
 
-def test_a_gate_is_open_unless_it_was_closed() -> None:
-    """Work is taken."""
+def test_new_gate_is_open() -> None:
+    """Work is accepted."""
     gate = AdmissionGate()
     gate.check()
     assert gate.rejection is None
 
 
-def test_the_gate_of_a_process_that_starts_is_closed_until_it_is_opened() -> None:
-    """Nothing is signed before the service has been checked."""
+def test_gate_of_starting_process_rejects_until_opened() -> None:
+    """The service checks itself first."""
     gate = AdmissionGate.closed()
-    with pytest.raises(Unavailable) as refusal:
+    with pytest.raises(Unavailable) as error:
         gate.check()
-    assert (refusal.value.code, refusal.value.retry_after) == (ErrorCode.STARTING, 1.0)
+    assert (error.value.code, error.value.retry_after) == (ErrorCode.STARTING, 1.0)
     gate.open()
     gate.check()
 
 
-def test_a_closed_gate_says_why_and_when_to_come_back() -> None:
-    """The sign on the door is the refusal's."""
+def test_closed_gate_raises_its_code_detail_and_retry_after() -> None:
+    """The error is the one that ``close`` was given."""
     gate = AdmissionGate()
-    gate.close(ErrorCode.SHUTTING_DOWN, "It is stopping.", retry_after=2.5)
-    with pytest.raises(Unavailable) as refusal:
+    gate.close(ErrorCode.SHUTTING_DOWN, "The service is stopping.", retry_after=2.5)
+    with pytest.raises(Unavailable) as error:
         gate.check()
-    error = refusal.value
-    assert (error.code, error.detail, error.retry_after) == (ErrorCode.SHUTTING_DOWN, "It is stopping.", 2.5)
+    rejection = error.value
+    assert (rejection.code, rejection.detail, rejection.retry_after) == (
+        ErrorCode.SHUTTING_DOWN,
+        "The service is stopping.",
+        2.5,
+    )
 
 
-def test_the_last_closing_counts() -> None:
-    """A process that is asked to stop while it starts is stopping."""
+def test_last_close_replaces_earlier_one() -> None:
+    """A process that is stopped while it starts is stopping."""
     gate = AdmissionGate.closed()
-    gate.close(ErrorCode.SHUTTING_DOWN, "It is stopping.")
+    gate.close(ErrorCode.SHUTTING_DOWN, "The service is stopping.")
     with pytest.raises(Unavailable, match="shutting_down"):
         gate.check()
 
 
-def test_every_refusal_is_an_error_of_its_own() -> None:
-    """Two requests that are refused do not share a traceback."""
+def test_each_rejection_is_a_new_error() -> None:
+    """Two requests do not share a traceback."""
     gate = AdmissionGate.closed()
-    refusals = []
+    rejections = []
     for _ in range(2):
-        with pytest.raises(Unavailable) as refusal:
+        with pytest.raises(Unavailable) as error:
             gate.check()
-        refusals.append(refusal.value)
-    assert refusals[0] is not refusals[1]
-    assert gate.rejection not in refusals
+        rejections.append(error.value)
+    assert rejections[0] is not rejections[1]
+    assert gate.rejection not in rejections
 
 
-def test_work_that_nobody_asked_for_has_no_origin() -> None:
-    """Outside of a request there is none."""
+def test_origin_is_none_outside_of_a_request() -> None:
+    """It is the default of the context variable."""
     assert ORIGIN.get() is None

@@ -1,4 +1,4 @@
-"""Whoever takes longer than his lease finds the record moved on, and says what the others made of it."""
+"""Tests: a replica whose lease has expired changes nothing, and its caller gets the new lease holder's result."""
 
 from __future__ import annotations
 
@@ -7,62 +7,64 @@ import pytest
 from signer.application.ports import DeliveryResult, DeliveryVerdict, EventName
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState
-from tests.unit.application.use_cases import LEASE, FakeSystem, Replica
+from tests.unit.application.fake_system import LEASE, FakeSystem, Replica
 
 
 @pytest.mark.parametrize("verdict", [DeliveryVerdict.ACCEPTED, DeliveryVerdict.NOT_PROCESSED])
-async def test_a_holder_who_comes_back_too_late_changes_nothing(
+async def test_attempt_that_outlasts_its_lease_raises_lease_lost_and_changes_nothing(
     system: FakeSystem, replica: Replica, verdict: DeliveryVerdict
 ) -> None:
-    """Given a POST that outlasted its lease, when another has settled the record, then that end stands."""
-    challenge = system.issued()
-    held = await system.signed(replica, challenge)
-    elsewhere = system.replica()
+    """Another replica has settled the record during the POST; its result stays."""
+    challenge = system.issue_challenge()
+    leased = await system.sign_and_record(replica, challenge)
+    other_replica = system.add_replica()
 
-    async def settle_elsewhere() -> None:
-        system.let_pass(LEASE)
-        assert await elsewhere.forward.take_over(held.record.id) is not None
+    async def settle_on_other_replica() -> None:
+        system.advance(LEASE)
+        assert await other_replica.forward.take_over(leased.record.id) is not None
 
     step = "settle" if verdict is DeliveryVerdict.ACCEPTED else "defer"
-    replica.store.before[step] = settle_elsewhere
+    replica.store.before[step] = settle_on_other_replica
     system.card_api.verdicts.append(DeliveryResult(verdict))
-    with pytest.raises(Unavailable) as refusal:
-        await replica.forward.attempt(held)
-    assert refusal.value.code is ErrorCode.LEASE_LOST
-    assert system.record(challenge).state is ChallengeState.VERIFIED
-    assert len(system.audit.of(EventName.LEASE_LOST)) == 1
+    with pytest.raises(Unavailable) as error:
+        await replica.forward.attempt(leased)
+    assert error.value.code is ErrorCode.LEASE_LOST
+    assert system.record_of(challenge).state is ChallengeState.VERIFIED
+    assert len(system.audit.events_named(EventName.LEASE_LOST)) == 1
 
 
-async def test_a_caller_whose_holder_came_back_too_late_gets_the_others_answer(
+async def test_caller_gets_other_replicas_result_if_lease_is_lost_during_delivery(
     system: FakeSystem, replica: Replica
 ) -> None:
-    """Given a lease lost in the middle of a delivery, then its caller hears what became of it elsewhere."""
-    challenge = system.issued()
-    elsewhere = system.replica()
+    """The lease is lost during the first delivery."""
+    challenge = system.issue_challenge()
+    other_replica = system.add_replica()
 
-    async def settle_elsewhere() -> None:
-        system.let_pass(LEASE)
-        assert await elsewhere.tick() == 1
+    async def settle_on_other_replica() -> None:
+        system.advance(LEASE)
+        assert await other_replica.tick() == 1
 
-    replica.store.before["settle"] = settle_elsewhere
+    replica.store.before["settle"] = settle_on_other_replica
     record = await replica.sign(system.request(challenge), within=LEASE)
-    assert record == system.record(challenge)
+    assert record == system.record_of(challenge)
     assert record.state is ChallengeState.VERIFIED
-    assert len(system.audit.of(EventName.SETTLED)) == 1
+    assert len(system.audit.events_named(EventName.SETTLED)) == 1
 
 
-async def test_a_caller_whose_retry_was_lost_gets_the_others_answer(system: FakeSystem, replica: Replica) -> None:
-    """Given a lease lost in the middle of a second attempt, then its caller hears what became of it elsewhere."""
-    challenge = system.issued()
+async def test_caller_gets_other_replicas_result_if_lease_is_lost_during_retry(
+    system: FakeSystem, replica: Replica
+) -> None:
+    """The lease is lost during a later delivery."""
+    challenge = system.issue_challenge()
     await replica.sign(system.request(challenge, forward=False), within=LEASE)
-    elsewhere = system.replica()
+    other_replica = system.add_replica()
 
-    async def settle_elsewhere() -> None:
-        system.let_pass(LEASE)
-        assert await elsewhere.tick() == 1
+    async def settle_on_other_replica() -> None:
+        system.advance(LEASE)
+        assert await other_replica.tick() == 1
 
-    replica.store.before["settle"] = settle_elsewhere
+    replica.store.before["settle"] = settle_on_other_replica
     record = await replica.sign(system.request(challenge), within=LEASE)
-    assert record == system.record(challenge)
+    assert record == system.record_of(challenge)
     assert record.state is ChallengeState.VERIFIED
-    assert len(system.audit.of(EventName.LEASE_LOST)) == 1
+    assert len(system.audit.events_named(EventName.LEASE_LOST)) == 1

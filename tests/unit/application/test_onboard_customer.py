@@ -1,4 +1,4 @@
-"""Onboarding: a customer is created once, whatever is lost, and its id is in every answer from then on."""
+"""Tests: a customer is created once, whatever call or reply is lost, and every later response contains its id."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
 from tests.support.fakes.customer_intents import FakeCustomerIntents
 from tests.support.fakes.keys import FakeKeyRing
-from tests.unit.application.use_cases import CUSTOMER, NO_TIME, PATIENCE, FakeSystem, Replica
+from tests.unit.application.fake_system import CUSTOMER, LONG_TIMEOUT, ZERO_TIMEOUT, FakeSystem, Replica
 
 ALICE = "alice"
 
 
-class Wallet:
-    """A wallet's backend that onboards Alice."""
+class WalletBackend:
+    """A wallet backend that onboards Alice."""
 
     def __init__(self, system: FakeSystem, replica: Replica) -> None:
         self.intents = FakeCustomerIntents()
         self.system = system
-        system.card_api.announced[ALICE] = CUSTOMER
-        system.card_api.first_challenge = system.challenge()
+        system.card_api.customer_ids[ALICE] = CUSTOMER
+        system.card_api.first_challenge = system.make_challenge()
         self.onboard = OnboardCustomer(
             intents=self.intents,
             card_api=system.card_api,
@@ -37,25 +37,27 @@ class Wallet:
             create_timeout=timedelta(seconds=8),
         )
 
-    async def asks(self, *, within: timedelta = PATIENCE, owner: AccountId | None = None) -> OnboardingResult:
-        """Ask for Alice."""
+    async def onboard_alice(
+        self, *, within: timedelta = LONG_TIMEOUT, owner: AccountId | None = None
+    ) -> OnboardingResult:
+        """Onboard Alice."""
         return await self.onboard(CustomerIntent(self.system.owner, ALICE, owner or self.system.owner), within=within)
 
 
 @pytest.fixture
-def wallet(system: FakeSystem, replica: Replica) -> Wallet:
-    """A wallet's backend, and a card API that knows nobody yet."""
-    return Wallet(system, replica)
+def wallet(system: FakeSystem, replica: Replica) -> WalletBackend:
+    """A wallet backend, and a card API without customers."""
+    return WalletBackend(system, replica)
 
 
-def down() -> Unavailable:
-    """Make an outage of the store."""
+def store_unavailable() -> Unavailable:
+    """Create the error of a store that is down."""
     return Unavailable(ErrorCode.STORE_UNAVAILABLE, "down")
 
 
-async def test_a_customer_is_created_and_its_challenge_verified(wallet: Wallet, system: FakeSystem) -> None:
-    """Created, signed, delivered; each told once."""
-    onboarded = await wallet.asks()
+async def test_customer_is_created_and_its_challenge_verified(wallet: WalletBackend, system: FakeSystem) -> None:
+    """The creation is the first event of the audit log."""
+    onboarded = await wallet.onboard_alice()
     assert onboarded.customer_id == CUSTOMER
     assert onboarded.error is None
     assert onboarded.record is not None
@@ -63,94 +65,94 @@ async def test_a_customer_is_created_and_its_challenge_verified(wallet: Wallet, 
     assert next(event.name for event in system.audit.events) == "customer.created"
 
 
-async def test_the_same_request_again_creates_nothing(wallet: Wallet, system: FakeSystem) -> None:
-    """The id is known: nothing is POSTed, and the answer is the same."""
-    assert await wallet.asks() == await wallet.asks()
+async def test_same_request_again_creates_no_second_customer(wallet: WalletBackend, system: FakeSystem) -> None:
+    """It returns the same result."""
+    assert await wallet.onboard_alice() == await wallet.onboard_alice()
     assert len(system.card_api.created) == 1
 
 
-async def test_requests_at_once_share_one_creation(wallet: Wallet, system: FakeSystem) -> None:
+async def test_concurrent_equal_requests_share_one_creation(wallet: WalletBackend, system: FakeSystem) -> None:
     """Five callers, one POST."""
-    answers = await asyncio.gather(*(wallet.asks() for _ in range(5)))
-    assert all(answer == answers[0] for answer in answers)
+    results = await asyncio.gather(*(wallet.onboard_alice() for _ in range(5)))
+    assert all(result == results[0] for result in results)
     assert len(system.card_api.created) == 1
 
 
-async def test_an_owner_without_a_key_creates_nothing(wallet: Wallet, system: FakeSystem) -> None:
-    """Refused before the store or the card API is asked."""
-    stranger = AccountId.parse("eip155:324:0x22227A31dd842196A246d8f3b775998560eAa61d")
-    with pytest.raises(NotFound) as refused:
-        await wallet.asks(owner=stranger)
-    assert refused.value.code is ErrorCode.OWNER_UNKNOWN
+async def test_owner_without_key_creates_no_customer(wallet: WalletBackend, system: FakeSystem) -> None:
+    """Neither the store nor the card API is called."""
+    unknown_owner = AccountId.parse("eip155:324:0x22227A31dd842196A246d8f3b775998560eAa61d")
+    with pytest.raises(NotFound) as error:
+        await wallet.onboard_alice(owner=unknown_owner)
+    assert error.value.code is ErrorCode.OWNER_UNKNOWN
     assert (wallet.intents.known, system.card_api.created) == ({}, [])
 
 
-async def test_without_a_stored_intent_nothing_is_sent(wallet: Wallet, system: FakeSystem) -> None:
-    """The store is down before the POST: nothing leaves the system."""
-    wallet.intents.failures.append(down())
+async def test_nothing_is_sent_if_intent_cannot_be_stored(wallet: WalletBackend, system: FakeSystem) -> None:
+    """The store is down before the POST."""
+    wallet.intents.failures.append(store_unavailable())
     with pytest.raises(Unavailable):
-        await wallet.asks()
+        await wallet.onboard_alice()
     assert system.card_api.created == []
 
 
-async def test_an_id_that_could_not_be_stored_is_got_again_under_the_same_key(
-    wallet: Wallet, system: FakeSystem
+async def test_creation_is_repeated_under_same_key_if_its_id_could_not_be_stored(
+    wallet: WalletBackend, system: FakeSystem
 ) -> None:
-    """The store goes down after the POST: the next request repeats it, and finds the same customer."""
-    wallet.intents.failures.extend([None, down()])
+    """The store goes down after the POST; the next request finds the same customer."""
+    wallet.intents.failures.extend([None, store_unavailable()])
     with pytest.raises(Unavailable):
-        await wallet.asks()
-    assert (await wallet.asks()).customer_id == CUSTOMER
+        await wallet.onboard_alice()
+    assert (await wallet.onboard_alice()).customer_id == CUSTOMER
     assert len(system.card_api.created) == 2
     assert len(set(system.card_api.created)) == 1
 
 
-async def test_a_failure_after_the_creation_carries_the_id(
-    wallet: Wallet, system: FakeSystem, replica: Replica
+async def test_failure_after_creation_contains_customer_id(
+    wallet: WalletBackend, system: FakeSystem, replica: Replica
 ) -> None:
-    """The key backend is down: no record, an error, and the customer's id; later the same request succeeds."""
+    """The key backend is down; the same request succeeds later."""
     system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "down")
-    onboarded = await wallet.asks()
+    onboarded = await wallet.onboard_alice()
     assert (onboarded.customer_id, onboarded.record) == (CUSTOMER, None)
     assert onboarded.error is system.key.failure
     system.key.failure = None
-    again = await wallet.asks()
+    again = await wallet.onboard_alice()
     assert again.record is not None
     assert again.record.state is ChallengeState.VERIFIED
 
 
-async def test_a_customer_that_is_known_to_the_api_alone_is_a_conflict(wallet: Wallet, system: FakeSystem) -> None:
-    """What the card API says rises unchanged."""
-    system.card_api.failures.append(Conflict(ErrorCode.CUSTOMER_EXISTS, "there"))
-    with pytest.raises(Conflict) as refused:
-        await wallet.asks()
-    assert refused.value.code is ErrorCode.CUSTOMER_EXISTS
+async def test_customer_that_exists_without_stored_id_is_conflict(wallet: WalletBackend, system: FakeSystem) -> None:
+    """The card API's error is raised unchanged."""
+    system.card_api.failures.append(Conflict(ErrorCode.CUSTOMER_EXISTS, "exists"))
+    with pytest.raises(Conflict) as error:
+        await wallet.onboard_alice()
+    assert error.value.code is ErrorCode.CUSTOMER_EXISTS
 
 
-async def test_a_caller_whose_time_is_over_leaves_the_creation_running(wallet: Wallet, system: FakeSystem) -> None:
-    """He is told to ask again, and then finds the customer."""
-    system.card_api.readable.clear()
-    with pytest.raises(Unavailable) as refused:
-        await wallet.asks(within=timedelta(milliseconds=5))
-    assert refused.value.code is ErrorCode.CHALLENGE_IN_PROGRESS
-    system.card_api.readable.set()
-    assert (await wallet.asks()).customer_id == CUSTOMER
+async def test_creation_continues_if_caller_times_out(wallet: WalletBackend, system: FakeSystem) -> None:
+    """The same request finds the customer later."""
+    system.card_api.reads_open.clear()
+    with pytest.raises(Unavailable) as error:
+        await wallet.onboard_alice(within=timedelta(milliseconds=5))
+    assert error.value.code is ErrorCode.CHALLENGE_IN_PROGRESS
+    system.card_api.reads_open.set()
+    assert (await wallet.onboard_alice()).customer_id == CUSTOMER
     assert len(system.card_api.created) == 1
 
 
-async def test_a_cancelled_creation_tells_its_callers_to_ask_again(wallet: Wallet, system: FakeSystem) -> None:
-    """Its task is cancelled, as at the end of the process; a caller is answered all the same."""
-    system.card_api.readable.clear()
-    caller = asyncio.create_task(wallet.asks())
-    await system.until(lambda: bool(system.card_api.created))
-    assert await wallet.onboard.drain(NO_TIME) == 1
+async def test_drain_cancels_creation_and_caller_gets_unavailable(wallet: WalletBackend, system: FakeSystem) -> None:
+    """The caller can repeat the request."""
+    system.card_api.reads_open.clear()
+    caller = asyncio.create_task(wallet.onboard_alice())
+    await system.wait_until(lambda: bool(system.card_api.created))
+    assert await wallet.onboard.drain(ZERO_TIMEOUT) == 1
     with pytest.raises(Unavailable):
         await caller
 
 
-async def test_a_closed_gate_onboards_nobody(wallet: Wallet, system: FakeSystem, replica: Replica) -> None:
-    """Starting or stopping: refused."""
+async def test_closed_gate_rejects_onboarding(wallet: WalletBackend, system: FakeSystem, replica: Replica) -> None:
+    """Nothing is created."""
     replica.admission.close(ErrorCode.SHUTTING_DOWN, "stopping")
     with pytest.raises(Unavailable):
-        await wallet.asks()
+        await wallet.onboard_alice()
     assert system.card_api.created == []

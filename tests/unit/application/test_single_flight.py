@@ -7,11 +7,11 @@ import pytest
 
 from signer.application.single_flight import SingleFlight, StillRunning
 
-PATIENCE = timedelta(seconds=20)
+LONG_TIMEOUT = timedelta(seconds=20)
 
 
-async def test_request_joins_running_work_and_leaves_when_its_time_is_over() -> None:
-    """Given work that runs, then a second request for its key starts none, and its timeout does not stop the work."""
+async def test_second_request_joins_running_work_and_its_timeout_does_not_stop_it() -> None:
+    """The work is started once, and the first request gets its result."""
     started: list[str] = []
     may_end = asyncio.Event()
 
@@ -21,7 +21,7 @@ async def test_request_joins_running_work_and_leaves_when_its_time_is_over() -> 
         return key
 
     single_flight = SingleFlight(work, max_concurrent=1)
-    first = asyncio.ensure_future(single_flight.run("a", within=PATIENCE))
+    first = asyncio.ensure_future(single_flight.run("a", within=LONG_TIMEOUT))
     await asyncio.sleep(0)
     with pytest.raises(StillRunning):
         await single_flight.run("a", within=timedelta(0))

@@ -9,8 +9,8 @@ from signer.application.ports import KeyRingStatus
 WELL = KeyRingStatus(loaded=1, loading=False, missing=(), failed={})
 
 
-def test_a_key_ring_that_has_all_its_keys_is_ready() -> None:
-    """One key that can sign is enough, where no other is expected."""
+def test_key_ring_with_all_expected_keys_is_ready() -> None:
+    """One key is enough if no other is expected."""
     assert WELL.is_ready
 
 
@@ -24,6 +24,6 @@ def test_a_key_ring_that_has_all_its_keys_is_ready() -> None:
     ],
     ids=["empty", "still loading", "one missing", "one failed"],
 )
-def test_a_key_ring_that_lacks_something_is_not_ready(status: KeyRingStatus) -> None:
-    """Healthy while keys are missing or still loading is what others have paid for."""
+def test_key_ring_with_a_problem_is_not_ready(status: KeyRingStatus) -> None:
+    """It is empty, still loading, or lacks a key."""
     assert not status.is_ready

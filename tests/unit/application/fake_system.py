@@ -1,4 +1,4 @@
-"""The use cases over fakes. Time stands still and passes only when a test advances it; nothing waits for real."""
+"""The use cases over fakes. Time passes only when a test advances it."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ CUSTOMER: Final = "04c5851c-4386-5bd9-9f89-08312f8aee3a"
 OTHER_CUSTOMER: Final = "04c5851c-4386-5bd9-9f89-08312f8aee3b"
 POLICY: Final = DEFAULT_POLICY
 LEASE: Final = timedelta(seconds=15)
-PATIENCE: Final = timedelta(seconds=20)
-"""How long a caller waits who wants to see the end; no test takes as long."""
+LONG_TIMEOUT: Final = timedelta(seconds=20)
+"""The time limit of a caller that waits for the result; no test takes as long."""
 
-NO_TIME: Final = timedelta(0)
+ZERO_TIMEOUT: Final = timedelta(0)
 _POLL: Final = 0.001
 
 
 def forwarding_limits(**changes: Any) -> ForwardingLimits:  # noqa: ANN401 - fields of the dataclass
-    """Return limits as the default settings have them, with these changes."""
+    """Return the limits of the default settings, with these changes."""
     limits = ForwardingLimits(
         request_timeout=timedelta(seconds=8),
         backoff=Backoff(first_pause=timedelta(milliseconds=250), longest_pause=timedelta(seconds=30)),
@@ -58,7 +58,7 @@ def forwarding_limits(**changes: Any) -> ForwardingLimits:  # noqa: ANN401 - fie
 
 
 def signing_limits(**changes: Any) -> SigningLimits:  # noqa: ANN401 - fields of the dataclass
-    """Return limits as the default settings have them, with these changes."""
+    """Return the limits of the default settings, with these changes."""
     limits = SigningLimits(
         work_timeout=timedelta(seconds=10), fetch_timeout=timedelta(seconds=8), signature_form=SignatureForm.HEX
     )
@@ -67,7 +67,7 @@ def signing_limits(**changes: Any) -> SigningLimits:  # noqa: ANN401 - fields of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
-    """One process of the service: its use cases and its own line to the store."""
+    """One process of the service: its use cases and its own connection to the store."""
 
     store: UnreliableStore
     forward: ForwardSignature
@@ -76,19 +76,20 @@ class Replica:
     admission: AdmissionGate
 
     async def tick(self) -> int:
-        """Look once for what is due, and wait until it has been taken; gives how many challenges were moved."""
+        """Run one round of recovery and wait for its takeovers; return how many records changed."""
         return sum(await asyncio.gather(*await self.recovery.tick()))
 
 
 @dataclass(slots=True)
 class FakeSystem:
-    """What all replicas share, and the words in which tests speak.
+    """What all replicas share, with helpers for the tests.
 
     Attributes:
-        clock: the store's and, where a test gives none of its own, each replica's.
+        clock: the store's, and each replica's unless the test gives it another one.
         shelf: the records.
-        challenges: the base64 texts that were made here; no event may show any of them.
-        unexpected_errors: what recovery reported as bugs.
+        challenges: every challenge that was created, base64; no event may contain one.
+        unexpected_errors: the errors that recovery reported as bugs.
+        replicas: every replica that was created.
     """
 
     clock: FakeClock = field(default_factory=lambda: FakeClock(NOW))
@@ -102,18 +103,18 @@ class FakeSystem:
 
     @property
     def owner(self) -> AccountId:
-        """Whose key is here."""
+        """The account whose key is loaded."""
         return AccountId.parse(f"eip155:324:{self.key.address}")
 
-    def challenge(self, **named: str | None) -> str:
-        """Make a challenge for the owner that can be signed, but for ``named``."""
-        message = Message(**({"address": self.key.address} | named))  # type: ignore[arg-type]
+    def make_challenge(self, **changes: str | None) -> str:
+        """Return a valid challenge for the owner, with these fields changed."""
+        message = Message(**({"address": self.key.address} | changes))  # type: ignore[arg-type]
         self.challenges.append(to_base64(message.encode()))
         return self.challenges[-1]
 
-    def issued(self, **named: str | None) -> str:
-        """Make a challenge, and have the card API issue it to the customer."""
-        challenge = self.challenge(**named)
+    def issue_challenge(self, **changes: str | None) -> str:
+        """Create a challenge and make it the customer's current one at the card API."""
+        challenge = self.make_challenge(**changes)
         self.card_api.issue(CUSTOMER, challenge)
         return challenge
 
@@ -125,10 +126,10 @@ class FakeSystem:
         customer: str = CUSTOMER,
         refresh: bool = False,
     ) -> SignRequest:
-        """Make a wallet backend's request."""
+        """Create a caller's request."""
         return SignRequest(customer, self.owner, challenge, forward, refresh)
 
-    def replica(
+    def add_replica(
         self,
         *,
         policy: SigningPolicy = POLICY,
@@ -136,7 +137,7 @@ class FakeSystem:
         forwarding: ForwardingLimits | None = None,
         signing: SigningLimits | None = None,
         keys: Sequence[FakeKey] | None = None,
-        work_timeout: timedelta = PATIENCE,
+        work_timeout: timedelta = LONG_TIMEOUT,
         poll_interval: timedelta = timedelta(seconds=_POLL),
         jitter: Callable[[], float] = lambda: 1.0,
         max_concurrent: int = 8,
@@ -144,7 +145,7 @@ class FakeSystem:
         max_concurrent_requests: int = 1000,
         batch: int = 64,
     ) -> Replica:
-        """Start a process. ``work_timeout=NO_TIME`` makes each of its works one that tries everything once."""
+        """Create a replica. With ``work_timeout=ZERO_TIMEOUT`` its work tries everything once."""
         clock = clock or self.clock
         store = UnreliableStore(self.shelf, RedisSettings(lease=LEASE), now=self.clock.now, monotonic=self.monotonic)
         forward = ForwardSignature(
@@ -190,7 +191,7 @@ class FakeSystem:
         self.replicas.append(Replica(store=store, forward=forward, sign=handle, recovery=recovery, admission=admission))
         return self.replicas[-1]
 
-    async def signed(
+    async def sign_and_record(
         self,
         replica: Replica,
         challenge: str,
@@ -199,80 +200,80 @@ class FakeSystem:
         customer: str = CUSTOMER,
         key: FakeKey | None = None,
     ) -> LeasedRecord:
-        """Have a challenge claimed, signed and recorded, and nothing more: its process is about to deliver it."""
-        claimed = await replica.store.claim(self.claim(challenge, forward=forward, customer=customer))
+        """Claim, sign and record a challenge; return the lease under which it can be delivered."""
+        claimed = await replica.store.claim(self.claim_for(challenge, forward=forward, customer=customer))
         assert claimed.outcome is ClaimOutcome.GRANTED
         assert claimed.lease is not None
         signature = await (key or self.key).sign(decode_challenge(challenge).message_to_sign())
-        return await replica.store.record_signature(claimed.lease, self.submission(challenge, signature))
+        return await replica.store.record_signature(claimed.lease, self.submission_for(challenge, signature))
 
-    def claim(self, challenge: str, *, forward: bool = True, customer: str = CUSTOMER) -> Claim:
-        """Word the wish to sign a challenge."""
-        fields_of = decode_challenge(challenge)
+    def claim_for(self, challenge: str, *, forward: bool = True, customer: str = CUSTOMER) -> Claim:
+        """Create the claim of a challenge."""
+        decoded = decode_challenge(challenge)
         return Claim(
             id=self.id_of(challenge),
-            message_hash=fields_of.message_hash,
+            message_hash=decoded.message_hash,
             customer_id=customer,
             owner=self.owner,
             forward=forward,
-            issued_at=fields_of.issued_at,
-            expires_at=fields_of.deadline(POLICY.max_age),
+            issued_at=decoded.issued_at,
+            expires_at=decoded.deadline(POLICY.max_age),
         )
 
-    def submission(self, challenge: str, signature: EvmSignature) -> Submission:
-        """Build the body that the card API is to get."""
+    def submission_for(self, challenge: str, signature: EvmSignature) -> Submission:
+        """Create the body that the card API should receive."""
         return Submission.of(self.owner, challenge, signature, SignatureForm.HEX)
 
     def id_of(self, challenge: str) -> str:
-        """Name the record of a challenge."""
-        fields_of: Challenge = decode_challenge(challenge)
-        return challenge_id(self.owner, fields_of.domain, fields_of.nonce)
+        """Return the id of a challenge's record."""
+        decoded: Challenge = decode_challenge(challenge)
+        return challenge_id(self.owner, decoded.domain, decoded.nonce)
 
-    def record(self, challenge: str) -> ChallengeRecord:
-        """Look at a record as it lies on the shelf."""
+    def record_of(self, challenge: str) -> ChallengeRecord:
+        """Return a challenge's record."""
         return self.shelf.rows[self.id_of(challenge)].record
 
-    def is_now(self, challenge: str, state: ChallengeState) -> bool:
-        """Tell whether a challenge has a record, in that state."""
+    def has_state(self, challenge: str, state: ChallengeState) -> bool:
+        """Return whether a challenge has a record in this state."""
         row = self.shelf.rows.get(self.id_of(challenge))
         return row is not None and row.record.state is state
 
     def monotonic(self) -> float:
-        """Give the seconds that a process counts: they pass as time does here."""
+        """Return the seconds of the replicas' monotonic clock."""
         return (self.clock.now() - NOW).total_seconds()
 
-    def let_pass(self, span: timedelta) -> None:
-        """Let time pass, for everybody."""
+    def advance(self, span: timedelta) -> None:
+        """Advance the clocks of the store and the replicas."""
         self.clock.advance(span)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the others go on until something is so."""
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Run the other tasks until the condition is true."""
         for _ in range(10_000):
             if condition():
                 return
             await asyncio.sleep(_POLL)
-        raise AssertionError("it never came to be")
+        raise AssertionError("the condition did not become true")
 
     async def close(self) -> None:
-        """Let what is held up go on, end what is under way, and see that the promises of the system were kept."""
-        for event in (self.key.open, self.card_api.open, self.card_api.readable):
+        """Unblock and end all work, then check what must hold after every test."""
+        for event in (self.key.open, self.card_api.open, self.card_api.reads_open):
             event.set()
         for replica in self.replicas:
-            await replica.sign.drain(NO_TIME)
-            await replica.recovery.drain(NO_TIME)
-        self.check_delivered_once()
-        self.check_secrecy()
+            await replica.sign.drain(ZERO_TIMEOUT)
+            await replica.recovery.drain(ZERO_TIMEOUT)
+        self.check_one_submission_per_nonce()
+        self.check_no_secret_is_logged()
 
-    def check_delivered_once(self) -> None:
-        """See that for one nonce there was never another body, or another Idempotency-Key, on the wire."""
+    def check_one_submission_per_nonce(self) -> None:
+        """Check that only one body and one Idempotency-Key was sent for each nonce."""
         sent: dict[str, set[tuple[bytes, str]]] = {}
         for _, body, key in self.card_api.submitted:
             challenge, _ = Submission(body, "").parts()
             sent.setdefault(self.id_of(challenge), set()).add((body, key))
         assert [len(bodies) for bodies in sent.values()] == [1] * len(sent)
 
-    def check_secrecy(self) -> None:
-        """See that no event shows a challenge, a signature or a key in any of its fields."""
+    def check_no_secret_is_logged(self) -> None:
+        """Check that no event contains a challenge, a signature or a key."""
         secrets = {SECRET_KEY.hex(), "wants you to sign in"}
         for challenge in self.challenges:
             secrets |= {challenge, challenge[40:100], decode_nonce(challenge)}
@@ -283,10 +284,10 @@ class FakeSystem:
                 secrets |= {row.record.signature, text, text[2:66], text[66:130]}
         secrets.discard("")  # a message without a nonce
         for event in self.audit.events:
-            shown = " ".join(str(getattr(event, one.name)) for one in fields(event))
-            assert not [secret for secret in secrets if secret in shown]
+            text_of_event = " ".join(str(getattr(event, each.name)) for each in fields(event))
+            assert not [secret for secret in secrets if secret in text_of_event]
 
 
 def decode_nonce(challenge: str) -> str:
-    """Read the nonce of a challenge, in order or not."""
+    """Return the nonce of a challenge; the challenge may be malformed."""
     return base64.b64decode(challenge).partition(b"Nonce: ")[2].partition(b"\n")[0].decode()
