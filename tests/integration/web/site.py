@@ -35,7 +35,7 @@ from tests.support.fakes.key_reloads import FakeKeyReloader
 from tests.support.fakes.keys import FakeKey, FakeKeyRing, FakeVerifier
 from tests.support.log_lines import LogLines, captured_logs
 from tests.support.messages import DEFAULT_POLICY, Message, to_base64
-from tests.unit.application.use_cases import forwarding_limits, signing_limits
+from tests.unit.application.fake_system import forwarding_limits, signing_limits
 
 SECRET_KEY: Final = bytes.fromhex("4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318")
 NOW: Final = datetime(2026, 11, 22, 12, 0, 30, tzinfo=UTC)

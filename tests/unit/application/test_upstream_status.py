@@ -6,7 +6,7 @@ import pytest
 
 from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.lifecycle import ChallengeState, RecordCode
-from tests.unit.application.use_cases import CUSTOMER, FakeSystem, Replica
+from tests.unit.application.fake_system import CUSTOMER, FakeSystem, Replica
 
 PROVEN = ("screening", "verifying", "active", "inactive", "Active", "VERIFYING")
 NOT_PROVEN = ("initiating", "Initiating", "rejected", "failed", "unknown", "closed", "")
@@ -17,7 +17,7 @@ async def test_ambiguous_conflict_is_settled_as_already_signed_if_status_is_prov
     system: FakeSystem, replica: Replica, status: str
 ) -> None:
     """A 409 without a body, and a customer that got past its challenge."""
-    leased = await system.signed(replica, system.issued())
+    leased = await system.sign_and_record(replica, system.issue_challenge())
     system.card_api.customers[CUSTOMER].status = status
     system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
     record = await replica.forward.attempt(leased)
@@ -29,7 +29,7 @@ async def test_ambiguous_conflict_is_retried_if_status_proves_nothing(
     system: FakeSystem, replica: Replica, status: str
 ) -> None:
     """A 409 without a body, and a status that does not say that the challenge was verified."""
-    leased = await system.signed(replica, system.issued())
+    leased = await system.sign_and_record(replica, system.issue_challenge())
     system.card_api.customers[CUSTOMER].status = status
     system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
     record = await replica.forward.attempt(leased)
@@ -41,14 +41,14 @@ async def test_repeated_5xx_is_not_settled_as_verified_if_status_proves_nothing(
     system: FakeSystem, replica: Replica, status: str
 ) -> None:
     """500 three times, and a customer that was rejected meanwhile: its wallet was not proven by that."""
-    challenge = system.issued()
+    challenge = system.issue_challenge()
     system.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.UNKNOWN, 500)] * 3)
-    leased = await system.signed(replica, challenge)
+    leased = await system.sign_and_record(replica, challenge)
     system.card_api.customers[CUSTOMER].status = status
     await replica.forward.attempt(leased)
     for _ in range(2):
-        system.let_pass(timedelta(minutes=1))
+        system.advance(timedelta(minutes=1))
         await replica.tick()
-    record = system.record(challenge)
+    record = system.record_of(challenge)
     assert record.attempts == 3
     assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.CARD_API_UNAVAILABLE)
