@@ -109,8 +109,8 @@ GOOD = Evidence(
     followed_redirects=0,
     moves=[
         move("claim", "granted", "claimed", at=0.0, signature=None),
-        move("record_signature", "deliverable", "forwarding", at=0.2, fence=1),
-        move("settle", "moved", "verified", at=0.4, fence=1),
+        move("record_signature", "deliverable", "forwarding", at=0.2, fencing_token=1),
+        move("settle", "moved", "verified", at=0.4, fencing_token=1),
     ],
     processes=[process()],
 )

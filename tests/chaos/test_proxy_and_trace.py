@@ -12,7 +12,7 @@ import pytest
 
 from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_client.settings import RedisSettings
-from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
+from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.application.ports import Claim, ClaimOutcome
 from signer.domain.errors import LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId
@@ -21,6 +21,7 @@ from signer.domain.record import Submission, challenge_id
 from tests.chaos.moves import Move, StoreTap, Trace
 from tests.chaos.plan import ChaosFaultKind, Plan, fault_phases, fault_weights_for
 from tests.chaos.stores import SingleNode, single_node
+from tests.support.challenge_stores import MAX_AGE
 
 OWNER = AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")
 NOW = datetime.now(UTC)
@@ -42,9 +43,10 @@ async def traced_store(trace: Trace) -> AsyncIterator[tuple[RedisChallengeStore,
     async with single_node() as node:
         assert isinstance(node, SingleNode)
         url, [proxy] = await node.open_proxies(lambda _way: StoreTap(trace, "1.1"))
-        redis = await open_redis(RedisSettings(url=url, call_timeout=timedelta(seconds=1)))
+        settings = RedisSettings(url=url, command_timeout=timedelta(seconds=1), lease=timedelta(seconds=5))
+        redis = await open_redis(settings)
         try:
-            yield RedisChallengeStore(redis, StoreSettings(lease=timedelta(seconds=5))), node
+            yield RedisChallengeStore(redis, settings, max_age=MAX_AGE), node
         finally:
             await redis.close()
             await proxy.close()
@@ -64,7 +66,7 @@ async def test_trace_records_every_move() -> None:
         assert await store.due(64) == []
     recorded = [(move.script, move.fencing_token, move.outcome, move.state) for move in trace.moves]
     assert recorded == [
-        ("claim", None, "mine", "claimed"),
+        ("claim", None, "granted", "claimed"),
         ("record_signature", 1, "deliverable", "forwarding"),
         ("settle", 1, "moved", "verified"),
         ("settle", 1, "lease_lost", "verified"),
@@ -99,8 +101,9 @@ async def test_blocked_proxy_delays_requests_and_loses_none() -> None:
     trace = Trace()
     async with single_node() as node:
         url, [proxy] = await node.open_proxies(lambda _way: StoreTap(trace, "1.1"))
-        redis = await open_redis(RedisSettings(url=url, call_timeout=timedelta(seconds=0.3)))
-        store = RedisChallengeStore(redis, StoreSettings())
+        settings = RedisSettings(url=url, command_timeout=timedelta(seconds=0.3))
+        redis = await open_redis(settings)
+        store = RedisChallengeStore(redis, settings, max_age=MAX_AGE)
         await store.ping()
         proxy.hold()
         with pytest.raises(Unavailable):
@@ -129,7 +132,7 @@ async def test_trace_records_the_call_of_a_cancelled_client() -> None:
         async with asyncio.timeout(5):
             while not trace.moves:  # noqa: ASYNC110 - a poll is enough
                 await asyncio.sleep(0.02)
-    assert [(move.script, move.outcome) for move in trace.moves] == [("claim", "mine")]
+    assert [(move.script, move.outcome) for move in trace.moves] == [("claim", "granted")]
 
 
 async def test_killed_store_restarts_with_confirmed_records() -> None:

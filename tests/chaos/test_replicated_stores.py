@@ -9,10 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from signer.adapters.redis_client.calls import ReplicaWait
 from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_client.settings import RedisSettings
-from signer.adapters.redis_store.challenge_store import RedisChallengeStore, StoreSettings
+from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.application.ports import Claim
 from signer.domain.errors import Unavailable
 from signer.domain.record import challenge_id
@@ -26,6 +25,7 @@ from tests.chaos.store_kinds import STORES
 from tests.chaos.stores import StoreFailover
 from tests.chaos.table import as_text, figures
 from tests.chaos.verdict import by_rule, violations
+from tests.support.challenge_stores import MAX_AGE
 from tests.support.failovers import owner_on
 
 NOW = datetime.now(UTC)
@@ -54,15 +54,20 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[TappedStore]:
         assert isinstance(store, ReplicatedStore)
         wait_for = store.settings["wait_for_replicas"]
         assert isinstance(wait_for, int)
-        settings = StoreSettings(replica_wait=ReplicaWait(replicas=wait_for, timeout=timedelta(seconds=1)))
         replicas = []
         for number in (1, 2):
             url, proxies = await store.open_proxies(tap_factory(trace, f"{number}.1"))
             for proxy in proxies:
                 stack.push_async_callback(proxy.close)
-            redis = await open_redis(RedisSettings(url=url, call_timeout=timedelta(seconds=3)))
+            settings = RedisSettings(
+                url=url,
+                command_timeout=timedelta(seconds=3),
+                wait_for_replicas=wait_for,
+                wait_timeout=timedelta(seconds=1),
+            )
+            redis = await open_redis(settings)
             stack.push_async_callback(redis.close)
-            replicas.append(RedisChallengeStore(redis, settings))
+            replicas.append(RedisChallengeStore(redis, settings, max_age=MAX_AGE))
         yield TappedStore(store, trace, replicas)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import redis
 
 from signer.devsite.site import LocalSite
-from tests.e2e.conftest import OpenSite
+from tests.e2e.conftest import OpenSite, log_lines
 
 QUICK = {"card_api": "request_timeout = 2", "redis": "lease = 6", "http": "answer_within = 2"}
 
@@ -63,8 +63,9 @@ async def test_signature_is_delivered_after_sigkill_and_restart(open_site: OpenS
     assert record["signature"] == body["signature"]
     (entry,) = [entry for entry in (await site.ledger(customer["id"]))["entries"] if entry["verified"]]
     assert entry["signatureSha256"] == hashlib.sha256(body["signature"].encode()).hexdigest()
-    taken_over = [line for line in site.replicas[1].process.take_events() if line["event"] == "challenge.delivered"]
-    assert [line["idempotency_key"] for line in taken_over] == [entry["idempotencyKey"]]
+    lines = await log_lines(site.replicas[1:], "challenge.settled")
+    delivered = [line["idempotency_key"] for line in lines if line["event"] == "challenge.delivered"]
+    assert delivered == [entry["idempotencyKey"]]
     assert b"submission" not in stored(site, signed["challenge_id"])
 
 

@@ -17,7 +17,7 @@ from signer.adapters.keys.keystore.backend import write_keystore
 from signer.devsite.processes import ChildProcess, ProcessFailed, signer_process
 from signer.devsite.site import LocalSite
 from signer.observability.events import irregularities
-from tests.e2e.conftest import OpenSite
+from tests.e2e.conftest import OpenSite, log_lines
 from tests.support.kubernetes_mounts import update_mounted_secret
 from tests.support.missing_packages import without
 from tests.support.terminal import on_terminal
@@ -89,7 +89,7 @@ async def test_service_is_ready_after_reload_adds_missing_owner(open_site: OpenS
     second = await reloaded(site)
     assert (second["added"], second["failed"], len(second["unchanged"])) == ([], [], 2)
     await keys_are(site, "2 loaded, 0 missing, 0 failed", ready=True)
-    events = site.replicas[0].process.take_events()
+    events = await log_lines(site.replicas, "keys.reloaded", at_least=2)
     assert [line for event in events for line in irregularities(event)] == []
     counts = [(event["added"], event["failed"]) for event in events if event["event"] == "keys.reloaded"]
     assert counts == [(1, 1), (0, 0)]

@@ -6,15 +6,13 @@ import asyncio
 import base64
 import json
 import re
-from typing import Any
 
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
-from signer.devsite.site import LocalSite
 from signer.domain.challenge import decode_challenge
 from signer.observability.events import irregularities
-from tests.e2e.conftest import OpenSite
+from tests.e2e.conftest import OpenSite, log_lines
 
 
 def with_another_time(challenge: str) -> str:
@@ -24,16 +22,6 @@ def with_another_time(challenge: str) -> str:
     assert moment is not None
     other = text.replace(moment[0], f"Issued At: {moment[1]}.5Z")
     return base64.b64encode(other.encode()).decode()
-
-
-async def lines_of(site: LocalSite, at_least: int) -> list[dict[str, Any]]:
-    """Wait until the log has so many canonical lines, and return all lines."""
-    lines: list[dict[str, Any]] = []
-    async with asyncio.timeout(10):
-        while sum(line["event"] == "http.request" for line in lines) < at_least:
-            lines += site.replicas[0].process.take_events()
-            await asyncio.sleep(0.02)
-    return lines
 
 
 async def test_challenge_is_fetched_signed_delivered_and_verified(open_site: OpenSite) -> None:
@@ -69,7 +57,7 @@ async def test_concurrent_requests_to_two_replicas_get_one_signature(open_site: 
     assert results[0][1]["state"] == "verified"
     entries = (await site.ledger(customer["id"]))["entries"]
     assert len(entries) == 1
-    lines = [line for replica in site.replicas for line in replica.process.take_events()]
+    lines = await log_lines(site.replicas, "http.request", at_least=50)
     assert sum(line["event"] == "challenge.signed" for line in lines) == 1
 
 
@@ -103,7 +91,7 @@ async def test_log_of_good_and_bad_requests_has_no_secret(open_site: OpenSite) -
     assert record["state"] == "verified"
     assert record["attempts"] == 2
 
-    lines = await lines_of(site, at_least=7)
+    lines = await log_lines(site.replicas, "http.request", at_least=7)
     assert [found for line in lines for found in irregularities(line)] == []
     events = {line["event"] for line in lines}
     assert events >= {
@@ -142,7 +130,7 @@ async def test_each_request_has_one_canonical_line(open_site: OpenSite) -> None:
     async with site.http.post(url, json={"ownerId": str(site.owner)}, headers=headers) as response:
         record = await response.json()
         assert response.headers["X-Request-Id"] == "wallet-4711"
-    lines = await lines_of(site, at_least=1)
+    lines = await log_lines(site.replicas, "http.request", at_least=1)
     (line,) = [line for line in lines if line["event"] == "http.request"]
     assert line["duration_ms"] > 0
     expected = {

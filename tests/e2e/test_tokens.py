@@ -10,7 +10,7 @@ import pytest
 
 from signer.devsite.site import LocalSite
 from signer.observability.events import irregularities
-from tests.e2e.conftest import OpenSite
+from tests.e2e.conftest import OpenSite, log_lines
 
 pytestmark = pytest.mark.needs("softhsm2-util")
 
@@ -50,7 +50,7 @@ async def test_service_recovers_after_the_token_was_removed_and_put_back(open_si
         assert (await site.sign(customer["id"]))[1]["state"] == "verified"
         ledger = await site.ledger(customer["id"])
         assert [entry["status"] for entry in ledger["entries"]] == [204]
-    events = site.replicas[0].process.take_events()
+    events = await log_lines(site.replicas, "card_api.request_key_up")
     assert [line for event in events for line in irregularities(event)] == []
     names = {event["event"] for event in events}
     assert {"card_api.request_key_down", "card_api.request_key_up"} <= names

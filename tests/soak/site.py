@@ -62,9 +62,8 @@ async def running_site(plan: SoakPlan, folder: Path) -> AsyncIterator[SoakSite]:
         replicas = []
         for number in range(1, plan.replicas + 1):
             settings = folder / f"replica-{number}.toml"
-            replica = ChaosReplica(
-                number, folder, ("-m", "signer", "serve", "--config", str(settings)), plain_environment()
-            )
+            command = ("-m", "tests.support.quick_breaker", "serve", "--config", str(settings))
+            replica = ChaosReplica(number, folder, command, plain_environment())
             stack.push_async_callback(replica.end)
             settings.write_text(_settings(plan, replica.port, keys, credentials, store, api, token_sha256))
             replicas.append(replica)
@@ -97,8 +96,6 @@ def _settings(
                 "signing_key_file": str(credentials.signing_key),
                 "signing_key_id": KEY_ID,
                 "request_timeout": 1,
-                "breaker_cool_down": 0.5,
-                "breaker_longest_cool_down": 2,
             },
             "keys": {"uris": list(keys.uris), "expected_owners": [str(owner) for owner in keys.owners]},
             "forwarding": {"longest_pause": 2, "recover_every": 0.5},

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from signer.application.backoff import Backoff
 from signer.domain.policy import SigningPolicy
 from tests.integration.service.site import Site, open_site
 from tests.support.servers import RedisServer, valkey
@@ -28,10 +29,17 @@ def redis() -> Iterator[RedisServer]:
 def skip_self_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the self-check with siwe: it takes seconds and has its own tests."""
 
-    async def pass_check(_policy: SigningPolicy, _within: timedelta) -> None:
+    async def agree(_policy: SigningPolicy, _within: timedelta) -> None:
         return
 
-    monkeypatch.setattr("signer.bootstrap.service.judge_shapes", pass_check)
+    monkeypatch.setattr("signer.bootstrap.service.check_parser_against_siwe", agree)
+
+
+@pytest.fixture(autouse=True)
+def quick_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the circuit breaker's first cool-down, which is not a setting."""
+    cool_down = Backoff(first_pause=timedelta(seconds=0.2), longest_pause=timedelta(seconds=30))
+    monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", cool_down)
 
 
 @pytest.fixture

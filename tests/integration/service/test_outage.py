@@ -26,10 +26,10 @@ async def sign_all(site: Site, customers: list[tuple[str, str]], *, with_challen
 
 
 @pytest.mark.parametrize("has_token", [True, False])
-async def test_while_the_api_is_down_all_are_answered_and_few_ask_it(
+async def test_outage_gets_quick_responses_and_few_requests_to_the_card_api(
     start: StartSite, monkeypatch: pytest.MonkeyPatch, has_token: bool
 ) -> None:
-    """202 where there is a signature, 503 with ``Retry-After`` where there is none; all is delivered afterwards."""
+    """Requests with a challenge get 202; those without get 503 and ``Retry-After``."""
     monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", LONG_COOL_DOWN)
     site = await start()
     if has_token:
@@ -62,8 +62,10 @@ async def test_signatures_are_delivered_once_after_an_outage(site: Site) -> None
     assert sorted(verified) == sorted(customer_id for customer_id, _ in customers)
 
 
-async def test_readiness_says_that_the_api_is_left_alone(start: StartSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The replica has its token and signs: it is ready, and says what it does not do for now."""
+async def test_replica_is_ready_while_the_circuit_breaker_is_open(
+    start: StartSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its access token and can sign; the detail says that requests to the card API are paused."""
     monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", LONG_COOL_DOWN)
     monkeypatch.setattr("signer.bootstrap.card_api.FAILURES_TO_OPEN", 1)
     site = await start()
@@ -75,9 +77,9 @@ async def test_readiness_says_that_the_api_is_left_alone(start: StartSite, monke
             check = await site.readiness()
             if "detail" in check:
                 break
-            await asyncio.sleep(0.05)  # a report is good for a second
-    assert said["ok"]
-    assert said["detail"].startswith("Paused after repeated card API failures; retry after ")
+            await asyncio.sleep(0.05)  # a report is reused for a second
+    assert check["ok"]
+    assert check["detail"].startswith("Paused after repeated card API failures; retry after ")
 
 
 async def test_signatures_are_accepted_if_the_card_apis_clock_is_behind(site: Site) -> None:
@@ -86,9 +88,9 @@ async def test_signatures_are_accepted_if_the_card_apis_clock_is_behind(site: Si
     record = await (await site.ask(*site.customer())).json()
     assert record["state"] == "verified"
     assert site.simulator.state.ledger.outcomes("sign") == {"204": 1}
-    said = await site.readiness()
-    assert said["ok"]
-    assert said["detail"] in {f"its clock is {seconds} s behind ours" for seconds in (19, 20, 21)}  # ``Date`` is cut
+    check = await site.readiness()
+    assert check["ok"]
+    assert check["detail"] in {f"its clock is {seconds} s behind ours" for seconds in (19, 20, 21)}  # ``Date`` is cut
     assert (await site.logged("clock.skewed"))["skew_seconds"] == pytest.approx(-20, abs=1)
     site.calm()
     async with asyncio.timeout(20):

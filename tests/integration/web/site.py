@@ -12,7 +12,6 @@ from typing import Any, Final
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
-from signer.adapters.redis_store.challenge_store import StoreSettings
 from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
 from signer.application.onboard_customer import OnboardCustomer
@@ -20,7 +19,6 @@ from signer.application.reload_keys import ReloadKeys
 from signer.application.sign_challenge import SignChallenge
 from signer.application.sign_once import SigningLimits, SignOnce
 from signer.application.stored_signature_check import StoredSignatureCheck
-from signer.domain.policy import SigningPolicy
 from signer.observability.events import irregularities
 from signer.observability.writers import StructlogAudit, StructlogReloadLog, StructlogRequestLog
 from signer.web.app import create_app
@@ -35,7 +33,7 @@ from tests.support.fakes.customer_intents import FakeCustomerIntents
 from tests.support.fakes.key_reloads import FakeKeyReloader
 from tests.support.fakes.keys import FakeKey, FakeKeyRing, FakeVerifier
 from tests.support.log_lines import LogLines, captured_logs
-from tests.support.messages import Message, to_base64
+from tests.support.messages import DEFAULT_POLICY, Message, to_base64
 
 SECRET_KEY: Final = bytes.fromhex("4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318")
 NOW: Final = datetime(2026, 11, 22, 12, 0, 30, tzinfo=UTC)
@@ -138,9 +136,9 @@ async def open_site(
     """Serve the HTTP API, and check every log line at the end."""
     with captured_logs() as log:
         clock, key, card_api, admission = FakeClock(NOW), FakeKey(SECRET_KEY), FakeCardApi(), AdmissionGate()
-        store = FakeChallengeStore(settings=StoreSettings(), now=clock.now)
+        store = FakeChallengeStore(now=clock.now)
         keys, audit = FakeKeyRing([key]), StructlogAudit()
-        policy = SigningPolicy(frozenset({"api.example.org"}), frozenset({324}), None)
+        policy = DEFAULT_POLICY
         forward = ForwardSignature(
             store=store,
             card_api=card_api,

@@ -98,8 +98,8 @@ async def test_unforwarded_signature_is_200(site: Site) -> None:
         (DeliveryResult(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422), "rejected", "idempotency_key_refused"),
     ],
 )
-async def test_every_final_state_is_answered_200(site: Site, answer: DeliveryResult, state: str, code: str) -> None:
-    """``state`` and ``code`` tell which."""
+async def test_every_final_state_is_200(site: Site, delivery: DeliveryResult, state: str, code: str) -> None:
+    """``state`` and ``code`` show the outcome."""
     challenge = site.challenge()
     site.card_api.issue(CUSTOMER, challenge)
     site.card_api.verdicts.append(delivery)
