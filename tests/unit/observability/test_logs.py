@@ -241,6 +241,7 @@ def test_python_warning_becomes_a_line(log: LogLines) -> None:
     assert (line["event"], line["logger"]) == ("library.message", "py.warnings")
 
 
+@pytest.mark.asyncio_errors
 async def test_exception_of_a_forgotten_task_is_logged_without_its_message(log: LogLines) -> None:
     """Asyncio itself would write the message."""
 
