@@ -204,7 +204,7 @@ async def test_progress_bar_is_shown_on_terminal(open_site: OpenSite) -> None:
     for form, has_bar in (("console", True), ("json", False)):
         environment = LEAST | {"TERM": "xterm", "SIGNER_LOGGING__FORMAT": form}
         shown, status = await asyncio.to_thread(start_and_stop, command, environment)
-        assert (status, "opening keys" in shown) == (0, has_bar)
+        assert (status, "loading keys" in shown) == (0, has_bar)
 
 
 def start_and_stop(command: list[str], environment: dict[str, str]) -> tuple[str, int]:
