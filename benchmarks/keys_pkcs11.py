@@ -104,7 +104,7 @@ async def compare(token: SoftHsmToken, sessions: int, rounds: int, goals: Goals)
 
 
 async def load(token: SoftHsmToken, keys: int, stall: Stall) -> Spent:
-    """Load a token once, from C_Initialize to C_Finalize; give what it took until its keys were ready."""
+    """Load a token once, from C_Initialize to C_Finalize; return the cost until its keys were ready."""
     ring, spent = LoadedKeyRing([backend_for(token.uri(), backend_resources())]), Spent(keys)
     async with stall.watch():
         with spent.watch():

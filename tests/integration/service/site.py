@@ -64,7 +64,7 @@ class Site:
         self.simulator.state.faults.put(faults)
 
     def calm(self) -> None:
-        """Let nothing go wrong any more."""
+        """Remove all faults of the card API."""
         self.simulator.state.reset_faults()
 
     def calls(self, route: str) -> int:

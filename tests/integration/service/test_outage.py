@@ -26,10 +26,10 @@ async def sign_all(site: Site, customers: list[tuple[str, str]], *, with_challen
 
 
 @pytest.mark.parametrize("has_token", [True, False])
-async def test_while_the_api_is_down_all_are_answered_and_few_ask_it(
+async def test_outage_gets_quick_responses_and_few_requests_to_the_card_api(
     start: StartSite, monkeypatch: pytest.MonkeyPatch, has_token: bool
 ) -> None:
-    """202 where there is a signature, 503 with ``Retry-After`` where there is none; all is delivered afterwards."""
+    """Requests with a challenge get 202; those without get 503 and ``Retry-After``."""
     monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", LONG_COOL_DOWN)
     site = await start()
     if has_token:
@@ -62,8 +62,10 @@ async def test_signatures_are_delivered_once_after_an_outage(site: Site) -> None
     assert sorted(verified) == sorted(customer_id for customer_id, _ in customers)
 
 
-async def test_readiness_says_that_the_api_is_left_alone(start: StartSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The replica has its token and signs: it is ready, and says what it does not do for now."""
+async def test_replica_is_ready_while_the_circuit_breaker_is_open(
+    start: StartSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its access token and can sign; the detail says that requests to the card API are paused."""
     monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", LONG_COOL_DOWN)
     monkeypatch.setattr("signer.bootstrap.card_api.FAILURES_TO_OPEN", 1)
     site = await start()

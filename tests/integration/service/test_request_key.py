@@ -93,7 +93,7 @@ async def test_requests_signed_by_token_verify(start: StartWithToken) -> None:
     assert site.simulator.state.ledger.outcomes("sign") == {"204": 50}
 
 
-async def test_a_token_that_is_taken_out_stops_requests_and_nothing_else(
+async def test_removed_token_stops_only_requests_to_the_card_api(
     start: StartWithToken, token: SoftHsmToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Owners' signatures are made and wait for delivery. Callers that need the card API get Retry-After.

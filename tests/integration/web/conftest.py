@@ -19,8 +19,8 @@ async def site() -> AsyncIterator[Site]:
 
 @pytest.fixture
 async def impatient_site() -> AsyncIterator[Site]:
-    """The HTTP API with a time limit of a quarter of a second."""
-    async with open_site(answer_within=timedelta(milliseconds=250)) as opened:
+    """The HTTP API with a time limit of half a second."""
+    async with open_site(answer_within=timedelta(milliseconds=500)) as opened:
         yield opened
 
 

@@ -17,13 +17,13 @@ def test_every_audit_event_is_in_the_catalogue(name: EventName) -> None:
     assert event.fields >= {"customer_id", "owner"}
 
 
-@pytest.mark.parametrize("event", CATALOGUE.values(), ids=CATALOGUE)
-def test_event_has_a_meaning_and_no_field_for_a_secret(event: Event) -> None:
+def test_event_has_a_meaning_and_no_field_for_a_secret() -> None:
     """Redaction would mask no field of the catalogue."""
-    assert event.name.count(".") == 1
-    assert event.meaning.endswith(".")
-    assert not {field for field in event.fields | COMMON if is_sensitive_name(field)}
-    assert not event.fields & COMMON
+    for name, event in CATALOGUE.items():
+        assert event.name.count(".") == 1, name
+        assert event.meaning.endswith("."), name
+        assert not {field for field in event.fields | COMMON if is_sensitive_name(field)}, name
+        assert not event.fields & COMMON, name
 
 
 def test_event_names_are_unique() -> None:

@@ -195,8 +195,8 @@ def test_record_has_exactly_these_fields() -> None:
     ]
 
 
-def test_a_superseded_record_names_its_successor() -> None:
-    """``supersededBy`` is there only where there is one."""
+def test_superseded_record_names_its_successor() -> None:
+    """``supersededBy`` is present only for a superseded record."""
     record = replace(
         RECORD, state=ChallengeState.SUPERSEDED, superseded_by="00" * 17, code=RecordCode.REPLACED_UPSTREAM
     )

@@ -98,7 +98,7 @@ def test_title_is_the_code_in_words() -> None:
     """So every code has another title."""
     for code in ErrorCode:
         title = members_of(problem(SignerError(code, DETAIL), "r"))["title"]
-        assert title[0].isupper()
+        assert title[0].isupper(), code
         assert title.replace(" ", "_").lower() == code
 
 
@@ -124,7 +124,7 @@ def test_only_temporary_errors_have_retry_after() -> None:
 
 
 def test_rfc9110_11_6_1_only_401_has_www_authenticate() -> None:
-    """401 names the scheme; 403 does not."""
+    """401 names the scheme; 409 does not."""
     response = problem(Unauthenticated(ErrorCode.UNAUTHENTICATED, DETAIL), "r")
     assert response.headers["WWW-Authenticate"].startswith("Bearer ")
     assert "WWW-Authenticate" not in problem(Conflict(ErrorCode.NONCE_REUSED, DETAIL), "r").headers
