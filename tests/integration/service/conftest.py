@@ -29,7 +29,7 @@ def redis() -> Iterator[RedisServer]:
 def skip_self_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the self-check with siwe: it takes seconds and has its own tests."""
 
-    async def agree(_policy: SigningPolicy, _within: timedelta) -> None:
+    async def pass_check(_policy: SigningPolicy, _within: timedelta) -> None:
         return
 
     monkeypatch.setattr("signer.bootstrap.service.check_parser_against_siwe", pass_check)
