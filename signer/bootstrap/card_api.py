@@ -48,7 +48,7 @@ class RequestKeyHealth:
         """
         if self._is_down:
             raise Unavailable(
-                ErrorCode.CARD_API_UNAVAILABLE, "The token with the request-signing key does not work; see the log."
+                ErrorCode.CARD_API_UNAVAILABLE, "The token with the request key does not work; see the log."
             )
         return None
 

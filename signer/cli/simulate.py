@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
     "signing_keys",
     multiple=True,
     metavar="KEYID=FILE",
-    help="A registered request-signing key: a PEM file, public or private. May be repeated.",
+    help="A registered request key: a PEM file, public or private. May be repeated.",
 )
 @click.option("--api-key", help="Accepted by POST /v1/auth/token. Default: a fixed one for development.")
 @click.option("--api-secret-file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
