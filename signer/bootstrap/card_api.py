@@ -41,11 +41,7 @@ class RequestKeyHealth:
         self._is_down = problem is not None
 
     async def check(self) -> str | None:
-        """Check readiness.
-
-        Raises:
-            Unavailable: requests to the card API cannot be signed now.
-        """
+        """Check readiness; raise ``Unavailable`` if requests to the card API cannot be signed now."""
         if self._is_down:
             raise Unavailable(
                 ErrorCode.CARD_API_UNAVAILABLE, "The token with the request-signing key does not work; see the log."

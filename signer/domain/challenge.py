@@ -84,12 +84,8 @@ class Challenge:
 
     Attributes:
         message: the exact bytes received, after base64 decoding.
-        domain: the RFC 3986 authority that requests the signature.
-        address: the address that shall sign, with its EIP-55 checksum.
         uri_scheme: the scheme of ``uri``, as written.
-        uri_authority: the authority of ``uri``; ``None`` if it has none.
         issued_at: aware, UTC, cut to the microsecond, as are the next two.
-        resources: empty if the message lists none.
     """
 
     message: bytes
@@ -160,7 +156,7 @@ def parse_challenge(message: bytes) -> Challenge:
     _check(rfc3986.AUTHORITY.fullmatch(field["domain"]) and field["domain"], ErrorCode.DOMAIN_MALFORMED)
     _check(ADDRESS.fullmatch(field["address"]), ErrorCode.ADDRESS_MALFORMED)
     _check(checksum_address(field["address"]) == field["address"], ErrorCode.ADDRESS_CHECKSUM_WRONG)
-    _check_optional(_STATEMENT, field["statement"], ErrorCode.STATEMENT_MALFORMED)
+    _check(field["statement"] is None or _STATEMENT.fullmatch(field["statement"]), ErrorCode.STATEMENT_MALFORMED)
     uri = rfc3986.URI.fullmatch(field["uri"])
     if uri is None:
         raise _malformed(ErrorCode.URI_MALFORMED)
@@ -171,7 +167,8 @@ def parse_challenge(message: bytes) -> Challenge:
     expires, begins = field["expiration_time"], field["not_before"]
     expiration_time = None if expires is None else _date_time(expires, ErrorCode.EXPIRATION_TIME_MALFORMED)
     not_before = None if begins is None else _date_time(begins, ErrorCode.NOT_BEFORE_MALFORMED)
-    _check_optional(rfc3986.PCHARS, field["request_id"], ErrorCode.REQUEST_ID_MALFORMED)
+    request_id = field["request_id"]
+    _check(request_id is None or rfc3986.PCHARS.fullmatch(request_id), ErrorCode.REQUEST_ID_MALFORMED)
     return Challenge(
         message=message,
         scheme=field["scheme"],
@@ -186,7 +183,7 @@ def parse_challenge(message: bytes) -> Challenge:
         issued_at=issued_at,
         expiration_time=expiration_time,
         not_before=not_before,
-        request_id=field["request_id"],
+        request_id=request_id,
         resources=_resources(field["resources"]),
     )
 
@@ -242,10 +239,6 @@ def _malformed(code: ErrorCode) -> MalformedChallenge:
 def _check(holds: object, code: ErrorCode) -> None:
     if not holds:
         raise _malformed(code)
-
-
-def _check_optional(rule: re.Pattern[str], text: str | None, code: ErrorCode) -> None:
-    _check(text is None or rule.fullmatch(text), code)
 
 
 def _date_time(text: str, code: ErrorCode) -> datetime:

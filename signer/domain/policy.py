@@ -21,17 +21,13 @@ _MAX_QUOTED: Final = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningPolicy:
-    """The settings of the rules.
+    """The settings of the rules: ``[policy]`` in config/default.toml.
 
     Attributes:
-        domains: the allowed domains, exact texts.
-        chains: the allowed EIP-155 chain ids.
-        statements: the allowed statements, exact texts; ``None`` allows any.
-        uris: the allowed URIs, exact texts; ``None`` allows every ``https`` URI whose authority is the domain.
-        schemes: the allowed schemes in front of the domain; a message without a scheme is always allowed.
-        max_age: how long after its issue a challenge may be signed.
-        clock_skew: how far ahead of our clock a challenge may have been issued.
-        min_remaining: how much time must be left before the deadline to begin signing.
+        chains: EIP-155 chain ids.
+        statements: ``None`` allows any.
+        uris: ``None`` allows every ``https`` URI whose authority is the domain.
+        schemes: a message without a scheme is always allowed.
     """
 
     domains: frozenset[str]
@@ -56,8 +52,7 @@ class SigningPolicy:
 
     def verdicts(self, challenge: Challenge, owner: AccountId, now: datetime) -> Iterator[tuple[Rule, bool]]:
         """Return every rule and whether it holds, also after the first that fails."""
-        case = _Case(self, challenge, owner, now)
-        return ((rule, rule.holds(case)) for rule in RULES)
+        return ((rule, rule.holds(_Case(self, challenge, owner, now))) for rule in RULES)
 
     def check_time_left(self, challenge: Challenge, now: datetime) -> None:
         """Check that enough time is left to sign and deliver.

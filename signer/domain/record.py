@@ -1,7 +1,5 @@
 """The record of one challenge: its identity, its state, and the request body that is delivered.
 
-Identity:
-
 * The record's id is made of (owner address, domain, nonce): a nonce is used once for these, on any chain.
 * The record holds the message's hash, so another message with the same nonce is detected.
 * The record holds its customer, so the same message for another customer is detected.
@@ -135,19 +133,15 @@ class ChallengeRecord:
     """The stored record of one challenge.
 
     Attributes:
-        id: see ``challenge_id``.
         customer_id: the card API's UUID of the customer.
         message_hash: SHA-256 of the message's bytes, hex.
         code: why it is in this state; ``None`` if the state says it all, or if a newer release wrote the code.
         forward: whether to deliver the signature; never changes back to false.
-        submission: the body to deliver; removed when the state becomes final.
-        signature: the field ``signature`` of the submission; kept as long as the record.
+        submission: the body to deliver; removed when the state becomes final. ``signature`` stays.
         expires_at: the deadline, after which nothing is delivered.
-        attempts: the number of POSTs that were started.
-        first_attempt_at: when the first POST was started, or ``None``.
-        superseded_by: the id of the challenge that replaced this one, or ``None``.
+        attempts: the number of POSTs that were started; ``first_attempt_at`` is when the first was.
+        superseded_by: the id of the challenge that replaced this one.
         fencing_token: the number of the current or last lease.
-        leased_until: when the current lease ends, or ``None``.
     """
 
     id: str

@@ -80,10 +80,7 @@ class HttpTransport:
         return self._breaker.suspension()
 
     async def send(self, request: CardApiRequest, headers: Mapping[str, str], deadline: float) -> CallResult:
-        """Send one request and read its response, until ``deadline`` (event loop time).
-
-        ``headers`` are all headers but Host and Content-Length.
-        """
+        """Send one request with all headers but Host and Content-Length; read the response until ``deadline``."""
         if self._session.closed:
             return _not_sent("shutting down")
         suspension = self.suspension()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 from typing import Final
 from urllib.parse import unquote
 
@@ -25,18 +25,11 @@ _HIGHEST_PORT: Final = 65535
 
 
 class Deployment(Enum):
-    """How the servers are organised."""
+    """How the servers are organised: what the scheme of the URL ends with."""
 
-    SINGLE = auto()
-    SENTINEL = auto()
-    CLUSTER = auto()
-
-
-_DEPLOYMENT_FOR_SUFFIX: Final = {
-    "": Deployment.SINGLE,
-    "+sentinel": Deployment.SENTINEL,
-    "+cluster": Deployment.CLUSTER,
-}
+    SINGLE = ""
+    SENTINEL = "+sentinel"
+    CLUSTER = "+cluster"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -74,7 +67,7 @@ class RedisUrl:
         if scheme == "unix" and separator:
             return cls._parse_unix(text)
         base, plus, kind = scheme.partition("+")
-        deployment = _DEPLOYMENT_FOR_SUFFIX.get(plus + kind)
+        deployment = next((each for each in Deployment if each.value == plus + kind), None)
         if not separator or base not in {"redis", "rediss"} or deployment is None:
             raise ValueError(
                 "the Redis URL has to begin with redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, "
