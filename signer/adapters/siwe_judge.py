@@ -34,8 +34,6 @@ _SIWE_ERRORS: Final = (ValueError, TypeError, OverflowError, RecursionError)
 def find_disagreement(message: bytes, challenge: Challenge) -> str | None:
     """Parse ``message`` with siwe and compare the result with ``challenge``, which our parser returned for it.
 
-    A call takes milliseconds; the first one takes a second longer, because it imports siwe and web3.
-
     Returns:
         ``None`` if the two agree, ``refused`` if siwe does not accept the message, else the attribute of ``Challenge``
         that differs (``message``: siwe would write the message with other bytes).

@@ -136,15 +136,27 @@ def decode_challenge(encoded: str, *, max_base64: int = MAX_BASE64) -> Challenge
     Raises:
         MalformedChallenge: names the first rule that fails; its ``field`` is the message's field.
     """
-    return parse_challenge(_decode_base64(encoded, max_base64))
+    if not encoded:
+        raise MalformedChallenge(ErrorCode.CHALLENGE_EMPTY, "The challenge is empty.", field="challenge")
+    if len(encoded) > max_base64:
+        detail = f"The challenge is longer than {max_base64} characters of base64."
+        raise MalformedChallenge(ErrorCode.CHALLENGE_TOO_LARGE, detail, field="challenge")
+    try:
+        message = binascii.a2b_base64(encoded, strict_mode=True)
+    except ValueError:  # binascii.Error, or a text that is not ASCII
+        message = b""
+    # Strict mode accepts non-zero trailing bits; encoding again finds them. No text encodes the empty message.
+    if binascii.b2a_base64(message, newline=False).decode("ascii") != encoded:
+        detail = (
+            "The challenge is not canonical base64 (RFC 4648 section 4, padded, no line breaks); "
+            "send it exactly as the card API issued it."
+        )
+        raise MalformedChallenge(ErrorCode.CHALLENGE_NOT_BASE64, detail, field="challenge")
+    return parse_challenge(message)
 
 
 def parse_challenge(message: bytes) -> Challenge:
-    """Parse the bytes of an EIP-4361 message; see ``decode_challenge``.
-
-    Raises:
-        MalformedChallenge: names the first rule that fails.
-    """
+    """Parse the bytes of an EIP-4361 message; raises as ``decode_challenge`` does."""
     if _PRINTABLE.fullmatch(message) is None:
         detail = "The decoded challenge has a byte that is neither printable ASCII nor LF."
         raise MalformedChallenge(ErrorCode.CHALLENGE_NOT_ASCII, detail, field="challenge")
@@ -209,26 +221,6 @@ def parse_date_time(text: str) -> datetime:
         return moment - offset if match["sign"] == "+" else moment + offset
     except OverflowError:  # the first and last days of the calendar
         raise ValueError("the moment is outside the calendar") from None
-
-
-def _decode_base64(encoded: str, max_base64: int) -> bytes:
-    if not encoded:
-        raise MalformedChallenge(ErrorCode.CHALLENGE_EMPTY, "The challenge is empty.", field="challenge")
-    if len(encoded) > max_base64:
-        detail = f"The challenge is longer than {max_base64} characters of base64."
-        raise MalformedChallenge(ErrorCode.CHALLENGE_TOO_LARGE, detail, field="challenge")
-    try:
-        message = binascii.a2b_base64(encoded, strict_mode=True)
-    except ValueError:  # binascii.Error, or a text that is not ASCII
-        message = b""
-    # Strict mode accepts non-zero trailing bits; encoding again finds them. No text encodes the empty message.
-    if binascii.b2a_base64(message, newline=False).decode("ascii") != encoded:
-        detail = (
-            "The challenge is not canonical base64 (RFC 4648 section 4, padded, no line breaks); "
-            "send it exactly as the card API issued it."
-        )
-        raise MalformedChallenge(ErrorCode.CHALLENGE_NOT_BASE64, detail, field="challenge")
-    return message
 
 
 def _malformed(code: ErrorCode) -> MalformedChallenge:

@@ -40,11 +40,7 @@ class SigningPolicy:
     min_remaining: timedelta
 
     def check(self, challenge: Challenge, owner: AccountId, now: datetime) -> None:
-        """Check every rule for signing ``challenge`` with the key of ``owner`` at ``now`` (UTC).
-
-        Raises:
-            RefusedByPolicy: names the first rule that fails.
-        """
+        """Check every rule at ``now`` (UTC); raise ``RefusedByPolicy`` for the first rule that fails."""
         case = _Case(self, challenge, owner, now)
         for rule in RULES:
             if not rule.holds(case):
@@ -55,11 +51,7 @@ class SigningPolicy:
         return ((rule, rule.holds(_Case(self, challenge, owner, now))) for rule in RULES)
 
     def check_time_left(self, challenge: Challenge, now: datetime) -> None:
-        """Check that enough time is left to sign and deliver.
-
-        Raises:
-            RefusedByPolicy: ``challenge_expires_too_soon``.
-        """
+        """Check that enough time is left to sign and deliver; raise ``RefusedByPolicy``."""
         deadline = challenge.deadline(self.max_age)
         if deadline - now < self.min_remaining:
             limit = f"policy.min_remaining ({_seconds(self.min_remaining)})"
@@ -83,7 +75,6 @@ class Rule:
         code: the error code if the rule fails.
         field: the message's field that the rule checks.
         title: what the rule requires, in a few words.
-        holds: returns whether the rule holds.
         template: the error text, with the names of ``_quotable`` in braces.
     """
 
@@ -118,11 +109,8 @@ def _quotable(case: _Case) -> dict[str, str]:
         "not_before": _time(challenge.not_before),
         "now": _time(case.now),
     }
-    return {name: _short(str(value)) for name, value in values.items()}
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 1] + "…"
+    texts = {name: str(value) for name, value in values.items()}
+    return {name: t if len(t) <= _MAX_QUOTED else t[: _MAX_QUOTED - 1] + "…" for name, t in texts.items()}
 
 
 def _list(allowed: Iterable[object]) -> str:

@@ -50,11 +50,7 @@ def challenge_id(owner: AccountId, domain: str, nonce: str) -> str:
 
 
 def parse_challenge_id(text: str) -> str:
-    """Return ``text`` if it has the form of a challenge's id.
-
-    Raises:
-        MalformedRequest: ``challenge_id_malformed``.
-    """
+    """Return ``text`` if it has the form of a challenge's id; raise ``MalformedRequest``."""
     if CHALLENGE_ID.fullmatch(text) is None:
         detail = "A challenge id is 34 hex digits: the field 'id' of an earlier response."
         raise MalformedRequest(ErrorCode.CHALLENGE_ID_MALFORMED, detail, field="id")
@@ -62,11 +58,7 @@ def parse_challenge_id(text: str) -> str:
 
 
 def parse_customer_id(text: str) -> str:
-    """Return the canonical (lower-case, dashed) form of a customer's UUID.
-
-    Raises:
-        MalformedRequest: ``customer_id_malformed``.
-    """
+    """Return the canonical (lower-case, dashed) form of a customer's UUID; raise ``MalformedRequest``."""
     if _UUID.fullmatch(text) is None:
         detail = "A customer id is a UUID: the id that the card API returned when the customer was created."
         raise MalformedRequest(ErrorCode.CUSTOMER_ID_MALFORMED, detail, field="customerId")
@@ -110,11 +102,7 @@ class Submission:
         return str(uuid.uuid5(_SUBMISSION_NAMESPACE, self.body.decode("ascii")))
 
     def parts(self) -> tuple[str, EvmSignature]:
-        """Parse the body: return the challenge's base64 text and the signature.
-
-        Raises:
-            ValueError: ``of`` did not build this body.
-        """
+        """Return the challenge's base64 text and the signature; raise ``ValueError`` if the body is damaged."""
         try:
             fields = json.loads(self.body)
             raw = base64.b64decode(fields["signature"], validate=True)

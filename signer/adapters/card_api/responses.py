@@ -121,7 +121,7 @@ def created_customer_in(result: CallResult) -> str | Failure:
 
 
 def _creation_conflict(response: UpstreamResponse) -> Failure:
-    """Return whether the customer is being created or exists. A 409 that does not say is retried first."""
+    """Return whether the customer is being created or exists."""
     if _conflict_verdict(response) is _V.NOT_PROCESSED:
         return Failure(
             code=ErrorCode.CARD_API_UNAVAILABLE,
@@ -133,7 +133,7 @@ def _creation_conflict(response: UpstreamResponse) -> Failure:
         code=ErrorCode.CUSTOMER_EXISTS,
         detail="The customer exists at the card API and this service does not have its id. "
         "If you stored it, call POST /v1/customers/{id}/challenge/sign.",
-        transient=not any(_texts_in(_object_in(response), _MAX_DEPTH)),
+        transient=not any(_texts_in(_object_in(response), _MAX_DEPTH)),  # a 409 that does not say is retried first
         retry_after=response.retry_after,
     )
 

@@ -26,8 +26,8 @@ _TRUNCATION: Final = timedelta(milliseconds=500)
 _SLOW: Final = timedelta(seconds=2)
 """A response that took longer does not replace an earlier observation."""
 _ZERO: Final = timedelta(0)
-_SMALLEST_SKEW: Final = 1.0
-"""Seconds. ``Date`` cannot show a smaller one."""
+_SMALLEST_SKEW: Final = timedelta(seconds=1)
+"""``Date`` cannot show a smaller one."""
 
 
 class ClockListener(Protocol):
@@ -67,10 +67,9 @@ class UpstreamClock:
 
     def seconds_for_created(self) -> int:
         """Return the Unix time for a request's ``created``: not in the card API's future."""
-        behind = 0.0 if self.skew is None else -self.skew.total_seconds()
-        if behind < _SMALLEST_SKEW:
-            behind = 0.0
-        return int(self._clock.now().timestamp()) - math.ceil(min(behind, LONGEST_BACKDATE.total_seconds()))
+        behind = -(self.skew or _ZERO)
+        backdate = min(behind, LONGEST_BACKDATE) if behind >= _SMALLEST_SKEW else _ZERO
+        return int(self._clock.now().timestamp()) - math.ceil(backdate.total_seconds())
 
     def observe(self, date: str | None, sent_at: datetime) -> None:
         """Update the skew from the ``Date`` of a response that has just arrived; ``sent_at`` is by our clock."""
@@ -83,10 +82,7 @@ class UpstreamClock:
         if self.skew is not None and not _ZERO <= took <= _SLOW:
             return
         self._last_date = date
-        self.skew = moment + _TRUNCATION - (sent_at + took / 2)
-        self._report(self.skew)
-
-    def _report(self, skew: timedelta) -> None:
+        self.skew = skew = moment + _TRUNCATION - (sent_at + took / 2)
         difference = abs(skew)
         if not self.is_skewed and difference > TOLERATED_SKEW:
             self.is_skewed = True

@@ -104,15 +104,11 @@ def _detail(exc: Exception) -> str:
     if isinstance(exc, (RedisTimeoutError, TimeoutError)):
         return "The store did not answer in time."
     if isinstance(exc, (ResponseError, *SERVER_REFUSALS)):
-        return _detail_of_response(exc)
+        code = "NOPERM" if str(exc).startswith(_ACL_INSIDE_A_SCRIPT) else error_code(exc)
+        default = _REFUSED if isinstance(exc, AuthenticationError) else f"The store returned an error ({code})."
+        return _DETAIL_FOR_CODE.get(code, default)
     if str(exc) == _POOL_IS_EMPTY:
         return "Every connection to the store is in use; raise redis.max_connections, or send fewer requests at once."
     if isinstance(exc.__context__, ssl.SSLError):
         return "TLS with the store failed: check the CA, the client certificate and its key, and the server's name."
     return "The store cannot be reached."
-
-
-def _detail_of_response(exc: Exception) -> str:
-    code = "NOPERM" if str(exc).startswith(_ACL_INSIDE_A_SCRIPT) else error_code(exc)
-    default = _REFUSED if isinstance(exc, AuthenticationError) else f"The store returned an error ({code})."
-    return _DETAIL_FOR_CODE.get(code, default)

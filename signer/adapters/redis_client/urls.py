@@ -62,10 +62,13 @@ class RedisUrl:
         authority, _, path = location.partition("/")
         if "@" in authority or "password" in query or "username" in query:
             raise ValueError(
-                "the Redis URL must not hold a user or a password; set the user's name and a password file",
+                "the Redis URL must not hold a user or a password; set the user's name and a password file"
             )
         if scheme == "unix" and separator:
-            return cls._parse_unix(text)
+            found = re.fullmatch(r"unix://(/[^?#]+)(?:\?db=([^&#]+))?", text)
+            if found is None:
+                raise ValueError("the Redis URL has to be unix:///path/of/the/socket?db=database")
+            return cls(socket=unquote(found[1]), database=_database(found[2] or "0"))
         base, plus, kind = scheme.partition("+")
         deployment = next((each for each in Deployment if each.value == plus + kind), None)
         if not separator or base not in {"redis", "rediss"} or deployment is None:
@@ -86,20 +89,8 @@ class RedisUrl:
         database = _database(path)
         if deployment is Deployment.CLUSTER and database:
             raise ValueError("the Redis URL names a database, and a cluster has database 0 only")
-        return cls(
-            deployment=deployment,
-            tls=base == "rediss",
-            addresses=addresses,
-            service=unquote(service),
-            database=database,
-        )
-
-    @classmethod
-    def _parse_unix(cls, text: str) -> RedisUrl:
-        found = re.fullmatch(r"unix://(/[^?#]+)(?:\?db=([^&#]+))?", text)
-        if found is None:
-            raise ValueError("the Redis URL has to be unix:///path/of/the/socket?db=database")
-        return cls(socket=unquote(found[1]), database=_database(found[2] or "0"))
+        tls, service = base == "rediss", unquote(service)
+        return cls(deployment=deployment, tls=tls, addresses=addresses, service=service, database=database)
 
 
 def _addresses(authority: str, default_port: int) -> tuple[Address, ...]:

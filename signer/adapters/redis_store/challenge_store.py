@@ -63,8 +63,7 @@ class RedisChallengeStore:
     """The port ``ChallengeStore`` over Redis.
 
     Args:
-        redis: opened, and closed, by the caller.
-        settings: the same that ``redis`` was opened with.
+        redis: opened with the same ``settings``, and closed, by the caller.
         max_age: of a challenge that is signed (``policy.max_age``).
         new_token: returns a new token for each call; a test repeats a call by returning the same token again.
     """
