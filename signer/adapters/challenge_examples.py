@@ -95,7 +95,7 @@ def _message(  # noqa: PLR0913, PLR0917 - the fields of EIP-4361, in its order
 def _pairwise(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Yield rows of indices so that every two indices of two columns share a row. Greedy and deterministic."""
     unmet = dict.fromkeys(
-        ((i, a), (j, b))
+        frozenset({(i, a), (j, b)})
         for i, j in itertools.combinations(range(len(sizes)), 2)
         for a, b in itertools.product(range(sizes[i]), range(sizes[j]))
     )
@@ -103,12 +103,8 @@ def _pairwise(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
         row = dict(next(iter(unmet)))
         for column, size in enumerate(sizes):
             if column not in row:
-                gains = [sum(_pair((column, a), cell) in unmet for cell in row.items()) for a in range(size)]
+                gains = [sum(frozenset({(column, a), cell}) in unmet for cell in row.items()) for a in range(size)]
                 row[column] = gains.index(max(gains))
-        for first, second in itertools.combinations(row.items(), 2):
-            unmet.pop(_pair(first, second), None)
+        for pair in itertools.combinations(row.items(), 2):
+            unmet.pop(frozenset(pair), None)
         yield tuple(row[column] for column in range(len(sizes)))
-
-
-def _pair(one: tuple[int, int], other: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (one, other) if one < other else (other, one)

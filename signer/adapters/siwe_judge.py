@@ -7,7 +7,7 @@
 * No error quotes a message.
 
 The child is ``python -m signer.adapters.siwe_judge``. It reads one message a line (JSON strings) from standard input,
-and writes the library's name and then one verdict a line: ``null``, or what the two parsers disagree about.
+and writes one verdict a line: ``null``, or what the two parsers disagree about.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ import contextlib
 import json
 import sys
 import sysconfig
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,15 +27,12 @@ from signer.domain.errors import MalformedChallenge
 from signer.domain.policy import SigningPolicy
 
 _MODULE: Final = "signer.adapters.siwe_judge"
-_DISTRIBUTION: Final = "signinwithethereum"
 _SIWE_ERRORS: Final = (ValueError, TypeError, OverflowError, RecursionError)
 """What siwe raises for a message that it does not accept."""
 
 
 def find_disagreement(message: bytes, challenge: Challenge) -> str | None:
     """Parse ``message`` with siwe and compare the result with ``challenge``, which our parser returned for it.
-
-    A call takes milliseconds; the first one takes a second longer, because it imports siwe and web3.
 
     Returns:
         ``None`` if the two agree, ``refused`` if siwe does not accept the message, else the attribute of ``Challenge``
@@ -68,40 +62,11 @@ def _fields_of(parsed: Any) -> dict[str, object]:  # noqa: ANN401 - siwe is not 
     }
 
 
-class JudgeFailure(StrEnum):
-    """Why the check did not succeed."""
-
-    NOTHING_TO_JUDGE = "nothing_to_judge"
-    NOT_STARTED = "not_started"
-    TIMED_OUT = "timed_out"
-    DIED = "died"
-    DISAGREES = "disagrees"
-
-
 class JudgeError(Exception):
-    """siwe and our parser disagree, or the check could not be completed; ``reason`` says which."""
-
-    def __init__(self, reason: JudgeFailure, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
+    """siwe and our parser disagree, or the check could not be completed."""
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeReport:
-    """A check that succeeded.
-
-    Attributes:
-        examples: the number of messages, each of another shape.
-        library: name and version of the siwe distribution.
-    """
-
-    examples: int
-    library: str
-
-
-async def check_parser_against_siwe(
-    policy: SigningPolicy, timeout: timedelta, *, python: str = sys.executable
-) -> JudgeReport:
+async def check_parser_against_siwe(policy: SigningPolicy, timeout: timedelta, *, python: str = sys.executable) -> int:
     """Compare both parsers on one example of every shape that ``policy`` allows, in a child process.
 
     Args:
@@ -109,24 +74,26 @@ async def check_parser_against_siwe(
         timeout: for the whole check; the imports take a second, each message 2 to 20 ms.
         python: the interpreter of the child process.
 
+    Returns:
+        The number of examples, each of another shape.
+
     Raises:
         JudgeError: the parsers disagree, or the check could not be completed.
     """
     messages = examples(policy)
     if not messages:
-        detail = "The settings allow no message: check policy.domains, policy.uris and policy.chains."
-        raise JudgeError(JudgeFailure.NOTHING_TO_JUDGE, detail)
+        raise JudgeError("The settings allow no message: check policy.domains, policy.uris and policy.chains.")
     output = await _run_child("".join(f"{json.dumps(message)}\n" for message in messages).encode(), timeout, python)
     try:
-        library, *verdicts = [json.loads(line) for line in output.splitlines()]
+        verdicts = [json.loads(line) for line in output.splitlines()]
     except ValueError:
-        library, verdicts = None, []
-    if not isinstance(library, str) or len(verdicts) != len(messages):
+        verdicts = []
+    if len(verdicts) != len(messages):
         raise _died("did not write a verdict for every example")
     for number, verdict in enumerate(verdicts, start=1):
         if verdict is not None:
-            raise JudgeError(JudgeFailure.DISAGREES, f"Example {number} of {len(messages)}: {verdict}.")
-    return JudgeReport(len(messages), library)
+            raise JudgeError(f"Example {number} of {len(messages)}: {verdict}.")
+    return len(messages)
 
 
 async def _run_child(lines: bytes, timeout: timedelta, python: str) -> bytes:
@@ -142,14 +109,12 @@ async def _run_child(lines: bytes, timeout: timedelta, python: str) -> bytes:
             env=_child_environment(),
         )
     except OSError as exc:
-        detail = f"The child process could not be started ({exc.strerror})."
-        raise JudgeError(JudgeFailure.NOT_STARTED, detail) from exc
+        raise JudgeError(f"The child process could not be started ({exc.strerror}).") from exc
     try:
         async with asyncio.timeout(timeout.total_seconds()):
             output, _ = await child.communicate(lines)
     except TimeoutError:
-        detail = f"The child process did not finish within {timeout.total_seconds():g} s."
-        raise JudgeError(JudgeFailure.TIMED_OUT, detail) from None
+        raise JudgeError(f"The child process did not finish within {timeout.total_seconds():g} s.") from None
     finally:
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -161,8 +126,7 @@ async def _run_child(lines: bytes, timeout: timedelta, python: str) -> bytes:
 
 
 def _died(what_happened: str) -> JudgeError:
-    detail = f"The child process {what_happened}; run `python -m {_MODULE} </dev/null` to see why."
-    return JudgeError(JudgeFailure.DIED, detail)
+    return JudgeError(f"The child process {what_happened}; run `python -m {_MODULE} </dev/null` to see why.")
 
 
 def _child_environment() -> dict[str, str]:
@@ -186,7 +150,6 @@ def main() -> None:
     """Run the child process: read messages from standard input, write verdicts to standard output."""
     import siwe  # noqa: F401, PLC0415 - a missing installation must fail here, also if there is nothing to check
 
-    sys.stdout.write(json.dumps(f"{_DISTRIBUTION} {version(_DISTRIBUTION)}") + "\n")
     for line in sys.stdin:
         sys.stdout.write(json.dumps(_verdict(json.loads(line))) + "\n")
 

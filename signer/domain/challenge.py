@@ -84,12 +84,8 @@ class Challenge:
 
     Attributes:
         message: the exact bytes received, after base64 decoding.
-        domain: the RFC 3986 authority that requests the signature.
-        address: the address that shall sign, with its EIP-55 checksum.
         uri_scheme: the scheme of ``uri``, as written.
-        uri_authority: the authority of ``uri``; ``None`` if it has none.
         issued_at: aware, UTC, cut to the microsecond, as are the next two.
-        resources: empty if the message lists none.
     """
 
     message: bytes
@@ -140,15 +136,27 @@ def decode_challenge(encoded: str, *, max_base64: int = MAX_BASE64) -> Challenge
     Raises:
         MalformedChallenge: names the first rule that fails; its ``field`` is the message's field.
     """
-    return parse_challenge(_decode_base64(encoded, max_base64))
+    if not encoded:
+        raise MalformedChallenge(ErrorCode.CHALLENGE_EMPTY, "The challenge is empty.", field="challenge")
+    if len(encoded) > max_base64:
+        detail = f"The challenge is longer than {max_base64} characters of base64."
+        raise MalformedChallenge(ErrorCode.CHALLENGE_TOO_LARGE, detail, field="challenge")
+    try:
+        message = binascii.a2b_base64(encoded, strict_mode=True)
+    except ValueError:  # binascii.Error, or a text that is not ASCII
+        message = b""
+    # Strict mode accepts non-zero trailing bits; encoding again finds them. No text encodes the empty message.
+    if binascii.b2a_base64(message, newline=False).decode("ascii") != encoded:
+        detail = (
+            "The challenge is not canonical base64 (RFC 4648 section 4, padded, no line breaks); "
+            "send it exactly as the card API issued it."
+        )
+        raise MalformedChallenge(ErrorCode.CHALLENGE_NOT_BASE64, detail, field="challenge")
+    return parse_challenge(message)
 
 
 def parse_challenge(message: bytes) -> Challenge:
-    """Parse the bytes of an EIP-4361 message; see ``decode_challenge``.
-
-    Raises:
-        MalformedChallenge: names the first rule that fails.
-    """
+    """Parse the bytes of an EIP-4361 message; raises as ``decode_challenge`` does."""
     if _PRINTABLE.fullmatch(message) is None:
         detail = "The decoded challenge has a byte that is neither printable ASCII nor LF."
         raise MalformedChallenge(ErrorCode.CHALLENGE_NOT_ASCII, detail, field="challenge")
@@ -160,7 +168,7 @@ def parse_challenge(message: bytes) -> Challenge:
     _check(rfc3986.AUTHORITY.fullmatch(field["domain"]) and field["domain"], ErrorCode.DOMAIN_MALFORMED)
     _check(ADDRESS.fullmatch(field["address"]), ErrorCode.ADDRESS_MALFORMED)
     _check(checksum_address(field["address"]) == field["address"], ErrorCode.ADDRESS_CHECKSUM_WRONG)
-    _check_optional(_STATEMENT, field["statement"], ErrorCode.STATEMENT_MALFORMED)
+    _check(field["statement"] is None or _STATEMENT.fullmatch(field["statement"]), ErrorCode.STATEMENT_MALFORMED)
     uri = rfc3986.URI.fullmatch(field["uri"])
     if uri is None:
         raise _malformed(ErrorCode.URI_MALFORMED)
@@ -171,7 +179,8 @@ def parse_challenge(message: bytes) -> Challenge:
     expires, begins = field["expiration_time"], field["not_before"]
     expiration_time = None if expires is None else _date_time(expires, ErrorCode.EXPIRATION_TIME_MALFORMED)
     not_before = None if begins is None else _date_time(begins, ErrorCode.NOT_BEFORE_MALFORMED)
-    _check_optional(rfc3986.PCHARS, field["request_id"], ErrorCode.REQUEST_ID_MALFORMED)
+    request_id = field["request_id"]
+    _check(request_id is None or rfc3986.PCHARS.fullmatch(request_id), ErrorCode.REQUEST_ID_MALFORMED)
     return Challenge(
         message=message,
         scheme=field["scheme"],
@@ -186,7 +195,7 @@ def parse_challenge(message: bytes) -> Challenge:
         issued_at=issued_at,
         expiration_time=expiration_time,
         not_before=not_before,
-        request_id=field["request_id"],
+        request_id=request_id,
         resources=_resources(field["resources"]),
     )
 
@@ -214,26 +223,6 @@ def parse_date_time(text: str) -> datetime:
         raise ValueError("the moment is outside the calendar") from None
 
 
-def _decode_base64(encoded: str, max_base64: int) -> bytes:
-    if not encoded:
-        raise MalformedChallenge(ErrorCode.CHALLENGE_EMPTY, "The challenge is empty.", field="challenge")
-    if len(encoded) > max_base64:
-        detail = f"The challenge is longer than {max_base64} characters of base64."
-        raise MalformedChallenge(ErrorCode.CHALLENGE_TOO_LARGE, detail, field="challenge")
-    try:
-        message = binascii.a2b_base64(encoded, strict_mode=True)
-    except ValueError:  # binascii.Error, or a text that is not ASCII
-        message = b""
-    # Strict mode accepts non-zero trailing bits; encoding again finds them. No text encodes the empty message.
-    if binascii.b2a_base64(message, newline=False).decode("ascii") != encoded:
-        detail = (
-            "The challenge is not canonical base64 (RFC 4648 section 4, padded, no line breaks); "
-            "send it exactly as the card API issued it."
-        )
-        raise MalformedChallenge(ErrorCode.CHALLENGE_NOT_BASE64, detail, field="challenge")
-    return message
-
-
 def _malformed(code: ErrorCode) -> MalformedChallenge:
     field, detail = _FIELD_AND_DETAIL[code]
     return MalformedChallenge(code, detail, field=field)
@@ -242,10 +231,6 @@ def _malformed(code: ErrorCode) -> MalformedChallenge:
 def _check(holds: object, code: ErrorCode) -> None:
     if not holds:
         raise _malformed(code)
-
-
-def _check_optional(rule: re.Pattern[str], text: str | None, code: ErrorCode) -> None:
-    _check(text is None or rule.fullmatch(text), code)
 
 
 def _date_time(text: str, code: ErrorCode) -> datetime:

@@ -28,7 +28,7 @@ class CustomerIntent:
 
     Attributes:
         account: the customer's account (``chainId`` of the card API): an EOA or a contract wallet.
-        external_id: the caller's id of the customer, 1 … 255 printable characters.
+        external_id: the caller's id of the customer.
         owner: the account whose key proves ownership; the same as ``account`` if that is an EOA.
 
     Raises:

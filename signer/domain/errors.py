@@ -2,20 +2,6 @@
 
 The code is the contract: HTTP problem, log event and command line use the same code, and its meaning never changes.
 The class says who can do something about it. ``signer.web.problems`` maps classes to HTTP statuses.
-
-::
-
-    SignerError
-    ├── MalformedRequest          the request cannot be parsed; the caller must correct it
-    │   └── MalformedChallenge    the challenge does not follow our EIP-4361 profile
-    ├── RefusedByPolicy           the challenge is well formed, and the policy does not allow it
-    ├── Unauthenticated           the caller is unknown
-    ├── NotFound                  there is no such challenge, customer or key
-    ├── Conflict                  the nonce was claimed for another message or another customer
-    ├── Unavailable               a dependency is down or busy; retry after ``retry_after`` seconds
-    │   ├── LeaseLost             another replica took this challenge over (never leaves the application)
-    │   └── UpstreamTimeout       the card API did not respond in time
-    └── BadUpstream               the card API sent a response that its contract does not allow
 """
 
 from __future__ import annotations
@@ -122,7 +108,7 @@ class SignerError(Exception):
 
 
 class MalformedRequest(SignerError):
-    """The request cannot be parsed."""
+    """The request cannot be parsed; the caller must correct it."""
 
 
 class MalformedChallenge(MalformedRequest):
@@ -154,7 +140,7 @@ class Unavailable(SignerError):
 
 
 class LeaseLost(Unavailable):
-    """Another replica took this challenge over; our copy of its record is out of date."""
+    """Another replica took this challenge over. Never leaves the application."""
 
     def __init__(self) -> None:
         super().__init__(ErrorCode.LEASE_LOST, "Another replica took this challenge over.")

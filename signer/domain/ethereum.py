@@ -181,11 +181,7 @@ class EvmSignature:
 
     @classmethod
     def from_bytes(cls, signature: bytes) -> Self:
-        """Parse 65 bytes ``r ‖ s ‖ v`` with ``v`` 27 or 28.
-
-        Raises:
-            ValueError: the length or a part is wrong.
-        """
+        """Parse 65 bytes ``r ‖ s ‖ v`` with ``v`` 27 or 28; raise ``ValueError``."""
         if len(signature) != 65:  # noqa: PLR2004 - r, s and v
             raise ValueError("a signature is 65 bytes r ‖ s ‖ v")
         r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:64])

@@ -61,11 +61,7 @@ MOVES: Final[dict[ChallengeState, frozenset[ChallengeState]]] = {
     _S.FORWARDING: frozenset(
         {_S.FORWARDING, _S.SIGNED, _S.VERIFIED, _S.ALREADY_SIGNED, _S.SUPERSEDED, _S.REJECTED, _S.EXPIRED}
     ),
-    _S.VERIFIED: frozenset(),
-    _S.ALREADY_SIGNED: frozenset(),
-    _S.SUPERSEDED: frozenset(),
-    _S.REJECTED: frozenset(),
-    _S.EXPIRED: frozenset(),
+    **dict.fromkeys((_S.VERIFIED, _S.ALREADY_SIGNED, _S.SUPERSEDED, _S.REJECTED, _S.EXPIRED), frozenset()),
 }
 """The states that may follow each state. A state follows itself when another replica takes the lease over."""
 

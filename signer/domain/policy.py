@@ -21,17 +21,13 @@ _MAX_QUOTED: Final = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningPolicy:
-    """The settings of the rules.
+    """The settings of the rules: ``[policy]`` in config/default.toml.
 
     Attributes:
-        domains: the allowed domains, exact texts.
-        chains: the allowed EIP-155 chain ids.
-        statements: the allowed statements, exact texts; ``None`` allows any.
-        uris: the allowed URIs, exact texts; ``None`` allows every ``https`` URI whose authority is the domain.
-        schemes: the allowed schemes in front of the domain; a message without a scheme is always allowed.
-        max_age: how long after its issue a challenge may be signed.
-        clock_skew: how far ahead of our clock a challenge may have been issued.
-        min_remaining: how much time must be left before the deadline to begin signing.
+        chains: EIP-155 chain ids.
+        statements: ``None`` allows any.
+        uris: ``None`` allows every ``https`` URI whose authority is the domain.
+        schemes: a message without a scheme is always allowed.
     """
 
     domains: frozenset[str]
@@ -44,11 +40,7 @@ class SigningPolicy:
     min_remaining: timedelta
 
     def check(self, challenge: Challenge, owner: AccountId, now: datetime) -> None:
-        """Check every rule for signing ``challenge`` with the key of ``owner`` at ``now`` (UTC).
-
-        Raises:
-            RefusedByPolicy: names the first rule that fails.
-        """
+        """Check every rule at ``now`` (UTC); raise ``RefusedByPolicy`` for the first rule that fails."""
         case = _Case(self, challenge, owner, now)
         for rule in RULES:
             if not rule.holds(case):
@@ -56,15 +48,10 @@ class SigningPolicy:
 
     def verdicts(self, challenge: Challenge, owner: AccountId, now: datetime) -> Iterator[tuple[Rule, bool]]:
         """Return every rule and whether it holds, also after the first that fails."""
-        case = _Case(self, challenge, owner, now)
-        return ((rule, rule.holds(case)) for rule in RULES)
+        return ((rule, rule.holds(_Case(self, challenge, owner, now))) for rule in RULES)
 
     def check_time_left(self, challenge: Challenge, now: datetime) -> None:
-        """Check that enough time is left to sign and deliver.
-
-        Raises:
-            RefusedByPolicy: ``challenge_expires_too_soon``.
-        """
+        """Check that enough time is left to sign and deliver; raise ``RefusedByPolicy``."""
         deadline = challenge.deadline(self.max_age)
         if deadline - now < self.min_remaining:
             limit = f"policy.min_remaining ({_seconds(self.min_remaining)})"
@@ -88,7 +75,6 @@ class Rule:
         code: the error code if the rule fails.
         field: the message's field that the rule checks.
         title: what the rule requires, in a few words.
-        holds: returns whether the rule holds.
         template: the error text, with the names of ``_quotable`` in braces.
     """
 
@@ -123,11 +109,8 @@ def _quotable(case: _Case) -> dict[str, str]:
         "not_before": _time(challenge.not_before),
         "now": _time(case.now),
     }
-    return {name: _short(str(value)) for name, value in values.items()}
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 1] + "…"
+    texts = {name: str(value) for name, value in values.items()}
+    return {name: t if len(t) <= _MAX_QUOTED else t[: _MAX_QUOTED - 1] + "…" for name, t in texts.items()}
 
 
 def _list(allowed: Iterable[object]) -> str:

@@ -1,7 +1,5 @@
 """The record of one challenge: its identity, its state, and the request body that is delivered.
 
-Identity:
-
 * The record's id is made of (owner address, domain, nonce): a nonce is used once for these, on any chain.
 * The record holds the message's hash, so another message with the same nonce is detected.
 * The record holds its customer, so the same message for another customer is detected.
@@ -52,11 +50,7 @@ def challenge_id(owner: AccountId, domain: str, nonce: str) -> str:
 
 
 def parse_challenge_id(text: str) -> str:
-    """Return ``text`` if it has the form of a challenge's id.
-
-    Raises:
-        MalformedRequest: ``challenge_id_malformed``.
-    """
+    """Return ``text`` if it has the form of a challenge's id; raise ``MalformedRequest``."""
     if CHALLENGE_ID.fullmatch(text) is None:
         detail = "A challenge id is 34 hex digits: the field 'id' of an earlier response."
         raise MalformedRequest(ErrorCode.CHALLENGE_ID_MALFORMED, detail, field="id")
@@ -64,11 +58,7 @@ def parse_challenge_id(text: str) -> str:
 
 
 def parse_customer_id(text: str) -> str:
-    """Return the canonical (lower-case, dashed) form of a customer's UUID.
-
-    Raises:
-        MalformedRequest: ``customer_id_malformed``.
-    """
+    """Return the canonical (lower-case, dashed) form of a customer's UUID; raise ``MalformedRequest``."""
     if _UUID.fullmatch(text) is None:
         detail = "A customer id is a UUID: the id that the card API returned when the customer was created."
         raise MalformedRequest(ErrorCode.CUSTOMER_ID_MALFORMED, detail, field="customerId")
@@ -112,11 +102,7 @@ class Submission:
         return str(uuid.uuid5(_SUBMISSION_NAMESPACE, self.body.decode("ascii")))
 
     def parts(self) -> tuple[str, EvmSignature]:
-        """Parse the body: return the challenge's base64 text and the signature.
-
-        Raises:
-            ValueError: ``of`` did not build this body.
-        """
+        """Return the challenge's base64 text and the signature; raise ``ValueError`` if the body is damaged."""
         try:
             fields = json.loads(self.body)
             raw = base64.b64decode(fields["signature"], validate=True)
@@ -135,19 +121,15 @@ class ChallengeRecord:
     """The stored record of one challenge.
 
     Attributes:
-        id: see ``challenge_id``.
         customer_id: the card API's UUID of the customer.
         message_hash: SHA-256 of the message's bytes, hex.
         code: why it is in this state; ``None`` if the state says it all, or if a newer release wrote the code.
         forward: whether to deliver the signature; never changes back to false.
-        submission: the body to deliver; removed when the state becomes final.
-        signature: the field ``signature`` of the submission; kept as long as the record.
+        submission: the body to deliver; removed when the state becomes final. ``signature`` stays.
         expires_at: the deadline, after which nothing is delivered.
-        attempts: the number of POSTs that were started.
-        first_attempt_at: when the first POST was started, or ``None``.
-        superseded_by: the id of the challenge that replaced this one, or ``None``.
+        attempts: the number of POSTs that were started; ``first_attempt_at`` is when the first was.
+        superseded_by: the id of the challenge that replaced this one.
         fencing_token: the number of the current or last lease.
-        leased_until: when the current lease ends, or ``None``.
     """
 
     id: str

@@ -20,14 +20,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
-from functools import partial
-from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
+from signer.adapters.card_api.results import Failure
 from signer.application.backoff import Backoff
+from signer.domain.errors import ErrorCode
 
 FAILURES_TO_OPEN: Final = 5
 """Failures in a row: more than the attempts of one read, so that one unlucky caller does not open the breaker."""
@@ -35,11 +33,6 @@ COOL_DOWN: Final = Backoff(first_pause=timedelta(seconds=2), longest_pause=timed
 """2 s is shorter than a caller waits; 30 s is how late a recovered card API is noticed. Jitter keeps replicas apart."""
 PROBE_WAIT: Final = timedelta(seconds=1)
 """The shortest wait for the other calls while a probe is in flight."""
-
-REPEATED_FAILURES: Final = "after repeated card API failures"
-REQUESTED: Final = "at the card API's request"
-
-_Finish = Callable[[bool | None, timedelta | None], None]
 
 
 class BreakerListener(Protocol):
@@ -52,52 +45,6 @@ class BreakerListener(Protocol):
     def breaker_closed(self, *, openings: int, after: timedelta) -> None:
         """Report that the breaker closed, ``after`` this time since the first of its ``openings``."""
         ...
-
-
-class BreakerState(StrEnum):
-    """The state of a breaker."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-
-
-@dataclass(frozen=True, slots=True)
-class Suspension:
-    """For how long a call is not admitted, and why."""
-
-    retry_after: timedelta
-    cause: str
-
-
-class AdmittedCall:
-    """One call that was admitted: enter it, and report at most one result before leaving."""
-
-    __slots__ = ("_finish",)
-
-    def __init__(self, finish: _Finish) -> None:
-        self._finish: _Finish | None = finish
-
-    def succeeded(self) -> None:
-        """Report that the card API works, whatever it responded."""
-        self._report(succeeded=True)
-
-    def failed(self, retry_after: timedelta | None = None) -> None:
-        """Report a failure of the card API; ``retry_after`` is the pause that it asked for."""
-        self._report(succeeded=False, retry_after=retry_after)
-
-    def _report(self, *, succeeded: bool | None, retry_after: timedelta | None = None) -> None:
-        finish, self._finish = self._finish, None
-        if finish is not None:
-            finish(succeeded, retry_after)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._report(succeeded=None)
 
 
 class CircuitBreaker:
@@ -126,15 +73,7 @@ class CircuitBreaker:
         self._is_probing = False
         self._suspended_until = 0.0
 
-    @property
-    def state(self) -> BreakerState:
-        """The state now; half-open as soon as the cool-down is over."""
-        if not self._openings:
-            return BreakerState.CLOSED
-        is_open = not self._is_probing and self._monotonic() < self._open_until
-        return BreakerState.OPEN if is_open else BreakerState.HALF_OPEN
-
-    def suspension(self) -> Suspension | None:
+    def suspension(self) -> Failure | None:
         """Return why a call would not be admitted now; ``None`` if it would. Changes nothing."""
         now = self._monotonic()
         requested = self._suspended_until - now
@@ -144,23 +83,29 @@ class CircuitBreaker:
         retry_after = timedelta(seconds=max(requested, closed_for))
         if retry_after <= timedelta(0):
             return None
-        return Suspension(retry_after, REQUESTED if requested > closed_for else REPEATED_FAILURES)
+        cause = "at the card API's request" if requested > closed_for else "after repeated card API failures"
+        detail = f"Paused {cause}; retry after {retry_after.total_seconds():.3g} s."
+        return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, retry_after=retry_after)
 
-    def admit(self) -> AdmittedCall | Suspension:
-        """Admit a call, or return why not."""
+    def admit(self) -> int | Failure:
+        """Admit a call and return its number for ``report``, or return why not."""
         suspension = self.suspension()
         if suspension is not None:
             return suspension
         self._is_probing = self._openings > 0
-        return AdmittedCall(partial(self._finish, self._generation))
+        return self._generation
 
     def suspend(self, requested: timedelta) -> None:
         """Admit nothing for ``requested``, at most for the longest cool-down."""
         until = self._monotonic() + min(requested, self._cool_down.longest_pause).total_seconds()
         self._suspended_until = max(self._suspended_until, until)
 
-    def _finish(self, generation: int, succeeded: bool | None, retry_after: timedelta | None) -> None:  # noqa: FBT001
-        if generation != self._generation:
+    def report(self, call: int, *, succeeded: bool | None, retry_after: timedelta | None = None) -> None:
+        """Report the result of an admitted call, once; ``None`` if it shows nothing about the card API.
+
+        ``retry_after`` is the pause that the card API asked for when the call failed.
+        """
+        if call != self._generation:
             return
         if succeeded is None:
             self._is_probing = False

@@ -7,16 +7,13 @@
 * A timeout covers the whole call, including the wait for a token.
 * While the circuit breaker is open, a call ends at once with the time after which to retry.
 * A request that cannot be signed is not sent, and is no failure of the card API.
-
-Its parts: ``requests`` creates and signs requests, ``http_transport`` sends them, ``responses`` interprets the
-responses, ``access_token`` holds the token, ``read_retries`` retries.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Final
@@ -117,16 +114,15 @@ class CardApiClient:
         token = await self._tokens.current(_now() + self._settings.request_timeout.total_seconds())
         if isinstance(token, Failure):
             raise token.error()
-        return "; ".join(self._warnings()) or None
-
-    def _warnings(self) -> Iterator[str]:
+        warnings: list[str] = []
         suspension = self._transport.suspension()
         if suspension is not None:
-            yield f"{suspension.detail.removesuffix('.')}; signatures wait for delivery"
+            warnings.append(f"{suspension.detail.removesuffix('.')}; signatures wait for delivery")
         skew = self._clock.skew
         if skew is not None and self._clock.is_skewed:
             seconds = round(abs(skew).total_seconds())
-            yield f"its clock is {seconds} s {'ahead of' if skew > timedelta(0) else 'behind'} ours"
+            warnings.append(f"its clock is {seconds} s {'ahead of' if skew > timedelta(0) else 'behind'} ours")
+        return "; ".join(warnings) or None
 
     async def aclose(self) -> None:
         """Cancel background work. The session stays open."""

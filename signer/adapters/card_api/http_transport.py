@@ -23,7 +23,7 @@ from typing import Final
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
-from signer.adapters.card_api.circuit_breaker import AdmittedCall, CircuitBreaker, Suspension
+from signer.adapters.card_api.circuit_breaker import CircuitBreaker
 from signer.adapters.card_api.requests import CardApiRequest
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
 from signer.adapters.card_api.upstream_clock import UpstreamClock, parse_http_date
@@ -77,14 +77,10 @@ class HttpTransport:
 
     def suspension(self) -> Failure | None:
         """Return why no request would be sent now; ``None`` if one would."""
-        suspension = self._breaker.suspension()
-        return None if suspension is None else _suspended(suspension)
+        return self._breaker.suspension()
 
     async def send(self, request: CardApiRequest, headers: Mapping[str, str], deadline: float) -> CallResult:
-        """Send one request and read its response, until ``deadline`` (event loop time).
-
-        ``headers`` are all headers but Host and Content-Length.
-        """
+        """Send one request with all headers but Host and Content-Length; read the response until ``deadline``."""
         if self._session.closed:
             return _not_sent("shutting down")
         suspension = self.suspension()
@@ -94,13 +90,9 @@ class HttpTransport:
             return _not_sent("every connection is in use")
         try:
             call = self._breaker.admit()
-            if isinstance(call, Suspension):  # since the caller began to wait for a connection
-                return _suspended(call)
-            with call:
-                started = asyncio.get_running_loop().time()
-                result = await self._exchange(request, headers, deadline)
-                self._judge(call, result, had_fair_time=deadline - started >= _FAIR_TIME)
-            return result
+            if isinstance(call, Failure):  # since the caller began to wait for a connection
+                return call
+            return await self._exchange_and_report(call, request, headers, deadline)
         finally:
             self._free_connections.release()
 
@@ -111,19 +103,27 @@ class HttpTransport:
                 return await self._free_connections.acquire()
         return False
 
-    def _judge(self, call: AdmittedCall, result: CallResult, *, had_fair_time: bool) -> None:
-        """Report to the breaker whether the card API works, if the result shows it."""
-        if isinstance(result, UpstreamResponse):
-            if result.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                call.failed(result.retry_after)
-                return
-            call.succeeded()
-            if result.status == HTTPStatus.TOO_MANY_REQUESTS and result.retry_after is not None:
-                self._breaker.suspend(result.retry_after)
-        elif result.code is ErrorCode.CARD_API_INVALID_ANSWER and result.status is not None:
-            call.succeeded()  # it responded, but the response is too long
-        elif had_fair_time or result.code is not ErrorCode.CARD_API_TIMEOUT:
-            call.failed()
+    async def _exchange_and_report(
+        self, call: int, request: CardApiRequest, headers: Mapping[str, str], deadline: float
+    ) -> CallResult:
+        """Send an admitted call and report to the breaker whether the card API works, if the result shows it."""
+        had_fair_time = deadline - asyncio.get_running_loop().time() >= _FAIR_TIME
+        succeeded: bool | None = None
+        retry_after: timedelta | None = None
+        try:
+            result = await self._exchange(request, headers, deadline)
+            retry_after = result.retry_after
+            if isinstance(result, UpstreamResponse):
+                succeeded = result.status < HTTPStatus.INTERNAL_SERVER_ERROR
+            elif result.code is ErrorCode.CARD_API_INVALID_ANSWER and result.status is not None:
+                succeeded = True  # it responded, but the response is too long
+            elif had_fair_time or result.code is not ErrorCode.CARD_API_TIMEOUT:
+                succeeded = False
+        finally:
+            self._breaker.report(call, succeeded=succeeded, retry_after=retry_after)
+        if result.status == HTTPStatus.TOO_MANY_REQUESTS and retry_after is not None:
+            self._breaker.suspend(retry_after)
+        return result
 
     async def _exchange(self, request: CardApiRequest, headers: Mapping[str, str], deadline: float) -> CallResult:
         sent_at = self._clock.now()
@@ -220,8 +220,3 @@ def _not_sent(reason: str) -> Failure:
 def _unreadable(reason: str, status: int | None) -> Failure:
     detail = f"The card API's response cannot be read ({reason})."
     return Failure(code=ErrorCode.CARD_API_INVALID_ANSWER, detail=detail, status=status, may_be_processed=True)
-
-
-def _suspended(suspension: Suspension) -> Failure:
-    detail = f"Paused {suspension.cause}; retry after {suspension.retry_after.total_seconds():.3g} s."
-    return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, retry_after=suspension.retry_after)

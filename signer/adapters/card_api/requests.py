@@ -55,12 +55,7 @@ class CardApiRequests:
         self._post_headers = {**self._get_headers, "Content-Type": "application/json"}
 
     async def check_signing(self) -> None:
-        """Sign one sample request of each form, without sending it.
-
-        Raises:
-            MessageSignatureError: a request cannot be signed under the signer's profile.
-            RequestKeyError: the request key does not work.
-        """
+        """Sign one sample request of each form, without sending it; raises as ``signed_headers`` does."""
         for request in (self.for_customer(_SAMPLE_ID), self.for_delivery(_SAMPLE_ID, b"{}", _SAMPLE_ID)):
             await self.signed_headers(request, _SAMPLE_TOKEN)
 
@@ -87,12 +82,7 @@ class CardApiRequests:
         return self._post(self._customer_url(customer_id, "/challenge/sign"), body, idempotency_key)
 
     async def signed_headers(self, request: CardApiRequest, token: AccessToken) -> dict[str, str]:
-        """Return all headers of one attempt.
-
-        Raises:
-            MessageSignatureError: the request cannot be signed.
-            RequestKeyError: the key could not sign; ``RequestKeyUnavailable`` if it may later.
-        """
+        """Return all headers of one attempt; raise ``MessageSignatureError`` or ``RequestKeyError``."""
         headers = {**request.headers, "Authorization": token.authorization}
         signature = await self._signer.headers_for(
             method=request.method,

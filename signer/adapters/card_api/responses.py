@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final
 
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
 from signer.application.ports import DeliveryResult, DeliveryVerdict
-from signer.domain.errors import ErrorCode
+from signer.domain.errors import ErrorCode, MalformedRequest
+from signer.domain.record import parse_customer_id
 
 _V = DeliveryVerdict
 
@@ -82,8 +83,13 @@ _LATEST_EXPIRY: Final = 10**15
 
 def token_in(result: CallResult) -> IssuedToken | Failure:
     """Parse the response to ``POST /auth/token``."""
-    if isinstance(result, Failure) or result.status != HTTPStatus.OK:
-        return _token_failure(result)
+    if isinstance(result, Failure):  # the call that waits for the token was not sent
+        return replace(result, status=None, may_be_processed=False)
+    if result.status in _CREDENTIALS_REFUSED | {HTTPStatus.BAD_REQUEST}:
+        detail = f"The card API refused our API key and secret (status {result.status}); check both files."
+        return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail)
+    if result.status != HTTPStatus.OK:
+        return _failure_for(result, _POST_TOKEN)
     match _object_in(result):
         case {"token": str() as token, "expiresAt": int() | float() as expires_at, **others} if (
             _BEARER.fullmatch(token)
@@ -93,15 +99,6 @@ def token_in(result: CallResult) -> IssuedToken | Failure:
         ):
             return IssuedToken(token, expires_at)
     return _invalid(f"The card API's response to {_POST_TOKEN} has no bearer token with an expiresAt.")
-
-
-def _token_failure(result: CallResult) -> Failure:
-    if isinstance(result, Failure):  # the call that waits for the token was not sent
-        return replace(result, status=None, may_be_processed=False)
-    if result.status in _CREDENTIALS_REFUSED | {HTTPStatus.BAD_REQUEST}:
-        detail = f"The card API refused our API key and secret (status {result.status}); check both files."
-        return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail)
-    return _failure_for(result, _POST_TOKEN)
 
 
 # --- Customers and challenges -----------------------------------------------------------------------------------------
@@ -119,13 +116,14 @@ def created_customer_in(result: CallResult) -> str | Failure:
     if result.status not in {HTTPStatus.CREATED, HTTPStatus.OK}:
         return _failure_for(result, _POST_CUSTOMER)
     match _object_in(result):
-        case {"id": str() as customer_id} if _is_uuid(customer_id):
-            return customer_id.lower()
+        case {"id": str() as customer_id}:
+            with suppress(MalformedRequest):
+                return parse_customer_id(customer_id)
     return _invalid(f"The card API's response to {_POST_CUSTOMER} has no id that is a UUID.")
 
 
 def _creation_conflict(response: UpstreamResponse) -> Failure:
-    """Return whether the customer is being created or exists. A 409 that does not say is retried first."""
+    """Return whether the customer is being created or exists."""
     if _conflict_verdict(response) is _V.NOT_PROCESSED:
         return Failure(
             code=ErrorCode.CARD_API_UNAVAILABLE,
@@ -137,16 +135,9 @@ def _creation_conflict(response: UpstreamResponse) -> Failure:
         code=ErrorCode.CUSTOMER_EXISTS,
         detail="The customer exists at the card API and this service does not have its id. "
         "If you stored it, call POST /v1/customers/{id}/challenge/sign.",
-        transient=not any(_texts_in(_object_in(response), _MAX_DEPTH)),
+        transient=not any(_texts_in(_object_in(response), _MAX_DEPTH)),  # a 409 that does not say is retried first
         retry_after=response.retry_after,
     )
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text.lower()
-    except ValueError:
-        return False
 
 
 def challenge_in(result: CallResult) -> str | Failure:

@@ -35,7 +35,6 @@ class Failure:
     """Why a call has no usable result.
 
     Attributes:
-        code: the error code.
         detail: one or two sentences for a developer; quotes no response.
         transient: whether a retry within the same call makes sense.
         retry_after: when the caller may retry, if that is known.

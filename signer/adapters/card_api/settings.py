@@ -18,7 +18,6 @@ from signer.adapters.request_signing.profile import MAX_BACKDATE_SECONDS, Digest
 from signer.domain.record import SignatureForm
 from signer.settings_types import Section, Span
 
-SANDBOX_BASE_URL: Final = "https://api.sandbox.offblocks.xyz/v1"
 _DEFAULT_PROFILE: Final = SignatureProfile()
 
 
@@ -61,7 +60,7 @@ class CardApiSettings(Section):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    base_url: Annotated[str, AfterValidator(_base_url)] = SANDBOX_BASE_URL
+    base_url: Annotated[str, AfterValidator(_base_url)] = "https://api.sandbox.offblocks.xyz/v1"
     api_key_file: Path = Path("/run/secrets/signer/card-api/api-key")
     api_secret_file: Path = Path("/run/secrets/signer/card-api/api-secret")
     signing_key_file: Path | None = Path("/run/secrets/signer/card-api/signing-key.pem")
@@ -84,14 +83,10 @@ class CardApiSettings(Section):
         return {**given, "signing_key_file": None}
 
     @model_validator(mode="after")
-    def _has_a_signing_key(self) -> Self:
+    def _check(self) -> Self:
         if self.signing_key_file is None and self.signing_key_uri is None:
             raise ValueError("neither signing_key_file nor signing_key_uri is set")
-        return self
-
-    @model_validator(mode="after")
-    def _has_a_valid_profile(self) -> Self:
-        _ = self.signature_profile
+        _ = self.signature_profile  # raises ValueError if it is invalid
         return self
 
     @property

@@ -26,8 +26,8 @@ _TRUNCATION: Final = timedelta(milliseconds=500)
 _SLOW: Final = timedelta(seconds=2)
 """A response that took longer does not replace an earlier observation."""
 _ZERO: Final = timedelta(0)
-_SMALLEST_SKEW: Final = 1.0
-"""Seconds. ``Date`` cannot show a smaller one."""
+_SMALLEST_SKEW: Final = timedelta(seconds=1)
+"""``Date`` cannot show a smaller one."""
 
 
 class ClockListener(Protocol):
@@ -43,25 +43,19 @@ class ClockListener(Protocol):
 
 
 class UpstreamClock:
-    """Our clock, and how far the card API's clock is from it."""
+    """Our clock, and how far the card API's clock is from it.
+
+    Attributes:
+        skew: how far the card API's clock is ahead of ours; ``None`` before its first response.
+        is_skewed: whether the skew is beyond the tolerated one.
+    """
 
     def __init__(self, clock: Clock, *, listener: ClockListener | None = None) -> None:
-        """Start with our clock and no observation of the other."""
         self._clock = clock
         self._listener = listener
-        self._skew: timedelta | None = None
+        self.skew: timedelta | None = None
         self._last_date: str | None = None
-        self._is_skewed = False
-
-    @property
-    def skew(self) -> timedelta | None:
-        """How far the card API's clock is ahead of ours; ``None`` before its first response."""
-        return self._skew
-
-    @property
-    def is_skewed(self) -> bool:
-        """Whether the skew is beyond the tolerated one."""
-        return self._is_skewed
+        self.is_skewed = False
 
     def now(self) -> datetime:
         """Return the time by our clock."""
@@ -69,14 +63,13 @@ class UpstreamClock:
 
     def now_upstream(self) -> datetime:
         """Return the time by the card API's clock, as far as it is known."""
-        return self._clock.now() + (self._skew or _ZERO)
+        return self._clock.now() + (self.skew or _ZERO)
 
     def seconds_for_created(self) -> int:
         """Return the Unix time for a request's ``created``: not in the card API's future."""
-        behind = 0.0 if self._skew is None else -self._skew.total_seconds()
-        if behind < _SMALLEST_SKEW:
-            behind = 0.0
-        return int(self._clock.now().timestamp()) - math.ceil(min(behind, LONGEST_BACKDATE.total_seconds()))
+        behind = -(self.skew or _ZERO)
+        backdate = min(behind, LONGEST_BACKDATE) if behind >= _SMALLEST_SKEW else _ZERO
+        return int(self._clock.now().timestamp()) - math.ceil(backdate.total_seconds())
 
     def observe(self, date: str | None, sent_at: datetime) -> None:
         """Update the skew from the ``Date`` of a response that has just arrived; ``sent_at`` is by our clock."""
@@ -86,20 +79,17 @@ class UpstreamClock:
         if moment is None:
             return
         took = self._clock.now() - sent_at
-        if self._skew is not None and not _ZERO <= took <= _SLOW:
+        if self.skew is not None and not _ZERO <= took <= _SLOW:
             return
         self._last_date = date
-        self._skew = moment + _TRUNCATION - (sent_at + took / 2)
-        self._report(self._skew)
-
-    def _report(self, skew: timedelta) -> None:
+        self.skew = skew = moment + _TRUNCATION - (sent_at + took / 2)
         difference = abs(skew)
-        if not self._is_skewed and difference > TOLERATED_SKEW:
-            self._is_skewed = True
+        if not self.is_skewed and difference > TOLERATED_SKEW:
+            self.is_skewed = True
             if self._listener is not None:
                 self._listener.clock_skewed(skew)
-        elif self._is_skewed and difference <= TOLERATED_SKEW / 2:
-            self._is_skewed = False
+        elif self.is_skewed and difference <= TOLERATED_SKEW / 2:
+            self.is_skewed = False
             if self._listener is not None:
                 self._listener.clock_agreed(skew)
 

@@ -24,13 +24,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import AskError, NoScriptError, RedisError
 
-from signer.adapters.redis_client.failures import is_redirect, is_reply_lost, unavailable
+from signer.adapters.redis_client.failures import is_reply_lost, unavailable
 from signer.adapters.redis_client.node import Command, Part, first_error
 from signer.adapters.redis_client.topology import Topology
+from signer.domain.errors import ErrorCode, Unavailable
 
-_MILLISECOND: Final = timedelta(milliseconds=1)
+MILLISECOND: Final = timedelta(milliseconds=1)
 _MARK_LIVES_MILLISECONDS: Final = 60_000
 
 
@@ -58,8 +59,16 @@ class ReplicaWait:
         """Return what follows a call: a write to the unused ``key``, and ``WAIT``, which returns how many confirmed."""
         if not self.replicas:
             return ()
-        milliseconds = self.timeout // _MILLISECOND
+        milliseconds = self.timeout // MILLISECOND
         return ("SET", key, "", "PX", _MARK_LIVES_MILLISECONDS), ("WAIT", self.replicas, milliseconds)
+
+    def check(self, responses: Sequence[Any]) -> None:
+        """Check the responses to ``commands``; raise ``Unavailable`` if too few replicas confirmed."""
+        if responses and responses[-1] < self.replicas:
+            raise Unavailable(
+                ErrorCode.STORE_UNAVAILABLE,
+                "Too few replicas of the store confirmed in time, so a failover could forget this request; retry.",
+            )
 
 
 class RedisCalls:
@@ -152,7 +161,7 @@ class RedisCalls:
                 own[0][0], [command for _, command in own], deadline, wait_for_failover=False
             )
             for index, (key, command) in enumerate(own):
-                if is_redirect(responses[index]):
+                if isinstance(responses[index], AskError):  # redis-py's MovedError is one
                     [responses[index]] = await self._topology.send(key, [command], deadline)
         except (RedisError, TimeoutError) as exc:
             return [exc] * len(group)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
@@ -22,10 +22,11 @@ from signer.adapters.redis_client.query import query_all
 from signer.adapters.redis_client.topology import DiscoveredTopology
 from signer.adapters.redis_client.urls import Address
 
-_GRACE_SECONDS: Final = 0.05
 _MAX_MEMBERS_QUERIED: Final = 16
 _RANDOM: Final = random.SystemRandom()
 _QUERY: Final[Sequence[Command]] = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
+_NAME: Final = "The nodes of the store's cluster"
+_LOGIN: Final = "redis.username, redis.password_file"
 
 
 class ClusterTopology(DiscoveredTopology):
@@ -64,29 +65,26 @@ class ClusterTopology(DiscoveredTopology):
 
     async def _refresh(self) -> None:
         nodes = [self._node_at(address) for address in self._addresses_to_query()]
-        result = await query_all(nodes, _QUERY, timeout=self._timeout, grace=_GRACE_SECONDS)
-        if not result.responses:
-            raise result.failure("The nodes of the store's cluster", "redis.username, redis.password_file")
-        views = [(_rank(info), node, ranges) for node, (info, ranges) in result.responses]
+        responses = await query_all(nodes, _QUERY, timeout=self._timeout, name=_NAME, login_settings=_LOGIN)
+        views = [(_rank(info), node, ranges) for node, (info, ranges) in responses]
         _, queried, ranges = max(views, key=lambda view: view[0])
         slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         members: set[Address] = set()
-        for first, last, primary, replicas in _parse_ranges(ranges, queried.address):
+        for first, last, *nodes_of_range in ranges:  # the first node is the primary
+            primary, *replicas = (_address(node, queried.address) for node in nodes_of_range)
             slots[first : last + 1] = [self._node_at(primary)] * (last + 1 - first)
             members |= {primary, *replicas}
         self._slots = slots
         self._members = sorted(members)
-        await self._close_all_but(set(slots))
-
-    def _addresses_to_query(self) -> Sequence[Address]:
-        others = [address for address in self._members if address not in self._seeds]
-        return (*self._seeds, *_RANDOM.sample(others, min(len(others), _MAX_MEMBERS_QUERIED)))
-
-    async def _close_all_but(self, primaries: set[Node | None]) -> None:
+        primaries = set(slots)
         for address, node in list(self._nodes.items()):
             if node not in primaries:
                 del self._nodes[address]
                 await node.close()
+
+    def _addresses_to_query(self) -> Sequence[Address]:
+        others = [address for address in self._members if address not in self._seeds]
+        return (*self._seeds, *_RANDOM.sample(others, min(len(others), _MAX_MEMBERS_QUERIED)))
 
     def _node_at(self, address: Address) -> Node:
         if address not in self._nodes:
@@ -115,12 +113,6 @@ def _rank(info: bytes) -> tuple[bool, int, int]:
     fields = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
     epoch, covered_slots = fields[b"cluster_current_epoch"], fields[b"cluster_slots_ok"]
     return fields[b"cluster_state"] == b"ok", int(epoch), int(covered_slots)
-
-
-def _parse_ranges(ranges: Sequence[Any], queried: Address) -> Iterator[tuple[int, int, Address, list[Address]]]:
-    """Parse ``CLUSTER SLOTS`` as the node at ``queried`` returned it: first and last slot, primary, replicas."""
-    for first, last, primary, *replicas in ranges:
-        yield first, last, _address(primary, queried), [_address(replica, queried) for replica in replicas]
 
 
 def _address(member: Sequence[Any], queried: Address) -> Address:

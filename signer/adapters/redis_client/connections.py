@@ -38,12 +38,7 @@ class _Connection(AbstractConnection):
         return [hiredis.pack_command(args)]
 
     async def connect(self) -> None:
-        """Connect; an error shows whether the connection failed, so that nothing was sent, or broke later.
-
-        Raises:
-            CannotConnect: there is no connection.
-            RedisError: the server refuses the login, or is not ready.
-        """
+        """Connect; raise ``CannotConnect`` if nothing was sent, another ``RedisError`` if the server refuses."""
         try:
             await super().connect()  # type: ignore[no-untyped-call]
         except SERVER_REFUSALS:
@@ -118,12 +113,7 @@ class ConnectionPool(BlockingConnectionPool):
 
 
 class PasswordFile(CredentialProvider):
-    """Reads the password for each connection, without the line end behind it.
-
-    Args:
-        username: the ACL user; ``None`` for the user ``default``.
-        file: with the password.
-    """
+    """Reads the password for each connection, without the line end behind it; no username means ``default``."""
 
     def __init__(self, username: str | None, file: Path) -> None:
         self._username = username

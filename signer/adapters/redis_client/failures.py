@@ -1,11 +1,4 @@
-"""What a failed call means: whether it may have been carried out, whether to find the primary again, what to report.
-
-============================================  ==================================================================
-``is_reply_lost``                             the call may have been carried out: it is repeated once
-``is_wrong_node``                             nothing was done: another server is, or will soon be, the right one
-any other                                     a definite error: the server would return it again
-============================================  ==================================================================
-"""
+"""What a failed call means: repeat it, find the primary again, or report a definite error with what to do about it."""
 
 from __future__ import annotations
 
@@ -13,7 +6,6 @@ import ssl
 from typing import Final
 
 from redis.exceptions import (
-    AskError,
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
@@ -92,17 +84,12 @@ def is_reply_lost(exc: Exception) -> bool:
 
 
 def is_wrong_node(exc: Exception) -> bool:
-    """Return whether another server is, or will be, the right one."""
+    """Return whether nothing was done, and another server is, or will soon be, the right one."""
     if isinstance(exc, CannotConnect):
         return True
     if isinstance(exc, PrimaryNotFound):
         return exc.is_transient
     return isinstance(exc, (ResponseError, BusyLoadingError)) and error_code(exc) in _WRONG_NODE_CODES
-
-
-def is_redirect(response: object) -> bool:
-    """Return whether a response names the node that has the key (``MOVED``, ``ASK``)."""
-    return isinstance(response, AskError)  # redis-py's MovedError is one
 
 
 def unavailable(exc: Exception) -> Unavailable:
@@ -117,15 +104,11 @@ def _detail(exc: Exception) -> str:
     if isinstance(exc, (RedisTimeoutError, TimeoutError)):
         return "The store did not answer in time."
     if isinstance(exc, (ResponseError, *SERVER_REFUSALS)):
-        return _detail_of_response(exc)
+        code = "NOPERM" if str(exc).startswith(_ACL_INSIDE_A_SCRIPT) else error_code(exc)
+        default = _REFUSED if isinstance(exc, AuthenticationError) else f"The store returned an error ({code})."
+        return _DETAIL_FOR_CODE.get(code, default)
     if str(exc) == _POOL_IS_EMPTY:
         return "Every connection to the store is in use; raise redis.max_connections, or send fewer requests at once."
     if isinstance(exc.__context__, ssl.SSLError):
         return "TLS with the store failed: check the CA, the client certificate and its key, and the server's name."
     return "The store cannot be reached."
-
-
-def _detail_of_response(exc: Exception) -> str:
-    code = "NOPERM" if str(exc).startswith(_ACL_INSIDE_A_SCRIPT) else error_code(exc)
-    default = _REFUSED if isinstance(exc, AuthenticationError) else f"The store returned an error ({code})."
-    return _DETAIL_FOR_CODE.get(code, default)

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +54,18 @@ _NO_ADDRESS: Final = Address("", 0)
 
 async def open_redis(settings: RedisSettings) -> RedisCalls:
     """Return a client that has not connected yet, so this works while Redis is down. The caller closes it."""
-    return RedisCalls(_open_topology(settings), timeout=settings.command_timeout)
+    url = settings.parsed_url
+    timeout = settings.connect_timeout.total_seconds()
+    topology: Topology
+    if url.deployment is Deployment.SENTINEL:
+        login = (settings.sentinel_username, settings.sentinel_password_file)
+        sentinels = [_open(settings, address, login, _SENTINEL_CONNECTIONS, db=0) for address in url.addresses]
+        topology = SentinelTopology(url.service, sentinels, partial(open_server, settings), timeout=timeout)
+    elif url.deployment is Deployment.CLUSTER:
+        topology = ClusterTopology(url.addresses, partial(open_server, settings), timeout=timeout)
+    else:
+        topology = SingleServer(open_server(settings, url.addresses[0] if url.addresses else None))
+    return RedisCalls(topology, timeout=settings.command_timeout)
 
 
 def connection_to(settings: RedisSettings, address: Address | None) -> tuple[type[AbstractConnection], dict[str, Any]]:
@@ -72,18 +84,6 @@ def open_server(settings: RedisSettings, address: Address | None) -> Node:
     """Return the server at ``address``, or at the Unix socket, which has not been connected yet."""
     login = (settings.username, settings.password_file)
     return _open(settings, address, login, settings.max_connections, db=settings.parsed_url.database)
-
-
-def _open_topology(settings: RedisSettings) -> Topology:
-    url = settings.parsed_url
-    timeout = settings.connect_timeout.total_seconds()
-    if url.deployment is Deployment.SENTINEL:
-        login = (settings.sentinel_username, settings.sentinel_password_file)
-        sentinels = [_open(settings, address, login, _SENTINEL_CONNECTIONS, db=0) for address in url.addresses]
-        return SentinelTopology(url.service, sentinels, lambda address: open_server(settings, address), timeout=timeout)
-    if url.deployment is Deployment.CLUSTER:
-        return ClusterTopology(url.addresses, lambda address: open_server(settings, address), timeout=timeout)
-    return SingleServer(open_server(settings, url.addresses[0] if url.addresses else None))
 
 
 def _open(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from signer.adapters.redis_client.failures import PrimaryNotFound
@@ -50,6 +51,23 @@ class TopologyRefresher:
         if (error := task.result()) is not None:
             raise error
 
+    @contextmanager
+    def watch_call(self) -> Iterator[None]:
+        """Request refreshes for as long as the call is slow: a server that hangs is closed when it is replaced."""
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+
+        def request() -> None:
+            nonlocal timer
+            self.request()
+            timer = loop.call_later(REFRESH_INTERVAL_SECONDS, request)
+
+        timer = loop.call_later(_SLOW_CALL_SECONDS, request)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     async def close(self) -> None:
         """Cancel the running refresh and start no other."""
         self.is_closed = True
@@ -70,21 +88,3 @@ class TopologyRefresher:
             unreadable.__cause__ = exc
             return unreadable
         return None
-
-
-class SlowCallWatch:
-    """Requests refreshes for as long as a call is slow, so that a server that hangs is left when it is replaced."""
-
-    __slots__ = ("_refresher", "_timer")
-
-    def __init__(self, refresher: TopologyRefresher) -> None:
-        self._refresher = refresher
-        self._timer = asyncio.get_running_loop().call_later(_SLOW_CALL_SECONDS, self._request)
-
-    def end(self) -> None:
-        """Stop, because the call has ended."""
-        self._timer.cancel()
-
-    def _request(self) -> None:
-        self._refresher.request()
-        self._timer = asyncio.get_running_loop().call_later(REFRESH_INTERVAL_SECONDS, self._request)

@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from signer.adapters.redis_client.failures import PrimaryNotFound
 from signer.adapters.redis_client.node import Node
 from signer.adapters.redis_client.query import query_all
 from signer.adapters.redis_client.topology import DiscoveredTopology
@@ -23,9 +22,7 @@ SENTINEL_ACL_COMMANDS: Final = ("+sentinel|get-master-addr-by-name", "+sentinel|
 """What the Sentinels' own ACL has to allow."""
 
 POLL_SECONDS: Final = 0.25
-_GRACE_SECONDS: Final = 0.05
-_UNKNOWN_NAME: Final = "No such "
-"""How the error of a Sentinel begins that does not know the name."""
+_LOGIN: Final = "redis.sentinel_username, redis.sentinel_password_file"
 
 
 class SentinelTopology(DiscoveredTopology):
@@ -68,12 +65,10 @@ class SentinelTopology(DiscoveredTopology):
             ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service),
             ("SENTINEL", "MASTER", self._service),
         )
-        result = await query_all(self._sentinels, commands, timeout=self._timeout, grace=_GRACE_SECONDS)
-        if not result.responses:
-            if any(_UNKNOWN_NAME in str(error) for error in result.errors):
-                raise PrimaryNotFound("The Sentinels know no primary by the name in redis.url; correct the name.")
-            raise result.failure("The store's Sentinels", "redis.sentinel_username, redis.sentinel_password_file")
-        address, _ = max((_parse(responses) for _, responses in result.responses), key=lambda view: view[1])
+        views = await query_all(
+            self._sentinels, commands, timeout=self._timeout, name="The store's Sentinels", login_settings=_LOGIN
+        )
+        address, _ = max((_parse(responses) for _, responses in views), key=lambda view: view[1])
         former = self._primary
         if former is None or former.address != address:
             self._primary = self._open_node(address)

@@ -16,21 +16,9 @@ class RedisSettings(Section):
     """``[redis]``: the shared state; one server, Sentinel or a cluster, depending on the URL.
 
     Attributes:
-        url: see ``signer.adapters.redis_client.urls``; without user and password.
-        username: the ACL user; ``None`` for the user ``default``.
-        password_file: its password; ``None`` if the servers require none.
-        sentinel_username: the ACL user at the Sentinels, which is another one.
-        sentinel_password_file: its password.
+        password_file: ``None`` if the servers require no password.
         ca_file: PEM; the only CA that is trusted. ``None`` for the system's CAs.
-        cert_file: PEM; the client certificate, if the servers require one. ``key_file`` is its key.
-        key_prefix: the first part of every key.
-        nonce_retention: how long a record is kept, and with it the knowledge that its nonce is spent.
-        lease: how long a lease holder has before another replica may take a challenge over.
         connect_timeout: the longest time for opening one connection, or for finding the primary.
-        command_timeout: the longest time for one call.
-        max_connections: the number of connections to one server, and so of concurrent calls.
-        wait_for_replicas: how many replicas have to confirm a claim or a signature before the service uses it.
-        wait_timeout: how long a call waits for their confirmations.
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)  # a URL may hold a password by mistake

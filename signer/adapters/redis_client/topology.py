@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from signer.adapters.redis_client.failures import PrimaryNotFound, is_wrong_node
 from signer.adapters.redis_client.node import Command, Node, first_error
-from signer.adapters.redis_client.refresher import SlowCallWatch, TopologyRefresher
+from signer.adapters.redis_client.refresher import TopologyRefresher
 
 _MAX_REDIRECTS: Final = 3
 """How many redirects a call follows before it waits for a refresh."""
@@ -99,7 +99,8 @@ class DiscoveredTopology(Topology):
         while True:
             try:
                 node = node or await self._find(key, deadline)
-                responses = await self._send_watched(node, commands, deadline, asking=asking)
+                with self._refresher.watch_call():
+                    responses = await node.send(commands, deadline, asking=asking)
             except RedisError as exc:
                 if not (wait_for_failover and is_wrong_node(exc)):
                     self._refresher.request()
@@ -116,7 +117,10 @@ class DiscoveredTopology(Topology):
             redirect = None if node is None or redirects >= _MAX_REDIRECTS else self._redirect(error, key, node)
             if redirect is None:
                 node, asking, redirects = None, False, 0
-                await self._wait_for_refresh(error, deadline)
+                try:
+                    await self._refresher.refresh(deadline)
+                except TimeoutError:
+                    raise error from None
             else:
                 node, asking = redirect
                 redirects += 1
@@ -138,22 +142,6 @@ class DiscoveredTopology(Topology):
         if node is None:
             raise PrimaryNotFound("Some slots of the store's cluster have no primary.", is_transient=True)
         return node
-
-    async def _send_watched(
-        self, node: Node, commands: Sequence[Command], deadline: float, *, asking: bool
-    ) -> list[Any]:
-        watch = SlowCallWatch(self._refresher)
-        try:
-            return await node.send(commands, deadline, asking=asking)
-        finally:
-            watch.end()
-
-    async def _wait_for_refresh(self, error: RedisError, deadline: float) -> None:
-        """Wait for a refresh before the call is sent again; raise ``error`` if there is no time left."""
-        try:
-            await self._refresher.refresh(deadline)
-        except TimeoutError:
-            raise error from None
 
     @abstractmethod
     async def _refresh(self) -> None:

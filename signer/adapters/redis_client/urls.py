@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 from typing import Final
 from urllib.parse import unquote
 
@@ -25,18 +25,11 @@ _HIGHEST_PORT: Final = 65535
 
 
 class Deployment(Enum):
-    """How the servers are organised."""
+    """How the servers are organised: what the scheme of the URL ends with."""
 
-    SINGLE = auto()
-    SENTINEL = auto()
-    CLUSTER = auto()
-
-
-_DEPLOYMENT_FOR_SUFFIX: Final = {
-    "": Deployment.SINGLE,
-    "+sentinel": Deployment.SENTINEL,
-    "+cluster": Deployment.CLUSTER,
-}
+    SINGLE = ""
+    SENTINEL = "+sentinel"
+    CLUSTER = "+cluster"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -69,12 +62,15 @@ class RedisUrl:
         authority, _, path = location.partition("/")
         if "@" in authority or "password" in query or "username" in query:
             raise ValueError(
-                "the Redis URL must not hold a user or a password; set the user's name and a password file",
+                "the Redis URL must not hold a user or a password; set the user's name and a password file"
             )
         if scheme == "unix" and separator:
-            return cls._parse_unix(text)
+            found = re.fullmatch(r"unix://(/[^?#]+)(?:\?db=([^&#]+))?", text)
+            if found is None:
+                raise ValueError("the Redis URL has to be unix:///path/of/the/socket?db=database")
+            return cls(socket=unquote(found[1]), database=_database(found[2] or "0"))
         base, plus, kind = scheme.partition("+")
-        deployment = _DEPLOYMENT_FOR_SUFFIX.get(plus + kind)
+        deployment = next((each for each in Deployment if each.value == plus + kind), None)
         if not separator or base not in {"redis", "rediss"} or deployment is None:
             raise ValueError(
                 "the Redis URL has to begin with redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, "
@@ -93,20 +89,8 @@ class RedisUrl:
         database = _database(path)
         if deployment is Deployment.CLUSTER and database:
             raise ValueError("the Redis URL names a database, and a cluster has database 0 only")
-        return cls(
-            deployment=deployment,
-            tls=base == "rediss",
-            addresses=addresses,
-            service=unquote(service),
-            database=database,
-        )
-
-    @classmethod
-    def _parse_unix(cls, text: str) -> RedisUrl:
-        found = re.fullmatch(r"unix://(/[^?#]+)(?:\?db=([^&#]+))?", text)
-        if found is None:
-            raise ValueError("the Redis URL has to be unix:///path/of/the/socket?db=database")
-        return cls(socket=unquote(found[1]), database=_database(found[2] or "0"))
+        tls, service = base == "rediss", unquote(service)
+        return cls(deployment=deployment, tls=tls, addresses=addresses, service=service, database=database)
 
 
 def _addresses(authority: str, default_port: int) -> tuple[Address, ...]:

@@ -31,7 +31,7 @@ from datetime import timedelta
 from itertools import chain, islice, zip_longest
 from typing import Any, Final
 
-from signer.adapters.redis_client.calls import RedisCalls, ReplicaWait, Script
+from signer.adapters.redis_client.calls import MILLISECOND, RedisCalls, ReplicaWait, Script
 from signer.adapters.redis_client.node import Command, Part
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store import scripts
@@ -45,7 +45,6 @@ from signer.domain.record import SHARDS, ChallengeRecord, Submission, shard_of
 IDEMPOTENCY_KEY_MEMORY: Final = timedelta(hours=1)
 """How long the card API remembers an Idempotency-Key: its contract, not a setting."""
 
-_MILLISECOND: Final = timedelta(milliseconds=1)
 _SHARD_DIGITS: Final = 2
 _RANDOM: Final = secrets.SystemRandom()
 _OUTCOME_FOR_NAME: Final = {outcome.name.lower().encode(): outcome for outcome in ClaimOutcome}
@@ -64,8 +63,7 @@ class RedisChallengeStore:
     """The port ``ChallengeStore`` over Redis.
 
     Args:
-        redis: opened, and closed, by the caller.
-        settings: the same that ``redis`` was opened with.
+        redis: opened with the same ``settings``, and closed, by the caller.
         max_age: of a challenge that is signed (``policy.max_age``).
         new_token: returns a new token for each call; a test repeats a call by returning the same token again.
     """
@@ -82,7 +80,7 @@ class RedisChallengeStore:
         self._new_token = new_token
         self._prefix = settings.key_prefix
         self._lease = settings.lease // MICROSECOND
-        self._retention = settings.nonce_retention // _MILLISECOND
+        self._retention = settings.nonce_retention // MILLISECOND
         self._key_memory = IDEMPOTENCY_KEY_MEMORY // MICROSECOND
         self._longest_wait = longest_wait(settings, max_age) // MICROSECOND
         self._replica_wait = ReplicaWait(settings.wait_for_replicas, settings.wait_timeout)
@@ -109,7 +107,7 @@ class RedisChallengeStore:
                 "The challenge has expired by the store's clock and not by this machine's: compare the clocks.",
             )
         outcome = _OUTCOME_FOR_NAME[result.outcome]
-        return ClaimResult(outcome, result.record(), result.lease() if outcome is ClaimOutcome.GRANTED else None)
+        return ClaimResult(outcome, result.record, result.lease if outcome is ClaimOutcome.GRANTED else None)
 
     async def record_signature(self, lease: Lease, submission: Submission) -> LeasedRecord:
         """See ``ChallengeStore.record_signature``."""
@@ -123,27 +121,21 @@ class RedisChallengeStore:
             submission.signature,
             confirmed=True,
         )
-        return result.leased_record()
+        return result.leased_record
 
     async def release(self, lease: Lease, code: RecordCode) -> ChallengeRecord:
         """See ``ChallengeStore.release``."""
-        return (await self._run(scripts.RELEASE, lease.id, lease.fencing_token, code)).record()
+        return (await self._run(scripts.RELEASE, lease.id, lease.fencing_token, code)).record
 
     async def begin_forwarding(self, challenge_id: str) -> LeasedRecord | None:
         """See ``ChallengeStore.begin_forwarding``."""
-        result = await self._run(
-            scripts.BEGIN_FORWARDING,
-            challenge_id,
-            self._lease,
-            self._key_memory,
-            confirmed=True,
-        )
-        return result.leased_record() if result.is_applicable else None
+        result = await self._run(scripts.BEGIN_FORWARDING, challenge_id, self._lease, self._key_memory, confirmed=True)
+        return result.leased_record if result.is_applicable else None
 
     async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
         """See ``ChallengeStore.defer``."""
         pause = max(retry_in, timedelta(0)) // MICROSECOND
-        return (await self._run(scripts.DEFER, lease.id, lease.fencing_token, code, pause)).record()
+        return (await self._run(scripts.DEFER, lease.id, lease.fencing_token, code, pause)).record
 
     async def settle(
         self,
@@ -156,13 +148,13 @@ class RedisChallengeStore:
         result = await self._run(
             scripts.SETTLE, lease.id, lease.fencing_token, state.value, code or "", superseded_by or ""
         )
-        return result.record()
+        return result.record
 
     async def expire(self, challenge_id: str) -> ChallengeRecord | None:
         """See ``ChallengeStore.expire``."""
         reasons = (RecordCode.NOT_SIGNED.value, RecordCode.NOT_FORWARDED.value, RecordCode.NOT_DELIVERED.value)
         result = await self._run(scripts.EXPIRE, challenge_id, *reasons)
-        return result.record() if result.is_applicable else None
+        return result.record if result.is_applicable else None
 
     async def get(self, challenge_id: str) -> ChallengeRecord | None:
         """See ``ChallengeStore.get``."""
@@ -222,16 +214,13 @@ class RedisChallengeStore:
         if result.outcome == b"forbidden":
             raise ForbiddenMove(f"the state of challenge {challenge_id} does not allow this move")
         if confirmation and result.is_applicable:
-            self._check_confirmed(result.state, confirmations)
+            self._check_confirmed(result.record.state, confirmations)
         return result
 
     def _check_confirmed(self, state: ChallengeState, confirmations: Sequence[Any]) -> None:
         """Raise if a failover could forget the record. A final record grants nothing, so it needs no confirmation."""
-        if confirmations and confirmations[-1] < self._replica_wait.replicas and not state.is_final:
-            raise Unavailable(
-                ErrorCode.STORE_UNAVAILABLE,
-                "Too few replicas of the store confirmed in time, so a failover could forget this challenge; retry.",
-            )
+        if not state.is_final:
+            self._replica_wait.check(confirmations)
 
     def _confirmation(self, challenge_id: str) -> tuple[Command, ...]:
         return self._replica_wait.commands(f"{self._prefix}:{{s{challenge_id[:_SHARD_DIGITS]}}}:confirm")

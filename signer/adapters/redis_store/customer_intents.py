@@ -6,15 +6,12 @@ is known, ``customer_id``, which never changes. An intent is kept for ``nonce_re
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Final
 
-from signer.adapters.redis_client.calls import RedisCalls, ReplicaWait, Script
+from signer.adapters.redis_client.calls import MILLISECOND, RedisCalls, ReplicaWait, Script
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.domain.customer import CustomerIntent
-from signer.domain.errors import ErrorCode, Unavailable
 
-_MILLISECOND: Final = timedelta(milliseconds=1)
 _SHARD_DIGITS: Final = 2
 
 _STORE: Final = Script.of(
@@ -41,7 +38,7 @@ class RedisCustomerIntents:
     def __init__(self, redis: RedisCalls, settings: RedisSettings) -> None:
         self._redis = redis
         self._prefix = settings.key_prefix
-        self._retention = settings.nonce_retention // _MILLISECOND
+        self._retention = settings.nonce_retention // MILLISECOND
         self._replica_wait = ReplicaWait(settings.wait_for_replicas, settings.wait_timeout)
 
     async def begin(self, intent: CustomerIntent) -> str | None:
@@ -59,6 +56,5 @@ class RedisCustomerIntents:
         known, *confirmations = await self._redis.script(
             _STORE, (key,), arguments, *self._replica_wait.commands(f"{tag}:confirm")
         )
-        if confirmations and confirmations[-1] < self._replica_wait.replicas:
-            raise Unavailable(ErrorCode.STORE_UNAVAILABLE, "Too few replicas of the store confirmed in time; retry.")
+        self._replica_wait.check(confirmations)
         return None if known is None else known.decode("ascii")

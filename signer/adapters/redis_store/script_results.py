@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Final
 
 from signer.adapters.redis_store.scripts import FIELDS
@@ -22,9 +23,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STATE_FOR_NAME: Final = {state.value.encode(): state for state in ChallengeState}
 _CODE_FOR_NAME: Final = {code.value.encode(): code for code in RecordCode}
 """A code that a newer release wrote is read as none."""
-_STATE: Final = FIELDS.index("state")
-_FENCE: Final = FIELDS.index("fence")
-_LEASED_UNTIL: Final = FIELDS.index("leased_until")
 
 Fields = Sequence[bytes | None]
 """The values of a record's hash in the order of ``FIELDS``; an absent and an empty one both mean: none."""
@@ -66,7 +64,7 @@ def _text(value: bytes) -> str | None:
     return value.decode("ascii") or None
 
 
-def _instant(value: bytes) -> datetime:
+def _instant(value: bytes | int) -> datetime:
     return _EPOCH + timedelta(microseconds=int(value))
 
 
@@ -76,14 +74,12 @@ def _owner(value: bytes) -> AccountId:
     return AccountId(ChainId(int(reference)), address)
 
 
-@dataclass(slots=True)
+@dataclass
 class ScriptResult:
     """What the script of one move returned.
 
     Attributes:
-        id: of the challenge.
         called_at: when the call began, in seconds of this process's monotonic clock.
-        outcome: the script's name for what happened.
         now: the instant of the move, by Redis's clock.
         fields: the record's, after the move; empty if the move did not apply.
     """
@@ -99,20 +95,19 @@ class ScriptResult:
         """Whether the move applied to the record."""
         return self.outcome != b"not_applicable"
 
-    @property
-    def state(self) -> ChallengeState:
-        """The record's state after the move."""
-        return _STATE_FOR_NAME[self.fields[_STATE] or b""]
-
+    @cached_property
     def record(self) -> ChallengeRecord:
-        """Return the record."""
+        """The record."""
         return parse_record(self.id, self.fields)
 
+    @property
     def lease(self) -> Lease:
-        """Return the record's current lease; its remaining time is 0 if the record has none."""
-        remaining = max(int(self.fields[_LEASED_UNTIL] or 0) - self.now, 0)
-        return Lease(self.id, int(self.fields[_FENCE] or 0), timedelta(microseconds=remaining), self.called_at)
+        """The record's current lease; its remaining time is 0 if the record has none."""
+        now = _instant(self.now)
+        remaining = max((self.record.leased_until or now) - now, timedelta(0))
+        return Lease(self.id, self.record.fencing_token, remaining, self.called_at)
 
+    @property
     def leased_record(self) -> LeasedRecord:
-        """Return the record together with its lease."""
-        return LeasedRecord(self.record(), self.lease(), deliverable=self.outcome == b"deliverable")
+        """The record together with its lease."""
+        return LeasedRecord(self.record, self.lease, deliverable=self.outcome == b"deliverable")

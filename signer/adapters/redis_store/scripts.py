@@ -45,22 +45,16 @@ def _lua_set(names: list[str]) -> str:
     return ", ".join(f"['{name}'] = true" for name in sorted(names))
 
 
-def _prelude() -> str:
-    moves = [f"{before}>{after}" for before, targets in MOVES.items() for after in targets]
-    final = [state.value for state in ChallengeState if state.is_final]
-    return (
-        _read("_prelude")
-        .replace("@MOVES@", _lua_set(moves))
-        .replace("@FINAL@", _lua_set(final))
-        .replace("@FIELDS@", ", ".join(f"'{field}'" for field in FIELDS))
-    )
-
-
 def _move(name: str) -> Script:
     return Script.of(_PRELUDE + _read(name))
 
 
-_PRELUDE: Final = _prelude()
+_PRELUDE: Final = (
+    _read("_prelude")
+    .replace("@MOVES@", _lua_set([f"{before}>{after}" for before, targets in MOVES.items() for after in targets]))
+    .replace("@FINAL@", _lua_set([state.value for state in ChallengeState if state.is_final]))
+    .replace("@FIELDS@", ", ".join(f"'{field}'" for field in FIELDS))
+)
 CLAIM: Final = _move("claim")
 RECORD_SIGNATURE: Final = _move("record_signature")
 RELEASE: Final = _move("release")

@@ -11,15 +11,7 @@ _QUERY: Final = (("INFO", "memory"), ("INFO", "persistence"), ("INFO", "replicat
 
 
 async def find_weaknesses(redis: RedisCalls, wait_for_replicas: int) -> tuple[str, ...]:
-    """Return one sentence for each weakness of any primary.
-
-    Args:
-        redis: the store.
-        wait_for_replicas: the setting of that name.
-
-    Raises:
-        Unavailable: ``store_unavailable``.
-    """
+    """Return one sentence for each weakness of any primary; raise ``Unavailable``."""
     responses = await redis.every_primary(_QUERY)
     found = [weakness for infos in responses for weakness in _of_primary(infos, wait_for_replicas)]
     uncovered = await redis.uncovered_slots()

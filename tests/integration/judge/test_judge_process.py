@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -16,7 +17,7 @@ import pytest
 
 import signer
 from signer.adapters import siwe_judge
-from signer.adapters.siwe_judge import JudgeError, JudgeFailure, check_parser_against_siwe
+from signer.adapters.siwe_judge import JudgeError, check_parser_against_siwe
 from signer.domain.policy import SigningPolicy
 from tests.support.messages import DEFAULT_POLICY
 
@@ -46,24 +47,22 @@ async def failure(policy: SigningPolicy = POLICY, timeout: timedelta = LONG, **h
 
 
 async def test_siwe_agrees_on_every_shape_of_settings() -> None:
-    """The report has the number of examples and the library's version."""
-    report = await check_parser_against_siwe(POLICY, LONG)
-    assert report.examples >= 20
-    assert report.library.startswith("signinwithethereum 5.")
+    """The result is the number of examples."""
+    assert await check_parser_against_siwe(POLICY, LONG) >= 20
 
 
 async def test_siwe_agrees_with_any_statement_and_pinned_uris() -> None:
     """Other settings have other shapes."""
     pinned = frozenset({"https://api.offblocks.xyz/a?b#c"})
     policy = replace(POLICY, statements=None, uris=pinned)
-    assert (await check_parser_against_siwe(policy, LONG)).examples >= 6
+    assert await check_parser_against_siwe(policy, LONG) >= 6
 
 
 async def test_shape_that_our_parser_refuses_is_reported() -> None:
     """A statement in the settings that EIP-4361 forbids is an error at start, which does not quote it."""
     policy = replace(POLICY, statements=frozenset({"Grüße an 'marker'"}))
     error = await failure(policy)
-    assert error.reason is JudgeFailure.DISAGREES
+    assert re.match(r"Example \d+ of \d+: our own parser refuses it", str(error))
     assert "challenge_not_ascii" in str(error)
     assert "marker" not in str(error)
 
@@ -82,7 +81,7 @@ async def test_shape_that_siwe_refuses_is_reported(tmp_path: Path) -> None:
     )
     command = f"PYTHONPATH={ROOT}:{tmp_path} exec {sys.executable} -m refusing"
     error = await failure(python=write_interpreter(tmp_path, command))
-    assert error.reason is JudgeFailure.DISAGREES
+    assert re.match(r"Example \d+ of \d+: ", str(error))
     assert "siwe disagrees about 'refused'" in str(error)
     assert "offblocks" not in str(error)
 
@@ -90,15 +89,14 @@ async def test_shape_that_siwe_refuses_is_reported(tmp_path: Path) -> None:
 async def test_settings_that_allow_no_message_are_reported() -> None:
     """Without an example the settings are wrong."""
     policy = replace(POLICY, domains=frozenset())
-    assert (await failure(policy)).reason is JudgeFailure.NOTHING_TO_JUDGE
+    assert "allow no message" in str(await failure(policy))
 
 
 async def test_child_that_hangs_is_killed(tmp_path: Path) -> None:
     """After the timeout the child does not exist any more, and the error has the timeout."""
     script = f"echo $$ >{tmp_path}/pid; exec sleep 600"
     error = await failure(timeout=timedelta(seconds=2), python=write_interpreter(tmp_path, script))
-    assert error.reason is JudgeFailure.TIMED_OUT
-    assert "2 s" in str(error)
+    assert "did not finish within 2 s" in str(error)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -124,26 +122,24 @@ async def test_cancellation_kills_child(tmp_path: Path) -> None:
         ("exec cat >/dev/null", "every example"),
         ("cat >/dev/null; echo nonsense", "every example"),
         ("cat >/dev/null; echo null", "every example"),
-        ("cat >/dev/null; echo '\"a library\"'; echo null", "every example"),
     ],
 )
 async def test_child_that_fails_or_writes_garbage_is_reported(tmp_path: Path, script: str, how: str) -> None:
     """The error says what happened and which command shows the cause."""
     error = await failure(python=write_interpreter(tmp_path, script))
-    assert error.reason is JudgeFailure.DIED
     assert how in str(error)
     assert "python -m signer.adapters.siwe_judge" in str(error)
 
 
 async def test_child_that_cannot_be_started_is_reported(tmp_path: Path) -> None:
-    """A missing interpreter has its own reason."""
-    assert (await failure(python=str(tmp_path / "none"))).reason is JudgeFailure.NOT_STARTED
+    """The error says so for a missing interpreter."""
+    assert "could not be started" in str(await failure(python=str(tmp_path / "none")))
 
 
 async def test_installation_without_siwe_is_reported(tmp_path: Path) -> None:
     """The service must not start unchecked."""
     command = f'PYTHONPATH={ROOT} exec {sys.executable} -S "$@"'
-    assert (await failure(python=write_interpreter(tmp_path, command))).reason is JudgeFailure.DIED
+    assert "exited with status 1" in str(await failure(python=write_interpreter(tmp_path, command)))
 
 
 async def test_child_does_not_inherit_environment(tmp_path: Path) -> None:
@@ -166,8 +162,8 @@ def test_parent_imports_neither_siwe_nor_web3(tmp_path: Path) -> None:
         "import asyncio, datetime, json, sys\n"
         "from signer.adapters.siwe_judge import check_parser_against_siwe\n"
         "from tests.support.messages import DEFAULT_POLICY as policy\n"
-        "report = asyncio.run(check_parser_against_siwe(policy, datetime.timedelta(seconds=60)))\n"
-        "print(json.dumps([report.examples, sorted(name.partition('.')[0] for name in sys.modules)]))\n"
+        "examples = asyncio.run(check_parser_against_siwe(policy, datetime.timedelta(seconds=60)))\n"
+        "print(json.dumps([examples, sorted(name.partition('.')[0] for name in sys.modules)]))\n"
     )
     run = subprocess.run(
         [sys.executable, "-P", "-c", program],

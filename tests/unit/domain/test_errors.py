@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from signer.domain import errors
 from signer.domain.errors import (
     BadUpstream,
     Conflict,
@@ -49,29 +48,6 @@ def test_every_error_has_code_detail_and_field(family: type[SignerError]) -> Non
     assert (error.code, error.detail, error.field) == (ErrorCode.NONCE_MALFORMED, "Say what to do.", "nonce")
     assert str(error) == "nonce_malformed: Say what to do."
     assert family(ErrorCode.NONCE_MALFORMED, "").field is None
-
-
-def test_docstring_draws_every_class_under_its_parent() -> None:
-    """The tree in the module's docstring is complete."""
-    classes = {
-        name: kind
-        for name, kind in vars(errors).items()
-        if isinstance(kind, type) and kind.__module__ == errors.__name__
-    }
-    drawn: dict[str, str] = {}
-    stack: list[tuple[int, str]] = []
-    for line in (errors.__doc__ or "").splitlines():
-        found = re.match(r"    ([│ ]*(?:[├└]── )?)([A-Z][A-Za-z]+)(?: |$)", line)
-        if found is None:
-            continue
-        depth, name = len(found[1]), found[2]
-        stack = [entry for entry in stack if entry[0] < depth]
-        if stack:
-            drawn[name] = stack[-1][1]
-        stack.append((depth, name))
-    parents = {name: kind.__bases__[0].__name__ for name, kind in classes.items() if issubclass(kind, SignerError)}
-    del parents["SignerError"]
-    assert drawn == parents
 
 
 def test_retry_after_is_one_second_by_default() -> None:

@@ -16,29 +16,22 @@ local id, token = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
-local function read()
-  local v = redis.call('HMGET', KEYS[1], 'state', 'fence', 'leased_until', 'due_at', 'expires_at', 'forward', 'attempts',
-    'first_attempt_at', 'token', 'message_hash', 'customer_id', 'updated_at')
-  if not v[1] then
-    return nil
-  end
-  return {
-    state = v[1],
-    fence = tonumber(v[2]),
-    leased_until = tonumber(v[3]) or 0,
-    due_at = tonumber(v[4]) or 0,
-    expires_at = tonumber(v[5]),
-    forward = v[6] == '1',
-    attempts = tonumber(v[7]),
-    first_attempt_at = tonumber(v[8]),
-    token = v[9],
-    message_hash = v[10],
-    customer_id = v[11],
-    updated_at = tonumber(v[12]),
-  }
-end
-
-local record = read()
+local v = redis.call('HMGET', KEYS[1], 'state', 'fence', 'leased_until', 'due_at', 'expires_at', 'forward', 'attempts',
+  'first_attempt_at', 'token', 'message_hash', 'customer_id', 'updated_at')
+local record = v[1] and {
+  state = v[1],
+  fence = tonumber(v[2]),
+  leased_until = tonumber(v[3]) or 0,
+  due_at = tonumber(v[4]) or 0,
+  expires_at = tonumber(v[5]),
+  forward = v[6] == '1',
+  attempts = tonumber(v[7]),
+  first_attempt_at = tonumber(v[8]),
+  token = v[9],
+  message_hash = v[10],
+  customer_id = v[11],
+  updated_at = tonumber(v[12]),
+}
 
 local function result(outcome)
   return {outcome, now, redis.call('HMGET', KEYS[1], @FIELDS@)}

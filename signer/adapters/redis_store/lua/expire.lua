@@ -7,14 +7,9 @@ end
 if not record or not MOVES[record.state .. '>expired'] or now < record.expires_at then
   return not_applicable()
 end
-local code
-if record.state == 'signed' then
-  code = record.forward and ARGV[5] or ARGV[4]
-else
-  code = ARGV[3]
-end
 if record.attempts > 0 or record.state == 'claimed' and is_leased() then
   return not_applicable()
 end
+local code = record.state ~= 'signed' and ARGV[3] or record.forward and ARGV[5] or ARGV[4]
 move('expired', nil, 'code', code, 'leased_until', '')
 return result('moved')

@@ -8,18 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.adapters.card_api.circuit_breaker import (
-    PROBE_WAIT,
-    REPEATED_FAILURES,
-    REQUESTED,
-    AdmittedCall,
-    BreakerState,
-    CircuitBreaker,
-    Suspension,
-)
+from signer.adapters.card_api.circuit_breaker import PROBE_WAIT, CircuitBreaker
+from signer.adapters.card_api.results import Failure
 from signer.application.backoff import Backoff
 
-S = BreakerState
 COOL_DOWN = Backoff(first_pause=timedelta(seconds=4), longest_pause=timedelta(seconds=20))
 
 
@@ -51,35 +43,38 @@ class Bench:
         """Record the event."""
         self.events.append(("closed", openings, after.total_seconds()))
 
-    def state(self) -> BreakerState:
-        """Return the state now."""
-        return self.breaker.state
+    def is_closed(self) -> bool:
+        """Return whether the last event, if any, is that the breaker closed."""
+        return not self.events or self.events[-1][0] == "closed"
 
-    def admit(self) -> AdmittedCall:
+    def admit(self) -> int:
         """Start a call that must be admitted."""
         call = self.breaker.admit()
-        assert isinstance(call, AdmittedCall)
+        assert isinstance(call, int)
         return call
 
     def fail(self, times: int = 1, retry_after: timedelta | None = None) -> None:
         """Make calls that fail."""
         for _ in range(times):
-            self.admit().failed(retry_after)
+            self.breaker.report(self.admit(), succeeded=False, retry_after=retry_after)
 
     def succeed(self) -> None:
         """Make a call that succeeds."""
-        self.admit().succeeded()
+        self.breaker.report(self.admit(), succeeded=True)
 
     def suspended_for(self) -> float:
         """Return for how many seconds a call is suspended; it must not be admitted."""
         suspension = self.breaker.admit()
-        assert isinstance(suspension, Suspension)
+        assert isinstance(suspension, Failure)
+        assert suspension == self.breaker.suspension()
+        assert suspension.retry_after is not None
         return suspension.retry_after.total_seconds()
 
     def open(self) -> None:
         """Make the breaker open."""
         self.fail(self.failures_to_open)
-        assert self.state() is S.OPEN
+        assert not self.is_closed()
+        assert self.suspended_for() > 0
 
 
 @pytest.fixture
@@ -91,13 +86,15 @@ def bench() -> Bench:
 def test_consecutive_failures_open_breaker_for_cool_down(bench: Bench) -> None:
     """No call is admitted until the cool-down is over, and the listener is told once."""
     bench.fail(2)
-    assert bench.state() is S.CLOSED
+    assert bench.is_closed()
     bench.fail()
-    assert bench.state() is S.OPEN
     assert bench.events == [("opened", 1, 4.0)]
     assert bench.suspended_for() == 4.0
     bench.seconds += 3
-    assert bench.breaker.suspension() == Suspension(timedelta(seconds=1), REPEATED_FAILURES)
+    suspension = bench.breaker.suspension()
+    assert suspension is not None
+    assert suspension.retry_after == timedelta(seconds=1)
+    assert suspension.detail == "Paused after repeated card API failures; retry after 1 s."
 
 
 def test_success_resets_failure_count(bench: Bench) -> None:
@@ -105,24 +102,21 @@ def test_success_resets_failure_count(bench: Bench) -> None:
     for _ in range(2):
         bench.fail(2)
         bench.succeed()
-    assert bench.state() is S.CLOSED
+    assert bench.is_closed()
 
 
 def test_probe_that_succeeds_closes_breaker(bench: Bench) -> None:
     """After the cool-down one call is admitted; the others wait for its result."""
     bench.open()
     bench.seconds += 4
-    assert bench.state() is S.HALF_OPEN
     assert bench.breaker.suspension() is None
     probe = bench.admit()
-    assert bench.state() is S.HALF_OPEN
     assert bench.suspended_for() == PROBE_WAIT.total_seconds()
     bench.seconds += 0.5
-    probe.succeeded()
-    assert bench.state() is S.CLOSED
+    bench.breaker.report(probe, succeeded=True)
     assert bench.events[1:] == [("closed", 1, 4.5)]
     bench.fail(2)
-    assert bench.state() is S.CLOSED
+    assert bench.is_closed()
 
 
 def test_probe_that_fails_doubles_cool_down(bench: Bench) -> None:
@@ -144,60 +138,45 @@ def test_result_of_call_admitted_before_opening_is_ignored(bench: Bench) -> None
     """Calls in flight when the breaker opens say nothing about the time after it, good or bad."""
     good, bad, late = bench.admit(), bench.admit(), bench.admit()
     bench.open()
-    good.succeeded()
-    assert bench.state() is S.OPEN
+    bench.breaker.report(good, succeeded=True)
+    assert bench.suspended_for() == 4.0
     bench.seconds += 4
     probe = bench.admit()
-    bad.failed()
+    bench.breaker.report(bad, succeeded=False)
     assert len(bench.events) == 1
-    probe.succeeded()
-    late.failed()
+    bench.breaker.report(probe, succeeded=True)
+    bench.breaker.report(late, succeeded=False)
     bench.fail(2)
-    assert bench.state() is S.CLOSED
+    assert bench.is_closed()
 
 
 def test_probe_without_result_frees_its_place(bench: Bench) -> None:
     """If the caller of the probe is cancelled, the next call is the probe."""
     bench.open()
     bench.seconds += 4
-
-    def cancelled() -> None:
-        with bench.admit():
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cancelled()
+    bench.breaker.report(bench.admit(), succeeded=None)
     assert bench.breaker.suspension() is None
-    with bench.admit() as probe:
-        probe.succeeded()
-    assert bench.state() is S.CLOSED
+    bench.succeed()
+    assert bench.is_closed()
 
 
 def test_call_without_result_does_not_reset_failure_count(bench: Bench) -> None:
     """The failures around it are still consecutive."""
     bench.fail(2)
-    with bench.admit():
-        pass
+    bench.breaker.report(bench.admit(), succeeded=None)
     bench.fail()
-    assert bench.state() is S.OPEN
-
-
-def test_only_first_result_of_call_counts(bench: Bench) -> None:
-    """Further reports of the same call are ignored."""
-    with bench.admit() as call:
-        for _ in range(6):
-            call.failed()
-        call.succeeded()
-    bench.fail(2)
-    assert bench.state() is S.OPEN
+    assert bench.suspended_for() == 4.0
 
 
 def test_requested_suspension_admits_nothing_and_is_no_failure(bench: Bench) -> None:
     """The longer of two requests counts; the breaker stays closed."""
     bench.breaker.suspend(timedelta(seconds=7))
     bench.breaker.suspend(timedelta(seconds=3))
-    assert bench.breaker.suspension() == Suspension(timedelta(seconds=7), REQUESTED)
-    assert (bench.state(), bench.events) == (S.CLOSED, [])
+    suspension = bench.breaker.suspension()
+    assert suspension is not None
+    assert suspension.detail == "Paused at the card API's request; retry after 7 s."
+    assert bench.suspended_for() == 7.0
+    assert bench.events == []
     bench.seconds += 7
     bench.succeed()
 
@@ -235,19 +214,19 @@ def test_breaker_works_without_listener() -> None:
     """The listener is optional."""
     now = 0.0
     breaker = CircuitBreaker(monotonic=lambda: now, failures_to_open=1)
-    for report in (AdmittedCall.failed, AdmittedCall.succeeded):
+    for succeeded in (False, True):
         call = breaker.admit()
-        assert isinstance(call, AdmittedCall)
-        report(call)
+        assert isinstance(call, int)
+        breaker.report(call, succeeded=succeeded)
+        assert (breaker.suspension() is None) == succeeded
         now += 60
-    assert breaker.state is S.CLOSED
 
 
 @dataclass(frozen=True)
 class ModelCall:
     """An admitted call: the model's number of state changes before it, and whether it is a probe."""
 
-    call: AdmittedCall
+    call: int
     changes: int
     is_probe: bool
 
@@ -280,8 +259,8 @@ class Model:
         """Start a call: both admit it, or both suspend it for the same time."""
         wait = self.wait()
         result = self.bench.breaker.admit()
-        if isinstance(result, Suspension):
-            assert result.retry_after.total_seconds() == wait > 0
+        if isinstance(result, Failure):
+            assert result.retry_after == timedelta(seconds=wait) > timedelta(0)
             return
         assert wait == 0
         self.is_probing = not self.is_closed
@@ -290,7 +269,7 @@ class Model:
     def succeed(self, number: int) -> None:
         """Finish a call with a success."""
         call = self.in_flight.pop(number % len(self.in_flight))
-        call.call.succeeded()
+        self.bench.breaker.report(call.call, succeeded=True)
         if call.changes == self.changes:
             self.failures = 0
             if call.is_probe:
@@ -300,7 +279,7 @@ class Model:
     def fail(self, number: int) -> None:
         """Finish a call with a failure."""
         call = self.in_flight.pop(number % len(self.in_flight))
-        call.call.failed()
+        self.bench.breaker.report(call.call, succeeded=False)
         if call.changes == self.changes:
             self.failures += 1
             if call.is_probe or self.failures >= 2:
@@ -312,8 +291,7 @@ class Model:
     def abandon(self, number: int) -> None:
         """Finish a call without a result."""
         call = self.in_flight.pop(number % len(self.in_flight))
-        with call.call:
-            pass
+        self.bench.breaker.report(call.call, succeeded=None)
         if call.changes == self.changes and call.is_probe:
             self.is_probing = False
 
@@ -330,9 +308,9 @@ class Model:
     def compare(self) -> None:
         """Check that both are in the same state, and that reading it changes nothing."""
         suspension = self.bench.breaker.suspension()
-        assert (0.0 if suspension is None else suspension.retry_after.total_seconds()) == self.wait()
-        is_open = not self.is_probing and self.bench.seconds < self.open_until
-        assert self.bench.state() is (S.CLOSED if self.is_closed else S.OPEN if is_open else S.HALF_OPEN)
+        retry_after = timedelta(0) if suspension is None else suspension.retry_after
+        assert retry_after == timedelta(seconds=self.wait())
+        assert self.bench.is_closed() == self.is_closed
         number = 0
         for event, count, _ in self.bench.events:
             number = number + 1 if event == "opened" else 0
