@@ -77,7 +77,7 @@ async def test_progress_of_slow_load_is_logged_at_intervals(log: LogLines, monke
         make.made[0].may_load.clear()
         loading = asyncio.create_task(keys.load(lambda done, total: seen.append((done, total))))
         async with asyncio.timeout(10):
-            while len(log.of("keys.loading")) < 3:  # noqa: ASYNC110 - a stream tells nobody
+            while len(log.of("keys.loading")) < 3:  # noqa: ASYNC110 - a stream sends no signal
                 await asyncio.sleep(0.01)
         make.made[0].may_load.set()
         await loading
@@ -162,7 +162,7 @@ async def test_changed_file_starts_reload_unless_watch_is_off(log: LogLines, tmp
         watching = asyncio.create_task(keys.watch())
         write_keystore(tmp_path / "keys", None, b"x", work=2)
         async with asyncio.timeout(20):
-            while not (watching.done() or log.of("keys.reloaded")):  # noqa: ASYNC110 - a stream tells nobody
+            while not (watching.done() or log.of("keys.reloaded")):  # noqa: ASYNC110 - a stream sends no signal
                 await asyncio.sleep(0.01)
         watching.cancel()
         return [line["cause"] for line in log.of("keys.reloaded")]

@@ -131,7 +131,7 @@ async def test_file_still_being_written_is_not_reported(
     told_after: list[int] = []
     running = asyncio.create_task(FileWatch([tmp_path], QUICK, lambda: told_after.append(looks)).run())
     async with asyncio.timeout(20):
-        while looks < 1 + writes + 5:  # noqa: ASYNC110 - the file system tells nobody
+        while looks < 1 + writes + 5:  # noqa: ASYNC110 - the file system sends no signal
             await asyncio.sleep(QUICK)
     running.cancel()
     assert told_after == [1 + writes + 1]
