@@ -11,6 +11,7 @@ import click
 from signer.cli.options import config_option, read_settings
 
 _TIMEOUT_SECONDS = 3.0
+_LOOPBACK_FOR_ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 @click.command("healthcheck")
@@ -19,7 +20,7 @@ _TIMEOUT_SECONDS = 3.0
 def healthcheck_command(*, config_file: Path | None, ready: bool) -> None:
     """Check whether the service on this machine is running (or, with --ready, ready). Exits with 0 if it is."""
     settings = read_settings(config_file).http
-    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104 - compared, not bound
+    host = _LOOPBACK_FOR_ANY.get(settings.host, settings.host)
     connection = http.client.HTTPConnection(host, settings.port, timeout=_TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/readyz" if ready else "/healthz")

@@ -147,7 +147,7 @@ class Handlers:
         Raises:
             MalformedRequest: ``media_type_not_supported``, or as ``_read``.
         """
-        if request.content_type != "application/json" or (request.charset or "utf-8").lower() != "utf-8":
+        if request.content_type != "application/json":  # its parameters have no effect (RFC 8259 §11)
             raise _unsupported("Send the body as 'Content-Type: application/json', in UTF-8.")
         if request.headers.get("Content-Encoding", "").lower() not in _UNCODED:
             raise _unsupported("Send the body without a Content-Encoding.")

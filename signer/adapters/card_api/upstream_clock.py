@@ -5,6 +5,7 @@
 * An observed skew is exact to half a second plus half of the request's duration. A slow response is ignored if a
   better observation exists.
 * A skew beyond ``TOLERATED_SKEW`` is reported once, and once again when it has shrunk to half of that.
+* A skew of more than a day is reported and not used: it is a broken ``Date`` of the card API, or of a proxy.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ TOLERATED_SKEW: Final = timedelta(seconds=5)
 LONGEST_BACKDATE: Final = timedelta(seconds=60)
 """A signature that is back-dated further would be worth something to an attacker for too long."""
 
+_LONGEST_PLAUSIBLE_SKEW: Final = timedelta(days=1)
 _TRUNCATION: Final = timedelta(milliseconds=500)
 """``Date`` has no fraction of a second: on average it is this much early."""
 _SLOW: Final = timedelta(seconds=2)
@@ -82,8 +84,10 @@ class UpstreamClock:
         if self.skew is not None and not _ZERO <= took <= _SLOW:
             return
         self._last_date = date
-        self.skew = skew = moment + _TRUNCATION - (sent_at + took / 2)
+        skew = moment - (sent_at + took / 2) + _TRUNCATION
         difference = abs(skew)
+        if difference <= _LONGEST_PLAUSIBLE_SKEW:
+            self.skew = skew
         if not self.is_skewed and difference > TOLERATED_SKEW:
             self.is_skewed = True
             if self._listener is not None:

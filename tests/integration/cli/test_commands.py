@@ -202,6 +202,24 @@ def test_token_has_the_printed_digest() -> None:
     assert f'token_sha256 = "{digest}"' in result.stderr
 
 
+@pytest.mark.parametrize("name", ["wallet backend", 'a"b', "", "a" * 65])
+def test_token_refuses_a_name_that_the_settings_refuse(name: str) -> None:
+    """What it prints must pass ``config check``."""
+    result = run("token", name)
+    assert result.exit_code == 2
+    assert "NAME must be 1 to 64 letters, digits" in result.output
+    assert "cs_" not in result.output
+
+
+@pytest.mark.parametrize(("host", "asked"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::1", "::1")])
+def test_healthcheck_asks_where_the_service_listens(tmp_path: Path, host: str, asked: str) -> None:
+    """With ``::`` the service listens on IPv6 only."""
+    file = tmp_path / "signer.toml"
+    file.write_text(f"[http]\nhost = '{host}'\nport = 9\n{CALLER}")
+    result = run("healthcheck", "--config", str(file))
+    assert (result.exit_code, f"No response from {asked}:9" in result.output) == (1, True)
+
+
 def test_healthcheck_fails_if_nothing_listens(tmp_path: Path) -> None:
     """The exit status is 1 and the text names the address."""
     file = tmp_path / "signer.toml"

@@ -64,6 +64,19 @@ def test_created_is_backdated_if_card_api_is_behind(bench: Bench, ahead: float, 
     assert bench.backdated() == pytest.approx(backdated, abs=1 if backdated not in {0, 60} else 0)
 
 
+@pytest.mark.parametrize(
+    "date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 0001 00:00:00 GMT", "Tue, 01 Jan 2019 00:00:00 GMT"]
+)
+def test_skew_of_more_than_a_day_is_reported_and_not_used(bench: Bench, date: str) -> None:
+    """One broken ``Date`` must not make later arithmetic overflow, nor a good token look expired."""
+    bench.clock.observe(date, bench.ours.now())
+    assert (bench.clock.skew, bench.clock.is_skewed, bench.backdated()) == (None, True, 0)
+    assert bench.clock.now_upstream() == bench.ours.now()
+    assert [name for name, _ in bench.events] == ["skewed"]
+    bench.respond(0)
+    assert [name for name, _ in bench.events] == ["skewed", "agreed"]
+
+
 @given(behind=st.floats(0, 60), fraction=st.floats(0, 0.999))
 def test_created_is_not_in_card_apis_future(behind: float, fraction: float) -> None:
     """With the default ``backdate`` of two seconds on top, whatever fraction ``Date`` has cut off."""
