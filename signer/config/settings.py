@@ -1,7 +1,7 @@
 """Load the settings from one TOML file and the environment.
 
 * ``--config`` or ``SIGNER_CONFIG`` names the file. The environment overrides it: ``SIGNER_HTTP__PORT=8081`` is ``port``
-  of ``[http]``. Lists in the environment are JSON.
+  of ``[http]``. A list there is JSON or comma-separated text; an empty variable counts as not set.
 * Unknown keys are refused in both: a misspelt setting would silently keep its default.
 * Every secret is a path of a file, so the settings can be printed.
 * Every time is in seconds.
@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from pydantic import ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from signer.adapters.card_api.settings import CardApiSettings
 from signer.adapters.keys.settings import KeysSettings
@@ -41,6 +48,16 @@ class ConfigError(Exception):
     """The settings are invalid. The message has one line for each problem and shows no values."""
 
 
+class _Environment(EnvSettingsSource):
+    """Environment variables: a list is JSON, or plain text separated by commas."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 - as the base
+        """Return the value of a list or a section."""
+        if isinstance(value, str) and value.lstrip()[:1] not in {"[", "{"}:
+            return value if value == "any" else [item.strip() for item in value.split(",")]
+        return super().decode_complex_value(field_name, field, value)
+
+
 class Settings(BaseSettings):
     """All sections."""
 
@@ -49,6 +66,7 @@ class Settings(BaseSettings):
         extra="forbid",
         env_prefix=ENVIRONMENT_PREFIX,
         env_nested_delimiter="__",
+        env_ignore_empty=True,
     )
 
     http: HttpSettings = HttpSettings()
@@ -80,13 +98,12 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources in order: the environment, then the file, which ``load_settings`` passes as arguments."""
-        del settings_cls
-        return env_settings, init_settings
+        return _Environment(settings_cls), init_settings
 
 
 def load_settings(path: Path | None) -> Settings:
@@ -110,6 +127,11 @@ def load_settings(path: Path | None) -> Settings:
         return Settings(**contents)
     except ValidationError as error:
         raise ConfigError("\n".join(_describe(error))) from None
+    except SettingsError:  # its text does not name the variable, and its cause may quote the value
+        raise ConfigError(
+            "A variable that begins with [ or { is not valid JSON (environment). For a list, write JSON or "
+            "comma-separated text."
+        ) from None
 
 
 def _is_known(name: str) -> bool:

@@ -82,13 +82,17 @@ class EncryptedSecret:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Web3Keystore(EncryptedSecret):
-    """A V3 file with a private key of 32 bytes.
+    """A V3 file with a private key. Some programs leave out its leading zero bytes.
 
     Attributes:
         address: the address in the file (EIP-55), not verified; ``None`` if the file has none.
     """
 
     address: str | None
+
+    def decrypt(self, password: bytes) -> bytes:
+        """Return the private key, 32 bytes; as ``EncryptedSecret.decrypt``."""
+        return EncryptedSecret.decrypt(self, password).rjust(_SECRET_BYTES, b"\0")
 
 
 def parse_keystore(text: bytes) -> Web3Keystore:
@@ -105,7 +109,7 @@ def parse_keystore(text: bytes) -> Web3Keystore:
         raise KeyFileError("is not a keystore: it is not a JSON object")
     if document.get("version") != _VERSION:
         raise KeyFileError("is not version 3 of Web3 Secret Storage")
-    secret = parse_crypto(document, min_bytes=_SECRET_BYTES, max_bytes=_SECRET_BYTES)
+    secret = parse_crypto(document, min_bytes=1, max_bytes=_SECRET_BYTES)
     return Web3Keystore(secret.memory, secret.crypto, _address(document))
 
 

@@ -47,7 +47,7 @@ def new_command(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - cli
     "source",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
     default="-",
-    help="The file with the private key: 64 hex digits. Default: standard input, or a prompt.",
+    help="The file with the private key: 1 to 32 bytes in hex. Default: standard input, or a prompt.",
 )
 @_target_options
 def import_command(*, source: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's values

@@ -15,7 +15,7 @@ import click
 from signer.adapters.keys.encrypted_json import WORK_FOR_KDF, Kdf
 from signer.adapters.keys.secret_files import KeyFileError, read_password
 
-_HEX_KEY: Final = re.compile(r"(?:0x)?(?P<digits>[0-9a-fA-F]{64})", re.ASCII)
+_HEX_KEY: Final = re.compile(r"(?:0x)?(?P<digits>(?:[0-9a-fA-F]{2}){1,32})", re.ASCII)
 _MAX_STDIN_CHARACTERS: Final = 1024
 _TERMINAL: Final = "/dev/tty"
 
@@ -84,7 +84,7 @@ def get_password(file: Path | None, what: str, option: str, *, is_new: bool = Fa
 
 
 def get_private_key(file: Path | None) -> bytes:
-    """Return a raw private key: 64 hex digits with optional ``0x`` and white space around them.
+    """Return a raw private key, 32 bytes, from 1 to 32 bytes in hex, with optional ``0x`` and white space around them.
 
     Args:
         file: its file; ``None`` for standard input, or for a prompt if standard input is a terminal.
@@ -104,8 +104,8 @@ def get_private_key(file: Path | None) -> bytes:
     match = _HEX_KEY.fullmatch(text.strip())
     del text
     if match is None:
-        raise click.ClickException("Not a raw private key: write 64 hex digits, with or without 0x.")
-    return bytes.fromhex(match["digits"])
+        raise click.ClickException("Not a raw private key: write 1 to 32 bytes in hex, with or without 0x.")
+    return bytes.fromhex(match["digits"].rjust(64, "0"))
 
 
 def _prompt(prompt: str, option: str) -> bytes:

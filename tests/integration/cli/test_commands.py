@@ -168,6 +168,33 @@ def test_environment_overrides_the_file_and_unknown_names_are_refused(
     assert "SIGNER_HTTP__PROT: no such setting" in result.output
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("SIGNER_KEYS__URIS", "keystore:/a?password_file=/b", 'uris = ["keystore:/a?password_file=/b"]'),
+        ("SIGNER_POLICY__CHAINS", "eip155:1, eip155:2", 'chains = ["eip155:1", "eip155:2"]'),
+        ("SIGNER_POLICY__DOMAINS", '["a.b", "c.d"]', 'domains = ["a.b", "c.d"]'),
+        ("SIGNER_HTTP__PORT", "", "port = 8080"),
+    ],
+)
+def test_list_in_environment_is_json_or_comma_separated_text(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, shown: str
+) -> None:
+    """And an empty variable counts as not set."""
+    monkeypatch.setenv(name, value)
+    result = run("config", "check")
+    assert (result.exit_code, shown in result.output) == (0, True)
+
+
+def test_broken_json_in_environment_is_a_settings_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 78, no traceback, and the value is not quoted."""
+    monkeypatch.setenv("SIGNER_POLICY__DOMAINS", '["secret')
+    result = run("config", "check")
+    assert result.exit_code == 78
+    assert "is not valid JSON" in result.output
+    assert "secret" not in result.output
+
+
 def test_environment_sets_every_time_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every setting that is a time can be set by a variable, as a number of seconds."""
     times = {

@@ -122,6 +122,13 @@ def test_import_accepts_hex_from_stdin_and_from_file(text: str, keys: Path) -> N
     assert run("import", keys, *options, *LIGHT).output == from_stdin.output
 
 
+def test_import_pads_a_key_without_its_leading_zero_bytes(keys: Path) -> None:
+    """A private key is a number below n: some programs write 31 bytes."""
+    secret = bytes(1) + SECRET[1:]
+    result = run("import", keys, "--password-file", keys.with_name("password"), *LIGHT, stdin=secret[1:].hex())
+    assert result.output.startswith(Account.from_key(secret).address)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from eth_account import Account
+from eth_utils.crypto import keccak
 
 from signer.adapters.keys import encrypted_json as storage
 from signer.adapters.keys.encrypted_json import Kdf, encrypt_keystore, parse_keystore
@@ -44,6 +47,19 @@ def test_keystore_of_eth_account_opens(kdf: Kdf) -> None:
     keystore = parse_keystore(json.dumps(document).encode())
     assert keystore.address == ADDRESS
     assert keystore.decrypt(PASSWORD.encode()) == SECRET
+
+
+@pytest.mark.parametrize("leading_zeros", [1, 2, 31])
+def test_key_without_its_leading_zero_bytes_is_padded(leading_zeros: int) -> None:
+    """A private key is a number below n: geth's published ``foo`` keystores hold 31 and 30 bytes."""
+    secret = bytes(leading_zeros) + SECRET[leading_zeros:]
+    document = json.loads(encrypt_keystore(secret, b"pw", kdf="pbkdf2", work=2))
+    crypto = document["crypto"]
+    derived = hashlib.pbkdf2_hmac("sha256", b"pw", bytes.fromhex(crypto["kdfparams"]["salt"]), 2)
+    cipher = Cipher(algorithms.AES(derived[:16]), modes.CTR(bytes.fromhex(crypto["cipherparams"]["iv"])))
+    short = cipher.encryptor().update(secret.lstrip(b"\0"))
+    crypto |= {"ciphertext": short.hex(), "mac": keccak(derived[16:32] + short).hex()}
+    assert parse_keystore(json.dumps(document).encode()).decrypt(b"pw") == secret
 
 
 def test_iv_keeps_leading_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +121,8 @@ SPOILERS: dict[str, tuple[tuple[str, ...], Any]] = {
     "no-crypto": (("crypto",), None),
     "crypto-text": (("crypto",), "x"),
     "cipher-cbc": (("crypto", "cipher"), "aes-128-cbc"),
-    "ciphertext-short": (("crypto", "ciphertext"), "ab" * 31),
+    "ciphertext-empty": (("crypto", "ciphertext"), ""),
+    "ciphertext-long": (("crypto", "ciphertext"), "ab" * 33),
     "ciphertext-no-hex": (("crypto", "ciphertext"), "zz" * 32),
     "mac-missing": (("crypto", "mac"), None),
     "mac-short": (("crypto", "mac"), "ab"),
