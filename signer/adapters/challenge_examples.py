@@ -19,7 +19,7 @@ _NONCE: Final = "0Az9example"
 _ISSUED_AT: Final = ("2024-02-29T23:59:59Z", "2024-02-29T23:59:59.123456789Z", "2024-02-29T23:59:59.5-00:30")
 _EXPIRATION_TIME: Final = (None, "2024-03-01T01:00:00.000Z")
 _NOT_BEFORE: Final = (None, "2024-02-29T23:59:59+00:00")
-_REQUEST_ID: Final = (None, "04c5851c-4386:%20@")
+_REQUEST_ID: Final = "04c5851c-4386:%20@"
 _RESOURCES: Final[tuple[tuple[str, ...], ...]] = ((), ("ipfs://a/b",), ("urn:a:b", "https://c.d/e?f#g"))
 _ANY_STATEMENT: Final = "I accept the Terms of Service: https://example.org/tos"
 _ANY_PATHS: Final = ("", "/a/b%20c?d=e#f")
@@ -28,7 +28,7 @@ _ANY_PATHS: Final = ("", "/a/b%20c?d=e#f")
 def examples(policy: SigningPolicy) -> list[str]:
     """Return one message of each shape that ``policy`` allows; an empty list if it allows no message.
 
-    If the policy allows any statement, or any URI of the domain, fixed ones stand for all.
+    If the policy allows any statement, request ID, list of resources, or URI of the domain, fixed ones stand for all.
     """
     statements = [_ANY_STATEMENT] if policy.statements is None else sorted(policy.statements)
     choices: tuple[Sequence[Any], ...] = (
@@ -39,8 +39,8 @@ def examples(policy: SigningPolicy) -> list[str]:
         _ISSUED_AT,
         _EXPIRATION_TIME,
         _NOT_BEFORE,
-        _REQUEST_ID,
-        _RESOURCES,
+        [None] if policy.request_id.fullmatch(_REQUEST_ID) is None else [None, _REQUEST_ID],
+        _RESOURCES if policy.resources is None else sorted({(), tuple(sorted(policy.resources))}),
     )
     if not all(choices):
         return []

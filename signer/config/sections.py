@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from signer.application.backoff import Backoff
 from signer.domain.challenge import MAX_BASE64
@@ -24,6 +25,14 @@ KNOWN_CHAINS: Final = ("eip155:324", "eip155:300", "eip155:280", "eip155:42161",
 """zkSync Era, its Sepolia and (retired) Goerli testnets, Arbitrum One and its Sepolia testnet."""
 
 
+def _regular_expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return text
+
+
 class PolicySettings(Section):
     """``[policy]``: which challenges are signed. The defaults allow only the sandbox's."""
 
@@ -35,6 +44,8 @@ class PolicySettings(Section):
     max_age: Span = timedelta(hours=1)
     clock_skew: Seconds = Field(timedelta(seconds=60), ge=timedelta(0), le=timedelta(minutes=10))
     min_remaining: Seconds = Field(timedelta(seconds=30), ge=timedelta(0))
+    request_id: Annotated[str, AfterValidator(_regular_expression)] = ""
+    resources: tuple[str, ...] | Literal["any"] = ()
     max_base64: int = Field(MAX_BASE64, ge=256, le=65_536)
 
     def to_domain(self) -> SigningPolicy:
@@ -49,6 +60,8 @@ class PolicySettings(Section):
             max_age=self.max_age,
             clock_skew=self.clock_skew,
             min_remaining=self.min_remaining,
+            request_id=re.compile(self.request_id),
+            resources=None if self.resources == "any" else frozenset(self.resources),
         )
 
 

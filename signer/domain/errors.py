@@ -57,6 +57,8 @@ class ErrorCode(StrEnum):
     EXPIRATION_BEFORE_ISSUE = "expiration_before_issue"
     CHALLENGE_NOT_YET_VALID = "challenge_not_yet_valid"
     NOT_BEFORE_AFTER_EXPIRATION = "not_before_after_expiration"
+    REQUEST_ID_NOT_ALLOWED = "request_id_not_allowed"
+    RESOURCES_NOT_ALLOWED = "resources_not_allowed"
     CHALLENGE_EXPIRES_TOO_SOON = "challenge_expires_too_soon"
 
     # The library siwe parses the message differently: a bug in one of the two parsers.

@@ -7,6 +7,7 @@ is valid, but is not begun.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +29,8 @@ class SigningPolicy:
         statements: ``None`` allows any.
         uris: ``None`` allows every ``https`` URI whose authority is the domain.
         schemes: a message without a scheme is always allowed.
+        request_id: what a request ID must match as a whole; a message without one is always allowed.
+        resources: ``None`` allows any; a message without resources is always allowed.
     """
 
     domains: frozenset[str]
@@ -38,6 +41,8 @@ class SigningPolicy:
     max_age: timedelta
     clock_skew: timedelta
     min_remaining: timedelta
+    request_id: re.Pattern[str]
+    resources: frozenset[str] | None
 
     def check(self, challenge: Challenge, owner: AccountId, now: datetime) -> None:
         """Check every rule at ``now`` (UTC); raise ``RefusedByPolicy`` for the first rule that fails."""
@@ -228,6 +233,20 @@ RULES: Final = (
         "it becomes valid before it expires",
         lambda c: _in_order(c.challenge.not_before, c.challenge.expiration_time),
         "The challenge becomes valid at {not_before}, not before it expires ({expiration_time}).",
+    ),
+    Rule(
+        ErrorCode.REQUEST_ID_NOT_ALLOWED,
+        "requestId",
+        "the request ID is absent or allowed",
+        lambda c: c.challenge.request_id is None or c.policy.request_id.fullmatch(c.challenge.request_id) is not None,
+        "The challenge has a request ID that policy.request_id does not match.",
+    ),
+    Rule(
+        ErrorCode.RESOURCES_NOT_ALLOWED,
+        "resources",
+        "every resource is allowed",
+        lambda c: c.policy.resources is None or c.policy.resources.issuperset(c.challenge.resources),
+        "The challenge lists a resource that is not in policy.resources.",
     ),
 )
 """The rules in their order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,8 @@ DEFAULT_POLICY: Final = SigningPolicy(
     max_age=timedelta(hours=1),
     clock_skew=timedelta(seconds=60),
     min_remaining=timedelta(seconds=30),
+    request_id=re.compile(".*"),
+    resources=None,
 )
 """Accepts ``Message()``. Tests change it with ``dataclasses.replace``."""
 

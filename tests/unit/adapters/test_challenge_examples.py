@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -79,6 +80,14 @@ def test_examples_hold_one_statement_if_any_is_allowed() -> None:
     statements = {challenge.statement for challenge in parsed_examples(DEFAULT_POLICY)}
     assert len(statements) == 2
     assert None in statements
+
+
+def test_examples_hold_no_request_id_and_no_resources_if_none_is_allowed() -> None:
+    """And the allowed resources if some are."""
+    strict = replace(POLICY, request_id=re.compile(""), resources=frozenset())
+    assert {(challenge.request_id, challenge.resources) for challenge in parsed_examples(strict)} == {(None, ())}
+    listed = replace(strict, resources=frozenset({"urn:a:b", "https://c.d/e"}))
+    assert {challenge.resources for challenge in parsed_examples(listed)} == {(), ("https://c.d/e", "urn:a:b")}
 
 
 def test_examples_are_few_distinct_and_deterministic() -> None:

@@ -212,6 +212,36 @@ def test_first_failing_rule_names_refusal() -> None:
     assert verdict(message, owner=OTHER_OWNER) is None
 
 
+@pytest.mark.parametrize(
+    ("pattern", "request_id", "refused"),
+    [("", None, False), ("", "a", True), ("[a-f0-9]+", "0a", False), ("[a-f0-9]+", "0a-", True), (".*", "0a-", False)],
+)
+def test_rule_14_refuses_request_id_that_does_not_match(pattern: str, request_id: str | None, refused: bool) -> None:
+    """By default no request ID is signed; the pattern must match the whole text."""
+    policy = replace(POLICY, request_id=re.compile(pattern))
+    code = ErrorCode.REQUEST_ID_NOT_ALLOWED if refused else None
+    assert verdict(Message(statement="Sign in.", request_id=request_id), policy=policy) is code
+
+
+@pytest.mark.parametrize(
+    ("allowed", "resources", "refused"),
+    [
+        ((), None, False),
+        ((), ("urn:recap:eyJhdHQiOnt9fQ",), True),
+        (("https://a.example/x",), ("https://a.example/x",), False),
+        (("https://a.example/x",), ("https://a.example/x", "https://b.example/"), True),
+        (("https://a.example/x",), ("https://a.example/x/y",), True),
+    ],
+)
+def test_rule_15_refuses_resource_that_is_not_listed(
+    allowed: tuple[str, ...], resources: tuple[str, ...] | None, refused: bool
+) -> None:
+    """By default no resource is signed: ``urn:recap:…`` grants rights (EIP-5573)."""
+    policy = replace(POLICY, resources=frozenset(allowed))
+    code = ErrorCode.RESOURCES_NOT_ALLOWED if refused else None
+    assert verdict(Message(statement="Sign in.", resources=resources), policy=policy) is code
+
+
 def test_verdicts_cover_every_rule() -> None:
     """Rules after the first failure are evaluated too."""
     rules = [rule for rule, _ in POLICY.verdicts(challenge(), THIS_OWNER, ISSUED_AT)]

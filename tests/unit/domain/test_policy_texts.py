@@ -73,4 +73,4 @@ def test_text_of_rule_that_never_names_refusal() -> None:
     message = Message(not_before="2026-11-22T12:02:00Z", expiration_time="2026-11-22T12:01:00Z")
     inputs = policy_module._Case(POLICY, challenge(message), THIS_OWNER, ISSUED_AT)
     expected = "The challenge becomes valid at 2026-11-22T12:02:00Z, not before it expires (2026-11-22T12:01:00Z)."
-    assert RULES[-1].detail(inputs) == expected
+    assert RULES[12].detail(inputs) == expected
