@@ -42,18 +42,17 @@ from signer.domain.errors import LeaseLost, MalformedChallenge, SignerError
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord, challenge_id
 
-_V = DeliveryVerdict
 _FINAL_STATE_FOR_VERDICT: Final = {
-    _V.ACCEPTED: (ChallengeState.VERIFIED, None),
-    _V.ALREADY_SIGNED: (ChallengeState.ALREADY_SIGNED, RecordCode.ALREADY_SIGNED_UPSTREAM),
-    _V.IDEMPOTENCY_KEY_REFUSED: (ChallengeState.REJECTED, RecordCode.IDEMPOTENCY_KEY_REFUSED),
+    DeliveryVerdict.ACCEPTED: (ChallengeState.VERIFIED, None),
+    DeliveryVerdict.ALREADY_SIGNED: (ChallengeState.ALREADY_SIGNED, RecordCode.ALREADY_SIGNED_UPSTREAM),
+    DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED: (ChallengeState.REJECTED, RecordCode.IDEMPOTENCY_KEY_REFUSED),
 }
 _RETRY_CODE_FOR_VERDICT: Final = {
-    _V.CREDENTIALS_REFUSED: RecordCode.CREDENTIALS_REFUSED,
-    _V.NOT_PROCESSED: RecordCode.CARD_API_BUSY,
-    _V.CONFLICT_AMBIGUOUS: RecordCode.CARD_API_BUSY,
-    _V.UNKNOWN: RecordCode.CARD_API_UNAVAILABLE,
-    _V.CUSTOMER_UNKNOWN: RecordCode.CARD_API_UNAVAILABLE,
+    DeliveryVerdict.CREDENTIALS_REFUSED: RecordCode.CREDENTIALS_REFUSED,
+    DeliveryVerdict.NOT_PROCESSED: RecordCode.CARD_API_BUSY,
+    DeliveryVerdict.CONFLICT_AMBIGUOUS: RecordCode.CARD_API_BUSY,
+    DeliveryVerdict.UNKNOWN: RecordCode.CARD_API_UNAVAILABLE,
+    DeliveryVerdict.CUSTOMER_UNKNOWN: RecordCode.CARD_API_UNAVAILABLE,
 }
 _CHECK_STATUS_AFTER_ATTEMPTS: Final = 3
 _CHECK_STATUS_FOR: Final = timedelta(hours=1)
@@ -269,8 +268,8 @@ class ForwardSignature:
     async def _defer(
         self, leased: LeasedRecord, code: RecordCode, retry_after: timedelta | None = None
     ) -> ChallengeRecord:
-        pause = self._limits.backoff.pause_after(leased.record.attempts, self._jitter)
-        pause = max(pause, retry_after or timedelta(0))
+        backoff = self._limits.backoff.pause_after(leased.record.attempts, self._jitter)
+        pause = max(backoff, retry_after or timedelta(0))
         try:
             record = await self._store.defer(leased.lease, code, pause)
         except LeaseLost:
