@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from signer.adapters.card_api.circuit_breaker import COOL_DOWN, CircuitBreaker
+from signer.adapters.card_api.circuit_breaker import COOL_DOWN, FAILURES_TO_OPEN, CircuitBreaker
 from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.http_transport import HttpTransport, open_session
 from signer.adapters.card_api.settings import CardApiSettings
@@ -72,7 +72,9 @@ async def open_card_api(settings: CardApiSettings, clock: Clock) -> AsyncIterato
     listener = CardApiLog()
     async with _open_request_key(settings, health) as key, open_session() as session:
         upstream_clock = UpstreamClock(clock, listener=listener)
-        breaker = CircuitBreaker(monotonic=time.monotonic, cool_down=COOL_DOWN, listener=listener)
+        breaker = CircuitBreaker(
+            monotonic=time.monotonic, failures_to_open=FAILURES_TO_OPEN, cool_down=COOL_DOWN, listener=listener
+        )
         client = CardApiClient(
             settings,
             transport=HttpTransport(session, upstream_clock, breaker),
