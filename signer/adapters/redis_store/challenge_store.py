@@ -15,7 +15,7 @@ Rules:
   was lost changes nothing more and returns the same result.
 * The fencing token grows with each new lease. A holder whose lease has ended may still write until another replica
   takes the record over, because until then no other replica can have signed or sent anything. What the holder may still
-  POST is limited by ``Lease.left``.
+  POST is limited by ``Lease.remaining_at``.
 * The clock may be set. Leases and pauses last at most twice their length all the same, and ``due`` also returns what
   the index would return too late. An expired challenge without a record is not claimed, and Redis forgets no record
   before its challenge expires: a nonce that was forgotten because the clock was set ahead is not signed again.
