@@ -6,9 +6,9 @@
 * A replica that is cancelled while it waits for the card API hands the challenge back; another one continues at once.
 * A replica that did not make the signature checks it first (``stored_signature_check``).
 * After a response that leaves the outcome open, the same request is repeated. From the third attempt on, and at the
-  deadline, the customer's status is read first: a card API may remember a failure under an Idempotency-Key.
-* A 404 is final only if the customer itself is not found and the card API issues a new token then.
-* "Not proven" is final only when the card API cannot be processing a POST any more: a grace period after the deadline.
+  challenge's deadline, the customer's status is read first: a card API may remember a failure under an Idempotency-Key.
+* A 404 is final only if the customer is not found either and the card API issues a new token then.
+* "Not proven" is final only after a grace period behind the challenge's deadline: until then a POST may be processed.
 """
 
 from __future__ import annotations
@@ -55,12 +55,11 @@ _RETRY_CODE_FOR_VERDICT: Final = {
     DeliveryVerdict.CUSTOMER_UNKNOWN: RecordCode.CARD_API_UNAVAILABLE,
 }
 _CHECK_STATUS_AFTER_ATTEMPTS: Final = 3
-_CHECK_STATUS_FOR: Final = timedelta(hours=1)
-"""How long after the deadline an open outcome is checked, before the record is settled as unknown."""
+_CHECK_STATUS_FOR: Final = timedelta(hours=1)  # after the deadline; then an open outcome is settled as unknown
 _LEASE_MARGIN: Final = timedelta(seconds=2)
 """What must be left of the lease when a call to the card API ends, to settle the record."""
-_MAX_WAIT_WHILE_SUSPENDED: Final = timedelta(seconds=1)
-"""If no delivery starts for this long, callers are not kept waiting: recovery delivers."""
+_LONG_SUSPENSION: Final = timedelta(seconds=1)
+"""If calls stay suspended for at least this long, the caller gets its response now, and recovery delivers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +80,7 @@ class ForwardingLimits:
 
 
 class ForwardSignature:
-    """The use case."""
+    """Delivers signatures, one attempt at a time, and settles their records."""
 
     def __init__(
         self,
@@ -114,18 +113,18 @@ class ForwardSignature:
         return await self.follow(record, deadline)
 
     async def follow(self, record: ChallengeRecord, deadline: float) -> ChallengeRecord:
-        """Retry and watch a delivery until it is settled, the deadline passes or deliveries are suspended.
+        """Retry and watch a delivery until it is done, ``deadline`` passes or calls are suspended.
 
         Args:
             record: as it was read last.
-            deadline: in seconds of ``time.monotonic``; recovery continues after it.
+            deadline: of the work for the caller, in seconds of ``time.monotonic``; recovery continues after it.
         """
-        while not record.is_settled and time.monotonic() < deadline and not self._is_suspended():
+        while not record.is_done and time.monotonic() < deadline and not self._is_suspended():
             try:
                 moved = await self.take_over(record.id)
             except LeaseLost:
                 moved = None
-            if moved is not None and moved.is_settled:
+            if moved is not None and moved.is_done:
                 return moved
             await asyncio.sleep(self._limits.poll_interval.total_seconds())
             record = await self._store.get(record.id) or record
@@ -152,7 +151,8 @@ class ForwardSignature:
             return await self.attempt(leased)
         if rejection is RecordCode.NOT_YET_VALID:  # a clock is wrong, and it may be ours
             return await self._defer(leased, rejection)
-        if leased.record.attempts > int(leased.deliverable):  # it was sent before, and may have been accepted
+        earlier_attempts = leased.record.attempts - (1 if leased.deliverable else 0)  # the store has counted this one
+        if earlier_attempts:  # it may have been accepted
             return await self._settle_without_sending(leased, ChallengeState.REJECTED, rejection)
         return await self._settle(leased, ChallengeState.REJECTED, rejection)
 
@@ -175,7 +175,7 @@ class ForwardSignature:
         if record.submission is None or not leased.deliverable:
             return await self._settle_without_sending(leased)
         timeout = min(self._time_left(leased), record.expires_at - self._clock.now())
-        if timeout <= timedelta(0):  # by our clock or our lease; only the store's clock decides that it has expired
+        if timeout <= timedelta(0):  # only the store's clock decides that it has expired; an earlier POST may be open
             return await self._defer(leased, RecordCode.OUTCOME_UNKNOWN)
         started = time.perf_counter()
         result = await self._card_api.submit(
@@ -284,7 +284,7 @@ class ForwardSignature:
 
     def _is_suspended(self) -> bool:
         suspended_for = self._card_api.suspended_for()
-        return suspended_for is not None and suspended_for >= _MAX_WAIT_WHILE_SUSPENDED
+        return suspended_for is not None and suspended_for >= _LONG_SUSPENSION
 
     def _log(self, name: EventName, record: ChallengeRecord, **details: Unpack[AuditDetails]) -> None:
         details.setdefault("attempt", record.attempts)

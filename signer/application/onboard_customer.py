@@ -37,7 +37,7 @@ class OnboardingResult:
 
 
 class OnboardCustomer:
-    """The use case."""
+    """Creates customers, one task for equal requests."""
 
     def __init__(
         self,

@@ -66,7 +66,7 @@ class SigningLimits:
 
 
 class SignChallenge:
-    """The use case."""
+    """Signs one challenge for one request, then delivers with ``ForwardSignature``."""
 
     def __init__(
         self,
@@ -93,10 +93,11 @@ class SignChallenge:
         """Sign one challenge and deliver the signature. ``docs/one-challenge.md`` explains these steps.
 
         Returns:
-            The record: settled, or with its signature still to be delivered.
+            The record: done, or with its signature still to be delivered.
 
         Raises:
-            MalformedChallenge, RefusedByPolicy, NotFound, Conflict: nothing was spent and nothing signed.
+            MalformedChallenge, RefusedByPolicy, NotFound, Conflict: for the challenge that the error is about, no nonce
+                was claimed and nothing was signed.
             Unavailable: ``challenge_in_progress`` if another replica held the lease until ``work_timeout``; else which
                 part is down.
             BadUpstream: the card API's challenge could not be fetched.
@@ -112,10 +113,10 @@ class SignChallenge:
         while True:
             challenge = challenge or await self._fetch(request)
             claim = self._claim_for(request, challenge)
-            expired = self._check_policy(challenge, request.owner)
-            if expired is not None and not await self._was_signed(claim):
+            expiry_refusal = self._check_policy(challenge, request.owner)
+            if expiry_refusal is not None and not await self._was_signed(claim):
                 if not refreshes:
-                    raise expired
+                    raise expiry_refusal
                 challenge, refreshes = None, refreshes - 1
                 continue
             claimed = await self._claim(claim)
@@ -129,7 +130,7 @@ class SignChallenge:
                 return record
 
     async def _resume_known(self, request: SignRequest, deadline: float) -> ChallengeRecord | None:
-        """Continue with the customer's newest challenge if it is proven, or signed and not yet settled."""
+        """Continue with the customer's newest challenge if it is proven, or signed and not in a final state."""
         known = await self._store.find(request.customer_id, request.owner)
         if known is None or not can_reuse(known):
             return None
@@ -151,7 +152,7 @@ class SignChallenge:
         return key
 
     def _check_policy(self, challenge: Challenge, owner: AccountId) -> RefusedByPolicy | None:
-        """Check the policy; return the refusal if the challenge has only expired, since a newer one may pass."""
+        """Raise the policy's refusal, but return it if the challenge has only expired: a newer one may pass."""
         now = self._clock.now()
         try:
             self._policy.check(challenge, owner, now)

@@ -86,10 +86,11 @@ class HandleSignRequest:
             within: how long the caller waits.
 
         Returns:
-            The record: settled, or with its signature still to be delivered.
+            The record: done, or with its signature still to be delivered.
 
         Raises:
-            MalformedChallenge, RefusedByPolicy, NotFound, Conflict: nothing was spent and nothing signed.
+            MalformedChallenge, RefusedByPolicy, NotFound, Conflict: for the challenge that the error is about, no nonce
+                was claimed and nothing was signed.
             Unavailable: ``challenge_in_progress`` if the time was too short; else which part is down, or that this
                 process accepts no work. Retry.
             BadUpstream: the card API's challenge could not be fetched.

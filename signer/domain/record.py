@@ -152,7 +152,7 @@ class ChallengeRecord:
     updated_at: datetime
 
     @property
-    def is_settled(self) -> bool:
+    def is_done(self) -> bool:
         """Whether nothing remains to be done: the state is final, or ``signed`` and not to be delivered."""
         return self.state.is_final or (self.state is ChallengeState.SIGNED and not self.forward)
 

@@ -31,8 +31,8 @@ from signer.web.settings import HttpSettings
 
 SUMMARY: Final = web.RequestKey("summary", RequestSummary)
 
-_POLL_AFTER_SECONDS: Final = "1"
-_UNCODED: Final = frozenset({"", "identity"})
+_RETRY_AFTER_SECONDS: Final = "1"
+_IDENTITY_ENCODINGS: Final = frozenset({"", "identity"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Handlers:
             within=self.settings.answer_within,
         )
         summary.add_record(record)
-        if record.is_settled or not wanted.forward:
+        if record.is_done or not wanted.forward:
             return _json(record_body(record))
         return _json(record_body(record), HTTPStatus.ACCEPTED, poll=True, location=f"/v1/challenges/{record.id}")
 
@@ -79,8 +79,8 @@ class Handlers:
         summary.add_record(record)
         return _json(
             customer_body(intent, onboarded.customer_id, record),
-            HTTPStatus.CREATED if record.is_settled else HTTPStatus.ACCEPTED,
-            poll=not record.is_settled,
+            HTTPStatus.CREATED if record.is_done else HTTPStatus.ACCEPTED,
+            poll=not record.is_done,
             location=f"/v1/challenges/{record.id}",
         )
 
@@ -93,7 +93,7 @@ class Handlers:
         if record is None:
             raise NotFound(ErrorCode.CHALLENGE_UNKNOWN, "This service has no challenge with this id.", field="id")
         summary.add_record(record)
-        return _json(record_body(record), poll=not record.is_settled)
+        return _json(record_body(record), poll=not record.is_done)
 
     async def get_keys(self, request: web.Request) -> web.Response:
         """Handle ``GET /v1/keys``: the loaded keys, and those that are missing or failed."""
@@ -101,7 +101,7 @@ class Handlers:
         return _json(keys_body(self.keys))
 
     async def reload_keys(self, request: web.Request) -> web.Response:
-        """Handle ``POST /v1/keys/reload``: 202. Requests that wait for the same reload get the same ``Location``."""
+        """Handle ``POST /v1/keys/reload``: 202. Requests that come before it starts share it."""
         _refuse_query(request)
         if await self._read(request):
             raise MalformedRequest(ErrorCode.REQUEST_MALFORMED, "Send no body: this request always reloads all keys.")
@@ -142,14 +142,14 @@ class Handlers:
         return problem(error, summary.request_id, status=HTTPStatus.SERVICE_UNAVAILABLE, extensions={"checks": checks})
 
     async def _read_json(self, request: web.Request) -> bytes:
-        """Return the body of a request whose headers announce uncoded JSON, and note its length.
+        """Return the body of a request that is JSON without a Content-Encoding, and note its length.
 
         Raises:
             MalformedRequest: ``media_type_not_supported``, or as ``_read``.
         """
         if request.content_type != "application/json":  # its parameters have no effect (RFC 8259 §11)
             raise _unsupported("Send the body as 'Content-Type: application/json', in UTF-8.")
-        if request.headers.get("Content-Encoding", "").lower() not in _UNCODED:
+        if request.headers.get("Content-Encoding", "").lower() not in _IDENTITY_ENCODINGS:
             raise _unsupported("Send the body without a Content-Encoding.")
         body = await self._read(request)
         request[SUMMARY].bytes_in = len(body)
@@ -184,7 +184,7 @@ def _json(
     if location is not None:
         response.headers["Location"] = location
     if poll:
-        response.headers["Retry-After"] = _POLL_AFTER_SECONDS
+        response.headers["Retry-After"] = _RETRY_AFTER_SECONDS
     return response
 
 

@@ -28,27 +28,27 @@ from signer.application.backoff import Backoff
 from signer.domain.errors import ErrorCode
 
 FAILURES_TO_OPEN: Final = 5
-"""Failures in a row: more than the attempts of one read, so that one unlucky caller does not open the breaker."""
+"""Failures in a row: more than the attempts of one read, so that one read cannot open the breaker alone."""
 COOL_DOWN: Final = Backoff(first_pause=timedelta(seconds=2), longest_pause=timedelta(seconds=30))
-"""2 s is shorter than a caller waits; 30 s is how late a recovered card API is noticed. Jitter keeps replicas apart."""
+"""2 s is shorter than a caller waits. After a recovery the next probe starts within 30 s."""
 PROBE_WAIT: Final = timedelta(seconds=1)
 """The shortest wait for the other calls while a probe is in flight."""
 
 
 class BreakerListener(Protocol):
-    """Is told when a breaker opens and closes. Must not raise or block."""
+    """Called when a breaker opens and closes. The methods must not raise or block."""
 
     def breaker_opened(self, *, opening: int, cool_down: timedelta) -> None:
         """Report opening number ``opening`` since the breaker was last closed."""
         ...
 
     def breaker_closed(self, *, openings: int, after: timedelta) -> None:
-        """Report that the breaker closed, ``after`` this time since the first of its ``openings``."""
+        """Report that the breaker closed: it opened ``openings`` times, first ``after`` ago."""
         ...
 
 
 class CircuitBreaker:
-    """Admits calls, and learns from their results."""
+    """Admits calls, and changes its state by their results."""
 
     def __init__(
         self,
@@ -77,18 +77,18 @@ class CircuitBreaker:
         """Return why a call would not be admitted now; ``None`` if it would. Changes nothing."""
         now = self._monotonic()
         requested = self._suspended_until - now
-        closed_for = self._open_until - now if self._openings else 0.0
+        open_for = self._open_until - now if self._openings else 0.0
         if self._is_probing:
-            closed_for = max(closed_for, PROBE_WAIT.total_seconds())
-        retry_after = timedelta(seconds=max(requested, closed_for))
+            open_for = max(open_for, PROBE_WAIT.total_seconds())
+        retry_after = timedelta(seconds=max(requested, open_for))
         if retry_after <= timedelta(0):
             return None
-        cause = "at the card API's request" if requested > closed_for else "after repeated card API failures"
+        cause = "at the card API's request" if requested > open_for else "after repeated card API failures"
         detail = f"Paused {cause}; retry after {retry_after.total_seconds():.3g} s."
         return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, retry_after=retry_after)
 
     def admit(self) -> int | Failure:
-        """Admit a call and return its number for ``report``, or return why not."""
+        """Admit a call: return the breaker's generation, to pass to ``report``. Or return why it is not admitted."""
         suspension = self.suspension()
         if suspension is not None:
             return suspension
@@ -100,12 +100,12 @@ class CircuitBreaker:
         until = self._monotonic() + min(requested, self._cool_down.longest_pause).total_seconds()
         self._suspended_until = max(self._suspended_until, until)
 
-    def report(self, call: int, *, succeeded: bool | None, retry_after: timedelta | None = None) -> None:
-        """Report the result of an admitted call, once; ``None`` if it shows nothing about the card API.
+    def report(self, generation: int, *, succeeded: bool | None, retry_after: timedelta | None = None) -> None:
+        """Report an admitted call's result, once. ``succeeded`` is ``None`` if it shows nothing about the card API.
 
         ``retry_after`` is the pause that the card API asked for when the call failed.
         """
-        if call != self._generation:
+        if generation != self._generation:
             return
         if succeeded is None:
             self._is_probing = False

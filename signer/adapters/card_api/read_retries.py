@@ -1,7 +1,7 @@
 """Retries for calls that are safe to repeat, within a deadline.
 
-The pause that the card API asked for with ``Retry-After`` is kept. If the next pause would outlast the deadline, the
-call ends at once with the failure that is known.
+``run`` waits at least the card API's ``Retry-After``. If the next pause would end after the deadline, it returns the
+last failure at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 _ATTEMPTS: Final = 4
 """Enough for a restart of the card API's proxy; the breaker opens after five failures."""
 _BACKOFF: Final = Backoff(first_pause=timedelta(milliseconds=100), longest_pause=timedelta(seconds=2))
-"""Three pauses of together at most 0.7 s: short beside ``card_api.request_timeout``."""
+"""Three pauses, 0.7 s in total at most: short compared with ``card_api.request_timeout``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +33,10 @@ class ReadRetries:
     jitter: Callable[[], float] = random.random
 
     async def run(self, deadline: float, attempt: Callable[[], Awaitable[T | Failure]]) -> T | Failure:
-        """Call ``attempt`` until it succeeds, fails for good, or no time is left for another attempt.
+        """Call ``attempt`` until it succeeds, fails with an error that is not transient, or no time is left.
 
         Returns:
-            The result of the last attempt; a failure is no longer transient.
+            The result of the last attempt. A failure has ``transient=False``: the caller does not retry it again.
         """
         number = 1
         while True:
@@ -44,7 +44,7 @@ class ReadRetries:
             if not isinstance(result, Failure) or not result.transient:
                 return result
             pause = self.backoff.pause_after(number, self.jitter)
-            if result.retry_after is not None:  # jitter on top of it keeps callers apart
+            if result.retry_after is not None:  # with jitter on top, so that not all callers retry at once
                 pause += result.retry_after
             seconds = pause.total_seconds()
             if number >= self.attempts or asyncio.get_running_loop().time() + seconds >= deadline:

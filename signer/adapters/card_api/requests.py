@@ -1,7 +1,7 @@
 """The requests to the card API, as they are sent: URLs, headers, signatures.
 
-* What is signed is what is sent: a URL is encoded once, here.
-* Every request but the one for a token carries the token and its own signature (RFC 9421), made anew for each attempt.
+* The signature covers exactly the URL that is sent: it is encoded once, here.
+* Every request except the token request has the token and a signature (RFC 9421) that is made for each attempt.
 * Only Host and Content-Length are left to the HTTP library.
 """
 

@@ -33,7 +33,7 @@ _SMALLEST_SKEW: Final = timedelta(seconds=1)
 
 
 class ClockListener(Protocol):
-    """Is told when the two clocks differ and when they agree again. Must not raise or block."""
+    """Called when the two clocks differ, and when they agree again. The methods must not raise or block."""
 
     def clock_skewed(self, skew: timedelta) -> None:
         """Report a skew beyond the tolerated one; positive if the card API's clock is ahead of ours."""

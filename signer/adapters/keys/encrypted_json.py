@@ -1,9 +1,9 @@
 """Web3 Secret Storage, version 3: one private key, encrypted under a password, in a JSON file.
 
 The format is https://ethereum.org/developers/docs/data-structures-and-encoding/web3-secret-storage/; ``eth_keyfile``
-does the cryptography. This module adds what ``eth_keyfile`` leaves open:
+does the cryptography. This module adds what ``eth_keyfile`` does not do:
 
-* It returns the memory that the key derivation needs before the derivation starts.
+* It computes how many bytes of memory the key derivation needs, before the derivation starts.
 * It checks every field before it uses the password, so a later failure means a wrong password.
 * It passes the password as bytes: ``eth_keyfile`` would encode text as Latin-1 for scrypt, other tools use UTF-8.
 * It raises errors only in frames without secret local variables, and without a chained exception.
@@ -24,7 +24,7 @@ from signer.domain.ethereum import ADDRESS, checksum_address
 
 Kdf = Literal["scrypt", "pbkdf2"]
 WORK_FOR_KDF: Final[dict[Kdf, int]] = {"scrypt": 262_144, "pbkdf2": 1_000_000}
-"""The usual strength: scrypt's n, half a second and 256 MB; PBKDF2's iterations, half a second."""
+"""The default work factors: scrypt's n (0.5 s, 256 MB), PBKDF2's iterations (0.5 s)."""
 
 MAX_KEYSTORE_BYTES: Final = 65_536
 
@@ -37,7 +37,7 @@ _IV_BYTES: Final = 16
 _MIN_DERIVED_BYTES: Final = 32  # 16 for the cipher, 16 for the MAC
 _MAX_DERIVED_BYTES: Final = 1024
 _SCRYPT_BLOCK_BYTES: Final = 128  # RFC 7914 §2: n blocks of 128 · r bytes
-_MAX_SCRYPT_LANES: Final = 64
+_MAX_SCRYPT_PARALLELIZATION: Final = 64
 _MAX_ITERATIONS: Final = 100_000_000
 
 
@@ -66,7 +66,7 @@ class EncryptedSecret:
             )
 
     def decrypt(self, password: bytes) -> bytes:
-        """Return the secret. Takes half a second of CPU at the usual strength.
+        """Return the secret. Takes half a second of CPU with the default work factors.
 
         Raises:
             KeyFileError: the password is wrong.
@@ -157,7 +157,7 @@ def _derivation_memory(crypto: Mapping[str, Any]) -> int:
     if kdf == "scrypt":
         n = _integer(parameters, "n", 2, 2**32)
         r = _integer(parameters, "r", 1, 2**16)
-        p = _integer(parameters, "p", 1, _MAX_SCRYPT_LANES)
+        p = _integer(parameters, "p", 1, _MAX_SCRYPT_PARALLELIZATION)
         if n & (n - 1):
             raise KeyFileError("has a kdfparams.n that is not a power of two (RFC 7914 §2)")
         return _SCRYPT_BLOCK_BYTES * r * (n + p)

@@ -82,7 +82,7 @@ async def test_deferred_record_is_not_due_before_its_pause_ends(
     held = await sign(store, claim_of())
     record = await store.defer(held.lease, RecordCode.CARD_API_BUSY, PAUSE)
     assert (record.state, record.code, record.leased_until) == (ChallengeState.SIGNED, RecordCode.CARD_API_BUSY, None)
-    assert not record.is_settled
+    assert not record.is_done
     assert await store.begin_forwarding(record.id) is None
     assert await store.due(10) == []
     await under_test.advance(PAUSE)

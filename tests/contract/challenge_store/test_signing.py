@@ -39,7 +39,7 @@ async def test_signature_without_forward_ends_the_lease(store: ChallengeStore) -
     held = await sign(store, claim_of(forward=False))
     assert held.record.state is ChallengeState.SIGNED
     assert (held.record.attempts, held.record.first_attempt_at, held.record.leased_until) == (0, None, None)
-    assert held.record.is_settled
+    assert held.record.is_done
     assert held.lease.remaining == timedelta(0)
     with pytest.raises(LeaseLost):
         await store.settle(held.lease, ChallengeState.VERIFIED, None)

@@ -142,7 +142,7 @@ async def test_caller_whose_time_is_over_gets_signature_during_delivery(
     await system.wait_until(lambda: bool(system.card_api.submitted))
     early = await replica.sign(request, within=ZERO_TIMEOUT)
     assert early == system.record_of(challenge)
-    assert (early.state, early.is_settled) == (ChallengeState.FORWARDING, False)
+    assert (early.state, early.is_done) == (ChallengeState.FORWARDING, False)
     system.card_api.open.set()
     settled = await work
     assert (settled.state, settled.signature) == (ChallengeState.VERIFIED, early.signature)

@@ -79,7 +79,7 @@ async def test_signature_without_forward_is_not_delivered(system: FakeSystem, re
     """Recovery does not deliver it either."""
     challenge = system.issue_challenge()
     record = await replica.sign(system.request(challenge, forward=False), within=LONG_TIMEOUT)
-    assert (record.state, record.attempts, record.is_settled) == (ChallengeState.SIGNED, 0, True)
+    assert (record.state, record.attempts, record.is_done) == (ChallengeState.SIGNED, 0, True)
     assert record.signature is not None
     system.advance(10 * MINUTE)
     assert await replica.tick() == 0

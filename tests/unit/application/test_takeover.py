@@ -119,7 +119,7 @@ async def test_replica_whose_clock_is_behind_defers_instead_of_rejecting(system:
         (ACTIVE, (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)),
     ],
 )
-async def test_maybe_sent_signature_is_settled_by_customer_status_if_policy_changed(
+async def test_maybe_sent_signature_is_done_by_customer_status_if_policy_changed(
     system: FakeSystem, status: str, final: tuple[ChallengeState, RecordCode]
 ) -> None:
     """Nothing is sent again."""

@@ -199,7 +199,7 @@ RECORD = ChallengeRecord(
 def test_settled_is_final_or_signed_without_delivery(state: ChallengeState, forward: bool) -> None:
     """In every other state something remains to be done."""
     kept = state is ChallengeState.SIGNED and not forward
-    assert replace(RECORD, state=state, forward=forward).is_settled == (state.is_final or kept)
+    assert replace(RECORD, state=state, forward=forward).is_done == (state.is_final or kept)
 
 
 def test_repr_of_submission_and_record_hides_credentials() -> None:

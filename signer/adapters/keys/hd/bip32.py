@@ -2,7 +2,7 @@
 
 * A node has a private key and a chain code. Its public key is computed once, so a non-hardened child's address needs
   only ``K + IL·G`` (BIP-32, *public parent key → public child key*).
-* A key that signs is a leaf: 32 bytes, derived when needed, not a node.
+* Signing keys are derived when needed, as 32 bytes; no ``ExtendedKey`` is created for them.
 * One index in 2^127 has no key. The methods return ``None`` for it and raise nothing, because a traceback would hold
   the parent.
 * ``repr`` shows no secret. A node cannot be pickled or copied.
@@ -57,36 +57,36 @@ class ExtendedKey(NotCopyable):
             seed: 16 to 64 bytes; BIP-39 seeds have 64.
 
         Raises:
-            ValueError: the seed has another length, or is one of the 2^-127 without a master key.
+            ValueError: the seed has another length, or has no master key (probability about 2^-127).
         """
         if not MIN_SEED_BYTES <= len(seed) <= MAX_SEED_BYTES:
             raise ValueError(f"a seed is {MIN_SEED_BYTES} to {MAX_SEED_BYTES} bytes")
         digest = hmac.digest(_MASTER, seed, "sha512")
         return cls(digest[:_HALF], digest[_HALF:])
 
-    def child(self, number: int) -> ExtendedKey | None:
+    def child(self, index: int) -> ExtendedKey | None:
         """Return a child node (BIP-32, *private parent key → private child key*)."""
-        tweak, chain_code = self._tweak(number)
+        tweak, chain_code = self._tweak(index)
         secret = self._tweaked(tweak)
         return None if secret is None else ExtendedKey(secret, chain_code)
 
-    def descendant(self, numbers: Iterable[int]) -> ExtendedKey | None:
+    def descendant(self, path: Iterable[int]) -> ExtendedKey | None:
         """Return the node at the end of a path that starts here."""
         node: ExtendedKey | None = self
-        for number in numbers:
+        for index in path:
             if node is None:
                 break
-            node = node.child(number)
+            node = node.child(index)
         return node
 
-    def leaf_secret(self, number: int) -> bytes | None:
+    def leaf_secret(self, index: int) -> bytes | None:
         """Return a child's private key, 32 bytes; 4 µs."""
-        return self._tweaked(self._tweak(number)[0])
+        return self._tweaked(self._tweak(index)[0])
 
-    def leaf_public_key(self, number: int) -> bytes | None:
+    def leaf_public_key(self, index: int) -> bytes | None:
         """Return a child's public key, 65 bytes; 23 µs if it is not hardened."""
-        tweak = self._tweak(number)[0]
-        if number < HARDENED:
+        tweak = self._tweak(index)[0]
+        if index < HARDENED:
             try:
                 return self._point.add(tweak).format(compressed=False)
             except ValueError:  # IL ≥ n, or the point at infinity
@@ -94,10 +94,10 @@ class ExtendedKey(NotCopyable):
         secret = self._tweaked(tweak)
         return None if secret is None else PublicKey.from_valid_secret(secret).format(compressed=False)
 
-    def _tweak(self, number: int) -> tuple[bytes, bytes]:
+    def _tweak(self, index: int) -> tuple[bytes, bytes]:
         """Return ``(IL, IR)`` of a child."""
-        parent = b"\x00" + self._scalar.to_bytes(_HALF) if number >= HARDENED else self._serialized_point
-        digest = hmac.digest(self._chain_code, parent + number.to_bytes(4), "sha512")
+        parent = b"\x00" + self._scalar.to_bytes(_HALF) if index >= HARDENED else self._serialized_point
+        digest = hmac.digest(self._chain_code, parent + index.to_bytes(4), "sha512")
         return digest[:_HALF], digest[_HALF:]
 
     def _tweaked(self, tweak: bytes) -> bytes | None:

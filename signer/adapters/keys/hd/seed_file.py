@@ -4,10 +4,10 @@ r"""The file that holds a seed, encrypted like a Web3 Secret Storage V3 key.
 
     {"format": "hd-seed", "version": 1, "id": "…", "crypto": {"cipher": "aes-128-ctr", "kdf": "scrypt", …}}
 
-* The file holds the seed, not the mnemonic: signing needs no more, and the passphrase is already part of the seed. The
+* The file holds the seed, not the mnemonic: signing needs only the seed, and the passphrase is already part of it. The
   mnemonic cannot be recovered from it. Seeds without a mnemonic (BIP-32: 16 to 64 bytes) work too.
-* The section ``crypto`` is V3's. ``format`` and ``version`` differ from V3, so that no keystore reader takes a seed for
-  a private key, and this reader takes no keystore for a seed.
+* The section ``crypto`` is V3's. ``format`` and ``version`` differ from V3, so that no keystore reader mistakes a seed
+  for a private key, and this reader mistakes no keystore for a seed.
 """
 
 from __future__ import annotations

@@ -7,13 +7,14 @@ r"""``keystore:`` Web3 Secret Storage V3 files, one or a directory of them, with
     keystore:/run/secrets/owner.json?password_file=/run/secrets/password
 
 * In a directory every file is a keystore, except ``*.txt`` and ``*.pass`` (passwords), ``password_file`` itself, and
-  names that begin with a dot. Subdirectories are ignored. Symlinks are followed, as Kubernetes mounts need it.
+  names that begin with a dot. Subdirectories are ignored. Symlinks are followed, because Kubernetes mounts
+  secrets through symlinks.
 * ``password_file`` opens all keystores. ``password_dir`` has one file for each: named like the keystore without
   ``.json``, or by its address (with or without ``0x``), plus ``.txt`` or ``.pass``; letter case does not matter.
 * A password is the file's bytes without one ``\n`` or ``\r\n`` at the end.
-* A file whose ``address`` is not its key's is refused.
+* A file is refused if its ``address`` is not the address of its key.
 * A reload does not decrypt a file again if file and password are unchanged.
-* Files are read and decrypted on the opening pool.
+* Files are read and decrypted in the threads of ``OpeningPool``.
 """
 
 from __future__ import annotations

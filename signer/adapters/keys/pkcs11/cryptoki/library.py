@@ -5,8 +5,8 @@
   session's by then.
 * The GIL is released during a call. Several threads may call at once (``CKF_OS_LOCKING_OK``); a session is used by one
   thread at a time, which the caller ensures.
-* It is recorded which thread is inside a call, and since when: ``finalize`` waits for these threads, and a call that
-  hangs can be noticed.
+* ``_calls_in_progress`` records which thread is inside a call, and since when: ``finalize`` waits for these threads,
+  and a call that hangs can be noticed.
 * Sessions and objects are integers (handles).
 """
 
@@ -57,7 +57,7 @@ class LibraryBusy(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TokenDescription:
-    """What a token says about itself (``CK_TOKEN_INFO``), its texts without padding."""
+    """A token's ``CK_TOKEN_INFO``, its texts without padding."""
 
     label: bytes
     manufacturer: bytes
@@ -76,8 +76,8 @@ class Cryptoki:
             LibraryUnusable: the library cannot be loaded.
         """
         self._functions = c.load_functions(path)
-        self._is_finalized = False
-        self._is_ours = False
+        self._refuses_calls = False
+        self._initialized_by_us = False
 
     # --- The library --------------------------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class Cryptoki:
             if error.code != Ckr.CRYPTOKI_ALREADY_INITIALIZED:
                 raise
         else:
-            self._is_ours = True
+            self._initialized_by_us = True
 
     def finalize(self, timeout: float) -> None:
         """Refuse new calls, wait until no thread is in a call, and finalize the library.
@@ -98,20 +98,20 @@ class Cryptoki:
             LibraryBusy: a call did not return within ``timeout`` seconds, or other code in this process has initialised
                 the library. It can still be used.
         """
-        if not self._is_ours:
+        if not self._initialized_by_us:
             raise LibraryBusy("another part of this process has initialised the library")
-        self._is_finalized = True
+        self._refuses_calls = True
         deadline = time.monotonic() + timeout
         while any(cryptoki is self for cryptoki, _ in list(_calls_in_progress.values())):
             if time.monotonic() > deadline:
-                self._is_finalized = False
+                self._refuses_calls = False
                 raise LibraryBusy("a call into the library does not return")
             time.sleep(_POLL_SECONDS)
         self._code_of("C_Finalize", None)
 
     def abandon(self) -> None:
         """Refuse new calls, and leave the library as it is."""
-        self._is_finalized = True
+        self._refuses_calls = True
 
     def slots(self) -> Sequence[int]:
         """Return the slots that hold a token."""
@@ -122,7 +122,7 @@ class Cryptoki:
         return slots[: count.value]
 
     def describe_token(self, slot: int) -> TokenDescription:
-        """Return what the token in a slot says about itself."""
+        """Return the ``CK_TOKEN_INFO`` of the token in a slot."""
         info = c.CkTokenInfo()
         self._call("C_GetTokenInfo", slot, byref(info))
         return TokenDescription(
@@ -227,7 +227,7 @@ class Cryptoki:
         thread = get_ident()
         _calls_in_progress[thread] = (self, time.monotonic())
         try:
-            if self._is_finalized and name != "C_Finalize":
+            if self._refuses_calls and name != "C_Finalize":
                 return Ckr.CRYPTOKI_NOT_INITIALIZED
             return self._functions[name](*arguments)
         finally:
