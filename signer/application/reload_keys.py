@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -73,21 +72,13 @@ class ReloadLog(Protocol):
 
 
 class ReloadKeys:
-    """The use case."""
+    """Reloads the keys, one reload at a time."""
 
-    def __init__(
-        self,
-        reloader: KeyReloader,
-        clock: Clock,
-        log: ReloadLog,
-        *,
-        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
-    ) -> None:
+    def __init__(self, reloader: KeyReloader, clock: Clock, log: ReloadLog) -> None:
         """Create the use case; nothing runs before ``begin``."""
         self._reloader = reloader
         self._clock = clock
         self._log = log
-        self._new_id = new_id
         self._reloads: dict[str, KeyReload] = {}
         self._waiting: str | None = None
         self._reload_lock = asyncio.Lock()
@@ -96,7 +87,7 @@ class ReloadKeys:
     def begin(self, cause: ReloadCause) -> KeyReload:
         """Return the reload that starts from now on, without waiting for it."""
         if self._waiting is None:
-            self._waiting = self._new_id()
+            self._waiting = uuid.uuid4().hex
             reload = KeyReload(id=self._waiting, cause=cause, state=ReloadState.PENDING, asked_at=self._clock.now())
             self._keep(reload)
             task = asyncio.create_task(self._reload_in_turn(reload))

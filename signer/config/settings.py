@@ -1,7 +1,8 @@
 """Load the settings from one TOML file and the environment.
 
 * ``--config`` or ``SIGNER_CONFIG`` names the file. The environment overrides it: ``SIGNER_HTTP__PORT=8081`` is ``port``
-  of ``[http]``. A list there is JSON or comma-separated text; an empty variable counts as not set.
+  of ``[http]``. A list there is JSON or comma-separated text, but JSON if an item may hold a comma; an
+  empty variable counts as not set.
 * Unknown keys are refused in both: a misspelt setting would silently keep its default.
 * Every secret is a path of a file, so the settings can be printed.
 * Every time is in seconds.
@@ -24,7 +25,6 @@ from pydantic_settings import (
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
 
 from signer.adapters.card_api.settings import CardApiSettings
@@ -44,6 +44,10 @@ _OTHER_VARIABLES: Final = re.compile(
 )
 
 
+_LISTS_WITH_COMMAS: Final = frozenset({"statements", "uris", "resources"})
+"""Their items may hold a comma, so that plain text with a comma would be split at a wrong place."""
+
+
 class ConfigError(Exception):
     """The settings are invalid. The message has one line for each problem and shows no values."""
 
@@ -52,10 +56,15 @@ class _Environment(EnvSettingsSource):
     """Environment variables: a list is JSON, or plain text separated by commas."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 - as the base
-        """Return the value of a list or a section."""
-        if isinstance(value, str) and value.lstrip()[:1] not in {"[", "{"}:
+        """Return the value of a list or a section; raise ``ConfigError``, which names the key and not the value."""
+        if value.lstrip()[:1] not in {"[", "{"}:
+            if "," in value and field_name in _LISTS_WITH_COMMAS:
+                raise ConfigError(f"{field_name}: an item may hold a comma, so write a JSON list (environment).")
             return value if value == "any" else [item.strip() for item in value.split(",")]
-        return super().decode_complex_value(field_name, field, value)
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            raise ConfigError(f"{field_name}: is not valid JSON (environment).") from None
 
 
 class Settings(BaseSettings):
@@ -127,11 +136,6 @@ def load_settings(path: Path | None) -> Settings:
         return Settings(**contents)
     except ValidationError as error:
         raise ConfigError("\n".join(_describe(error))) from None
-    except SettingsError:  # its text does not name the variable, and its cause may quote the value
-        raise ConfigError(
-            "A variable that begins with [ or { is not valid JSON (environment). For a list, write JSON or "
-            "comma-separated text."
-        ) from None
 
 
 def _is_known(name: str) -> bool:

@@ -174,6 +174,8 @@ def test_environment_overrides_the_file_and_unknown_names_are_refused(
         ("SIGNER_KEYS__URIS", "keystore:/a?password_file=/b", 'uris = ["keystore:/a?password_file=/b"]'),
         ("SIGNER_POLICY__CHAINS", "eip155:1, eip155:2", 'chains = ["eip155:1", "eip155:2"]'),
         ("SIGNER_POLICY__DOMAINS", '["a.b", "c.d"]', 'domains = ["a.b", "c.d"]'),
+        ("SIGNER_POLICY__STATEMENTS", "Sign in.", 'statements = ["Sign in."]'),
+        ("SIGNER_POLICY__STATEMENTS", "any", 'statements = "any"'),
         ("SIGNER_HTTP__PORT", "", "port = 8080"),
     ],
 )
@@ -186,12 +188,25 @@ def test_list_in_environment_is_json_or_comma_separated_text(
     assert (result.exit_code, shown in result.output) == (0, True)
 
 
-def test_broken_json_in_environment_is_a_settings_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 78, no traceback, and the value is not quoted."""
-    monkeypatch.setenv("SIGNER_POLICY__DOMAINS", '["secret')
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SIGNER_POLICY__DOMAINS", '["secret', "domains: is not valid JSON"),
+        ("SIGNER_POLICY__STATEMENTS", '["secret', "statements: is not valid JSON"),
+        ("SIGNER_POLICY__STATEMENTS", "secret, and one more word", "statements: an item may hold a comma"),
+        ("SIGNER_KEYS__URIS", "hd:/secret?indexes=0,2", "uris: an item may hold a comma"),
+        ("SIGNER_POLICY__RESOURCES", "https://secret/a,b", "resources: an item may hold a comma"),
+        ("SIGNER_HTTP", "{secret", "http: is not valid JSON"),
+    ],
+)
+def test_list_in_environment_that_cannot_be_read_is_a_settings_error(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    """Exit code 78, no traceback, and the value is not quoted. A statement is never split at its comma."""
+    monkeypatch.setenv(name, value)
     result = run("config", "check")
     assert result.exit_code == 78
-    assert "is not valid JSON" in result.output
+    assert said in result.output
     assert "secret" not in result.output
 
 

@@ -28,3 +28,19 @@ async def test_second_request_joins_running_work_and_its_timeout_does_not_stop_i
     may_end.set()
     assert await first == "a"
     assert started == ["a"]
+
+
+async def test_key_is_free_as_soon_as_its_work_has_failed() -> None:
+    """A request that runs right behind the last step of failing work starts new work."""
+    later: list[asyncio.Task[str]] = []
+
+    async def work(key: str) -> str:
+        if later:
+            return key
+        later.append(asyncio.create_task(single_flight.run("a", within=LONG_TIMEOUT)))
+        raise RuntimeError("the first work fails")
+
+    single_flight = SingleFlight(work, max_concurrent=1)
+    with pytest.raises(RuntimeError):
+        await single_flight.run("a", within=LONG_TIMEOUT)
+    assert await later[0] == "a"

@@ -12,28 +12,22 @@ PROVEN = ("screening", "verifying", "active", "inactive", "Active", "VERIFYING")
 NOT_PROVEN = ("initiating", "Initiating", "rejected", "failed", "unknown", "closed", "")
 
 
-@pytest.mark.parametrize("status", PROVEN)
-async def test_ambiguous_conflict_is_settled_as_already_signed_if_status_is_proven(
-    system: FakeSystem, replica: Replica, status: str
+ALREADY_SIGNED = (ChallengeState.ALREADY_SIGNED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
+RETRIED = (ChallengeState.SIGNED, RecordCode.CARD_API_BUSY)
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"), [*((word, ALREADY_SIGNED) for word in PROVEN), *((word, RETRIED) for word in NOT_PROVEN)]
+)
+async def test_ambiguous_conflict_is_settled_only_if_status_is_proven(
+    system: FakeSystem, replica: Replica, status: str, outcome: tuple[ChallengeState, RecordCode]
 ) -> None:
-    """A 409 without a body, and a customer that got past its challenge."""
+    """After a 409 without a body, only a customer that got past its challenge ends the record."""
     leased = await system.sign_and_record(replica, system.issue_challenge())
     system.card_api.customers[CUSTOMER].status = status
     system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
     record = await replica.forward.attempt(leased)
-    assert (record.state, record.code) == (ChallengeState.ALREADY_SIGNED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
-
-
-@pytest.mark.parametrize("status", NOT_PROVEN)
-async def test_ambiguous_conflict_is_retried_if_status_proves_nothing(
-    system: FakeSystem, replica: Replica, status: str
-) -> None:
-    """A 409 without a body, and a status that does not say that the challenge was verified."""
-    leased = await system.sign_and_record(replica, system.issue_challenge())
-    system.card_api.customers[CUSTOMER].status = status
-    system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
-    record = await replica.forward.attempt(leased)
-    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.CARD_API_BUSY)
+    assert (record.state, record.code) == outcome
 
 
 @pytest.mark.parametrize("status", NOT_PROVEN)
