@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -50,13 +49,6 @@ def _positive(span: timedelta) -> timedelta:
     return span
 
 
-def _without_password(url: str) -> str:
-    if urlsplit(url).password is not None or "@" in urlsplit(url).netloc:
-        raise ValueError("holds a user or a password; set the user's name and a password file instead")
-    return url
-
-
-Url = Annotated[str, AfterValidator(_without_password)]
 Seconds = Annotated[timedelta, BeforeValidator(_from_seconds)]
 Span = Annotated[Seconds, AfterValidator(_positive)]
 Chain = Annotated[str, AfterValidator(_caip_2)]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from signer.adapters.redis_client.urls import Deployment, RedisUrl
-from signer.settings_types import Section, Span, Url
+from signer.settings_types import Section, Span
+
+
+def _redis_url(text: str) -> str:
+    RedisUrl.parse(text)
+    return text
 
 
 class RedisSettings(Section):
@@ -23,7 +28,7 @@ class RedisSettings(Section):
 
     model_config = ConfigDict(hide_input_in_errors=True)  # a URL may hold a password by mistake
 
-    url: Url = "redis://127.0.0.1:6379/0"
+    url: Annotated[str, AfterValidator(_redis_url)] = "redis://127.0.0.1:6379/0"
     username: str | None = None
     password_file: Path | None = None
     sentinel_username: str | None = None

@@ -95,7 +95,7 @@ def test_config_check_prints_settings_that_can_be_loaded_again(name: str, tmp_pa
     [
         ("[http]\nprot = 1", "http.prot: no such setting"),
         ("[htp]\nport = 1", "htp: no such setting"),
-        ('[redis]\nurl = "redis://:hunter2@localhost"', "redis.url: holds a user or a password"),
+        ('[redis]\nurl = "redis://:hunter2@localhost"', "redis.url: the Redis URL must not hold a user or a password"),
         ('[policy]\nchains = ["solana:x"]', "policy.chains.0: Only EVM chains"),
         ("[redis]\nnonce_retention = 3600", "redis.nonce_retention"),
         ("[redis]\nlease = 5", "redis.lease"),
@@ -123,10 +123,10 @@ def test_config_check_names_the_invalid_setting_without_its_value(text: str, err
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ('url = "redis+sentinel://one,two"', "redis: the Redis URL names no primary"),
-        ('url = "redis+cluster://one/1"', "redis: the Redis URL names a database"),
-        ('url = "redis+cluster://one:hunter2"', "redis: the Redis URL has an invalid port"),
-        ('url = "redis+sentinel://:hunter2@one/name"', "redis.url: holds a user or a password"),
+        ('url = "redis+sentinel://one,two"', "redis.url: the Redis URL names no primary"),
+        ('url = "redis+cluster://one/1"', "redis.url: the Redis URL names a database"),
+        ('url = "redis+cluster://one:hunter2"', "redis.url: the Redis URL has an invalid port"),
+        ('url = "redis+sentinel://:hunter2@one/name"', "redis.url: the Redis URL must not hold a user or a password"),
         ('url = "redis+sentinel://one/name"\nsentinel_username = "signer"', "redis: sentinel_username needs"),
         ('ca_file = "/run/ca.crt"', "redis: ca_file, cert_file and key_file are for"),
         ("wait_for_replicas = 1\nwait_timeout = 2", "redis: wait_timeout has to be shorter than command_timeout"),
