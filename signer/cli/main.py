@@ -10,7 +10,7 @@ from signer.cli.lazy_group import LazyGroup
 
 COMMAND_FOR_NAME: Final = {
     "serve": ("signer.cli.serve", "serve_command", "Run the service."),
-    "simulate": ("signer.cli.simulate", "simulate_command", "Run a simulated card API."),
+    "simulate": ("signer.simulator.command", "simulate_command", "Run a simulated card API."),
     "demo": ("signer.cli.demo", "demo_command", "Sign one challenge with a local Valkey and a simulated card API."),
     "inspect": ("signer.cli.inspect_challenge", "inspect_command", "Decode a challenge and check the policy."),
     "config": ("signer.cli.config", "config_group", "Check and print the settings."),
