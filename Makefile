@@ -42,6 +42,10 @@ test: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## run t
 test-all: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## run all tests, with 5,000 examples for each property
 	@HYPOTHESIS_PROFILE=heavy $(PYTEST) -m '' --timeout 3600 $(ARGS)
 
+.PHONY: docs
+docs: $(VENV)/.test ## write the pages that are generated from the code: docs/errors.md
+	@$(BIN)/python -m tests.support.errors_page
+
 .PHONY: check
 check: $(VENV)/.test ## run ruff, mypy and import-linter; check locks, Kubernetes manifests and Dockerfile
 	@$(MAKE) --no-print-directory --keep-going check-code check-types check-imports check-locks check-manifests
