@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problems. This module alone maps errors to HTTP statuses.
 
-* The class of an error (``signer.domain.errors``) decides the status; three codes have a more specific one.
+* The class of an error (``signer.domain.errors``) decides the status; ``STATUS_FOR_CODE`` has the exceptions.
 * ``type`` is ``urn:challenge-signer:error:<code>``, ``instance`` is ``urn:challenge-signer:request:<request id>``.
 * 401 has ``WWW-Authenticate``, 405 has ``Allow``; 502, 503 and 504 have ``Retry-After``.
 * An unexpected error becomes ``internal_error`` without any detail of it.
@@ -44,7 +44,12 @@ STATUS_FOR_CLASS: Final[Mapping[type, int]] = {
 STATUS_FOR_CODE: Final[Mapping[ErrorCode, int]] = {
     ErrorCode.METHOD_NOT_ALLOWED: 405,
     ErrorCode.BODY_TOO_LARGE: 413,
+    ErrorCode.TARGET_TOO_LONG: 414,
     ErrorCode.MEDIA_TYPE_NOT_SUPPORTED: 415,
+    ErrorCode.EXPECTATION_NOT_SUPPORTED: 417,
+    ErrorCode.HEADER_FIELDS_TOO_LARGE: 431,
+    ErrorCode.TRANSFER_CODING_NOT_SUPPORTED: 501,
+    ErrorCode.HTTP_VERSION_NOT_SUPPORTED: 505,
 }
 """Codes for which HTTP defines a more specific status."""
 
@@ -52,7 +57,7 @@ BAD_UPSTREAM_RETRY_AFTER: Final = 5.0
 """Seconds, after a response of the card API that could not be understood."""
 
 _WWW_AUTHENTICATE: Final = 'Bearer realm="challenge-signer"'
-_SPELLING: Final = {"api": "API", "ascii": "ASCII", "id": "ID", "siwe": "SIWE", "uri": "URI"}
+_SPELLING: Final = {"api": "API", "ascii": "ASCII", "http": "HTTP", "id": "ID", "siwe": "SIWE", "uri": "URI"}
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
