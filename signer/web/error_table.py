@@ -47,6 +47,17 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     Code.MEDIA_TYPE_NOT_SUPPORTED: ErrorEntry(
         415, "The body is not JSON, or it is compressed.", "Send `Content-Type: application/json`, uncompressed."
     ),
+    Code.TARGET_TOO_LONG: ErrorEntry(414, "The request's target is too long.", "Send a shorter URL."),
+    Code.HEADER_FIELDS_TOO_LARGE: ErrorEntry(
+        431, "The header fields are too large, or too many.", "Send fewer of them."
+    ),
+    Code.EXPECTATION_NOT_SUPPORTED: ErrorEntry(417, "The header `Expect` is not `100-continue`.", "Do not send it."),
+    Code.TRANSFER_CODING_NOT_SUPPORTED: ErrorEntry(
+        501, "The body has a transfer coding besides `chunked`.", "Send it with `Content-Length`, or `chunked`."
+    ),
+    Code.HTTP_VERSION_NOT_SUPPORTED: ErrorEntry(
+        505, "The HTTP version is not supported.", "Send HTTP/1.1 or HTTP/1.0."
+    ),
     Code.METHOD_NOT_ALLOWED: ErrorEntry(405, "The path does not take this method.", "See the header `Allow`."),
     Code.ROUTE_UNKNOWN: ErrorEntry(404, "There is no such path.", "Compare it with the table in the README."),
     Code.UNAUTHENTICATED: ErrorEntry(

@@ -26,6 +26,7 @@ from signer.web.bodies import (
 )
 from signer.web.health import Readiness
 from signer.web.problems import problem, unexpected_error
+from signer.web.request_head import EXPECTS_CONTINUE
 from signer.web.request_summary import RequestSummary
 from signer.web.settings import HttpSettings
 
@@ -166,6 +167,10 @@ class Handlers:
         within = self.settings.answer_within.total_seconds()
         try:
             async with asyncio.timeout(within):
+                if request.get(EXPECTS_CONTINUE):
+                    request[EXPECTS_CONTINUE] = False
+                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    request.writer.output_size = 0  # the response has not begun
                 return await request.read()
         except web.HTTPRequestEntityTooLarge:
             raise _too_large(self.settings.max_body) from None

@@ -30,7 +30,7 @@ BAD_UPSTREAM_RETRY_AFTER: Final = 5.0
 """Seconds, after a response of the card API that could not be understood."""
 
 _WWW_AUTHENTICATE: Final = 'Bearer realm="challenge-signer"'
-_SPELLING: Final = {"api": "API", "ascii": "ASCII", "id": "ID", "siwe": "SIWE", "uri": "URI"}
+_SPELLING: Final = {"api": "API", "ascii": "ASCII", "http": "HTTP", "id": "ID", "siwe": "SIWE", "uri": "URI"}
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
