@@ -2,6 +2,7 @@
 
 * The intent is stored before the POST, and the customer's id right after it. After a crash in between, the same request
   repeats the POST under the same Idempotency-Key: no second customer is created and the id is not lost.
+* If the card API has the customer already (409), its id is looked up in the list of customers, once for each request.
 * If the id is known, the customer is not created again; the request continues with the known one.
 * If something fails after the id is known, the response still has the id.
 """
@@ -11,14 +12,18 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from signer.application.admission import AdmissionGate
 from signer.application.ports import AuditEvent, AuditLog, CardApi, CustomerIntents, EventName, KeyRing
 from signer.application.sign_request import HandleSignRequest, SignRequest, owner_unknown
 from signer.application.single_flight import SingleFlight, StillRunning
 from signer.domain.customer import CustomerIntent
-from signer.domain.errors import ErrorCode, SignerError, Unavailable
+from signer.domain.errors import Conflict, ErrorCode, SignerError, Unavailable
 from signer.domain.record import ChallengeRecord
+
+_RETRY_LOOKUP_AFTER: Final = 5.0
+"""Seconds. The list of customers may show a new customer late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class OnboardCustomer:
 
         Raises:
             NotFound: ``owner_unknown``; nothing was sent.
-            Conflict: ``customer_exists``: the card API has this customer, and this service does not have its id.
+            Unavailable: ``customer_lookup_failed``: the card API has this customer, and its id could not be found.
             Unavailable, UpstreamTimeout, BadUpstream: the customer may have been created; the same request again finds
                 or creates it, once.
         """
@@ -96,14 +101,35 @@ class OnboardCustomer:
         customer_id = await self._intents.begin(intent)
         if customer_id is not None:
             return customer_id
-        customer_id = await self._card_api.create_customer(intent, timeout=self._create_timeout)
+        try:
+            customer_id = await self._card_api.create_customer(intent, timeout=self._create_timeout)
+            event = EventName.CUSTOMER_CREATED
+        except Conflict:
+            customer_id = await self._find(intent)
+            event = EventName.CUSTOMER_FOUND
+        self._log(event, intent, customer_id)
+        await self._intents.complete(intent, customer_id)
+        return customer_id
+
+    async def _find(self, intent: CustomerIntent) -> str:
+        try:
+            return await self._card_api.find_customer(intent, timeout=self._create_timeout)
+        except SignerError as error:
+            self._log(EventName.CUSTOMER_LOOKUP_FAILED, intent, None, error.code)
+            raise Unavailable(
+                ErrorCode.CUSTOMER_LOOKUP_FAILED,
+                f"The card API has this customer already, and its id could not be found. {error.detail} Send the same "
+                "request again. If you know the id, call POST /v1/customers/{customerId}/challenge/sign.",
+                retry_after=error.retry_after if isinstance(error, Unavailable) else _RETRY_LOOKUP_AFTER,
+            ) from error
+
+    def _log(self, name: EventName, intent: CustomerIntent, customer_id: str | None, code: str | None = None) -> None:
         self._audit.write(
             AuditEvent(
-                name=EventName.CUSTOMER_CREATED,
+                name=name,
                 customer_id=customer_id,
                 owner=str(intent.owner),
+                code=code,
                 idempotency_key=intent.idempotency_key,
             ),
         )
-        await self._intents.complete(intent, customer_id)
-        return customer_id

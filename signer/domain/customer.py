@@ -2,8 +2,8 @@
 
 * The card API creates at most one customer for each pair of account and external id.
 * The intent is stored, with its Idempotency-Key, before the request is sent; the customer's id is stored afterwards.
-  The card API cannot look an id up. After a lost response the only remedy is to repeat the request under the same key,
-  within the hour for which the card API remembers it.
+  After a lost response, the request is repeated under the same key, which the card API remembers for an hour. After
+  that it responds that the customer exists, and the id is looked up in its list of customers.
 * Body and key depend on the intent alone, so every replica sends the same ones at any time.
 """
 

@@ -84,6 +84,7 @@ class ErrorCode(StrEnum):
 
     # The card API.
     CUSTOMER_UNKNOWN = "customer_unknown"
+    CUSTOMER_LOOKUP_FAILED = "customer_lookup_failed"
     CARD_API_UNAVAILABLE = "card_api_unavailable"
     CARD_API_TIMEOUT = "card_api_timeout"
     CARD_API_INVALID_ANSWER = "card_api_invalid_answer"

@@ -11,7 +11,6 @@ import pytest
 from tests.chaos.evidence import Evidence, ProcessHistory
 from tests.chaos.good_run import CUSTOMER, GOOD, ID, OTHER, POSTED, T0, entry, line, move, process, record, response
 from tests.chaos.moves import Move
-from tests.chaos.plan import ChaosFaultKind, InjectedFault
 from tests.chaos.recovery import recoveries
 from tests.chaos.verdict import by_rule, violations
 
@@ -128,25 +127,6 @@ def test_recovery_is_measured_from_the_kill_to_the_next_delivery() -> None:
 def test_process_that_settled_before_its_kill_needs_no_recovery() -> None:
     """The store executed its last call."""
     assert recoveries(replace(GOOD, processes=[KILLED])) == []
-
-
-@pytest.mark.parametrize(
-    ("kind", "began", "is_excused"),
-    [
-        (ChaosFaultKind.API_CONFLICTS_BARE, T0, True),
-        (ChaosFaultKind.API_CONFLICTS_BARE, T0 + 1, False),
-        (ChaosFaultKind.API_CONFLICTS, T0, False),
-    ],
-)
-def test_customer_exists_is_allowed_during_409s_without_a_body_only(
-    kind: ChaosFaultKind, began: float, is_excused: bool
-) -> None:
-    """A 409 without a body is ambiguous; one with a body is not."""
-    customer_exists = response(sent="onboard, fetch", status=409, body={"code": "customer_exists"})
-    run = replace(
-        GOOD, responses=[*GOOD.responses, customer_exists], injected=[InjectedFault(began, began + 0.5, kind, "")]
-    )
-    assert set(by_rule(violations(run))) == (set() if is_excused else {"responses_match_the_api"})
 
 
 def test_history_contains_moves_deliveries_responses_and_log() -> None:

@@ -106,11 +106,3 @@ async def test_invalid_customer_is_refused_and_not_created(open_site: OpenSite) 
         response_status, problem = await onboard(site, "frank", **fields)
         assert (response_status, problem["code"]) == (status, code)
     assert await created(site) == 0
-
-
-async def test_customer_created_by_the_wallet_backend_is_a_conflict(open_site: OpenSite) -> None:
-    """The service does not have the customer's id: the code is ``customer_exists``."""
-    site = await open_site()
-    customer = await site.create_customer()
-    status, problem = await onboard(site, customer["externalId"])
-    assert (status, problem["code"]) == (409, "customer_exists")

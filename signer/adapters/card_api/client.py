@@ -27,6 +27,7 @@ from signer.adapters.card_api.responses import (
     challenge_in,
     created_customer_in,
     delivery_result,
+    found_customer_in,
     status_in,
     token_in,
 )
@@ -65,6 +66,7 @@ class CardApiClient:
         self._signer = signer
         self._clock = clock
         self._retries = retries or ReadRetries()
+        self._list_lock = asyncio.Lock()  # a list can be long: one at a time is in memory
         self._requests = CardApiRequests(parse_base_url(settings.base_url), signer)
         self._tokens = AccessTokenSource(
             self._fetch_token, now_upstream=lambda: clock.now_upstream().timestamp(), monotonic=monotonic
@@ -86,6 +88,16 @@ class CardApiClient:
         """See ``CardApi.create_customer``."""
         request = self._requests.for_new_customer(intent.body, intent.idempotency_key)
         return await self._read(request, created_customer_in, timeout)
+
+    async def find_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
+        """See ``CardApi.find_customer``."""
+        deadline = _now() + timeout.total_seconds()
+        async with self._list_lock:
+            result = await self._call(self._requests.for_customers(), deadline)
+        customer_id = found_customer_in(result, intent)
+        if isinstance(customer_id, Failure):
+            raise customer_id.error()
+        return customer_id
 
     async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
         """See ``CardApi.fetch_challenge``."""

@@ -56,9 +56,18 @@ class CardApi(Protocol):
         """Create the customer under the intent's Idempotency-Key, with retries, and return its id.
 
         Raises:
-            Conflict: ``customer_exists``.
+            Conflict: ``customer_exists``: ask ``find_customer`` for its id.
             MalformedRequest: ``request_malformed``: the card API refuses the account or the external id.
             Unavailable, UpstreamTimeout, BadUpstream: as ``fetch_challenge``; the customer may have been created.
+        """
+        ...
+
+    async def find_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
+        """Return the id of the only customer with the intent's account and external id, in one attempt.
+
+        Raises:
+            NotFound: ``customer_unknown``: there is none.
+            Unavailable, UpstreamTimeout, BadUpstream: as ``fetch_challenge``; also if there are several.
         """
         ...
 

@@ -44,6 +44,7 @@ class FakeCardApi:
         customer_ids: the id that a new customer gets, by its external id.
         first_challenge: the challenge that a new customer gets.
         created: the Idempotency-Keys of all creations that arrived.
+        lookups: the external ids that were looked up.
         submitted: every (customer id, body, Idempotency-Key) that arrived, in order.
         timeouts: the timeouts of those deliveries.
         max_in_flight: the greatest number of concurrent deliveries.
@@ -70,6 +71,7 @@ class FakeCardApi:
         self.customer_ids: dict[str, str] = {}
         self.first_challenge = ""
         self.created: list[str] = []
+        self.lookups: list[str] = []
         self._stored: dict[str, tuple[bytes, DeliveryResult]] = {}
 
     def issue(self, customer_id: str, challenge: str) -> None:
@@ -142,6 +144,12 @@ class FakeCardApi:
             self.issue(customer_id, self.first_challenge)
         self._fail()
         return customer_id
+
+    async def find_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
+        """Return the customer's id from ``customer_ids``."""
+        self.lookups.append(intent.external_id)
+        self._fail()
+        return self.customer_ids[intent.external_id]
 
     def _verify(self, customer_id: str, submission: Submission) -> DeliveryResult:
         customer = self.customers.get(customer_id)

@@ -8,8 +8,17 @@ from datetime import timedelta
 import pytest
 
 from signer.application.onboard_customer import OnboardCustomer, OnboardingResult
+from signer.application.ports import EventName
 from signer.domain.customer import CustomerIntent
-from signer.domain.errors import Conflict, ErrorCode, NotFound, Unavailable
+from signer.domain.errors import (
+    BadUpstream,
+    Conflict,
+    ErrorCode,
+    NotFound,
+    SignerError,
+    Unavailable,
+    UpstreamTimeout,
+)
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
 from tests.support.fakes.customer_intents import FakeCustomerIntents
@@ -121,12 +130,50 @@ async def test_failure_after_creation_contains_customer_id(
     assert again.record.state is ChallengeState.VERIFIED
 
 
-async def test_customer_that_exists_without_stored_id_is_conflict(wallet: WalletBackend, system: FakeSystem) -> None:
-    """The card API's error is raised unchanged."""
-    system.card_api.failures.append(Conflict(ErrorCode.CUSTOMER_EXISTS, "exists"))
-    with pytest.raises(Conflict) as error:
+def customer_exists() -> Conflict:
+    """Create the error of a creation that the card API answers with 409."""
+    return Conflict(ErrorCode.CUSTOMER_EXISTS, "exists")
+
+
+async def test_customer_that_exists_is_found_and_its_id_stored(wallet: WalletBackend, system: FakeSystem) -> None:
+    """The creation committed, and its response was lost: the same request goes on, without a second look-up."""
+    system.card_api.failures.append(customer_exists())
+    onboarded = await wallet.onboard_alice()
+    assert (onboarded.customer_id, onboarded.error) == (CUSTOMER, None)
+    assert onboarded.record is not None
+    assert onboarded.record.state is ChallengeState.VERIFIED
+    assert list(wallet.intents.known.values()) == [CUSTOMER]
+    assert await wallet.onboard_alice() == onboarded
+    assert (system.card_api.lookups, len(system.card_api.created)) == ([ALICE], 1)
+    [found] = system.audit.events_named(EventName.CUSTOMER_FOUND)
+    assert (found.customer_id, found.owner) == (CUSTOMER, str(system.owner))
+    assert not system.audit.events_named(EventName.CUSTOMER_CREATED)
+
+
+@pytest.mark.parametrize(
+    ("failure", "retry_after"),
+    [
+        (NotFound(ErrorCode.CUSTOMER_UNKNOWN, "No match."), 5.0),
+        (BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, "Several."), 5.0),
+        (UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "Late."), 1.0),
+        (Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "Down.", retry_after=7), 7),
+    ],
+    ids=lambda value: value.code if isinstance(value, SignerError) else None,
+)
+async def test_customer_that_exists_and_is_not_found_is_unavailable_with_a_warning(
+    wallet: WalletBackend, system: FakeSystem, failure: SignerError, retry_after: float
+) -> None:
+    """No id is guessed or stored; the same request finds the customer later."""
+    system.card_api.failures.extend([customer_exists(), failure])
+    with pytest.raises(Unavailable) as error:
         await wallet.onboard_alice()
-    assert error.value.code is ErrorCode.CUSTOMER_EXISTS
+    assert (error.value.code, error.value.retry_after) == (ErrorCode.CUSTOMER_LOOKUP_FAILED, retry_after)
+    assert failure.detail in error.value.detail
+    assert list(wallet.intents.known.values()) == [None]
+    [warning] = system.audit.events_named(EventName.CUSTOMER_LOOKUP_FAILED)
+    assert (warning.customer_id, warning.owner, warning.code) == (None, str(system.owner), failure.code)
+    system.card_api.failures.append(customer_exists())
+    assert (await wallet.onboard_alice()).customer_id == CUSTOMER
 
 
 async def test_creation_continues_if_caller_times_out(wallet: WalletBackend, system: FakeSystem) -> None:

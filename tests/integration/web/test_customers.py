@@ -1,0 +1,43 @@
+"""``POST /v1/customers`` over HTTP, with the real use case over fakes of its ports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiohttp import ClientResponse
+
+from signer.domain.errors import Conflict, ErrorCode, NotFound
+from tests.integration.web.site import CUSTOMER, PROBLEM, Site
+
+
+@pytest.fixture
+def wallet(site: Site) -> Site:
+    """A card API that will create the customer ``alice`` with a challenge for the owner."""
+    site.card_api.customer_ids["alice"] = CUSTOMER
+    site.card_api.first_challenge = site.challenge()
+    return site
+
+
+async def onboard(site: Site, **fields: object) -> tuple[ClientResponse, dict[str, Any]]:
+    """POST the customer ``alice``, and return the response and its body."""
+    body = {"chainId": site.owner, "externalId": "alice", "ownerId": site.owner} | fields
+    response = await site.client.post("/v1/customers", json=body, headers=site.authorization)
+    return response, await response.json()
+
+
+async def test_existing_customer_that_is_not_found_is_503_with_retry_after(wallet: Site) -> None:
+    """The problem says what to do; the same request is 201 once the card API's list has the customer."""
+    exists = Conflict(ErrorCode.CUSTOMER_EXISTS, "It exists.")
+    wallet.card_api.failures.extend([exists, NotFound(ErrorCode.CUSTOMER_UNKNOWN, "The list does not have it.")])
+    response, problem = await onboard(wallet)
+    assert (response.status, response.content_type, problem["code"]) == (503, PROBLEM, "customer_lookup_failed")
+    assert response.headers["Retry-After"] == "5"
+    assert "The list does not have it. Send the same request again." in problem["detail"]
+    [line] = wallet.log.of("customer.lookup_failed")
+    assert (line["level"], line["code"], line["owner"]) == ("warning", "customer_unknown", wallet.owner)
+    assert "customer_id" not in line
+    wallet.card_api.failures.append(exists)
+    response, customer = await onboard(wallet)
+    assert (response.status, customer["customerId"], customer["record"]["state"]) == (201, CUSTOMER, "verified")
+    assert [line["customer_id"] for line in wallet.log.of("customer.found")] == [CUSTOMER]
