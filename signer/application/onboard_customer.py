@@ -1,5 +1,7 @@
 """Create a customer at the card API, then sign and deliver its challenge.
 
+* What can be refused without the card API is refused first, so that no customer is created whose challenge this service
+  cannot sign.
 * The intent is stored before the POST, and the customer's id right after it. After a crash in between, the same request
   repeats the POST under the same Idempotency-Key: no second customer is created and the id is not lost.
 * If the card API has the customer already (409), its id is looked up in the list of customers, once for each request.
@@ -20,8 +22,11 @@ from signer.application.sign_request import HandleSignRequest, SignRequest, owne
 from signer.application.single_flight import SingleFlight, StillRunning
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import Conflict, ErrorCode, SignerError, Unavailable
+from signer.domain.ethereum import self_test_message
+from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord
 
+_MAX_CONCURRENT: Final = 1000
 _RETRY_LOOKUP_AFTER: Final = 5.0
 """Seconds. The list of customers may show a new customer late."""
 
@@ -48,35 +53,35 @@ class OnboardCustomer:
         self,
         *,
         admission: AdmissionGate,
+        policy: SigningPolicy,
         keys: KeyRing,
         intents: CustomerIntents,
         card_api: CardApi,
         sign: HandleSignRequest,
         audit: AuditLog,
         create_timeout: timedelta,
-        max_concurrent: int = 1000,
     ) -> None:
         self._admission = admission
+        self._policy = policy
         self._keys = keys
         self._intents = intents
         self._card_api = card_api
         self._sign = sign
         self._audit = audit
         self._create_timeout = create_timeout
-        self._single_flight = SingleFlight(self._create, max_concurrent)
+        self._single_flight = SingleFlight(self._create, _MAX_CONCURRENT)
 
     async def __call__(self, intent: CustomerIntent, *, within: timedelta) -> OnboardingResult:
         """Create the customer if it does not exist yet, then sign and deliver its current challenge.
 
         Raises:
-            NotFound: ``owner_unknown``; nothing was sent.
+            NotFound, RefusedByPolicy: ``owner_unknown``, ``chain_not_allowed``; nothing was sent.
+            Unavailable: ``key_backend_unavailable``; nothing was sent.
             Unavailable: ``customer_lookup_failed``: the card API has this customer, and its id could not be found.
             Unavailable, UpstreamTimeout, BadUpstream: the customer may have been created; the same request again finds
                 or creates it, once.
         """
         self._admission.check()
-        if self._keys.find(intent.owner.address) is None:
-            raise owner_unknown()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within.total_seconds()
         try:
@@ -98,9 +103,14 @@ class OnboardCustomer:
         return await self._single_flight.drain(within)
 
     async def _create(self, intent: CustomerIntent) -> str:
+        self._policy.check_owner(intent.owner)
+        key = self._keys.find(intent.owner.address)
+        if key is None:
+            raise owner_unknown()
         customer_id = await self._intents.begin(intent)
         if customer_id is not None:
             return customer_id
+        await key.sign(self_test_message())  # raises if the key is loaded and cannot sign now
         try:
             customer_id = await self._card_api.create_customer(intent, timeout=self._create_timeout)
             event = EventName.CUSTOMER_CREATED

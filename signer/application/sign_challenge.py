@@ -139,6 +139,7 @@ class SignChallenge:
         return None if record is None or (request.refresh and record.state is ChallengeState.SUPERSEDED) else record
 
     async def _fetch(self, request: SignRequest) -> Challenge:
+        self._policy.check_owner(request.owner)
         timeout = self._limits.fetch_timeout
         return self._decode(await self._card_api.fetch_challenge(request.customer_id, timeout=timeout))
 

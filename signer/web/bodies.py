@@ -72,6 +72,7 @@ def parse_customer_body(body: bytes) -> CustomerIntent:
 
     Raises:
         MalformedRequest: ``request_malformed``, or what ``AccountId.parse`` raises.
+        RefusedByPolicy: as ``CustomerIntent``.
     """
     fields = _parse_object(body, _CUSTOMER_FIELDS)
     account = _string(fields, "chainId", "the customer's account in CAIP-10 form, for example eip155:324:0x…")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientResponse
 
-from signer.domain.errors import Conflict, ErrorCode, NotFound
+from signer.domain.errors import Conflict, ErrorCode, NotFound, Unavailable
 from tests.integration.web.site import CUSTOMER, PROBLEM, Site
 
 
@@ -41,3 +41,26 @@ async def test_existing_customer_that_is_not_found_is_503_with_retry_after(walle
     response, customer = await onboard(wallet)
     assert (response.status, customer["customerId"], customer["record"]["state"]) == (201, CUSTOMER, "verified")
     assert [line["customer_id"] for line in wallet.log.of("customer.found")] == [CUSTOMER]
+
+
+@pytest.mark.parametrize(
+    ("account_chain", "owner_chain", "status", "code"),
+    [("300", "300", 422, "chain_not_allowed"), ("324", "300", 422, "chain_mismatch")],
+)
+async def test_chain_that_cannot_be_signed_for_is_refused_before_the_customer_is_created(
+    wallet: Site, account_chain: str, owner_chain: str, status: int, code: str
+) -> None:
+    """No orphan is left at the card API."""
+    chains = {"chainId": account_chain, "ownerId": owner_chain}
+    accounts = {field: f"eip155:{chain}:{wallet.key.address}" for field, chain in chains.items()}
+    response, problem = await onboard(wallet, **accounts)
+    assert (response.status, problem["code"], problem["field"]) == (status, code, "ownerId")
+    assert wallet.card_api.created == []
+
+
+async def test_key_that_cannot_sign_is_503_before_the_customer_is_created(wallet: Site) -> None:
+    """The key is loaded and its backend is down."""
+    wallet.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "The token is gone.", retry_after=2)
+    response, problem = await onboard(wallet)
+    assert (response.status, problem["code"], response.headers["Retry-After"]) == (503, "key_backend_unavailable", "2")
+    assert wallet.card_api.created == []

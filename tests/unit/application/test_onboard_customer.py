@@ -15,6 +15,7 @@ from signer.domain.errors import (
     Conflict,
     ErrorCode,
     NotFound,
+    RefusedByPolicy,
     SignerError,
     Unavailable,
     UpstreamTimeout,
@@ -23,7 +24,7 @@ from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
 from tests.support.fakes.customer_intents import FakeCustomerIntents
 from tests.support.fakes.keys import FakeKeyRing
-from tests.unit.application.fake_system import CUSTOMER, LONG_TIMEOUT, ZERO_TIMEOUT, FakeSystem, Replica
+from tests.unit.application.fake_system import CUSTOMER, LONG_TIMEOUT, POLICY, ZERO_TIMEOUT, FakeSystem, Replica
 
 ALICE = "alice"
 
@@ -37,6 +38,7 @@ class WalletBackend:
         system.card_api.customer_ids[ALICE] = CUSTOMER
         system.card_api.first_challenge = system.make_challenge()
         self.onboard = OnboardCustomer(
+            policy=POLICY,
             intents=self.intents,
             card_api=system.card_api,
             keys=FakeKeyRing([system.key]),
@@ -96,6 +98,29 @@ async def test_owner_without_key_creates_no_customer(wallet: WalletBackend, syst
     assert (wallet.intents.known, system.card_api.created) == ({}, [])
 
 
+async def test_owner_on_a_chain_outside_the_policy_creates_no_customer(
+    wallet: WalletBackend, system: FakeSystem
+) -> None:
+    """Its key is loaded, for the address is the same on every chain."""
+    elsewhere = AccountId.parse(f"eip155:300:{system.key.address}")
+    with pytest.raises(RefusedByPolicy) as error:
+        await wallet.onboard(CustomerIntent(elsewhere, ALICE, elsewhere), within=LONG_TIMEOUT)
+    assert (error.value.code, error.value.field) == (ErrorCode.CHAIN_NOT_ALLOWED, "ownerId")
+    assert error.value.detail == "ownerId is on chain eip155:300, which is not in policy.chains (eip155:324)."
+    assert (wallet.intents.known, system.card_api.created) == ({}, [])
+
+
+async def test_key_that_cannot_sign_now_creates_no_customer(wallet: WalletBackend, system: FakeSystem) -> None:
+    """The same request creates the customer once the key backend works again."""
+    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "down")
+    with pytest.raises(Unavailable) as error:
+        await wallet.onboard_alice()
+    assert error.value is system.key.failure
+    assert system.card_api.created == []
+    system.key.failure = None
+    assert (await wallet.onboard_alice()).customer_id == CUSTOMER
+
+
 async def test_nothing_is_sent_if_intent_cannot_be_stored(wallet: WalletBackend, system: FakeSystem) -> None:
     """The store is down before the POST."""
     wallet.intents.failures.append(store_unavailable())
@@ -119,12 +144,12 @@ async def test_creation_is_repeated_under_same_key_if_its_id_could_not_be_stored
 async def test_failure_after_creation_contains_customer_id(
     wallet: WalletBackend, system: FakeSystem, replica: Replica
 ) -> None:
-    """The key backend is down; the same request succeeds later."""
-    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "down")
+    """The store fails before the challenge is claimed; the same request succeeds later."""
+    replica.store.lose_call("claim")
     onboarded = await wallet.onboard_alice()
     assert (onboarded.customer_id, onboarded.record) == (CUSTOMER, None)
-    assert onboarded.error is system.key.failure
-    system.key.failure = None
+    assert onboarded.error is not None
+    assert onboarded.error.code is ErrorCode.STORE_UNAVAILABLE
     again = await wallet.onboard_alice()
     assert again.record is not None
     assert again.record.state is ChallengeState.VERIFIED

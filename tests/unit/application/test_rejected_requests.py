@@ -134,6 +134,19 @@ async def test_owner_on_another_chain_is_refused(system: FakeSystem, replica: Re
     check_nothing_was_spent(system, replica)
 
 
+async def test_owner_on_a_chain_outside_the_policy_is_refused_before_a_challenge_is_fetched(
+    system: FakeSystem, replica: Replica
+) -> None:
+    """The card API is not called."""
+    system.issue_challenge()
+    on_another_chain = AccountId.parse(f"eip155:300:{system.key.address}")
+    with pytest.raises(RefusedByPolicy) as error:
+        await replica.sign(replace(system.request(), owner=on_another_chain), within=LONG_TIMEOUT)
+    assert (error.value.code, error.value.field) == (ErrorCode.CHAIN_NOT_ALLOWED, "ownerId")
+    assert system.card_api.read_count == 0
+    check_nothing_was_spent(system, replica)
+
+
 @pytest.mark.parametrize(
     "error",
     [
