@@ -5,6 +5,7 @@
 * The intent is stored before the POST, and the customer's id right after it. After a crash in between, the same request
   repeats the POST under the same Idempotency-Key: no second customer is created and the id is not lost.
 * If the card API has the customer already (409), its id is looked up in the list of customers, once for each request.
+* The challenge in the response to the creation is signed; a replayed request fetches the current one.
 * If the id is known, the customer is not created again; the request continues with the known one.
 * If something fails after the id is known, the response still has the id.
 """
@@ -17,7 +18,7 @@ from datetime import timedelta
 from typing import Final
 
 from signer.application.admission import AdmissionGate
-from signer.application.ports import AuditEvent, AuditLog, CardApi, CustomerIntents, EventName, KeyRing
+from signer.application.ports import AuditEvent, AuditLog, CardApi, CustomerIntents, EventName, KeyRing, NewCustomer
 from signer.application.sign_request import HandleSignRequest, SignRequest, owner_unknown
 from signer.application.single_flight import SingleFlight, StillRunning
 from signer.domain.customer import CustomerIntent
@@ -85,41 +86,41 @@ class OnboardCustomer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within.total_seconds()
         try:
-            customer_id = await self._single_flight.run(intent, within=within)
+            customer = await self._single_flight.run(intent, within=within)
         except StillRunning:
             raise Unavailable(
                 ErrorCode.CHALLENGE_IN_PROGRESS,
                 "The customer is still being created. Send the same request again.",
             ) from None
-        request = SignRequest(customer_id, intent.owner, challenge=None, forward=True, refresh=True)
+        request = SignRequest(customer.id, intent.owner, None, forward=True, refresh=True, issued=customer.challenge)
         try:
             record = await self._sign(request, within=timedelta(seconds=max(deadline - loop.time(), 0.0)))
         except SignerError as error:
-            return OnboardingResult(customer_id, None, error)
-        return OnboardingResult(customer_id, record, None)
+            return OnboardingResult(customer.id, None, error)
+        return OnboardingResult(customer.id, record, None)
 
     async def drain(self, within: timedelta) -> int:
         """Wait for running creations; return how many were cancelled. The same request continues them."""
         return await self._single_flight.drain(within)
 
-    async def _create(self, intent: CustomerIntent) -> str:
+    async def _create(self, intent: CustomerIntent) -> NewCustomer:
         self._policy.check_owner(intent.owner)
         key = self._keys.find(intent.owner.address)
         if key is None:
             raise owner_unknown()
-        customer_id = await self._intents.begin(intent)
-        if customer_id is not None:
-            return customer_id
+        known = await self._intents.begin(intent)
+        if known is not None:
+            return NewCustomer(known, challenge=None)
         await key.sign(self_test_message())  # raises if the key is loaded and cannot sign now
         try:
-            customer_id = await self._card_api.create_customer(intent, timeout=self._create_timeout)
+            customer = await self._card_api.create_customer(intent, timeout=self._create_timeout)
             event = EventName.CUSTOMER_CREATED
         except Conflict:
-            customer_id = await self._find(intent)
+            customer = NewCustomer(await self._find(intent), challenge=None)
             event = EventName.CUSTOMER_FOUND
-        self._log(event, intent, customer_id)
-        await self._intents.complete(intent, customer_id)
-        return customer_id
+        self._log(event, intent, customer.id)
+        await self._intents.complete(intent, customer.id)
+        return customer
 
     async def _find(self, intent: CustomerIntent) -> str:
         try:

@@ -36,7 +36,7 @@ from signer.application.ports import (
 )
 from signer.application.sign_request import SignRequest, can_reuse, in_progress, owner_unknown
 from signer.domain.challenge import MAX_BASE64, Challenge, decode_challenge
-from signer.domain.errors import Conflict, ErrorCode, LeaseLost, RefusedByPolicy, SignerError
+from signer.domain.errors import Conflict, ErrorCode, LeaseLost, MalformedChallenge, RefusedByPolicy, SignerError
 from signer.domain.ethereum import AccountId, EvmSignature
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.policy import SigningPolicy
@@ -109,6 +109,7 @@ class SignChallenge:
             record = await self._resume_known(request, deadline)
             if record is not None:
                 return record
+            challenge = self._decode_issued(request)
         refreshes = _MAX_REFRESHES if request.refresh else 0
         while True:
             challenge = challenge or await self._fetch(request)
@@ -137,6 +138,12 @@ class SignChallenge:
         claimed = await self._claim(_claim_for_record(known, request))
         record = await self._deliver(None, claimed, deadline, forward=request.forward)
         return None if record is None or (request.refresh and record.state is ChallengeState.SUPERSEDED) else record
+
+    def _decode_issued(self, request: SignRequest) -> Challenge | None:
+        """Return the challenge of the creation's response; ``None`` if there is none that can be decoded."""
+        with suppress(MalformedChallenge):
+            return None if request.issued is None else self._decode(request.issued)
+        return None
 
     async def _fetch(self, request: SignRequest) -> Challenge:
         self._policy.check_owner(request.owner)

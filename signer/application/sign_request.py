@@ -36,6 +36,8 @@ class SignRequest:
         challenge: base64 as the card API issued it; ``None`` to fetch the current one.
         forward: whether the signature is delivered to the card API.
         refresh: whether a challenge that has expired, or was replaced upstream, may be exchanged for the current one.
+        issued: base64, the challenge in the card API's response to the creation of this customer. It is used instead of
+            fetching one, if it can be. Requests that differ only in it are equal.
     """
 
     customer_id: str
@@ -43,6 +45,7 @@ class SignRequest:
     challenge: str | None = field(repr=False)
     forward: bool
     refresh: bool = False
+    issued: str | None = field(default=None, repr=False, compare=False)
 
 
 class HandleSignRequest:

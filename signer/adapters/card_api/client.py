@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 
 from signer.adapters.card_api.access_token import AccessToken, AccessTokenSource, read_credentials
 from signer.adapters.card_api.http_transport import HttpTransport
@@ -37,10 +37,12 @@ from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyUnavailable
 from signer.adapters.request_signing.signature_base import MessageSignatureError
 from signer.adapters.request_signing.signer import MessageSigner
-from signer.application.ports import DeliveryResult
+from signer.application.ports import DeliveryResult, NewCustomer
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode
 from signer.domain.record import Submission
+
+_T = TypeVar("_T")
 
 _TOO_LATE: Final = Failure(
     code=ErrorCode.CARD_API_TIMEOUT, detail="The deadline passed before the request to the card API was sent; retry."
@@ -84,7 +86,7 @@ class CardApiClient:
         seconds = self._signer.unavailable_for()
         return None if seconds is None else timedelta(seconds=seconds)
 
-    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
+    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> NewCustomer:
         """See ``CardApi.create_customer``."""
         request = self._requests.for_new_customer(intent.body, intent.idempotency_key)
         return await self._read(request, created_customer_in, timeout)
@@ -141,11 +143,11 @@ class CardApiClient:
         await self._tokens.aclose()
 
     async def _read(
-        self, request: CardApiRequest, parse: Callable[[CallResult], str | Failure], timeout: timedelta
-    ) -> str:
+        self, request: CardApiRequest, parse: Callable[[CallResult], _T | Failure], timeout: timedelta
+    ) -> _T:
         deadline = _now() + timeout.total_seconds()
 
-        async def attempt() -> str | Failure:
+        async def attempt() -> _T | Failure:
             return parse(await self._call(request, deadline))
 
         result = await self._retries.run(deadline, attempt)

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
-from signer.application.ports import DeliveryResult, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict, NewCustomer
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.record import parse_customer_id
@@ -106,8 +106,8 @@ def token_in(result: CallResult) -> IssuedToken | Failure:
 # --- Customers and challenges -----------------------------------------------------------------------------------------
 
 
-def created_customer_in(result: CallResult) -> str | Failure:
-    """Parse the response to ``POST /customers``: the new customer's id."""
+def created_customer_in(result: CallResult) -> NewCustomer | Failure:
+    """Parse the response to ``POST /customers``: the new customer, with its challenge if there is a text."""
     if isinstance(result, Failure):
         return result
     if result.status == HTTPStatus.CONFLICT:
@@ -118,9 +118,10 @@ def created_customer_in(result: CallResult) -> str | Failure:
     if result.status not in {HTTPStatus.CREATED, HTTPStatus.OK}:
         return _failure_for(result, _POST_CUSTOMER)
     match _object_in(result):
-        case {"id": str() as customer_id}:
+        case {"id": str() as customer_id, **others}:
+            challenge = others.get("challenge")
             with suppress(MalformedRequest):
-                return parse_customer_id(customer_id)
+                return NewCustomer(parse_customer_id(customer_id), challenge if isinstance(challenge, str) else None)
     return _invalid(f"The card API's response to {_POST_CUSTOMER} has no id that is a UUID.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum, auto
 from typing import Protocol
@@ -49,11 +49,24 @@ class DeliveryResult:
     retry_after: timedelta | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NewCustomer:
+    """A customer that the card API has just created.
+
+    Attributes:
+        id: its UUID.
+        challenge: its first challenge, base64; ``None`` if the response had none.
+    """
+
+    id: str
+    challenge: str | None = field(repr=False)
+
+
 class CardApi(Protocol):
     """The card API. Reads are retried inside, within ``timeout``; a delivery is one attempt, under its own lease."""
 
-    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
-        """Create the customer under the intent's Idempotency-Key, with retries, and return its id.
+    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> NewCustomer:
+        """Create the customer under the intent's Idempotency-Key, with retries.
 
         Raises:
             Conflict: ``customer_exists``: ask ``find_customer`` for its id.

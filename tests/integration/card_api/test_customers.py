@@ -29,10 +29,10 @@ def intent() -> CustomerIntent:
 
 
 async def test_customer_is_created(calling: Calling, intent: CustomerIntent) -> None:
-    """The card API returns its id and has issued a challenge."""
-    customer_id = await calling.client.create_customer(intent, timeout=SOON)
-    assert calling.simulator.state.customers.find(customer_id).external_id == intent.external_id
-    assert await calling.client.fetch_challenge(customer_id, timeout=SOON)
+    """The card API returns its id and its challenge."""
+    customer = await calling.client.create_customer(intent, timeout=SOON)
+    assert calling.simulator.state.customers.find(customer.id).external_id == intent.external_id
+    assert await calling.client.fetch_challenge(customer.id, timeout=SOON) == customer.challenge
 
 
 async def test_same_intent_returns_same_customer(calling: Calling, intent: CustomerIntent) -> None:
@@ -45,8 +45,8 @@ async def test_same_intent_returns_same_customer(calling: Calling, intent: Custo
 async def test_lost_response_is_retried(calling: Calling, intent: CustomerIntent, kind: FaultKind) -> None:
     """The same body under the same key, within the timeout: one customer."""
     calling.fault(kind, ROUTE, times=2)
-    customer_id = await calling.client.create_customer(intent, timeout=SOON)
-    assert str(calling.simulator.state.customers.find(customer_id).id) == customer_id
+    customer = await calling.client.create_customer(intent, timeout=SOON)
+    assert str(calling.simulator.state.customers.find(customer.id).id) == customer.id
     assert calling.calls(ROUTE) == 3
 
 
@@ -72,8 +72,8 @@ async def test_409_without_body_may_be_in_flight(start: StartCalling, intent: Cu
     """The caller is not told that the customer exists while it is being created."""
     calling = await start({"bare_conflicts": True})
     calling.fault(FaultKind.CONFLICT, ROUTE, times=2)
-    customer_id = await calling.client.create_customer(intent, timeout=SOON)
-    assert str(calling.simulator.state.customers.find(customer_id).id) == customer_id
+    customer = await calling.client.create_customer(intent, timeout=SOON)
+    assert str(calling.simulator.state.customers.find(customer.id).id) == customer.id
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ async def test_unreadable_response_is_raised(calling: Calling, intent: CustomerI
     assert refusal.value.code is ErrorCode.CARD_API_INVALID_ANSWER
     assert calling.calls("elsewhere") == 0
     calling.calm()
-    assert await calling.client.create_customer(intent, timeout=SOON)
+    assert (await calling.client.create_customer(intent, timeout=SOON)).id
 
 
 async def test_nothing_is_sent_after_deadline(calling: Calling, intent: CustomerIntent) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
 
-from signer.application.ports import DeliveryResult, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict, NewCustomer
 from signer.domain.challenge import decode_challenge
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError
@@ -42,7 +42,7 @@ class FakeCardApi:
         reads_open: while it is not set, reads wait.
         read_count: the number of reads that have arrived.
         customer_ids: the id that a new customer gets, by its external id.
-        first_challenge: the challenge that a new customer gets.
+        first_challenge: the challenge that a new customer gets, in the response to its creation.
         created: the Idempotency-Keys of all creations that arrived.
         lookups: the external ids that were looked up.
         submitted: every (customer id, body, Idempotency-Key) that arrived, in order.
@@ -69,7 +69,7 @@ class FakeCardApi:
         self.gateway_returns_404 = False
         self._in_flight = 0
         self.customer_ids: dict[str, str] = {}
-        self.first_challenge = ""
+        self.first_challenge: str | None = None
         self.created: list[str] = []
         self.lookups: list[str] = []
         self._stored: dict[str, tuple[bytes, DeliveryResult]] = {}
@@ -135,15 +135,15 @@ class FakeCardApi:
             return DeliveryResult(DeliveryVerdict.UNKNOWN)
         return result
 
-    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
+    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> NewCustomer:
         """Create the customer with its id from ``customer_ids``; the same key gets the same result again."""
         self.created.append(intent.idempotency_key)
         await self.reads_open.wait()
         customer_id = self.customer_ids[intent.external_id]
         if self.created.count(intent.idempotency_key) == 1:
-            self.issue(customer_id, self.first_challenge)
+            self.customers.setdefault(customer_id, FakeCustomer(self.first_challenge or ""))
         self._fail()
-        return customer_id
+        return NewCustomer(customer_id, self.first_challenge)
 
     async def find_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
         """Return the customer's id from ``customer_ids``."""

@@ -76,6 +76,43 @@ async def test_customer_is_created_and_its_challenge_verified(wallet: WalletBack
     assert next(event.name for event in system.audit.events) == "customer.created"
 
 
+async def test_challenge_of_the_creation_is_signed_without_fetching_one(
+    wallet: WalletBackend, system: FakeSystem
+) -> None:
+    """One call creates the customer and one delivers."""
+    onboarded = await wallet.onboard_alice()
+    assert onboarded.record is not None
+    assert onboarded.record.id == system.id_of(system.challenges[0])
+    assert (system.card_api.read_count, len(system.card_api.submitted)) == (0, 1)
+
+
+@pytest.mark.parametrize("first", ["absent", "malformed", "expired"])
+async def test_unusable_challenge_of_the_creation_is_exchanged_for_the_current_one(
+    wallet: WalletBackend, system: FakeSystem, first: str
+) -> None:
+    """It is judged like any other challenge; the current one is fetched once."""
+    expired = system.make_challenge(nonce="old0old0", issued_at="2026-11-22T11:00:00Z")
+    system.card_api.first_challenge = {"absent": None, "malformed": "aGVsbG8=", "expired": expired}[first]
+    current = system.issue_challenge(nonce="new0new0")
+    onboarded = await wallet.onboard_alice()
+    assert onboarded.record is not None
+    assert (onboarded.record.id, onboarded.record.state) == (system.id_of(current), ChallengeState.VERIFIED)
+    assert system.card_api.read_count == 1
+
+
+async def test_current_challenge_is_fetched_if_customer_is_known(
+    wallet: WalletBackend, system: FakeSystem, replica: Replica
+) -> None:
+    """The challenge of the creation may have been replaced since."""
+    replica.store.lose_call("claim")
+    assert (await wallet.onboard_alice()).record is None
+    current = system.issue_challenge(nonce="new0new0")
+    onboarded = await wallet.onboard_alice()
+    assert onboarded.record is not None
+    assert onboarded.record.id == system.id_of(current)
+    assert system.card_api.read_count == 1
+
+
 async def test_same_request_again_creates_no_second_customer(wallet: WalletBackend, system: FakeSystem) -> None:
     """It returns the same result."""
     assert await wallet.onboard_alice() == await wallet.onboard_alice()

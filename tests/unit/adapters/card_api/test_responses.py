@@ -15,7 +15,7 @@ from signer.adapters.card_api.responses import (
     token_in,
 )
 from signer.adapters.card_api.results import Failure, UpstreamResponse
-from signer.application.ports import DeliveryResult, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict, NewCustomer
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError, Unavailable
 from signer.domain.ethereum import AccountId
@@ -366,7 +366,14 @@ class TestNewCustomer:
     @pytest.mark.parametrize("status", [200, 201])
     def test_id_is_returned_in_lower_case(self, status: int) -> None:
         """A UUID in upper case is the same UUID."""
-        assert created_customer_in(response({"id": CUSTOMER.upper(), "status": "initiating"}, status)) == CUSTOMER
+        created = created_customer_in(response({"id": CUSTOMER.upper(), "challenge": "YQ=="}, status))
+        assert created == NewCustomer(CUSTOMER, "YQ==")
+        assert "YQ==" not in repr(created)
+
+    @pytest.mark.parametrize("more", [{}, {"challenge": None}, {"challenge": ["YQ=="]}])
+    def test_customer_without_a_challenge_is_a_customer(self, more: dict[str, object]) -> None:
+        """The application fetches its challenge."""
+        assert created_customer_in(response({"id": CUSTOMER, **more}, 201)) == NewCustomer(CUSTOMER, None)
 
     @pytest.mark.parametrize(
         "payload", [{}, [], {"id": 7}, {"id": ""}, {"id": "../x"}, {"id": CUSTOMER.replace("-", "")}]
