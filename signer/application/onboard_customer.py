@@ -92,7 +92,9 @@ class OnboardCustomer:
                 ErrorCode.CHALLENGE_IN_PROGRESS,
                 "The customer is still being created. Send the same request again.",
             ) from None
-        request = SignRequest(customer.id, intent.owner, None, forward=True, refresh=True, issued=customer.challenge)
+        request = SignRequest(
+            customer.id, intent.owner, None, forward=True, refresh=True, is_new=True, issued=customer.challenge
+        )
         try:
             record = await self._sign(request, within=timedelta(seconds=max(deadline - loop.time(), 0.0)))
         except SignerError as error:

@@ -148,7 +148,9 @@ class SignChallenge:
     async def _fetch(self, request: SignRequest) -> Challenge:
         self._policy.check_owner(request.owner)
         timeout = self._limits.fetch_timeout
-        return self._decode(await self._card_api.fetch_challenge(request.customer_id, timeout=timeout))
+        return self._decode(
+            await self._card_api.fetch_challenge(request.customer_id, timeout=timeout, is_new=request.is_new)
+        )
 
     def _decode(self, encoded: str) -> Challenge:
         return decode_challenge(encoded, max_base64=self._limits.max_base64)

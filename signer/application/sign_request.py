@@ -36,6 +36,7 @@ class SignRequest:
         challenge: base64 as the card API issued it; ``None`` to fetch the current one.
         forward: whether the signature is delivered to the card API.
         refresh: whether a challenge that has expired, or was replaced upstream, may be exchanged for the current one.
+        is_new: whether this service has created the customer, so that the card API may not find it yet.
         issued: base64, the challenge in the card API's response to the creation of this customer. It is used instead of
             fetching one, if it can be. Requests that differ only in it are equal.
     """
@@ -45,6 +46,7 @@ class SignRequest:
     challenge: str | None = field(repr=False)
     forward: bool
     refresh: bool = False
+    is_new: bool = False
     issued: str | None = field(default=None, repr=False, compare=False)
 
 

@@ -101,9 +101,11 @@ class CardApiClient:
             raise customer_id.error()
         return customer_id
 
-    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
+    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta, is_new: bool = False) -> str:
         """See ``CardApi.fetch_challenge``."""
-        return await self._read(self._requests.for_challenge(customer_id), challenge_in, timeout)
+        request = self._requests.for_challenge(customer_id)
+        retries = self._retries.until_deadline() if is_new else self._retries
+        return await self._read(request, lambda result: challenge_in(result, is_new=is_new), timeout, retries)
 
     async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
         """See ``CardApi.customer_status``."""
@@ -143,14 +145,18 @@ class CardApiClient:
         await self._tokens.aclose()
 
     async def _read(
-        self, request: CardApiRequest, parse: Callable[[CallResult], _T | Failure], timeout: timedelta
+        self,
+        request: CardApiRequest,
+        parse: Callable[[CallResult], _T | Failure],
+        timeout: timedelta,
+        retries: ReadRetries | None = None,
     ) -> _T:
         deadline = _now() + timeout.total_seconds()
 
         async def attempt() -> _T | Failure:
             return parse(await self._call(request, deadline))
 
-        result = await self._retries.run(deadline, attempt)
+        result = await (retries or self._retries).run(deadline, attempt)
         if isinstance(result, Failure):
             raise result.error()
         return result

@@ -165,8 +165,13 @@ def found_customer_in(result: CallResult, intent: CustomerIntent) -> str | Failu
     return _invalid("The card API's list has several customers with this externalId and chainId, or a malformed id.")
 
 
-def challenge_in(result: CallResult) -> str | Failure:
+def challenge_in(result: CallResult, *, is_new: bool = False) -> str | Failure:
     """Parse the response to ``GET …/challenge``: the base64 text, unchanged."""
+    if is_new and isinstance(result, UpstreamResponse) and result.status == HTTPStatus.NOT_FOUND:
+        detail = "The card API has created this customer and does not find it yet (status 404); retry."
+        return Failure(
+            code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, transient=True, retry_after=result.retry_after
+        )
     if isinstance(result, Failure) or result.status != HTTPStatus.OK:
         return _failure_for(result, _GET_CHALLENGE)
     match _object_in(result):

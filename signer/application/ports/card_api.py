@@ -84,8 +84,14 @@ class CardApi(Protocol):
         """
         ...
 
-    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
+    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta, is_new: bool = False) -> str:
         """Return the customer's current challenge, base64.
+
+        Args:
+            customer_id: the customer.
+            timeout: of the whole call.
+            is_new: whether this service has just created the customer, so that the card API may not find it yet. Then a
+                404 is retried until the timeout, and ends as ``card_api_unavailable``.
 
         Raises:
             NotFound: ``customer_unknown``.

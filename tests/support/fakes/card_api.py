@@ -41,6 +41,7 @@ class FakeCardApi:
         open: while it is not set, deliveries wait.
         reads_open: while it is not set, reads wait.
         read_count: the number of reads that have arrived.
+        new_customers_read: the number of challenges that were fetched for a new customer.
         customer_ids: the id that a new customer gets, by its external id.
         first_challenge: the challenge that a new customer gets, in the response to its creation.
         created: the Idempotency-Keys of all creations that arrived.
@@ -62,6 +63,7 @@ class FakeCardApi:
         self.reads_open = asyncio.Event()
         self.reads_open.set()
         self.read_count = 0
+        self.new_customers_read = 0
         self.submitted: list[tuple[str, bytes, str]] = []
         self.timeouts: list[timedelta] = []
         self.max_in_flight = 0
@@ -78,8 +80,9 @@ class FakeCardApi:
         """Set the challenge (base64) of a customer, and create the customer if it does not exist."""
         self.customers[customer_id] = FakeCustomer(challenge)
 
-    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
+    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta, is_new: bool = False) -> str:
         """Return the customer's current challenge."""
+        self.new_customers_read += is_new
         return (await self._customer(customer_id)).challenge
 
     async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
