@@ -89,6 +89,7 @@ class ErrorCode(StrEnum):
     CARD_API_TIMEOUT = "card_api_timeout"
     CARD_API_INVALID_ANSWER = "card_api_invalid_answer"
     CARD_API_CREDENTIALS_REFUSED = "card_api_credentials_refused"
+    CARD_API_CHALLENGE_REFUSED = "card_api_challenge_refused"
 
     INTERNAL_ERROR = "internal_error"
 
@@ -151,6 +152,18 @@ class LeaseLost(Unavailable):
 
 class BadUpstream(SignerError):
     """The card API sent a response that its contract does not allow."""
+
+
+class ChallengeRefused(BadUpstream):
+    """The card API issued a challenge that the parser or the policy refuses.
+
+    Attributes:
+        reason: the code of the rule.
+    """
+
+    def __init__(self, reason: ErrorCode, detail: str) -> None:
+        super().__init__(ErrorCode.CARD_API_CHALLENGE_REFUSED, detail)
+        self.reason = reason
 
 
 class UpstreamTimeout(Unavailable):

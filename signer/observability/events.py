@@ -73,6 +73,14 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
         ),
         _event("challenge.refused", "info", "A request was refused or failed; nothing was signed.", *_CUSTOMER, "code"),
         _event(
+            "card_api.challenge_refused",
+            "warning",
+            "The card API issued a challenge that the parser or the policy refuses, by the rule in code. Nothing was "
+            "signed: ownerId is wrong, the settings are, or the card API is faulty or compromised.",
+            *_CUSTOMER,
+            "code",
+        ),
+        _event(
             "challenge.conflicted",
             "warning",
             "The nonce is claimed for another message, or the message for another customer: a mistake or an attack.",

@@ -206,10 +206,8 @@ def responses_match_the_api(run: Evidence) -> Iterator[Finding]:
 _REFUSALS: Final = frozenset(
     {(409, "nonce_reused"), (422, "challenge_expired"), (422, "challenge_expires_too_soon")},
 )
-_REFUSALS_OF_WHAT_WAS_FETCHED: Final = frozenset(
-    {(422, "owner_mismatch"), (422, "domain_not_allowed"), (400, "challenge_not_siwe"), (404, "customer_unknown")},
-)
-"""Results of wrong challenges and of 404s from the card API."""
+_REFUSALS_WITHOUT_A_CHALLENGE: Final = frozenset({(404, "customer_unknown")})
+"""Results of 404s from the card API."""
 
 
 def _makes_sense(response: RecordedResponse) -> bool:
@@ -218,7 +216,7 @@ def _makes_sense(response: RecordedResponse) -> bool:
     if response.status in _DOWN:
         return response.code is not None
     known = (response.status, response.code)
-    return known in _REFUSALS or ("fetch" in response.sent and known in _REFUSALS_OF_WHAT_WAS_FETCHED)
+    return known in _REFUSALS or ("fetch" in response.sent and known in _REFUSALS_WITHOUT_A_CHALLENGE)
 
 
 def customers_are_created_once(run: Evidence) -> Iterator[Finding]:

@@ -86,7 +86,7 @@ async def test_problem_after_the_creation_has_the_customer_id(open_site: OpenSit
     site = await open_site(**QUICK)
     await site.set_faults({"kind": "challenge_pem"})
     status, problem = await onboard(site, "dave")
-    assert (status, problem["code"]) == (400, "challenge_not_siwe")
+    assert (status, problem["code"], problem["reason"]) == (502, "card_api_challenge_refused", "challenge_not_siwe")
     await site.set_faults()
     status, customer = await onboard(site, "dave")
     assert (status, customer["customerId"]) == (201, problem["customerId"])

@@ -16,6 +16,7 @@ class EventName(StrEnum):
     CUSTOMER_FOUND = "customer.found"
     CUSTOMER_LOOKUP_FAILED = "customer.lookup_failed"
     REFUSED = "challenge.refused"
+    UPSTREAM_REFUSED = "card_api.challenge_refused"
     CONFLICTED = "challenge.conflicted"
     CLAIMED = "challenge.claimed"
     RELEASED = "challenge.released"

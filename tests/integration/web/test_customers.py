@@ -43,6 +43,20 @@ async def test_existing_customer_that_is_not_found_is_503_with_retry_after(walle
     assert [line["customer_id"] for line in wallet.log.of("customer.found")] == [CUSTOMER]
 
 
+async def test_wrong_challenge_of_the_card_api_is_502_with_the_customer_and_a_warning(wallet: Site) -> None:
+    """The caller has not sent the challenge: ``reason`` has the rule, and the same request succeeds later."""
+    wallet.card_api.first_challenge = wallet.challenge(domain="api.evil.example", uri="https://api.evil.example")
+    response, problem = await onboard(wallet)
+    assert (response.status, problem["code"]) == (502, "card_api_challenge_refused")
+    assert (problem["reason"], problem["customerId"]) == ("domain_not_allowed", CUSTOMER)
+    assert response.headers["Retry-After"] == "5"
+    assert "field" not in problem
+    [line] = wallet.log.of("card_api.challenge_refused")
+    assert (line["level"], line["code"], line["customer_id"]) == ("warning", "domain_not_allowed", CUSTOMER)
+    wallet.card_api.issue(CUSTOMER, wallet.challenge())
+    assert (await onboard(wallet))[0].status == 201
+
+
 @pytest.mark.parametrize(
     ("account_chain", "owner_chain", "status", "code"),
     [("300", "300", 422, "chain_not_allowed"), ("324", "300", 422, "chain_mismatch")],
