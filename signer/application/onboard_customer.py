@@ -38,8 +38,8 @@ class OnboardingResult:
 
     Attributes:
         customer_id: the card API's id of the customer.
-        record: of its challenge; ``None`` after an error.
-        error: why the challenge was not signed; ``None`` if it was.
+        record: of its challenge; ``None`` if there is none.
+        error: why the challenge was not signed, or ended without proof; ``None`` if it is proven or being delivered.
     """
 
     customer_id: str
@@ -99,7 +99,8 @@ class OnboardCustomer:
             record = await self._sign(request, within=timedelta(seconds=max(deadline - loop.time(), 0.0)))
         except SignerError as error:
             return OnboardingResult(customer.id, None, error)
-        return OnboardingResult(customer.id, record, None)
+        is_proven_or_open = record.state.is_proof or not record.state.is_final
+        return OnboardingResult(customer.id, record, None if is_proven_or_open else _not_proven(record))
 
     async def drain(self, within: timedelta) -> int:
         """Wait for running creations; return how many were cancelled. The same request continues them."""
@@ -146,3 +147,11 @@ class OnboardCustomer:
                 idempotency_key=intent.idempotency_key,
             ),
         )
+
+
+def _not_proven(record: ChallengeRecord) -> Conflict:
+    return Conflict(
+        ErrorCode.CUSTOMER_NOT_PROVEN,
+        f"The customer exists and its challenge ended without proof ({record.state}): see 'record'. Send the same "
+        "request again, or POST /v1/customers/{customerId}/challenge/sign, to sign its next challenge.",
+    )

@@ -68,6 +68,7 @@ class ErrorCode(StrEnum):
     NONCE_REUSED = "nonce_reused"
     CHALLENGE_BOUND_ELSEWHERE = "challenge_bound_elsewhere"
     CUSTOMER_EXISTS = "customer_exists"
+    CUSTOMER_NOT_PROVEN = "customer_not_proven"
     CHALLENGE_UNKNOWN = "challenge_unknown"
     CHALLENGE_IN_PROGRESS = "challenge_in_progress"
     LEASE_LOST = "lease_lost"

@@ -93,6 +93,11 @@ def customer_body(intent: CustomerIntent, customer_id: str, record: ChallengeRec
     return _ENCODE(customer).encode("ascii")
 
 
+def customer_members(customer_id: str, record: ChallengeRecord | None) -> dict[str, Any]:
+    """Return the members of a problem about a customer; ``record`` is present only if there is one."""
+    return {"customerId": customer_id} | ({} if record is None else {"record": _record_fields(record)})
+
+
 def record_body(record: ChallengeRecord) -> bytes:
     """Encode a record; ``supersededBy`` is present only if it has a value."""
     return _ENCODE(_record_fields(record)).encode("ascii")

@@ -129,6 +129,16 @@ def test_process_that_settled_before_its_kill_needs_no_recovery() -> None:
     assert recoveries(replace(GOOD, processes=[KILLED])) == []
 
 
+@pytest.mark.parametrize(("state", "status"), [("verified", 201), ("rejected", 409), ("forwarding", 202)])
+def test_only_a_proven_customer_may_be_answered_201(state: str, status: int) -> None:
+    """Any other status of a creation is found."""
+    for given in (201, 202, 409):
+        body = response().body | {"state": state}
+        created = response(sent="onboard, fetch", status=given, body=body, retry_after="1")
+        found = by_rule(violations(replace(GOOD, responses=[created])))
+        assert ("responses_match_the_api" in found) == (given != status)
+
+
 def test_history_contains_moves_deliveries_responses_and_log() -> None:
     """The history is in the order of time."""
     history = "\n".join(GOOD.history(ID))

@@ -212,7 +212,10 @@ _REFUSALS_WITHOUT_A_CHALLENGE: Final = frozenset({(404, "customer_unknown")})
 
 def _makes_sense(response: RecordedResponse) -> bool:
     if response.is_record:
-        return response.status in ({201, 202} if "onboard" in response.sent else {200, 202})
+        if "onboard" in response.sent:
+            state = response.body["state"]
+            return response.status == (201 if state in _PROOF else 409 if state in FINAL else 202)
+        return response.status in {200, 202}
     if response.status in _DOWN:
         return response.code is not None
     known = (response.status, response.code)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientResponse
 
+from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import Conflict, ErrorCode, NotFound, Unavailable
 from tests.integration.web.site import CUSTOMER, PROBLEM, Site
 
@@ -78,3 +79,19 @@ async def test_key_that_cannot_sign_is_503_before_the_customer_is_created(wallet
     response, problem = await onboard(wallet)
     assert (response.status, problem["code"], response.headers["Retry-After"]) == (503, "key_backend_unavailable", "2")
     assert wallet.card_api.created == []
+
+
+async def test_customer_whose_challenge_ended_without_proof_is_409_with_its_record(wallet: Site) -> None:
+    """It is no 201; the next challenge can be signed by either route."""
+    wallet.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422))
+    response, problem = await onboard(wallet)
+    assert (response.status, response.content_type, problem["code"]) == (409, PROBLEM, "customer_not_proven")
+    assert (problem["customerId"], problem["record"]["state"]) == (CUSTOMER, "rejected")
+    assert "POST /v1/customers/{customerId}/challenge/sign" in problem["detail"]
+    [line] = wallet.log.of("http.request")
+    assert (line["status"], line["code"], line["state"]) == (409, "customer_not_proven", "rejected")
+    assert line["challenge_id"] == problem["record"]["id"]
+    assert (await wallet.get(f"/v1/challenges/{problem['record']['id']}")).status == 200
+    wallet.card_api.issue(CUSTOMER, wallet.challenge(nonce="lastnonce1"))
+    response, customer = await onboard(wallet)
+    assert (response.status, customer["record"]["state"]) == (201, "verified")

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from signer.application.onboard_customer import OnboardCustomer, OnboardingResult
-from signer.application.ports import EventName
+from signer.application.ports import DeliveryResult, DeliveryVerdict, EventName
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import (
     BadUpstream,
@@ -190,6 +190,34 @@ async def test_failure_after_creation_contains_customer_id(
     again = await wallet.onboard_alice()
     assert again.record is not None
     assert again.record.state is ChallengeState.VERIFIED
+
+
+async def test_customer_whose_challenge_ended_without_proof_is_a_conflict_with_its_record(
+    wallet: WalletBackend, system: FakeSystem
+) -> None:
+    """The same request again signs the customer's next challenge."""
+    system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422))
+    onboarded = await wallet.onboard_alice()
+    assert onboarded.customer_id == CUSTOMER
+    assert onboarded.record is not None
+    assert onboarded.record.state is ChallengeState.REJECTED
+    assert isinstance(onboarded.error, Conflict)
+    assert onboarded.error.code is ErrorCode.CUSTOMER_NOT_PROVEN
+    current = system.issue_challenge(nonce="new0new0")
+    again = await wallet.onboard_alice()
+    assert again.error is None
+    assert again.record is not None
+    assert (again.record.id, again.record.state) == (system.id_of(current), ChallengeState.VERIFIED)
+
+
+async def test_customer_whose_signature_is_being_delivered_is_no_error(system: FakeSystem) -> None:
+    """The card API is busy; recovery delivers later."""
+    wallet = WalletBackend(system, system.add_replica(work_timeout=ZERO_TIMEOUT))
+    system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 503))
+    onboarded = await wallet.onboard_alice()
+    assert onboarded.error is None
+    assert onboarded.record is not None
+    assert onboarded.record.state is ChallengeState.SIGNED
 
 
 def customer_exists() -> Conflict:
