@@ -3,7 +3,7 @@
 * After a 401 the token is renewed and the request sent once more, signed anew; a delivery keeps its body and its
   Idempotency-Key.
 * Reads, and the creation of a customer under its one Idempotency-Key, are retried within their timeout. A delivery is
-  one attempt: each attempt needs its own lease.
+  one attempt: each attempt needs its own lease. The list of customers, which can be long, is requested once.
 * A timeout covers the whole call, including the wait for a token.
 * While the circuit breaker is open, a call ends at once with the time after which to retry.
 * A request that cannot be signed is not sent, and is no failure of the card API.
