@@ -216,6 +216,7 @@ def _compose(
     )
     onboard = OnboardCustomer(
         admission=admission,
+        policy=policy,
         keys=keys.ring,
         intents=RedisCustomerIntents(redis, settings.redis),
         card_api=card_api.client,

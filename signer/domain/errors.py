@@ -73,6 +73,7 @@ class ErrorCode(StrEnum):
     NONCE_REUSED = "nonce_reused"
     CHALLENGE_BOUND_ELSEWHERE = "challenge_bound_elsewhere"
     CUSTOMER_EXISTS = "customer_exists"
+    CUSTOMER_NOT_PROVEN = "customer_not_proven"
     CHALLENGE_UNKNOWN = "challenge_unknown"
     CHALLENGE_IN_PROGRESS = "challenge_in_progress"
     LEASE_LOST = "lease_lost"
@@ -89,10 +90,12 @@ class ErrorCode(StrEnum):
 
     # The card API.
     CUSTOMER_UNKNOWN = "customer_unknown"
+    CUSTOMER_LOOKUP_FAILED = "customer_lookup_failed"
     CARD_API_UNAVAILABLE = "card_api_unavailable"
     CARD_API_TIMEOUT = "card_api_timeout"
     CARD_API_INVALID_ANSWER = "card_api_invalid_answer"
     CARD_API_CREDENTIALS_REFUSED = "card_api_credentials_refused"
+    CARD_API_CHALLENGE_REFUSED = "card_api_challenge_refused"
 
     INTERNAL_ERROR = "internal_error"
 
@@ -155,6 +158,18 @@ class LeaseLost(Unavailable):
 
 class BadUpstream(SignerError):
     """The card API sent a response that its contract does not allow."""
+
+
+class ChallengeRefused(BadUpstream):
+    """The card API issued a challenge that the parser or the policy refuses.
+
+    Attributes:
+        reason: the code of the rule.
+    """
+
+    def __init__(self, reason: ErrorCode, detail: str) -> None:
+        super().__init__(ErrorCode.CARD_API_CHALLENGE_REFUSED, detail)
+        self.reason = reason
 
 
 class UpstreamTimeout(Unavailable):

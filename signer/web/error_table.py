@@ -91,7 +91,9 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     Code.STATEMENT_NOT_ALLOWED: ErrorEntry(422, "Its statement is not in `policy.statements`.", _NOT_ALLOWED),
     Code.URI_NOT_ALLOWED: ErrorEntry(422, "Its URI is not in `policy.uris`.", _NOT_ALLOWED),
     Code.CHAIN_NOT_ALLOWED: ErrorEntry(422, "The chain is not in `policy.chains`.", _NOT_ALLOWED),
-    Code.CHAIN_MISMATCH: ErrorEntry(422, "It is for another chain than `ownerId`.", "Send the owner on its chain."),
+    Code.CHAIN_MISMATCH: ErrorEntry(
+        422, "It, or `chainId`, is for another chain than `ownerId`.", "Send the owner on its chain."
+    ),
     Code.ISSUED_IN_THE_FUTURE: ErrorEntry(422, "It was issued later than now.", _CLOCKS),
     Code.CHALLENGE_EXPIRED: ErrorEntry(422, "It is older than `policy.max_age`, or has expired.", _FETCH),
     Code.EXPIRATION_BEFORE_ISSUE: ErrorEntry(422, "It expires before it was issued.", _FETCH),
@@ -109,7 +111,12 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
         409, "The challenge was claimed for another customer.", "Send the customer that it was issued for."
     ),
     Code.CUSTOMER_EXISTS: ErrorEntry(
-        409, "The card API has this customer, and this service not its id.", "Sign with the customer's id."
+        409, "(Internal) The card API has this customer already.", "It is never sent: the customer is looked up."
+    ),
+    Code.CUSTOMER_NOT_PROVEN: ErrorEntry(
+        409,
+        "The customer exists and its challenge ended without proof.",
+        "Send the same request again: the next is signed.",
     ),
     Code.CHALLENGE_UNKNOWN: ErrorEntry(404, "There is no record with this id.", "Sign the challenge first."),
     Code.CHALLENGE_IN_PROGRESS: ErrorEntry(503, "The work on this challenge goes on.", "Send the same request again."),
@@ -125,6 +132,9 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     Code.KEY_RELOAD_UNKNOWN: ErrorEntry(404, "This replica has no such reload.", "`GET /v1/keys` lists the owners."),
     # The card API.
     Code.CUSTOMER_UNKNOWN: ErrorEntry(404, "The card API has no such customer.", "Create it: `POST /v1/customers`."),
+    Code.CUSTOMER_LOOKUP_FAILED: ErrorEntry(
+        503, "The card API has this customer, and its id could not be found.", "Retry; sign with the id if you know it."
+    ),
     Code.CARD_API_UNAVAILABLE: ErrorEntry(503, "The card API is down, or calls to it are paused.", _RETRY),
     Code.CARD_API_TIMEOUT: ErrorEntry(504, "The card API did not respond in time.", _RETRY),
     Code.CARD_API_INVALID_ANSWER: ErrorEntry(
@@ -132,6 +142,11 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     ),
     Code.CARD_API_CREDENTIALS_REFUSED: ErrorEntry(
         503, "The card API refused our credentials or our request signature.", "The operator must check them."
+    ),
+    Code.CARD_API_CHALLENGE_REFUSED: ErrorEntry(
+        502,
+        "The card API issued a challenge that must not be signed; see `reason`.",
+        "Check `ownerId`; else report it.",
     ),
     Code.INTERNAL_ERROR: ErrorEntry(
         500, "An unexpected error.", "Report it with `X-Request-Id`; the log has the details."

@@ -18,6 +18,7 @@ from signer.domain.errors import ErrorCode, MalformedRequest, NotFound
 from signer.domain.record import parse_challenge_id, parse_customer_id
 from signer.web.bodies import (
     customer_body,
+    customer_members,
     keys_body,
     parse_customer_body,
     parse_sign_body,
@@ -65,7 +66,7 @@ class Handlers:
         return _json(record_body(record), HTTPStatus.ACCEPTED, poll=True, location=f"/v1/challenges/{record.id}")
 
     async def create_customer(self, request: web.Request) -> web.Response:
-        """Handle ``POST /v1/customers``: 201 if the challenge is settled, 202 while the delivery goes on."""
+        """Handle ``POST /v1/customers``: 201 if the customer is proven, 202 while the delivery goes on."""
         _refuse_query(request)
         summary = request[SUMMARY]
         intent = parse_customer_body(await self._read_json(request))
@@ -73,11 +74,12 @@ class Handlers:
         onboarded = await self.onboard(intent, within=self.settings.answer_within)
         summary.customer_id = onboarded.customer_id
         record = onboarded.record
-        if record is None:
+        if record is not None:
+            summary.add_record(record)
+        if record is None or onboarded.error is not None:
             error = onboarded.error or unexpected_error()
             summary.code = error.code
-            return problem(error, summary.request_id, extensions={"customerId": onboarded.customer_id})
-        summary.add_record(record)
+            return problem(error, summary.request_id, extensions=customer_members(onboarded.customer_id, record))
         return _json(
             customer_body(intent, onboarded.customer_id, record),
             HTTPStatus.CREATED if record.is_done else HTTPStatus.ACCEPTED,

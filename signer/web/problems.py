@@ -17,6 +17,7 @@ from aiohttp import web
 
 from signer.domain.errors import (
     BadUpstream,
+    ChallengeRefused,
     ErrorCode,
     MalformedRequest,
     NotFound,
@@ -67,6 +68,8 @@ def problem(
     }
     if error.field is not None:
         members["field"] = error.field
+    if isinstance(error, ChallengeRefused):
+        members["reason"] = error.reason
     if extensions is not None:
         members.update(extensions)
     response = web.Response(

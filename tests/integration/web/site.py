@@ -178,6 +178,7 @@ async def open_site(
             sign=sign,
             onboard=OnboardCustomer(
                 admission=admission,
+                policy=DEFAULT_POLICY,
                 keys=keys,
                 intents=FakeCustomerIntents(),
                 card_api=card_api,

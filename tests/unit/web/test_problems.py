@@ -8,6 +8,7 @@ from aiohttp import web
 
 from signer.domain.errors import (
     BadUpstream,
+    ChallengeRefused,
     Conflict,
     ErrorCode,
     LeaseLost,
@@ -48,6 +49,7 @@ def members_of(response: web.Response) -> dict[str, Any]:
         (RefusedByPolicy(ErrorCode.CHALLENGE_EXPIRED, DETAIL), 422),
         (SignerError(ErrorCode.INTERNAL_ERROR, DETAIL), 500),
         (BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, DETAIL), 502),
+        (ChallengeRefused(ErrorCode.URI_NOT_ALLOWED, DETAIL), 502),
         (Unavailable(ErrorCode.STORE_UNAVAILABLE, DETAIL), 503),
         (LeaseLost(), 503),
         (UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, DETAIL), 504),
@@ -78,6 +80,14 @@ def test_rfc9457_3_1_members() -> None:
         "instance": "urn:challenge-signer:request:r-1",
         "field": "uri",
     }
+
+
+def test_problem_of_a_refused_challenge_of_the_card_api_has_the_reason() -> None:
+    """``reason`` is the rule's code; the problem is temporary."""
+    response = problem(ChallengeRefused(ErrorCode.URI_NOT_ALLOWED, DETAIL), "r")
+    members = members_of(response)
+    assert (members["code"], members["reason"]) == ("card_api_challenge_refused", "uri_not_allowed")
+    assert "Retry-After" in response.headers
 
 
 def test_problem_without_a_field_has_no_member_field() -> None:
