@@ -96,6 +96,7 @@ class OnboardCustomer:
         customer_id = await self._intents.begin(intent)
         if customer_id is not None:
             return customer_id
+        self._audit.check()
         customer_id = await self._card_api.create_customer(intent, timeout=self._create_timeout)
         self._audit.write(
             AuditEvent(
