@@ -116,6 +116,7 @@ class LogWriter:
             with self._lock:
                 lines, self._lines = self._lines, []
             rest = memoryview(b"".join(lines))
+            lines.clear()
             while rest:
                 if self._ends_at is not None and time.monotonic() > self._ends_at:
                     return
