@@ -114,6 +114,7 @@ class OnboardCustomer:
         known = await self._intents.begin(intent)
         if known is not None:
             return NewCustomer(known, challenge=None)
+        self._audit.check()
         await key.sign(self_test_message())  # raises if the key is loaded and cannot sign now
         try:
             customer = await self._card_api.create_customer(intent, timeout=self._create_timeout)

@@ -44,7 +44,15 @@ from signer.application.sign_request import (
     refused_upstream,
 )
 from signer.domain.challenge import MAX_BASE64, Challenge, decode_challenge
-from signer.domain.errors import Conflict, ErrorCode, LeaseLost, MalformedChallenge, RefusedByPolicy, SignerError
+from signer.domain.errors import (
+    Conflict,
+    ErrorCode,
+    LeaseLost,
+    MalformedChallenge,
+    RefusedByPolicy,
+    SignerError,
+    Unavailable,
+)
 from signer.domain.ethereum import AccountId, EvmSignature
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.policy import SigningPolicy
@@ -128,6 +136,7 @@ class SignChallenge:
                     raise expiry_refusal
                 challenge, refreshes = None, refreshes - 1
                 continue
+            await self._check_audit_log(claim)
             claimed = await self._claim(claim)
             leased = await self._sign_and_record(claimed, challenge, key)
             record = await self._deliver(leased, claimed, deadline, forward=request.forward)
@@ -186,6 +195,14 @@ class SignChallenge:
                 return error
             raise error from None
         return None
+
+    async def _check_audit_log(self, claim: Claim) -> None:
+        """Raise ``audit_unavailable`` if the log cannot be written, unless only a delivery is left to do."""
+        try:
+            self._audit.check()
+        except Unavailable:
+            if not await self._was_signed(claim):
+                raise
 
     async def _was_signed(self, claim: Claim) -> bool:
         known = await self._store.get(claim.id)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -141,8 +141,15 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Service]:
+async def open_service(
+    settings: Settings, *, clock: Clock | None = None, log_problem: Callable[[], str | None] = lambda: None
+) -> AsyncIterator[Service]:
     """Open what the service needs and compose it. It does not listen, and its admission is closed.
+
+    Args:
+        settings: all settings.
+        clock: the system's by default.
+        log_problem: ``LogWriter.problem``; by default the log has none.
 
     Raises:
         StartFailed: the settings name something that cannot be used.
@@ -163,7 +170,8 @@ async def open_service(settings: Settings, *, clock: Clock | None = None) -> Asy
             MessageSignatureError,
         ) as error:
             raise StartFailed(str(error)) from error
-        service = _compose(settings, clock, redis, card_api, keys, callers)
+        audit = StructlogAudit(log_problem, required=settings.audit.required)
+        service = _compose(settings, clock, redis, card_api, keys, callers, audit)
         stack.push_async_callback(service.close)
         yield service
 
@@ -175,10 +183,10 @@ def _compose(
     card_api: OpenCardApi,
     keys: Keys,
     callers: Callers,
+    audit: StructlogAudit,
 ) -> Service:
     policy = settings.policy.to_domain()
     store = RedisChallengeStore(redis, settings.redis, max_age=settings.policy.max_age)
-    audit = StructlogAudit()
     admission = AdmissionGate.closed()
     forward = ForwardSignature(
         store=store,
@@ -234,7 +242,8 @@ def _compose(
     )
     request_log = StructlogRequestLog()
     checks = {
-        "gate": check_admission(admission),
+        "admission": check_admission(admission),
+        "audit": Check(audit.check_readiness),
         "keys": check_keys(keys.ring),
         "redis": Check(store.ping, ErrorCode.STORE_UNAVAILABLE),
         "request_key": Check(card_api.request_key.check),

@@ -24,7 +24,8 @@ from signer.cli.options import EXIT_CONFIG, config_option, read_settings
 from signer.cli.progress import key_progress
 from signer.config.settings import Settings
 from signer.observability import events
-from signer.observability.logs import configure_logging
+from signer.observability.log_writer import LogWriter
+from signer.observability.logs import open_log
 from signer.observability.writers import emit
 from signer.web.connections import HttpRunner
 from signer.web.settings import HttpSettings
@@ -41,13 +42,13 @@ def serve_command(*, config_file: Path | None) -> None:
     SIGHUP reloads the keys, as POST /v1/keys/reload does.
     """
     settings = read_settings(config_file)
-    configure_logging(settings.logging)
-    _harden()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        sys.exit(runner.run(_serve(settings)))
+    with open_log(settings.logging) as log:
+        _harden()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            sys.exit(runner.run(_serve(settings, log)))
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, log: LogWriter) -> int:
     started = time.perf_counter()
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[str] = loop.create_future()
@@ -55,7 +56,10 @@ async def _serve(settings: Settings) -> int:
     # SIGHUP would end the process by default. Before the keys are loaded there is nothing to reload.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     try:
-        async with open_service(settings) as service, _listening(service.http, settings.http) as address:
+        async with (
+            open_service(settings, log_problem=log.problem) as service,
+            _listening(service.http, settings.http) as address,
+        ):
             loop.add_signal_handler(signal.SIGHUP, service.reload_keys)
             versions: dict[str, Any] = {"version": version("challenge-signer"), "python": platform.python_version()}
             emit(events.SERVICE_STARTED, **versions, **address)

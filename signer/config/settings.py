@@ -31,7 +31,7 @@ from signer.adapters.card_api.settings import CardApiSettings
 from signer.adapters.keys.settings import KeysSettings
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.config.sections import ForwardingSettings, PolicySettings
-from signer.observability.settings import LoggingSettings
+from signer.observability.settings import AuditSettings, LoggingSettings
 from signer.settings_types import Section
 from signer.web.settings import CallerSettings, HttpSettings
 
@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     keys: KeysSettings = KeysSettings()
     forwarding: ForwardingSettings = ForwardingSettings()
     logging: LoggingSettings = LoggingSettings()
+    audit: AuditSettings = AuditSettings()
 
     @field_validator("callers")
     @classmethod

@@ -236,6 +236,7 @@ api_secret_file = {json.dumps(str(folder / "card-api/api-secret"))}
             "keys": f"uris = [{json.dumps(keys.uri)}]\nexpected_owners = {expected}",
             "forwarding": "",
             "logging": "",
+            "audit": "",
         }
         caller = f'[[callers]]\nname = "wallet-backend"\ntoken_sha256 = "{self._token_sha256}"\n\n'
         return caller + "".join(

@@ -79,6 +79,7 @@ class ErrorCode(StrEnum):
     LEASE_LOST = "lease_lost"
     OVERLOADED = "overloaded"
     STORE_UNAVAILABLE = "store_unavailable"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
     STARTING = "starting"
     SHUTTING_DOWN = "shutting_down"
 

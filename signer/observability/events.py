@@ -268,6 +268,12 @@ JUDGE_FAILED: Final = _event(
     "Self-check failed: siwe and this service's parser disagree, or siwe did not run.",
     "reason",
 )
+LOG_LINES_LOST: Final = _event(
+    "log.lines_lost",
+    "error",
+    "The log could not be written, or not fast enough, and these lines are missing before this one.",
+    "count",
+)
 LIBRARY_MESSAGE: Final = _event(
     "library.message",
     "warning",

@@ -1,25 +1,28 @@
-"""Set up logging: structlog writes one JSON line per event, flushed at once. Libraries' log messages go the same way.
+"""Set up logging: structlog makes one JSON line of each event. Libraries' log messages go the same way.
 
 * A line begins with ``timestamp`` (RFC 3339, UTC), ``level`` and ``event``.
 * An exception is shown by type and frames. Its message may hold a secret and is never written.
-* Writing never raises: the service continues to sign if its standard output is closed.
+* ``log_writer`` writes the lines to standard output. Logging never waits and never raises.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import sys
-import threading
-from collections.abc import MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 from signer.application.origin import ORIGIN
-from signer.observability.events import LIBRARY_MESSAGE
+from signer.observability.events import LIBRARY_MESSAGE, LOG_LINES_LOST
+from signer.observability.log_writer import LogWriter
 from signer.observability.redaction import redact
 from signer.observability.settings import LoggingSettings, LogLevel
 
@@ -32,15 +35,28 @@ _NUMBER_FOR_LEVEL: Final[dict[LogLevel, int]] = {
 _MAX_FRAMES: Final = 30
 
 
-def configure_logging(settings: LoggingSettings, stream: BinaryIO | None = None) -> None:
+@contextmanager
+def open_log(settings: LoggingSettings) -> Iterator[LogWriter]:
+    """Log to standard output while the context is open, and write the last lines at its end."""
+    # If standard output is closed, its number may go to any file: a descriptor that cannot be written takes its place.
+    descriptor = os.open(os.devnull, os.O_RDONLY) if sys.stdout is None else sys.stdout.fileno()
+    writer = LogWriter(descriptor, lambda count: structlog.get_logger(math.inf).error(LOG_LINES_LOST.name, count=count))
+    configure_logging(settings, writer.logger, colours=os.isatty(descriptor))
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def configure_logging(settings: LoggingSettings, new_logger: Callable[..., Any], *, colours: bool = False) -> None:
     """Set up logging for the process. Loggers that were bound before keep their configuration.
 
     Args:
         settings: the level of the service's own events (libraries: always ``warning``), and the format.
-        stream: where lines are written; standard output by default.
+        new_logger: returns what writes the lines, as ``LogWriter.logger`` does.
+        colours: of the format ``console``.
     """
-    out = sys.stdout.buffer if stream is None else stream
-    render: Processor = render_json if settings.format == "json" else _console(colours=out.isatty())
+    render: Processor = render_json if settings.format == "json" else _console(colours=colours)
     structlog.configure(
         processors=[
             add_origin,
@@ -51,33 +67,10 @@ def configure_logging(settings: LoggingSettings, stream: BinaryIO | None = None)
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_NUMBER_FOR_LEVEL[settings.level]),
-        logger_factory=LineWriter(out),
+        logger_factory=new_logger,
         cache_logger_on_first_use=False,
     )
     _route_libraries()
-
-
-class LineWriter:
-    """structlog's logger and its factory in one: writes each line to a binary stream and flushes it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream: Final = stream  # a strong reference: structlog's own loggers keep a weak one
-        self._lock: Final = threading.Lock()
-
-    def __call__(self, *_: object) -> LineWriter:
-        """Return the logger: structlog calls its factory."""
-        return self
-
-    def msg(self, line: bytes) -> None:
-        """Write one line; lose it if the stream fails."""
-        try:
-            with self._lock:
-                self._stream.write(line)
-                self._stream.flush()
-        except (OSError, ValueError):  # broken pipe, full disk, closed stream
-            return
-
-    log = debug = info = warning = warn = error = critical = exception = msg
 
 
 def add_origin(_logger: object, _method: str, event: EventDict) -> EventDict:

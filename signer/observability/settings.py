@@ -1,4 +1,4 @@
-"""The section ``[logging]`` of the settings."""
+"""The sections ``[logging]`` and ``[audit]`` of the settings."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ class LoggingSettings(Section):
 
     level: LogLevel = "info"
     format: LogFormat = "json"
+
+
+class AuditSettings(Section):
+    """``[audit]``: whether signing stops while the log cannot be written."""
+
+    required: bool = True

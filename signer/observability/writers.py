@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields as fields_of
 from datetime import timedelta
 from typing import Any, Final
 
 import structlog
 
-from signer.application.ports import AuditEvent, KeyReloadReport
+from signer.application.ports import AuditEvent, EventName, KeyReloadReport
 from signer.application.reload_keys import KeyReload
+from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
 from signer.observability.events import CHALLENGE_EVENTS, Event
+from signer.observability.log_writer import ROOM
 from signer.web.request_summary import RequestSummary
 
 _AUDIT_FIELDS: Final = tuple(field.name for field in fields_of(AuditEvent) if field.name != "name")
 _REQUEST_FIELDS: Final = tuple(field.name for field in fields_of(RequestSummary))
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
 _OK: Final = 200
+_RETRY_AFTER_SECONDS: Final = 5.0
 
 
 def emit(event: Event, *, error: BaseException | None = None, **fields: Any) -> None:  # noqa: ANN401 - JSON values
@@ -34,14 +38,31 @@ def emit(event: Event, *, error: BaseException | None = None, **fields: Any) -> 
 
 
 class StructlogAudit:
-    """The port ``AuditLog``. Create it after ``configure_logging``: it binds its logger once."""
+    """The port ``AuditLog``. Create it after ``configure_logging``: it binds its loggers once."""
 
-    def __init__(self) -> None:
-        self._log: Final = structlog.get_logger().bind()
+    def __init__(self, log_problem: Callable[[], str | None] = lambda: None, *, required: bool = True) -> None:
+        """Use ``LogWriter.problem``; if it returns one, ``check`` raises only if the log is ``required``."""
+        self._log: Final = structlog.get_logger(ROOM).bind()
+        self._refusals: Final = structlog.get_logger().bind()  # nothing was signed: they take no room from signatures
+        self._log_problem: Final = log_problem
+        self._is_required: Final = required
 
     def write(self, event: AuditEvent) -> None:
         """Write what happened to a challenge or a customer."""
-        _write(self._log, CHALLENGE_EVENTS[event.name], {name: getattr(event, name) for name in _AUDIT_FIELDS})
+        log = self._refusals if event.name is EventName.REFUSED else self._log
+        _write(log, CHALLENGE_EVENTS[event.name], {name: getattr(event, name) for name in _AUDIT_FIELDS})
+
+    def check(self) -> None:
+        """See ``AuditLog.check``."""
+        problem = self._log_problem() if self._is_required else None
+        if problem is not None:
+            detail = f"{problem} Nothing is signed until the log can be written again; retry."
+            raise Unavailable(ErrorCode.AUDIT_UNAVAILABLE, detail, retry_after=_RETRY_AFTER_SECONDS)
+
+    async def check_readiness(self) -> str | None:
+        """Raise as ``check`` does; if the log is not required, return its problem."""
+        self.check()
+        return self._log_problem()
 
 
 class StructlogRequestLog:

@@ -123,6 +123,9 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     Code.LEASE_LOST: ErrorEntry(503, "Another replica continued the work.", "Send the same request again."),
     Code.OVERLOADED: ErrorEntry(503, "Too many requests are being worked on.", _RETRY),
     Code.STORE_UNAVAILABLE: ErrorEntry(503, "Redis is down, full, read-only or too slow.", _RETRY),
+    Code.AUDIT_UNAVAILABLE: ErrorEntry(
+        503, "The log cannot be written, so nothing is signed (`audit.required`).", _RETRY
+    ),
     Code.STARTING: ErrorEntry(503, "This replica is starting.", _RETRY),
     Code.SHUTTING_DOWN: ErrorEntry(503, "This replica is stopping.", _RETRY),
     # Keys.

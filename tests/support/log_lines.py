@@ -1,4 +1,4 @@
-"""Captures log lines: configures logging as the service does, over a stream in memory, and restores it afterwards."""
+"""Captures log lines: configures logging as the service does, writes to memory at once, and restores it afterwards."""
 
 from __future__ import annotations
 
@@ -16,10 +16,20 @@ from signer.observability.settings import LogFormat, LoggingSettings, LogLevel
 
 
 class LogLines:
-    """The log lines so far."""
+    """The log lines so far. It is also structlog's logger and its factory."""
 
     def __init__(self) -> None:
         self.stream = io.BytesIO()
+
+    def __call__(self, *_: object) -> LogLines:
+        """Return the logger: structlog calls its factory."""
+        return self
+
+    def msg(self, line: bytes) -> None:
+        """Keep one line."""
+        self.stream.write(line)
+
+    log = debug = info = warning = warn = error = critical = exception = msg
 
     @property
     def text(self) -> str:
@@ -46,7 +56,7 @@ def captured_logs(level: LogLevel = "debug", form: LogFormat = "json") -> Iterat
     root = logging.getLogger()
     handlers, number = list(root.handlers), root.level
     lines = LogLines()
-    configure_logging(LoggingSettings(level=level, format=form), lines.stream)
+    configure_logging(LoggingSettings(level=level, format=form), lines)
     try:
         yield lines
     finally:

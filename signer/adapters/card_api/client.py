@@ -7,6 +7,9 @@
 * A timeout covers the whole call, including the wait for a token.
 * While the circuit breaker is open, a call ends at once with the time after which to retry.
 * A request that cannot be signed is not sent, and is no failure of the card API.
+* Readiness makes a call of its own until the card API has accepted our credentials, and after it has refused them:
+  a call that is refused for another reason must not make every replica unready, and one that is not ready gets no
+  requests whose success would show that it works again.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Final, TypeVar
@@ -21,11 +25,12 @@ from typing import Final, TypeVar
 from signer.adapters.card_api.access_token import AccessToken, AccessTokenSource, read_credentials
 from signer.adapters.card_api.http_transport import HttpTransport
 from signer.adapters.card_api.read_retries import ReadRetries
-from signer.adapters.card_api.requests import CardApiRequest, CardApiRequests
+from signer.adapters.card_api.requests import SAMPLE_ID, CardApiRequest, CardApiRequests
 from signer.adapters.card_api.responses import (
     IssuedToken,
     challenge_in,
     created_customer_in,
+    credentials_accepted,
     delivery_result,
     found_customer_in,
     status_in,
@@ -47,6 +52,9 @@ _T = TypeVar("_T")
 _TOO_LATE: Final = Failure(
     code=ErrorCode.CARD_API_TIMEOUT, detail="The deadline passed before the request to the card API was sent; retry."
 )
+OWN_CALL_INTERVAL: Final = timedelta(seconds=5)
+"""Between two calls of readiness: short for an operator who has corrected a key, and no load."""
+_OWN_CALL_WITHIN: Final = timedelta(seconds=1)  # shorter than the check's deadline: a slow card API refuses nothing
 
 
 class CardApiClient:
@@ -69,6 +77,10 @@ class CardApiClient:
         self._clock = clock
         self._retries = retries or ReadRetries()
         self._list_lock = asyncio.Lock()  # a list can be long: one at a time is in memory
+        self._monotonic = monotonic
+        self._are_credentials_accepted: bool | None = None  # by the last call that shows it
+        self._refusal: Failure | None = None  # of readiness's own call
+        self._next_own_call = 0.0
         self._requests = CardApiRequests(parse_base_url(settings.base_url), signer)
         self._tokens = AccessTokenSource(
             self._fetch_token, now_upstream=lambda: clock.now_upstream().timestamp(), monotonic=monotonic
@@ -130,6 +142,7 @@ class CardApiClient:
         token = await self._tokens.current(_now() + self._settings.request_timeout.total_seconds())
         if isinstance(token, Failure):
             raise token.error()
+        refusal = await self._check_credentials()
         warnings: list[str] = []
         suspension = self._transport.suspension()
         if suspension is not None:
@@ -138,7 +151,32 @@ class CardApiClient:
         if skew is not None and self._clock.is_skewed:
             seconds = round(abs(skew).total_seconds())
             warnings.append(f"its clock is {seconds} s {'ahead of' if skew > timedelta(0) else 'behind'} ours")
+        if refusal is not None:
+            raise replace(refusal, detail="; ".join((refusal.detail.removesuffix("."), *warnings))).error()
         return "; ".join(warnings) or None
+
+    async def _check_credentials(self) -> Failure | None:
+        """Return the failure if the card API has refused a call of readiness itself, and accepted no call since."""
+        now = self._monotonic()
+        if not self._are_credentials_accepted and now >= self._next_own_call:
+            self._next_own_call = now + OWN_CALL_INTERVAL.total_seconds()
+            deadline = _now() + _OWN_CALL_WITHIN.total_seconds()
+            result = await self._send_with_token(self._requests.for_customer(SAMPLE_ID), deadline)
+            # If no call was refused before, a 403 may be how the card API says that there is no such customer.
+            is_clear = self._are_credentials_accepted is not None or result.status != HTTPStatus.FORBIDDEN
+            if is_clear and self._remember_credentials(result) is False:
+                status = status_in(result, SAMPLE_ID)
+                self._refusal = status if isinstance(status, Failure) else None
+        return self._refusal
+
+    def _remember_credentials(self, result: CallResult) -> bool | None:
+        """Return whether the call shows that our credentials are accepted, and remember it."""
+        accepted = credentials_accepted(result)
+        if accepted is not None:
+            self._are_credentials_accepted = accepted
+        if accepted:
+            self._refusal = None
+        return accepted
 
     async def aclose(self) -> None:
         """Cancel background work. The session stays open."""
@@ -162,6 +200,12 @@ class CardApiClient:
         return result
 
     async def _call(self, request: CardApiRequest, deadline: float) -> CallResult:
+        """Send the request with a token, and remember whether our credentials were accepted."""
+        result = await self._send_with_token(request, deadline)
+        self._remember_credentials(result)
+        return result
+
+    async def _send_with_token(self, request: CardApiRequest, deadline: float) -> CallResult:
         """Send the request with the current token and, after a 401, once more with a new one."""
         token = await self._tokens.current(deadline)
         if isinstance(token, Failure):

@@ -25,7 +25,8 @@ MAX_BODY: Final = 65_536
 MAX_CUSTOMER_LIST: Final = 4 * 1024 * 1024
 """Bytes: about 15,000 customers. A longer list is not read."""
 _SAMPLE_TOKEN: Final = AccessToken("Bearer sample", renew_at=0.0, expires_at=0.0)
-_SAMPLE_ID: Final = "00000000-0000-4000-8000-000000000000"
+SAMPLE_ID: Final = "00000000-0000-4000-8000-000000000000"
+"""A UUID that no customer has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class CardApiRequests:
 
     async def check_signing(self) -> None:
         """Sign one sample request of each form, without sending it; raises as ``signed_headers`` does."""
-        for request in (self.for_customer(_SAMPLE_ID), self.for_delivery(_SAMPLE_ID, b"{}", _SAMPLE_ID)):
+        for request in (self.for_customer(SAMPLE_ID), self.for_delivery(SAMPLE_ID, b"{}", SAMPLE_ID)):
             await self.signed_headers(request, _SAMPLE_TOKEN)
 
     def for_token(self, credentials: ApiCredentials) -> CardApiRequest:

@@ -46,7 +46,7 @@ def _failure_for(result: CallResult, operation: str) -> Failure:
     if isinstance(result, Failure):
         return result
     status = result.status
-    if status in _CREDENTIALS_REFUSED or _is_request_refused(result):
+    if credentials_accepted(result) is False:
         refused = "our credentials, with a fresh token, or our request signature"
         detail = (
             f"The card API refused {refused} (status {status} on {operation}); check the API key, the request key, "
@@ -65,6 +65,17 @@ def _failure_for(result: CallResult, operation: str) -> Failure:
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return _invalid(f"The card API redirects {operation} (status {status}); redirects are not followed.")
     return _invalid(f"Unexpected status {status} from the card API on {operation}; check card_api.base_url.")
+
+
+def credentials_accepted(result: CallResult) -> bool | None:
+    """Return whether the card API accepted our token and our request signature; ``None`` if that cannot be told."""
+    if isinstance(result, Failure):
+        return False if result.code is ErrorCode.CARD_API_CREDENTIALS_REFUSED else None
+    if result.status in _CREDENTIALS_REFUSED or _is_request_refused(result):
+        return False
+    is_success = result.status < HTTPStatus.MULTIPLE_CHOICES
+    is_about_more = HTTPStatus.BAD_REQUEST <= result.status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return True if is_success or (is_about_more and result.status not in _RETRY_LATER) else None
 
 
 # --- POST /auth/token -------------------------------------------------------------------------------------------------

@@ -46,6 +46,9 @@ IDEMPOTENCY_KEY_MEMORY: Final = timedelta(hours=1)
 """How long the card API remembers an Idempotency-Key: its contract, not a setting."""
 
 _SHARD_DIGITS: Final = 2
+_PROBE_ARGUMENT: Final = b"x" * (128 << 10)
+"""Longer than every submission: Redis counts the memory of a request too, so the probe is refused before a move is."""
+
 _RANDOM: Final = secrets.SystemRandom()
 _OUTCOME_FOR_NAME: Final = {outcome.name.lower().encode(): outcome for outcome in ClaimOutcome}
 
@@ -190,7 +193,7 @@ class RedisChallengeStore:
         """See ``ChallengeStore.ping``. It takes a random shard, so that in time it tests every node of a cluster."""
         tag = f"{self._prefix}:{{s{_RANDOM.randrange(SHARDS):02x}}}"
         keys = (f"{tag}:challenge:probe", f"{tag}:unsettled:probe", f"{tag}:customer:probe")
-        await self._redis.script(scripts.PROBE, keys, ())
+        await self._redis.script(scripts.PROBE, keys, (_PROBE_ARGUMENT,))
 
     async def _run(
         self,

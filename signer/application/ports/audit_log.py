@@ -88,3 +88,11 @@ class AuditLog(Protocol):
     def write(self, event: AuditEvent) -> None:
         """Write one event; never raises and never waits."""
         ...
+
+    def check(self) -> None:
+        """Return if what is signed next will be logged.
+
+        Raises:
+            Unavailable: ``audit_unavailable``.
+        """
+        ...

@@ -132,7 +132,9 @@ class CardApi(Protocol):
         ...
 
     async def check(self) -> str | None:
-        """Check that a valid token exists or can be fetched. Raises as ``fetch_challenge`` does.
+        """Check that a token is valid or can be fetched, and that the card API has not refused our credentials.
+
+        Raises as ``fetch_challenge`` does.
 
         Returns:
             A warning for the operator: calls are paused, or the clocks differ.

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from signer.application.ports import DeliveryResult, DeliveryVerdict
-from signer.domain.errors import BadUpstream
+from signer.domain.errors import BadUpstream, ErrorCode, Unavailable
 from tests.integration.card_api.calling import (
     CUSTOMER,
     SOON,
@@ -110,5 +110,8 @@ class TestCreated:
         """Beyond the limit requests are refused, and an operator must set the clocks."""
         calling = await start({"clock_offset": -90.0})
         assert await calling.deliver(*calling.customer()) == DeliveryResult(DeliveryVerdict.CREDENTIALS_REFUSED, 400)
-        warning = await calling.client.check()
+        with pytest.raises(Unavailable) as refusal:
+            await calling.client.check()
+        assert refusal.value.code is ErrorCode.CARD_API_CREDENTIALS_REFUSED
+        warning = refusal.value.detail.rpartition("; ")[2]
         assert warning in {f"its clock is {seconds} s behind ours" for seconds in (89, 90, 91)}  # ``Date`` is cut

@@ -7,6 +7,7 @@ import asyncio
 from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.weaknesses import find_weaknesses
+from signer.domain.errors import Unavailable
 from signer.domain.lifecycle import ChallengeState
 from tests.support.challenge_stores import assert_unavailable, claim_of, open_store, sign
 from tests.support.servers import RedisServer, valkey
@@ -24,6 +25,22 @@ async def test_full_server_refuses_claims(server: RedisServer) -> None:
         assert await store.get(claim_of("nonce0002").id) is None
         server.command("CONFIG", "SET", "maxmemory", "0")
         await store.settle(held.lease, ChallengeState.VERIFIED, None)
+
+
+async def test_readiness_fails_as_soon_as_a_full_server_refuses_claims(server: RedisServer) -> None:
+    """Near the limit a small request still passed, so ``/readyz`` was 200 while every claim was refused."""
+    async with open_store(server.url) as store:
+        await store.ping()
+        used = int(server.command("INFO", "memory")["used_memory"])
+        server.command("CONFIG", "SET", "maxmemory", used + (1 << 20))
+        await store.ping()
+        for number in range(20_000):
+            try:
+                await store.claim(claim_of(f"nonce{number:05}"))
+            except Unavailable:
+                break
+        await assert_unavailable("full", store.claim(claim_of("nonce")))
+        await assert_unavailable("full", store.ping())
 
 
 async def test_replica_refuses_writes(server: RedisServer) -> None:

@@ -62,6 +62,17 @@ async def test_signatures_are_delivered_once_after_an_outage(site: Site) -> None
     assert sorted(verified) == sorted(customer_id for customer_id, _ in customers)
 
 
+async def test_replica_whose_key_id_is_wrong_is_not_ready(start: StartSite) -> None:
+    """The card API refuses every request: readiness says so before a caller learns it."""
+    site = await start(card_api={"signing_key_id": "a-key-that-was-replaced"})
+    check = await site.readiness()
+    assert (check["ok"], check["code"]) == (False, "card_api_credentials_refused")
+    assert "signing_key_id" in check["detail"]
+    assert [check["ok"] for check in [await site.readiness(name) for name in ("admission", "audit", "redis")]] == [
+        True
+    ] * 3
+
+
 async def test_replica_is_ready_while_the_circuit_breaker_is_open(
     start: StartSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,19 @@ async def test_key_that_cannot_sign_now_creates_no_customer(wallet: WalletBacken
     assert (await wallet.onboard_alice()).customer_id == CUSTOMER
 
 
+async def test_no_customer_is_created_while_the_audit_log_cannot_be_written(
+    wallet: WalletBackend, system: FakeSystem
+) -> None:
+    """The same request creates it when the log can be written again."""
+    system.audit.is_down = True
+    with pytest.raises(Unavailable) as error:
+        await wallet.onboard_alice()
+    assert error.value.code is ErrorCode.AUDIT_UNAVAILABLE
+    assert system.card_api.created == []
+    system.audit.is_down = False
+    assert (await wallet.onboard_alice()).error is None
+
+
 async def test_nothing_is_sent_if_intent_cannot_be_stored(wallet: WalletBackend, system: FakeSystem) -> None:
     """The store is down before the POST."""
     wallet.intents.failures.append(store_unavailable())

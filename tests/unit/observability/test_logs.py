@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -22,8 +20,7 @@ from signer.observability.events import (
     SERVICE_STOPPING,
     irregularities,
 )
-from signer.observability.logs import LibraryHandler, configure_logging
-from signer.observability.settings import LoggingSettings
+from signer.observability.logs import LibraryHandler
 from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
 from signer.web.request_summary import RequestSummary
 from tests.support.log_lines import LogLines, captured_logs
@@ -266,42 +263,6 @@ def test_emit_writes_an_event(log: LogLines) -> None:
     loaded, stopping = log.all()
     assert (loaded["level"], loaded["loaded"], loaded["duration_ms"]) == ("info", 3, 12.346)
     assert "reason" not in stopping
-
-
-class Broken(io.BytesIO):
-    """A pipe whose reader has closed it."""
-
-    def flush(self) -> None:
-        """Raise, as a broken pipe does."""
-        raise BrokenPipeError
-
-
-@pytest.mark.parametrize("closed", [True, False])
-def test_writing_never_raises(closed: bool) -> None:
-    """A closed or broken stream loses the line without an error."""
-    stream = Broken()
-    with captured_logs():
-        configure_logging(LoggingSettings(), stream)
-        if closed:
-            stream.close()
-        StructlogAudit().write(audit_event())
-        logging.getLogger("x").warning("y")
-
-
-def test_logger_keeps_its_stream_alive() -> None:
-    """The logger has the only reference to the stream."""
-    written: list[bytes] = []
-
-    class Stream(io.BytesIO):
-        def write(self, line: bytes) -> int:  # type: ignore[override]
-            written.append(line)
-            return len(line)
-
-    with captured_logs():
-        configure_logging(LoggingSettings(), Stream())
-        gc.collect()
-        structlog.get_logger().info("service.ready")
-    assert json.loads(written[0])["event"] == "service.ready"
 
 
 def test_console_format_is_redacted_text() -> None:

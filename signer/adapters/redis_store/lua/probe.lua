@@ -1,6 +1,6 @@
 -- Runs every command of the scripts on keys that no challenge has, so that readiness shows what the server, its role, its
 -- memory or the ACL of the user forbids, before a move fails because of it.
--- KEYS as in claim.lua, with names that end in `probe`.
+-- KEYS as in claim.lua, with names that end in `probe`. ARGV[1] only takes memory while the script runs; it is not stored.
 
 redis.call('TIME')
 redis.call('HSET', KEYS[1], 'probe', 1, 'submission', '')

@@ -1,0 +1,146 @@
+"""The queue of log lines, and the thread that writes them: code that logs never waits for the reader of the log.
+
+* The thread takes everything that is queued and writes it with one ``write``, in order. One that fails (broken pipe,
+  full disk) is repeated until it works.
+* A line for which the queue has no room is dropped and counted; the count is reported when writing works again.
+* Strangers cause lines, and must not stop the signing by it. So the audit trail may use the whole queue, all other
+  lines the first half. In between, new work is refused before the lines of work that has begun are lost.
+* A forked child process has a copy of the queue and no thread: it writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+ROOM: Final = 8 << 20
+"""Bytes of the queue. A reader may stop for seconds under full load before a line of the audit trail is lost."""
+ROOM_FOR_WORK: Final = ROOM * 3 // 4
+"""Above this, ``LogWriter.problem`` reports the queue as full."""
+ROOM_FOR_OTHERS: Final = ROOM // 2
+STALLED_AFTER: Final = 2.0
+"""Seconds without progress after which a reader has stopped. Signing goes on meanwhile, so it must be short."""
+FLUSH_WITHIN: Final = 2.0
+"""Seconds for the last lines at the end of the process."""
+
+_LONGEST_WRITE: Final = 64 << 10  # a slow reader makes progress with each
+_RETRY_SECONDS: Final = 0.2
+_GATHER_SECONDS: Final = 0.002  # waking the thread costs more than queueing a line, so one wake-up serves several lines
+
+
+class LineLogger:
+    """structlog's logger: queues each line, if the queue is then not longer than ``room``."""
+
+    def __init__(self, queue: Callable[[bytes, float], None], room: float) -> None:
+        self._queue: Final = queue
+        self._room: Final = room
+
+    def msg(self, line: bytes) -> None:
+        """Queue one line. Never waits and never raises."""
+        self._queue(line, self._room)
+
+    log = debug = info = warning = warn = error = critical = exception = msg
+
+
+class LogWriter:
+    """Writes lines to a file descriptor.
+
+    Args:
+        descriptor: stays open; blocking or not.
+        report_lost: called by the thread with the number of dropped lines; it logs them without a limit of room.
+    """
+
+    def __init__(self, descriptor: int, report_lost: Callable[[int], None]) -> None:
+        self._descriptor: Final = descriptor
+        self._report_lost: Final = report_lost
+        self._lock: Final = threading.RLock()  # reentrant: the garbage collector may log while a line is queued
+        self._changed: Final = threading.Condition(self._lock)
+        self._lines: list[bytes] = []
+        self._size = 0  # bytes that are queued or being written
+        self._lost = 0
+        self._progress_at = 0.0  # of the last write, or when the queue was last empty
+        self._failure: str | None = None
+        self._ends_at: float | None = None
+        self._reader: Final = select.poll()
+        self._reader.register(descriptor, 0)  # errors and hang-ups only
+        self._thread: Final = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def logger(self, room: float = ROOM_FOR_OTHERS) -> LineLogger:
+        """Return a logger; structlog's factory."""
+        return LineLogger(self._enqueue, room)
+
+    def problem(self) -> str | None:
+        """Return why lines cannot be written now, or ``None``. For one thread only."""
+        if self._failure is not None:
+            return f"The log cannot be written: {self._failure}."
+        if self._reader.poll(0):
+            return "The log cannot be written: its reader is gone."
+        if self._size and time.monotonic() - self._progress_at > STALLED_AFTER:
+            return f"The reader of the log has taken no lines for {STALLED_AFTER:g} s."
+        return "The log is written too slowly: its queue is full." if self._size > ROOM_FOR_WORK else None
+
+    def close(self, within: float = FLUSH_WITHIN) -> None:
+        """Wait until all lines are written, for ``within`` seconds at most. Later lines are not written."""
+        with self._lock:
+            self._ends_at = time.monotonic() + within
+            self._changed.notify()
+        self._thread.join(within + 2 * _RETRY_SECONDS)
+
+    def _enqueue(self, line: bytes, room: float) -> None:
+        length = len(line)
+        with self._lock:
+            size = self._size + length
+            if size > room:
+                self._lost += 1
+                return
+            if size == length:
+                self._progress_at = time.monotonic()
+            self._size = size
+            self._lines.append(line)
+            if len(self._lines) == 1:
+                self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while not self._lines:
+                    if self._ends_at is not None:
+                        return
+                    self._changed.wait()
+            time.sleep(_GATHER_SECONDS)
+            with self._lock:
+                lines, self._lines = self._lines, []
+            rest = memoryview(b"".join(lines))
+            lines.clear()
+            while rest:
+                if self._ends_at is not None and time.monotonic() > self._ends_at:
+                    return
+                rest = rest[self._write(rest) :]
+            with self._lock:
+                lost, self._lost = self._lost, 0
+            if lost:
+                self._report_lost(lost)
+
+    def _write(self, lines: memoryview) -> int:
+        """Return how many bytes were written; wait a little after a failure."""
+        try:
+            written = os.write(self._descriptor, lines[:_LONGEST_WRITE])
+        except BlockingIOError:  # the pipe is non-blocking and full
+            writable = select.poll()
+            writable.register(self._descriptor, select.POLLOUT)
+            writable.poll(_RETRY_SECONDS * 1000)
+            return 0
+        except OSError as error:
+            self._failure = error.strerror
+            time.sleep(_RETRY_SECONDS)
+            return 0
+        with self._lock:
+            self._size -= written
+            self._progress_at = time.monotonic()
+            self._failure = None
+        return written

@@ -1,0 +1,127 @@
+"""Readiness while the card API refuses our credentials, our request signature, or one call."""
+
+from __future__ import annotations
+
+import pytest
+
+from signer.adapters.card_api.client import OWN_CALL_INTERVAL
+from signer.domain.errors import ErrorCode, SignerError, Unavailable
+from signer.simulator.faults import FaultKind
+from tests.integration.card_api.calling import API_SECRET, KEY_ID, SOON, Calling, request_key
+from tests.integration.card_api.conftest import StartCalling
+
+REFUSED = ErrorCode.CARD_API_CREDENTIALS_REFUSED
+
+
+async def readiness(calling: Calling) -> ErrorCode | None:
+    """Return the code of the error if the check fails."""
+    try:
+        await calling.client.check()
+    except SignerError as error:
+        return error.code
+    return None
+
+
+async def read_challenge(calling: Calling) -> ErrorCode | None:
+    """Read a customer's challenge, and return the code of the error if that fails."""
+    customer_id, _ = calling.customer()
+    try:
+        await calling.client.fetch_challenge(customer_id, timeout=SOON)
+    except SignerError as error:
+        return error.code
+    return None
+
+
+def register_request_key(calling: Calling) -> None:
+    """Register the client's key under its id, as an operator does who corrects a mistake."""
+    keys = calling.simulator.state.signing_keys
+    keys._keys[KEY_ID] = keys._keys[keys.register(request_key().public_pem)]
+
+
+@pytest.mark.parametrize("status", [400, 401])
+async def test_unknown_request_key_makes_readiness_fail_until_it_is_registered(
+    start: StartCalling, status: int
+) -> None:
+    """Before the first request already, and with what to check. Without requests readiness finds out that it works."""
+    calling = await start({"signing_keys": {}, "request_signature_status": status})
+    with pytest.raises(Unavailable) as error:
+        await calling.client.check()
+    assert error.value.code is REFUSED
+    assert "signing_key_id" in error.value.detail
+    assert await readiness(calling) is REFUSED
+    assert calling.calls("customer") == (1 if status == 400 else 2)  # a 401 is repeated with a new token
+    register_request_key(calling)
+    calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+    assert await readiness(calling) is None
+
+
+async def test_call_that_is_accepted_makes_readiness_pass_at_once(start: StartCalling) -> None:
+    """Recovery delivers while the replica is not ready."""
+    calling = await start({"signing_keys": {}})
+    assert await readiness(calling) is REFUSED
+    register_request_key(calling)
+    assert await readiness(calling) is REFUSED
+    assert await read_challenge(calling) is None
+    assert await readiness(calling) is None
+
+
+async def test_request_key_that_is_removed_makes_readiness_fail(calling: Calling) -> None:
+    """The next request is refused, and readiness's own call too."""
+    assert await readiness(calling) is None
+    calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+    calling.simulator.state.signing_keys._keys.clear()
+    assert await readiness(calling) is None
+    assert await read_challenge(calling) is REFUSED
+    assert await readiness(calling) is REFUSED
+
+
+async def test_refused_api_secret_makes_readiness_fail_until_it_is_corrected(calling: Calling) -> None:
+    """A new secret makes all tokens invalid."""
+    assert await readiness(calling) is None
+    (calling.folder / "api-secret").write_text("an old secret")
+    calling.simulator.state.revoke_tokens()
+    assert await read_challenge(calling) is REFUSED
+    assert await readiness(calling) is REFUSED
+    (calling.folder / "api-secret").write_text(API_SECRET)
+    calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+    assert await readiness(calling) is None
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_one_refused_call_does_not_make_readiness_fail(calling: Calling, status: int) -> None:
+    """Readiness's own call is accepted."""
+    assert await readiness(calling) is None
+    calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+    calling.fault(FaultKind.STATUS, "challenge", status=status)
+    await read_challenge(calling)
+    assert await readiness(calling) is None
+
+
+async def test_403_for_everything_makes_readiness_fail(calling: Calling) -> None:
+    """As soon as a request got it: alone, readiness's own 403 may be about the customer that it asks for."""
+    calling.fault(FaultKind.STATUS, "customer", status=403)
+    assert await readiness(calling) is None
+    calling.fault(FaultKind.STATUS, "*", status=403)
+    assert await read_challenge(calling) is REFUSED
+    calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+    assert await readiness(calling) is REFUSED
+
+
+@pytest.mark.parametrize("fault", [{"kind": FaultKind.STATUS, "status": 503}, {"kind": FaultKind.DROP_REQUEST}])
+async def test_card_api_that_is_down_refuses_nothing(calling: Calling, fault: dict[str, object]) -> None:
+    """With a valid token the replica stays ready, and what it signs is delivered later."""
+    calling.fault(route="customer", **fault)  # type: ignore[arg-type]
+    assert await readiness(calling) is None
+    calling.fault(FaultKind.STATUS, "challenge", status=403)
+    await read_challenge(calling)
+    calling.fault(route="customer", **fault)  # type: ignore[arg-type]
+    calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+    assert await readiness(calling) is None
+
+
+async def test_accepted_credentials_cost_one_call(calling: Calling) -> None:
+    """While requests are accepted, readiness sends none."""
+    for _ in range(3):
+        assert await readiness(calling) is None
+        calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+    assert calling.outcomes("customer") == {"404": 1}

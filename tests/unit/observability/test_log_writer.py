@@ -1,0 +1,290 @@
+"""The log writer over real pipes and files: code that logs never waits, and no line is lost without a count."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from signer.observability import log_writer
+from signer.observability.log_writer import ROOM, ROOM_FOR_OTHERS, ROOM_FOR_WORK, LogWriter
+
+LINE = b"x" * 1023 + b"\n"
+TOO_MANY = 2 * ROOM // len(LINE)
+
+
+class Pipe:
+    """A pipe whose reader reads when the test says so, and a writer for its other end."""
+
+    def __init__(self) -> None:
+        self.reads_from, self.writes_to = os.pipe()
+        self.writer = LogWriter(self.writes_to, self._report_lost)
+
+    def _report_lost(self, count: int) -> None:
+        self.writer.logger(math.inf).msg(b"lost %d\n" % count)
+
+    def read_on(self) -> Callable[[], bytes]:
+        """Read in a thread; the result waits for the end of the pipe."""
+        parts: list[bytes] = []
+
+        def read() -> None:
+            while part := os.read(self.reads_from, 1 << 16):
+                parts.append(part)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+
+        def text() -> bytes:
+            self.writer.close(60)
+            self.close_writing()
+            thread.join()
+            return b"".join(parts)
+
+        return text
+
+    def close_reading(self) -> None:
+        """Close the reader's end."""
+        os.close(self.reads_from)
+        self.reads_from = -1
+
+    def close_writing(self) -> None:
+        """Close the writer's end."""
+        os.close(self.writes_to)
+        self.writes_to = -1
+
+    def close(self) -> None:
+        """End the writer's thread and close both ends."""
+        if self.reads_from != -1:
+            self.close_reading()  # a write that waits for a reader fails now
+        self.writer.close(0)
+        if self.writes_to != -1:
+            self.close_writing()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    """A pipe without a reader yet."""
+    opened = Pipe()
+    yield opened
+    opened.close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until the condition is true."""
+    ends = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+
+
+@contextmanager
+def writing_to(path: Path | str) -> Iterator[tuple[LogWriter, int]]:
+    """Open a file, and write lines to it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    writer = LogWriter(descriptor, lambda _count: None)
+    try:
+        yield writer, descriptor
+    finally:
+        writer.close(0)
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("flags", [0, os.O_NONBLOCK])
+def test_lines_arrive_complete_and_in_order(pipe: Pipe, flags: int) -> None:
+    """So they do through a non-blocking pipe, which takes parts of lines."""
+    fcntl.fcntl(pipe.writes_to, fcntl.F_SETFL, flags | fcntl.fcntl(pipe.writes_to, fcntl.F_GETFL))
+    text = pipe.read_on()
+    log, audit = pipe.writer.logger(), pipe.writer.logger(ROOM)
+    lines = [b"%d %s" % (number, LINE) for number in range(2000)]
+    for number, line in enumerate(lines):
+        (audit if number % 3 else log).msg(line)
+    assert text() == b"".join(lines)
+
+
+def test_many_queued_lines_are_written_with_one_write(monkeypatch: pytest.MonkeyPatch, pipe: Pipe) -> None:
+    """The lines of a turn of the event loop share one system call."""
+    writes: list[int] = []
+    write = os.write
+
+    def count(descriptor: int, data: bytes) -> int:
+        if descriptor == pipe.writes_to:
+            writes.append(len(data))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", count)
+    with pipe.writer._lock:  # the thread does not run in between
+        for _ in range(50):
+            pipe.writer.logger().msg(b"a line\n")
+    pipe.writer.close()
+    assert writes == [350]
+
+
+def test_stopped_reader_delays_no_line_and_every_lost_one_is_counted(
+    monkeypatch: pytest.MonkeyPatch, pipe: Pipe
+) -> None:
+    """When the reader reads on, one line has the count of those that are missing before it."""
+    monkeypatch.setattr(log_writer, "STALLED_AFTER", 0.05)
+    log = pipe.writer.logger()
+    for _ in range(TOO_MANY):
+        log.msg(LINE)  # would wait for ever if it waited for the reader
+    wait_for(lambda: "has taken no lines" in (pipe.writer.problem() or ""))
+    text = pipe.read_on()
+    wait_for(lambda: pipe.writer.problem() is None)
+    wait_for(lambda: pipe.writer._size == 0)
+    log.msg(b"later\n")
+    *lines, report, later = text().splitlines(keepends=True)
+    assert set(lines) == {LINE}
+    assert (report, later) == (b"lost %d\n" % (TOO_MANY - len(lines)), b"later\n")
+    assert ROOM_FOR_OTHERS - len(LINE) < len(lines) * len(LINE) < ROOM
+
+
+def test_other_lines_leave_room_for_the_audit_trail(pipe: Pipe) -> None:
+    """Strangers fill their half, which stops nothing; the audit trail fills more, which stops new work first."""
+    log, audit = pipe.writer.logger(), pipe.writer.logger(ROOM)
+    for _ in range(TOO_MANY):
+        log.msg(LINE)
+    assert "full" not in (pipe.writer.problem() or "")
+    accepted = pipe.writer._size
+    while pipe.writer._size <= ROOM_FOR_WORK:
+        audit.msg(LINE)
+        accepted += len(LINE)
+        assert pipe.writer._size == accepted
+    assert pipe.writer.problem() is not None
+    audit.msg(LINE)
+    assert pipe.writer._size == accepted + len(LINE)
+
+
+def test_slow_reader_is_no_problem_while_it_reads(monkeypatch: pytest.MonkeyPatch, pipe: Pipe) -> None:
+    """Each part that it takes counts as progress."""
+    monkeypatch.setattr(log_writer, "STALLED_AFTER", 5.0)
+    for _ in range(1000):
+        pipe.writer.logger().msg(LINE)
+    before = pipe.writer._progress_at
+    for _ in range(10):
+        os.read(pipe.reads_from, 1 << 16)
+    wait_for(lambda: pipe.writer._progress_at > before)
+    assert pipe.writer.problem() is None
+
+
+def test_closed_pipe_is_a_problem_before_a_line_is_lost(pipe: Pipe) -> None:
+    """The writer sees it without writing."""
+    assert pipe.writer.problem() is None
+    pipe.close_reading()
+    assert pipe.writer.problem() == "The log cannot be written: its reader is gone."
+    pipe.writer.logger().msg(LINE)
+    wait_for(lambda: pipe.writer.problem() == "The log cannot be written: Broken pipe.")
+
+
+def test_lines_wait_for_the_next_reader_of_a_named_pipe(tmp_path: Path) -> None:
+    """A log collector was restarted."""
+    os.mkfifo(tmp_path / "log")
+    first = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    with writing_to(tmp_path / "log") as (writer, _):
+        os.close(first)
+        writer.logger().msg(LINE)
+        wait_for(lambda: writer._failure is not None)
+        second = os.open(tmp_path / "log", os.O_RDONLY)
+        assert os.read(second, 1 << 16) == LINE
+        wait_for(lambda: writer.problem() is None)
+        os.close(second)
+
+
+def test_full_disk_is_a_problem_until_there_is_space(tmp_path: Path) -> None:
+    """The lines that were queued meanwhile are written then."""
+    with writing_to("/dev/full") as (writer, descriptor):
+        writer.logger().msg(LINE)
+        wait_for(lambda: writer.problem() == "The log cannot be written: No space left on device.")
+        space = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+        os.dup2(space, descriptor)
+        os.close(space)
+        writer.logger().msg(LINE)
+        wait_for(lambda: writer.problem() is None)
+        writer.close()
+        assert (tmp_path / "log").read_bytes() == 2 * LINE
+
+
+def test_close_waits_only_so_long_for_a_stopped_reader(pipe: Pipe) -> None:
+    """The process must end."""
+    for _ in range(1000):
+        pipe.writer.logger().msg(LINE)
+    started = time.monotonic()
+    pipe.writer.close(0.1)
+    assert time.monotonic() - started < 30
+    assert pipe.writer._thread.is_alive()
+
+
+def run_python(code: str, shell: str = 'exec "$@"') -> subprocess.CompletedProcess[bytes]:
+    """Run a program that logs."""
+    setting_up = """
+import os, sys
+from signer.observability import events
+from signer.observability.logs import open_log
+from signer.observability.settings import LoggingSettings
+from signer.observability.writers import emit
+"""
+    return subprocess.run(
+        ["sh", "-c", shell, "sh", sys.executable, "-W", "ignore", "-c", setting_up + code],
+        check=False,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("ending", ["sys.exit(3)", "raise RuntimeError"])
+def test_last_lines_of_a_process_that_ends_or_fails_are_written(ending: str) -> None:
+    """Those of a drain, and those before a bug."""
+    ended = run_python(f"""
+with open_log(LoggingSettings()):
+    for number in range(5000):
+        emit(events.SERVICE_STOPPED, left=number)
+    {ending}
+""")
+    assert ended.returncode in {1, 3}
+    assert len(ended.stdout.splitlines()) == 5000
+
+
+def test_forked_child_writes_none_of_the_parents_lines() -> None:
+    """It has a copy of the queue and no thread; its end does not wait."""
+    ended = run_python("""
+from signer.observability import log_writer
+log_writer._GATHER_SECONDS = 0.5
+with open_log(LoggingSettings()) as log:
+    emit(events.SERVICE_STOPPED, left=1)
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+""")
+    assert (ended.returncode, len(ended.stdout.splitlines())) == (0, 1)
+
+
+def test_closed_standard_output_is_a_problem_from_the_start() -> None:
+    """No other file may get its number, and with it the lines."""
+    code = """
+with open_log(LoggingSettings()) as log:
+    emit(events.SERVICE_STOPPED, left=1)
+    other = os.open(os.devnull, os.O_WRONLY)
+    while log.problem() is None:
+        pass
+    print(other, log.problem(), file=sys.stderr)
+"""
+    ended = run_python(code, 'exec "$@" >&-')
+    assert ended.stderr.endswith(b"The log cannot be written: Bad file descriptor.\n")
+    assert not ended.stderr.startswith(b"1 ")
+
+
+def test_line_that_is_queued_while_a_line_is_queued_is_written(pipe: Pipe) -> None:
+    """The garbage collector may run, and log, at any moment: the lock is reentrant."""
+    text = pipe.read_on()
+    with pipe.writer._lock:
+        pipe.writer.logger().msg(LINE)
+    with suppress(OSError):
+        assert text() == LINE
