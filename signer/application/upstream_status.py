@@ -19,6 +19,26 @@ _NOT_PROVEN_STATUS: Final = "initiating"
 """All other statuses (rejected, failed, unknown words) do not say whether the challenge was verified."""
 
 
+@dataclass(frozen=True, slots=True)
+class CustomerReading:
+    """What the card API says about a customer.
+
+    Attributes:
+        status: in lower case; ``None`` if it could not be read.
+        is_unknown: whether the card API, and not a gateway in front of it, does not know the customer.
+    """
+
+    status: str | None = None
+    is_unknown: bool = False
+
+    @property
+    def is_proven(self) -> bool | None:
+        """Whether the card API has the proof of ownership; ``None`` if that is not known."""
+        if self.is_unknown or self.status == _NOT_PROVEN_STATUS:
+            return False
+        return True if self.status in _PROVEN_STATUSES else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamStatus:
     """Reads of the card API under a lease.
@@ -31,28 +51,15 @@ class UpstreamStatus:
     card_api: CardApi
     time_left: Callable[[LeasedRecord], timedelta]
 
-    async def is_proven(self, leased: LeasedRecord) -> bool | None:
-        """Return whether the card API has the proof of ownership; ``None`` if it cannot be read."""
+    async def customer(self, leased: LeasedRecord) -> CustomerReading:
+        """Read the customer's status."""
         try:
-            status = await self._customer_status(leased)
+            status = await self._read(leased, self.card_api.customer_status)
+            return CustomerReading(status.lower())  # the card API's guide writes them in both cases
         except NotFound:
-            return False
+            return CustomerReading(is_unknown=await self._responds(leased))
         except SignerError:
-            return None
-        word = status.lower()  # the card API's guide writes them in both cases
-        if word in _PROVEN_STATUSES:
-            return True
-        return False if word == _NOT_PROVEN_STATUS else None
-
-    async def is_customer_unknown(self, leased: LeasedRecord) -> bool:
-        """Return whether the card API, and not a gateway in front of it, does not know the customer."""
-        try:
-            await self._customer_status(leased)
-        except NotFound:
-            return True
-        except SignerError:
-            return False
-        return False
+            return CustomerReading()
 
     async def current_challenge(self, leased: LeasedRecord) -> str | None:
         """Return the customer's current challenge, base64; ``None`` if it cannot be read."""
@@ -61,13 +68,13 @@ class UpstreamStatus:
         except SignerError:
             return None
 
-    async def _customer_status(self, leased: LeasedRecord) -> str:
+    async def _responds(self, leased: LeasedRecord) -> bool:
+        """A gateway that has lost the card API responds 404 to everything. A new token proves that it is there."""
         try:
-            return await self._read(leased, self.card_api.customer_status)
-        except NotFound:
-            # A gateway that has lost the card API responds 404 to everything. A new token proves that it is there.
             await self.card_api.authenticate(timeout=self.time_left(leased))
-            raise
+        except SignerError:
+            return False
+        return True
 
     async def _read(self, leased: LeasedRecord, read: Callable[..., Awaitable[str]]) -> str:
         timeout = self.time_left(leased)

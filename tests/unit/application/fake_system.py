@@ -12,9 +12,10 @@ from typing import Any, Final
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.application.admission import AdmissionGate
 from signer.application.backoff import Backoff
-from signer.application.forward_signature import ForwardingLimits, ForwardSignature
+from signer.application.forward_signature import ForwardSignature
 from signer.application.ports import Claim, ClaimOutcome, Clock, LeasedRecord
 from signer.application.recovery import Recovery
+from signer.application.settle_or_defer import ForwardingLimits
 from signer.application.sign_challenge import SignChallenge, SigningLimits
 from signer.application.sign_request import HandleSignRequest, SignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck

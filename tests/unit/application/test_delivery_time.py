@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from signer.application.forward_signature import ForwardingLimits
 from signer.application.ports import DeliveryResult, DeliveryVerdict
+from signer.application.settle_or_defer import ForwardingLimits
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
 from tests.support.fakes.clock import FakeClock
