@@ -3,6 +3,8 @@
 * After a response that leaves the outcome open, the same request is repeated. From the third attempt on, and at the
   challenge's deadline, the customer's status is read first: a card API may remember a failure under an Idempotency-Key.
 * A 404 is final only if the customer is not found either and the card API issues a new token then.
+* A 400 after which the same challenge is still current may be caused by this replica, for example by its clock. It is
+  final only if every attempt of three minutes got one, by the store's clock: other replicas have tried by then.
 * "Not proven" is final only after a grace period behind the challenge's deadline: until then a POST may be processed.
 """
 
@@ -12,7 +14,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Unpack
 
 from signer.application.backoff import Backoff
@@ -56,6 +58,7 @@ _RETRY_CODE_FOR_VERDICT: Final = {
 }
 _CHECK_STATUS_AFTER_ATTEMPTS: Final = 3
 _CHECK_STATUS_FOR: Final = timedelta(hours=1)  # after the deadline; then an open outcome is settled as unknown
+REFUSAL_CONFIRMED_AFTER: Final = timedelta(minutes=3)
 _LEASE_MARGIN: Final = timedelta(seconds=2)
 """What must be left of the lease when a call to the card API ends, to settle the record."""
 
@@ -106,7 +109,7 @@ class SettleOrDefer:
         if final is not None:
             return await self.settle(leased, *final)
         if result.verdict is _V.REFUSED:
-            return await self._after_refusal(leased)
+            return await self._after_refusal(leased, result)
         return await self.defer(leased, _RETRY_CODE_FOR_VERDICT[result.verdict], result.retry_after)
 
     async def without_sending(
@@ -144,13 +147,17 @@ class SettleOrDefer:
         return record
 
     async def defer(
-        self, leased: LeasedRecord, code: RecordCode, retry_after: timedelta | None = None
+        self,
+        leased: LeasedRecord,
+        code: RecordCode,
+        retry_after: timedelta | None = None,
+        refused_since: datetime | None = None,
     ) -> ChallengeRecord:
         """Pause until the next attempt, at least for ``retry_after``."""
         backoff = self._limits.backoff.pause_after(leased.record.attempts, self._jitter)
         pause = max(backoff, retry_after or timedelta(0))
         try:
-            record = await self._store.defer(leased.lease, code, pause)
+            record = await self._store.defer(leased.lease, code, pause, refused_since=refused_since)
         except LeaseLost:
             self.log(EventName.LEASE_LOST, leased.record)
             raise
@@ -171,16 +178,20 @@ class SettleOrDefer:
         details.setdefault("attempt", record.attempts)
         self._audit.write(AuditEvent.about(name, record, **details))
 
-    async def _after_refusal(self, leased: LeasedRecord) -> ChallengeRecord:
+    async def _after_refusal(self, leased: LeasedRecord, result: DeliveryResult) -> ChallengeRecord:
         """Find out what a 400 means: the challenge was replaced by a new one, or its signature refused."""
         record = leased.record
         current = await self._upstream.current_challenge(leased)
         if current is None:
             return await self.defer(leased, RecordCode.CARD_API_UNAVAILABLE)
-        if record.submission is not None and current == record.submission.parts()[0]:
+        if record.submission is None or current != record.submission.parts()[0]:
+            superseded_by = _id_of(current, record)
+            return await self.settle(leased, ChallengeState.SUPERSEDED, RecordCode.REPLACED_UPSTREAM, superseded_by)
+        attempt_began = record.updated_at
+        refused_since = record.refused_since or attempt_began
+        if attempt_began - refused_since >= REFUSAL_CONFIRMED_AFTER:
             return await self.settle(leased, ChallengeState.REJECTED, RecordCode.REFUSED_BY_CARD_API)
-        superseded_by = _id_of(current, record)
-        return await self.settle(leased, ChallengeState.SUPERSEDED, RecordCode.REPLACED_UPSTREAM, superseded_by)
+        return await self.defer(leased, RecordCode.REFUSAL_UNCONFIRMED, result.retry_after, refused_since)
 
 
 def _must_read_customer(record: ChallengeRecord, result: DeliveryResult) -> bool:

@@ -130,6 +130,7 @@ class ChallengeRecord:
         attempts: the number of POSTs that were started; ``first_attempt_at`` is when the first was.
         superseded_by: the id of the challenge that replaced this one.
         fencing_token: the number of the current or last lease.
+        refused_since: when the first of the last attempts that all got a 400 began; ``None`` if the last one did not.
     """
 
     id: str
@@ -150,6 +151,7 @@ class ChallengeRecord:
     leased_until: datetime | None
     created_at: datetime
     updated_at: datetime
+    refused_since: datetime | None = None
 
     @property
     def is_done(self) -> bool:

@@ -27,7 +27,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import chain, islice, zip_longest
 from typing import Any, Final
 
@@ -132,10 +132,13 @@ class RedisChallengeStore:
         result = await self._run(scripts.BEGIN_FORWARDING, challenge_id, self._lease, self._key_memory, confirmed=True)
         return result.leased_record if result.is_applicable else None
 
-    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
+    async def defer(
+        self, lease: Lease, code: RecordCode, retry_in: timedelta, *, refused_since: datetime | None = None
+    ) -> ChallengeRecord:
         """See ``ChallengeStore.defer``."""
         pause = max(retry_in, timedelta(0)) // MICROSECOND
-        return (await self._run(scripts.DEFER, lease.id, lease.fencing_token, code, pause)).record
+        refused = "" if refused_since is None else microseconds(refused_since)
+        return (await self._run(scripts.DEFER, lease.id, lease.fencing_token, code, pause, refused)).record
 
     async def settle(
         self,

@@ -57,6 +57,7 @@ def parse_record(challenge_id: str, fields: Fields) -> ChallengeRecord:
         leased_until=_instant(value["leased_until"]) if value["leased_until"] else None,
         created_at=_instant(value["created_at"]),
         updated_at=_instant(value["updated_at"]),
+        refused_since=_instant(value["refused_since"]) if value["refused_since"] else None,
     )
 
 

@@ -124,8 +124,10 @@ class ChallengeStore(Protocol):
         """
         ...
 
-    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
-        """Pause until the next attempt: ``forwarding → signed``, due in ``retry_in``."""
+    async def defer(
+        self, lease: Lease, code: RecordCode, retry_in: timedelta, *, refused_since: datetime | None = None
+    ) -> ChallengeRecord:
+        """Pause until the next attempt: ``forwarding → signed``, due in ``retry_in``. Store ``refused_since``."""
         ...
 
     async def settle(

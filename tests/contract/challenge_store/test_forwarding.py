@@ -92,6 +92,18 @@ async def test_deferred_record_is_not_due_before_its_pause_ends(
     assert again.lease.fencing_token > held.lease.fencing_token
 
 
+async def test_defer_stores_since_when_delivery_is_refused(store: ChallengeStore) -> None:
+    """The next lease holder reads it; a pause for another reason removes it."""
+    held = await sign(store, claim_of())
+    since = held.record.updated_at
+    assert held.record.refused_since is None
+    record = await store.defer(held.lease, RecordCode.REFUSAL_UNCONFIRMED, timedelta(0), refused_since=since)
+    again = await store.begin_forwarding(record.id)
+    assert again is not None
+    assert (record.refused_since, again.record.refused_since) == (since, since)
+    assert (await store.defer(again.lease, RecordCode.CARD_API_BUSY, timedelta(0))).refused_since is None
+
+
 async def test_pause_ends_at_the_deadline(under_test: StoreUnderTest, store: ChallengeStore) -> None:
     """A later ``Retry-After`` does not delay finding out what became of the attempt."""
     held = await sign(store, claim_of(valid_for=timedelta(minutes=1)))

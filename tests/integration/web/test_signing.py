@@ -94,7 +94,6 @@ async def test_unforwarded_signature_is_200(site: Site) -> None:
     ("delivery", "state", "code"),
     [
         (DeliveryResult(DeliveryVerdict.ALREADY_SIGNED, 409), "already_signed", "already_signed_upstream"),
-        (DeliveryResult(DeliveryVerdict.REFUSED, 400), "rejected", "refused_by_card_api"),
         (DeliveryResult(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422), "rejected", "idempotency_key_refused"),
     ],
 )
@@ -151,6 +150,21 @@ async def test_failed_delivery_is_202(impatient_site: Site) -> None:
     response = await site.ask(challenge)
     record = await response.json()
     assert (response.status, record["state"], record["code"]) == (202, "signed", "card_api_busy")
+    site.card_api.verdicts.clear()
+    site.store.shelf.advance(timedelta(minutes=1))
+
+
+async def test_refusal_that_may_be_ours_is_202(impatient_site: Site) -> None:
+    """A 400 after which the challenge is still current: the record says that it is repeated."""
+    site = impatient_site
+    challenge = site.challenge()
+    site.card_api.issue(CUSTOMER, challenge)
+    site.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.REFUSED, 400)] * 100)
+    response = await site.ask(challenge)
+    record = await response.json()
+    assert (response.status, record["state"], record["code"]) == (202, "signed", "refusal_unconfirmed")
+    assert response.headers["Location"] == f"/v1/challenges/{record['id']}"
+    assert response.headers["Retry-After"] == "1"
     site.card_api.verdicts.clear()
     site.store.shelf.advance(timedelta(minutes=1))
 

@@ -163,7 +163,9 @@ class FakeChallengeStore:
         )
         return self._leased(challenge_id, now)
 
-    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
+    async def defer(
+        self, lease: Lease, code: RecordCode, retry_in: timedelta, *, refused_since: datetime | None = None
+    ) -> ChallengeRecord:
         """See the port."""
         now, token, row = self._begin(lease.id)
         if row is not None and row.token == token:
@@ -172,7 +174,7 @@ class FakeChallengeStore:
         due = now + max(retry_in, timedelta(0))
         deadline = row.record.expires_at
         due = min(due, deadline) if now < deadline else due
-        return self._move(row, token, now, _S.SIGNED, due, code=code, leased_until=None)
+        return self._move(row, token, now, _S.SIGNED, due, code=code, leased_until=None, refused_since=refused_since)
 
     async def settle(
         self,

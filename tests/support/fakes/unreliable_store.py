@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from signer.application.ports import Claim, ClaimResult, Lease, LeasedRecord
@@ -60,9 +60,11 @@ class UnreliableStore(FakeChallengeStore):
         """See the port."""
         return await self._call("begin_forwarding", super().begin_forwarding(challenge_id))
 
-    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
+    async def defer(
+        self, lease: Lease, code: RecordCode, retry_in: timedelta, *, refused_since: datetime | None = None
+    ) -> ChallengeRecord:
         """See the port."""
-        return await self._call("defer", super().defer(lease, code, retry_in))
+        return await self._call("defer", super().defer(lease, code, retry_in, refused_since=refused_since))
 
     async def settle(
         self,

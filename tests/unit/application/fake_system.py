@@ -13,7 +13,7 @@ from signer.adapters.redis_client.settings import RedisSettings
 from signer.application.admission import AdmissionGate
 from signer.application.backoff import Backoff
 from signer.application.forward_signature import ForwardSignature
-from signer.application.ports import Claim, ClaimOutcome, Clock, LeasedRecord
+from signer.application.ports import CardApi, Claim, ClaimOutcome, Clock, LeasedRecord
 from signer.application.recovery import Recovery
 from signer.application.settle_or_defer import ForwardingLimits
 from signer.application.sign_challenge import SignChallenge, SigningLimits
@@ -135,6 +135,7 @@ class FakeSystem:
         *,
         policy: SigningPolicy = POLICY,
         clock: Clock | None = None,
+        card_api: CardApi | None = None,
         forwarding: ForwardingLimits | None = None,
         signing: SigningLimits | None = None,
         keys: Sequence[FakeKey] | None = None,
@@ -151,7 +152,7 @@ class FakeSystem:
         store = UnreliableStore(self.shelf, RedisSettings(lease=LEASE), now=self.clock.now, monotonic=self.monotonic)
         forward = ForwardSignature(
             store=store,
-            card_api=self.card_api,
+            card_api=card_api or self.card_api,
             check=StoredSignatureCheck(policy=policy, verifier=FakeVerifier(), clock=clock),
             clock=clock,
             audit=self.audit,

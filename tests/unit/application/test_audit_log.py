@@ -92,7 +92,7 @@ async def test_each_attempt_logs_delivered_and_each_pause_logs_deferred(
     assert first.idempotency_key == second.idempotency_key
 
 
-@pytest.mark.parametrize("verdict", [DeliveryVerdict.ALREADY_SIGNED, DeliveryVerdict.REFUSED])
+@pytest.mark.parametrize("verdict", [DeliveryVerdict.ALREADY_SIGNED, DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED])
 async def test_settled_event_has_state_and_code_of_record(
     system: FakeSystem, replica: Replica, verdict: DeliveryVerdict
 ) -> None:
