@@ -104,7 +104,10 @@ class SettleOrDefer:
 
     async def after_delivery(self, leased: LeasedRecord, result: DeliveryResult) -> ChallengeRecord:
         """Settle or defer a record whose delivery had this result."""
-        customer = await self._upstream.customer(leased) if _must_read_customer(leased.record, result) else None
+        customer = None
+        if _must_read_customer(leased.record, result):
+            customer = await self._upstream.customer(leased)
+            leased = customer.noted_in(leased)
         final = _final_state(result.verdict, customer)
         if final is not None:
             return await self.settle(leased, *final)
@@ -120,7 +123,8 @@ class SettleOrDefer:
     ) -> ChallengeRecord:
         """Settle a record that must not be sent: as verified if the card API has the proof, else as ``state``."""
         record, now = leased.record, self._clock.now()
-        proven = (await self._upstream.customer(leased)).is_proven
+        customer = await self._upstream.customer(leased)
+        leased, proven = customer.noted_in(leased), customer.is_proven
         if proven:
             return await self.settle(leased, ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
         may_be_processing = now < record.expires_at + self._limits.settle_grace_period
@@ -139,11 +143,13 @@ class SettleOrDefer:
     ) -> ChallengeRecord:
         """Write a final state."""
         try:
-            record = await self._store.settle(leased.lease, state, code, superseded_by)
+            record = await self._store.settle(
+                leased.lease, state, code, superseded_by, upstream_status=leased.record.upstream_status
+            )
         except LeaseLost:
             self.log(EventName.LEASE_LOST, leased.record)
             raise
-        self.log(EventName.SETTLED, record, code=record.code)
+        self.log(EventName.SETTLED, record, code=record.code, upstream_status=record.upstream_status)
         return record
 
     async def defer(
@@ -155,19 +161,11 @@ class SettleOrDefer:
     ) -> ChallengeRecord:
         """Pause until the next attempt, at least for ``retry_after``."""
         backoff = self._limits.backoff.pause_after(leased.record.attempts, self._jitter)
-        pause = max(backoff, retry_after or timedelta(0))
-        try:
-            record = await self._store.defer(leased.lease, code, pause, refused_since=refused_since)
-        except LeaseLost:
-            self.log(EventName.LEASE_LOST, leased.record)
-            raise
-        self.log(EventName.DEFERRED, record, code=code, duration_ms=pause.total_seconds() * 1000)
-        return record
+        return await self._pause(leased, code, max(backoff, retry_after or timedelta(0)), refused_since)
 
     async def hand_back(self, leased: LeasedRecord) -> None:
         """End the lease at once, so that another replica can continue."""
-        record = await self._store.defer(leased.lease, RecordCode.HANDED_BACK, timedelta(0))
-        self.log(EventName.DEFERRED, record, code=RecordCode.HANDED_BACK, duration_ms=0.0)
+        await self._pause(leased, RecordCode.HANDED_BACK, timedelta(0))
 
     def time_left(self, leased: LeasedRecord) -> timedelta:
         """Return how long a call to the card API may take under this lease; may be negative."""
@@ -177,6 +175,21 @@ class SettleOrDefer:
         """Write an event about a delivery."""
         details.setdefault("attempt", record.attempts)
         self._audit.write(AuditEvent.about(name, record, **details))
+
+    async def _pause(
+        self, leased: LeasedRecord, code: RecordCode, pause: timedelta, refused_since: datetime | None = None
+    ) -> ChallengeRecord:
+        status = leased.record.upstream_status
+        try:
+            record = await self._store.defer(
+                leased.lease, code, pause, upstream_status=status, refused_since=refused_since
+            )
+        except LeaseLost:
+            self.log(EventName.LEASE_LOST, leased.record)
+            raise
+        duration_ms = pause.total_seconds() * 1000
+        self.log(EventName.DEFERRED, record, code=code, duration_ms=duration_ms, upstream_status=status)
+        return record
 
     async def _after_refusal(self, leased: LeasedRecord, result: DeliveryResult) -> ChallengeRecord:
         """Find out what a 400 means: the challenge was replaced by a new one, or its signature refused."""

@@ -6,17 +6,20 @@ Each read ends while enough of the lease is left to settle the record.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
 from signer.application.ports import CardApi, LeasedRecord
 from signer.domain.errors import ErrorCode, NotFound, SignerError, UpstreamTimeout
+from signer.domain.lifecycle import CustomerStatus
 
-_PROVEN_STATUSES: Final = frozenset({"screening", "verifying", "active", "inactive"})
+_PROVEN: Final = frozenset(
+    {CustomerStatus.SCREENING, CustomerStatus.VERIFYING, CustomerStatus.ACTIVE, CustomerStatus.INACTIVE}
+)
 """A customer gets to these statuses only after its challenge was verified."""
-_NOT_PROVEN_STATUS: Final = "initiating"
-"""All other statuses (rejected, failed, unknown words) do not say whether the challenge was verified."""
+_NOT_PROVEN: Final = CustomerStatus.INITIATING
+"""The others (rejected, unknown words) do not say whether the challenge was verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +27,25 @@ class CustomerReading:
     """What the card API says about a customer.
 
     Attributes:
-        status: in lower case; ``None`` if it could not be read.
+        status: ``None`` if it could not be read.
         is_unknown: whether the card API, and not a gateway in front of it, does not know the customer.
     """
 
-    status: str | None = None
+    status: CustomerStatus | None = None
     is_unknown: bool = False
 
     @property
     def is_proven(self) -> bool | None:
         """Whether the card API has the proof of ownership; ``None`` if that is not known."""
-        if self.is_unknown or self.status == _NOT_PROVEN_STATUS:
+        if self.is_unknown or self.status is _NOT_PROVEN:
             return False
-        return True if self.status in _PROVEN_STATUSES else None
+        return True if self.status in _PROVEN else None
+
+    def noted_in(self, leased: LeasedRecord) -> LeasedRecord:
+        """Return the record with the status that was read, to be stored with its next move."""
+        if self.status is None:
+            return leased
+        return replace(leased, record=replace(leased.record, upstream_status=self.status))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +64,7 @@ class UpstreamStatus:
         """Read the customer's status."""
         try:
             status = await self._read(leased, self.card_api.customer_status)
-            return CustomerReading(status.lower())  # the card API's guide writes them in both cases
+            return CustomerReading(CustomerStatus(status.lower()))  # the card API's guide writes them in both cases
         except NotFound:
             return CustomerReading(is_unknown=await self._responds(leased))
         except SignerError:

@@ -97,8 +97,16 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
             *_RECORD,
             "attempt",
             "duration_ms",
+            "upstream_status",
         ),
-        _event("challenge.settled", "info", "The challenge has reached a final state.", *_RECORD, "attempt"),
+        _event(
+            "challenge.settled",
+            "info",
+            "The challenge has reached a final state.",
+            *_RECORD,
+            "attempt",
+            "upstream_status",
+        ),
         _event(
             "challenge.lease_lost",
             "warning",

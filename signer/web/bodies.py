@@ -104,6 +104,7 @@ def _record_fields(record: ChallengeRecord) -> dict[str, Any]:
         "ownerId": str(record.owner),
         "state": record.state,
         "code": record.code,
+        "upstreamStatus": record.upstream_status,
         "signature": record.signature,
         "issuedAt": _instant(record.issued_at),
         "expiresAt": _instant(record.expires_at),

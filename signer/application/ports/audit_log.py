@@ -34,6 +34,7 @@ class AuditDetails(TypedDict, total=False):
     status: int | None
     duration_ms: float
     idempotency_key: str
+    upstream_status: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,7 @@ class AuditEvent:
         status: the card API's HTTP status.
         duration_ms: how long the step took.
         idempotency_key: of the delivery, or of the creation of a customer.
+        upstream_status: the customer's status at the card API when it was read last.
     """
 
     name: EventName
@@ -65,6 +67,7 @@ class AuditEvent:
     status: int | None = None
     duration_ms: float | None = None
     idempotency_key: str | None = None
+    upstream_status: str | None = None
 
     @classmethod
     def about(cls, name: EventName, record: ChallengeRecord, **details: Unpack[AuditDetails]) -> AuditEvent:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from signer.application.ports import KeyRingStatus
 from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import ChallengeState, RecordCode
+from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 from signer.domain.record import ChallengeRecord
 from signer.web.bodies import SignBody, keys_body, parse_sign_body, record_body
 from tests.support.fakes.keys import FakeKey, FakeKeyRing
@@ -186,6 +186,7 @@ def test_record_has_exactly_these_fields() -> None:
         ("ownerId", OWNER_ID),
         ("state", "verified"),
         ("code", None),
+        ("upstreamStatus", None),
         ("signature", "c2ln"),
         ("issuedAt", "2026-11-22T12:00:00.999Z"),
         ("expiresAt", "2026-11-22T13:00:00.000Z"),
@@ -224,3 +225,9 @@ def test_instant_of_another_zone_is_converted_to_utc() -> None:
     berlin = timezone(timedelta(hours=1))
     record = replace(RECORD, expires_at=datetime(2026, 11, 22, 14, tzinfo=berlin))
     assert json.loads(record_body(record))["expiresAt"] == "2026-11-22T13:00:00.000Z"
+
+
+def test_record_shows_the_customers_status_at_the_card_api() -> None:
+    """``upstreamStatus`` is the word that was read last."""
+    record = replace(RECORD, upstream_status=CustomerStatus.SCREENING)
+    assert json.loads(record_body(record))["upstreamStatus"] == "screening"
