@@ -103,6 +103,8 @@ def _record_fields(record: ChallengeRecord) -> dict[str, Any]:
         "customerId": record.customer_id,
         "ownerId": str(record.owner),
         "state": record.state,
+        "final": record.state.is_final,
+        "proven": record.state.is_proof,
         "code": record.code,
         "upstreamStatus": record.upstream_status,
         "signature": record.signature,

@@ -185,6 +185,8 @@ def test_record_has_exactly_these_fields() -> None:
         ("customerId", RECORD.customer_id),
         ("ownerId", OWNER_ID),
         ("state", "verified"),
+        ("final", True),
+        ("proven", True),
         ("code", None),
         ("upstreamStatus", None),
         ("signature", "c2ln"),
@@ -194,6 +196,14 @@ def test_record_has_exactly_these_fields() -> None:
         ("createdAt", "2026-11-22T12:00:01.001Z"),
         ("updatedAt", "2026-11-22T12:00:02.000Z"),
     ]
+
+
+@pytest.mark.parametrize("state", ChallengeState)
+def test_record_says_whether_it_is_final_and_proven(state: ChallengeState) -> None:
+    """A caller need not know the states: it waits for ``final``, then reads ``proven``."""
+    fields = json.loads(record_body(replace(RECORD, state=state)))
+    is_final = state in {"verified", "already_signed", "superseded", "rejected", "expired"}
+    assert (fields["final"], fields["proven"]) == (is_final, state in {"verified", "already_signed"})
 
 
 def test_superseded_record_names_its_successor() -> None:
