@@ -25,13 +25,15 @@ class Event:
 
     Attributes:
         name: the value of the field ``event``.
-        level: always the same for one event.
+        level: of its lines.
+        raised_level: of its lines in the cases that ``meaning`` names; the same if it names none.
         meaning: when it is written.
         fields: all that it may have in addition to ``COMMON``.
     """
 
     name: str
     level: LogLevel
+    raised_level: LogLevel
     meaning: str
     fields: frozenset[str]
 
@@ -41,9 +43,9 @@ CATALOGUE: Final[Mapping[str, Event]] = _events
 """Every event by its name."""
 
 
-def _event(name: str, level: LogLevel, meaning: str, *fields: str) -> Event:
+def _event(name: str, level: LogLevel, meaning: str, *fields: str, raised_level: LogLevel | None = None) -> Event:
     """Add an event to the catalogue and return it."""
-    event = Event(name=name, level=level, meaning=meaning, fields=frozenset(fields))
+    event = Event(name=name, level=level, raised_level=raised_level or level, meaning=meaning, fields=frozenset(fields))
     _events[name] = event
     return event
 
@@ -102,10 +104,11 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
         _event(
             "challenge.settled",
             "info",
-            "The challenge has reached a final state.",
+            "The challenge is final. A warning if it is rejected or expired, except with the code not_forwarded.",
             *_RECORD,
             "attempt",
             "upstream_status",
+            raised_level="warning",
         ),
         _event(
             "challenge.lease_lost",
@@ -260,6 +263,7 @@ LIBRARY_MESSAGE: Final = _event(
     "logger",
     "message",
     *_FAILURE,
+    raised_level="error",
 )
 
 
@@ -269,6 +273,6 @@ def irregularities(line: Mapping[str, object]) -> tuple[str, ...]:
     if event is None:
         return (f"unregistered event {line.get('event')!r}",)
     found = [f"unregistered field {name!r}" for name in sorted(line.keys() - event.fields - COMMON)]
-    if line.get("level") != event.level and event is not LIBRARY_MESSAGE:
+    if line.get("level") not in {event.level, event.raised_level}:
         found.append(f"level {line.get('level')!r}")
     return tuple(f"{event.name}: {what}" for what in found)

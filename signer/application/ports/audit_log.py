@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypedDict, Unpack
 
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
 
 
@@ -68,6 +69,15 @@ class AuditEvent:
     duration_ms: float | None = None
     idempotency_key: str | None = None
     upstream_status: str | None = None
+
+    @property
+    def is_alarming(self) -> bool:
+        """Whether a challenge ended without the proof that its caller asked for.
+
+        A superseded one did not: the caller can sign the newer one, and with ``refresh`` that is done at once.
+        """
+        ended = self.name is EventName.SETTLED and self.state in {ChallengeState.REJECTED, ChallengeState.EXPIRED}
+        return ended and self.code != RecordCode.NOT_FORWARDED
 
     @classmethod
     def about(cls, name: EventName, record: ChallengeRecord, **details: Unpack[AuditDetails]) -> AuditEvent:
