@@ -138,14 +138,15 @@ class ForwardSignature:
             idempotency_key=record.submission.idempotency_key,
             timeout=timeout,
         )
-        self._settling.log(
-            EventName.DELIVERED,
-            record,
-            code=result.verdict.name.lower(),
-            status=result.status,
-            duration_ms=(time.perf_counter() - started) * 1000,
-            idempotency_key=record.submission.idempotency_key,
-        )
+        if result.was_sent:
+            self._settling.log(
+                EventName.DELIVERED,
+                record,
+                code=result.verdict.name.lower(),
+                status=result.status,
+                duration_ms=(time.perf_counter() - started) * 1000,
+                idempotency_key=record.submission.idempotency_key,
+            )
         return await self._settling.after_delivery(leased, result)
 
     def _is_suspended(self) -> bool:

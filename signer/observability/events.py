@@ -85,7 +85,8 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
         _event(
             "challenge.delivered",
             "info",
-            "The signature was sent to the card API; code is the meaning of its response.",
+            "The signature was sent to the card API; code is the meaning of the response. If nothing was sent, only "
+            "challenge.deferred is written.",
             *_RECORD,
             "attempt",
             "status",
