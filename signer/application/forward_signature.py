@@ -130,7 +130,7 @@ class ForwardSignature:
             return await self._settling.without_sending(leased)
         timeout = min(self._settling.time_left(leased), record.expires_at - self._clock.now())
         if timeout <= timedelta(0):  # only the store's clock decides that it has expired; an earlier POST may be open
-            return await self._settling.defer(leased, RecordCode.OUTCOME_UNKNOWN)
+            return await self._settling.defer(leased, RecordCode.NO_TIME_LEFT)
         started = time.perf_counter()
         result = await self._card_api.submit(
             record.customer_id,

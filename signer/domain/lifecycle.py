@@ -106,3 +106,4 @@ class RecordCode(StrEnum):
     CARD_API_BUSY = "card_api_busy"
     HANDED_BACK = "handed_back"
     REFUSAL_UNCONFIRMED = "refusal_unconfirmed"
+    NO_TIME_LEFT = "no_time_left"
