@@ -194,14 +194,14 @@ class SettleOrDefer:
     async def _after_refusal(self, leased: LeasedRecord, result: DeliveryResult) -> ChallengeRecord:
         """Find out what a 400 means: the challenge was replaced by a new one, or its signature refused."""
         record = leased.record
+        attempt_began = record.updated_at
+        refused_since = record.refused_since or attempt_began
         current = await self._upstream.current_challenge(leased)
         if current is None:
-            return await self.defer(leased, RecordCode.CARD_API_UNAVAILABLE)
+            return await self.defer(leased, RecordCode.CARD_API_UNAVAILABLE, refused_since=refused_since)
         if record.submission is None or current != record.submission.parts()[0]:
             superseded_by = _id_of(current, record)
             return await self.settle(leased, ChallengeState.SUPERSEDED, RecordCode.REPLACED_UPSTREAM, superseded_by)
-        attempt_began = record.updated_at
-        refused_since = record.refused_since or attempt_began
         if attempt_began - refused_since >= REFUSAL_CONFIRMED_AFTER:
             return await self.settle(leased, ChallengeState.REJECTED, RecordCode.REFUSED_BY_CARD_API)
         return await self.defer(leased, RecordCode.REFUSAL_UNCONFIRMED, result.retry_after, refused_since)

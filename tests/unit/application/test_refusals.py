@@ -10,6 +10,7 @@ from signer.adapters.card_api.responses import delivery_result
 from signer.adapters.card_api.results import UpstreamResponse
 from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.application.settle_or_defer import REFUSAL_CONFIRMED_AFTER
+from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord, Submission
 from tests.support.fakes.card_api import FakeCardApi
@@ -109,6 +110,21 @@ async def test_other_result_between_refusals_begins_the_three_minutes_again(
         record = await attempt_again(system, replica, record)
         assert not record.state.is_final
     assert (await attempt_again(system, replica, record)).state is ChallengeState.VERIFIED
+
+
+async def test_refusal_counts_although_the_current_challenge_cannot_be_read(
+    system: FakeSystem, replica: Replica
+) -> None:
+    """It is read again after the next refusal."""
+    system.card_api.verdicts.extend([REFUSED] * 3)
+    record = await replica.forward.attempt(await system.sign_and_record(replica, system.issue_challenge()))
+    began = record.refused_since
+    system.card_api.failures.extend([Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "The card API is down.")] * 2)
+    record = await attempt_again(system, replica, record)
+    assert (record.code, record.refused_since) == (RecordCode.CARD_API_UNAVAILABLE, began)
+    system.advance(REFUSAL_CONFIRMED_AFTER)
+    record = await attempt_again(system, replica, record)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.REFUSED_BY_CARD_API)
 
 
 async def test_challenge_that_expires_while_it_is_refused_ends_as_not_delivered(
