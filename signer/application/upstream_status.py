@@ -6,17 +6,46 @@ Each read ends while enough of the lease is left to settle the record.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
 from signer.application.ports import CardApi, LeasedRecord
 from signer.domain.errors import ErrorCode, NotFound, SignerError, UpstreamTimeout
+from signer.domain.lifecycle import CustomerStatus
 
-_PROVEN_STATUSES: Final = frozenset({"screening", "verifying", "active", "inactive"})
+_PROVEN: Final = frozenset(
+    {CustomerStatus.SCREENING, CustomerStatus.VERIFYING, CustomerStatus.ACTIVE, CustomerStatus.INACTIVE}
+)
 """A customer gets to these statuses only after its challenge was verified."""
-_NOT_PROVEN_STATUS: Final = "initiating"
-"""All other statuses (rejected, failed, unknown words) do not say whether the challenge was verified."""
+_NOT_PROVEN: Final = CustomerStatus.INITIATING
+"""The others (rejected, unknown words) do not say whether the challenge was verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerReading:
+    """What the card API says about a customer.
+
+    Attributes:
+        status: ``None`` if it could not be read.
+        is_unknown: whether the card API, and not a gateway in front of it, does not know the customer.
+    """
+
+    status: CustomerStatus | None = None
+    is_unknown: bool = False
+
+    @property
+    def is_proven(self) -> bool | None:
+        """Whether the card API has the proof of ownership; ``None`` if that is not known."""
+        if self.is_unknown or self.status is _NOT_PROVEN:
+            return False
+        return True if self.status in _PROVEN else None
+
+    def noted_in(self, leased: LeasedRecord) -> LeasedRecord:
+        """Return the record with the status that was read, to be stored with its next move."""
+        if self.status is None:
+            return leased
+        return replace(leased, record=replace(leased.record, upstream_status=self.status))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,28 +60,15 @@ class UpstreamStatus:
     card_api: CardApi
     time_left: Callable[[LeasedRecord], timedelta]
 
-    async def is_proven(self, leased: LeasedRecord) -> bool | None:
-        """Return whether the card API has the proof of ownership; ``None`` if it cannot be read."""
+    async def customer(self, leased: LeasedRecord) -> CustomerReading:
+        """Read the customer's status."""
         try:
-            status = await self._customer_status(leased)
+            status = await self._read(leased, self.card_api.customer_status)
+            return CustomerReading(CustomerStatus(status.lower()))  # the card API's guide writes them in both cases
         except NotFound:
-            return False
+            return CustomerReading(is_unknown=await self._responds(leased))
         except SignerError:
-            return None
-        word = status.lower()  # the card API's guide writes them in both cases
-        if word in _PROVEN_STATUSES:
-            return True
-        return False if word == _NOT_PROVEN_STATUS else None
-
-    async def is_customer_unknown(self, leased: LeasedRecord) -> bool:
-        """Return whether the card API, and not a gateway in front of it, does not know the customer."""
-        try:
-            await self._customer_status(leased)
-        except NotFound:
-            return True
-        except SignerError:
-            return False
-        return False
+            return CustomerReading()
 
     async def current_challenge(self, leased: LeasedRecord) -> str | None:
         """Return the customer's current challenge, base64; ``None`` if it cannot be read."""
@@ -61,13 +77,13 @@ class UpstreamStatus:
         except SignerError:
             return None
 
-    async def _customer_status(self, leased: LeasedRecord) -> str:
+    async def _responds(self, leased: LeasedRecord) -> bool:
+        """A gateway that has lost the card API responds 404 to everything. A new token proves that it is there."""
         try:
-            return await self._read(leased, self.card_api.customer_status)
-        except NotFound:
-            # A gateway that has lost the card API responds 404 to everything. A new token proves that it is there.
             await self.card_api.authenticate(timeout=self.time_left(leased))
-            raise
+        except SignerError:
+            return False
+        return True
 
     async def _read(self, leased: LeasedRecord, read: Callable[..., Awaitable[str]]) -> str:
         timeout = self.time_left(leased)

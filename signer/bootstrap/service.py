@@ -34,11 +34,12 @@ from signer.adapters.request_signing.request_key import RequestKeyError
 from signer.adapters.request_signing.signature_base import MessageSignatureError
 from signer.adapters.siwe_judge import JudgeError, check_parser_against_siwe
 from signer.application.admission import AdmissionGate
-from signer.application.forward_signature import ForwardingLimits, ForwardSignature
+from signer.application.forward_signature import ForwardSignature
 from signer.application.onboard_customer import OnboardCustomer
 from signer.application.ports import Clock
 from signer.application.recovery import Recovery
 from signer.application.reload_keys import ReloadCause
+from signer.application.settle_or_defer import ForwardingLimits
 from signer.application.sign_challenge import SignChallenge, SigningLimits
 from signer.application.sign_request import HandleSignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck

@@ -66,6 +66,23 @@ MOVES: Final[dict[ChallengeState, frozenset[ChallengeState]]] = {
 """The states that may follow each state. A state follows itself when another replica takes the lease over."""
 
 
+class CustomerStatus(StrEnum):
+    """The status of a customer at the card API. States of accounts are other words."""
+
+    INITIATING = "initiating"
+    SCREENING = "screening"
+    VERIFYING = "verifying"
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+    """Any other word."""
+
+    @classmethod
+    def _missing_(cls, _: object) -> CustomerStatus:
+        return cls.UNKNOWN
+
+
 class RecordCode(StrEnum):
     """Why a record is in its state (``ChallengeRecord.code``). Append; never rename."""
 
@@ -88,3 +105,5 @@ class RecordCode(StrEnum):
     CARD_API_UNAVAILABLE = "card_api_unavailable"
     CARD_API_BUSY = "card_api_busy"
     HANDED_BACK = "handed_back"
+    REFUSAL_UNCONFIRMED = "refusal_unconfirmed"
+    NO_TIME_LEFT = "no_time_left"

@@ -22,7 +22,7 @@ from typing import Final, Self
 
 from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.ethereum import AccountId, EvmSignature
-from signer.domain.lifecycle import ChallengeState, RecordCode
+from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 
 SHARDS: Final = 64
 """The number of shards. It can never change, because every id contains its shard."""
@@ -130,6 +130,8 @@ class ChallengeRecord:
         attempts: the number of POSTs that were started; ``first_attempt_at`` is when the first was.
         superseded_by: the id of the challenge that replaced this one.
         fencing_token: the number of the current or last lease.
+        upstream_status: the customer's status at the card API when it was read last; ``None`` if it never was.
+        refused_since: when the first of the last attempts that all got a 400 began; ``None`` if the last one did not.
     """
 
     id: str
@@ -150,6 +152,8 @@ class ChallengeRecord:
     leased_until: datetime | None
     created_at: datetime
     updated_at: datetime
+    upstream_status: CustomerStatus | None = None
+    refused_since: datetime | None = None
 
     @property
     def is_done(self) -> bool:

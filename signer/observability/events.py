@@ -25,13 +25,15 @@ class Event:
 
     Attributes:
         name: the value of the field ``event``.
-        level: always the same for one event.
+        level: of its lines.
+        raised_level: of its lines in the cases that ``meaning`` names; the same if it names none.
         meaning: when it is written.
         fields: all that it may have in addition to ``COMMON``.
     """
 
     name: str
     level: LogLevel
+    raised_level: LogLevel
     meaning: str
     fields: frozenset[str]
 
@@ -41,9 +43,9 @@ CATALOGUE: Final[Mapping[str, Event]] = _events
 """Every event by its name."""
 
 
-def _event(name: str, level: LogLevel, meaning: str, *fields: str) -> Event:
+def _event(name: str, level: LogLevel, meaning: str, *fields: str, raised_level: LogLevel | None = None) -> Event:
     """Add an event to the catalogue and return it."""
-    event = Event(name=name, level=level, meaning=meaning, fields=frozenset(fields))
+    event = Event(name=name, level=level, raised_level=raised_level or level, meaning=meaning, fields=frozenset(fields))
     _events[name] = event
     return event
 
@@ -106,7 +108,8 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
         _event(
             "challenge.delivered",
             "info",
-            "The signature was sent to the card API; code is the meaning of its response.",
+            "The signature was sent to the card API; code is the meaning of the response. If nothing was sent, only "
+            "challenge.deferred is written.",
             *_RECORD,
             "attempt",
             "status",
@@ -120,8 +123,17 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
             *_RECORD,
             "attempt",
             "duration_ms",
+            "upstream_status",
         ),
-        _event("challenge.settled", "info", "The challenge has reached a final state.", *_RECORD, "attempt"),
+        _event(
+            "challenge.settled",
+            "info",
+            "The challenge is final. A warning if it is rejected or expired, except with the code not_forwarded.",
+            *_RECORD,
+            "attempt",
+            "upstream_status",
+            raised_level="warning",
+        ),
         _event(
             "challenge.lease_lost",
             "warning",
@@ -281,6 +293,7 @@ LIBRARY_MESSAGE: Final = _event(
     "logger",
     "message",
     *_FAILURE,
+    raised_level="error",
 )
 
 
@@ -290,6 +303,6 @@ def irregularities(line: Mapping[str, object]) -> tuple[str, ...]:
     if event is None:
         return (f"unregistered event {line.get('event')!r}",)
     found = [f"unregistered field {name!r}" for name in sorted(line.keys() - event.fields - COMMON)]
-    if line.get("level") != event.level and event is not LIBRARY_MESSAGE:
+    if line.get("level") not in {event.level, event.raised_level}:
         found.append(f"level {line.get('level')!r}")
     return tuple(f"{event.name}: {what}" for what in found)

@@ -50,7 +50,8 @@ class StructlogAudit:
     def write(self, event: AuditEvent) -> None:
         """Write what happened to a challenge or a customer."""
         log = self._refusals if event.name is EventName.REFUSED else self._log
-        _write(log, CHALLENGE_EVENTS[event.name], {name: getattr(event, name) for name in _AUDIT_FIELDS})
+        fields = {name: getattr(event, name) for name in _AUDIT_FIELDS}
+        _write(log, CHALLENGE_EVENTS[event.name], fields, is_raised=event.is_alarming)
 
     def check(self) -> None:
         """See ``AuditLog.check``."""
@@ -125,8 +126,8 @@ class StructlogReloadLog:
         emit(events.KEYS_RELOAD_FAILED, error=error, reload_id=reload.id, cause=reload.cause)
 
 
-def _write(log: Any, event: Event, fields: dict[str, Any]) -> None:  # noqa: ANN401 - structlog's loggers have no type
+def _write(log: Any, event: Event, fields: dict[str, Any], *, is_raised: bool = False) -> None:  # noqa: ANN401 - structlog's loggers have no type
     present = {name: value for name, value in fields.items() if value is not None}
     if "duration_ms" in present:
         present["duration_ms"] = round(present["duration_ms"], 3)
-    getattr(log, event.level)(event.name, **present)
+    getattr(log, event.raised_level if is_raised else event.level)(event.name, **present)

@@ -1,12 +1,14 @@
-"""The service with a short cool-down of its circuit breaker: ``python -m tests.support.quick_breaker serve …``.
+"""The service with short constants: ``python -m tests.support.quick_breaker serve …``.
 
-The cool-down is no setting, and runs with scaled-down spans need a shorter one.
+The circuit breaker's cool-down and the time after which a refusal is final are no settings. Runs with scaled-down spans
+need shorter ones.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
 
+from signer.application import settle_or_defer
 from signer.application.backoff import Backoff
 from signer.bootstrap import card_api
 from signer.cli.main import main
@@ -18,6 +20,12 @@ def shorten_cool_down() -> None:
     setattr(card_api, "COOL_DOWN", quick)  # noqa: B010 - the name is Final
 
 
+def shorten_confirmation() -> None:
+    """Replace the time after which a refusal is final, before the service is opened."""
+    setattr(settle_or_defer, "REFUSAL_CONFIRMED_AFTER", timedelta(seconds=1))  # noqa: B010 - the name is Final
+
+
 if __name__ == "__main__":
     shorten_cool_down()
+    shorten_confirmation()
     main()

@@ -27,7 +27,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import chain, islice, zip_longest
 from typing import Any, Final
 
@@ -39,7 +39,7 @@ from signer.adapters.redis_store.script_results import MICROSECOND, ScriptResult
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import ChallengeState, RecordCode
+from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 from signer.domain.record import SHARDS, ChallengeRecord, Submission, shard_of
 
 IDEMPOTENCY_KEY_MEMORY: Final = timedelta(hours=1)
@@ -135,10 +135,21 @@ class RedisChallengeStore:
         result = await self._run(scripts.BEGIN_FORWARDING, challenge_id, self._lease, self._key_memory, confirmed=True)
         return result.leased_record if result.is_applicable else None
 
-    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
+    async def defer(
+        self,
+        lease: Lease,
+        code: RecordCode,
+        retry_in: timedelta,
+        *,
+        upstream_status: CustomerStatus | None = None,
+        refused_since: datetime | None = None,
+    ) -> ChallengeRecord:
         """See ``ChallengeStore.defer``."""
         pause = max(retry_in, timedelta(0)) // MICROSECOND
-        return (await self._run(scripts.DEFER, lease.id, lease.fencing_token, code, pause)).record
+        refused = "" if refused_since is None else microseconds(refused_since)
+        return (
+            await self._run(scripts.DEFER, lease.id, lease.fencing_token, code, pause, upstream_status or "", refused)
+        ).record
 
     async def settle(
         self,
@@ -146,10 +157,18 @@ class RedisChallengeStore:
         state: ChallengeState,
         code: RecordCode | None,
         superseded_by: str | None = None,
+        *,
+        upstream_status: CustomerStatus | None = None,
     ) -> ChallengeRecord:
         """See ``ChallengeStore.settle``."""
         result = await self._run(
-            scripts.SETTLE, lease.id, lease.fencing_token, state.value, code or "", superseded_by or ""
+            scripts.SETTLE,
+            lease.id,
+            lease.fencing_token,
+            state.value,
+            code or "",
+            superseded_by or "",
+            upstream_status or "",
         )
         return result.record
 

@@ -15,7 +15,7 @@ from typing import Final
 from signer.adapters.redis_store.scripts import FIELDS
 from signer.application.ports import Lease, LeasedRecord
 from signer.domain.ethereum import AccountId, ChainId
-from signer.domain.lifecycle import ChallengeState, RecordCode
+from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 from signer.domain.record import ChallengeRecord, Submission
 
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -57,6 +57,8 @@ def parse_record(challenge_id: str, fields: Fields) -> ChallengeRecord:
         leased_until=_instant(value["leased_until"]) if value["leased_until"] else None,
         created_at=_instant(value["created_at"]),
         updated_at=_instant(value["updated_at"]),
+        upstream_status=CustomerStatus(value["upstream_status"].decode()) if value["upstream_status"] else None,
+        refused_since=_instant(value["refused_since"]) if value["refused_since"] else None,
     )
 
 

@@ -30,6 +30,8 @@ FIELDS: Final = (
     "leased_until",
     "created_at",
     "updated_at",
+    "upstream_status",
+    "refused_since",
 )
 """The fields of a record's hash that every result carries, in this order: those of ``ChallengeRecord`` without its id.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypedDict, Unpack
 
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
 
 
@@ -37,6 +38,7 @@ class AuditDetails(TypedDict, total=False):
     status: int | None
     duration_ms: float
     idempotency_key: str
+    upstream_status: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class AuditEvent:
         status: the card API's HTTP status.
         duration_ms: how long the step took.
         idempotency_key: of the delivery, or of the creation of a customer.
+        upstream_status: the customer's status at the card API when it was read last.
     """
 
     name: EventName
@@ -68,6 +71,16 @@ class AuditEvent:
     status: int | None = None
     duration_ms: float | None = None
     idempotency_key: str | None = None
+    upstream_status: str | None = None
+
+    @property
+    def is_alarming(self) -> bool:
+        """Whether a challenge ended without the proof that its caller asked for.
+
+        A superseded one did not: the caller can sign the newer one, and with ``refresh`` that is done at once.
+        """
+        ended = self.name is EventName.SETTLED and self.state in {ChallengeState.REJECTED, ChallengeState.EXPIRED}
+        return ended and self.code != RecordCode.NOT_FORWARDED
 
     @classmethod
     def about(cls, name: EventName, record: ChallengeRecord, **details: Unpack[AuditDetails]) -> AuditEvent:

@@ -48,6 +48,14 @@ class DeliveryResult:
     status: int | None = None
     retry_after: timedelta | None = None
 
+    @property
+    def was_sent(self) -> bool:
+        """Whether the request was sent: there was a connection, and a token and a signature to send it with."""
+        return self.status is not None or self.verdict not in {
+            DeliveryVerdict.NOT_PROCESSED,
+            DeliveryVerdict.CREDENTIALS_REFUSED,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class NewCustomer:

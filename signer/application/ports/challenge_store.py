@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import ChallengeState, RecordCode
+from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 from signer.domain.record import ChallengeRecord, Submission
 
 
@@ -124,8 +124,16 @@ class ChallengeStore(Protocol):
         """
         ...
 
-    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
-        """Pause until the next attempt: ``forwarding → signed``, due in ``retry_in``."""
+    async def defer(
+        self,
+        lease: Lease,
+        code: RecordCode,
+        retry_in: timedelta,
+        *,
+        upstream_status: CustomerStatus | None = None,
+        refused_since: datetime | None = None,
+    ) -> ChallengeRecord:
+        """Pause until the next attempt: ``forwarding → signed``, due in ``retry_in``; store the other arguments."""
         ...
 
     async def settle(
@@ -134,8 +142,10 @@ class ChallengeStore(Protocol):
         state: ChallengeState,
         code: RecordCode | None,
         superseded_by: str | None = None,
+        *,
+        upstream_status: CustomerStatus | None = None,
     ) -> ChallengeRecord:
-        """Write a final state: from ``forwarding``; the submission is removed."""
+        """Write a final state: from ``forwarding``; store the arguments, also ``None``, and remove the submission."""
         ...
 
     async def expire(self, challenge_id: str) -> ChallengeRecord | None:

@@ -6,7 +6,7 @@ import pytest
 
 from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore
-from signer.domain.lifecycle import ChallengeState, RecordCode
+from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 from tests.support.challenge_stores import (
     LEASE,
     SUBMISSION,
@@ -35,6 +35,15 @@ async def test_settle_writes_final_state_and_removes_body(under_test: StoreUnder
     assert await store.due(10) == []
     for record in records:
         assert await store.expire(record.id) is None, record.state
+
+
+@pytest.mark.parametrize("status", [*CustomerStatus, None])
+async def test_settle_stores_the_customers_status(store: ChallengeStore, status: CustomerStatus | None) -> None:
+    """It was read last by the replica that settles."""
+    held = await sign(store, claim_of())
+    record = await store.settle(held.lease, ChallengeState.VERIFIED, None, upstream_status=status)
+    assert record.upstream_status is status
+    assert await store.get(record.id) == record
 
 
 async def test_settle_without_code(store: ChallengeStore) -> None:

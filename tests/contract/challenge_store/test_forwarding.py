@@ -9,7 +9,7 @@ import pytest
 
 from signer.application.ports import ChallengeStore
 from signer.domain.errors import LeaseLost
-from signer.domain.lifecycle import ChallengeState, RecordCode
+from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 from tests.support.challenge_stores import (
     LEASE,
     SUBMISSION,
@@ -90,6 +90,29 @@ async def test_deferred_record_is_not_due_before_its_pause_ends(
     again = await store.begin_forwarding(record.id)
     assert again is not None
     assert again.lease.fencing_token > held.lease.fencing_token
+
+
+async def test_defer_stores_since_when_delivery_is_refused(store: ChallengeStore) -> None:
+    """The next lease holder reads it; a pause for another reason removes it."""
+    held = await sign(store, claim_of())
+    since = held.record.updated_at
+    assert held.record.refused_since is None
+    record = await store.defer(held.lease, RecordCode.REFUSAL_UNCONFIRMED, timedelta(0), refused_since=since)
+    again = await store.begin_forwarding(record.id)
+    assert again is not None
+    assert (record.refused_since, again.record.refused_since) == (since, since)
+    assert (await store.defer(again.lease, RecordCode.CARD_API_BUSY, timedelta(0))).refused_since is None
+
+
+async def test_defer_stores_the_customers_status(store: ChallengeStore) -> None:
+    """It stays when the record is leased again."""
+    held = await sign(store, claim_of())
+    assert held.record.upstream_status is None
+    status = CustomerStatus.INITIATING
+    record = await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(0), upstream_status=status)
+    again = await store.begin_forwarding(record.id)
+    assert again is not None
+    assert (record.upstream_status, again.record.upstream_status) == (status, status)
 
 
 async def test_pause_ends_at_the_deadline(under_test: StoreUnderTest, store: ChallengeStore) -> None:

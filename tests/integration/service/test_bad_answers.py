@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -61,6 +62,22 @@ async def test_delivery_continues_after_202_while_responses_are_bad(start: Start
     record = await check_waiting(await site.ask(customer_id, challenge))
     site.calm()
     await check_delivered(site, customer_id, await site.settled(record["id"]))
+
+
+async def test_delivery_is_rejected_only_after_it_was_refused_for_a_while(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three minutes, which are shortened here. Each 400 keeps the challenge; it is repeated under the same key."""
+    monkeypatch.setattr("signer.application.settle_or_defer.REFUSAL_CONFIRMED_AFTER", timedelta(seconds=0.2))
+    site.fault(Fault(K.STATUS, "sign", status=400))
+    customer_id, challenge = site.customer()
+    response = await site.ask(customer_id, challenge)
+    record = await response.json()
+    assert (response.status, record["state"], record["code"]) == (200, "rejected", "refused_by_card_api")
+    assert {line["code"] for line in site.log.of("challenge.deferred")} == {"refusal_unconfirmed"}
+    entries = site.simulator.state.ledger.entries(customer_id)
+    assert record["attempts"] == len(entries) > 1
+    assert len({(entry.idempotency_key, entry.signature_sha256) for entry in entries}) == 1
 
 
 @pytest.mark.parametrize("fault", UNPARSABLE, ids=name)

@@ -17,7 +17,10 @@ FIELDS = [
     "customerId",
     "ownerId",
     "state",
+    "final",
+    "proven",
     "code",
+    "upstreamStatus",
     "signature",
     "issuedAt",
     "expiresAt",
@@ -43,7 +46,10 @@ async def test_challenge_is_signed_and_delivered(site: Site) -> None:
         "customerId": CUSTOMER,
         "ownerId": site.owner,
         "state": "verified",
+        "final": True,
+        "proven": True,
         "code": None,
+        "upstreamStatus": None,
         "signature": "",
         "issuedAt": "2026-11-22T12:00:00.000Z",
         "expiresAt": "2026-11-22T13:00:00.000Z",
@@ -94,7 +100,6 @@ async def test_unforwarded_signature_is_200(site: Site) -> None:
     ("delivery", "state", "code"),
     [
         (DeliveryResult(DeliveryVerdict.ALREADY_SIGNED, 409), "already_signed", "already_signed_upstream"),
-        (DeliveryResult(DeliveryVerdict.REFUSED, 400), "rejected", "refused_by_card_api"),
         (DeliveryResult(DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, 422), "rejected", "idempotency_key_refused"),
     ],
 )
@@ -151,6 +156,21 @@ async def test_failed_delivery_is_202(impatient_site: Site) -> None:
     response = await site.ask(challenge)
     record = await response.json()
     assert (response.status, record["state"], record["code"]) == (202, "signed", "card_api_busy")
+    site.card_api.verdicts.clear()
+    site.store.shelf.advance(timedelta(minutes=1))
+
+
+async def test_refusal_that_may_be_ours_is_202(impatient_site: Site) -> None:
+    """A 400 after which the challenge is still current: the record says that it is repeated."""
+    site = impatient_site
+    challenge = site.challenge()
+    site.card_api.issue(CUSTOMER, challenge)
+    site.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.REFUSED, 400)] * 100)
+    response = await site.ask(challenge)
+    record = await response.json()
+    assert (response.status, record["state"], record["code"]) == (202, "signed", "refusal_unconfirmed")
+    assert response.headers["Location"] == f"/v1/challenges/{record['id']}"
+    assert response.headers["Retry-After"] == "1"
     site.card_api.verdicts.clear()
     site.store.shelf.advance(timedelta(minutes=1))
 

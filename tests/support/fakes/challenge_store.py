@@ -18,7 +18,7 @@ from signer.adapters.redis_store.challenge_store import IDEMPOTENCY_KEY_MEMORY, 
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import MOVES, ChallengeState, RecordCode
+from signer.domain.lifecycle import MOVES, ChallengeState, CustomerStatus, RecordCode
 from signer.domain.record import ChallengeRecord, Submission
 
 _S = ChallengeState
@@ -163,7 +163,15 @@ class FakeChallengeStore:
         )
         return self._leased(challenge_id, now)
 
-    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
+    async def defer(
+        self,
+        lease: Lease,
+        code: RecordCode,
+        retry_in: timedelta,
+        *,
+        upstream_status: CustomerStatus | None = None,
+        refused_since: datetime | None = None,
+    ) -> ChallengeRecord:
         """See the port."""
         now, token, row = self._begin(lease.id)
         if row is not None and row.token == token:
@@ -172,7 +180,17 @@ class FakeChallengeStore:
         due = now + max(retry_in, timedelta(0))
         deadline = row.record.expires_at
         due = min(due, deadline) if now < deadline else due
-        return self._move(row, token, now, _S.SIGNED, due, code=code, leased_until=None)
+        return self._move(
+            row,
+            token,
+            now,
+            _S.SIGNED,
+            due,
+            code=code,
+            leased_until=None,
+            upstream_status=upstream_status,
+            refused_since=refused_since,
+        )
 
     async def settle(
         self,
@@ -180,6 +198,8 @@ class FakeChallengeStore:
         state: ChallengeState,
         code: RecordCode | None,
         superseded_by: str | None = None,
+        *,
+        upstream_status: CustomerStatus | None = None,
     ) -> ChallengeRecord:
         """See the port."""
         now, token, row = self._begin(lease.id)
@@ -188,7 +208,13 @@ class FakeChallengeStore:
         row = _leased_row(row, lease, _S.FORWARDING, state)
         if not state.is_final:
             raise ForbiddenMove
-        end = {"code": code, "superseded_by": superseded_by, "submission": None, "leased_until": None}
+        end = {
+            "upstream_status": upstream_status,
+            "code": code,
+            "superseded_by": superseded_by,
+            "submission": None,
+            "leased_until": None,
+        }
         return self._move(row, token, now, state, None, **end)
 
     async def expire(self, challenge_id: str) -> ChallengeRecord | None:

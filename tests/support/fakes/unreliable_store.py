@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from signer.application.ports import Claim, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import ChallengeState, RecordCode
+from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 from signer.domain.record import ChallengeRecord, Submission
 from tests.support.fakes.challenge_store import FakeChallengeStore
 
@@ -60,9 +60,19 @@ class UnreliableStore(FakeChallengeStore):
         """See the port."""
         return await self._call("begin_forwarding", super().begin_forwarding(challenge_id))
 
-    async def defer(self, lease: Lease, code: RecordCode, retry_in: timedelta) -> ChallengeRecord:
+    async def defer(
+        self,
+        lease: Lease,
+        code: RecordCode,
+        retry_in: timedelta,
+        *,
+        upstream_status: CustomerStatus | None = None,
+        refused_since: datetime | None = None,
+    ) -> ChallengeRecord:
         """See the port."""
-        return await self._call("defer", super().defer(lease, code, retry_in))
+        return await self._call(
+            "defer", super().defer(lease, code, retry_in, upstream_status=upstream_status, refused_since=refused_since)
+        )
 
     async def settle(
         self,
@@ -70,9 +80,13 @@ class UnreliableStore(FakeChallengeStore):
         state: ChallengeState,
         code: RecordCode | None,
         superseded_by: str | None = None,
+        *,
+        upstream_status: CustomerStatus | None = None,
     ) -> ChallengeRecord:
         """See the port."""
-        return await self._call("settle", super().settle(lease, state, code, superseded_by))
+        return await self._call(
+            "settle", super().settle(lease, state, code, superseded_by, upstream_status=upstream_status)
+        )
 
     async def expire(self, challenge_id: str) -> ChallengeRecord | None:
         """See the port."""

@@ -12,9 +12,10 @@ from typing import Any, Final
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.application.admission import AdmissionGate
 from signer.application.backoff import Backoff
-from signer.application.forward_signature import ForwardingLimits, ForwardSignature
-from signer.application.ports import Claim, ClaimOutcome, Clock, LeasedRecord
+from signer.application.forward_signature import ForwardSignature
+from signer.application.ports import CardApi, Claim, ClaimOutcome, Clock, LeasedRecord
 from signer.application.recovery import Recovery
+from signer.application.settle_or_defer import ForwardingLimits
 from signer.application.sign_challenge import SignChallenge, SigningLimits
 from signer.application.sign_request import HandleSignRequest, SignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
@@ -134,6 +135,7 @@ class FakeSystem:
         *,
         policy: SigningPolicy = POLICY,
         clock: Clock | None = None,
+        card_api: CardApi | None = None,
         forwarding: ForwardingLimits | None = None,
         signing: SigningLimits | None = None,
         keys: Sequence[FakeKey] | None = None,
@@ -150,7 +152,7 @@ class FakeSystem:
         store = UnreliableStore(self.shelf, RedisSettings(lease=LEASE), now=self.clock.now, monotonic=self.monotonic)
         forward = ForwardSignature(
             store=store,
-            card_api=self.card_api,
+            card_api=card_api or self.card_api,
             check=StoredSignatureCheck(policy=policy, verifier=FakeVerifier(), clock=clock),
             clock=clock,
             audit=self.audit,

@@ -92,7 +92,7 @@ async def test_each_attempt_logs_delivered_and_each_pause_logs_deferred(
     assert first.idempotency_key == second.idempotency_key
 
 
-@pytest.mark.parametrize("verdict", [DeliveryVerdict.ALREADY_SIGNED, DeliveryVerdict.REFUSED])
+@pytest.mark.parametrize("verdict", [DeliveryVerdict.ALREADY_SIGNED, DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED])
 async def test_settled_event_has_state_and_code_of_record(
     system: FakeSystem, replica: Replica, verdict: DeliveryVerdict
 ) -> None:
@@ -199,3 +199,39 @@ async def test_events_have_the_origin_of_the_request_that_started_the_work(
     system.advance(LEASE)
     await replica.tick()
     assert set(system.audit.origins[4:]) == {None}
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [
+        (DeliveryResult(DeliveryVerdict.NOT_PROCESSED, retry_after=timedelta(seconds=4)), "card_api_busy"),
+        (DeliveryResult(DeliveryVerdict.CREDENTIALS_REFUSED), "credentials_refused"),
+    ],
+    ids=["no_connection_or_breaker_open", "no_token"],
+)
+async def test_attempt_that_sent_nothing_logs_only_why_it_is_deferred(
+    system: FakeSystem, no_retry_replica: Replica, result: DeliveryResult, code: str
+) -> None:
+    """``challenge.delivered`` means that a request was sent."""
+    system.card_api.verdicts.append(result)
+    await no_retry_replica.sign(system.request(system.issue_challenge()), within=LONG_TIMEOUT)
+    assert system.audit.names == [N.CLAIMED, N.SIGNED, N.DEFERRED]
+    assert system.audit.events[-1].code == code
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        DeliveryResult(DeliveryVerdict.UNKNOWN),
+        DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 429),
+        DeliveryResult(DeliveryVerdict.CREDENTIALS_REFUSED, 403),
+    ],
+    ids=["no_response", "429", "403"],
+)
+async def test_attempt_that_was_sent_logs_delivered(
+    system: FakeSystem, no_retry_replica: Replica, result: DeliveryResult
+) -> None:
+    """Also if the card API did not process it, or did not respond."""
+    system.card_api.verdicts.append(result)
+    await no_retry_replica.sign(system.request(system.issue_challenge()), within=LONG_TIMEOUT)
+    assert system.audit.names == [N.CLAIMED, N.SIGNED, N.DELIVERED, N.DEFERRED]

@@ -281,13 +281,6 @@ async def test_status_is_not_read_without_a_response(system: FakeSystem, replica
     assert system.card_api.read_count == 0
 
 
-async def test_400_is_rejected_if_challenge_is_current(system: FakeSystem, replica: Replica) -> None:
-    """The card API did not accept the signature."""
-    record = await attempt_with(system, replica, DeliveryResult(DeliveryVerdict.REFUSED, 400))
-    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.REFUSED_BY_CARD_API)
-    assert record.superseded_by is None
-
-
 async def test_400_is_superseded_if_card_api_has_another_challenge(system: FakeSystem, replica: Replica) -> None:
     """The record names that one."""
     leased = await system.sign_and_record(replica, system.make_challenge())
@@ -307,16 +300,6 @@ async def test_400_for_repeated_delivery_settles_as_verified_if_customer_is_prov
     system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.REFUSED, 400))
     again = await replica.forward.attempt(await check_pause(system, replica, record, FIRST_PAUSE))
     assert (again.state, again.code) == (ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
-
-
-async def test_400_for_repeated_delivery_is_rejected_if_customer_is_not_proven(
-    system: FakeSystem, replica: Replica
-) -> None:
-    """As after a first delivery."""
-    record = await attempt_with(system, replica, DeliveryResult(DeliveryVerdict.UNKNOWN))
-    system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.REFUSED, 400))
-    again = await replica.forward.attempt(await check_pause(system, replica, record, FIRST_PAUSE))
-    assert (again.state, again.code) == (ChallengeState.REJECTED, RecordCode.REFUSED_BY_CARD_API)
 
 
 @pytest.mark.parametrize("text", ["", "no base64", to_base64(b"-----BEGIN PUBLIC KEY-----")])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from signer.application.forward_signature import ForwardingLimits
 from signer.application.ports import DeliveryResult, DeliveryVerdict
+from signer.application.settle_or_defer import ForwardingLimits
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
 from tests.support.fakes.clock import FakeClock
@@ -47,7 +47,7 @@ def test_post_timeout_is_the_least_of_setting_lease_and_challenge_time(
         assert record.state is ChallengeState.VERIFIED
     else:
         assert not system.card_api.submitted
-        assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN)
+        assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.NO_TIME_LEFT)
 
 
 async def test_replica_whose_clock_is_ahead_defers_instead_of_expiring(system: FakeSystem) -> None:
@@ -58,7 +58,7 @@ async def test_replica_whose_clock_is_ahead_defers_instead_of_expiring(system: F
     system.advance(LEASE)
     record = await ahead.forward.take_over(system.id_of(challenge))
     assert record is not None
-    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.NO_TIME_LEFT)
     assert (system.card_api.submitted, system.card_api.read_count) == ([], 0)
     system.advance(timedelta(minutes=1))
     assert await system.add_replica().tick() == 1
@@ -114,7 +114,7 @@ async def test_stall_between_lease_and_post_shortens_the_post(system: FakeSystem
         assert record.state is ChallengeState.VERIFIED
     else:
         assert not system.card_api.submitted
-        assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN)
+        assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.NO_TIME_LEFT)
 
 
 @pytest.mark.parametrize("verdict", [DeliveryVerdict.CONFLICT_AMBIGUOUS, DeliveryVerdict.REFUSED])

@@ -149,7 +149,6 @@ async def test_same_request_again_returns_same_record(
     ("verdict", "state"),
     [
         (DeliveryVerdict.ALREADY_SIGNED, ChallengeState.ALREADY_SIGNED),
-        (DeliveryVerdict.REFUSED, ChallengeState.REJECTED),
         (DeliveryVerdict.IDEMPOTENCY_KEY_REFUSED, ChallengeState.REJECTED),
     ],
 )

@@ -40,4 +40,8 @@ def test_irregularities_of_a_line_are_found() -> None:
     assert irregularities(good | {"event": "service.raedy"}) == ("unregistered event 'service.raedy'",)
     assert irregularities(good | {"ports": 2}) == ("service.ready: unregistered field 'ports'",)
     assert irregularities(good | {"level": "error"}) == ("service.ready: level 'error'",)
+    settled = {"timestamp": "t", "event": "challenge.settled"}
+    assert irregularities(settled | {"level": "warning"}) == irregularities(settled | {"level": "info"}) == ()
+    assert irregularities(settled | {"level": "error"}) == ("challenge.settled: level 'error'",)
+    assert irregularities(settled) == ("challenge.settled: level None",)
     assert irregularities({}) == ("unregistered event None",)

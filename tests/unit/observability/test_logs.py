@@ -46,6 +46,7 @@ def audit_event(name: EventName = EventName.SIGNED) -> AuditEvent:
         "attempt": 1,
         "status": 204,
         "duration_ms": 1.23456,
+        "upstream_status": "active",
         "idempotency_key": "5cb5c7a0-6d3c-5a58-8d6a-0d1f8f0c9d11",
     }
     fields = {field: value for field, value in values.items() if field in CHALLENGE_EVENTS[name].fields}
@@ -63,6 +64,31 @@ def test_audit_event_becomes_one_line(log: LogLines, name: EventName) -> None:
     assert datetime.fromisoformat(line["timestamp"]).utcoffset() is not None
     assert line["timestamp"].endswith("Z")
     assert line.get("duration_ms", 1.235) == 1.235
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "level"),
+    [
+        ("verified", None, "info"),
+        ("already_signed", "already_signed_upstream", "info"),
+        ("superseded", "replaced_upstream", "info"),
+        ("expired", "not_forwarded", "info"),
+        ("rejected", "refused_by_card_api", "warning"),
+        ("rejected", "policy_changed", "warning"),
+        ("expired", "not_delivered", "warning"),
+        ("expired", "not_signed", "warning"),
+        ("expired", "outcome_unknown", "warning"),
+    ],
+)
+def test_settlement_without_the_proof_that_was_asked_for_is_a_warning(
+    log: LogLines, state: str, code: str | None, level: str
+) -> None:
+    """Mass rejections are seen by their level, in one line each; what is routine stays ``info``."""
+    event = AuditEvent(name=EventName.SETTLED, customer_id="c", owner="o", state=state, code=code)
+    StructlogAudit().write(event)
+    (line,) = log.all()
+    assert (line["event"], line["level"], line["state"]) == ("challenge.settled", level, state)
+    assert irregularities(line) == ()
 
 
 def test_field_without_a_value_is_left_out(log: LogLines) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from signer.application.ports import KeyRingStatus
 from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.ethereum import AccountId
-from signer.domain.lifecycle import ChallengeState, RecordCode
+from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 from signer.domain.record import ChallengeRecord
 from signer.web.bodies import SignBody, keys_body, parse_sign_body, record_body
 from tests.support.fakes.keys import FakeKey, FakeKeyRing
@@ -185,7 +185,10 @@ def test_record_has_exactly_these_fields() -> None:
         ("customerId", RECORD.customer_id),
         ("ownerId", OWNER_ID),
         ("state", "verified"),
+        ("final", True),
+        ("proven", True),
         ("code", None),
+        ("upstreamStatus", None),
         ("signature", "c2ln"),
         ("issuedAt", "2026-11-22T12:00:00.999Z"),
         ("expiresAt", "2026-11-22T13:00:00.000Z"),
@@ -193,6 +196,14 @@ def test_record_has_exactly_these_fields() -> None:
         ("createdAt", "2026-11-22T12:00:01.001Z"),
         ("updatedAt", "2026-11-22T12:00:02.000Z"),
     ]
+
+
+@pytest.mark.parametrize("state", ChallengeState)
+def test_record_says_whether_it_is_final_and_proven(state: ChallengeState) -> None:
+    """A caller need not know the states: it waits for ``final``, then reads ``proven``."""
+    fields = json.loads(record_body(replace(RECORD, state=state)))
+    is_final = state in {"verified", "already_signed", "superseded", "rejected", "expired"}
+    assert (fields["final"], fields["proven"]) == (is_final, state in {"verified", "already_signed"})
 
 
 def test_superseded_record_names_its_successor() -> None:
@@ -224,3 +235,9 @@ def test_instant_of_another_zone_is_converted_to_utc() -> None:
     berlin = timezone(timedelta(hours=1))
     record = replace(RECORD, expires_at=datetime(2026, 11, 22, 14, tzinfo=berlin))
     assert json.loads(record_body(record))["expiresAt"] == "2026-11-22T13:00:00.000Z"
+
+
+def test_record_shows_the_customers_status_at_the_card_api() -> None:
+    """``upstreamStatus`` is the word that was read last."""
+    record = replace(RECORD, upstream_status=CustomerStatus.SCREENING)
+    assert json.loads(record_body(record))["upstreamStatus"] == "screening"

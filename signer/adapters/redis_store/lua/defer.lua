@@ -1,6 +1,6 @@
 -- forwarding → signed, due after a pause. The pause ends at the deadline at the latest: the card API is then asked what
 -- became of the attempt.
--- ARGV  3 fence  4 code  5 pause (µs)
+-- ARGV  3 fence  4 code  5 pause (µs)  6 upstream_status  7 refused_since
 
 if not is_repeat() then
   local why = refusal(ARGV[3], 'forwarding', 'signed')
@@ -11,6 +11,7 @@ if not is_repeat() then
   if now < record.expires_at then
     due_at = math.min(due_at, record.expires_at)
   end
-  move('signed', due_at, 'code', ARGV[4], 'due_at', due_at, 'leased_until', '')
+  move('signed', due_at, 'code', ARGV[4], 'due_at', due_at, 'leased_until', '', 'upstream_status', ARGV[6],
+    'refused_since', ARGV[7])
 end
 return result('moved')

@@ -1,0 +1,238 @@
+"""Settle or defer a leased record: what follows each result of a delivery.
+
+* After a response that leaves the outcome open, the same request is repeated. From the third attempt on, and at the
+  challenge's deadline, the customer's status is read first: a card API may remember a failure under an Idempotency-Key.
+* A 404 is final only if the customer is not found either and the card API issues a new token then.
+* A 400 after which the same challenge is still current may be caused by this replica, for example by its clock. It is
+  final only if every attempt of three minutes got one, by the store's clock: other replicas have tried by then.
+* "Not proven" is final only after a grace period behind the challenge's deadline: until then a POST may be processed.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Unpack
+
+from signer.application.backoff import Backoff
+from signer.application.ports import (
+    AuditDetails,
+    AuditEvent,
+    AuditLog,
+    CardApi,
+    ChallengeStore,
+    Clock,
+    DeliveryResult,
+    DeliveryVerdict,
+    EventName,
+    LeasedRecord,
+)
+from signer.application.upstream_status import CustomerReading, UpstreamStatus
+from signer.domain.challenge import decode_challenge
+from signer.domain.errors import LeaseLost, MalformedChallenge
+from signer.domain.lifecycle import ChallengeState, RecordCode
+from signer.domain.record import ChallengeRecord, challenge_id
+
+_S = ChallengeState
+_V = DeliveryVerdict
+
+_FINAL_STATE_FOR_VERDICT: Final = {
+    _V.ACCEPTED: (_S.VERIFIED, None),
+    _V.ALREADY_SIGNED: (_S.ALREADY_SIGNED, RecordCode.ALREADY_SIGNED_UPSTREAM),
+    _V.IDEMPOTENCY_KEY_REFUSED: (_S.REJECTED, RecordCode.IDEMPOTENCY_KEY_REFUSED),
+}
+_PROVEN_STATE_FOR_VERDICT: Final = {
+    _V.CONFLICT_AMBIGUOUS: _S.ALREADY_SIGNED,
+    _V.UNKNOWN: _S.VERIFIED,
+    _V.REFUSED: _S.VERIFIED,  # by an earlier attempt
+}
+_RETRY_CODE_FOR_VERDICT: Final = {
+    _V.CREDENTIALS_REFUSED: RecordCode.CREDENTIALS_REFUSED,
+    _V.NOT_PROCESSED: RecordCode.CARD_API_BUSY,
+    _V.CONFLICT_AMBIGUOUS: RecordCode.CARD_API_BUSY,
+    _V.UNKNOWN: RecordCode.CARD_API_UNAVAILABLE,
+    _V.CUSTOMER_UNKNOWN: RecordCode.CARD_API_UNAVAILABLE,
+}
+_CHECK_STATUS_AFTER_ATTEMPTS: Final = 3
+_CHECK_STATUS_FOR: Final = timedelta(hours=1)  # after the deadline; then an open outcome is settled as unknown
+REFUSAL_CONFIRMED_AFTER: Final = timedelta(minutes=3)
+_LEASE_MARGIN: Final = timedelta(seconds=2)
+"""What must be left of the lease when a call to the card API ends, to settle the record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardingLimits:
+    """Time limits of a delivery.
+
+    Attributes:
+        request_timeout: the longest that one call to the card API may take.
+        backoff: the pauses between attempts.
+        settle_grace_period: how long after the deadline the card API may still be processing a POST.
+        poll_interval: the pause between two reads of a record that another replica delivers.
+    """
+
+    request_timeout: timedelta
+    backoff: Backoff
+    settle_grace_period: timedelta
+    poll_interval: timedelta = timedelta(milliseconds=100)
+
+
+class SettleOrDefer:
+    """Decides what becomes of leased records, writes it to the store and logs it."""
+
+    def __init__(
+        self,
+        *,
+        store: ChallengeStore,
+        card_api: CardApi,
+        clock: Clock,
+        audit: AuditLog,
+        limits: ForwardingLimits,
+        jitter: Callable[[], float] = random.random,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._audit = audit
+        self._limits = limits
+        self._jitter = jitter
+        self._monotonic = monotonic
+        self._upstream = UpstreamStatus(card_api=card_api, time_left=self.time_left)
+
+    async def after_delivery(self, leased: LeasedRecord, result: DeliveryResult) -> ChallengeRecord:
+        """Settle or defer a record whose delivery had this result."""
+        customer = None
+        if _must_read_customer(leased.record, result):
+            customer = await self._upstream.customer(leased)
+            leased = customer.noted_in(leased)
+        final = _final_state(result.verdict, customer)
+        if final is not None:
+            return await self.settle(leased, *final)
+        if result.verdict is _V.REFUSED:
+            return await self._after_refusal(leased, result)
+        return await self.defer(leased, _RETRY_CODE_FOR_VERDICT[result.verdict], result.retry_after)
+
+    async def without_sending(
+        self,
+        leased: LeasedRecord,
+        state: ChallengeState = ChallengeState.EXPIRED,
+        code: RecordCode = RecordCode.NOT_DELIVERED,
+    ) -> ChallengeRecord:
+        """Settle a record that must not be sent: as verified if the card API has the proof, else as ``state``."""
+        record, now = leased.record, self._clock.now()
+        customer = await self._upstream.customer(leased)
+        leased, proven = customer.noted_in(leased), customer.is_proven
+        if proven:
+            return await self.settle(leased, ChallengeState.VERIFIED, RecordCode.CONFIRMED_BY_CUSTOMER_STATUS)
+        may_be_processing = now < record.expires_at + self._limits.settle_grace_period
+        if proven is False and not (state is ChallengeState.EXPIRED and may_be_processing):
+            return await self.settle(leased, state, code)
+        if now >= record.expires_at + _CHECK_STATUS_FOR:
+            return await self.settle(leased, ChallengeState.EXPIRED, RecordCode.OUTCOME_UNKNOWN)
+        return await self.defer(leased, RecordCode.OUTCOME_UNKNOWN)
+
+    async def settle(
+        self,
+        leased: LeasedRecord,
+        state: ChallengeState,
+        code: RecordCode | None,
+        superseded_by: str | None = None,
+    ) -> ChallengeRecord:
+        """Write a final state."""
+        try:
+            record = await self._store.settle(
+                leased.lease, state, code, superseded_by, upstream_status=leased.record.upstream_status
+            )
+        except LeaseLost:
+            self.log(EventName.LEASE_LOST, leased.record)
+            raise
+        self.log(EventName.SETTLED, record, code=record.code, upstream_status=record.upstream_status)
+        return record
+
+    async def defer(
+        self,
+        leased: LeasedRecord,
+        code: RecordCode,
+        retry_after: timedelta | None = None,
+        refused_since: datetime | None = None,
+    ) -> ChallengeRecord:
+        """Pause until the next attempt, at least for ``retry_after``."""
+        backoff = self._limits.backoff.pause_after(leased.record.attempts, self._jitter)
+        return await self._pause(leased, code, max(backoff, retry_after or timedelta(0)), refused_since)
+
+    async def hand_back(self, leased: LeasedRecord) -> None:
+        """End the lease at once, so that another replica can continue."""
+        await self._pause(leased, RecordCode.HANDED_BACK, timedelta(0))
+
+    def time_left(self, leased: LeasedRecord) -> timedelta:
+        """Return how long a call to the card API may take under this lease; may be negative."""
+        return min(self._limits.request_timeout, leased.lease.remaining_at(self._monotonic()) - _LEASE_MARGIN)
+
+    def log(self, name: EventName, record: ChallengeRecord, **details: Unpack[AuditDetails]) -> None:
+        """Write an event about a delivery."""
+        details.setdefault("attempt", record.attempts)
+        self._audit.write(AuditEvent.about(name, record, **details))
+
+    async def _pause(
+        self, leased: LeasedRecord, code: RecordCode, pause: timedelta, refused_since: datetime | None = None
+    ) -> ChallengeRecord:
+        status = leased.record.upstream_status
+        try:
+            record = await self._store.defer(
+                leased.lease, code, pause, upstream_status=status, refused_since=refused_since
+            )
+        except LeaseLost:
+            self.log(EventName.LEASE_LOST, leased.record)
+            raise
+        duration_ms = pause.total_seconds() * 1000
+        self.log(EventName.DEFERRED, record, code=code, duration_ms=duration_ms, upstream_status=status)
+        return record
+
+    async def _after_refusal(self, leased: LeasedRecord, result: DeliveryResult) -> ChallengeRecord:
+        """Find out what a 400 means: the challenge was replaced by a new one, or its signature refused."""
+        record = leased.record
+        attempt_began = record.updated_at
+        refused_since = record.refused_since or attempt_began
+        current = await self._upstream.current_challenge(leased)
+        if current is None:
+            return await self.defer(leased, RecordCode.CARD_API_UNAVAILABLE, refused_since=refused_since)
+        if record.submission is None or current != record.submission.parts()[0]:
+            superseded_by = _id_of(current, record)
+            return await self.settle(leased, ChallengeState.SUPERSEDED, RecordCode.REPLACED_UPSTREAM, superseded_by)
+        if attempt_began - refused_since >= REFUSAL_CONFIRMED_AFTER:
+            return await self.settle(leased, ChallengeState.REJECTED, RecordCode.REFUSED_BY_CARD_API)
+        return await self.defer(leased, RecordCode.REFUSAL_UNCONFIRMED, result.retry_after, refused_since)
+
+
+def _must_read_customer(record: ChallengeRecord, result: DeliveryResult) -> bool:
+    match result.verdict:
+        case _V.CONFLICT_AMBIGUOUS | _V.CUSTOMER_UNKNOWN:
+            return True
+        case _V.REFUSED:
+            return record.attempts > 1
+        case _V.UNKNOWN:
+            return result.status is not None and record.attempts >= _CHECK_STATUS_AFTER_ATTEMPTS
+    return False
+
+
+def _final_state(
+    verdict: DeliveryVerdict, customer: CustomerReading | None
+) -> tuple[ChallengeState, RecordCode | None] | None:
+    """Return the final state and its code; ``None`` if the outcome is open."""
+    if customer is not None and customer.is_unknown and verdict is _V.CUSTOMER_UNKNOWN:
+        return ChallengeState.REJECTED, RecordCode.CUSTOMER_UNKNOWN_UPSTREAM
+    if customer is not None and customer.is_proven and verdict in _PROVEN_STATE_FOR_VERDICT:
+        return _PROVEN_STATE_FOR_VERDICT[verdict], RecordCode.CONFIRMED_BY_CUSTOMER_STATUS
+    return _FINAL_STATE_FOR_VERDICT.get(verdict)
+
+
+def _id_of(encoded: str, record: ChallengeRecord) -> str | None:
+    """Return the id of the challenge that replaced ours; ``None`` if it cannot be decoded."""
+    try:
+        challenge = decode_challenge(encoded)
+    except MalformedChallenge:
+        return None
+    return challenge_id(record.owner, challenge.domain, challenge.nonce)
