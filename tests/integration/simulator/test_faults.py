@@ -53,7 +53,7 @@ async def test_status_after_commit_hides_a_success(start: StartSimulator) -> Non
     fault = Fault(FaultKind.STATUS_AFTER_COMMIT, route="sign", times=1)
     simulator, backend, customer_id, body = await start_with(start, fault)
     assert (await backend.deliver(customer_id, body, key=KEY)).status == 500
-    assert await status_of(backend, customer_id) == "screening"
+    assert await status_of(backend, customer_id) == "verifying"
     reply = await backend.deliver(customer_id, body, key=KEY)
     assert (reply.status, reply.code) == (409, "challenge_already_signed")
     assert [(entry.status, entry.verified) for entry in simulator.state.ledger.entries()] == [(500, True), (409, False)]
@@ -64,7 +64,7 @@ async def test_reply_is_dropped_after_commit(start: StartSimulator) -> None:
     simulator, backend, customer_id, body = await start_with(start, Fault(FaultKind.DROP_REPLY, times=1))
     with pytest.raises(aiohttp.ServerDisconnectedError):
         await backend.deliver(customer_id, body, key=KEY)
-    assert await status_of(backend, customer_id) == "screening"
+    assert await status_of(backend, customer_id) == "verifying"
     assert (await backend.deliver(customer_id, body, key=KEY)).status == 204
     first, second = simulator.state.ledger.entries()
     assert (first.status, first.verified, first.fate) == (204, True, Fate.DROPPED)
@@ -98,7 +98,7 @@ async def test_response_without_body_is_cut_in_its_head(start: StartSimulator) -
     simulator, backend, customer_id, body = await start_with(start, Fault(FaultKind.CUT_REPLY, times=1))
     with pytest.raises(aiohttp.ClientError):
         await backend.deliver(customer_id, body)
-    assert await status_of(backend, customer_id) == "screening"
+    assert await status_of(backend, customer_id) == "verifying"
     assert [entry.fate for entry in simulator.state.ledger.entries()] == [Fate.CUT]
 
 
@@ -135,7 +135,7 @@ async def test_spoilt_204_is_200_with_body(start: StartSimulator) -> None:
     """The client cannot read it, although the delivery was verified."""
     simulator, backend, customer_id, body = await start_with(start, Fault(FaultKind.GARBAGE, route="sign", times=1))
     assert (await backend.deliver(customer_id, body)).status == 200
-    assert await status_of(backend, customer_id) == "screening"
+    assert await status_of(backend, customer_id) == "verifying"
     assert [(entry.status, entry.fate) for entry in simulator.state.ledger.entries()] == [(204, Fate.SPOILT)]
 
 
