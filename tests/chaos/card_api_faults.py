@@ -49,6 +49,7 @@ CARD_API_FAULTS: Final[Mapping[ChaosFaultKind, CardApiFaults]] = {
     # Not all of them: a replica that takes the 400 for a verdict must be able to read the customer's status afterwards.
     _K.API_REFUSES_SIGNATURES: (rows("refuse_signature", "sign", *_READS), {}),
     _K.API_REFUSES_FALSELY: (rows("status", "sign", status=400, probability=0.3), {}),
+    _K.API_DATES_WRONGLY: (rows("wrong_date", "sign", *_READS, "token", seconds=7200.0), {}),
     _K.API_DENIES_CUSTOMERS: (rows("status", "sign", "challenge", status=404, probability=0.3), {}),
     _K.API_GIVES_WRONG_CHALLENGES: (
         (

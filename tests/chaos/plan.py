@@ -57,6 +57,7 @@ class ChaosFaultKind(StrEnum):
     API_REFUSES_FALSELY = "card API refuses (400) what is right"
     API_DENIES_CUSTOMERS = "card API denies customers (404)"
     API_GIVES_WRONG_CHALLENGES = "card API gives wrong challenges"
+    API_DATES_WRONGLY = "a proxy's Date is two hours ahead"
     API_REVOKES_TOKENS = "card API revokes its tokens"
     API_REPLACES_CHALLENGES = "card API replaces challenges"
 
@@ -98,6 +99,7 @@ _FAULT_WEIGHTS: Final[dict[ChaosFaultKind, int]] = {
     _K.API_REFUSES_FALSELY: 1,
     _K.API_DENIES_CUSTOMERS: 1,
     _K.API_GIVES_WRONG_CHALLENGES: 2,
+    _K.API_DATES_WRONGLY: 2,
     _K.API_REVOKES_TOKENS: 2,
     _K.API_REPLACES_CHALLENGES: 3,
 }
