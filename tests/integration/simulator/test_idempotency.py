@@ -36,6 +36,12 @@ async def test_modifying_request_needs_a_key(lenient: WalletBackend) -> None:
     assert (await lenient.call("GET", f"/v1/customers/{customer['id']}")).status == 200
 
 
+async def test_missing_key_is_an_invalid_request_signature_by_default(backend: WalletBackend) -> None:
+    """The guide's 400 for it: a signature must cover the key."""
+    reply = await backend.call("POST", "/v1/customers", CUSTOMER, key=None, signing=WITHOUT_KEY)
+    assert (reply.status, reply.body) == (400, b"invalid required signature")
+
+
 async def test_key_must_be_a_uuid(backend: WalletBackend) -> None:
     """400 for any other text."""
     reply = await backend.call("POST", "/v1/customers", CUSTOMER, key="my-key")
