@@ -8,6 +8,7 @@
 | ``GET /_sim/ledger[?customerId=…]`` | returns entries, counters and summary |
 | ``DELETE /_sim/ledger`` | clears it |
 | ``POST /_sim/expire/{customerId}`` | expires the customer's challenge |
+| ``POST /_sim/activate/{customerId}`` | makes an inactive customer active |
 | ``POST /_sim/revoke-tokens`` | revokes every token issued so far |
 | ``PUT /_sim/owners`` | ``{customer: owner}`` (CAIP-10) for customers created from now on |
 | any ``/_sim/elsewhere`` | the target of redirects; counted as ``elsewhere``: no client should follow them |
@@ -82,6 +83,12 @@ async def expire_challenge(state: SimulatorState, request: web.Request) -> ApiRe
     return _NO_CONTENT
 
 
+async def activate(state: SimulatorState, request: web.Request) -> ApiResponse:
+    """Activate a customer."""
+    state.customers.move(state.customers.find(request.match_info["customerId"]), "activate")
+    return _NO_CONTENT
+
+
 async def revoke_tokens(state: SimulatorState, _request: web.Request) -> ApiResponse:
     """Revoke all tokens."""
     return json_response({"revoked": state.revoke_tokens()})
@@ -112,6 +119,7 @@ ADMIN_ROUTES: tuple[tuple[str, str, AdminHandler], ...] = (
     ("GET", "/_sim/ledger", get_ledger),
     ("DELETE", "/_sim/ledger", delete_ledger),
     ("POST", "/_sim/expire/{customerId}", expire_challenge),
+    ("POST", "/_sim/activate/{customerId}", activate),
     ("POST", "/_sim/revoke-tokens", revoke_tokens),
     ("PUT", "/_sim/owners", put_owners),
     ("*", REDIRECT_TARGET, redirect_target),

@@ -44,9 +44,8 @@ class RunningSimulator:
 def create_app(settings: SimulatorSettings) -> web.Application:
     """Create the application; its state is stored under the key ``STATE``."""
     state = SimulatorState(settings)
-    app = web.Application(middlewares=[_errors_as_json], client_max_size=_MAX_BODY)
+    app = web.Application(middlewares=[_date, _errors_as_json], client_max_size=_MAX_BODY)
     app[STATE] = state
-    app.on_response_prepare.append(_date)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, RequestPipeline(state, route).handle)
     for method, path, handler in ADMIN_ROUTES:
@@ -75,15 +74,19 @@ async def serving(
         await runner.cleanup()
 
 
-async def _date(request: web.Request, response: web.StreamResponse) -> None:
-    """Set ``Date`` to the simulator's time (RFC 9110 §6.6.1)."""
-    response.headers["Date"] = formatdate(request.app[STATE].clock.now(), usegmt=True)
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @web.middleware
-async def _errors_as_json(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _date(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Set ``Date`` to the simulator's time (RFC 9110 §6.6.1), unless a fault has set another one."""
+    response = await handler(request)
+    response.headers.setdefault("Date", formatdate(request.app[STATE].clock.now(), usegmt=True))
+    return response
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Convert aiohttp's errors (unknown path or method, body too large) to the API's form."""
     try:
         return await handler(request)

@@ -1,6 +1,7 @@
 """Customers, their challenges, and the verification of signatures.
 
-* A customer is ``initiating`` until its challenge is signed, then ``screening``; that is final here.
+* A customer is ``initiating`` until its challenge is signed, then ``screening``. As in the card API's sandbox,
+  screening ends by itself, in ``verifying``. The other changes of the status are requested: ``MOVES``.
 * A customer is identified by chainId and externalId together; creating it again is refused.
 * The challenge names the owner: the one in the request, else the one configured for this customer, else the customer.
 * A challenge is replaced after an hour, and after every failed validation.
@@ -30,6 +31,19 @@ class CustomerStatus(StrEnum):
 
     INITIATING = "initiating"
     SCREENING = "screening"
+    VERIFYING = "verifying"
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+    REJECTED = "rejected"
+
+
+MOVES: Mapping[str, tuple[CustomerStatus, CustomerStatus]] = {
+    "verify": (CustomerStatus.VERIFYING, CustomerStatus.ACTIVE),
+    "reject": (CustomerStatus.VERIFYING, CustomerStatus.REJECTED),
+    "deactivate": (CustomerStatus.ACTIVE, CustomerStatus.INACTIVE),
+    "activate": (CustomerStatus.INACTIVE, CustomerStatus.ACTIVE),
+}
+"""The requested changes of a customer's status: from, to. Nobody outside the card API can request ``activate``."""
 
 
 @dataclass(slots=True)
@@ -66,6 +80,7 @@ class CustomerRegistry:
         self._issuer = issuer
         self._judge: SignatureJudge = JUDGE_FOR_NAME[settings.judge]()
         self._lifetime = settings.challenge_lifetime
+        self._screening_time = settings.screening_time
         self._require_low_s = settings.require_low_s
         self._customers: dict[UUID, Customer] = {}
         self._owner_for_account: dict[Account, Account] = {}
@@ -109,9 +124,27 @@ class CustomerRegistry:
         except ValueError as exc:
             raise bad_request("invalid_customer_id", "the customer id is not a UUID") from exc
         try:
-            return self._customers[key]
+            return self._screened(self._customers[key])
         except KeyError as exc:
             raise Refusal(HTTPStatus.NOT_FOUND, "customer_not_found", "there is no such customer") from exc
+
+    def all(self) -> list[Customer]:
+        """Return all customers in the order of their creation."""
+        return [self._screened(customer) for customer in self._customers.values()]
+
+    def move(self, customer: Customer, name: str) -> None:
+        """Change the customer's status by one of ``MOVES``.
+
+        Raises:
+            Refusal: 409 ``customer_status_conflict``: it has another status. The card API's guides do not say what a
+                request in the wrong status gets.
+        """
+        before, after = MOVES[name]
+        if customer.status is not before:
+            detail = f"{name} needs a customer that is {before}; this one is {customer.status}"
+            raise Refusal(HTTPStatus.CONFLICT, "customer_status_conflict", detail)
+        customer.status = after
+        customer.updated_at = self._clock.now()
 
     def current_challenge(self, customer: Customer) -> IssuedChallenge:
         """Return the challenge to sign, a new one if the last has expired; or the one that was signed."""
@@ -138,7 +171,7 @@ class CustomerRegistry:
         """
         owner, message = _account("ownerId", owner_id), _decode_challenge(challenge)
         async with customer.lock:
-            if customer.status is CustomerStatus.SCREENING:
+            if customer.status is not CustomerStatus.INITIATING:
                 raise Refusal(HTTPStatus.CONFLICT, "challenge_already_signed", "the challenge was signed already")
             try:
                 await self._validate(customer, owner, message, signature)
@@ -162,6 +195,13 @@ class CustomerRegistry:
             await asyncio.to_thread(self._judge.check, issued, decoded, now=as_datetime(self._clock.now()))
         except SignatureInvalid as exc:
             raise bad_request("signature_invalid", str(exc)) from exc
+
+    def _screened(self, customer: Customer) -> Customer:
+        """Return the customer, after its screening has ended if it is time."""
+        screened_at = customer.updated_at + self._screening_time
+        if customer.status is CustomerStatus.SCREENING and self._clock.now() >= screened_at:
+            customer.status, customer.updated_at = CustomerStatus.VERIFYING, screened_at
+        return customer
 
     def _is_expired(self, challenge: IssuedChallenge) -> bool:
         return self._clock.now() - challenge.issued_at >= self._lifetime

@@ -3,13 +3,19 @@
 The stages, in the order in which a request passes them::
 
     ARRIVAL    before the request is read        latency · drop_request · redirect · conflict
-    HANDLING   instead of the handler            status                  (kept under the Idempotency-Key if 5xx are)
+    GATE       before the access check          status 401, 403, 429
+    SIGNATURE  for the request signature         refuse_signature
+    HANDLING   instead of the handler            status, any other       (kept under the Idempotency-Key if 5xx are)
     CHALLENGE  when a challenge is returned     challenge_pem · challenge_other_owner · challenge_other_domain
     COMMITTED  after the handler changed state   status_after_commit     (the same)
-    REPLY      while sending                     drop_reply · cut_reply · garbage · wrong_content_type · oversized
+    REPLY      while sending                     drop_reply · cut_reply · garbage · wrong_content_type · oversized ·
+                                                 wrong_date
+
+What is refused before ``HANDLING`` leaves no trace: nothing is kept under the Idempotency-Key.
 
 A ``Fault`` is a row: a kind, a route, and how often it strikes: the next ``times`` requests, each with a
-``probability`` from a seeded generator, so that a run can be repeated.
+``probability`` from a seeded generator, so that a run can be repeated. With a ``key_id`` it strikes only requests that
+are signed under this key id: those of one replica, if each replica has its own.
 """
 
 from __future__ import annotations
@@ -23,7 +29,12 @@ from http import HTTPStatus
 from typing import Any
 
 ANY_ROUTE = "*"
-ROUTE_NAMES = frozenset({"token", "signing_key", "create_customer", "customer", "challenge", "sign"})
+ROUTE_NAMES = frozenset(
+    {
+        *("token", "credentials", "signing_key"),
+        *("create_customer", "customers", "customer", "challenge", "sign", "deactivate", "verify", "reject"),
+    }
+)
 REDIRECT_TARGET = "/_sim/elsewhere"
 
 
@@ -31,6 +42,8 @@ class Stage(Enum):
     """When a fault strikes."""
 
     ARRIVAL = "arrival"
+    GATE = "gate"
+    SIGNATURE = "signature"
     HANDLING = "handling"
     CHALLENGE = "challenge"
     COMMITTED = "committed"
@@ -44,6 +57,7 @@ class FaultKind(StrEnum):
     DROP_REQUEST = "drop_request"
     REDIRECT = "redirect"
     CONFLICT = "conflict"
+    REFUSE_SIGNATURE = "refuse_signature"
     STATUS = "status"
     CHALLENGE_PEM = "challenge_pem"
     CHALLENGE_OTHER_OWNER = "challenge_other_owner"
@@ -54,6 +68,7 @@ class FaultKind(StrEnum):
     GARBAGE = "garbage"
     WRONG_CONTENT_TYPE = "wrong_content_type"
     OVERSIZED = "oversized"
+    WRONG_DATE = "wrong_date"
 
 
 STAGE_FOR_KIND: Mapping[FaultKind, Stage] = {
@@ -61,6 +76,7 @@ STAGE_FOR_KIND: Mapping[FaultKind, Stage] = {
     FaultKind.DROP_REQUEST: Stage.ARRIVAL,
     FaultKind.REDIRECT: Stage.ARRIVAL,
     FaultKind.CONFLICT: Stage.ARRIVAL,
+    FaultKind.REFUSE_SIGNATURE: Stage.SIGNATURE,
     FaultKind.STATUS: Stage.HANDLING,
     FaultKind.CHALLENGE_PEM: Stage.CHALLENGE,
     FaultKind.CHALLENGE_OTHER_OWNER: Stage.CHALLENGE,
@@ -71,7 +87,9 @@ STAGE_FOR_KIND: Mapping[FaultKind, Stage] = {
     FaultKind.GARBAGE: Stage.REPLY,
     FaultKind.WRONG_CONTENT_TYPE: Stage.REPLY,
     FaultKind.OVERSIZED: Stage.REPLY,
+    FaultKind.WRONG_DATE: Stage.REPLY,
 }
+_GATE_STATUSES = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS})
 
 _STATUS_FOR_KIND = {
     FaultKind.STATUS: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -89,7 +107,8 @@ class Fault:
         route: the route's name, or ``*``.
         times: for how many requests; ``None`` until it is removed.
         probability: that it strikes a request, 0 to 1.
-        seconds: how long ``latency`` waits.
+        key_id: only requests that are signed under this key id; all requests if empty.
+        seconds: how long ``latency`` waits; how far the ``Date`` of ``wrong_date`` is ahead.
         status: of ``status``, ``status_after_commit`` and ``redirect``; 503, 500 and 307 by default.
         retry_after: the ``Retry-After`` (seconds) of a status.
         location: the target of ``redirect``.
@@ -100,6 +119,7 @@ class Fault:
     route: str = ANY_ROUTE
     times: int | None = None
     probability: float = 1.0
+    key_id: str = ""
     seconds: float = 0.0
     status: int | None = None
     retry_after: int | None = None
@@ -123,6 +143,12 @@ class Fault:
             raise ValueError("seconds and size cannot be negative")
         self.response_status()
 
+    @property
+    def stage(self) -> Stage:
+        """When this fault strikes."""
+        is_gate = self.kind is FaultKind.STATUS and self.response_status() in _GATE_STATUSES
+        return Stage.GATE if is_gate else STAGE_FOR_KIND[self.kind]
+
     def response_status(self) -> HTTPStatus:
         """Return the status of this fault.
 
@@ -136,6 +162,7 @@ _TYPE_FOR_FIELD: Mapping[str, type[int | float | str]] = {
     "route": str,
     "times": int,
     "probability": float,
+    "key_id": str,
     "seconds": float,
     "status": int,
     "retry_after": int,
@@ -181,11 +208,13 @@ class FaultTable:
         """Restart the random generator."""
         self._random.seed(seed)
 
-    def draw(self, route: str, stage: Stage) -> Iterator[Fault]:
+    def draw(self, route: str, stage: Stage, key_id: str = "") -> Iterator[Fault]:
         """Yield the faults that strike a request at this stage; each is counted when it is yielded."""
         for row in self._rows:
             fault = row.fault
-            if STAGE_FOR_KIND[fault.kind] is not stage or fault.route not in (ANY_ROUTE, route) or row.left == 0:
+            if fault.stage is not stage or fault.route not in (ANY_ROUTE, route) or row.left == 0:
+                continue
+            if fault.key_id not in ("", key_id):
                 continue
             if fault.probability < 1.0 and self._random.random() >= fault.probability:
                 continue

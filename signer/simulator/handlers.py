@@ -1,4 +1,8 @@
-"""The operations of the card API, one function each, and their routes."""
+"""The operations of the card API, one function each, and their routes.
+
+The guides show no body of a list and no response of ``…/deactivate``: here it is a JSON array, and 202 as for
+``…/verify``.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,15 @@ async def issue_token(state: SimulatorState, call: ApiCall) -> ApiResponse:
     return json_response({"token": token, "expiresAt": expires_at, "tokenType": "Bearer"})
 
 
+async def change_credentials(state: SimulatorState, call: ApiCall) -> ApiResponse:
+    """``PUT /v1/auth/credentials``: 204, 400, 401. Every token that was issued before becomes invalid."""
+    payload = read_object(call.body)
+    state.tokens.change_credentials(read_text(payload, "apiKey"), read_text(payload, "apiSecret"))
+    return ApiResponse(HTTPStatus.NO_CONTENT.value)
+
+
 async def register_signing_key(state: SimulatorState, call: ApiCall) -> ApiResponse:
-    """``PUT /v1/auth/signing``: 200 with the key id, 400, 401."""
+    """``PUT /v1/auth/signing``: 200 with the key id, 400, 401. The new key replaces every earlier one."""
     encoded = read_text(read_object(call.body), "publicKey")
     try:
         key_id = state.signing_keys.register(b64decode(encoded, validate=True))
@@ -34,6 +45,11 @@ async def create_customer(state: SimulatorState, call: ApiCall) -> ApiResponse:
     customer = state.customers.create(read_text(payload, "chainId"), read_text(payload, "externalId"), owner_id)
     challenge = state.challenge_for(customer, call.route)
     return json_response(customer.to_json() | {"challenge": challenge}, HTTPStatus.CREATED)
+
+
+async def list_customers(state: SimulatorState, _call: ApiCall) -> ApiResponse:
+    """``GET /v1/customers``: 200 with all customers, without their challenges and without paging; 401."""
+    return json_response([customer.to_json() for customer in state.customers.all()])
 
 
 async def get_customer(state: SimulatorState, call: ApiCall) -> ApiResponse:
@@ -61,13 +77,25 @@ async def sign_challenge(state: SimulatorState, call: ApiCall) -> ApiResponse:
     return ApiResponse(HTTPStatus.NO_CONTENT.value)
 
 
+async def move_customer(state: SimulatorState, call: ApiCall) -> ApiResponse:
+    """``PATCH …/verify``, ``…/reject``, ``…/deactivate``: 202, 400, 401, 404, 409."""
+    state.customers.move(state.customers.find(call.customer_id), call.route)
+    return ApiResponse(HTTPStatus.ACCEPTED.value)
+
+
 CUSTOMER = "/v1/customers/{customerId}"
+_SIMULATED_CUSTOMER = "/v1/simulator/customers/{customerId}"
 
 ROUTES = (
     Route("token", "POST", "/v1/auth/token", Access.OPEN, issue_token),
+    Route("credentials", "PUT", "/v1/auth/credentials", Access.TOKEN, change_credentials),
     Route("signing_key", "PUT", "/v1/auth/signing", Access.TOKEN, register_signing_key),
     Route("create_customer", "POST", "/v1/customers", Access.SIGNED, create_customer),
+    Route("customers", "GET", "/v1/customers", Access.SIGNED, list_customers),
     Route("customer", "GET", CUSTOMER, Access.SIGNED, get_customer),
     Route("challenge", "GET", f"{CUSTOMER}/challenge", Access.SIGNED, get_challenge),
     Route(SIGN_ROUTE, "POST", f"{CUSTOMER}/challenge/sign", Access.SIGNED, sign_challenge),
+    Route("deactivate", "PATCH", f"{CUSTOMER}/deactivate", Access.SIGNED, move_customer),
+    Route("verify", "PATCH", f"{_SIMULATED_CUSTOMER}/verify", Access.SIGNED, move_customer),
+    Route("reject", "PATCH", f"{_SIMULATED_CUSTOMER}/reject", Access.SIGNED, move_customer),
 )

@@ -3,8 +3,8 @@
 * no key, or one that is not a UUID: 400;
 * the key is in flight: 409 ``idempotency_conflict``; wait, then repeat with the same key;
 * the key was used with another payload (method, path or body): 422 ``idempotency_key_reused``;
-* a response is kept unless its status says otherwise (429, and 5xx depending on the switch); a key whose response was
-  not kept can be used again.
+* every response of a handler is kept, a 5xx depending on the switch; a key whose response was not kept can be used
+  again. What a gate refuses (token, request signature, 429) does not get here.
 """
 
 from __future__ import annotations

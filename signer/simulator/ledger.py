@@ -38,6 +38,7 @@ class LedgerEntry:
         challenge_sha256: hex SHA-256 of the challenge's decoded bytes.
         status: the HTTP status; ``None`` if the request was dropped unread.
         code: the error code of a refusal.
+        admitted: whether it passed the gates (token, request signature): only then the signature was looked at.
         verified: whether this delivery was verified and changed the customer.
         replayed: whether the response is the stored one of its Idempotency-Key.
         fate: how the response was sent.
@@ -51,6 +52,7 @@ class LedgerEntry:
     challenge_sha256: str | None
     status: int | None
     code: str | None
+    admitted: bool
     verified: bool
     replayed: bool
     fate: Fate
@@ -66,6 +68,7 @@ class LedgerEntry:
             "challengeSha256": self.challenge_sha256,
             "status": self.status,
             "code": self.code,
+            "admitted": self.admitted,
             "verified": self.verified,
             "replayed": self.replayed,
             "fate": self.fate.value,

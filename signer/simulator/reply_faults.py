@@ -5,7 +5,10 @@ The state has already changed and the response is stored under its Idempotency-K
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from email.utils import formatdate
 from http import HTTPStatus
 
 from aiohttp import web
@@ -48,6 +51,11 @@ def _oversized(response: ApiResponse, fault: Fault) -> ApiResponse:
     return ApiResponse(_status_with_body(response), b'{"challenge":"' + b"A" * fault.size + b'"}')
 
 
+def _wrong_date(response: ApiResponse, fault: Fault) -> ApiResponse:
+    date = formatdate(time.time() + fault.seconds, usegmt=True)
+    return replace(response, headers=(*response.headers, ("Date", date)))
+
+
 def _status_with_body(response: ApiResponse) -> int:
     return HTTPStatus.OK.value if response.status == HTTPStatus.NO_CONTENT else response.status
 
@@ -56,6 +64,7 @@ _CHANGE_FOR_KIND: Mapping[FaultKind, Callable[[ApiResponse, Fault], ApiResponse]
     FaultKind.GARBAGE: _garbage,
     FaultKind.WRONG_CONTENT_TYPE: _wrong_content_type,
     FaultKind.OVERSIZED: _oversized,
+    FaultKind.WRONG_DATE: _wrong_date,
 }
 
 

@@ -9,8 +9,8 @@ The vendor's verifier (in Go) is stricter than RFC 9421:
   no ``host`` among the fields, and ``@authority`` is the Host as sent, with its port;
 * it reads a field's value with its white space folded and ``", "`` between the parts of a list.
 
-Every refusal is a 401 whose code names what failed. A request with two signatures is refused; the vendor would check
-both.
+Every refusal is a 400 in plain text, as the vendor's middleware responds; with a setting a 401 whose code names what
+failed. A request with two signatures is refused; the vendor would check both.
 """
 
 from __future__ import annotations
@@ -54,15 +54,6 @@ class SignatureRefused(InvalidSignature):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-    def to_refusal(self, status: Literal[400, 401]) -> Refusal:
-        """Return the refusal: the vendor's 400 in plain text, or a 401 that names the reason."""
-        refusal = unauthorized(self.code, str(self))
-        if status == 400:  # noqa: PLR2004 - one of the two that the type allows
-            refusal.response = replace(
-                refusal.response, status=status, body=b"invalid required signature", media_type="text/plain"
-            )
-        return refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +99,14 @@ class RequestSigningKeys(HTTPSignatureKeyResolver):
             self._keys[key_id] = load_p384_public_key(pem.encode())
 
     def register(self, pem: bytes) -> str:
-        """Register one more key and return its new id.
+        """Replace every key by this one, as the card API does, and return its new id.
 
         Raises:
             ValueError: the PEM holds no P-384 public key.
         """
         key = load_p384_public_key(pem)
         key_id = str(uuid.uuid4())
-        self._keys[key_id] = key
+        self._keys = {key_id: key}
         return key_id
 
     def resolve_public_key(self, key_id: str) -> ec.EllipticCurvePublicKey:
@@ -143,7 +134,7 @@ class RequestVerifier:
         created_tolerance: float,
         refusal_status: Literal[400, 401],
     ) -> None:
-        self._refusal_status: Literal[400, 401] = refusal_status
+        self._refusal_status = refusal_status
         self._required_components = required_components
         self._library = _VendorVerifier(keys, clock, frozenset(required_parameters), created_tolerance)
 
@@ -157,7 +148,16 @@ class RequestVerifier:
             _check_digest(request)
             self._check_signature(request)
         except SignatureRefused as exc:
-            raise exc.to_refusal(self._refusal_status) from exc
+            raise self.refusal(exc.code, str(exc)) from exc
+
+    def refusal(self, code: str, message: str) -> Refusal:
+        """Return how a request signature is refused: 400 in plain text, or a 401 that names the reason."""
+        refusal = unauthorized(code, message)
+        if self._refusal_status == 400:  # noqa: PLR2004 - one of the two that the type allows
+            refusal.response = replace(
+                refusal.response, status=400, body=b"invalid required signature", media_type="text/plain"
+            )
+        return refusal
 
     def _check_signature(self, request: SignedRequest) -> None:
         if not request.headers.keys() >= _SIGNATURE_FIELDS:

@@ -51,7 +51,7 @@ class Refusal(Exception):
         self.response = error_response(status, code, message, headers=headers)
 
 
-def json_response(payload: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> ApiResponse:
+def json_response(payload: object, status: HTTPStatus = HTTPStatus.OK) -> ApiResponse:
     """Return a response with the payload as compact JSON."""
     return ApiResponse(status=status.value, body=json.dumps(payload, separators=(",", ":")).encode())
 

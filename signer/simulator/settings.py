@@ -41,6 +41,7 @@ class SimulatorSettings:
         uri: their URI; ``https://`` and the domain when empty.
         statement: their statement; by default the card API's own.
         challenge_lifetime: after this, a challenge is replaced.
+        screening_time: how long a customer is ``screening``; the card API's sandbox approves at once.
         owners: customer (CAIP-10) → owner (CAIP-10), for customers that are contract wallets.
         idempotency_lifetime: life of an Idempotency-Key.
         judge: ``siwe`` parses and verifies each message (milliseconds), ``fast`` only recovers the signer (for load).
@@ -65,6 +66,7 @@ class SimulatorSettings:
     uri: str = ""
     statement: str = CARD_API_STATEMENT
     challenge_lifetime: float = ONE_HOUR
+    screening_time: float = 0.0
     owners: Mapping[str, str] = field(default_factory=dict)
     idempotency_lifetime: float = ONE_HOUR
     judge: Judge = "siwe"

@@ -86,8 +86,6 @@ class SimulatorState:
 
     def is_kept(self, status: int) -> bool:
         """Return whether a response with this status is kept under its Idempotency-Key."""
-        if status == HTTPStatus.TOO_MANY_REQUESTS:
-            return False
         return status < HTTPStatus.INTERNAL_SERVER_ERROR or self.switches.replay_server_errors
 
     def _initial_switches(self) -> Switches:

@@ -56,6 +56,11 @@ class TokenRegistry:
         if expires_at <= self._clock.now():
             raise unauthorized("token_expired", "the token has expired")
 
+    def change_credentials(self, api_key: str, api_secret: str) -> None:
+        """Accept only this pair from now on, and revoke every token."""
+        self._credentials = _fingerprint(api_key, api_secret)
+        self.revoke_all()
+
     def revoke_all(self) -> int:
         """Revoke every token issued so far, as a change of credentials does; return how many."""
         revoked = len(self._expiry_for_token)

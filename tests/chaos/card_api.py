@@ -25,11 +25,17 @@ from signer.domain.ethereum import AccountId
 from tests.chaos.replica import plain_environment
 
 KEY_ID: Final = "chaos"
+"""Of the run's own requests. Each replica has another one, so that the simulator can tell the replicas apart."""
 _START_WITHIN_SECONDS: Final = 60.0
 _PATIENCE: Final = aiohttp.ClientTimeout(total=3.0)
 _PAUSE_SECONDS: Final = 0.1
 
 Row = Mapping[str, object]
+
+
+def key_id_of(replica: int) -> str:
+    """Return the key id under which a replica signs its requests."""
+    return f"{KEY_ID}-{replica}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,35 +103,40 @@ class SimulatedCardApi:
         return host, int(port)
 
     async def create_customer(self, owner: AccountId) -> dict[str, Any]:
-        """Create a customer; retry with the same Idempotency-Key and body until it succeeds."""
-        body = json.dumps({"chainId": str(owner), "externalId": str(uuid.uuid4())}).encode()
-        idempotency_key = str(uuid.uuid4())
+        """Create a customer; retry with the same Idempotency-Key and body until it succeeds.
+
+        If the response to the creation was lost, the customer comes from the list, and then has no challenge.
+        """
+        wanted = {"chainId": str(owner), "externalId": str(uuid.uuid4())}
+        body, idempotency_key = json.dumps(wanted).encode(), str(uuid.uuid4())
         while True:
             with suppress(aiohttp.ClientError, TimeoutError, ValueError):
-                headers = {
-                    "Authorization": f"Bearer {await self._present_token()}",
-                    "Content-Type": "application/json",
-                    "Idempotency-Key": idempotency_key,
-                }
-                headers |= await self._signer.headers_for(
-                    method="POST",
-                    authority=self.origin.removeprefix("http://"),
-                    path="/v1/customers",
-                    query="",
-                    headers=headers,
-                    body=body,
-                    scheme="http",
-                )
-                url = f"{self.origin}/v1/customers"
-                options: dict[str, Any] = {"timeout": _PATIENCE, "allow_redirects": False}
-                async with self._session.post(url, data=body, headers=headers, **options) as response:
-                    customer: dict[str, Any] = await response.json()
-                    if (
-                        response.status == HTTPStatus.CREATED and {"id", "challenge"} <= customer.keys()
-                    ):  # and not a garbled body
-                        return customer
+                status, answer = await self._call_customers("POST", body, {"Idempotency-Key": idempotency_key})
+                if status == HTTPStatus.CREATED and {"id", "challenge"} <= answer.keys():  # and not a garbled body
+                    return dict(answer)
+                if status == HTTPStatus.CONFLICT and answer.get("code") == "customer_exists":
+                    status, answer = await self._call_customers("GET", None, {})
+                    for listed in answer if status == HTTPStatus.OK else ():
+                        if wanted.items() <= listed.items():
+                            return dict(listed)
                 self._token = None  # perhaps a 401: one of the faults revokes tokens
             await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _call_customers(self, method: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, Any]:
+        headers |= {"Authorization": f"Bearer {await self._present_token()}", "Content-Type": "application/json"}
+        headers |= await self._signer.headers_for(
+            method=method,
+            authority=self.origin.removeprefix("http://"),
+            path="/v1/customers",
+            query="",
+            headers=headers,
+            body=body,
+            scheme="http",
+        )
+        options: dict[str, Any] = {"timeout": _PATIENCE, "allow_redirects": False}
+        url = f"{self.origin}/v1/customers"
+        async with self._session.request(method, url, data=body, headers=headers, **options) as response:
+            return response.status, await response.json()
 
     async def inject_faults(self, seconds: float, rows: Sequence[Row], switches: Mapping[str, object]) -> None:
         """Inject faults for some seconds, beside those that other calls inject."""
@@ -154,7 +165,8 @@ class SimulatedCardApi:
         for _, handle in self._active_faults.values():
             switches.update(handle)
         if switches["replayServerErrors"]:  # with replayed errors the creation would fail for an hour
-            rows = [row for row in rows if (row["kind"], row["route"]) != ("status", "create_customer")]
+            failing = {("status", "create_customer"), ("status_after_commit", "create_customer")}
+            rows = [row for row in rows if (row["kind"], row["route"]) not in failing]
         await self.admin("PUT", "faults", json={"faults": rows, "switches": switches})
 
     async def _present_token(self) -> str:
@@ -175,13 +187,16 @@ async def card_api(
     credentials: Credentials,
     session: aiohttp.ClientSession,
     challenge_lifetime: float,
+    *,
+    replicas: int = 0,
 ) -> AsyncIterator[SimulatedCardApi]:
-    """Run a simulated card API."""
+    """Run a simulated card API that knows the key ids of so many replicas, all with the same key."""
+    key_ids = (KEY_ID, *map(key_id_of, range(1, replicas + 1)))
     async with signer_process(
         *("simulate", "--port", "0", "--judge", "fast"),
         *("--api-key", credentials.api_key.read_text()),
         *("--api-secret-file", str(credentials.api_secret)),
-        *("--signing-key", f"{KEY_ID}={credentials.signing_key}"),
+        *(f"--signing-key={key_id}={credentials.signing_key}" for key_id in key_ids),
         *("--challenge-lifetime", str(challenge_lifetime)),
         environment=plain_environment(),
     ) as process:

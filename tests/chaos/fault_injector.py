@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from tests.chaos.card_api_faults import CARD_API_FAULTS, rows
+from tests.chaos.card_api import key_id_of
+from tests.chaos.card_api_faults import CARD_API_FAULTS, refused_signatures, rows
 from tests.chaos.moves import Move
 from tests.chaos.plan import ChaosFaultKind, InjectedFault, PlannedFault, fault_phases
 from tests.chaos.proxy import TappedProxy
@@ -57,6 +58,7 @@ class FaultInjector:
             _K.API_STALLED: self._stall_api,
             _K.API_CUT_OFF: self._cut_off_api,
             _K.API_ANSWERS_LOST: self._lose_api_answers,
+            _K.API_REFUSES_REPLICA: self._refuse_replica,
             _K.API_REVOKES_TOKENS: self._revoke_tokens,
             _K.API_REPLACES_CHALLENGES: self._replace_challenges,
             **dict.fromkeys(CARD_API_FAULTS, self._inject_card_api_faults),
@@ -243,6 +245,12 @@ class FaultInjector:
         proxy.responses_to_lose += random.Random(fault.seed).randint(1, 4)
         await asyncio.sleep(fault.seconds)
         proxy.responses_to_lose = 0
+
+    async def _refuse_replica(self, fault: PlannedFault) -> str:
+        """Refuse the request signatures of one replica, as if its clock were wrong or its key an old one."""
+        replica = self._site.replicas[fault.replica]
+        await self._site.api.inject_faults(fault.seconds, refused_signatures(key_id_of(replica.number)), {})
+        return replica.name
 
     async def _revoke_tokens(self, fault: PlannedFault) -> None:
         await self._site.api.admin("POST", "revoke-tokens")

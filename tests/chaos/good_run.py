@@ -75,6 +75,7 @@ def entry(**changes: object) -> dict[str, object]:
         "challengeSha256": MESSAGE,
         "status": 204,
         "code": None,
+        "admitted": True,
         "verified": True,
         "fate": "sent",
     } | changes

@@ -90,7 +90,7 @@ class Customer:
         id: id at the card API.
         owner: account that signs.
         behaviour: how its clients behave.
-        challenge: the first challenge, base64; empty if the service created the customer.
+        challenge: the first challenge, base64; empty if the service created the customer, or if it comes from the list.
         has_final_response: whether the last client received a final state.
     """
 
@@ -144,7 +144,7 @@ class Load:
         created = await self.site.api.create_customer(owner)
         if behaviour is ClientBehaviour.NEVER_FORWARDS and not early:
             behaviour = ClientBehaviour.HOLDS_BACK
-        customer = Customer(created["id"], owner, behaviour, created["challenge"])
+        customer = Customer(created["id"], owner, behaviour, created.get("challenge", ""))
         self.customers.append(customer)
         self.injector.customers.append(customer.id)
         forward = behaviour not in {ClientBehaviour.HOLDS_BACK, ClientBehaviour.NEVER_FORWARDS}
@@ -185,6 +185,8 @@ class Load:
         sent = "challenge" if rng.random() < 0.6 else "fetch"
         if customer.behaviour is ClientBehaviour.REUSES_NONCE and rng.random() < 0.6:
             sent = "twin"
+        if not customer.challenge:
+            sent = "fetch"
         patience = rng.choice((0.02, 0.1, 0.5, 1.5))
         await self._sign(customer, rng, sent=sent, forward=forward, patience=patience)
 

@@ -52,9 +52,12 @@ class ChaosFaultKind(StrEnum):
     API_TALKS_NONSENSE = "card API answers garbage"
     API_TALKS_TOO_MUCH = "card API's answers are oversized"
     API_REDIRECTS = "card API redirects"
+    API_REFUSES_SIGNATURES = "card API refuses request signatures (400 in plain text)"
+    API_REFUSES_REPLICA = "card API refuses one replica's request signatures"
     API_REFUSES_FALSELY = "card API refuses (400) what is right"
     API_DENIES_CUSTOMERS = "card API denies customers (404)"
     API_GIVES_WRONG_CHALLENGES = "card API gives wrong challenges"
+    API_DATES_WRONGLY = "a proxy's Date is two hours ahead"
     API_REVOKES_TOKENS = "card API revokes its tokens"
     API_REPLACES_CHALLENGES = "card API replaces challenges"
 
@@ -91,9 +94,12 @@ _FAULT_WEIGHTS: Final[dict[ChaosFaultKind, int]] = {
     _K.API_TALKS_NONSENSE: 3,
     _K.API_TALKS_TOO_MUCH: 1,
     _K.API_REDIRECTS: 2,
+    _K.API_REFUSES_SIGNATURES: 3,
+    _K.API_REFUSES_REPLICA: 2,
     _K.API_REFUSES_FALSELY: 1,
     _K.API_DENIES_CUSTOMERS: 1,
     _K.API_GIVES_WRONG_CHALLENGES: 2,
+    _K.API_DATES_WRONGLY: 2,
     _K.API_REVOKES_TOKENS: 2,
     _K.API_REPLACES_CHALLENGES: 3,
 }

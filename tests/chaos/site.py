@@ -17,7 +17,7 @@ from coincurve import PrivateKey
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.domain.ethereum import AccountId, ChainId, address_of_public_key
 from signer.web.auth import generate_token
-from tests.chaos.card_api import KEY_ID, Credentials, SimulatedCardApi, card_api
+from tests.chaos.card_api import Credentials, SimulatedCardApi, card_api, key_id_of
 from tests.chaos.moves import StoreTap, Trace
 from tests.chaos.mutations import mutated_scripts
 from tests.chaos.plan import Plan
@@ -95,7 +95,7 @@ async def running_site(plan: Plan, folder: Path) -> AsyncIterator[ChaosSite]:
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         store = await stack.enter_async_context(STORES[plan.store]())
-        api = await stack.enter_async_context(card_api(credentials, session, plan.max_age))
+        api = await stack.enter_async_context(card_api(credentials, session, plan.max_age, replicas=plan.replicas))
         token, token_sha256 = generate_token()
         trace = Trace(mutated_scripts(plan.mutation))
         replicas: list[ChaosReplica] = []
@@ -185,7 +185,7 @@ def _settings(
             "api_key_file": str(credentials.api_key),
             "api_secret_file": str(credentials.api_secret),
             "signing_key_file": str(credentials.signing_key),
-            "signing_key_id": KEY_ID,
+            "signing_key_id": key_id_of(replica.number),
             "request_timeout": REQUEST_TIMEOUT,
         },
         "keys": {"uris": list(keys.uris), "expected_owners": owners},

@@ -109,6 +109,19 @@ def test_second_signature_in_a_response_is_found() -> None:
     assert set(by_rule(violations(replace(GOOD, responses=[response(), other])))) == {"one_signature_for_a_nonce"}
 
 
+@pytest.mark.parametrize(("admitted", "found"), [(True, set()), (False, {"records_agree_with_the_card_api"})])
+def test_record_that_is_rejected_for_a_refused_request_is_found(admitted: bool, found: set[str]) -> None:
+    """A 400 to the request signature ends nothing; a 400 to the wallet's signature may."""
+    ended = {"state": "rejected", "code": "signature_refused"}
+    run = replace(
+        GOOD,
+        ledger=[entry(status=400, admitted=admitted, verified=False)],
+        records={ID: record(**ended)},
+        responses=[response(body=response().body | ended)],
+    )
+    assert set(by_rule(violations(run))) == found
+
+
 def test_incomplete_log_line_is_allowed_for_a_killed_process_only() -> None:
     """A running process writes complete lines."""
     half = {"event": None, "text": '{"timesta'}

@@ -123,13 +123,16 @@ def stale_fencing_tokens_are_refused(run: Evidence) -> Iterator[Finding]:
 
 
 def records_agree_with_the_card_api(run: Evidence) -> Iterator[Finding]:
-    """A record is verified if and only if the card API verified it; other final states have a reason."""
+    """A record is verified if and only if the card API verified it; other final states have a reason.
+
+    What a gate refuses (a token, a request signature) is no reason: the card API did not look at the signature.
+    """
     for name, record in run.records.items():
         state, code = record["state"], record.get("code", "")
         entries = run.deliveries.get(name, [])
         ours = any(entry["verified"] for entry in entries)
         proven = record["customer_id"] in run.verified_customers
-        said_no = {entry["status"] for entry in entries} & _SAID_NO
+        said_no = {entry["status"] for entry in entries if entry["admitted"]} & _SAID_NO
         if state in _PROOF and not proven:
             yield name, f"is {state}, and the card API has no proof"
         elif ours and state not in _PROOF and not said_no:

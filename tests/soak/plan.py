@@ -38,9 +38,10 @@ BACKGROUND_FAULTS: Final[tuple[Row, ...]] = (
     {"kind": "status_after_commit", "route": "sign", "probability": 0.005},
     {"kind": "drop_reply", "route": "sign", "probability": 0.003},
     {"kind": "conflict", "route": "sign", "probability": 0.003},
+    {"kind": "refuse_signature", "route": "sign", "probability": 0.003},
     {"kind": "status", "route": "challenge", "probability": 0.003},
 )
-"""Faults during the whole run: 503, 500 after commit, a lost response, 409 while in flight."""
+"""Faults during the whole run: 503, 500 after commit, a lost response, 409 while in flight, a refused request."""
 
 OUTAGE_FAULTS: Final[tuple[Row, ...]] = tuple(
     {"kind": "status", "route": route} for route in ("sign", "challenge", "customer")

@@ -5,7 +5,9 @@
   refused together, one token is fetched and all use it.
 * All waiting callers share a failed fetch. It is remembered for ``FAILURE_PAUSE``, or for the ``Retry-After`` of the
   card API; so is a fresh token that is refused as well.
-* The lifetime is computed with the card API's clock and counted by our monotonic clock.
+* The lifetime is ``expiresAt`` minus our own wall clock, within limits, and is counted by our monotonic clock. No
+  ``Date`` of a response, which a proxy may have written, can make a good token look expired. If our clock is wrong, the
+  shortest lifetime prevents a renewal for each request, the longest one an endless use, and a 401 tells the rest.
 * The API key and secret are read from their files for each fetch, so that rotated ones are used.
 """
 
@@ -27,8 +29,10 @@ RENEWAL_MARGIN: Final = timedelta(seconds=60)
 FAILURE_PAUSE: Final = timedelta(seconds=1)
 """Prevents a burst of token requests; rotated credentials are still used soon."""
 
-_LONGEST_LIFETIME: Final = 86_400.0
-"""Seconds. Limits a wrong ``expiresAt``, such as one in milliseconds."""
+SHORTEST_LIFETIME: Final = timedelta(minutes=1)
+LONGEST_LIFETIME: Final = timedelta(days=1)
+"""Limit what a wrong clock, or a wrong ``expiresAt`` such as one in milliseconds, can do."""
+
 _MAX_CREDENTIAL: Final = 4096
 
 
@@ -48,12 +52,12 @@ class AccessTokenSource:
         self,
         fetch: Callable[[], Awaitable[IssuedToken | Failure]],
         *,
-        now_upstream: Callable[[], float],
+        now: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        """Start without a token. ``fetch`` must not raise; ``now_upstream`` is Unix time by the card API's clock."""
+        """Start without a token. ``fetch`` must not raise; ``now`` is Unix time by our clock."""
         self._fetch = fetch
-        self._now_upstream = now_upstream
+        self._now = now
         self._monotonic = monotonic
         self._token: AccessToken | None = None
         self._fetching: asyncio.Task[AccessToken | Failure] | None = None
@@ -123,11 +127,9 @@ class AccessTokenSource:
             self._failure, self._failure_ends = result, self._monotonic() + pause.total_seconds()
         return result
 
-    def _accept(self, issued: IssuedToken) -> AccessToken | Failure:
-        lifetime = min(issued.expires_at - self._now_upstream(), _LONGEST_LIFETIME)
-        if lifetime <= 0:
-            detail = "The card API issued a token that has already expired; compare its clock with ours."
-            return Failure(code=ErrorCode.CARD_API_INVALID_ANSWER, detail=detail)
+    def _accept(self, issued: IssuedToken) -> AccessToken:
+        lifetime = max(issued.expires_at - self._now(), SHORTEST_LIFETIME.total_seconds())
+        lifetime = min(lifetime, LONGEST_LIFETIME.total_seconds())
         now = self._monotonic()
         renew_in = max(lifetime - RENEWAL_MARGIN.total_seconds(), lifetime / 2)
         return AccessToken(f"Bearer {issued.token}", renew_at=now + renew_in, expires_at=now + lifetime)

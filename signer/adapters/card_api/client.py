@@ -82,9 +82,7 @@ class CardApiClient:
         self._refusal: Failure | None = None  # of readiness's own call
         self._next_own_call = 0.0
         self._requests = CardApiRequests(parse_base_url(settings.base_url), signer)
-        self._tokens = AccessTokenSource(
-            self._fetch_token, now_upstream=lambda: clock.now_upstream().timestamp(), monotonic=monotonic
-        )
+        self._tokens = AccessTokenSource(self._fetch_token, now=lambda: clock.now().timestamp(), monotonic=monotonic)
 
     async def check_signing(self) -> None:
         """See ``CardApiRequests.check_signing``: finds a wrong profile or key at start."""

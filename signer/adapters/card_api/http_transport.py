@@ -148,7 +148,8 @@ class HttpTransport:
         if body is None:
             return _unreadable(f"it is longer than {request.max_response} bytes", response.status)
         requested = response.headers.get("Retry-After")
-        retry_after = None if requested is None else parse_retry_after(requested, self._clock.now_upstream())
+        now = parse_http_date(response.headers.get("Date", "")) or self._clock.now()
+        retry_after = None if requested is None else parse_retry_after(requested, now)
         return UpstreamResponse(response.status, body, retry_after)
 
 

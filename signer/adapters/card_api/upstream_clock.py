@@ -5,7 +5,9 @@
 * An observed skew is exact to half a second plus half of the request's duration. A slow response is ignored if a
   better observation exists.
 * A skew beyond ``TOLERATED_SKEW`` is reported once, and once again when it has shrunk to half of that.
-* A skew of more than a day is reported and not used: it is a broken ``Date`` of the card API, or of a proxy.
+* A skew of more than ``LONGEST_USED_SKEW`` is reported and not used: it is a broken ``Date`` of the card API, or of a
+  proxy, or a clock that an operator must set. The last plausible skew stays in use.
+* Only ``created`` depends on the card API's clock: nothing else is computed from it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ TOLERATED_SKEW: Final = timedelta(seconds=5)
 LONGEST_BACKDATE: Final = timedelta(seconds=60)
 """A signature that is back-dated further would be worth something to an attacker for too long."""
 
-_LONGEST_PLAUSIBLE_SKEW: Final = timedelta(days=1)
+LONGEST_USED_SKEW: Final = timedelta(minutes=5)
+"""Far above ``LONGEST_BACKDATE``, so it refuses nothing that would help; far below the hours of a wrong time zone."""
+
 _TRUNCATION: Final = timedelta(milliseconds=500)
 """``Date`` has no fraction of a second: on average it is this much early."""
 _SLOW: Final = timedelta(seconds=2)
@@ -48,7 +52,7 @@ class UpstreamClock:
     """Our clock, and how far the card API's clock is from it.
 
     Attributes:
-        skew: how far the card API's clock is ahead of ours; ``None`` before its first response.
+        skew: how far the card API's clock is ahead of ours, as last observed; ``None`` before its first response.
         is_skewed: whether the skew is beyond the tolerated one.
     """
 
@@ -56,6 +60,7 @@ class UpstreamClock:
         self._clock = clock
         self._listener = listener
         self.skew: timedelta | None = None
+        self._used_skew = _ZERO
         self._last_date: str | None = None
         self.is_skewed = False
 
@@ -63,13 +68,9 @@ class UpstreamClock:
         """Return the time by our clock."""
         return self._clock.now()
 
-    def now_upstream(self) -> datetime:
-        """Return the time by the card API's clock, as far as it is known."""
-        return self._clock.now() + (self.skew or _ZERO)
-
     def seconds_for_created(self) -> int:
         """Return the Unix time for a request's ``created``: not in the card API's future."""
-        behind = -(self.skew or _ZERO)
+        behind = -self._used_skew
         backdate = min(behind, LONGEST_BACKDATE) if behind >= _SMALLEST_SKEW else _ZERO
         return int(self._clock.now().timestamp()) - math.ceil(backdate.total_seconds())
 
@@ -84,10 +85,10 @@ class UpstreamClock:
         if self.skew is not None and not _ZERO <= took <= _SLOW:
             return
         self._last_date = date
-        skew = moment - (sent_at + took / 2) + _TRUNCATION
+        self.skew = skew = moment - (sent_at + took / 2) + _TRUNCATION
         difference = abs(skew)
-        if difference <= _LONGEST_PLAUSIBLE_SKEW:
-            self.skew = skew
+        if difference <= LONGEST_USED_SKEW:
+            self._used_skew = skew
         if not self.is_skewed and difference > TOLERATED_SKEW:
             self.is_skewed = True
             if self._listener is not None:

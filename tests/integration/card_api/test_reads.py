@@ -39,7 +39,7 @@ async def test_status_changes_when_challenge_is_signed(calling: Calling) -> None
     customer_id, submission = calling.customer()
     assert await read_status(calling, customer_id) == "initiating"
     await calling.deliver(customer_id, submission)
-    assert await read_status(calling, customer_id) == "screening"
+    assert await read_status(calling, customer_id) == "verifying"
 
 
 @both

@@ -22,6 +22,21 @@ def test_fault_strikes_only_on_its_route_and_stage() -> None:
     assert table.struck[FaultKind.STATUS] == 2
 
 
+def test_fault_with_key_id_strikes_only_requests_under_it() -> None:
+    """Others do not count; without a key id it strikes all."""
+    table = FaultTable([Fault(FaultKind.REFUSE_SIGNATURE, key_id="a", times=1)])
+    assert [len(list(table.draw("sign", Stage.SIGNATURE, key_id))) for key_id in ("", "b", "a", "a")] == [0, 0, 1, 0]
+    table.put([Fault(FaultKind.REFUSE_SIGNATURE)])
+    assert [len(list(table.draw("sign", Stage.SIGNATURE, key_id))) for key_id in ("", "a")] == [1, 1]
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 400, 404, 422, 500, 503])
+def test_status_of_a_gate_strikes_before_the_handler(status: int) -> None:
+    """401, 403 and 429 come from a gate; every other status from the handler."""
+    is_gate = status in {401, 403, 429}
+    assert Fault(FaultKind.STATUS, status=status).stage is (Stage.GATE if is_gate else Stage.HANDLING)
+
+
 def test_same_seed_repeats_same_run() -> None:
     """Another seed gives another run; the rate is about the probability."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from base64 import b64decode
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 import pytest
@@ -13,7 +14,15 @@ from signer.simulator.app import RunningSimulator
 from signer.simulator.faults import Fault, FaultKind
 from signer.simulator.ledger import Fate
 from tests.integration.simulator.conftest import StartSimulator
-from tests.integration.simulator.wallet_backend import OWNER, OWNER_ID, Reply, WalletBackend, delivery
+from tests.integration.simulator.wallet_backend import (
+    OWNER,
+    OWNER_ID,
+    Reply,
+    Signing,
+    WalletBackend,
+    delivery,
+    public_pem,
+)
 
 KEY = "123e4567-e89b-12d3-a456-426614174000"
 
@@ -53,7 +62,7 @@ async def test_status_after_commit_hides_a_success(start: StartSimulator) -> Non
     fault = Fault(FaultKind.STATUS_AFTER_COMMIT, route="sign", times=1)
     simulator, backend, customer_id, body = await start_with(start, fault)
     assert (await backend.deliver(customer_id, body, key=KEY)).status == 500
-    assert await status_of(backend, customer_id) == "screening"
+    assert await status_of(backend, customer_id) == "verifying"
     reply = await backend.deliver(customer_id, body, key=KEY)
     assert (reply.status, reply.code) == (409, "challenge_already_signed")
     assert [(entry.status, entry.verified) for entry in simulator.state.ledger.entries()] == [(500, True), (409, False)]
@@ -64,7 +73,7 @@ async def test_reply_is_dropped_after_commit(start: StartSimulator) -> None:
     simulator, backend, customer_id, body = await start_with(start, Fault(FaultKind.DROP_REPLY, times=1))
     with pytest.raises(aiohttp.ServerDisconnectedError):
         await backend.deliver(customer_id, body, key=KEY)
-    assert await status_of(backend, customer_id) == "screening"
+    assert await status_of(backend, customer_id) == "verifying"
     assert (await backend.deliver(customer_id, body, key=KEY)).status == 204
     first, second = simulator.state.ledger.entries()
     assert (first.status, first.verified, first.fate) == (204, True, Fate.DROPPED)
@@ -98,7 +107,7 @@ async def test_response_without_body_is_cut_in_its_head(start: StartSimulator) -
     simulator, backend, customer_id, body = await start_with(start, Fault(FaultKind.CUT_REPLY, times=1))
     with pytest.raises(aiohttp.ClientError):
         await backend.deliver(customer_id, body)
-    assert await status_of(backend, customer_id) == "screening"
+    assert await status_of(backend, customer_id) == "verifying"
     assert [entry.fate for entry in simulator.state.ledger.entries()] == [Fate.CUT]
 
 
@@ -135,7 +144,7 @@ async def test_spoilt_204_is_200_with_body(start: StartSimulator) -> None:
     """The client cannot read it, although the delivery was verified."""
     simulator, backend, customer_id, body = await start_with(start, Fault(FaultKind.GARBAGE, route="sign", times=1))
     assert (await backend.deliver(customer_id, body)).status == 200
-    assert await status_of(backend, customer_id) == "screening"
+    assert await status_of(backend, customer_id) == "verifying"
     assert [(entry.status, entry.fate) for entry in simulator.state.ledger.entries()] == [(204, Fate.SPOILT)]
 
 
@@ -172,6 +181,35 @@ async def test_bare_conflicts_have_no_body(start: StartSimulator) -> None:
         None,
         "challenge_already_signed",
     ]
+
+
+async def test_signatures_of_one_key_id_are_refused(start: StartSimulator) -> None:
+    """As the vendor refuses any request signature; the requests of the other replica pass."""
+    keys = {"replica-1": public_pem(), "replica-2": public_pem()}
+    fault = Fault(FaultKind.REFUSE_SIGNATURE, key_id="replica-1")
+    simulator, backend = await start(signing_keys=keys, faults=(fault,))
+    path = "/v1/customers"
+    replies = [await backend.call("GET", path, signing=Signing(key_id=key_id)) for key_id in keys]
+    assert [(reply.status, reply.body) for reply in replies] == [(400, b"invalid required signature"), (200, b"[]")]
+    assert simulator.state.faults.struck[FaultKind.REFUSE_SIGNATURE] == 1
+
+
+async def test_refused_delivery_leaves_challenge_and_is_not_admitted(start: StartSimulator) -> None:
+    """The gate does not look at the body: no new challenge is issued."""
+    fault = Fault(FaultKind.REFUSE_SIGNATURE, "sign", times=1)
+    simulator, backend, customer_id, body = await start_with(start, fault)
+    assert (await backend.deliver(customer_id, body, key=KEY)).status == 400
+    assert await backend.challenge(customer_id) == body["challenge"]
+    assert (await backend.deliver(customer_id, body, key=KEY)).status == 204
+    assert [(e.status, e.admitted) for e in simulator.state.ledger.entries()] == [(400, False), (204, True)]
+
+
+async def test_wrong_date_is_that_of_one_response(start: StartSimulator) -> None:
+    """A proxy's clock is two hours ahead; the card API's own clock is right."""
+    simulator, backend = await start(faults=(Fault(FaultKind.WRONG_DATE, times=1, seconds=7200),))
+    dates = [parsedate_to_datetime((await backend.call("GET", "/v1/customers")).headers["Date"]) for _ in range(2)]
+    ahead = [date.timestamp() - simulator.state.clock.now() for date in dates]
+    assert ahead == [pytest.approx(7200, abs=60), pytest.approx(0, abs=60)]
 
 
 async def test_latency_delays_request(start: StartSimulator) -> None:

@@ -36,6 +36,12 @@ async def test_modifying_request_needs_a_key(lenient: WalletBackend) -> None:
     assert (await lenient.call("GET", f"/v1/customers/{customer['id']}")).status == 200
 
 
+async def test_missing_key_is_an_invalid_request_signature_by_default(backend: WalletBackend) -> None:
+    """The guide's 400 for it: a signature must cover the key."""
+    reply = await backend.call("POST", "/v1/customers", CUSTOMER, key=None, signing=WITHOUT_KEY)
+    assert (reply.status, reply.body) == (400, b"invalid required signature")
+
+
 async def test_key_must_be_a_uuid(backend: WalletBackend) -> None:
     """400 for any other text."""
     reply = await backend.call("POST", "/v1/customers", CUSTOMER, key="my-key")
@@ -121,13 +127,38 @@ async def test_5xx_is_kept_if_switch_is_on(start: StartSimulator, replayed: bool
     assert (await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)).status == second
 
 
-async def test_429_is_never_kept(start: StartSimulator) -> None:
-    """The request was not executed."""
-    fault = Fault(FaultKind.STATUS, status=429, retry_after=1, times=1)
+GATES = [
+    *((Fault(FaultKind.STATUS, "create_customer", status=status, times=1), status) for status in (401, 403, 429)),
+    (Fault(FaultKind.REFUSE_SIGNATURE, "create_customer", times=1), 400),
+]
+gates = pytest.mark.parametrize(("fault", "status"), GATES, ids=lambda value: str(getattr(value, "kind", value)))
+
+
+@gates
+async def test_refusal_of_a_gate_is_never_kept(start: StartSimulator, fault: Fault, status: int) -> None:
+    """The request was not executed: the same key and payload are executed afterwards."""
     _, backend = await start(replay_server_errors=True, faults=(fault,))
-    reply = await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)
-    assert (reply.status, reply.headers["Retry-After"]) == (429, "1")
+    assert (await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)).status == status
     assert (await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)).status == 201
+
+
+@gates
+async def test_gate_refuses_before_a_kept_response_is_replayed(
+    simulator: RunningSimulator, backend: WalletBackend, fault: Fault, status: int
+) -> None:
+    """The Idempotency-Key opens no gate; afterwards the kept response is there."""
+    first = await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)
+    simulator.state.faults.put([fault])
+    assert (await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)).status == status
+    assert (await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)).body == first.body
+
+
+async def test_refusal_of_a_handler_is_kept(start: StartSimulator) -> None:
+    """A simulated 404 or JSON 400 stands for the handler's own: it is replayed for an hour."""
+    fault = Fault(FaultKind.STATUS, "create_customer", status=400, times=1)
+    _, backend = await start(faults=(fault,))
+    for _ in range(2):
+        assert (await backend.call("POST", "/v1/customers", CUSTOMER, key=KEY)).code == "simulated_failure"
 
 
 async def test_401_does_not_use_key(simulator: RunningSimulator, backend: WalletBackend) -> None:

@@ -41,6 +41,7 @@ async def test_delivery_is_recorded_with_digests_only(simulator: RunningSimulato
         "challengeSha256": hashlib.sha256(b64decode(body["challenge"])).hexdigest(),
         "status": 204,
         "code": None,
+        "admitted": True,
         "verified": True,
         "replayed": False,
         "fate": "sent",
@@ -95,6 +96,7 @@ async def test_refused_deliveries_are_recorded(backend: WalletBackend) -> None:
         *[(400, "invalid_request")] * 3,
     ]
     assert not any(entry["verified"] for entry in entries)
+    assert [entry["admitted"] for entry in entries] == [True, False, True, True, True]
     assert entries[2]["challengeSha256"] is entries[4]["challengeSha256"] is entries[4]["signatureSha256"] is None
 
 

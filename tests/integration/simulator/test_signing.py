@@ -131,7 +131,7 @@ def test_high_s_is_refused_unless_allowed() -> None:
 @pytest.mark.parametrize("judge", ["siwe", "fast"])
 @pytest.mark.parametrize("form", ["hex", "raw"])
 async def test_signed_challenge_changes_customer_status(start: StartSimulator, judge: Judge, form: str) -> None:
-    """204 without content; the customer is ``screening``, with a later ``updatedAt``."""
+    """204 without content; the customer is ``verifying``, with a later ``updatedAt``."""
     _, backend = await start(judge=judge)
     customer = await backend.create_customer()
     body = delivery(customer["challenge"])
@@ -140,7 +140,7 @@ async def test_signed_challenge_changes_customer_status(start: StartSimulator, j
     reply = await backend.deliver(customer["id"], body)
     assert (reply.status, reply.body) == (204, b"")
     after = (await backend.call("GET", f"/v1/customers/{customer['id']}")).json
-    assert after["status"] == "screening"
+    assert after["status"] == "verifying"
     assert after["updatedAt"] > customer["updatedAt"]
     assert after["createdAt"] == customer["createdAt"]
 

@@ -73,8 +73,21 @@ async def test_revocation_applies_to_earlier_tokens_only(backend: WalletBackend)
     assert (await backend.call("GET", NOWHERE)).status == 404
 
 
+async def test_changed_credentials_revoke_all_tokens(backend: WalletBackend) -> None:
+    """204; then only the new pair gets a token."""
+    new = {"apiKey": "0b0f7c0a-5a3e-4b7e-8a35-5d1f0f2f6c22", "apiSecret": "new"}
+    headers = CIMultiDict({"Authorization": f"Bearer {backend.token}"})
+    assert (await backend.send("PUT", "/v1/auth/credentials", body={}, headers=headers)).status == 400
+    assert (await backend.send("PUT", "/v1/auth/credentials", body=new)).status == 401
+    assert (await backend.send("PUT", "/v1/auth/credentials", body=new, headers=headers)).status == 204
+    assert (await backend.call("GET", NOWHERE)).code == "token_invalid"
+    assert (await backend.send("POST", "/v1/auth/token", body=CREDENTIALS)).code == "invalid_credentials"
+    await backend.fetch_token(api_key=new["apiKey"], api_secret=new["apiSecret"])
+    assert (await backend.call("GET", NOWHERE)).status == 404
+
+
 async def test_signing_key_is_registered_with_token_only(backend: WalletBackend) -> None:
-    """``PUT /v1/auth/signing`` returns the key id, under which requests then verify."""
+    """``PUT /v1/auth/signing`` returns the key id, under which requests then verify. The old key is refused."""
     key = ec.generate_private_key(ec.SECP384R1())
     body = {"publicKey": b64encode(public_pem(key).encode()).decode()}
     headers = CIMultiDict({"Authorization": f"Bearer {backend.token}"})
@@ -82,6 +95,8 @@ async def test_signing_key_is_registered_with_token_only(backend: WalletBackend)
     assert reply.status == 200
     reply = await backend.call("GET", NOWHERE, signing=Signing(key_id=reply.json["id"], key=key))
     assert (reply.status, reply.code) == (404, "customer_not_found")
+    reply = await backend.call("GET", NOWHERE)
+    assert (reply.status, reply.body) == (400, b"invalid required signature")
 
 
 async def test_signing_key_is_not_registered_without_token(backend: WalletBackend) -> None:

@@ -84,6 +84,12 @@ class Reply:
         return payload
 
     @property
+    def list(self) -> list[dict[str, Any]]:
+        """The body, parsed, if it is a list."""
+        payload: list[dict[str, Any]] = json.loads(self.body)
+        return payload
+
+    @property
     def code(self) -> str:
         """The error code in the body."""
         code: str = self.json["code"]

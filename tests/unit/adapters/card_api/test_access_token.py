@@ -4,6 +4,8 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from signer.adapters.card_api.access_token import AccessToken, AccessTokenSource, ApiCredentials, read_credentials
 from signer.adapters.card_api.responses import IssuedToken
 from signer.adapters.card_api.results import Failure
@@ -14,9 +16,9 @@ OUTAGE = Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="why")
 
 
 class Api:
-    """A card API that issues tokens, and the two clocks."""
+    """A card API that issues tokens, and the two clocks; our wall clock is ``ahead`` of the card API's."""
 
-    def __init__(self, lifetime: float = 600) -> None:
+    def __init__(self, lifetime: float = 600, ahead: float = 0) -> None:
         self.seconds = 0.0
         self.lifetime = lifetime
         self.fetches = 0
@@ -25,7 +27,7 @@ class Api:
         self.failure: Failure | None = None
         self.tokens = AccessTokenSource(
             self._fetch,
-            now_upstream=lambda: EPOCH + self.seconds,
+            now=lambda: EPOCH + self.seconds + ahead,
             monotonic=lambda: self.seconds,
         )
 
@@ -125,9 +127,9 @@ async def test_token_is_used_until_it_expires_if_renewal_fails() -> None:
 
 async def test_short_lived_token_is_renewed_after_half_its_life() -> None:
     """The margin is at most half of the lifetime: not every request renews the token."""
-    api = Api(lifetime=40)
+    api = Api(lifetime=90)
     await api.token()
-    api.seconds += 19
+    api.seconds += 44
     await api.token()
     await asyncio.sleep(0)
     assert api.fetches == 1
@@ -143,6 +145,36 @@ async def test_lifetime_is_limited_to_a_day() -> None:
     await api.token()
     api.seconds += 86_400
     await api.token()
+    assert api.fetches == 2
+
+
+@pytest.mark.parametrize("ahead", [540.0, 7200.0, 365 * 86_400.0])
+async def test_clock_that_is_ahead_renews_no_token_in_a_loop(ahead: float) -> None:
+    """Every token looks expired, or nearly: each is used for the shortest lifetime, and renewed after half of it."""
+    api = Api(ahead=ahead)
+    token = await api.token()
+    for _ in range(29):
+        api.seconds += 1
+        assert await api.token() is token
+    assert api.fetches == 1
+    api.seconds += 1
+    assert await api.token() is token
+    await asyncio.sleep(0)
+    assert api.fetches == 2
+    api.seconds += 3600
+    await api.token()
+    assert api.fetches == 3
+
+
+@pytest.mark.parametrize(("ahead", "used_for"), [(-7200.0, 7800), (-365 * 86_400.0, 86_400)])
+async def test_clock_that_is_behind_uses_no_token_for_ever(ahead: float, used_for: float) -> None:
+    """A token looks valid for too long: at most a day; its 401 renews it earlier."""
+    api = Api(ahead=ahead)
+    token = await api.token()
+    assert token.expires_at == used_for
+    api.seconds = 601
+    assert await api.token() is token
+    assert await api.tokens.replace(token, _later()) is not token
     assert api.fetches == 2
 
 
