@@ -88,3 +88,4 @@ class RecordCode(StrEnum):
     CARD_API_UNAVAILABLE = "card_api_unavailable"
     CARD_API_BUSY = "card_api_busy"
     HANDED_BACK = "handed_back"
+    RECORD_DAMAGED = "record_damaged"

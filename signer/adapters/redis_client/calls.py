@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from redis.exceptions import AskError, NoScriptError, RedisError
+from redis.exceptions import AskError, NoScriptError, RedisError, ResponseError
 
-from signer.adapters.redis_client.failures import is_reply_lost, unavailable
+from signer.adapters.redis_client.failures import is_reply_lost, is_wrong_node, unavailable
 from signer.adapters.redis_client.node import Command, Part, first_error
 from signer.adapters.redis_client.topology import Topology
 from signer.domain.errors import ErrorCode, Unavailable
@@ -99,31 +99,26 @@ class RedisCalls:
             responses = await self._send(keys[0], [("EVAL", script.source, *tail), *more])
         return _raise_first_error(responses)
 
-    async def scatter(self, commands: Sequence[tuple[str, Command]]) -> list[Any]:
-        """Send commands, each about its own key, to all servers that have these keys, concurrently.
+    async def scatter(self, script: Script, keys: Sequence[str], *arguments: Part) -> list[Any]:
+        """Run a script on each key, on all servers that have these keys, concurrently.
 
         Returns:
-            The responses in the order of the commands; ``None`` if the server of that key did not respond.
+            The results in the order of the keys; in place of one that failed ``Unavailable``, or ``None`` if the server
+            of that key did not respond or is not its primary.
 
         Raises:
-            Unavailable: no server responded.
+            Unavailable: no server returned a result.
         """
-        with _raising_unavailable():
-            groups = await self._topology.group_by_node([key for key, _ in commands])
-        if len(groups) == 1:
-            return await self.commands([command for _, command in commands], key=commands[0][0])
-        results: list[Any] = [None] * len(commands)
-        errors: list[Exception] = []
-        responses_by_group = await asyncio.gather(*(self._query_node(commands, group) for group in groups))
-        for group, responses in zip(groups, responses_by_group, strict=True):
-            for index, response in zip(group, responses, strict=True):
-                if isinstance(response, Exception):
-                    errors.append(response)
-                else:
-                    results[index] = response
-        if len(errors) == len(commands):
+        results = await self._scatter([(key, ("EVALSHA", script.sha1, 1, key, *arguments)) for key in keys])
+        unknown = [index for index, result in enumerate(results) if isinstance(result, NoScriptError)]
+        if unknown:
+            calls = [(keys[index], ("EVAL", script.source, 1, keys[index], *arguments)) for index in unknown]
+            for index, result in zip(unknown, await self._scatter(calls), strict=True):
+                results[index] = result
+        errors = [result for result in results if isinstance(result, Exception)]
+        if len(errors) == len(results):
             raise unavailable(errors[0]) from errors[0]
-        return results
+        return [_without_error(result) for result in results]
 
     async def every_primary(self, commands: Sequence[Command]) -> list[list[Any]]:
         """Send the same commands to every primary, one after the other; raise ``Unavailable``."""
@@ -152,6 +147,19 @@ class RedisCalls:
                     raise unavailable(exc) from exc
                 is_repeated = True
 
+    async def _scatter(self, commands: Sequence[tuple[str, Command]]) -> list[Any]:
+        """Send commands, each about its own key, and return their responses, errors included."""
+        with _raising_unavailable():
+            groups = await self._topology.group_by_node([key for key, _ in commands])
+        if len(groups) == 1:
+            return await self._send(commands[0][0], [command for _, command in commands])
+        results: list[Any] = [None] * len(commands)
+        responses_by_group = await asyncio.gather(*(self._query_node(commands, group) for group in groups))
+        for group, responses in zip(groups, responses_by_group, strict=True):
+            for index, response in zip(group, responses, strict=True):
+                results[index] = response
+        return results
+
     async def _query_node(self, commands: Sequence[tuple[str, Command]], group: Sequence[int]) -> Sequence[Any]:
         """Send one server its commands, without waiting for a failover; only redirected ones are sent again."""
         deadline = asyncio.get_running_loop().time() + self._timeout
@@ -174,6 +182,12 @@ def _raising_unavailable() -> Iterator[None]:
         yield
     except (RedisError, TimeoutError) as exc:
         raise unavailable(exc) from exc
+
+
+def _without_error(result: Any) -> Any:  # noqa: ANN401 - the result of any script
+    if not isinstance(result, Exception):
+        return result
+    return unavailable(result) if isinstance(result, ResponseError) and not is_wrong_node(result) else None
 
 
 def _raise_first_error(responses: list[Any]) -> list[Any]:
