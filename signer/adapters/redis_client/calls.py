@@ -31,6 +31,9 @@ from signer.adapters.redis_client.node import Command, Part, first_error
 from signer.adapters.redis_client.topology import Topology
 from signer.domain.errors import ErrorCode, Unavailable
 
+ScriptCall = tuple[Sequence[str], Sequence[Part]]
+"""The keys and the arguments of a script."""
+
 MILLISECOND: Final = timedelta(milliseconds=1)
 _MARK_LIVES_MILLISECONDS: Final = 60_000
 
@@ -99,26 +102,34 @@ class RedisCalls:
             responses = await self._send(keys[0], [("EVAL", script.source, *tail), *more])
         return _raise_first_error(responses)
 
-    async def scatter(self, script: Script, keys: Sequence[str], *arguments: Part) -> list[Any]:
-        """Run a script on each key, on all servers that have these keys, concurrently.
+    async def scatter(self, script: Script, calls: Sequence[ScriptCall], *, patient: bool = True) -> list[Any]:
+        """Run a script once for each call, on all servers that have the keys, concurrently.
+
+        Args:
+            script: the script.
+            calls: the keys, all on one slot, and the arguments of each call.
+            patient: whether to wait for a failover, and to repeat what was lost, if one server has all keys.
 
         Returns:
-            The results in the order of the keys; in place of one that failed ``Unavailable``, or ``None`` if the server
-            of that key did not respond or is not its primary.
+            The results in the order of the calls; in place of one that failed ``Unavailable``, or ``None`` if its
+            server did not respond or is not the primary of its keys.
 
         Raises:
-            Unavailable: no server returned a result.
+            Unavailable: no server responded.
         """
-        results = await self._scatter([(key, ("EVALSHA", script.sha1, 1, key, *arguments)) for key in keys])
+        tails = [(len(keys), *keys, *arguments) for keys, arguments in calls]
+        results = await self._scatter(
+            [(str(tail[1]), ("EVALSHA", script.sha1, *tail)) for tail in tails], patient=patient
+        )
         unknown = [index for index, result in enumerate(results) if isinstance(result, NoScriptError)]
         if unknown:
-            calls = [(keys[index], ("EVAL", script.source, 1, keys[index], *arguments)) for index in unknown]
-            for index, result in zip(unknown, await self._scatter(calls), strict=True):
+            again = [(str(tails[index][1]), ("EVAL", script.source, *tails[index])) for index in unknown]
+            for index, result in zip(unknown, await self._scatter(again, patient=patient), strict=True):
                 results[index] = result
-        errors = [result for result in results if isinstance(result, Exception)]
-        if len(errors) == len(results):
-            raise unavailable(errors[0]) from errors[0]
-        return [_without_error(result) for result in results]
+        found = [_without_error(result) for result in results]
+        if all(result is None for result in found):
+            raise unavailable(results[0]) from results[0]
+        return found
 
     async def every_primary(self, commands: Sequence[Command]) -> list[list[Any]]:
         """Send the same commands to every primary, one after the other; raise ``Unavailable``."""
@@ -147,11 +158,11 @@ class RedisCalls:
                     raise unavailable(exc) from exc
                 is_repeated = True
 
-    async def _scatter(self, commands: Sequence[tuple[str, Command]]) -> list[Any]:
+    async def _scatter(self, commands: Sequence[tuple[str, Command]], *, patient: bool) -> list[Any]:
         """Send commands, each about its own key, and return their responses, errors included."""
         with _raising_unavailable():
             groups = await self._topology.group_by_node([key for key, _ in commands])
-        if len(groups) == 1:
+        if len(groups) == 1 and patient:
             return await self._send(commands[0][0], [command for _, command in commands])
         results: list[Any] = [None] * len(commands)
         responses_by_group = await asyncio.gather(*(self._query_node(commands, group) for group in groups))

@@ -32,7 +32,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import chain, islice, zip_longest
 from typing import Any, Final
 
 from signer.adapters.redis_client.calls import MILLISECOND, RedisCalls, ReplicaWait, Script
@@ -41,6 +40,7 @@ from signer.adapters.redis_client.node import Command, Part
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store import scripts
 from signer.adapters.redis_store.damage import DamageLog
+from signer.adapters.redis_store.due_indexes import DueIndexes
 from signer.adapters.redis_store.script_results import MICROSECOND, ScriptResult, microseconds, parse_record
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, LeaseLost, MalformedRequest, RecordDamaged, Unavailable
@@ -86,13 +86,12 @@ class RedisChallengeStore:
     ) -> None:
         self._redis = redis
         self._damage_log = damage_log
-        self._failed_indexes: list[str] = []
+        self._indexes = DueIndexes(redis, settings.key_prefix, longest_wait(settings, max_age), damage_log)
         self._new_token = new_token
         self._prefix = settings.key_prefix
         self._lease = settings.lease // MICROSECOND
         self._retention = settings.nonce_retention // MILLISECOND
         self._key_memory = IDEMPOTENCY_KEY_MEMORY // MICROSECOND
-        self._longest_wait = longest_wait(settings, max_age) // MICROSECOND
         self._replica_wait = ReplicaWait(settings.wait_for_replicas, settings.wait_timeout)
 
     async def claim(self, claim: Claim) -> ClaimResult:
@@ -206,19 +205,7 @@ class RedisChallengeStore:
         The ids are taken from all shards in turn, so that no owner's backlog delays the others. The ids of a node that
         is down, and of an index that cannot be read, are left out.
         """
-        keys = [self._index_key(f"{shard:02x}") for shard in _RANDOM.sample(range(SHARDS), SHARDS)]
-        results = await self._redis.scatter(scripts.DUE, keys, limit, self._longest_wait)
-        failed = {key: result for key, result in zip(keys, results, strict=True) if isinstance(result, Unavailable)}
-        if sorted(failed) != self._failed_indexes:
-            self._failed_indexes = sorted(failed)
-            if failed:
-                self._damage_log.indexes_failed(self._failed_indexes, failed[self._failed_indexes[0]].detail)
-        found = [result for result in results if isinstance(result, list)]
-        junk = sum(removed for removed, _ in found)
-        if junk:
-            self._damage_log.junk_removed(junk)
-        in_turn: chain[bytes | None] = chain.from_iterable(zip_longest(*(ids for _, ids in found)))
-        return [challenge_id.decode("ascii") for challenge_id in islice(filter(None, in_turn), limit)]
+        return await self._indexes.due(limit)
 
     async def ping(self) -> None:
         """See ``ChallengeStore.ping``. It takes a random shard, so that in time it tests every node of a cluster."""

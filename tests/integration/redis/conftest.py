@@ -12,7 +12,7 @@ from tests.support.servers import RedisServer, valkey
 
 SCRIPTS = (
     *("CLAIM", "RECORD_SIGNATURE", "RELEASE", "BEGIN_FORWARDING", "DEFER", "SETTLE", "EXPIRE"),
-    *("END_DAMAGED", "DUE", "PROBE"),
+    *("END_DAMAGED", "DUE", "SIFT", "PROBE"),
 )
 
 
