@@ -19,7 +19,7 @@ from datetime import timedelta
 from signer.application.forward_signature import ForwardSignature
 from signer.application.ports import ChallengeStore
 from signer.application.single_flight import drain_tasks
-from signer.domain.errors import Unavailable
+from signer.domain.errors import RecordDamaged, Unavailable
 
 
 class Recovery:
@@ -98,6 +98,8 @@ class Recovery:
                 return await self._forward.take_over(challenge_id) is not None
             except Unavailable:  # the index still has it: the next round, here or on another replica, retries
                 return False
+            except RecordDamaged:  # the store has reported it, and its record has ended
+                return True
             except Exception as error:  # noqa: BLE001 - one challenge that fails must not stop recovery of the others
                 self._on_unexpected_error(error)
                 return False

@@ -1,6 +1,8 @@
 """Check a stored signature before this replica sends it. Nothing that was stored is trusted.
 
 * The stored submission must hold the very message of the record, and a signature of its owner over that message.
+* It must equal, byte for byte, the submission that is built again from these parts: no other owner, no more members, no
+  member twice. Either form of the signature is accepted, because the setting may have changed since.
 * The message must pass this replica's policy by this replica's clock. Its age is not checked here: the store's clock
   decides whether the deadline has passed.
 """
@@ -15,7 +17,7 @@ from signer.domain.challenge import Challenge, decode_challenge
 from signer.domain.errors import ErrorCode, MalformedChallenge, RefusedByPolicy
 from signer.domain.lifecycle import RecordCode
 from signer.domain.policy import SigningPolicy
-from signer.domain.record import ChallengeRecord, challenge_id
+from signer.domain.record import ChallengeRecord, SignatureForm, Submission, challenge_id
 
 _TOO_EARLY: Final = frozenset({ErrorCode.ISSUED_IN_THE_FUTURE, ErrorCode.CHALLENGE_NOT_YET_VALID})
 
@@ -52,7 +54,10 @@ class StoredSignatureCheck:
             return None
         owner = record.owner
         is_ours = (
-            challenge.message_hash == record.message_hash
+            record.submission
+            in [Submission.of(owner, challenge.to_base64(), signature, form) for form in SignatureForm]
+            and record.signature == record.submission.signature
+            and challenge.message_hash == record.message_hash
             and challenge_id(owner, challenge.domain, challenge.nonce) == record.id
             and self.verifier.signer_of(challenge.message_to_sign(), signature) == owner.address
         )

@@ -48,7 +48,7 @@ from signer.bootstrap.keys import Keys, open_keys
 from signer.config.settings import ConfigError, Settings
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
-from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
+from signer.observability.writers import StructlogAudit, StructlogDamageLog, StructlogRequestLog, emit
 from signer.web.app import create_http
 from signer.web.auth import Callers
 from signer.web.connections import HttpRunner
@@ -187,7 +187,8 @@ def _compose(
     audit: StructlogAudit,
 ) -> Service:
     policy = settings.policy.to_domain()
-    store = RedisChallengeStore(redis, settings.redis, max_age=settings.policy.max_age)
+    damage_log = StructlogDamageLog()
+    store = RedisChallengeStore(redis, settings.redis, max_age=settings.policy.max_age, damage_log=damage_log)
     admission = AdmissionGate.closed()
     forward = ForwardSignature(
         store=store,
@@ -227,7 +228,7 @@ def _compose(
         admission=admission,
         policy=policy,
         keys=keys.ring,
-        intents=RedisCustomerIntents(redis, settings.redis),
+        intents=RedisCustomerIntents(redis, settings.redis, damage_log),
         card_api=card_api.client,
         sign=sign,
         audit=audit,

@@ -75,6 +75,7 @@ class ErrorCode(StrEnum):
     CUSTOMER_EXISTS = "customer_exists"
     CUSTOMER_NOT_PROVEN = "customer_not_proven"
     CHALLENGE_UNKNOWN = "challenge_unknown"
+    RECORD_DAMAGED = "record_damaged"
     CHALLENGE_IN_PROGRESS = "challenge_in_progress"
     LEASE_LOST = "lease_lost"
     OVERLOADED = "overloaded"
@@ -155,6 +156,17 @@ class LeaseLost(Unavailable):
 
     def __init__(self) -> None:
         super().__init__(ErrorCode.LEASE_LOST, "Another replica took this challenge over.")
+
+
+class RecordDamaged(SignerError):
+    """Stored data is missing or malformed, so nothing is signed or sent with it."""
+
+    def __init__(self, detail: str = "") -> None:
+        default = (
+            "The stored record of this challenge is damaged, so nothing is signed or sent for it. Get a new challenge "
+            "from the card API. The service's log names the key in Redis (store.record_damaged)."
+        )
+        super().__init__(ErrorCode.RECORD_DAMAGED, detail or default)
 
 
 class BadUpstream(SignerError):

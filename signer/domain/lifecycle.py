@@ -107,3 +107,4 @@ class RecordCode(StrEnum):
     HANDED_BACK = "handed_back"
     REFUSAL_UNCONFIRMED = "refusal_unconfirmed"
     NO_TIME_LEFT = "no_time_left"
+    RECORD_DAMAGED = "record_damaged"

@@ -101,6 +101,11 @@ class Submission:
         """The UUIDv5 of the body."""
         return str(uuid.uuid5(_SUBMISSION_NAMESPACE, self.body.decode("ascii")))
 
+    @property
+    def has_its_signature(self) -> bool:
+        """Whether the body ends with ``signature``."""
+        return self.body.endswith(f'"signature":"{self.signature}"}}'.encode())
+
     def parts(self) -> tuple[str, EvmSignature]:
         """Return the challenge's base64 text and the signature; raise ``ValueError`` if the body is damaged."""
         try:

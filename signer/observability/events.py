@@ -271,6 +271,25 @@ CLOCK_AGREED: Final = _event("clock.agreed", "info", "The card API's clock and o
 STORE_WARNING: Final = _event(
     "store.warning", "warning", "Redis works, but its configuration can lose records.", "reason"
 )
+STORE_RECORD_DAMAGED: Final = _event(
+    "store.record_damaged",
+    "error",
+    "The data of a key in Redis is missing in part, malformed or of another type. Nothing is signed or sent with it.",
+    "redis_key",
+)
+STORE_JUNK_REMOVED: Final = _event(
+    "store.junk_removed",
+    "warning",
+    "Recovery removed members without an unsettled record from its indexes in Redis, count of them in one round.",
+    "count",
+)
+STORE_INDEXES_FAILED: Final = _event(
+    "store.indexes_failed",
+    "error",
+    "These indexes in Redis cannot be read, so nothing is signed or recovered in their shards; the others work.",
+    "redis_keys",
+    "reason",
+)
 JUDGE_PASSED: Final = _event(
     "judge.passed", "info", "Self-check passed: siwe and this service's parser agree.", "duration_ms"
 )

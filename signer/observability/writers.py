@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields as fields_of
 from datetime import timedelta
 from typing import Any, Final
@@ -101,6 +101,22 @@ class CardApiLog:
     def clock_agreed(self, skew: timedelta) -> None:
         """Write that the clocks agree again."""
         emit(events.CLOCK_AGREED, skew_seconds=round(skew.total_seconds(), 1))
+
+
+class StructlogDamageLog:
+    """The protocol ``DamageLog``."""
+
+    def record_damaged(self, key: str) -> None:
+        """Write that the data of a key is damaged."""
+        emit(events.STORE_RECORD_DAMAGED, redis_key=key)
+
+    def junk_removed(self, count: int) -> None:
+        """Write how many members were removed from the indexes."""
+        emit(events.STORE_JUNK_REMOVED, count=count)
+
+    def indexes_failed(self, keys: Sequence[str], reason: str) -> None:
+        """Write which indexes cannot be read."""
+        emit(events.STORE_INDEXES_FAILED, redis_keys=list(keys), reason=reason)
 
 
 class StructlogReloadLog:

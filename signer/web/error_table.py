@@ -119,6 +119,9 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
         "Send the same request again: the next is signed.",
     ),
     Code.CHALLENGE_UNKNOWN: ErrorEntry(404, "There is no record with this id.", "Sign the challenge first."),
+    Code.RECORD_DAMAGED: ErrorEntry(
+        500, "What Redis stores about this challenge or customer is damaged.", "The operator must look: docs/redis.md."
+    ),
     Code.CHALLENGE_IN_PROGRESS: ErrorEntry(503, "The work on this challenge goes on.", "Send the same request again."),
     Code.LEASE_LOST: ErrorEntry(503, "Another replica continued the work.", "Send the same request again."),
     Code.OVERLOADED: ErrorEntry(503, "Too many requests are being worked on.", _RETRY),

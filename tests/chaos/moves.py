@@ -22,7 +22,7 @@ from signer.adapters.redis_store.scripts import FIELDS
 
 _SCRIPTED: Final = frozenset({b"EVAL", b"EVALSHA"})
 _WITH_FENCING_TOKEN: Final = frozenset({"record_signature", "release", "defer", "settle"})
-_NO_MOVES: Final = frozenset({"due", "probe"})
+_NO_MOVES: Final = frozenset({"due", "sift", "probe"})
 _MICROSECONDS: Final = 1_000_000
 _WORDS: Final = 3
 _KEPT: Final = ("state", "fence", "leased_until", "forward", "customer_id", "message_hash", "code")

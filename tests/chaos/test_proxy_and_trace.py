@@ -22,6 +22,7 @@ from tests.chaos.moves import Move, StoreTap, Trace
 from tests.chaos.plan import ChaosFaultKind, Plan, fault_phases, fault_weights_for
 from tests.chaos.stores import SingleNode, single_node
 from tests.support.challenge_stores import MAX_AGE
+from tests.support.fakes.damage_log import FakeDamageLog
 
 OWNER = AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")
 NOW = datetime.now(UTC)
@@ -46,7 +47,7 @@ async def traced_store(trace: Trace) -> AsyncIterator[tuple[RedisChallengeStore,
         settings = RedisSettings(url=url, command_timeout=timedelta(seconds=1), lease=timedelta(seconds=5))
         redis = await open_redis(settings)
         try:
-            yield RedisChallengeStore(redis, settings, max_age=MAX_AGE), node
+            yield RedisChallengeStore(redis, settings, max_age=MAX_AGE, damage_log=FakeDamageLog()), node
         finally:
             await redis.close()
             await proxy.close()
@@ -103,7 +104,7 @@ async def test_blocked_proxy_delays_requests_and_loses_none() -> None:
         url, [proxy] = await node.open_proxies(lambda _way: StoreTap(trace, "1.1"))
         settings = RedisSettings(url=url, command_timeout=timedelta(seconds=0.3))
         redis = await open_redis(settings)
-        store = RedisChallengeStore(redis, settings, max_age=MAX_AGE)
+        store = RedisChallengeStore(redis, settings, max_age=MAX_AGE, damage_log=FakeDamageLog())
         await store.ping()
         proxy.hold()
         with pytest.raises(Unavailable):

@@ -27,6 +27,7 @@ from tests.chaos.table import as_text, figures
 from tests.chaos.verdict import by_rule, violations
 from tests.support.challenge_stores import MAX_AGE
 from tests.support.failovers import owner_on
+from tests.support.fakes.damage_log import FakeDamageLog
 
 NOW = datetime.now(UTC)
 
@@ -67,7 +68,7 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[TappedStore]:
             )
             redis = await open_redis(settings)
             stack.push_async_callback(redis.close)
-            replicas.append(RedisChallengeStore(redis, settings, max_age=MAX_AGE))
+            replicas.append(RedisChallengeStore(redis, settings, max_age=MAX_AGE, damage_log=FakeDamageLog()))
         yield TappedStore(store, trace, replicas)
 
 

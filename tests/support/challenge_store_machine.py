@@ -33,7 +33,7 @@ from tests.support.servers import RedisServer
 OWNERS = (OWNER, AccountId(ChainId(324), "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359"))
 OTHER_CUSTOMER = "0191b1d6-4a4e-7c8e-9d4d-000000000000"
 REPLICAS = 3
-SUBMISSIONS = (Submission(b'{"one":"body"}', "one proof"), Submission(b'{"another":"body"}', "another proof"))
+SUBMISSIONS = tuple(Submission(b'{"signature":"%s"}' % proof, proof.decode()) for proof in (b"one", b"another"))
 ENDS = (*[state for state in ChallengeState if state.is_final], ChallengeState.SIGNED, ChallengeState.CLAIMED)
 LATEST_LEASES = 3
 

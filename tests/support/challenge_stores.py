@@ -24,6 +24,7 @@ from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import Submission, challenge_id
 from tests.support.fakes.challenge_store import FakeChallengeStore, Shelf
+from tests.support.fakes.damage_log import FakeDamageLog
 from tests.support.servers import RedisServer
 
 LEASE: Final = timedelta(seconds=20)
@@ -127,12 +128,16 @@ def changed(settings: RedisSettings, **changes: Any) -> RedisSettings:  # noqa: 
 
 
 def real_store(
-    redis: RedisCalls, settings: RedisSettings = SETTINGS, new_token: Callable[[], str] | None = None
+    redis: RedisCalls,
+    settings: RedisSettings = SETTINGS,
+    new_token: Callable[[], str] | None = None,
+    damage_log: FakeDamageLog | None = None,
 ) -> RedisChallengeStore:
     """Return a store over an open Redis."""
+    log = damage_log or FakeDamageLog()
     if new_token is None:
-        return RedisChallengeStore(redis, settings, max_age=MAX_AGE)
-    return RedisChallengeStore(redis, settings, max_age=MAX_AGE, new_token=new_token)
+        return RedisChallengeStore(redis, settings, max_age=MAX_AGE, damage_log=log)
+    return RedisChallengeStore(redis, settings, max_age=MAX_AGE, damage_log=log, new_token=new_token)
 
 
 def claim_of(

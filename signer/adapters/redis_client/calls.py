@@ -24,12 +24,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from redis.exceptions import AskError, NoScriptError, RedisError
+from redis.exceptions import AskError, NoScriptError, RedisError, ResponseError
 
-from signer.adapters.redis_client.failures import is_reply_lost, unavailable
+from signer.adapters.redis_client.failures import is_reply_lost, is_wrong_node, unavailable
 from signer.adapters.redis_client.node import Command, Part, first_error
 from signer.adapters.redis_client.topology import Topology
 from signer.domain.errors import ErrorCode, Unavailable
+
+ScriptCall = tuple[Sequence[str], Sequence[Part]]
+"""The keys and the arguments of a script."""
 
 MILLISECOND: Final = timedelta(milliseconds=1)
 _MARK_LIVES_MILLISECONDS: Final = 60_000
@@ -99,31 +102,34 @@ class RedisCalls:
             responses = await self._send(keys[0], [("EVAL", script.source, *tail), *more])
         return _raise_first_error(responses)
 
-    async def scatter(self, commands: Sequence[tuple[str, Command]]) -> list[Any]:
-        """Send commands, each about its own key, to all servers that have these keys, concurrently.
+    async def scatter(self, script: Script, calls: Sequence[ScriptCall], *, patient: bool = True) -> list[Any]:
+        """Run a script once for each call, on all servers that have the keys, concurrently.
+
+        Args:
+            script: the script.
+            calls: the keys, all on one slot, and the arguments of each call.
+            patient: whether to wait for a failover, and to repeat what was lost, if one server has all keys.
 
         Returns:
-            The responses in the order of the commands; ``None`` if the server of that key did not respond.
+            The results in the order of the calls; in place of one that failed ``Unavailable``, or ``None`` if its
+            server did not respond or is not the primary of its keys.
 
         Raises:
             Unavailable: no server responded.
         """
-        with _raising_unavailable():
-            groups = await self._topology.group_by_node([key for key, _ in commands])
-        if len(groups) == 1:
-            return await self.commands([command for _, command in commands], key=commands[0][0])
-        results: list[Any] = [None] * len(commands)
-        errors: list[Exception] = []
-        responses_by_group = await asyncio.gather(*(self._query_node(commands, group) for group in groups))
-        for group, responses in zip(groups, responses_by_group, strict=True):
-            for index, response in zip(group, responses, strict=True):
-                if isinstance(response, Exception):
-                    errors.append(response)
-                else:
-                    results[index] = response
-        if len(errors) == len(commands):
-            raise unavailable(errors[0]) from errors[0]
-        return results
+        tails = [(len(keys), *keys, *arguments) for keys, arguments in calls]
+        results = await self._scatter(
+            [(str(tail[1]), ("EVALSHA", script.sha1, *tail)) for tail in tails], patient=patient
+        )
+        unknown = [index for index, result in enumerate(results) if isinstance(result, NoScriptError)]
+        if unknown:
+            again = [(str(tails[index][1]), ("EVAL", script.source, *tails[index])) for index in unknown]
+            for index, result in zip(unknown, await self._scatter(again, patient=patient), strict=True):
+                results[index] = result
+        found = [_without_error(result) for result in results]
+        if all(result is None for result in found):
+            raise unavailable(results[0]) from results[0]
+        return found
 
     async def every_primary(self, commands: Sequence[Command]) -> list[list[Any]]:
         """Send the same commands to every primary, one after the other; raise ``Unavailable``."""
@@ -152,6 +158,19 @@ class RedisCalls:
                     raise unavailable(exc) from exc
                 is_repeated = True
 
+    async def _scatter(self, commands: Sequence[tuple[str, Command]], *, patient: bool) -> list[Any]:
+        """Send commands, each about its own key, and return their responses, errors included."""
+        with _raising_unavailable():
+            groups = await self._topology.group_by_node([key for key, _ in commands])
+        if len(groups) == 1 and patient:
+            return await self._send(commands[0][0], [command for _, command in commands])
+        results: list[Any] = [None] * len(commands)
+        responses_by_group = await asyncio.gather(*(self._query_node(commands, group) for group in groups))
+        for group, responses in zip(groups, responses_by_group, strict=True):
+            for index, response in zip(group, responses, strict=True):
+                results[index] = response
+        return results
+
     async def _query_node(self, commands: Sequence[tuple[str, Command]], group: Sequence[int]) -> Sequence[Any]:
         """Send one server its commands, without waiting for a failover; only redirected ones are sent again."""
         deadline = asyncio.get_running_loop().time() + self._timeout
@@ -174,6 +193,12 @@ def _raising_unavailable() -> Iterator[None]:
         yield
     except (RedisError, TimeoutError) as exc:
         raise unavailable(exc) from exc
+
+
+def _without_error(result: Any) -> Any:  # noqa: ANN401 - the result of any script
+    if not isinstance(result, Exception):
+        return result
+    return unavailable(result) if isinstance(result, ResponseError) and not is_wrong_node(result) else None
 
 
 def _raise_first_error(responses: list[Any]) -> list[Any]:

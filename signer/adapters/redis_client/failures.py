@@ -46,8 +46,13 @@ _DETAIL_FOR_CODE: Final = {
     "TRYAGAIN": "The store's cluster is moving slots; retry.",
     "MOVED": _MOVED,
     "ASK": _MOVED,
+    "WRONGTYPE": "A key of the store has another type than the signer stores there; see its log and docs/redis.md.",
     "UNBLOCKED": "The store's server is not the primary any more; retry when the failover has ended.",
 }
+
+
+class WrongType(Unavailable):
+    """A key has another type than this service stores there."""
 
 
 class CannotConnect(RedisConnectionError):
@@ -94,7 +99,8 @@ def is_wrong_node(exc: Exception) -> bool:
 
 def unavailable(exc: Exception) -> Unavailable:
     """Return the error for the caller, with a sentence on what to do."""
-    return Unavailable(ErrorCode.STORE_UNAVAILABLE, _detail(exc))
+    kind = WrongType if error_code(exc) == "WRONGTYPE" else Unavailable
+    return kind(ErrorCode.STORE_UNAVAILABLE, _detail(exc))
 
 
 def _detail(exc: Exception) -> str:

@@ -20,27 +20,33 @@ Rules:
   the index would return too late. An expired challenge without a record is not claimed, and Redis forgets no record
   before its challenge expires: a nonce that was forgotten because the clock was set ahead is not signed again.
 * With ``wait_for_replicas``, an unsettled record is returned only if that many replicas have it.
+* Stored data may be damaged. A record with a missing or malformed field, or of another type, moves nowhere and is never
+  claimed; ``begin_forwarding`` ends it as ``expired`` with the code ``record_damaged``. A state that only a newer
+  release knows is left to that release until a day after the deadline.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from itertools import chain, islice, zip_longest
 from typing import Any, Final
 
 from signer.adapters.redis_client.calls import MILLISECOND, RedisCalls, ReplicaWait, Script
+from signer.adapters.redis_client.failures import WrongType
 from signer.adapters.redis_client.node import Command, Part
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store import scripts
+from signer.adapters.redis_store.damage import DamageLog
+from signer.adapters.redis_store.due_indexes import DueIndexes
 from signer.adapters.redis_store.script_results import MICROSECOND, ScriptResult, microseconds, parse_record
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
-from signer.domain.errors import ErrorCode, LeaseLost, Unavailable
+from signer.domain.errors import ErrorCode, LeaseLost, MalformedRequest, RecordDamaged, Unavailable
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
-from signer.domain.record import SHARDS, ChallengeRecord, Submission, shard_of
+from signer.domain.record import SHARDS, ChallengeRecord, Submission, parse_challenge_id, shard_of
 
 IDEMPOTENCY_KEY_MEMORY: Final = timedelta(hours=1)
 """How long the card API remembers an Idempotency-Key: its contract, not a setting."""
@@ -67,6 +73,7 @@ class RedisChallengeStore:
 
     Args:
         redis: opened with the same ``settings``, and closed, by the caller.
+        damage_log: where damaged data is reported.
         max_age: of a challenge that is signed (``policy.max_age``).
         new_token: returns a new token for each call; a test repeats a call by returning the same token again.
     """
@@ -77,15 +84,17 @@ class RedisChallengeStore:
         settings: RedisSettings,
         *,
         max_age: timedelta,
+        damage_log: DamageLog,
         new_token: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
         self._redis = redis
+        self._damage_log = damage_log
+        self._indexes = DueIndexes(redis, settings.key_prefix, longest_wait(settings, max_age), damage_log)
         self._new_token = new_token
         self._prefix = settings.key_prefix
         self._lease = settings.lease // MICROSECOND
         self._retention = settings.nonce_retention // MILLISECOND
         self._key_memory = IDEMPOTENCY_KEY_MEMORY // MICROSECOND
-        self._longest_wait = longest_wait(settings, max_age) // MICROSECOND
         self._replica_wait = ReplicaWait(settings.wait_for_replicas, settings.wait_timeout)
 
     async def claim(self, claim: Claim) -> ClaimResult:
@@ -124,6 +133,8 @@ class RedisChallengeStore:
             submission.signature,
             confirmed=True,
         )
+        if result.record.submission != submission:  # changed since; a takeover checks it
+            raise LeaseLost
         return result.leased_record
 
     async def release(self, lease: Lease, code: RecordCode) -> ChallengeRecord:
@@ -132,7 +143,13 @@ class RedisChallengeStore:
 
     async def begin_forwarding(self, challenge_id: str) -> LeasedRecord | None:
         """See ``ChallengeStore.begin_forwarding``."""
-        result = await self._run(scripts.BEGIN_FORWARDING, challenge_id, self._lease, self._key_memory, confirmed=True)
+        try:
+            result = await self._run(
+                scripts.BEGIN_FORWARDING, challenge_id, self._lease, self._key_memory, confirmed=True
+            )
+        except RecordDamaged:
+            await self._run(scripts.END_DAMAGED, challenge_id, RecordCode.RECORD_DAMAGED)
+            raise
         return result.leased_record if result.is_applicable else None
 
     async def defer(
@@ -182,31 +199,35 @@ class RedisChallengeStore:
         """See ``ChallengeStore.get``."""
         key = self._record_key(challenge_id)
         commands = [("HMGET", key, *scripts.FIELDS), *self._confirmation(challenge_id)]
-        fields, *confirmations = await self._redis.commands(commands, key=key)
-        if fields[0] is None:
-            return None
-        record = parse_record(challenge_id, fields)
+        with self._logging_damage(challenge_id):
+            try:
+                fields, *confirmations = await self._redis.commands(commands, key=key)
+            except WrongType:
+                raise RecordDamaged from None
+            if set(fields) == {None}:
+                return None
+            record = parse_record(challenge_id, fields)
         self._check_confirmed(record.state, confirmations)
         return record
 
     async def find(self, customer_id: str, owner: AccountId) -> ChallengeRecord | None:
         """See ``ChallengeStore.find``."""
         key = self._pointer_key(customer_id, owner)
-        newest: bytes | None = await self._redis.command("GET", key, key=key)
-        return None if newest is None else await self.get(newest.decode("ascii"))
+        try:
+            newest: bytes | None = await self._redis.command("GET", key, key=key)
+            known = await self.get(parse_challenge_id(newest.decode("ascii"))) if newest is not None else None
+        except (WrongType, RecordDamaged, MalformedRequest, UnicodeDecodeError):
+            return None  # like a pointer that is missing: the card API has the current challenge
+        is_theirs = known is not None and (known.customer_id, known.owner) == (customer_id, owner)
+        return known if is_theirs else None
 
     async def due(self, limit: int) -> Sequence[str]:
         """See ``ChallengeStore.due``.
 
         The ids are taken from all shards in turn, so that no owner's backlog delays the others. The ids of a node that
-        is down are left out.
+        is down, and of an index that cannot be read, are left out.
         """
-        keys = [self._index_key(f"{shard:02x}") for shard in _RANDOM.sample(range(SHARDS), SHARDS)]
-        lists = await self._redis.scatter(
-            [(key, ("EVAL", scripts.DUE.source, 1, key, limit, self._longest_wait)) for key in keys],
-        )
-        in_turn: chain[bytes | None] = chain.from_iterable(zip_longest(*(ids or () for ids in lists)))
-        return [challenge_id.decode("ascii") for challenge_id in islice(filter(None, in_turn), limit)]
+        return await self._indexes.due(limit)
 
     async def ping(self) -> None:
         """See ``ChallengeStore.ping``. It takes a random shard, so that in time it tests every node of a cluster."""
@@ -230,14 +251,23 @@ class RedisChallengeStore:
         (outcome, now, *fields), *confirmations = await self._redis.script(
             script, keys, (challenge_id, self._new_token(), *arguments), *confirmation
         )
-        result = ScriptResult(challenge_id, called_at, outcome, now, *fields)
-        if result.outcome == b"lease_lost":
+        if outcome == b"lease_lost":
             raise LeaseLost
-        if result.outcome == b"forbidden":
+        if outcome == b"forbidden":
             raise ForbiddenMove(f"the state of challenge {challenge_id} does not allow this move")
+        with self._logging_damage(challenge_id):
+            result = ScriptResult(challenge_id, called_at, outcome, now, *fields)
         if confirmation and result.is_applicable:
             self._check_confirmed(result.record.state, confirmations)
         return result
+
+    @contextmanager
+    def _logging_damage(self, challenge_id: str) -> Iterator[None]:
+        try:
+            yield
+        except RecordDamaged:
+            self._damage_log.record_damaged(self._record_key(challenge_id))
+            raise
 
     def _check_confirmed(self, state: ChallengeState, confirmations: Sequence[Any]) -> None:
         """Raise if a failover could forget the record. A final record grants nothing, so it needs no confirmation."""

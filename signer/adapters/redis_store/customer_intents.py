@@ -9,10 +9,18 @@ from __future__ import annotations
 from typing import Final
 
 from signer.adapters.redis_client.calls import MILLISECOND, RedisCalls, ReplicaWait, Script
+from signer.adapters.redis_client.failures import WrongType
 from signer.adapters.redis_client.settings import RedisSettings
+from signer.adapters.redis_store.damage import DamageLog
 from signer.domain.customer import CustomerIntent
+from signer.domain.errors import MalformedRequest, RecordDamaged
+from signer.domain.record import parse_customer_id
 
 _SHARD_DIGITS: Final = 2
+_DAMAGED: Final = (
+    "What is stored about this customer is damaged, so its id is not known here. If you have the id, call POST "
+    "/v1/customers/{id}/challenge/sign. The service's log names the key in Redis (store.record_damaged): delete it."
+)
 
 _STORE: Final = Script.of(
     """
@@ -35,7 +43,8 @@ return known[2]
 class RedisCustomerIntents:
     """The port ``CustomerIntents``. Both methods run one script, and repeating one changes nothing."""
 
-    def __init__(self, redis: RedisCalls, settings: RedisSettings) -> None:
+    def __init__(self, redis: RedisCalls, settings: RedisSettings, damage_log: DamageLog) -> None:
+        self._damage_log = damage_log
         self._redis = redis
         self._prefix = settings.key_prefix
         self._retention = settings.nonce_retention // MILLISECOND
@@ -53,8 +62,12 @@ class RedisCustomerIntents:
         tag = f"{self._prefix}:{{s{intent.id[:_SHARD_DIGITS]}}}"
         key = f"{tag}:intent:{intent.id[_SHARD_DIGITS:]}"
         arguments = (self._retention, intent.body, intent.idempotency_key, customer_id)
-        known, *confirmations = await self._redis.script(
-            _STORE, (key,), arguments, *self._replica_wait.commands(f"{tag}:confirm")
-        )
-        self._replica_wait.check(confirmations)
-        return None if known is None else known.decode("ascii")
+        try:
+            known, *confirmations = await self._redis.script(
+                _STORE, (key,), arguments, *self._replica_wait.commands(f"{tag}:confirm")
+            )
+            self._replica_wait.check(confirmations)
+            return None if known is None else parse_customer_id(known.decode("ascii"))
+        except (WrongType, MalformedRequest, UnicodeDecodeError):
+            self._damage_log.record_damaged(key)
+            raise RecordDamaged(_DAMAGED) from None

@@ -1,28 +1,35 @@
 """The results of the scripts as records, leases and instants.
 
-An instant is a whole number of microseconds of Unix time, exactly like a ``datetime``, so nothing is rounded. What is
-parsed here was written by the scripts and is not validated again; a stored signature is verified before it is sent.
+An instant is a whole number of microseconds of Unix time, exactly like a ``datetime``, so nothing is rounded. Stored
+data may be damaged, so each field must have the form in which the scripts write it. A stored signature is verified
+before it is sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import Final
 
 from signer.adapters.redis_store.scripts import FIELDS
 from signer.application.ports import Lease, LeasedRecord
+from signer.domain.errors import ErrorCode, MalformedRequest, RecordDamaged, Unavailable
 from signer.domain.ethereum import AccountId, ChainId
 from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
-from signer.domain.record import ChallengeRecord, Submission
+from signer.domain.record import ChallengeRecord, Submission, parse_customer_id
 
 MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STATE_FOR_NAME: Final = {state.value.encode(): state for state in ChallengeState}
 _CODE_FOR_NAME: Final = {code.value.encode(): code for code in RecordCode}
 """A code that a newer release wrote is read as none."""
+_FORWARD: Final = {b"0": False, b"1": True}
+_NUMBER: Final = re.compile(rb"[0-9]{1,16}")
+_HASH: Final = re.compile(rb"[0-9a-f]{64}")
+_OWNER: Final = re.compile(r"eip155:([0-9]{1,32}):(0x[0-9a-fA-F]{40})")
+_STATE_OF_A_NEWER_RELEASE: Final = re.compile(rb"[a-z_]+")
 
 Fields = Sequence[bytes | None]
 """The values of a record's hash in the order of ``FIELDS``; an absent and an empty one both mean: none."""
@@ -34,26 +41,38 @@ def microseconds(instant: datetime) -> int:
 
 
 def parse_record(challenge_id: str, fields: Fields) -> ChallengeRecord:
-    """Parse one record. Its id is not among the fields, because it is part of the key."""
-    value = {name: field or b"" for name, field in zip(FIELDS, fields, strict=True)}
-    signature = _text(value["signature"])
+    """Parse one record. Its id is not among the fields, because it is part of the key.
+
+    Raises:
+        RecordDamaged: a field is missing or malformed.
+        Unavailable: a newer release wrote the record's state.
+    """
+    try:
+        return _parse(challenge_id, {name: field or b"" for name, field in zip(FIELDS, fields, strict=True)})
+    except (ValueError, KeyError, MalformedRequest):
+        raise RecordDamaged from None
+
+
+def _parse(challenge_id: str, value: Mapping[str, bytes]) -> ChallengeRecord:
+    state, code, signature = _state(value["state"]), _CODE_FOR_NAME.get(value["code"]), _text(value["signature"])
     submission = Submission(value["submission"], signature or "") if value["submission"] else None
+    is_shown = code is not RecordCode.SIGNATURE_DAMAGED and (submission is None or submission.has_its_signature)
     return ChallengeRecord(
         id=challenge_id,
-        customer_id=value["customer_id"].decode("ascii"),
+        customer_id=parse_customer_id(value["customer_id"].decode("ascii")),
         owner=_owner(value["owner"]),
-        message_hash=value["message_hash"].decode("ascii"),
-        state=_STATE_FOR_NAME[value["state"]],
-        code=_CODE_FOR_NAME.get(value["code"]),
-        forward=value["forward"] == b"1",
+        message_hash=_matching(_HASH, value["message_hash"]).decode("ascii"),
+        state=state,
+        code=code,
+        forward=_FORWARD[value["forward"]],
         submission=submission,
-        signature=signature,
+        signature=signature if is_shown else None,
         issued_at=_instant(value["issued_at"]),
         expires_at=_instant(value["expires_at"]),
-        attempts=int(value["attempts"]),
+        attempts=_number(value["attempts"]),
         first_attempt_at=_instant(value["first_attempt_at"]) if value["first_attempt_at"] else None,
         superseded_by=_text(value["superseded_by"]),
-        fencing_token=int(value["fence"]),
+        fencing_token=_number(value["fence"]),
         leased_until=_instant(value["leased_until"]) if value["leased_until"] else None,
         created_at=_instant(value["created_at"]),
         updated_at=_instant(value["updated_at"]),
@@ -66,14 +85,37 @@ def _text(value: bytes) -> str | None:
     return value.decode("ascii") or None
 
 
-def _instant(value: bytes | int) -> datetime:
-    return _EPOCH + timedelta(microseconds=int(value))
+def _matching(pattern: re.Pattern[bytes], value: bytes) -> bytes:
+    if pattern.fullmatch(value) is None:
+        raise ValueError
+    return value
+
+
+def _number(value: bytes) -> int:
+    return int(_matching(_NUMBER, value))
+
+
+def _instant(value: bytes) -> datetime:
+    return _EPOCH + timedelta(microseconds=_number(value))
+
+
+def _state(name: bytes) -> ChallengeState:
+    state = _STATE_FOR_NAME.get(name)
+    if state is None:
+        _matching(_STATE_OF_A_NEWER_RELEASE, name)
+        raise Unavailable(
+            ErrorCode.STORE_UNAVAILABLE,
+            "A newer release of this service wrote this record's state. Retry: a replica of that release can read it.",
+        )
+    return state
 
 
 def _owner(value: bytes) -> AccountId:
     """Parse a CAIP-10 account whose checksum was verified before it was stored."""
-    _, reference, address = value.decode("ascii").split(":")
-    return AccountId(ChainId(int(reference)), address)
+    match = _OWNER.fullmatch(value.decode("ascii"))
+    if match is None:
+        raise ValueError
+    return AccountId(ChainId(int(match[1])), match[2])
 
 
 @dataclass
@@ -84,6 +126,10 @@ class ScriptResult:
         called_at: when the call began, in seconds of this process's monotonic clock.
         now: the instant of the move, by Redis's clock.
         fields: the record's, after the move; empty if the move did not apply.
+        record: the same, parsed.
+
+    Raises:
+        RecordDamaged, Unavailable: as ``parse_record`` does.
     """
 
     id: str
@@ -91,21 +137,23 @@ class ScriptResult:
     outcome: bytes
     now: int
     fields: Fields = ()
+    record: ChallengeRecord = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.outcome == b"damaged":
+            raise RecordDamaged
+        if self.fields:
+            self.record = parse_record(self.id, self.fields)
 
     @property
     def is_applicable(self) -> bool:
-        """Whether the move applied to the record."""
-        return self.outcome != b"not_applicable"
-
-    @cached_property
-    def record(self) -> ChallengeRecord:
-        """The record."""
-        return parse_record(self.id, self.fields)
+        """Whether the move applied to the record, which is then returned."""
+        return bool(self.fields)
 
     @property
     def lease(self) -> Lease:
         """The record's current lease; its remaining time is 0 if the record has none."""
-        now = _instant(self.now)
+        now = _EPOCH + self.now * MICROSECOND
         remaining = max((self.record.leased_until or now) - now, timedelta(0))
         return Lease(self.id, self.record.fencing_token, remaining, self.called_at)
 

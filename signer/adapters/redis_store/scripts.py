@@ -1,7 +1,8 @@
 """The Lua scripts that make each move of a challenge one atomic step.
 
-The scripts are the files in ``lua``: ``_prelude.lua``, which they share, and one file for each move. The prelude's
-tables are generated from ``signer.domain.lifecycle``, so that no script can make a move that the domain's table lacks.
+The scripts are the files in ``lua``: ``_record.lua`` and ``_prelude.lua``, which they share, and one file for each
+move. The tables are generated from ``signer.domain.lifecycle``, so that no script can make a move that the domain's
+table lacks.
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ def _lua_set(names: list[str]) -> str:
 
 
 def _move(name: str) -> Script:
-    return Script.of(_PRELUDE + _read(name))
+    return Script.of(_PRELUDE + "if is_damaged then return {'damaged', now} end\n" + _read(name))
 
 
-_PRELUDE: Final = (
-    _read("_prelude")
+_RECORD: Final = (
+    _read("_record")
     .replace("@MOVES@", _lua_set([f"{before}>{after}" for before, targets in MOVES.items() for after in targets]))
     .replace("@FINAL@", _lua_set([state.value for state in ChallengeState if state.is_final]))
-    .replace("@FIELDS@", ", ".join(f"'{field}'" for field in FIELDS))
 )
+_PRELUDE: Final = _RECORD + _read("_prelude").replace("@FIELDS@", ", ".join(f"'{field}'" for field in FIELDS))
 CLAIM: Final = _move("claim")
 RECORD_SIGNATURE: Final = _move("record_signature")
 RELEASE: Final = _move("release")
@@ -64,5 +65,7 @@ BEGIN_FORWARDING: Final = _move("begin_forwarding")
 DEFER: Final = _move("defer")
 SETTLE: Final = _move("settle")
 EXPIRE: Final = _move("expire")
+END_DAMAGED: Final = Script.of(_PRELUDE + _read("end_damaged"))
 DUE: Final = Script.of(_read("due"))
+SIFT: Final = Script.of(_RECORD + _read("sift"))
 PROBE: Final = Script.of(_read("probe"))

@@ -91,7 +91,8 @@ class ChallengeStore(Protocol):
     """The records. Every method is one atomic step, and repeating a call whose reply was lost changes nothing more.
 
     All methods raise ``Unavailable`` (``store_unavailable``) if the store cannot be reached or refuses writes. Methods
-    with a lease raise ``LeaseLost`` if another replica has taken the record over.
+    with a lease raise ``LeaseLost`` if another replica has taken the record over. All methods about one challenge,
+    except ``find``, raise ``RecordDamaged`` if its stored record is damaged; the store has reported it then.
     """
 
     async def claim(self, claim: Claim) -> ClaimResult:
@@ -120,7 +121,7 @@ class ChallengeStore(Protocol):
         Counts one attempt. Returns ``None`` if the record is unknown, final, not to be delivered, paused by ``defer``,
         under another replica's live lease, or after its deadline without an attempt (``expire`` settles it). A record
         after its deadline with an attempt is returned with ``deliverable`` false, and no attempt is counted: the caller
-        has to read the result of the earlier one from the card API.
+        has to read the result of the earlier one from the card API. Ends a damaged record, as ``expired``.
         """
         ...
 
@@ -161,7 +162,7 @@ class ChallengeStore(Protocol):
         ...
 
     async def find(self, customer_id: str, owner: AccountId) -> ChallengeRecord | None:
-        """Return the newest record of a customer and an owner, or ``None``."""
+        """Return the newest record of a customer and an owner; ``None`` if there is none, or it is damaged."""
         ...
 
     async def due(self, limit: int) -> Sequence[str]:

@@ -8,7 +8,10 @@ from signer.domain.customer import CustomerIntent
 
 
 class CustomerIntents(Protocol):
-    """The customers that are to be created. Both methods raise ``Unavailable`` if the store cannot be reached."""
+    """The customers that are to be created.
+
+    Both methods raise ``Unavailable`` if the store cannot be reached, and ``RecordDamaged`` if the intent is damaged.
+    """
 
     async def begin(self, intent: CustomerIntent) -> str | None:
         """Store the intent if it is new; return the customer's id if it is known."""

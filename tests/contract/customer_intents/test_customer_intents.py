@@ -16,6 +16,7 @@ from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
 from tests.support.fakes.customer_intents import FakeCustomerIntents
+from tests.support.fakes.damage_log import FakeDamageLog
 from tests.support.servers import RedisServer, valkey
 
 OWNER = AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")
@@ -43,7 +44,7 @@ async def intents(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     (tmp_path / "password").write_text("secret")
     settings = RedisSettings(url=server.tcp_url, username="signer", password_file=tmp_path / "password")
     redis = await open_redis(settings)
-    yield RedisCustomerIntents(redis, settings)
+    yield RedisCustomerIntents(redis, settings, FakeDamageLog())
     await redis.close()
 
 
@@ -74,7 +75,7 @@ async def test_intent_is_stored_on_its_owners_shard_for_the_retention(server: Re
     """One hash under the owner's tag, with a time to live and the request to send."""
     settings = RedisSettings(url=server.url)
     redis = await open_redis(settings)
-    await RedisCustomerIntents(redis, settings).begin(INTENT)
+    await RedisCustomerIntents(redis, settings, FakeDamageLog()).begin(INTENT)
     key = f"signer:{{s{INTENT.id[:2]}}}:intent:{INTENT.id[2:]}"
     fields = await redis.command("HMGET", key, "body", "idempotency_key")
     assert fields == [INTENT.body, INTENT.idempotency_key.encode()]
@@ -89,6 +90,6 @@ async def test_begin_raises_unavailable_when_store_is_down(server: RedisServer) 
     redis = await open_redis(settings)
     server.stop()
     with pytest.raises(Unavailable) as refused:
-        await RedisCustomerIntents(redis, settings).begin(INTENT)
+        await RedisCustomerIntents(redis, settings, FakeDamageLog()).begin(INTENT)
     assert refused.value.code is ErrorCode.STORE_UNAVAILABLE
     await redis.close()

@@ -10,7 +10,10 @@ from signer.adapters.redis_store import scripts
 from tests.support.lossy_proxy import LossyProxy, lossy_proxy
 from tests.support.servers import RedisServer, valkey
 
-SCRIPTS = ("CLAIM", "RECORD_SIGNATURE", "RELEASE", "BEGIN_FORWARDING", "DEFER", "SETTLE", "EXPIRE", "PROBE")
+SCRIPTS = (
+    *("CLAIM", "RECORD_SIGNATURE", "RELEASE", "BEGIN_FORWARDING", "DEFER", "SETTLE", "EXPIRE"),
+    *("END_DAMAGED", "DUE", "SIFT", "PROBE"),
+)
 
 
 @pytest.fixture

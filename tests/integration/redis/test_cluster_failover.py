@@ -26,6 +26,7 @@ from tests.support.challenge_stores import (
     sign,
 )
 from tests.support.failovers import fail_over, own_client, owner_on
+from tests.support.fakes.damage_log import FakeDamageLog
 from tests.support.servers import RedisServer
 from tests.support.topologies import ClusterSite, cluster_site, id_of, wait_until
 
@@ -178,6 +179,26 @@ async def test_calls_follow_a_slot_that_is_moved(empty_site: ClusterSite) -> Non
         assert await store.get(held.record.id) == settled
         assert empty_site.primary_of(KEY) is target
         assert target.command("EXISTS", f"signer:{KEY}:challenge:{claim_of('nonce0002').id[2:]}")
+
+
+@pytest.mark.parametrize("moved_first", ["record", "index"])
+async def test_due_keeps_ids_of_a_slot_that_is_half_moved(empty_site: ClusterSite, moved_first: str) -> None:
+    """A record that is on the other node is not junk, and no index is reported as failed."""
+    source, target = _two_nodes(empty_site)
+    settings, log = changed(SETTINGS, url=empty_site.url, command_timeout=timedelta(seconds=1)), FakeDamageLog()
+    redis = await open_redis(settings)
+    store = real_store(redis, settings, damage_log=log)
+    held = await sign(store, claim_of("nonce0001"))
+    key_for = {"record": f"signer:{KEY}:challenge:{held.record.id[2:]}", "index": f"signer:{KEY}:unsettled"}
+    source.command("ZADD", key_for["index"], 1, held.record.id)
+    _begin_moving(source, target)
+    source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", key_for[moved_first])
+    assert await store.due(10) == [held.record.id]
+    _move_keys(source, target)
+    _finish_moving(source, target)
+    assert await store.due(10) == [held.record.id]
+    assert (log.junk, log.failed, log.damaged) == ([], [], [])
+    await redis.close()
 
 
 async def test_claim_on_a_stuck_slot_fails_with_the_reason(empty_site: ClusterSite) -> None:

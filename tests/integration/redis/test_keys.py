@@ -92,9 +92,8 @@ async def test_index_entry_without_record_is_removed(server: RedisServer, call: 
         await sign(store, claim_of())
         server.command("DEL", RECORD)
         server.command("ZADD", INDEX, 1, ID)
-        assert await store.due(10) == [ID]
         assert await getattr(store, call)(ID) is None
-        assert await store.due(10) == []
+    assert server.command("ZRANGE", INDEX, 0, -1) == []
 
 
 async def test_ping_leaves_only_keys_that_expire(server: RedisServer) -> None:
@@ -116,5 +115,13 @@ async def test_each_move_is_one_round_trip(server: RedisServer) -> None:
     stats = server.command("INFO", "commandstats")
     assert stats["cmdstat_evalsha"]["calls"] == 3
     sent = {"cmdstat_evalsha", "cmdstat_info", "cmdstat_config|resetstat", "cmdstat_client|setinfo", "cmdstat_hello"}
-    inside = {"cmdstat_time", "cmdstat_hset", "cmdstat_hmget", "cmdstat_hdel", "cmdstat_zadd", "cmdstat_zrem"}
+    inside = {
+        "cmdstat_time",
+        "cmdstat_get",
+        "cmdstat_hset",
+        "cmdstat_hmget",
+        "cmdstat_hdel",
+        "cmdstat_zadd",
+        "cmdstat_zrem",
+    }
     assert set(stats) - sent - inside == {"cmdstat_set", "cmdstat_pexpire"}

@@ -7,6 +7,7 @@ import pytest
 
 from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.application.recovery import Recovery
+from signer.domain.errors import RecordDamaged
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from tests.unit.application.fake_system import LEASE, LONG_TIMEOUT, ZERO_TIMEOUT, FakeSystem, Replica, forwarding_limits
 
@@ -112,6 +113,19 @@ async def test_unexpected_error_of_one_challenge_does_not_stop_others(system: Fa
     assert system.unexpected_errors == [error]
     assert await replica.tick() == 1
     assert states(system, challenges) == [ChallengeState.VERIFIED] * 5
+
+
+async def test_damaged_record_of_one_challenge_does_not_stop_others(system: FakeSystem, replica: Replica) -> None:
+    """The store has reported it and ended its record: it is no bug."""
+
+    async def fail() -> None:
+        raise RecordDamaged
+
+    challenges = await leave_signatures(system, 5)
+    replica.store.before["begin_forwarding"] = fail
+    assert await replica.tick() == 5
+    assert system.unexpected_errors == []
+    assert sum(state is ChallengeState.VERIFIED for state in states(system, challenges)) == 4
 
 
 async def test_concurrent_ticks_of_two_replicas_deliver_each_challenge_once(system: FakeSystem) -> None:

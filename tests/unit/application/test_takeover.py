@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -12,7 +14,7 @@ from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.policy import SigningPolicy
-from signer.domain.record import ChallengeRecord, Submission
+from signer.domain.record import ChallengeRecord, SignatureForm, Submission
 from tests.support.fakes.card_api import ACTIVE
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.keys import FakeKey
@@ -157,6 +159,25 @@ DAMAGES: dict[str, Callable[[FakeSystem, str, Submission], bytes]] = {
     "another message with this nonce": lambda system, challenge, stored: stored.body.replace(
         challenge.encode(), system.make_challenge(issued_at="2026-11-22T12:00:01Z").encode()
     ),
+    "another owner": lambda system, challenge, stored: stored.body.replace(
+        system.owner.address.encode(), FakeKey(ANOTHER_SECRET_KEY).address.encode()
+    ),
+    "owner on another chain": lambda system, challenge, stored: stored.body.replace(b"eip155:324:", b"eip155:1:"),
+    "owner without checksum": lambda system, challenge, stored: stored.body.replace(
+        system.owner.address.encode(), system.owner.address.lower().encode()
+    ),
+    "one member more": lambda system, challenge, stored: stored.body[:-1] + b',"customerId":"1"}',
+    "two challenges": lambda system, challenge, stored: b'{"challenge":"aGVsbG8=",' + stored.body[1:],
+    "two signatures": lambda system, challenge, stored: b'{"signature":"AAAA",' + stored.body[1:],
+    "two owners": lambda system, challenge, stored: b'{"ownerId":"eip155:1:0x0",' + stored.body[1:],
+    "members in another order": lambda system, challenge, stored: json.dumps(
+        dict(reversed(json.loads(stored.body).items())), separators=(",", ":")
+    ).encode(),
+    "a space more": lambda system, challenge, stored: stored.body + b" ",
+    "an escaped letter": lambda system, challenge, stored: stored.body.replace(b'"challenge"', b'"\\u0063hallenge"'),
+    "signature with upper-case digits": lambda system, challenge, stored: stored.body.replace(
+        stored.signature.encode(), base64.b64encode(base64.b64decode(stored.signature).upper().replace(b"0X", b"0x"))
+    ),
 }
 
 
@@ -183,6 +204,34 @@ async def test_damaged_body_is_rejected_and_not_sent(
     record = await take_over(system, replica, challenge)
     assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
     assert not system.card_api.submitted
+
+
+@NEVER_OR_MAYBE_SENT
+async def test_record_whose_signature_is_not_that_of_its_body_is_rejected(
+    system: FakeSystem, replica: Replica, leave_signature: LeaveSignature
+) -> None:
+    """The body itself is valid, but callers were shown another signature."""
+    challenge = await leave_signature(system)
+    replace_stored(system, challenge, signature="AAAA")
+    record = await take_over(system, replica, challenge)
+    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
+    assert not system.card_api.submitted
+
+
+@NEVER_OR_MAYBE_SENT
+@pytest.mark.parametrize("form", list(SignatureForm))
+async def test_body_in_either_signature_form_is_delivered(
+    system: FakeSystem, replica: Replica, leave_signature: LeaveSignature, form: SignatureForm
+) -> None:
+    """The record was stored before ``card_api.signature_form`` was changed."""
+    challenge = await leave_signature(system)
+    stored = system.record_of(challenge).submission
+    assert stored is not None
+    submission = Submission.of(system.owner, *stored.parts(), form)
+    replace_stored(system, challenge, submission=submission, signature=submission.signature)
+    record = await take_over(system, replica, challenge)
+    assert record.state is ChallengeState.VERIFIED
+    assert [body for _, body, _ in system.card_api.submitted] == [submission.body]
 
 
 @NEVER_OR_MAYBE_SENT

@@ -138,6 +138,15 @@ def test_signature_forms(signature: EvmSignature) -> None:
     assert base64.b64decode(Submission.of(ME, "", signature, SignatureForm.RAW).signature) == raw
 
 
+@pytest.mark.parametrize("form", list(SignatureForm))
+def test_submission_knows_whether_signature_is_its_own(form: SignatureForm) -> None:
+    """The text must be the last member of the body, whole."""
+    submission = Submission.of(ME, "AAAA", EvmSignature(1, 2, 0), form)
+    assert submission.has_its_signature
+    for other in ("", "AAAA", submission.signature[1:], submission.signature + "A"):
+        assert not replace(submission, signature=other).has_its_signature
+
+
 def test_idempotency_key_depends_on_body_only() -> None:
     """The key of a body must never change. The other form of the same signature has another key."""
     signature = EvmSignature(1, 2, 0)

@@ -1,40 +1,25 @@
--- What every script that moves a record begins with. scripts.py puts this text in front of each one and fills in the
--- tables from signer.domain.lifecycle, so that there is only one table of moves.
+-- What every script that moves a record begins with, after _record.lua.
 --
 -- KEYS[1]  the record, a hash             ARGV[1]  the challenge's id
 -- KEYS[2]  the index of its shard: ids,   ARGV[2]  the token of this call. A call whose reply was lost is repeated with
 --          scored by when each one is              the same token and gets the same result.
 --          next due
 --
--- Instants are microseconds of Unix time by Redis's clock. Leases follow no other clock, and it may be set.
--- An absent field and an empty field both mean: none.
--- A script returns its outcome, the current instant, and the record's fields in the order of FIELDS.
+-- A script returns its outcome, the current instant, and the record's fields in the order of FIELDS. If the record is
+-- damaged, all scripts but end_damaged.lua return `damaged`, and change nothing.
 
-local MOVES = {@MOVES@}
-local FINAL = {@FINAL@}
+local LONGEST_FIELD = 131072 -- the service writes none as long, and reading a longer one would delay other calls
 local id, token = ARGV[1], ARGV[2]
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-
-local v = redis.call('HMGET', KEYS[1], 'state', 'fence', 'leased_until', 'due_at', 'expires_at', 'forward', 'attempts',
-  'first_attempt_at', 'token', 'message_hash', 'customer_id', 'updated_at')
-local record = v[1] and {
-  state = v[1],
-  fence = tonumber(v[2]),
-  leased_until = tonumber(v[3]) or 0,
-  due_at = tonumber(v[4]) or 0,
-  expires_at = tonumber(v[5]),
-  forward = v[6] == '1',
-  attempts = tonumber(v[7]),
-  first_attempt_at = tonumber(v[8]),
-  token = v[9],
-  message_hash = v[10],
-  customer_id = v[11],
-  updated_at = tonumber(v[12]),
-}
+local record, is_damaged = read(KEYS[1])
 
 local function result(outcome)
-  return {outcome, now, redis.call('HMGET', KEYS[1], @FIELDS@)}
+  local fields = redis.call('HMGET', KEYS[1], @FIELDS@)
+  for _, value in ipairs(fields) do
+    if value and #value > LONGEST_FIELD then
+      return {'damaged', now}
+    end
+  end
+  return {outcome, now, fields}
 end
 
 -- Returns that the call does not apply to this record. A record that is gone or final is removed from the index.
@@ -76,14 +61,16 @@ local function refusal(fence, source, target)
   end
 end
 
--- Writes one move. `due` is when the record is next due; nil removes it from the index.
+-- Writes one move. `due` is when the record is next due; nil removes it from the index. If the index has another type,
+-- only a final state is written.
 local function move(state, due, ...)
-  redis.call('HSET', KEYS[1], 'state', state, 'token', token, 'updated_at', now, ...)
   if due then
     redis.call('ZADD', KEYS[2], due, id)
-  else
-    redis.call('ZREM', KEYS[2], id)
+  end
+  redis.call('HSET', KEYS[1], 'state', state, 'token', token, 'updated_at', now, ...)
+  if not due then
     redis.call('HDEL', KEYS[1], 'submission')
+    redis.call('ZREM', KEYS[2], id)
   end
 end
 

@@ -26,10 +26,10 @@ if record.customer_id ~= customer_id then
   return result('other_customer')
 end
 if forward == '1' and not record.forward and not FINAL[record.state] then
-  redis.call('HSET', KEYS[1], 'forward', 1)
   if record.state == 'signed' then
     redis.call('ZADD', KEYS[2], now, id)
   end
+  redis.call('HSET', KEYS[1], 'forward', 1)
 end
 if not MOVES[record.state .. '>claimed'] then
   return result('past_signing')
