@@ -2,7 +2,8 @@
 
 * After a response that leaves the outcome open, the same request is repeated. From the third attempt on, and at the
   challenge's deadline, the customer's status is read first: a card API may remember a failure under an Idempotency-Key.
-* A 404 is final only if the customer is not found either and the card API issues a new token then.
+* A 404 is final only if the customer is not found either, the card API issues a new token then, and the challenge is at
+  least 30 seconds old: a card API may show a customer that was just created a little later.
 * A 400 after which the same challenge is still current may be caused by this replica, for example by its clock. It is
   final only if every attempt of three minutes got one, by the store's clock: other replicas have tried by then.
 * "Not proven" is final only after a grace period behind the challenge's deadline: until then a POST may be processed.
@@ -59,6 +60,7 @@ _RETRY_CODE_FOR_VERDICT: Final = {
 _CHECK_STATUS_AFTER_ATTEMPTS: Final = 3
 _CHECK_STATUS_FOR: Final = timedelta(hours=1)  # after the deadline; then an open outcome is settled as unknown
 REFUSAL_CONFIRMED_AFTER: Final = timedelta(minutes=3)
+_CUSTOMER_IS_NEW_FOR: Final = timedelta(seconds=30)
 _LEASE_MARGIN: Final = timedelta(seconds=2)
 """What must be left of the lease when a call to the card API ends, to settle the record."""
 
@@ -108,7 +110,7 @@ class SettleOrDefer:
         if _must_read_customer(leased.record, result):
             customer = await self._upstream.customer(leased)
             leased = customer.noted_in(leased)
-        final = _final_state(result.verdict, customer)
+        final = _final_state(leased.record, result.verdict, customer)
         if final is not None:
             return await self.settle(leased, *final)
         if result.verdict is _V.REFUSED:
@@ -219,10 +221,11 @@ def _must_read_customer(record: ChallengeRecord, result: DeliveryResult) -> bool
 
 
 def _final_state(
-    verdict: DeliveryVerdict, customer: CustomerReading | None
+    record: ChallengeRecord, verdict: DeliveryVerdict, customer: CustomerReading | None
 ) -> tuple[ChallengeState, RecordCode | None] | None:
     """Return the final state and its code; ``None`` if the outcome is open."""
-    if customer is not None and customer.is_unknown and verdict is _V.CUSTOMER_UNKNOWN:
+    is_new = record.updated_at - record.issued_at < _CUSTOMER_IS_NEW_FOR
+    if customer is not None and customer.is_unknown and verdict is _V.CUSTOMER_UNKNOWN and not is_new:
         return ChallengeState.REJECTED, RecordCode.CUSTOMER_UNKNOWN_UPSTREAM
     if customer is not None and customer.is_proven and verdict in _PROVEN_STATE_FOR_VERDICT:
         return _PROVEN_STATE_FOR_VERDICT[verdict], RecordCode.CONFIRMED_BY_CUSTOMER_STATUS

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -163,10 +164,17 @@ async def test_delivery_is_retried_after_404_if_the_customer_exists(site: Site) 
     assert site.calls("customer") == 2
 
 
+def _a_minute_older(challenge: str) -> str:
+    """Return the challenge with an earlier ``Issued At``."""
+    text, _, issued_at = base64.b64decode(challenge).decode("ascii").rpartition("Issued At: ")
+    older = datetime.fromisoformat(issued_at) - timedelta(minutes=1)
+    return base64.b64encode(f"{text}Issued At: {older:%Y-%m-%dT%H:%M:%SZ}".encode()).decode()
+
+
 async def test_challenge_is_rejected_after_404_if_the_customer_does_not_exist(site: Site) -> None:
-    """The signature was sent once."""
+    """The challenge is a minute old, so the customer is not one that was just created. It was sent once."""
     _, challenge = site.customer()
-    response = await site.ask(str(uuid.uuid4()), challenge)
+    response = await site.ask(str(uuid.uuid4()), _a_minute_older(challenge))
     record = await response.json()
     assert (response.status, record["state"], record["code"]) == (200, "rejected", "customer_unknown_upstream")
     assert (site.calls("sign"), site.calls("customer")) == (1, 1)

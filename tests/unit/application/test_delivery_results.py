@@ -333,3 +333,16 @@ async def test_400_is_deferred_if_customer_is_unknown(system: FakeSystem, replic
     record = await replica.forward.attempt(leased)
     again = await replica.forward.attempt(await check_pause(system, replica, record, FIRST_PAUSE))
     assert (again.state, again.code) == (ChallengeState.REJECTED, RecordCode.CUSTOMER_UNKNOWN_UPSTREAM)
+
+
+async def test_404_for_a_challenge_that_is_not_30_seconds_old_is_deferred(system: FakeSystem, replica: Replica) -> None:
+    """A card API may show a customer that was just created a little later."""
+    new = (system.clock.now() - timedelta(seconds=29)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    leased = await system.sign_and_record(replica, system.issue_challenge(issued_at=new))
+    known = system.card_api.customers.pop(CUSTOMER)
+    system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.CUSTOMER_UNKNOWN, 404))
+    record = await replica.forward.attempt(leased)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.CARD_API_UNAVAILABLE)
+    system.card_api.customers[CUSTOMER] = known
+    again = await replica.forward.attempt(await check_pause(system, replica, record, FIRST_PAUSE))
+    assert again.state is ChallengeState.VERIFIED
