@@ -35,14 +35,6 @@ class KeyUriInvalid(KeyBackendError):
     """A key URI cannot be parsed, or has a parameter that its backend does not know."""
 
 
-class KeyBackendUnknown(KeyBackendError):
-    """No backend has the URI's scheme."""
-
-
-class KeyBackendNotInstalled(KeyBackendError):
-    """The backend needs a library that is not installed."""
-
-
 class DuplicateOwner(KeyBackendError):
     """Two keys belong to one owner, and ``duplicates`` is ``refuse``.
 

@@ -95,7 +95,7 @@ class Web3Keystore(EncryptedSecret):
         return EncryptedSecret.decrypt(self, password).rjust(_SECRET_BYTES, b"\0")
 
 
-def parse_keystore(text: bytes) -> Web3Keystore:
+def parse_keystore(text: bytes | bytearray) -> Web3Keystore:
     """Parse a V3 file.
 
     Raises:

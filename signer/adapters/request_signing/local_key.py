@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from signer.adapters.keys.pkcs11.curves import P384, coordinates
-from signer.adapters.keys.secret_files import write_new_file
+from signer.adapters.keys.secret_files import KeyFileError, read_file, write_new_file
 from signer.adapters.request_signing.request_key import ALGORITHM, SELF_TEST, RequestKeyFailed, RequestKeyInvalid
 
 _MAX_FILE_BYTES: Final = 16_384
@@ -91,15 +91,12 @@ def load_request_key(path: Path, keyid: str) -> LocalRequestKey:
         RequestKeyError: the key cannot be used; the text says what to do.
     """
     try:
-        with path.open("rb") as file:
-            pem = file.read(_MAX_FILE_BYTES + 1)
-    except OSError as exc:
+        pem = read_file(path, _MAX_FILE_BYTES)
+    except KeyFileError as refusal:
         raise RequestKeyInvalid(
-            f"the request key {path} cannot be read ({exc.strerror}): name a file that the signer's user may read"
-        ) from exc
-    if len(pem) > _MAX_FILE_BYTES:
-        raise RequestKeyInvalid(f"the request key {path} is over {_MAX_FILE_BYTES} bytes: it is not a key")
-    return request_key_from_pem(pem, keyid, origin=str(path))
+            f"the request key {path} {refusal}: name a PEM file that the signer's user may read"
+        ) from refusal
+    return request_key_from_pem(bytes(pem), keyid, origin=str(path))
 
 
 def write_request_key(path: Path) -> None:

@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from signer.adapters.keys.backend import KeyUriInvalid
 from signer.adapters.keys.key_uri import KeyUri
 from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.errors import TokenUnavailable
-from signer.adapters.keys.pkcs11.index import TokenKey
 from signer.adapters.keys.pkcs11.token import Pkcs11Token, ProblemChanged
 from signer.adapters.keys.pkcs11.uri import SCHEME, Pkcs11Uri
 from signer.adapters.request_signing.request_key import (
@@ -23,21 +24,23 @@ from signer.adapters.request_signing.request_key import (
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Pkcs11RequestKey:
     """A request key in a token.
 
     Attributes:
         uri: the key's URI without secrets.
-        public_pem: the public key as PEM (SubjectPublicKeyInfo), for the registration.
     """
 
-    def __init__(self, token: Pkcs11Token, key: TokenKey, keyid: str) -> None:
-        """Create the key from an open token and one of its keys."""
-        self.keyid = keyid
-        self.uri = key.uri
-        self.public_pem = P384.pem(key.public_key).encode("ascii")
-        self._token = token
-        self._public_key = key.public_key
+    keyid: str
+    uri: str
+    _token: Pkcs11Token = field(repr=False)
+    _public_key: bytes = field(repr=False)
+
+    @property
+    def public_pem(self) -> bytes:
+        """The public key as PEM (SubjectPublicKeyInfo), for the registration."""
+        return P384.pem(self._public_key).encode("ascii")
 
     async def sign(self, base: bytes) -> bytes:
         """See ``RequestKey.sign``."""
@@ -57,9 +60,6 @@ class Pkcs11RequestKey:
     async def close(self) -> None:
         """Close the token's sessions."""
         await self._token.close()
-
-    def __repr__(self) -> str:
-        return f"Pkcs11RequestKey(keyid={self.keyid!r}, uri={self.uri!r})"
 
 
 async def open_pkcs11_request_key(
@@ -85,7 +85,7 @@ async def open_pkcs11_request_key(
             reason = "; ".join(index.failures.values())
             raise RequestKeyInvalid(f"the request key {wanted} cannot be used: {reason}")
         [found] = index.keys
-        key = Pkcs11RequestKey(token, found, keyid)
+        key = Pkcs11RequestKey(keyid, found.uri, token, found.public_key)
         if not P384.is_signature(await key.sign(SELF_TEST), P384.digest(SELF_TEST), found.public_key):
             raise RequestKeyFailed(
                 "the request key and the public key with its CKA_ID do not match: replace the public key in the token",

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from signer.adapters.clock import SystemClock
 from signer.adapters.keys.backend import KeyBackendError
-from signer.adapters.keys.secp256k1 import CoincurveVerifier, recover_public_key
+from signer.adapters.keys.secp256k1 import recover_public_key
 from signer.adapters.keys.settings import KeysSettings
 from signer.application.ports import SigningKey
 from signer.bootstrap.keys import Keys, open_keys
@@ -27,7 +27,7 @@ from signer.cli.keys.prompts import add_options
 from signer.cli.options import config_option, read_settings
 from signer.cli.progress import key_progress
 from signer.domain.errors import SignerError
-from signer.domain.ethereum import EvmSignature, self_test_message
+from signer.domain.ethereum import self_test_message
 
 _CONCURRENT_SIGNATURES: Final = 16
 _PIPE_WIDTH: Final = 4096
@@ -44,12 +44,14 @@ class Row:
         uri: the key's location, if it is known.
         state: ``loaded``, ``signs``, ``fails`` (it did not sign), ``failed`` (it could not be loaded), ``missing``.
         detail: the reason, or the duration of the signature.
+        public_key: in hex, if the key has signed.
     """
 
     state: str
     owner: str | None = None
     uri: str | None = None
     detail: str | None = None
+    public_key: str | None = None
 
     @property
     def backend(self) -> str | None:
@@ -63,7 +65,6 @@ class Row:
 
 
 ReadRows = Callable[[Keys], Coroutine[None, None, list[Row]]]
-MakeRow = Callable[[SigningKey, EvmSignature, float], Row]
 
 
 def _listing_options(command: _Command) -> _Command:
@@ -98,7 +99,7 @@ def check_command(*, uris: tuple[str, ...], config_file: Path | None, as_json: b
     The keys are those of the KEY_URIs, or of the settings' keys.uris. Exits with 1 if a key does not sign, cannot be
     loaded, or is missing.
     """
-    rows = _read_rows(uris, config_file, lambda keys: _sign_with_each(keys.ring.keys(), _verify))
+    rows = _read_rows(uris, config_file, _sign_with_each)
     _print(rows, as_json=as_json)
     if not rows or any(row.state not in _GOOD for row in rows):
         sys.exit(1)
@@ -111,16 +112,16 @@ def export_public_command(*, uris: tuple[str, ...], config_file: Path | None, as
 
     The public key is recovered from a signature of a fixed text, which grants nothing.
     """
-    rows = _read_rows(uris, config_file, lambda keys: _sign_with_each(keys.ring.keys(), _public_key))
+    rows = _read_rows(uris, config_file, _sign_with_each)
     good = [row for row in rows if row.state in _GOOD]
     if as_json:
-        exported = [{"owner": row.owner, "publicKey": row.detail, "uri": row.uri} for row in good]
+        exported = [{"owner": row.owner, "publicKey": row.public_key, "uri": row.uri} for row in good]
         click.echo(json.dumps(exported, indent=2))
     for row in rows:
         if row.state not in _GOOD:
             click.echo(f"{row.owner or row.uri}: {row.state}: {row.detail}", err=True)
         elif not as_json:
-            click.echo(f"{row.owner} {row.detail}")
+            click.echo(f"{row.owner} {row.public_key}")
     if len(good) < len(rows):
         sys.exit(1)
 
@@ -159,8 +160,8 @@ async def _load_rows(settings: KeysSettings, read: ReadRows) -> list[Row]:
         return rows + [Row(state="missing", owner=owner) for owner in status.missing]
 
 
-async def _sign_with_each(keys: Sequence[SigningKey], make_row: MakeRow) -> list[Row]:
-    """Sign the fixed text with each key, a few at once, and return a row for each."""
+async def _sign_with_each(keys: Keys) -> list[Row]:
+    """Sign the fixed text with each key, a few at once, and return a row for each. The ring verifies the signatures."""
     slots, message = asyncio.Semaphore(_CONCURRENT_SIGNATURES), self_test_message()
 
     async def sign(key: SigningKey) -> Row:
@@ -170,21 +171,11 @@ async def _sign_with_each(keys: Sequence[SigningKey], make_row: MakeRow) -> list
                 signature = await key.sign(message)
             except SignerError as error:
                 return Row(state="fails", owner=key.address, uri=key.uri, detail=error.detail)
-            return make_row(key, signature, (time.perf_counter() - started) * 1000)
+            detail = f"{(time.perf_counter() - started) * 1000:.1f} ms"
+        public_key = recover_public_key(signature.to_bytes()[:64], signature.y_parity, message.digest) or b""
+        return Row(state="signs", owner=key.address, uri=key.uri, detail=detail, public_key=f"0x04{public_key.hex()}")
 
-    return list(await asyncio.gather(*map(sign, keys)))
-
-
-def _verify(key: SigningKey, signature: EvmSignature, milliseconds: float) -> Row:
-    """Verify a signature again, independently of the finisher."""
-    if CoincurveVerifier().signer_of(self_test_message(), signature) != key.address:
-        return Row(state="fails", owner=key.address, uri=key.uri, detail="the signature is not the owner's")
-    return Row(state="signs", owner=key.address, uri=key.uri, detail=f"{milliseconds:.1f} ms")
-
-
-def _public_key(key: SigningKey, signature: EvmSignature, _milliseconds: float) -> Row:
-    public_key = recover_public_key(signature.to_bytes()[:64], signature.y_parity, self_test_message().digest)
-    return Row(state="signs", owner=key.address, uri=key.uri, detail=f"0x04{(public_key or b'').hex()}")
+    return list(await asyncio.gather(*map(sign, keys.ring.keys())))
 
 
 def _print(rows: Sequence[Row], *, as_json: bool) -> None:

@@ -75,5 +75,5 @@ def _create(  # noqa: PLR0913 - a command's options
     uri = parse_target(target, () if target is not None else read_settings(config_file).keys.uris)
     secret = None if source is None else get_private_key(None if source == _STDIN else source)
     options = NewKeyOptions(secret=secret, password_file=password_file, kdf=kdf, work=work, label=label)
-    new = create_key(uri, options)
-    click.echo(json.dumps({"owner": new.owner, "uri": new.uri}) if as_json else f"{new.owner}  {new.uri}")
+    owner, location = create_key(uri, options)
+    click.echo(json.dumps({"owner": owner, "uri": location}) if as_json else f"{owner}  {location}")

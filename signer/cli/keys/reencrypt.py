@@ -12,7 +12,7 @@ import click
 
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.encrypted_json import WORK_FOR_KDF, Kdf
-from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource, SharedPassword, TypedPassword
+from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource, SharedPassword
 from signer.adapters.keys.keystore.reencryption import KeystoreEncryption, ReencryptedKeystore, reencrypt_keystores
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.cli.keys.prompts import directory_type, file_type, get_password, kdf_options, parse_work
@@ -64,10 +64,8 @@ def reencrypt_command(  # noqa: PLR0913 - a command's options
     passwords: PasswordSource
     if password_dir is not None:
         passwords = PasswordDirectory(password_dir)
-    elif password_file is not None:
-        passwords = SharedPassword(password_file)
     else:
-        passwords = TypedPassword(get_password(None, f"the keystores in {source}", "--password-file"))
+        passwords = SharedPassword(password_file or get_password(None, f"the keystores in {source}", "--password-file"))
     new = get_password(new_password_file, f"the new keystores in {out}", "--new-password-file", is_new=True)
     encryption = KeystoreEncryption(password=new, kdf=kdf, work=work)
     pool = OpeningPool(memory_budget=settings.open_memory * _MIB, threads=settings.open_threads)

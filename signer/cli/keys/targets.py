@@ -7,7 +7,7 @@ error texts say so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -44,27 +44,11 @@ class NewKeyOptions:
         label: the key's label in a token.
     """
 
-    secret: bytes | None
+    secret: bytes | None = field(repr=False)
     password_file: Path | None
     kdf: Kdf
     work: int
     label: str | None
-
-    def __repr__(self) -> str:
-        return "NewKeyOptions(***)"
-
-
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """A key that was created or imported.
-
-    Attributes:
-        owner: EIP-55.
-        uri: its location, without secrets.
-    """
-
-    owner: str
-    uri: str
 
 
 def parse_target(target: str | None, uris: Sequence[str]) -> KeyUri:
@@ -93,8 +77,8 @@ def parse_target(target: str | None, uris: Sequence[str]) -> KeyUri:
     return targets[0]
 
 
-def create_key(target: KeyUri, options: NewKeyOptions) -> NewKey:
-    """Create or import a key; blocking.
+def create_key(target: KeyUri, options: NewKeyOptions) -> tuple[str, str]:
+    """Create or import a key, and return its owner (EIP-55) and its location; blocking.
 
     Raises:
         ClickException: with the reason.
@@ -105,7 +89,7 @@ def create_key(target: KeyUri, options: NewKeyOptions) -> NewKey:
         raise click.ClickException(str(error)) from error
 
 
-def _create_in_keystore(target: KeyUri, options: NewKeyOptions) -> NewKey:
+def _create_in_keystore(target: KeyUri, options: NewKeyOptions) -> tuple[str, str]:
     if options.label is not None:
         raise click.UsageError("--label is for tokens: a keystore is named by its address.")
     target.allow_only("password_file", "password_dir")
@@ -129,10 +113,10 @@ def _create_in_keystore(target: KeyUri, options: NewKeyOptions) -> NewKey:
         raise click.ClickException(f"{path} was written, but {refusal}: do not use it.") from refusal
     if opened != owner:
         raise click.ClickException(f"{path} was written, but holds another key: do not use it.")
-    return NewKey(owner, file_uri(_KEYSTORE, path))
+    return owner, file_uri(_KEYSTORE, path)
 
 
-def _create_in_token(target: KeyUri, options: NewKeyOptions) -> NewKey:
+def _create_in_token(target: KeyUri, options: NewKeyOptions) -> tuple[str, str]:
     from signer.adapters.keys.pkcs11.provisioning import generate_key, import_key
 
     text = f"{target}?{'&'.join(f'{name}={quote(value)}' for name, value in target.query.items())}"
@@ -143,10 +127,10 @@ def _create_in_token(target: KeyUri, options: NewKeyOptions) -> NewKey:
         new = generate_key(text) if options.secret is None else import_key(text, options.secret)
     except ValueError:
         raise click.ClickException(_INVALID_KEY) from None
-    return NewKey(new.address, new.uri)
+    return new.address, new.uri
 
 
-CREATOR_FOR_SCHEME: Final[Mapping[str, Callable[[KeyUri, NewKeyOptions], NewKey]]] = {
+CREATOR_FOR_SCHEME: Final[Mapping[str, Callable[[KeyUri, NewKeyOptions], tuple[str, str]]]] = {
     _KEYSTORE: _create_in_keystore,
     "pkcs11": _create_in_token,
 }

@@ -16,7 +16,6 @@ from typing import Literal
 
 from signer.adapters.keys.hd.backend import write_seed
 from signer.adapters.keys.keystore.backend import write_keystore
-from signer.adapters.keys.pkcs11.provisioning import remove_key
 from tests.support.kms_server import CREDENTIALS, kms_server
 from tests.support.messages import read_vectors
 from tests.support.softhsm import PIN, SoftHsm
@@ -122,14 +121,13 @@ def _pkcs11(directory: Path) -> PreparedBackend:
     hsm = SoftHsm(directory)
     os.environ["SOFTHSM2_CONF"] = str(hsm.settings)  # SoftHSM reads it whenever it is initialised
     token = hsm.add_token()
-    query = token.uri().partition("?")[2]
-    uri_for_owner = {key.address: f"{key.uri}?{query}" for key in (token.put(each, each[:1].hex()) for each in SECRETS)}
+    label_for_owner = {token.put(each, label).address: label for each in SECRETS for label in (each[:1].hex(),)}
     return PreparedBackend(
         uri=token.uri(),
-        owners=tuple(sorted(uri_for_owner)),
+        owners=tuple(sorted(label_for_owner)),
         secrets=(*SECRETS, PIN),
         signs_while_down=False,
-        remove=lambda owner: remove_key(uri_for_owner[owner]),
+        remove=lambda owner: token.remove(label_for_owner[owner]),
         take_down=token.take_out,
     )
 

@@ -181,7 +181,7 @@ def test_import_does_not_overwrite_keystore(keys: Path) -> None:
         (("new", "password"), "is a file", 1),
         (("new", "absent/keys"), "cannot be written to (No such file or directory)", 1),
         (("new", "keys", "--password-file", "empty"), "must not be empty", 1),
-        (("new", "keys", "--password-file", "long"), "is not a password", 1),
+        (("new", "keys", "--password-file", "long"), "is too long", 1),
         (("list",), "give a KEY_URI", 2),
         (("list", "mykeys"), 'Not a key URI: "mykeys". For a directory write keystore:mykeys?password_file=', 2),
         (("list", "hsm:slot"), "there is no key backend 'hsm'", 1),

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -53,21 +53,15 @@ _PAGE_SIZE: Final = 1000
 _STATES_OF_DELETION: Final = frozenset({"PendingDeletion", "PendingReplicaDeletion"})
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class AwsKmsKey:
-    """A ``BackendKey`` in AWS KMS."""
-
-    __slots__ = ("_arn", "_calls", "_kms", "address", "uri")
+    """A ``BackendKey`` in AWS KMS; ``_arn`` is the key's, not an alias's."""
 
     address: str
     uri: str
-
-    def __init__(self, kms: KmsClient, calls: RemoteCalls, arn: str, address: str, uri: str) -> None:
-        """Create the key. ``arn`` is the key's, not an alias's; ``uri`` is the location for log lines."""
-        self._kms = kms
-        self._calls = calls
-        self._arn = arn
-        self.address = address
-        self.uri = uri
+    _kms: KmsClient = field(repr=False)
+    _calls: RemoteCalls = field(repr=False)
+    _arn: str = field(repr=False)
 
     async def sign(self, message: Eip191Message) -> bytes:
         """Return a DER signature, half of which are high-s."""
@@ -83,9 +77,6 @@ class AwsKmsKey:
         except RemoteFailure as failure:
             raise failure.as_unavailable() from failure
         return bytes(response.get("Signature", b""))  # the finisher refuses an empty one
-
-    def __repr__(self) -> str:
-        return f"AwsKmsKey(address={self.address!r}, uri={self.uri!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +227,7 @@ class AwsKmsBackend:
         address = _address(response["PublicKey"])
         if address is None:
             return arn, _UnusableKey("has no secp256k1 public key at AWS KMS", is_intended=False)
-        return arn, AwsKmsKey(kms, self._calls, arn, address, self._display(arn))
+        return arn, AwsKmsKey(address, self._display(arn), kms, self._calls, arn)
 
     def _display(self, name: str) -> str:
         """Return a key's location for log lines, without the AWS account."""

@@ -39,9 +39,12 @@ from signer.adapters.keys.in_memory_key import InMemoryKey, new_secret
 from signer.adapters.keys.key_uri import KeyUri, file_uri
 from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource, SharedPassword
 from signer.adapters.keys.opening_pool import OpeningPool
-from signer.adapters.keys.secret_files import Fingerprints, KeyFileError, read_at_most, write_new_file
+from signer.adapters.keys.secret_files import KeyFileError, fingerprint_of, read_file, write_new_file
 
 SCHEME: Final = "keystore"
+
+_OpenedKey = tuple[bytes, InMemoryKey]
+"""The fingerprint of a file and its password, and the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class UnopenedKeystore:
     """A keystore file that was read and is still encrypted."""
 
     path: Path
-    text: bytes
+    text: bytearray
     keystore: Web3Keystore
 
     @property
@@ -72,14 +75,6 @@ class UnopenedKeystore:
         return f"has the address {self.keystore.address} and the key of {owner}"
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenedKey:
-    """A key, and the fingerprint of its file and password."""
-
-    fingerprint: bytes
-    key: InMemoryKey
-
-
 class KeystoreBackend:
     """A ``KeyBackend`` over V3 files."""
 
@@ -88,7 +83,6 @@ class KeystoreBackend:
         self._path = path
         self._passwords = passwords
         self._pool = pool
-        self._fingerprints = Fingerprints()
         self._opened: dict[Path, _OpenedKey] = {}
 
     @property
@@ -118,7 +112,7 @@ class KeystoreBackend:
             else:
                 opened[one.path] = result
         self._opened = opened
-        return LoadedKeys([each.key for each in opened.values()], failures)
+        return LoadedKeys([key for _, key in opened.values()], failures)
 
     async def close(self) -> None:
         """Release the keys."""
@@ -131,9 +125,9 @@ class KeystoreBackend:
         """
         try:
             password = self._passwords.read_for(found.path, found.keystore.address)
-            fingerprint = self._fingerprints.of(password, found.text)
+            fingerprint = fingerprint_of(password, found.text)
             known = self._opened.get(found.path)
-            if known is not None and secrets.compare_digest(known.fingerprint, fingerprint):
+            if known is not None and secrets.compare_digest(known[0], fingerprint):
                 return known
             key = InMemoryKey(found.keystore.decrypt(password), found.uri)
         except KeyFileError as refusal:
@@ -142,7 +136,7 @@ class KeystoreBackend:
             return "does not hold a secp256k1 key"
         except Exception as exc:  # noqa: BLE001 - see above
             return f"could not be opened ({type(exc).__name__})"
-        return found.address_mismatch(key.address) or _OpenedKey(fingerprint, key)
+        return found.address_mismatch(key.address) or (fingerprint, key)
 
 
 def read_keystores(
@@ -172,22 +166,14 @@ def read_keystores(
     failures: dict[str, str] = {}
     for each in paths:
         try:
-            found.append(_read_keystore(each, memory_budget))
+            text = read_file(each, MAX_KEYSTORE_BYTES)
+            keystore = parse_keystore(text)
+            keystore.check_memory(memory_budget)
         except KeyFileError as refusal:
             failures[file_uri(SCHEME, each)] = str(refusal)
+        else:
+            found.append(UnopenedKeystore(each, text, keystore))
     return found, failures
-
-
-def _read_keystore(path: Path, memory_budget: int) -> UnopenedKeystore:
-    try:
-        text = read_at_most(path, MAX_KEYSTORE_BYTES)
-    except OSError as exc:
-        raise KeyFileError(f"cannot be read ({exc.strerror})") from exc
-    if text is None:
-        raise KeyFileError(f"is not a keystore: it is over {MAX_KEYSTORE_BYTES} bytes")
-    keystore = parse_keystore(text)
-    keystore.check_memory(memory_budget)
-    return UnopenedKeystore(path, text, keystore)
 
 
 def _keystore_paths(path: Path, passwords: PasswordSource) -> Sequence[Path]:

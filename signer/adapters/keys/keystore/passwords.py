@@ -41,25 +41,25 @@ class PasswordSource(ABC):
 
 
 class SharedPassword(PasswordSource):
-    """One password file for all keystores."""
+    """One password for all keystores, in a file or typed at a terminal."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, source: Path | bytes) -> None:
+        self._source = source
 
     def check(self) -> None:
         """See ``PasswordSource.check``."""
         try:
-            read_password(self._path)
+            self.read_for(Path(), None)
         except KeyFileError as refusal:
             raise KeyBackendError(f"{refusal}: name a file that the signer's user may read") from refusal
 
     def is_password_file(self, path: Path) -> bool:
         """See ``PasswordSource.is_password_file``."""
-        return path == self._path or super().is_password_file(path)
+        return path == self._source or super().is_password_file(path)
 
     def read_for(self, keystore: Path, address: str | None) -> bytes:  # noqa: ARG002 - the same for all
         """See ``PasswordSource.read_for``."""
-        return read_password(self._path)
+        return self._source if isinstance(self._source, bytes) else read_password(self._source)
 
 
 class PasswordDirectory(PasswordSource):
@@ -89,14 +89,3 @@ class PasswordDirectory(PasswordSource):
                 if (path := self._files.get(name + suffix)) is not None:
                     return read_password(path)
         raise KeyFileError(f"has no password: {self._directory} has no file {names[0]}{PASSWORD_SUFFIXES[0]}")
-
-
-class TypedPassword(PasswordSource):
-    """One password for all keystores, typed at a terminal."""
-
-    def __init__(self, password: bytes) -> None:
-        self._password = password
-
-    def read_for(self, keystore: Path, address: str | None) -> bytes:  # noqa: ARG002 - the same for all
-        """See ``PasswordSource.read_for``."""
-        return self._password

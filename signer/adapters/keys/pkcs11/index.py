@@ -21,20 +21,21 @@ from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki
 from signer.adapters.keys.pkcs11.cryptoki.structures import AttributeArray
 from signer.adapters.keys.pkcs11.curves import Curve
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
+from signer.domain.ethereum import address_of_public_key
 
-TEXT_BYTES: Final = 1024
+_TEXT_BYTES: Final = 1024
 """The longest label or id that is read."""
 POINT_BYTES: Final = 160
 _PARAMS_BYTES: Final = 512
 _SIZES_OF_PRIVATE_KEY: Final = {
-    Cka.ID: TEXT_BYTES,
-    Cka.LABEL: TEXT_BYTES,
+    Cka.ID: _TEXT_BYTES,
+    Cka.LABEL: _TEXT_BYTES,
     Cka.SIGN: 1,
     Cka.EC_PARAMS: _PARAMS_BYTES,
     Cka.ALWAYS_AUTHENTICATE: 1,
     Cka.EC_POINT: POINT_BYTES,  # last, because some libraries stop at the first attribute that a key lacks
 }
-_SIZES_OF_PUBLIC_KEY: Final = {Cka.ID: TEXT_BYTES, Cka.EC_PARAMS: _PARAMS_BYTES, Cka.EC_POINT: POINT_BYTES}
+_SIZES_OF_PUBLIC_KEY: Final = {Cka.ID: _TEXT_BYTES, Cka.EC_PARAMS: _PARAMS_BYTES, Cka.EC_POINT: POINT_BYTES}
 _KEYS_PER_REPORT: Final = 256
 
 Report = Callable[[int, int], object]
@@ -50,6 +51,11 @@ class TokenKey:
     handle: int
     uri: str
     public_key: bytes
+
+    @property
+    def address(self) -> str:
+        """The owner's address (EIP-55), if the curve is secp256k1."""
+        return address_of_public_key(self.public_key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,7 +232,7 @@ async def test_load_fails_when_path_or_password_is_unreadable(
         (f"keystore:{keys}?password_file={keys}", "Is a directory"),
         (f"keystore:{keys}?password_dir={tmp_path}/nowhere", "No such file"),
         (f"keystore:{keys}?password_dir={password_file}", "Not a directory"),
-        (f"keystore:{keys}?password_file={tmp_path}/book", "is not a password"),
+        (f"keystore:{keys}?password_file={tmp_path}/book", "is too long"),
     ):
         with pytest.raises(KeyBackendError, match=reason):
             await load(uri, pool)
@@ -258,7 +258,7 @@ async def test_each_failure_has_its_reason(keys: Path, password_file: Path, pool
     assert reasons == {
         "wrong-password.json": "the password does not open it",
         "broken.json": "is not a keystore: it is not a JSON object",
-        "huge.json": "is not a keystore: it is over 65536 bytes",
+        "huge.json": "is too long (over 65536 bytes): name another file",
         "dangling.json": "cannot be read (No such file or directory)",
         "loop.json": "cannot be read (Too many levels of symbolic links)",
         "foreign.json": f"has the address {OWNERS[3]} and the key of {OWNERS[2]}",
