@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from signer.application.admission import AdmissionGate
 from signer.application.ports import AuditEvent, AuditLog, CardApi, CustomerIntents, EventName, KeyRing
-from signer.application.sign_request import HandleSignRequest, SignRequest, owner_unknown
+from signer.application.sign_request import HandleSignRequest, SignRequest, require_key
 from signer.application.single_flight import SingleFlight, StillRunning
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
@@ -70,8 +70,7 @@ class OnboardCustomer:
                 or creates it, once.
         """
         self._admission.check()
-        if self._keys.find(intent.owner.address) is None:
-            raise owner_unknown()
+        require_key(self._keys, intent.owner)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within.total_seconds()
         try:

@@ -16,7 +16,8 @@ from typing import Final
 from urllib.parse import quote
 
 from signer.adapters.keys.pkcs11 import modules
-from signer.adapters.keys.pkcs11.cryptoki.constants import Cka
+from signer.adapters.keys.pkcs11.cryptoki.constants import CKO_PUBLIC_KEY, Cka
+from signer.adapters.keys.pkcs11.cryptoki.structures import Template
 from signer.adapters.keys.pkcs11.curves import SECP256K1, Curve
 from signer.adapters.keys.pkcs11.index import TokenKey, index_keys
 from signer.adapters.keys.pkcs11.provisioning import import_key, open_token
@@ -85,6 +86,12 @@ class SoftHsmToken:
         """Delete both objects of a key."""
         with open_token(self.uri()) as token:
             token.destroy(token.cryptoki.find_objects(token.session, {Cka.LABEL: label.encode()}))
+
+    def remove_public_key(self, label: str) -> None:
+        """Delete the public key object of a key."""
+        with open_token(self.uri()) as token:
+            wanted: Template = {Cka.CLASS: CKO_PUBLIC_KEY, Cka.LABEL: label.encode()}
+            token.destroy(token.cryptoki.find_objects(token.session, wanted))
 
     def put_many(self, secrets: Sequence[bytes]) -> None:
         """Import hundreds of keys, with their numbers as labels."""

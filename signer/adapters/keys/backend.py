@@ -83,11 +83,14 @@ class LoadedKeys:
 
     Attributes:
         keys: the keys that can sign. Their order decides which of two duplicates is the first.
-        failures: the reason for each key that cannot be used, by its URI.
+        failures: the reason for each key that is still there and cannot be used, by its URI. The ring keeps such a key
+            if it was loaded before.
+        named: the owners (EIP-55) that these failed keys name without being opened; they are not verified.
     """
 
     keys: Sequence[BackendKey]
     failures: Mapping[str, str] = field(default_factory=dict)
+    named: frozenset[str] = frozenset()
 
 
 class KeyBackend(Protocol):

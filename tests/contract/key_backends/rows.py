@@ -34,6 +34,7 @@ class PreparedBackend:
         secrets: must never be shown.
         signs_while_down: whether loaded keys still sign after ``take_down``.
         remove: deletes one owner's key.
+        spoil: damages one owner's key, or all keys if they cannot be damaged one by one.
         take_down: makes the whole backend unusable.
     """
 
@@ -42,6 +43,7 @@ class PreparedBackend:
     secrets: tuple[bytes, ...]
     signs_while_down: bool
     remove: Callable[[str], object]
+    spoil: Callable[[str], object]
     take_down: Callable[[], None]
 
 
@@ -72,6 +74,7 @@ def _keystores(directory: Path, *, kdf: Literal["scrypt", "pbkdf2"]) -> Prepared
         secrets=(*SECRETS, PASSWORD),
         signs_while_down=True,
         remove=lambda owner: (keys / f"{owner}.json").unlink(),
+        spoil=lambda owner: (keys / f"{owner}.json").write_text("{}"),
         take_down=lambda: shutil.rmtree(keys),
     )
 
@@ -98,6 +101,7 @@ def _hd(directory: Path) -> PreparedBackend:
         ),
         signs_while_down=True,
         remove=list_all_but,
+        spoil=lambda _owner: seed.write_text("{}"),
         take_down=seed.unlink,
     )
 
@@ -113,6 +117,7 @@ def _awskms(_directory: Path) -> PreparedBackend:
         secrets=tuple(CREDENTIALS[name].encode() for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")),
         signs_while_down=False,
         remove=lambda owner: server.client.schedule_key_deletion(KeyId=key_for_owner[owner], PendingWindowInDays=7),
+        spoil=lambda owner: server.client.disable_key(KeyId=key_for_owner[owner]),
         take_down=endpoint.close,
     )
 
@@ -128,6 +133,7 @@ def _pkcs11(directory: Path) -> PreparedBackend:
         secrets=(*SECRETS, PIN),
         signs_while_down=False,
         remove=lambda owner: token.remove(label_for_owner[owner]),
+        spoil=lambda owner: token.remove_public_key(label_for_owner[owner]),
         take_down=token.take_out,
     )
 

@@ -20,6 +20,7 @@ r"""``keystore:`` Web3 Secret Storage V3 files, one or a directory of them, with
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,9 +41,11 @@ from signer.adapters.keys.key_uri import KeyUri, file_uri
 from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource, SharedPassword
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.secret_files import KeyFileError, fingerprint_of, read_file, write_new_file
+from signer.domain.ethereum import checksum_address
 
 SCHEME: Final = "keystore"
 
+_NAME_WITH_ADDRESS: Final = re.compile(r"(?<![0-9a-fA-F])(?P<digits>[0-9a-fA-F]{40})(?:\.json)?\Z", re.ASCII)
 _OpenedKey = tuple[bytes, InMemoryKey]
 """The fingerprint of a file and its password, and the key."""
 
@@ -106,13 +109,15 @@ class KeystoreBackend:
 
         results = await asyncio.gather(*(open_one(one) for one in found))
         opened: dict[Path, _OpenedKey] = {}
+        named = {_address_in_name(uri) for uri in failures}
         for one, result in zip(found, results, strict=True):
             if isinstance(result, str):
                 failures[one.uri] = result
+                named.add(one.keystore.address or _address_in_name(one.uri))
             else:
                 opened[one.path] = result
         self._opened = opened
-        return LoadedKeys([key for _, key in opened.values()], failures)
+        return LoadedKeys([key for _, key in opened.values()], failures, frozenset(filter(None, named)))
 
     async def close(self) -> None:
         """Release the keys."""
@@ -174,6 +179,12 @@ def read_keystores(
         else:
             found.append(UnopenedKeystore(each, text, keystore))
     return found, failures
+
+
+def _address_in_name(uri: str) -> str | None:
+    """Return the owner that a keystore's name ends with, as in ``0x….json`` or geth's ``UTC--…``."""
+    match = _NAME_WITH_ADDRESS.search(uri)
+    return None if match is None else checksum_address(f"0x{match['digits']}")
 
 
 def _keystore_paths(path: Path, passwords: PasswordSource) -> Sequence[Path]:

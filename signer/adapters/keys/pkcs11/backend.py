@@ -33,7 +33,7 @@ class Pkcs11Key:
     async def sign(self, message: Eip191Message) -> bytes:
         """Return 64 bytes ``r ‖ s``; ``s`` may be high."""
         try:
-            return await self._token.sign(self._public_key, message.digest)
+            return await self._token.sign(self._public_key, message.digest, self.uri)
         except TokenUnavailable as exc:
             raise Unavailable(
                 ErrorCode.KEY_BACKEND_UNAVAILABLE,
