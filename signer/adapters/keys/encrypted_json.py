@@ -168,7 +168,7 @@ def _address(document: Mapping[str, Any]) -> str | None:
     text = document.get("address")
     if text is None:
         return None
-    address = text if isinstance(text, str) and text.startswith("0x") else f"0x{text}"
+    address = f"0x{str(text).lower().removeprefix('0x')}"
     if ADDRESS.fullmatch(address) is None:
         raise KeyFileError("has an address that is not 40 hex digits")
     return checksum_address(address)

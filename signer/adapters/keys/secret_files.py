@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import json
 import os
 import secrets
 from pathlib import Path
@@ -52,18 +54,40 @@ def read_file(path: Path, max_bytes: int) -> bytearray:
     return content
 
 
+def text_of(content: bytes | bytearray) -> str:
+    """Return the text of a key file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark."""
+    return content.decode(json.detect_encoding(content), "replace")
+
+
 def read_secret(path: Path, max_bytes: int) -> bytearray:
     """Return the password or PIN in a file: its bytes without one newline at the end; blocking.
 
     Raises:
-        KeyFileError: the file cannot be read, or is longer.
+        KeyFileError: the file cannot be read, is longer, or it is not certain which of its bytes are the secret.
     """
     secret = read_file(path, max_bytes)
     for newline in (b"\r\n", b"\n"):
         if secret.endswith(newline):
             del secret[-len(newline) :]
             break
+    doubt = _doubt_about(secret)
+    if doubt is not None:
+        secret.clear()  # a traceback could show it
+        raise KeyFileError(doubt)
     return secret
+
+
+def _doubt_about(secret: bytearray) -> str | None:
+    """Return why a secret may have bytes that its user did not mean, and what to do; random bytes are not in doubt."""
+    every_other = memoryview(secret)[::2], memoryview(secret)[1::2]
+    has_mark = secret.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and 0 in secret
+    if has_mark or (len(secret) > 1 and not all(map(any, every_other))):
+        return "is UTF-16 text: save it as UTF-8"
+    if secret.startswith(codecs.BOM_UTF8):
+        return "begins with a byte order mark: save it as UTF-8 without one"
+    if secret.endswith((b"\n", b"\r")) and secret.decode(errors="ignore").encode() == secret:
+        return "ends with more than one line break, or with an incomplete one: remove all at its end"
+    return None
 
 
 def read_password(path: Path) -> bytes:

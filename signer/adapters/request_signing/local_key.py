@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from signer.adapters.keys.pkcs11.curves import P384, coordinates
-from signer.adapters.keys.secret_files import KeyFileError, read_file, write_new_file
+from signer.adapters.keys.secret_files import KeyFileError, read_file, text_of, write_new_file
 from signer.adapters.request_signing.request_key import ALGORITHM, SELF_TEST, RequestKeyFailed, RequestKeyInvalid
 
 _MAX_FILE_BYTES: Final = 16_384
@@ -96,7 +96,7 @@ def load_request_key(path: Path, keyid: str) -> LocalRequestKey:
         raise RequestKeyInvalid(
             f"the request key {path} {refusal}: name a PEM file that the signer's user may read"
         ) from refusal
-    return request_key_from_pem(bytes(pem), keyid, origin=str(path))
+    return request_key_from_pem(text_of(pem).encode(), keyid, origin=str(path))
 
 
 def write_request_key(path: Path) -> None:

@@ -110,7 +110,13 @@ def test_new_without_target_uses_keystore_of_settings(keys: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [SECRET.hex(), f"0x{SECRET.hex()}", f"  0x{SECRET.hex().upper()}\n\n"],
+    [
+        SECRET.hex(),
+        f"0x{SECRET.hex()}",
+        f"0X{SECRET.hex()}",
+        f"  0x{SECRET.hex().upper()}\n\n",
+        f"\ufeff{SECRET.hex()}\r\n",
+    ],
 )
 def test_import_accepts_hex_from_stdin_and_from_file(text: str, keys: Path) -> None:
     """64 hex digits, with or without ``0x``, with white space around them."""
@@ -135,7 +141,11 @@ def test_import_pads_a_key_without_its_leading_zero_bytes(keys: Path) -> None:
         ("", "Not a raw private key"),
         (SECRET.hex()[:-1], "Not a raw private key"),
         (SECRET.hex() + "0", "Not a raw private key"),
-        ("0X" + SECRET.hex(), "Not a raw private key"),
+        (SECRET.hex()[:-1], "This has 63 hex digits"),
+        ("0x" + SECRET.hex() * 2, "This has 128 hex digits"),
+        ('{"version": 3}', "put the file among the keystores"),
+        ("-----BEGIN EC PRIVATE KEY-----\nMHQ\n", "This is PEM"),
+        ("legal winner thank year wave sausage worth useful legal winner thank yellow", "signer keys seed import"),
         (SECRET.hex()[:-1] + "\uff11", "Not a raw private key"),
         (f"{SECRET.hex()} {SECRET.hex()}", "Not a raw private key"),
         ("00" * 32, "Not a secp256k1 key"),
@@ -150,11 +160,18 @@ def test_import_refuses_invalid_key_and_does_not_quote_it(text: str, said: str, 
     assert list(keys.iterdir()) == []
 
 
+def test_import_accepts_utf_16(keys: Path) -> None:
+    """PowerShell's ``>`` writes it."""
+    keys.with_name("raw").write_bytes(f"{SECRET.hex()}\r\n".encode("utf-16"))
+    options = ("--from", keys.with_name("raw"), "--password-file", keys.with_name("password"))
+    assert run("import", keys, *options, *LIGHT).output.startswith(OWNER)
+
+
 def test_import_refuses_binary_file(keys: Path) -> None:
     """32 raw bytes are not hex."""
     keys.with_name("raw").write_bytes(b"\xff" * 32)
     options = ("--from", keys.with_name("raw"), "--password-file", keys.with_name("password"))
-    refused(run("import", keys, *options), "cannot be read as text")
+    refused(run("import", keys, *options), "This is not hex.")
 
 
 def test_import_does_not_overwrite_keystore(keys: Path) -> None:

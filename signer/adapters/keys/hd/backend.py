@@ -29,7 +29,14 @@ from signer.adapters.keys.hd.path import DEFAULT_PATH, DerivationPath, IndexRang
 from signer.adapters.keys.hd.seed_file import encrypt_seed, parse_seed_file
 from signer.adapters.keys.key_uri import KeyUri, file_uri
 from signer.adapters.keys.opening_pool import OpeningPool
-from signer.adapters.keys.secret_files import KeyFileError, fingerprint_of, read_file, read_password, write_new_file
+from signer.adapters.keys.secret_files import (
+    KeyFileError,
+    fingerprint_of,
+    read_file,
+    read_password,
+    text_of,
+    write_new_file,
+)
 
 SCHEME: Final = "hd"
 _BATCH: Final = 500
@@ -109,12 +116,11 @@ class HdBackend:
         indexes = self._indexes
         if isinstance(indexes, Path):
             try:
-                indexes = IndexRanges.parse(read_file(indexes, _MAX_INDEXES_BYTES).decode("ascii"))
+                indexes = IndexRanges.parse(text_of(read_file(indexes, _MAX_INDEXES_BYTES)))
             except KeyFileError as refusal:
                 raise KeyBackendError(f"the list of indexes {indexes} {refusal}") from refusal
             except ValueError as exc:
-                reason = "are not ASCII text" if isinstance(exc, UnicodeDecodeError) else exc
-                raise KeyBackendError(f"the indexes in {indexes} {reason}") from exc
+                raise KeyBackendError(f"the indexes in {indexes} {exc}") from exc
         return _UnopenedSeed(text, seed, indexes)
 
     def _open(self, found: _UnopenedSeed) -> Branch | str:
@@ -127,15 +133,12 @@ class HdBackend:
             fingerprint = fingerprint_of(password, found.text)
             if self._branch is not None and secrets.compare_digest(self._branch.fingerprint, fingerprint):
                 return self._branch
-            master = ExtendedKey.from_seed(found.seed.decrypt(password))
+            branch = Branch.of_seed(found.seed.decrypt(password), self._path, file_uri(SCHEME, self._seed), fingerprint)
         except KeyFileError as refusal:
             return f"cannot be opened: {refusal}"
         except Exception as exc:  # noqa: BLE001 - see above
             return f"could not be opened ({type(exc).__name__})"
-        parent = master.descendant(self._path.before)
-        if parent is None:
-            return f"has no key at {self._path} (BIP-32): use another account"
-        return Branch(parent, self._path, file_uri(SCHEME, self._seed), fingerprint)
+        return branch or f"has no key at {self._path} (BIP-32): use another account"
 
     def _known_keys(self, indexes: IndexRanges) -> dict[int, HdKey]:
         """Return the keys that the last load derived; blocking."""

@@ -7,7 +7,7 @@ which all its keys follow, stays in memory.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 from coincurve import PrivateKey
 
@@ -36,6 +36,12 @@ class Branch(NotCopyable):
         # A new coincurve key computes two public keys, 27 µs that a signature does not need. So one object is reused
         # with each signer's secret. If a wrong secret ever remained in it, the finisher would refuse the signature.
         self._reused_key = PrivateKey(_PLACEHOLDER_SECRET)
+
+    @classmethod
+    def of_seed(cls, seed: bytes, path: DerivationPath, uri: str, fingerprint: bytes = b"") -> Self | None:
+        """Create the branch of a seed, or return ``None`` if BIP-32 has no key at the path."""
+        parent = ExtendedKey.from_seed(seed).descendant(path.before)
+        return None if parent is None else cls(parent, path, uri, fingerprint)
 
     def uri(self, index: int) -> str:
         """Return the key URI of an index."""

@@ -51,7 +51,7 @@ class SharedPassword(PasswordSource):
         try:
             self.read_for(Path(), None)
         except KeyFileError as refusal:
-            raise KeyBackendError(f"{refusal}: name a file that the signer's user may read") from refusal
+            raise KeyBackendError(str(refusal)) from refusal
 
     def is_password_file(self, path: Path) -> bool:
         """See ``PasswordSource.is_password_file``."""

@@ -105,11 +105,20 @@ async def test_one_newline_at_the_end_is_removed(token: SoftHsmToken, ending: by
         await assert_signs(opened)
 
 
-@pytest.mark.parametrize("ending", [b"\n\n", b" ", b"\r"])
-async def test_other_bytes_at_the_end_belong_to_the_pin(token: SoftHsmToken, ending: bytes) -> None:
+async def test_space_at_the_end_belongs_to_the_pin(token: SoftHsmToken) -> None:
     """So the PIN is wrong."""
-    token.pin_file.write_bytes(PIN + ending)
+    token.pin_file.write_bytes(PIN + b" ")
     await assert_load_fails(token.uri(), "does not accept the PIN")
+
+
+@pytest.mark.parametrize("content", [PIN + b"\n\n", PIN + b"\r", PIN.decode().encode("utf-16"), b"\xef\xbb\xbf" + PIN])
+async def test_pin_file_in_doubt_is_refused_before_a_login(
+    token: SoftHsmToken, fake: FakeCryptoki, content: bytes
+) -> None:
+    """A PIN that is certainly not meant would use up one of the token's few attempts."""
+    token.pin_file.write_bytes(content)
+    await assert_load_fails(token.uri(), "save it as UTF-8|line break")
+    assert fake.calls("C_Login") == 0
 
 
 @pytest.mark.parametrize(

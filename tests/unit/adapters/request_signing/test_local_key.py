@@ -186,6 +186,13 @@ def test_wrong_file_is_refused_with_advice(make: Callable[[], bytes], advice: st
     assert not [line for line in secret_lines if line in str(refusal.value)]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_key_file_may_be_in_another_encoding(p384: ec.EllipticCurvePrivateKey, tmp_path: Path, encoding: str) -> None:
+    """PowerShell writes UTF-16, and its text is certain."""
+    (tmp_path / "key.pem").write_bytes(_pem(p384).decode().replace("\n", "\r\n").encode(encoding))
+    assert load_request_key(tmp_path / "key.pem", "kid").public_pem == LocalRequestKey(p384, "kid").public_pem
+
+
 def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     """A missing file, a folder and an endless file."""
     with pytest.raises(RequestKeyInvalid, match="No such file"):
