@@ -12,7 +12,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from signer.adapters.keys.backend import BackendResources, HealthChanged, KeyBackend, Progress
+from signer.adapters.keys.backend import (
+    BackendResources,
+    HealthChanged,
+    KeyBackend,
+    KeyBackendError,
+    Progress,
+    combined,
+)
 from signer.adapters.keys.file_watch import FileWatch, watched_files
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.registry import backend_for
@@ -125,7 +132,7 @@ async def open_keys(
     """Create the backends of the settings, and close them at the end. Nothing is loaded yet.
 
     Raises:
-        KeyBackendError: a key URI cannot be used, or its library is not installed.
+        KeyBackendError: key URIs cannot be used, or their libraries are not installed; the text names them all.
     """
     require_coincurve()
     async with AsyncExitStack() as stack:
@@ -133,7 +140,15 @@ async def open_keys(
         pool = OpeningPool(memory_budget=settings.open_memory << 20, threads=settings.open_threads)
         stack.callback(pool.close)
         resources = BackendResources(opening=pool, health_changed=health.changed)
-        backends = [make_backend(uri, resources) for uri in settings.uris]
+        backends: list[KeyBackend] = []
+        errors: list[KeyBackendError] = []
+        for uri in settings.uris:
+            try:
+                backends.append(make_backend(uri, resources))
+            except KeyBackendError as error:
+                errors.append(error)
+        if errors:
+            raise combined(errors)
         ring = LoadedKeyRing(backends, settings, problems=health.problems)
         stack.push_async_callback(ring.close)
         reload = ReloadKeys(ring, clock, StructlogReloadLog())

@@ -18,12 +18,12 @@ from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import generate_key
 from signer.adapters.keys.pkcs11.uri import SCHEME
-from signer.adapters.keys.registry import BACKEND_FOR_SCHEME
 from signer.adapters.request_signing.local_key import load_request_key, write_request_key
 from signer.adapters.request_signing.pkcs11_key import open_pkcs11_request_key
 from signer.adapters.request_signing.request_key import RequestKeyError
 from signer.cli.hardening import harden
 from signer.cli.keys.prompts import add_options
+from signer.cli.keys.targets import scheme_of
 from signer.cli.options import config_option, read_settings
 
 _NO_KEY_ID: Final = "not registered yet"
@@ -93,8 +93,8 @@ def _configured_target(config_file: Path | None) -> str:
 
 
 def _is_in_token(target: str) -> bool:
-    scheme = target.partition(":")[0].lower()
-    if scheme in BACKEND_FOR_SCHEME and scheme != SCHEME:
+    scheme = scheme_of(target)
+    if scheme not in {None, SCHEME}:
         raise click.UsageError(f"The request key cannot be {scheme}: name a file or a {SCHEME}: URI.")
     return scheme == SCHEME
 

@@ -50,6 +50,14 @@ class DuplicateOwner(KeyBackendError):
         self.uri = uri
 
 
+def combined(errors: Sequence[KeyBackendError]) -> KeyBackendError:
+    """Return one error with the texts of all."""
+    if len(errors) == 1:
+        return errors[0]
+    kind = KeyUriInvalid if all(isinstance(error, KeyUriInvalid) for error in errors) else KeyBackendError
+    return kind("; ".join(map(str, errors)))
+
+
 class BackendKey(Protocol):
     """One key of a backend."""
 

@@ -27,6 +27,7 @@ from signer.adapters.keys.backend import (
     KeyBackendError,
     LoadedKeys,
     Progress,
+    combined,
 )
 from signer.adapters.keys.settings import KeysSettings
 from signer.adapters.keys.verified_key import VerifiedKey, self_test
@@ -120,7 +121,7 @@ class LoadedKeyRing:
                 loaded, errors = await self._load_backends(progress)
                 if errors:
                     self._contents = _Contents(failed=_failures_of(loaded))
-                    raise _combined(list(errors.values()))
+                    raise combined(list(errors.values()))
                 self._contents = await self._compose(loaded, errors)
             finally:
                 self._is_loading = False
@@ -262,7 +263,3 @@ def _unexpected(backend: KeyBackend, exc: Exception) -> KeyBackendError:
     error = KeyBackendError(f"the key backend {backend.uri} cannot be used ({type(exc).__name__})")
     error.__cause__ = exc
     return error
-
-
-def _combined(errors: Sequence[KeyBackendError]) -> KeyBackendError:
-    return errors[0] if len(errors) == 1 else KeyBackendError("; ".join(str(error) for error in errors))

@@ -18,12 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from signer.adapters.clock import SystemClock
-from signer.adapters.keys.backend import KeyBackendError
+from signer.adapters.keys.backend import KeyBackendError, KeyUriInvalid
 from signer.adapters.keys.secp256k1 import recover_public_key
 from signer.adapters.keys.settings import KeysSettings
 from signer.application.ports import SigningKey
 from signer.bootstrap.keys import Keys, open_keys
-from signer.cli.keys.prompts import add_options
+from signer.cli.keys.prompts import add_options, file_type
+from signer.cli.keys.targets import parse_place
 from signer.cli.options import config_option, read_settings
 from signer.cli.progress import key_progress
 from signer.domain.errors import SignerError
@@ -72,47 +73,49 @@ def _listing_options(command: _Command) -> _Command:
         command,
         config_option,
         click.option("--json", "as_json", is_flag=True, help="Write JSON."),
-        click.argument("uris", nargs=-1, metavar="[KEY_URI]..."),
+        click.option("--password-file", type=file_type, help="The password of the PLACEs, if their URIs name none."),
+        click.argument("places", nargs=-1, metavar="[PLACE]..."),
     )
 
 
 @click.command("list")
 @_listing_options
-def list_command(*, uris: tuple[str, ...], config_file: Path | None, as_json: bool) -> None:
+def list_command(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's values
     """List every owner with the location and state of its key, and keys that are missing or cannot be loaded.
 
-    The keys are those of the KEY_URIs, or of the settings' keys.uris. Nothing is signed.
+    The keys are those of the PLACEs (paths of keystores, or key URIs), or of the settings' keys.uris. Nothing is
+    signed. Exits with 0 if all keys are loaded, 1 if one is not, 2 if the command or a URI is wrong.
     """
 
     async def read(keys: Keys) -> list[Row]:
         loaded = keys.ring.keys()
         return [Row(state="loaded", owner=key.address, uri=key.uri) for key in loaded]
 
-    _print(_read_rows(uris, config_file, read), as_json=as_json)
+    rows = _read_rows(read, **options)
+    _print(rows, as_json=as_json)
+    _exit_with_status(rows)
 
 
 @click.command("check")
 @_listing_options
-def check_command(*, uris: tuple[str, ...], config_file: Path | None, as_json: bool) -> None:
+def check_command(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's values
     """Sign a fixed text, which grants nothing, with every key and verify each signature.
 
-    The keys are those of the KEY_URIs, or of the settings' keys.uris. Exits with 1 if a key does not sign, cannot be
-    loaded, or is missing.
+    PLACEs and exit codes are those of ``list``; a key that does not sign is 1 too.
     """
-    rows = _read_rows(uris, config_file, _sign_with_each)
+    rows = _read_rows(_sign_with_each, **options)
     _print(rows, as_json=as_json)
-    if not rows or any(row.state not in _GOOD for row in rows):
-        sys.exit(1)
+    _exit_with_status(rows)
 
 
 @click.command("export-public")
 @_listing_options
-def export_public_command(*, uris: tuple[str, ...], config_file: Path | None, as_json: bool) -> None:
+def export_public_command(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's values
     """Print each owner's address and public key: 65 bytes, uncompressed (SEC 1 §2.3.3), in hex.
 
     The public key is recovered from a signature of a fixed text, which grants nothing.
     """
-    rows = _read_rows(uris, config_file, _sign_with_each)
+    rows = _read_rows(_sign_with_each, **options)
     good = [row for row in rows if row.state in _GOOD]
     if as_json:
         exported = [{"owner": row.owner, "publicKey": row.public_key, "uri": row.uri} for row in good]
@@ -122,25 +125,30 @@ def export_public_command(*, uris: tuple[str, ...], config_file: Path | None, as
             click.echo(f"{row.owner or row.uri}: {row.state}: {row.detail}", err=True)
         elif not as_json:
             click.echo(f"{row.owner} {row.public_key}")
-    if len(good) < len(rows):
+    _exit_with_status(rows)
+
+
+def _exit_with_status(rows: Sequence[Row]) -> None:
+    if not rows or any(row.state not in _GOOD for row in rows):
         sys.exit(1)
 
 
-def _read_rows(uris: tuple[str, ...], config_file: Path | None, read: ReadRows) -> list[Row]:
+def _read_rows(
+    read: ReadRows, *, places: tuple[str, ...], password_file: Path | None, config_file: Path | None
+) -> list[Row]:
     """Load the keys and return their rows, then the failed and the missing keys."""
-    for uri in uris:
-        if ":" not in uri:
-            hint = f"For a directory write keystore:{uri}?password_file=…"
-            raise click.UsageError(f'Not a key URI: "{uri}". {hint}')
+    uris = tuple(parse_place(place, password_file=password_file).as_text() for place in places)
     settings = read_settings(config_file).keys
     changes: dict[str, object] = {"self_test": False, "watch_every": timedelta(0)}
     if uris:
         changes |= {"uris": uris, "expected_owners": ()}
     settings = settings.model_copy(update=changes)
     if not settings.uris:
-        raise click.UsageError("There are no keys: give a KEY_URI, or settings (--config) with keys.uris.")
+        raise click.UsageError("There are no keys: give a PLACE, or settings (--config) with keys.uris.")
     try:
         return asyncio.run(_load_rows(settings, read))
+    except KeyUriInvalid as error:
+        raise click.UsageError(str(error)) from error
     except KeyBackendError as error:
         raise click.ClickException(str(error)) from error
 

@@ -6,8 +6,9 @@ error texts say so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -24,9 +25,11 @@ from signer.adapters.keys.secret_files import KeyFileError
 from signer.cli.keys.prompts import get_password
 
 _KEYSTORE: Final = "keystore"
+_SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):")  # RFC 3986 §3.1
+_PASSWORD_PARAMETERS: Final = frozenset({"password_file", "password_dir"})
 _OWNER_ONLY: Final = 0o700
 _HINT_FOR_SCHEME: Final = {
-    "hd": "A seed has its keys already: add the index to the URI's indexes.",
+    "hd": "A seed has its keys already: add the index to the URI's indexes. For a new seed: signer keys seed new.",
     "awskms": "Create it in AWS: aws kms create-key --key-spec ECC_SECG_P256K1 --key-usage SIGN_VERIFY.",
 }
 _INVALID_KEY: Final = "Not a secp256k1 key: the number is 0 or too large."
@@ -51,30 +54,59 @@ class NewKeyOptions:
     label: str | None
 
 
+def scheme_of(place: str) -> str | None:
+    """Return the scheme of a key URI, or ``None`` if ``place`` is a path.
+
+    Raises:
+        UsageError: there is no key backend with this scheme.
+    """
+    match = _SCHEME.match(place)
+    if match is None:
+        return None
+    scheme = match["scheme"].lower()
+    if scheme not in BACKEND_FOR_SCHEME:
+        known = ", ".join(sorted(BACKEND_FOR_SCHEME))
+        raise click.UsageError(
+            f'There is no key backend "{scheme}" ({known}). For a path of that name write ./{scheme}:…'
+        )
+    return scheme
+
+
+def parse_place(place: str, **parameters: Path | None) -> KeyUri:
+    """Return the URI of a place of keys: a path of keystores, or a key URI, with these parameters for its passwords.
+
+    Raises:
+        UsageError: it is not a place of keys.
+    """
+    try:
+        uri = KeyUri.parse(place if scheme_of(place) else file_uri(_KEYSTORE, Path(place)))
+    except KeyBackendError as error:
+        raise click.UsageError(str(error)) from error
+    given = {name: str(value) for name, value in parameters.items() if value is not None}
+    kept = {name: value for name, value in uri.query.items() if not given or name not in _PASSWORD_PARAMETERS}
+    return replace(uri, query={**kept, **given})
+
+
 def parse_target(target: str | None, uris: Sequence[str]) -> KeyUri:
     """Return where to create the key: ``target``, or the one keystore or token among ``uris``.
 
     Raises:
         UsageError: there is no such target, or more than one.
     """
-    try:
-        if target is not None:
-            is_uri = target.partition(":")[0].lower() in BACKEND_FOR_SCHEME
-            uri = KeyUri.parse(target if is_uri else file_uri(_KEYSTORE, Path(target)))
-            if uri.scheme not in CREATOR_FOR_SCHEME:
-                hint = _HINT_FOR_SCHEME.get(uri.scheme, "")
-                raise click.UsageError(f"This command cannot create a key in {uri.scheme}:. {hint}".strip())
-            return uri
-        targets = [uri for uri in map(KeyUri.parse, uris) if uri.scheme in CREATOR_FOR_SCHEME]
-    except KeyBackendError as error:
-        raise click.UsageError(str(error)) from error
-    if not targets:
-        raise click.UsageError("No TARGET given, and keys.uris has no keystore or token to create a key in.")
-    if len(targets) > 1:
+    targets = [parse_place(each) for each in (uris if target is None else (target,))]
+    usable = [uri for uri in targets if uri.scheme in CREATOR_FOR_SCHEME]
+    if len(usable) == 1:
+        return usable[0]
+    if target is not None:
+        scheme = targets[0].scheme
         raise click.UsageError(
-            f"No TARGET given, and keys.uris has {len(targets)} keystores or tokens: name one of them as TARGET.",
+            f"This command cannot create a key in {scheme}:. {_HINT_FOR_SCHEME.get(scheme, '')}".strip()
         )
-    return targets[0]
+    if usable:
+        raise click.UsageError(
+            f"No TARGET given, and keys.uris has {len(usable)} keystores or tokens: name one of them as TARGET."
+        )
+    raise click.UsageError("No TARGET given, and keys.uris has no keystore or token to create a key in.")
 
 
 def create_key(target: KeyUri, options: NewKeyOptions) -> tuple[str, str]:
@@ -119,10 +151,9 @@ def _create_in_keystore(target: KeyUri, options: NewKeyOptions) -> tuple[str, st
 def _create_in_token(target: KeyUri, options: NewKeyOptions) -> tuple[str, str]:
     from signer.adapters.keys.pkcs11.provisioning import generate_key, import_key
 
-    text = f"{target}?{'&'.join(f'{name}={quote(value)}' for name, value in target.query.items())}"
     if options.label is not None:
-        path, _, query = text.partition("?")
-        text = f"{path};object={quote(options.label, safe='')}?{query}"
+        target = replace(target, path=f"{target.path};object={quote(options.label, safe='')}")
+    text = target.as_text()
     try:
         new = generate_key(text) if options.secret is None else import_key(text, options.secret)
     except ValueError:

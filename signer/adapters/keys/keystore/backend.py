@@ -204,16 +204,27 @@ def create_keystore_backend(uri: KeyUri, resources: BackendResources) -> Keystor
     Raises:
         KeyUriInvalid: the URI has not exactly one of ``password_file`` and ``password_dir``, or an unknown parameter.
     """
-    uri.allow_only("password_file", "password_dir")
-    password_file, password_dir = uri.file_parameter("password_file"), uri.file_parameter("password_dir")
-    passwords: PasswordSource
-    if password_file is not None and password_dir is None:
-        passwords = SharedPassword(password_file)
-    elif password_dir is not None and password_file is None:
-        passwords = PasswordDirectory(password_dir)
-    else:
+    passwords = password_source(uri)
+    if passwords is None:
         raise KeyUriInvalid(f"the key URI {uri} needs either password_file=<path> or password_dir=<path>")
     return KeystoreBackend(uri.file_path(), passwords, pool=resources.opening)
+
+
+def password_source(uri: KeyUri) -> PasswordSource | None:
+    """Return where a ``keystore:`` URI says that the passwords are, or ``None`` if it does not.
+
+    Raises:
+        KeyUriInvalid: it is another backend's URI, or has both parameters or an unknown one.
+    """
+    if uri.scheme != SCHEME:
+        raise KeyUriInvalid(f"{uri} is not a place of keystores")
+    uri.allow_only("password_file", "password_dir")
+    file, directory = uri.file_parameter("password_file"), uri.file_parameter("password_dir")
+    if file is not None and directory is not None:
+        raise KeyUriInvalid(f"the key URI {uri} needs either password_file=<path> or password_dir=<path>")
+    if directory is not None:
+        return PasswordDirectory(directory)
+    return None if file is None else SharedPassword(file)
 
 
 def write_keystore(
