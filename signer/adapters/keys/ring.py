@@ -164,7 +164,8 @@ class LoadedKeyRing:
             except KeyBackendError as error:
                 errors[index] = error
             except Exception as exc:  # noqa: BLE001 - a vendor's error that the backend did not convert
-                errors[index] = _unexpected(backend, exc)
+                errors[index] = KeyBackendError(f"the key backend {backend.uri} cannot be used ({type(exc).__name__})")
+                errors[index].__cause__ = exc
             return LoadedKeys((), {backend.uri: str(errors[index])})
 
         loaded = await asyncio.gather(*(load(index, backend) for index, backend in enumerate(self._backends)))
@@ -257,9 +258,3 @@ def _report(old: _Contents, new: _Contents) -> KeyReloadReport:
         failed=new.failed,
         kept=tuple(sorted(new.kept)),
     )
-
-
-def _unexpected(backend: KeyBackend, exc: Exception) -> KeyBackendError:
-    error = KeyBackendError(f"the key backend {backend.uri} cannot be used ({type(exc).__name__})")
-    error.__cause__ = exc
-    return error

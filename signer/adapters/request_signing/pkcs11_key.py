@@ -18,8 +18,7 @@ from signer.adapters.keys.pkcs11.token import Pkcs11Token, ProblemChanged
 from signer.adapters.keys.pkcs11.uri import SCHEME, Pkcs11Uri
 from signer.adapters.request_signing.request_key import (
     SELF_TEST,
-    RequestKeyFailed,
-    RequestKeyInvalid,
+    RequestKeyError,
     RequestKeyUnavailable,
 )
 
@@ -74,20 +73,20 @@ async def open_pkcs11_request_key(
     """
     wanted = _parse(uri)
     if not wanted.names_one_key:
-        raise RequestKeyInvalid(f"{wanted} does not name the request key: add object=<label> or id=%…")
+        raise RequestKeyError(f"{wanted} does not name the request key: add object=<label> or id=%…")
     token = Pkcs11Token(wanted, P384, P384.digest(SELF_TEST), problem_changed)
     try:
         try:
             index = await token.load(lambda _done, _total: None)
         except TokenUnavailable as exc:
-            raise RequestKeyInvalid(f"the token of the request key cannot be used: {exc}") from exc
+            raise RequestKeyError(f"the token of the request key cannot be used: {exc}") from exc
         if len(index.keys) != 1:
             reason = "; ".join(index.failures.values())
-            raise RequestKeyInvalid(f"the request key {wanted} cannot be used: {reason}")
+            raise RequestKeyError(f"the request key {wanted} cannot be used: {reason}")
         [found] = index.keys
         key = Pkcs11RequestKey(keyid, found.uri, token, found.public_key)
         if not P384.is_signature(await key.sign(SELF_TEST), P384.digest(SELF_TEST), found.public_key):
-            raise RequestKeyFailed(
+            raise RequestKeyError(
                 "the request key and the public key with its CKA_ID do not match: replace the public key in the token",
             )
     except BaseException:
@@ -103,4 +102,4 @@ def _parse(uri: str) -> Pkcs11Uri:
             raise KeyUriInvalid(f"the request key cannot be {key_uri.scheme}: write {SCHEME}:token=…;object=…")
         return Pkcs11Uri.parse(key_uri)
     except KeyUriInvalid as exc:
-        raise RequestKeyInvalid(str(exc)) from exc
+        raise RequestKeyError(str(exc)) from exc

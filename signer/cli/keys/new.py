@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
+from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.encrypted_json import Kdf
+from signer.adapters.keys.pkcs11.uri import SCHEME as PKCS11
 from signer.cli.keys.prompts import (
     add_options,
     file_type,
@@ -19,7 +21,7 @@ from signer.cli.keys.prompts import (
     parse_work,
     source_option,
 )
-from signer.cli.keys.targets import NewKeyOptions, create_key, parse_target
+from signer.cli.keys.targets import create_in_keystore, create_in_token, parse_target
 from signer.cli.options import config_option, read_settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -75,6 +77,13 @@ def _create(  # noqa: PLR0913 - a command's options
     work = parse_work(kdf, n, iterations)
     uri = parse_target(target, () if target is not None else read_settings(config_file).keys.uris)
     secret = None if source is None else parse_private_key(get_text(source, "Private key (hex)"))
-    options = NewKeyOptions(secret=secret, password_file=password_file, kdf=kdf, work=work, label=label)
-    owner, location = create_key(uri, options)
+    try:
+        if uri.scheme == PKCS11:
+            owner, location = create_in_token(uri, secret, label)
+        elif label is not None:
+            raise click.UsageError("--label is for tokens: a keystore is named by its address.")
+        else:
+            owner, location = create_in_keystore(uri, secret, password_file, kdf, work)
+    except KeyBackendError as error:
+        raise click.ClickException(str(error)) from error
     click.echo(json.dumps({"owner": owner, "uri": location}) if as_json else f"{owner}  {location}")

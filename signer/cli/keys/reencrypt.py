@@ -13,7 +13,7 @@ import click
 from signer.adapters.keys.backend import KeyBackendError, KeyUriInvalid
 from signer.adapters.keys.encrypted_json import WORK_FOR_KDF, Kdf
 from signer.adapters.keys.keystore.backend import password_source
-from signer.adapters.keys.keystore.passwords import SharedPassword
+from signer.adapters.keys.keystore.passwords import PasswordSource
 from signer.adapters.keys.keystore.reencryption import KeystoreEncryption, ReencryptedKeystore, reencrypt_keystores
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.cli.keys.prompts import directory_type, file_type, get_password, kdf_options, parse_work
@@ -66,7 +66,7 @@ def reencrypt_command(  # noqa: PLR0913 - a command's options
         path, passwords = uri.file_path(), password_source(uri)
     except KeyUriInvalid as error:
         raise click.UsageError(str(error)) from error
-    passwords = passwords or SharedPassword(get_password(None, f"the keystores in {path}", "--password-file"))
+    passwords = passwords or PasswordSource(get_password(None, f"the keystores in {path}", "--password-file"))
     new = get_password(new_password_file, f"the new keystores in {out}", "--new-password-file", is_new=True)
     encryption = KeystoreEncryption(password=new, kdf=kdf, work=work)
     pool = OpeningPool(memory_budget=settings.open_memory * _MIB, threads=settings.open_threads)

@@ -7,8 +7,8 @@ error texts say so.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -25,6 +25,7 @@ from signer.adapters.keys.secret_files import KeyFileError
 from signer.cli.keys.prompts import get_password
 
 _KEYSTORE: Final = "keystore"
+CREATABLE: Final = frozenset({_KEYSTORE, "pkcs11"})
 _SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):")  # RFC 3986 §3.1
 _PASSWORD_PARAMETERS: Final = frozenset({"password_file", "password_dir"})
 _OWNER_ONLY: Final = 0o700
@@ -33,25 +34,6 @@ _HINT_FOR_SCHEME: Final = {
     "awskms": "Create it in AWS: aws kms create-key --key-spec ECC_SECG_P256K1 --key-usage SIGN_VERIFY.",
 }
 _INVALID_KEY: Final = "Not a secp256k1 key: the number is 0 or too large."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewKeyOptions:
-    """The command-line options for a new key.
-
-    Attributes:
-        secret: the private key, 32 bytes; ``None`` to create one.
-        password_file: the keystore's password; ``None`` for the URI's own, or a prompt.
-        kdf: the keystore's key derivation.
-        work: scrypt's n or PBKDF2's iterations.
-        label: the key's label in a token.
-    """
-
-    secret: bytes | None = field(repr=False)
-    password_file: Path | None
-    kdf: Kdf
-    work: int
-    label: str | None
 
 
 def scheme_of(place: str) -> str | None:
@@ -94,7 +76,7 @@ def parse_target(target: str | None, uris: Sequence[str]) -> KeyUri:
         UsageError: there is no such target, or more than one.
     """
     targets = [parse_place(each) for each in (uris if target is None else (target,))]
-    usable = [uri for uri in targets if uri.scheme in CREATOR_FOR_SCHEME]
+    usable = [uri for uri in targets if uri.scheme in CREATABLE]
     if len(usable) == 1:
         return usable[0]
     if target is not None:
@@ -109,28 +91,21 @@ def parse_target(target: str | None, uris: Sequence[str]) -> KeyUri:
     raise click.UsageError("No TARGET given, and keys.uris has no keystore or token to create a key in.")
 
 
-def create_key(target: KeyUri, options: NewKeyOptions) -> tuple[str, str]:
-    """Create or import a key, and return its owner (EIP-55) and its location; blocking.
+def create_in_keystore(
+    target: KeyUri, secret: bytes | None, password_file: Path | None, kdf: Kdf, work: int
+) -> tuple[str, str]:
+    """Create a keystore, of a new key if ``secret`` is ``None``, and return its owner (EIP-55) and location; blocking.
 
     Raises:
-        ClickException: with the reason.
+        ClickException, KeyBackendError: with the reason.
     """
-    try:
-        return CREATOR_FOR_SCHEME[target.scheme](target, options)
-    except KeyBackendError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _create_in_keystore(target: KeyUri, options: NewKeyOptions) -> tuple[str, str]:
-    if options.label is not None:
-        raise click.UsageError("--label is for tokens: a keystore is named by its address.")
     target.allow_only("password_file", "password_dir")
     directory = target.file_path()
-    password_file = options.password_file or target.file_parameter("password_file")
+    password_file = password_file or target.file_parameter("password_file")
     password = get_password(password_file, f"the new keystore in {directory}", "--password-file", is_new=True)
     try:
         directory.mkdir(mode=_OWNER_ONLY, exist_ok=True)
-        path = write_keystore(directory, options.secret, password, kdf=options.kdf, work=options.work)
+        path = write_keystore(directory, secret, password, kdf=kdf, work=work)
     except FileExistsError as error:
         reason = "is a file" if error.filename == str(directory) else "has a keystore of that owner already"
         raise click.ClickException(f"{directory} {reason}; nothing was written.") from None
@@ -148,20 +123,15 @@ def _create_in_keystore(target: KeyUri, options: NewKeyOptions) -> tuple[str, st
     return owner, file_uri(_KEYSTORE, path)
 
 
-def _create_in_token(target: KeyUri, options: NewKeyOptions) -> tuple[str, str]:
+def create_in_token(target: KeyUri, secret: bytes | None, label: str | None) -> tuple[str, str]:
+    """Create or import a key in a token; see ``create_in_keystore``."""
     from signer.adapters.keys.pkcs11.provisioning import generate_key, import_key
 
-    if options.label is not None:
-        target = replace(target, path=f"{target.path};object={quote(options.label, safe='')}")
+    if label is not None:
+        target = replace(target, path=f"{target.path};object={quote(label, safe='')}")
     text = target.as_text()
     try:
-        new = generate_key(text) if options.secret is None else import_key(text, options.secret)
+        new = generate_key(text) if secret is None else import_key(text, secret)
     except ValueError:
         raise click.ClickException(_INVALID_KEY) from None
     return new.address, new.uri
-
-
-CREATOR_FOR_SCHEME: Final[Mapping[str, Callable[[KeyUri, NewKeyOptions], tuple[str, str]]]] = {
-    _KEYSTORE: _create_in_keystore,
-    "pkcs11": _create_in_token,
-}

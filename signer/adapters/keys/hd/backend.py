@@ -15,7 +15,6 @@ r"""``hd:`` many keys that BIP-32 derives from one encrypted seed.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -41,15 +40,6 @@ from signer.adapters.keys.secret_files import (
 SCHEME: Final = "hd"
 _BATCH: Final = 500
 _MAX_INDEXES_BYTES: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _UnopenedSeed:
-    """What was read from the files; the seed is still encrypted."""
-
-    text: bytearray
-    seed: EncryptedSecret
-    indexes: IndexRanges
 
 
 class HdBackend:
@@ -80,15 +70,15 @@ class HdBackend:
 
     async def load(self, progress: Progress) -> LoadedKeys:
         """See ``KeyBackend.load``."""
-        found = await self._pool.run(self._read_files)
+        text, seed, indexes = await self._pool.run(self._read_files)
         known = self._branch
-        branch = await self._pool.run(partial(self._open, found), memory=found.seed.memory)
+        branch = await self._pool.run(partial(self._open, text, seed), memory=seed.memory)
         if isinstance(branch, str):
             raise KeyBackendError(f"the seed {self._seed} {branch}")
-        keys = await self._pool.run(partial(self._known_keys, found.indexes)) if branch is known else {}
+        keys = await self._pool.run(partial(self._known_keys, indexes)) if branch is known else {}
         failures: dict[str, str] = {}
-        progress(len(keys), len(found.indexes))
-        new_indexes = (index for index in found.indexes if index not in keys)
+        progress(len(keys), len(indexes))
+        new_indexes = (index for index in indexes if index not in keys)
         while batch := tuple(islice(new_indexes, _BATCH)):
             owners: list[str | None] = await self._pool.run(partial(list, map(branch.address, batch)))
             for index, owner in zip(batch, owners, strict=True):
@@ -96,7 +86,7 @@ class HdBackend:
                     failures[branch.uri(index)] = "does not exist: BIP-32 has no key at this index"
                 else:
                     keys[index] = HdKey(owner, branch, index)
-            progress(len(keys) + len(failures), len(found.indexes))
+            progress(len(keys) + len(failures), len(indexes))
         self._branch, self._keys = branch, keys
         return LoadedKeys(tuple(keys.values()), failures)
 
@@ -105,7 +95,7 @@ class HdBackend:
         self._branch = None
         self._keys = {}
 
-    def _read_files(self) -> _UnopenedSeed:
+    def _read_files(self) -> tuple[bytearray, EncryptedSecret, IndexRanges]:
         """Read the seed file and the indexes; blocking."""
         try:
             text = read_file(self._seed, MAX_KEYSTORE_BYTES)
@@ -121,19 +111,19 @@ class HdBackend:
                 raise KeyBackendError(f"the list of indexes {indexes} {refusal}") from refusal
             except ValueError as exc:
                 raise KeyBackendError(f"the indexes in {indexes} {exc}") from exc
-        return _UnopenedSeed(text, seed, indexes)
+        return text, seed, indexes
 
-    def _open(self, found: _UnopenedSeed) -> Branch | str:
+    def _open(self, text: bytearray, seed: EncryptedSecret) -> Branch | str:
         """Return the branch, or the reason why the seed cannot be opened; blocking.
 
         It raises nothing, because an exception's frames would hold the secret.
         """
         try:
             password = read_password(self._password)
-            fingerprint = fingerprint_of(password, found.text)
+            fingerprint = fingerprint_of(password, text)
             if self._branch is not None and secrets.compare_digest(self._branch.fingerprint, fingerprint):
                 return self._branch
-            branch = Branch.of_seed(found.seed.decrypt(password), self._path, file_uri(SCHEME, self._seed), fingerprint)
+            branch = Branch.of_seed(seed.decrypt(password), self._path, file_uri(SCHEME, self._seed), fingerprint)
         except KeyFileError as refusal:
             return f"cannot be opened: {refusal}"
         except Exception as exc:  # noqa: BLE001 - see above

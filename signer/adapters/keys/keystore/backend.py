@@ -38,7 +38,7 @@ from signer.adapters.keys.encrypted_json import (
 )
 from signer.adapters.keys.in_memory_key import InMemoryKey, new_secret
 from signer.adapters.keys.key_uri import KeyUri, file_uri
-from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource, SharedPassword
+from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.secret_files import KeyFileError, fingerprint_of, read_file, write_new_file
 from signer.domain.ethereum import checksum_address
@@ -224,7 +224,7 @@ def password_source(uri: KeyUri) -> PasswordSource | None:
         raise KeyUriInvalid(f"the key URI {uri} needs either password_file=<path> or password_dir=<path>")
     if directory is not None:
         return PasswordDirectory(directory)
-    return None if file is None else SharedPassword(file)
+    return None if file is None else PasswordSource(file)
 
 
 def write_keystore(
