@@ -12,6 +12,7 @@ SHELL := bash
 VENV := .venv
 BIN := $(VENV)/bin
 INTEROP := tests/integration/interop
+RIVAL := benchmarks/programs/node
 
 # Every package is a wheel pinned by hash, from the index that your pip is configured for.
 INSTALL := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check --no-deps
@@ -41,6 +42,10 @@ test: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## run t
 .PHONY: test-all
 test-all: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## run all tests, with 5,000 examples for each property
 	@HYPOTHESIS_PROFILE=heavy $(PYTEST) -m '' --timeout 3600 $(ARGS)
+
+.PHONY: docs
+docs: $(VENV)/.test ## write the pages that are generated from the code: docs/errors.md
+	@$(BIN)/python -m tests.support.errors_page
 
 .PHONY: check
 check: $(VENV)/.test ## run ruff, mypy and import-linter; check locks, Kubernetes manifests and Dockerfile
@@ -77,8 +82,12 @@ soak: $(VENV)/.test ## sign 100,000 challenges, then check memory, Redis and log
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.test ## run the benchmarks
+bench: $(VENV)/.test bench-programs $(RIVAL)/node_modules/.package-lock.json ## compare the service with other programs, ARGS=--quick in 90 s; ARGS=list: the other benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-programs
+bench-programs:
+	@[ -z "$$(.ci/debian-packages wrk:wrk node:nodejs npm:npm)" ]
 
 .PHONY: bench-keys
 bench-keys: $(VENV)/.test programs ## run the benchmarks of the key backends, each compared with its bare library
@@ -100,7 +109,7 @@ lock: $(VENV)/.test ## update locks/ from pyproject.toml; ARGS=--upgrade takes n
 
 .PHONY: clean
 clean: ## remove everything that the other targets created
-	rm -rf $(VENV) $(INTEROP)/node_modules build dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(INTEROP)/node_modules $(RIVAL)/node_modules build dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment -------------------------------------------------------------------------------------------------
@@ -125,8 +134,8 @@ $(VENV)/.test: $(VENV)/.made locks/test.txt pyproject.toml
 programs: | $(VENV)/.made
 	@.ci/debian-packages $(PROGRAMS) >$(VENV)/.missing
 
-$(INTEROP)/node_modules/.package-lock.json: $(INTEROP)/package-lock.json | programs
+%/node_modules/.package-lock.json: %/package-lock.json | programs
 	@if command -v npm >/dev/null; then \
-	  echo "installing $(INTEROP)"; \
-	  cd $(INTEROP) && npm ci --silent </dev/null && touch node_modules/.package-lock.json; \
+	  echo "installing $*"; \
+	  cd $* && npm ci --silent </dev/null && touch node_modules/.package-lock.json; \
 	fi

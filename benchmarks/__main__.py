@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME [ARGUMENT …]]``: run one benchmark, or list them all.
+"""``python -m benchmarks [NAME] [ARGUMENT …]``: run one benchmark, by default ``challenges``; ``list`` lists them all.
 
 A benchmark is a module of this package with a ``main(argv)``; the list shows the first line of its docstring.
 """
@@ -13,6 +13,8 @@ from types import ModuleType
 
 import benchmarks
 
+_DEFAULT = "challenges"
+
 
 def discover() -> dict[str, ModuleType]:
     """Return the modules of this package that have a ``main``."""
@@ -24,12 +26,13 @@ def discover() -> dict[str, ModuleType]:
 def main(argv: Sequence[str]) -> int:
     """Run the benchmark that ``argv`` names; return the exit status."""
     found = discover()
-    if argv and argv[0] in found:
-        run: Callable[[Sequence[str]], int | None] = found[argv[0]].main
-        return run(argv[1:]) or 0
-    for name, module in found.items():
-        print(f"python -m benchmarks {name:12} {(module.__doc__ or '').splitlines()[0]}")
-    return 2 if argv else 0
+    name, *arguments = argv if argv and not argv[0].startswith("-") else (_DEFAULT, *argv)
+    if name in found:
+        run: Callable[[Sequence[str]], int | None] = found[name].main
+        return run(arguments) or 0
+    for each, module in found.items():
+        print(f"python -m benchmarks {each:15} {(module.__doc__ or '').splitlines()[0]}")
+    return 0 if name == "list" else 2
 
 
 if __name__ == "__main__":

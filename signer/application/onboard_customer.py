@@ -1,7 +1,11 @@
 """Create a customer at the card API, then sign and deliver its challenge.
 
+* What can be refused without the card API is refused first, so that no customer is created whose challenge this service
+  cannot sign.
 * The intent is stored before the POST, and the customer's id right after it. After a crash in between, the same request
   repeats the POST under the same Idempotency-Key: no second customer is created and the id is not lost.
+* If the card API has the customer already (409), its id is looked up in the list of customers, once for each request.
+* The challenge in the response to the creation is signed; a replayed request fetches the current one.
 * If the id is known, the customer is not created again; the request continues with the known one.
 * If something fails after the id is known, the response still has the id.
 """
@@ -11,14 +15,21 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from signer.application.admission import AdmissionGate
-from signer.application.ports import AuditEvent, AuditLog, CardApi, CustomerIntents, EventName, KeyRing
+from signer.application.ports import AuditEvent, AuditLog, CardApi, CustomerIntents, EventName, KeyRing, NewCustomer
 from signer.application.sign_request import HandleSignRequest, SignRequest, require_key
 from signer.application.single_flight import SingleFlight, StillRunning
 from signer.domain.customer import CustomerIntent
-from signer.domain.errors import ErrorCode, SignerError, Unavailable
+from signer.domain.errors import Conflict, ErrorCode, SignerError, Unavailable
+from signer.domain.ethereum import self_test_message
+from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord
+
+_MAX_CONCURRENT: Final = 1000
+_RETRY_LOOKUP_AFTER: Final = 5.0
+"""Seconds. The list of customers may show a new customer late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +38,8 @@ class OnboardingResult:
 
     Attributes:
         customer_id: the card API's id of the customer.
-        record: of its challenge; ``None`` after an error.
-        error: why the challenge was not signed; ``None`` if it was.
+        record: of its challenge; ``None`` if there is none.
+        error: why the challenge was not signed, or ended without proof; ``None`` if it is proven or being delivered.
     """
 
     customer_id: str
@@ -43,66 +54,102 @@ class OnboardCustomer:
         self,
         *,
         admission: AdmissionGate,
+        policy: SigningPolicy,
         keys: KeyRing,
         intents: CustomerIntents,
         card_api: CardApi,
         sign: HandleSignRequest,
         audit: AuditLog,
         create_timeout: timedelta,
-        max_concurrent: int = 1000,
     ) -> None:
         self._admission = admission
+        self._policy = policy
         self._keys = keys
         self._intents = intents
         self._card_api = card_api
         self._sign = sign
         self._audit = audit
         self._create_timeout = create_timeout
-        self._single_flight = SingleFlight(self._create, max_concurrent)
+        self._single_flight = SingleFlight(self._create, _MAX_CONCURRENT)
 
     async def __call__(self, intent: CustomerIntent, *, within: timedelta) -> OnboardingResult:
         """Create the customer if it does not exist yet, then sign and deliver its current challenge.
 
         Raises:
-            NotFound: ``owner_unknown``; nothing was sent.
-            Conflict: ``customer_exists``: the card API has this customer, and this service does not have its id.
+            NotFound, RefusedByPolicy: ``owner_unknown``, ``chain_not_allowed``; nothing was sent.
+            Unavailable: ``key_backend_unavailable``; nothing was sent.
+            Unavailable: ``customer_lookup_failed``: the card API has this customer, and its id could not be found.
             Unavailable, UpstreamTimeout, BadUpstream: the customer may have been created; the same request again finds
                 or creates it, once.
         """
         self._admission.check()
-        require_key(self._keys, intent.owner)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within.total_seconds()
         try:
-            customer_id = await self._single_flight.run(intent, within=within)
+            customer = await self._single_flight.run(intent, within=within)
         except StillRunning:
             raise Unavailable(
                 ErrorCode.CHALLENGE_IN_PROGRESS,
                 "The customer is still being created. Send the same request again.",
             ) from None
-        request = SignRequest(customer_id, intent.owner, challenge=None, forward=True, refresh=True)
+        request = SignRequest(
+            customer.id, intent.owner, None, forward=True, refresh=True, is_new=True, issued=customer.challenge
+        )
         try:
             record = await self._sign(request, within=timedelta(seconds=max(deadline - loop.time(), 0.0)))
         except SignerError as error:
-            return OnboardingResult(customer_id, None, error)
-        return OnboardingResult(customer_id, record, None)
+            return OnboardingResult(customer.id, None, error)
+        is_proven_or_open = record.state.is_proof or not record.state.is_final
+        return OnboardingResult(customer.id, record, None if is_proven_or_open else _not_proven(record))
 
     async def drain(self, within: timedelta) -> int:
         """Wait for running creations; return how many were cancelled. The same request continues them."""
         return await self._single_flight.drain(within)
 
-    async def _create(self, intent: CustomerIntent) -> str:
-        customer_id = await self._intents.begin(intent)
-        if customer_id is not None:
-            return customer_id
-        customer_id = await self._card_api.create_customer(intent, timeout=self._create_timeout)
+    async def _create(self, intent: CustomerIntent) -> NewCustomer:
+        self._policy.check_owner(intent.owner)
+        key = require_key(self._keys, intent.owner)
+        known = await self._intents.begin(intent)
+        if known is not None:
+            return NewCustomer(known, challenge=None)
+        await key.sign(self_test_message())  # raises if the key is loaded and cannot sign now
+        try:
+            customer = await self._card_api.create_customer(intent, timeout=self._create_timeout)
+            event = EventName.CUSTOMER_CREATED
+        except Conflict:
+            customer = NewCustomer(await self._find(intent), challenge=None)
+            event = EventName.CUSTOMER_FOUND
+        self._log(event, intent, customer.id)
+        await self._intents.complete(intent, customer.id)
+        return customer
+
+    async def _find(self, intent: CustomerIntent) -> str:
+        try:
+            return await self._card_api.find_customer(intent, timeout=self._create_timeout)
+        except SignerError as error:
+            self._log(EventName.CUSTOMER_LOOKUP_FAILED, intent, None, error.code)
+            raise Unavailable(
+                ErrorCode.CUSTOMER_LOOKUP_FAILED,
+                f"The card API has this customer already, and its id could not be found. {error.detail} Send the same "
+                "request again. If you know the id, call POST /v1/customers/{customerId}/challenge/sign.",
+                retry_after=error.retry_after if isinstance(error, Unavailable) else _RETRY_LOOKUP_AFTER,
+            ) from error
+
+    def _log(self, name: EventName, intent: CustomerIntent, customer_id: str | None, code: str | None = None) -> None:
         self._audit.write(
             AuditEvent(
-                name=EventName.CUSTOMER_CREATED,
+                name=name,
                 customer_id=customer_id,
                 owner=str(intent.owner),
+                code=code,
                 idempotency_key=intent.idempotency_key,
             ),
         )
-        await self._intents.complete(intent, customer_id)
-        return customer_id
+
+
+def _not_proven(record: ChallengeRecord) -> Conflict:
+    return Conflict(
+        ErrorCode.CUSTOMER_NOT_PROVEN,
+        f"The customer exists and its challenge ended without proof ({record.state}): see 'record'. Send the same "
+        "request again, or POST /v1/customers/{customerId}/challenge/sign, to sign its next challenge.",
+    )

@@ -6,6 +6,7 @@
 * A replica that loses its lease discards what it signed, and returns the result of the new lease holder.
 * With ``refresh``, a challenge that has expired, or was replaced upstream, is exchanged for the card API's current one,
   at most twice. Each new challenge is decoded and checked in full.
+* If a challenge is refused that the card API issued to us, and not to the caller, the card API is to blame.
 """
 
 from __future__ import annotations
@@ -34,16 +35,22 @@ from signer.application.ports import (
     LeasedRecord,
     SigningKey,
 )
-from signer.application.sign_request import SignRequest, can_reuse, in_progress, require_key
+from signer.application.sign_request import (
+    EXPIRED,
+    SignRequest,
+    can_reuse,
+    in_progress,
+    refused_upstream,
+    require_key,
+)
 from signer.domain.challenge import MAX_BASE64, Challenge, decode_challenge
-from signer.domain.errors import Conflict, ErrorCode, LeaseLost, RefusedByPolicy, SignerError
+from signer.domain.errors import Conflict, ErrorCode, LeaseLost, MalformedChallenge, RefusedByPolicy, SignerError
 from signer.domain.ethereum import AccountId, EvmSignature
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord, SignatureForm, Submission, challenge_id
 
 _MAX_REFRESHES: Final = 2
-_EXPIRED: Final = frozenset({ErrorCode.CHALLENGE_EXPIRED, ErrorCode.CHALLENGE_EXPIRES_TOO_SOON})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,22 +105,24 @@ class SignChallenge:
         Raises:
             MalformedChallenge, RefusedByPolicy, NotFound, Conflict: for the challenge that the error is about, no nonce
                 was claimed and nothing was signed.
+            ChallengeRefused: the same, for a challenge that was fetched.
             Unavailable: ``challenge_in_progress`` if another replica held the lease until ``work_timeout``; else which
                 part is down.
             BadUpstream: the card API's challenge could not be fetched.
         """
         deadline = time.monotonic() + self._limits.work_timeout.total_seconds()
-        challenge = None if request.challenge is None else self._decode(request.challenge)
+        given = None if request.challenge is None else self._decode(request.challenge)
         key = require_key(self._keys, request.owner)
-        if challenge is None:
+        if given is None:
             record = await self._resume_known(request, deadline)
             if record is not None:
                 return record
+        challenge = given or self._decode_issued(request)
         refreshes = _MAX_REFRESHES if request.refresh else 0
         while True:
             challenge = challenge or await self._fetch(request)
             claim = self._claim_for(request, challenge)
-            expiry_refusal = self._check_policy(challenge, request.owner)
+            expiry_refusal = self._check_policy(challenge, request.owner, is_given=challenge is given)
             if expiry_refusal is not None and not await self._was_signed(claim):
                 if not refreshes:
                     raise expiry_refusal
@@ -138,23 +147,38 @@ class SignChallenge:
         record = await self._deliver(None, claimed, deadline, forward=request.forward)
         return None if record is None or (request.refresh and record.state is ChallengeState.SUPERSEDED) else record
 
+    def _decode_issued(self, request: SignRequest) -> Challenge | None:
+        """Return the challenge of the creation's response; ``None`` if there is none that can be decoded."""
+        with suppress(MalformedChallenge):
+            return None if request.issued is None else self._decode(request.issued)
+        return None
+
     async def _fetch(self, request: SignRequest) -> Challenge:
+        self._policy.check_owner(request.owner)
         timeout = self._limits.fetch_timeout
-        return self._decode(await self._card_api.fetch_challenge(request.customer_id, timeout=timeout))
+        fetched = await self._card_api.fetch_challenge(request.customer_id, timeout=timeout, is_new=request.is_new)
+        try:
+            return self._decode(fetched)
+        except MalformedChallenge as refusal:
+            raise refused_upstream(refusal) from None
 
     def _decode(self, encoded: str) -> Challenge:
         return decode_challenge(encoded, max_base64=self._limits.max_base64)
 
-    def _check_policy(self, challenge: Challenge, owner: AccountId) -> RefusedByPolicy | None:
-        """Raise the policy's refusal, but return it if the challenge has only expired: a newer one may pass."""
+    def _check_policy(self, challenge: Challenge, owner: AccountId, *, is_given: bool) -> SignerError | None:
+        """Raise the policy's refusal, but return it if the challenge has only expired: a newer one may pass.
+
+        ``is_given``: whether the caller sent the challenge, so that the refusal is the caller's to mend.
+        """
         now = self._clock.now()
         try:
             self._policy.check(challenge, owner, now)
             self._policy.check_time_left(challenge, now)
         except RefusedByPolicy as refusal:
-            if refusal.code in _EXPIRED:
-                return refusal
-            raise
+            error = refusal if is_given else refused_upstream(refusal)
+            if refusal.code in EXPIRED:
+                return error
+            raise error from None
         return None
 
     async def _was_signed(self, claim: Claim) -> bool:

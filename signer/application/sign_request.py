@@ -18,11 +18,23 @@ from signer.application.admission import AdmissionGate
 from signer.application.ports import AuditEvent, AuditLog, ChallengeStore, EventName, KeyRing, SigningKey
 from signer.application.single_flight import SingleFlight, StillRunning
 from signer.domain.challenge import decode_challenge
-from signer.domain.errors import Conflict, ErrorCode, NotFound, SignerError, Unavailable
+from signer.domain.errors import (
+    ChallengeRefused,
+    Conflict,
+    ErrorCode,
+    MalformedChallenge,
+    NotFound,
+    RefusedByPolicy,
+    SignerError,
+    Unavailable,
+)
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import ChallengeRecord, challenge_id
 
+EXPIRED: Final = frozenset({ErrorCode.CHALLENGE_EXPIRED, ErrorCode.CHALLENGE_EXPIRES_TOO_SOON})
+"""The refusals after which a newer challenge may pass."""
+_ABOUT_THE_OWNER: Final = frozenset({ErrorCode.OWNER_MISMATCH, ErrorCode.CHAIN_MISMATCH})
 _MIN_LOOKUP: Final = timedelta(milliseconds=250)
 _RETRY_UNLOADED_KEY: Final = 5.0
 
@@ -37,6 +49,9 @@ class SignRequest:
         challenge: base64 as the card API issued it; ``None`` to fetch the current one.
         forward: whether the signature is delivered to the card API.
         refresh: whether a challenge that has expired, or was replaced upstream, may be exchanged for the current one.
+        is_new: whether this service has created the customer, so that the card API may not find it yet.
+        issued: base64, the challenge in the card API's response to the creation of this customer. It is used instead of
+            fetching one, if it can be. Requests that differ only in it are equal.
     """
 
     customer_id: str
@@ -44,6 +59,8 @@ class SignRequest:
     challenge: str | None = field(repr=False)
     forward: bool
     refresh: bool = False
+    is_new: bool = False
+    issued: str | None = field(default=None, repr=False, compare=False)
 
 
 class HandleSignRequest:
@@ -92,6 +109,7 @@ class HandleSignRequest:
         Raises:
             MalformedChallenge, RefusedByPolicy, NotFound, Conflict: for the challenge that the error is about, no nonce
                 was claimed and nothing was signed.
+            ChallengeRefused: the same, for a challenge that was fetched.
             Unavailable: ``challenge_in_progress`` if the time was too short; else which part is down, or that this
                 process accepts no work. Retry.
             BadUpstream: the card API's challenge could not be fetched.
@@ -131,11 +149,13 @@ class HandleSignRequest:
         try:
             return await self._sign(request)
         except SignerError as error:
-            name = EventName.CONFLICTED if isinstance(error, Conflict) else EventName.REFUSED
+            name, code = EventName.REFUSED, error.code
+            if isinstance(error, ChallengeRefused):
+                name, code = EventName.UPSTREAM_REFUSED, error.reason
+            elif isinstance(error, Conflict):
+                name = EventName.CONFLICTED
             owner = str(request.owner)
-            self._audit.write(
-                AuditEvent(name=name, customer_id=request.customer_id, owner=owner, code=error.code),
-            )
+            self._audit.write(AuditEvent(name=name, customer_id=request.customer_id, owner=owner, code=code))
             raise
 
 
@@ -167,6 +187,23 @@ def require_key(keys: KeyRing, owner: AccountId) -> SigningKey:
         "This service holds no key for ownerId. GET /v1/keys lists the owners that it can sign for.",
         field="ownerId",
     )
+
+
+def refused_upstream(refusal: MalformedChallenge | RefusedByPolicy) -> ChallengeRefused:
+    """Return the error for a challenge that the card API issued and this service refuses; no caller can correct it."""
+    what = f"The card API issued a challenge that is not signed ({refusal.code})."
+    if refusal.code in EXPIRED:
+        advice = "Send the same request again. A customer that is verified may have no newer challenge."
+    elif refusal.code in _ABOUT_THE_OWNER:
+        advice = (
+            f"{refusal.detail} Either ownerId is not this customer's owner: send the right one. Or the card API issued "
+            "a challenge for another account: report it to the card API."
+        )
+    elif isinstance(refusal, RefusedByPolicy):
+        advice = f"{refusal.detail} Compare the section [policy] with the card API; if it is right, report it there."
+    else:
+        advice = "It is malformed: report it to the card API."
+    return ChallengeRefused(refusal.code, f"{what} {advice}")
 
 
 def in_progress() -> Unavailable:

@@ -7,7 +7,8 @@ The life of a process:
 3. ``Service.prepare`` runs the self-check (siwe checks the parser) and loads the keys. A failure ends the process.
 4. Admission opens and recovery starts. Redis and the card API may fail and return; meanwhile readiness reports it and
    requests get 503 or 202.
-5. ``Service.drain``: admission closes and recovery stops. Running work ends, or is handed back so that another replica
+5. ``HttpRunner.leave``: readiness fails, and every response closes its connection. Then the server stops listening.
+6. ``Service.drain``: admission closes and recovery stops. Running work ends, or is handed back so that another replica
    continues it immediately. Then everything is closed in reverse order.
 """
 
@@ -20,8 +21,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
-
-from aiohttp import web
 
 from signer.adapters.clock import SystemClock
 from signer.adapters.keys.backend import KeyBackendError, Progress
@@ -49,8 +48,9 @@ from signer.config.settings import ConfigError, Settings
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
 from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
-from signer.web.app import create_app
+from signer.web.app import create_http
 from signer.web.auth import Callers
+from signer.web.connections import HttpRunner
 from signer.web.handlers import Handlers
 from signer.web.health import Check, Readiness, check_admission, check_keys
 
@@ -68,7 +68,7 @@ class StartFailed(Exception):
 class Service:
     """A composed service. ``admission`` is closed until ``prepare`` is done."""
 
-    app: web.Application
+    http: HttpRunner
     admission: AdmissionGate
     _settings: Settings
     _keys: Keys
@@ -216,6 +216,7 @@ def _compose(
     )
     onboard = OnboardCustomer(
         admission=admission,
+        policy=policy,
         keys=keys.ring,
         intents=RedisCustomerIntents(redis, settings.redis),
         card_api=card_api.client,
@@ -249,7 +250,7 @@ def _compose(
         settings=settings.http,
     )
     return Service(
-        app=create_app(handlers, callers, request_log),
+        http=create_http(handlers, callers, request_log),
         admission=admission,
         _settings=settings,
         _keys=keys,

@@ -26,9 +26,9 @@ from signer.config.settings import Settings
 from signer.observability import events
 from signer.observability.logs import configure_logging
 from signer.observability.writers import emit
+from signer.web.connections import HttpRunner
 from signer.web.settings import HttpSettings
 
-_CLOSE_CONNECTIONS_WITHIN_SECONDS: Final = 2.0
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -37,6 +37,7 @@ _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 def serve_command(*, config_file: Path | None) -> None:
     """Run the service until SIGTERM or SIGINT.
 
+    After SIGTERM it takes requests for http.pre_stop more; after SIGINT it stops taking them at once.
     SIGHUP reloads the keys, as POST /v1/keys/reload does.
     """
     settings = read_settings(config_file)
@@ -54,7 +55,7 @@ async def _serve(settings: Settings) -> int:
     # SIGHUP would end the process by default. Before the keys are loaded there is nothing to reload.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     try:
-        async with open_service(settings) as service, _listening(service.app, settings.http) as address:
+        async with open_service(settings) as service, _listening(service.http, settings.http) as address:
             loop.add_signal_handler(signal.SIGHUP, service.reload_keys)
             versions: dict[str, Any] = {"version": version("challenge-signer"), "python": platform.python_version()}
             emit(events.SERVICE_STARTED, **versions, **address)
@@ -67,7 +68,7 @@ async def _serve(settings: Settings) -> int:
                 emit(events.SERVICE_READY, **address, duration_ms=_since(started))
                 await stop
             preparing.cancel()
-            await _stop(service, stop.result())
+            await _stop(service, settings.http, stop.result())
     except StartFailed as error:
         emit(events.SERVICE_FAILED, reason=str(error))
         return EXIT_CONFIG
@@ -98,13 +99,12 @@ def _stop_by_signal(stop: asyncio.Future[str]) -> None:
 
 
 @asynccontextmanager
-async def _listening(app: web.Application, settings: HttpSettings) -> AsyncIterator[dict[str, Any]]:
+async def _listening(runner: HttpRunner, settings: HttpSettings) -> AsyncIterator[dict[str, Any]]:
     """Listen while the context is open, and yield the host and the port.
 
     Raises:
         StartFailed: the address cannot be used.
     """
-    runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=_CLOSE_CONNECTIONS_WITHIN_SECONDS)
     await runner.setup()
     try:
         try:
@@ -117,9 +117,13 @@ async def _listening(app: web.Application, settings: HttpSettings) -> AsyncItera
         await runner.cleanup()
 
 
-async def _stop(service: Service, reason: str) -> None:
+async def _stop(service: Service, settings: HttpSettings, reason: str) -> None:
     started = time.perf_counter()
     emit(events.SERVICE_STOPPING, reason=reason)
+    service.http.leave()
+    if reason == signal.SIGTERM.name and service.admission.rejection is None:
+        await asyncio.sleep(settings.pre_stop.total_seconds())
+    await service.http.stop_listening()
     left = await service.drain()
     emit(events.SERVICE_STOPPED, left=left, duration_ms=_since(started))
 

@@ -225,7 +225,7 @@ class LocalSite:
         folder = self.folder
         expected = json.dumps([str(self.owner), *options.expected_owners])
         sections = {
-            "http": "port = 0",
+            "http": "port = 0\npre_stop = 0",
             "policy": "",
             "redis": f"url = {json.dumps(self.redis_url)}",
             "card_api": f"""\

@@ -2,8 +2,8 @@
 
 * The card API creates at most one customer for each pair of account and external id.
 * The intent is stored, with its Idempotency-Key, before the request is sent; the customer's id is stored afterwards.
-  The card API cannot look an id up. After a lost response the only remedy is to repeat the request under the same key,
-  within the hour for which the card API remembers it.
+  After a lost response, the request is repeated under the same key, which the card API remembers for an hour. After
+  that it responds that the customer exists, and the id is looked up in its list of customers.
 * Body and key depend on the intent alone, so every replica sends the same ones at any time.
 """
 
@@ -14,7 +14,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Final
 
-from signer.domain.errors import ErrorCode, MalformedRequest
+from signer.domain.errors import ErrorCode, MalformedRequest, RefusedByPolicy
 from signer.domain.ethereum import AccountId
 from signer.domain.record import sharded_id
 
@@ -33,6 +33,7 @@ class CustomerIntent:
 
     Raises:
         MalformedRequest: ``external_id`` has another form.
+        RefusedByPolicy: ``chain_mismatch``: the owner could not sign the customer's challenge.
     """
 
     account: AccountId
@@ -44,6 +45,11 @@ class CustomerIntent:
         if not 0 < len(text) <= _LONGEST_EXTERNAL_ID or not text.isprintable():
             detail = f"externalId is your own id of the customer: 1 to {_LONGEST_EXTERNAL_ID} printable characters."
             raise MalformedRequest(ErrorCode.REQUEST_MALFORMED, detail, field="externalId")
+        if self.account.chain != self.owner.chain:
+            detail = (
+                f"chainId is on chain {self.account.chain}; ownerId is on chain {self.owner.chain}. Send both on one."
+            )
+            raise RefusedByPolicy(ErrorCode.CHAIN_MISMATCH, detail, field="ownerId")
 
     @property
     def id(self) -> str:

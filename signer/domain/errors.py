@@ -20,6 +20,11 @@ class ErrorCode(StrEnum):
     CHALLENGE_ID_MALFORMED = "challenge_id_malformed"
     BODY_TOO_LARGE = "body_too_large"
     MEDIA_TYPE_NOT_SUPPORTED = "media_type_not_supported"
+    TARGET_TOO_LONG = "target_too_long"
+    HEADER_FIELDS_TOO_LARGE = "header_fields_too_large"
+    EXPECTATION_NOT_SUPPORTED = "expectation_not_supported"
+    TRANSFER_CODING_NOT_SUPPORTED = "transfer_coding_not_supported"
+    HTTP_VERSION_NOT_SUPPORTED = "http_version_not_supported"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     ROUTE_UNKNOWN = "route_unknown"
     UNAUTHENTICATED = "unauthenticated"
@@ -68,6 +73,7 @@ class ErrorCode(StrEnum):
     NONCE_REUSED = "nonce_reused"
     CHALLENGE_BOUND_ELSEWHERE = "challenge_bound_elsewhere"
     CUSTOMER_EXISTS = "customer_exists"
+    CUSTOMER_NOT_PROVEN = "customer_not_proven"
     CHALLENGE_UNKNOWN = "challenge_unknown"
     CHALLENGE_IN_PROGRESS = "challenge_in_progress"
     LEASE_LOST = "lease_lost"
@@ -85,10 +91,12 @@ class ErrorCode(StrEnum):
 
     # The card API.
     CUSTOMER_UNKNOWN = "customer_unknown"
+    CUSTOMER_LOOKUP_FAILED = "customer_lookup_failed"
     CARD_API_UNAVAILABLE = "card_api_unavailable"
     CARD_API_TIMEOUT = "card_api_timeout"
     CARD_API_INVALID_ANSWER = "card_api_invalid_answer"
     CARD_API_CREDENTIALS_REFUSED = "card_api_credentials_refused"
+    CARD_API_CHALLENGE_REFUSED = "card_api_challenge_refused"
 
     INTERNAL_ERROR = "internal_error"
 
@@ -151,6 +159,18 @@ class LeaseLost(Unavailable):
 
 class BadUpstream(SignerError):
     """The card API sent a response that its contract does not allow."""
+
+
+class ChallengeRefused(BadUpstream):
+    """The card API issued a challenge that the parser or the policy refuses.
+
+    Attributes:
+        reason: the code of the rule.
+    """
+
+    def __init__(self, reason: ErrorCode, detail: str) -> None:
+        super().__init__(ErrorCode.CARD_API_CHALLENGE_REFUSED, detail)
+        self.reason = reason
 
 
 class UpstreamTimeout(Unavailable):

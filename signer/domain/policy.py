@@ -51,6 +51,13 @@ class SigningPolicy:
             if not rule.holds(case):
                 raise RefusedByPolicy(rule.code, rule.detail(case), field=rule.field)
 
+    def check_owner(self, owner: AccountId) -> None:
+        """Check what needs no challenge, the owner's chain; raise ``RefusedByPolicy``."""
+        if owner.chain.reference not in self.chains:
+            allowed = _list(map(ChainId, self.chains))
+            detail = f"ownerId is on chain {owner.chain}, which is not in policy.chains ({allowed})."
+            raise RefusedByPolicy(ErrorCode.CHAIN_NOT_ALLOWED, detail, field="ownerId")
+
     def verdicts(self, challenge: Challenge, owner: AccountId, now: datetime) -> Iterator[tuple[Rule, bool]]:
         """Return every rule and whether it holds, also after the first that fails."""
         return ((rule, rule.holds(_Case(self, challenge, owner, now))) for rule in RULES)

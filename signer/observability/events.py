@@ -56,7 +56,30 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
     EventName(event.name): event
     for event in (
         _event("customer.created", "info", "The card API has created a customer.", *_CUSTOMER, "idempotency_key"),
+        _event(
+            "customer.found",
+            "info",
+            "The card API had the customer already (409); its list of customers has the id.",
+            *_CUSTOMER,
+            "idempotency_key",
+        ),
+        _event(
+            "customer.lookup_failed",
+            "warning",
+            "The card API has the customer already (409), and its id could not be found in the list of customers.",
+            *_CUSTOMER,
+            "code",
+            "idempotency_key",
+        ),
         _event("challenge.refused", "info", "A request was refused or failed; nothing was signed.", *_CUSTOMER, "code"),
+        _event(
+            "card_api.challenge_refused",
+            "warning",
+            "The card API issued a challenge that the parser or the policy refuses, by the rule in code. Nothing was "
+            "signed: ownerId is wrong, the settings are, or the card API is faulty or compromised.",
+            *_CUSTOMER,
+            "code",
+        ),
         _event(
             "challenge.conflicted",
             "warning",

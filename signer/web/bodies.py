@@ -72,6 +72,7 @@ def parse_customer_body(body: bytes) -> CustomerIntent:
 
     Raises:
         MalformedRequest: ``request_malformed``, or what ``AccountId.parse`` raises.
+        RefusedByPolicy: as ``CustomerIntent``.
     """
     fields = _parse_object(body, _CUSTOMER_FIELDS)
     account = _string(fields, "chainId", "the customer's account in CAIP-10 form, for example eip155:324:0x…")
@@ -90,6 +91,11 @@ def customer_body(intent: CustomerIntent, customer_id: str, record: ChallengeRec
         "record": _record_fields(record),
     }
     return _ENCODE(customer).encode("ascii")
+
+
+def customer_members(customer_id: str, record: ChallengeRecord | None) -> dict[str, Any]:
+    """Return the members of a problem about a customer; ``record`` is present only if there is one."""
+    return {"customerId": customer_id} | ({} if record is None else {"record": _record_fields(record)})
 
 
 def record_body(record: ChallengeRecord) -> bytes:

@@ -18,6 +18,7 @@ from signer.domain.errors import ErrorCode, MalformedRequest, NotFound
 from signer.domain.record import parse_challenge_id, parse_customer_id
 from signer.web.bodies import (
     customer_body,
+    customer_members,
     keys_body,
     parse_customer_body,
     parse_sign_body,
@@ -26,6 +27,7 @@ from signer.web.bodies import (
 )
 from signer.web.health import Readiness
 from signer.web.problems import problem, unexpected_error
+from signer.web.request_head import EXPECTS_CONTINUE
 from signer.web.request_summary import RequestSummary
 from signer.web.settings import HttpSettings
 
@@ -64,7 +66,7 @@ class Handlers:
         return _json(record_body(record), HTTPStatus.ACCEPTED, poll=True, location=f"/v1/challenges/{record.id}")
 
     async def create_customer(self, request: web.Request) -> web.Response:
-        """Handle ``POST /v1/customers``: 201 if the challenge is settled, 202 while the delivery goes on."""
+        """Handle ``POST /v1/customers``: 201 if the customer is proven, 202 while the delivery goes on."""
         _refuse_query(request)
         summary = request[SUMMARY]
         intent = parse_customer_body(await self._read_json(request))
@@ -72,11 +74,12 @@ class Handlers:
         onboarded = await self.onboard(intent, within=self.settings.answer_within)
         summary.customer_id = onboarded.customer_id
         record = onboarded.record
-        if record is None:
+        if record is not None:
+            summary.add_record(record)
+        if record is None or onboarded.error is not None:
             error = onboarded.error or unexpected_error()
             summary.code = error.code
-            return problem(error, summary.request_id, extensions={"customerId": onboarded.customer_id})
-        summary.add_record(record)
+            return problem(error, summary.request_id, extensions=customer_members(onboarded.customer_id, record))
         return _json(
             customer_body(intent, onboarded.customer_id, record),
             HTTPStatus.CREATED if record.is_done else HTTPStatus.ACCEPTED,
@@ -166,6 +169,10 @@ class Handlers:
         within = self.settings.answer_within.total_seconds()
         try:
             async with asyncio.timeout(within):
+                if request.get(EXPECTS_CONTINUE):
+                    request[EXPECTS_CONTINUE] = False
+                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    request.writer.output_size = 0  # the response has not begun
                 return await request.read()
         except web.HTTPRequestEntityTooLarge:
             raise _too_large(self.settings.max_body) from None

@@ -1,6 +1,6 @@
-"""Errors as RFC 9457 problems. This module alone maps errors to HTTP statuses.
+"""Errors as RFC 9457 problems.
 
-* The class of an error (``signer.domain.errors``) decides the status; three codes have a more specific one.
+* The code of an error decides the status (``signer.web.error_table``).
 * ``type`` is ``urn:challenge-signer:error:<code>``, ``instance`` is ``urn:challenge-signer:request:<request id>``.
 * 401 has ``WWW-Authenticate``, 405 has ``Allow``; 502, 503 and 504 have ``Retry-After``.
 * An unexpected error becomes ``internal_error`` without any detail of it.
@@ -17,42 +17,21 @@ from aiohttp import web
 
 from signer.domain.errors import (
     BadUpstream,
-    Conflict,
+    ChallengeRefused,
     ErrorCode,
     MalformedRequest,
     NotFound,
-    RefusedByPolicy,
     SignerError,
     Unauthenticated,
     Unavailable,
-    UpstreamTimeout,
 )
-
-STATUS_FOR_CLASS: Final[Mapping[type, int]] = {
-    MalformedRequest: 400,
-    Unauthenticated: 401,
-    NotFound: 404,
-    Conflict: 409,
-    RefusedByPolicy: 422,
-    SignerError: 500,
-    BadUpstream: 502,
-    Unavailable: 503,
-    UpstreamTimeout: 504,
-}
-"""The nearest ancestor of the error's class decides."""
-
-STATUS_FOR_CODE: Final[Mapping[ErrorCode, int]] = {
-    ErrorCode.METHOD_NOT_ALLOWED: 405,
-    ErrorCode.BODY_TOO_LARGE: 413,
-    ErrorCode.MEDIA_TYPE_NOT_SUPPORTED: 415,
-}
-"""Codes for which HTTP defines a more specific status."""
+from signer.web.error_table import ERRORS
 
 BAD_UPSTREAM_RETRY_AFTER: Final = 5.0
 """Seconds, after a response of the card API that could not be understood."""
 
 _WWW_AUTHENTICATE: Final = 'Bearer realm="challenge-signer"'
-_SPELLING: Final = {"api": "API", "ascii": "ASCII", "id": "ID", "siwe": "SIWE", "uri": "URI"}
+_SPELLING: Final = {"api": "API", "ascii": "ASCII", "http": "HTTP", "id": "ID", "siwe": "SIWE", "uri": "URI"}
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -62,14 +41,6 @@ class MethodNotAllowed(MalformedRequest):
     def __init__(self, methods: Iterable[str]) -> None:
         self.allowed = ", ".join(sorted(methods))
         super().__init__(ErrorCode.METHOD_NOT_ALLOWED, f"Only {self.allowed} is allowed here.")
-
-
-def status_of(error: SignerError) -> int:
-    """Return the HTTP status of an error."""
-    status = STATUS_FOR_CODE.get(error.code)
-    if status is not None:
-        return status
-    return next(STATUS_FOR_CLASS[kind] for kind in type(error).__mro__ if kind in STATUS_FOR_CLASS)
 
 
 def problem(
@@ -84,19 +55,21 @@ def problem(
     Args:
         error: the error.
         request_id: of the request, for ``instance``.
-        status: replaces the status of the error's class.
+        status: replaces the status of the error's code.
         extensions: further members of the problem.
     """
     members: dict[str, Any] = {
         "type": f"urn:challenge-signer:error:{error.code}",
         "title": _title(error.code),
-        "status": status or status_of(error),
+        "status": status or ERRORS[error.code].status,
         "detail": error.detail,
         "code": error.code,
         "instance": f"urn:challenge-signer:request:{request_id}",
     }
     if error.field is not None:
         members["field"] = error.field
+    if isinstance(error, ChallengeRefused):
+        members["reason"] = error.reason
     if extensions is not None:
         members.update(extensions)
     response = web.Response(

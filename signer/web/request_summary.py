@@ -15,7 +15,7 @@ class RequestSummary:
     Attributes:
         request_id: from the caller, or generated.
         caller: its name; ``None`` before authentication.
-        method: a method that HTTP defines, or ``OTHER``.
+        method: a method that HTTP defines, or ``OTHER``; ``unknown`` if the request cannot be parsed.
         route: the template (``/v1/challenges/{id}``), never the path; ``unknown`` if no route matched.
         status: of the response; ``None`` if the request was cut off before there was one.
         code: of the problem or of the record.
@@ -30,7 +30,7 @@ class RequestSummary:
     request_id: str
     caller: str | None = None
     method: str
-    route: str
+    route: str = "unknown"
     status: int | None = None
     code: str | None = None
     state: str | None = None

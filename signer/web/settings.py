@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pydantic import ConfigDict, Field
 
-from signer.settings_types import Section, Sha256, Span
+from signer.settings_types import Seconds, Section, Sha256, Span
 
 
 class HttpSettings(Section):
@@ -15,8 +15,10 @@ class HttpSettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     answer_within: Span = timedelta(seconds=8)
+    pre_stop: Seconds = Field(timedelta(seconds=5), ge=timedelta(0))
     drain_within: Span = timedelta(seconds=20)
     max_body: int = Field(16_384, ge=1024, le=1_048_576)
+    max_connections: int = Field(500, ge=1)
 
 
 class CallerSettings(Section):

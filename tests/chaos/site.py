@@ -169,6 +169,7 @@ def _settings(
         "http": {
             "port": replica.port,
             "answer_within": plan.answer_within,
+            "pre_stop": 0,
             "drain_within": DRAIN_WITHIN,
         },
         "policy": {"max_age": plan.max_age, "min_remaining": MIN_REMAINING},

@@ -11,7 +11,6 @@ import pytest
 from tests.chaos.evidence import Evidence, ProcessHistory
 from tests.chaos.good_run import CUSTOMER, GOOD, ID, OTHER, POSTED, T0, entry, line, move, process, record, response
 from tests.chaos.moves import Move
-from tests.chaos.plan import ChaosFaultKind, InjectedFault
 from tests.chaos.recovery import recoveries
 from tests.chaos.verdict import by_rule, violations
 
@@ -130,23 +129,14 @@ def test_process_that_settled_before_its_kill_needs_no_recovery() -> None:
     assert recoveries(replace(GOOD, processes=[KILLED])) == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "began", "is_excused"),
-    [
-        (ChaosFaultKind.API_CONFLICTS_BARE, T0, True),
-        (ChaosFaultKind.API_CONFLICTS_BARE, T0 + 1, False),
-        (ChaosFaultKind.API_CONFLICTS, T0, False),
-    ],
-)
-def test_customer_exists_is_allowed_during_409s_without_a_body_only(
-    kind: ChaosFaultKind, began: float, is_excused: bool
-) -> None:
-    """A 409 without a body is ambiguous; one with a body is not."""
-    customer_exists = response(sent="onboard, fetch", status=409, body={"code": "customer_exists"})
-    run = replace(
-        GOOD, responses=[*GOOD.responses, customer_exists], injected=[InjectedFault(began, began + 0.5, kind, "")]
-    )
-    assert set(by_rule(violations(run))) == (set() if is_excused else {"responses_match_the_api"})
+@pytest.mark.parametrize(("state", "status"), [("verified", 201), ("rejected", 409), ("forwarding", 202)])
+def test_only_a_proven_customer_may_be_answered_201(state: str, status: int) -> None:
+    """Any other status of a creation is found."""
+    for given in (201, 202, 409):
+        body = response().body | {"state": state}
+        created = response(sent="onboard, fetch", status=given, body=body, retry_after="1")
+        found = by_rule(violations(replace(GOOD, responses=[created])))
+        assert ("responses_match_the_api" in found) == (given != status)
 
 
 def test_history_contains_moves_deliveries_responses_and_log() -> None:

@@ -15,7 +15,6 @@ from signer.observability.events import irregularities
 from tests.chaos.evidence import Evidence, signature_hash
 from tests.chaos.failovers import forgotten_final_states
 from tests.chaos.load import FINAL, ClientBehaviour, RecordedResponse
-from tests.chaos.plan import ChaosFaultKind
 from tests.chaos.recovery import recoveries
 
 _PROOF: Final = frozenset({"verified", "already_signed"})
@@ -198,7 +197,7 @@ def responses_match_the_api(run: Evidence) -> Iterator[Finding]:
     for response in run.responses:
         if response.status is None:
             continue
-        if not (_makes_sense(response) or _is_a_conflict_without_a_word(run, response)):
+        if not _makes_sense(response):
             yield response.body.get("id"), f"'{response.sent}' was answered {response.status} {response.body}"
         elif response.status in {202, 503} and not (response.retry_after or "").isdigit():
             yield response.body.get("id"), f"{response.status} {response.code} without Retry-After"
@@ -207,30 +206,20 @@ def responses_match_the_api(run: Evidence) -> Iterator[Finding]:
 _REFUSALS: Final = frozenset(
     {(409, "nonce_reused"), (422, "challenge_expired"), (422, "challenge_expires_too_soon")},
 )
-_REFUSALS_OF_WHAT_WAS_FETCHED: Final = frozenset(
-    {(422, "owner_mismatch"), (422, "domain_not_allowed"), (400, "challenge_not_siwe"), (404, "customer_unknown")},
-)
-"""Results of wrong challenges and of 404s from the card API."""
+_REFUSALS_WITHOUT_A_CHALLENGE: Final = frozenset({(404, "customer_unknown")})
+"""Results of 404s from the card API."""
 
 
 def _makes_sense(response: RecordedResponse) -> bool:
     if response.is_record:
-        return response.status in ({201, 202} if "onboard" in response.sent else {200, 202})
+        if "onboard" in response.sent:
+            state = response.body["state"]
+            return response.status == (201 if state in _PROOF else 409 if state in FINAL else 202)
+        return response.status in {200, 202}
     if response.status in _DOWN:
         return response.code is not None
     known = (response.status, response.code)
-    return known in _REFUSALS or ("fetch" in response.sent and known in _REFUSALS_OF_WHAT_WAS_FETCHED)
-
-
-def _is_a_conflict_without_a_word(run: Evidence, response: RecordedResponse) -> bool:
-    """Return whether the card API responded to the creation with 409 without a body."""
-    exists = (response.status, response.code) == (409, "customer_exists") and "onboard" in response.sent
-    return exists and any(
-        fault.kind is ChaosFaultKind.API_CONFLICTS_BARE
-        and fault.began <= response.began + response.took
-        and response.began <= fault.ended
-        for fault in run.injected
-    )
+    return known in _REFUSALS or ("fetch" in response.sent and known in _REFUSALS_WITHOUT_A_CHALLENGE)
 
 
 def customers_are_created_once(run: Evidence) -> Iterator[Finding]:

@@ -39,6 +39,15 @@ async def test_customer_is_created_and_verified_in_one_call(open_site: OpenSite)
     assert (await site.sign(customer["customerId"]))[1] == customer["record"]
 
 
+async def test_onboarding_fetches_no_challenge(open_site: OpenSite) -> None:
+    """The challenge in the response to the creation is signed."""
+    site = await open_site()
+    assert (await onboard(site, "grace"))[0] == 201
+    async with site.http.get(f"{site.card_api}/_sim/ledger") as response:
+        counters = (await response.json())["counters"]
+    assert (counters["create_customer"], "challenge" in counters) == ({"201": 1}, False)
+
+
 async def test_creation_is_retried_after_a_lost_response(open_site: OpenSite) -> None:
     """The retry has the same Idempotency-Key, so the card API returns the customer that it created."""
     site = await open_site(**QUICK)
@@ -75,9 +84,9 @@ async def dropped(site: LocalSite) -> int:
 async def test_problem_after_the_creation_has_the_customer_id(open_site: OpenSite) -> None:
     """The challenge is unusable; the same request completes the customer later."""
     site = await open_site(**QUICK)
-    await site.set_faults({"kind": "challenge_pem", "route": "challenge"})
+    await site.set_faults({"kind": "challenge_pem"})
     status, problem = await onboard(site, "dave")
-    assert (status, problem["code"]) == (400, "challenge_not_siwe")
+    assert (status, problem["code"], problem["reason"]) == (502, "card_api_challenge_refused", "challenge_not_siwe")
     await site.set_faults()
     status, customer = await onboard(site, "dave")
     assert (status, customer["customerId"]) == (201, problem["customerId"])
@@ -106,11 +115,3 @@ async def test_invalid_customer_is_refused_and_not_created(open_site: OpenSite) 
         response_status, problem = await onboard(site, "frank", **fields)
         assert (response_status, problem["code"]) == (status, code)
     assert await created(site) == 0
-
-
-async def test_customer_created_by_the_wallet_backend_is_a_conflict(open_site: OpenSite) -> None:
-    """The service does not have the customer's id: the code is ``customer_exists``."""
-    site = await open_site()
-    customer = await site.create_customer()
-    status, problem = await onboard(site, customer["externalId"])
-    assert (status, problem["code"]) == (409, "customer_exists")

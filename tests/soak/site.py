@@ -86,7 +86,7 @@ def _settings(
     return as_toml(
         token_sha256,
         {
-            "http": {"port": port, "answer_within": ANSWER_WITHIN},
+            "http": {"port": port, "answer_within": ANSWER_WITHIN, "pre_stop": 0},
             "policy": {"max_age": plan.max_age, "min_remaining": MIN_REMAINING},
             "redis": {"url": store.url, "lease": 5, "nonce_retention": plan.retention},
             "card_api": {

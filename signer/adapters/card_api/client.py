@@ -3,7 +3,7 @@
 * After a 401 the token is renewed and the request sent once more, signed anew; a delivery keeps its body and its
   Idempotency-Key.
 * Reads, and the creation of a customer under its one Idempotency-Key, are retried within their timeout. A delivery is
-  one attempt: each attempt needs its own lease.
+  one attempt: each attempt needs its own lease. The list of customers, which can be long, is requested once.
 * A timeout covers the whole call, including the wait for a token.
 * While the circuit breaker is open, a call ends at once with the time after which to retry.
 * A request that cannot be signed is not sent, and is no failure of the card API.
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 
 from signer.adapters.card_api.access_token import AccessToken, AccessTokenSource, read_credentials
 from signer.adapters.card_api.http_transport import HttpTransport
@@ -27,6 +27,7 @@ from signer.adapters.card_api.responses import (
     challenge_in,
     created_customer_in,
     delivery_result,
+    found_customer_in,
     status_in,
     token_in,
 )
@@ -36,10 +37,12 @@ from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyUnavailable
 from signer.adapters.request_signing.signature_base import MessageSignatureError
 from signer.adapters.request_signing.signer import MessageSigner
-from signer.application.ports import DeliveryResult
+from signer.application.ports import DeliveryResult, NewCustomer
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode
 from signer.domain.record import Submission
+
+_T = TypeVar("_T")
 
 _TOO_LATE: Final = Failure(
     code=ErrorCode.CARD_API_TIMEOUT, detail="The deadline passed before the request to the card API was sent; retry."
@@ -65,6 +68,7 @@ class CardApiClient:
         self._signer = signer
         self._clock = clock
         self._retries = retries or ReadRetries()
+        self._list_lock = asyncio.Lock()  # a list can be long: one at a time is in memory
         self._requests = CardApiRequests(parse_base_url(settings.base_url), signer)
         self._tokens = AccessTokenSource(
             self._fetch_token, now_upstream=lambda: clock.now_upstream().timestamp(), monotonic=monotonic
@@ -82,14 +86,26 @@ class CardApiClient:
         seconds = self._signer.unavailable_for()
         return None if seconds is None else timedelta(seconds=seconds)
 
-    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
+    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> NewCustomer:
         """See ``CardApi.create_customer``."""
         request = self._requests.for_new_customer(intent.body, intent.idempotency_key)
         return await self._read(request, created_customer_in, timeout)
 
-    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
+    async def find_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
+        """See ``CardApi.find_customer``."""
+        deadline = _now() + timeout.total_seconds()
+        async with self._list_lock:
+            result = await self._call(self._requests.for_customers(), deadline)
+        customer_id = found_customer_in(result, intent)
+        if isinstance(customer_id, Failure):
+            raise customer_id.error()
+        return customer_id
+
+    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta, is_new: bool = False) -> str:
         """See ``CardApi.fetch_challenge``."""
-        return await self._read(self._requests.for_challenge(customer_id), challenge_in, timeout)
+        request = self._requests.for_challenge(customer_id)
+        retries = self._retries.until_deadline() if is_new else self._retries
+        return await self._read(request, lambda result: challenge_in(result, is_new=is_new), timeout, retries)
 
     async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
         """See ``CardApi.customer_status``."""
@@ -129,14 +145,18 @@ class CardApiClient:
         await self._tokens.aclose()
 
     async def _read(
-        self, request: CardApiRequest, parse: Callable[[CallResult], str | Failure], timeout: timedelta
-    ) -> str:
+        self,
+        request: CardApiRequest,
+        parse: Callable[[CallResult], _T | Failure],
+        timeout: timedelta,
+        retries: ReadRetries | None = None,
+    ) -> _T:
         deadline = _now() + timeout.total_seconds()
 
-        async def attempt() -> str | Failure:
+        async def attempt() -> _T | Failure:
             return parse(await self._call(request, deadline))
 
-        result = await self._retries.run(deadline, attempt)
+        result = await (retries or self._retries).run(deadline, attempt)
         if isinstance(result, Failure):
             raise result.error()
         return result

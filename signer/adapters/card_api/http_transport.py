@@ -35,8 +35,6 @@ KEEP_ALIVE: Final = timedelta(seconds=15)
 """Shorter than the idle timeouts of usual load balancers, so that we close a connection before they do."""
 MAX_CONNECTIONS: Final = 64
 """One replica's share of the card API's capacity; a delivery takes well under a second."""
-MAX_BODY: Final = 65_536
-"""Bytes. The longest response of the contract, a customer with its challenge, is about 6 KiB."""
 LONGEST_RETRY_AFTER: Final = timedelta(minutes=5)
 """A challenge lives one hour: a longer pause would waste too much of it."""
 
@@ -141,28 +139,28 @@ class HttpTransport:
                     timeout=self._timeout,
                 )
                 self._clock.observe(response.headers.get("Date"), sent_at)
-                body = await _read(response)
+                body = await _read(response, request.max_response)
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:  # TimeoutError is an OSError
             return _network_failure(error, None if response is None else response.status)
         finally:
             if response is not None:
                 response.release()  # returns the connection to the pool, or closes it if the body was not read
         if body is None:
-            return _unreadable(f"it is longer than {MAX_BODY} bytes", response.status)
+            return _unreadable(f"it is longer than {request.max_response} bytes", response.status)
         requested = response.headers.get("Retry-After")
         retry_after = None if requested is None else parse_retry_after(requested, self._clock.now_upstream())
         return UpstreamResponse(response.status, body, retry_after)
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes | None:
-    """Read the body; ``None`` if it is too long."""
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
+    """Read the body; ``None`` if it is longer than ``limit``."""
     announced = response.content_length
-    if announced is not None and announced > MAX_BODY:
+    if announced is not None and announced > limit:
         return None
     body = bytearray()
     while part := await response.content.readany():
         body += part
-        if len(body) > MAX_BODY:
+        if len(body) > limit:
             return None
     return bytes(body)
 

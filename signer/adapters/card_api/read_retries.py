@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from signer.adapters.card_api.results import Failure
 from signer.application.backoff import Backoff
@@ -31,6 +32,10 @@ class ReadRetries:
     attempts: int = _ATTEMPTS
     backoff: Backoff = _BACKOFF
     jitter: Callable[[], float] = random.random
+
+    def until_deadline(self) -> Self:
+        """Return the same with any number of attempts."""
+        return replace(self, attempts=sys.maxsize)
 
     async def run(self, deadline: float, attempt: Callable[[], Awaitable[T | Failure]]) -> T | Failure:
         """Call ``attempt`` until it succeeds, fails with an error that is not transient, or no time is left.

@@ -20,6 +20,10 @@ from signer.adapters.request_signing.signature_base import Scheme
 from signer.adapters.request_signing.signer import MessageSigner, content_digest
 from signer.domain.record import parse_customer_id
 
+MAX_BODY: Final = 65_536
+"""Bytes of a response. But for the list of customers, the longest of the contract is a customer: about 6 KiB."""
+MAX_CUSTOMER_LIST: Final = 4 * 1024 * 1024
+"""Bytes: about 15,000 customers. A longer list is not read."""
 _SAMPLE_TOKEN: Final = AccessToken("Bearer sample", renew_at=0.0, expires_at=0.0)
 _SAMPLE_ID: Final = "00000000-0000-4000-8000-000000000000"
 
@@ -28,13 +32,14 @@ _SAMPLE_ID: Final = "00000000-0000-4000-8000-000000000000"
 class CardApiRequest:
     """What is the same in every attempt of one request: everything but Authorization and the signature.
 
-    Body and headers are never shown: they can hold credentials.
+    Body and headers are never shown: they can hold credentials. ``max_response`` is in bytes.
     """
 
     method: Literal["GET", "POST"]
     url: URL
     headers: Mapping[str, str] = field(repr=False)
     body: bytes | None = field(repr=False)
+    max_response: int = MAX_BODY
 
 
 class CardApiRequests:
@@ -68,6 +73,10 @@ class CardApiRequests:
     def for_new_customer(self, body: bytes, idempotency_key: str) -> CardApiRequest:
         """``POST /customers``."""
         return self._post(self._customers_url, body, idempotency_key)
+
+    def for_customers(self) -> CardApiRequest:
+        """``GET /customers``: the list of all customers."""
+        return CardApiRequest("GET", self._customers_url, self._get_headers, None, MAX_CUSTOMER_LIST)
 
     def for_customer(self, customer_id: str) -> CardApiRequest:
         """``GET /customers/{customerId}``."""

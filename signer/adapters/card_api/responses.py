@@ -17,7 +17,8 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
-from signer.application.ports import DeliveryResult, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict, NewCustomer
+from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.record import parse_customer_id
 
@@ -31,6 +32,7 @@ _CREDENTIALS_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FOR
 
 _POST_TOKEN: Final = "POST auth/token"  # noqa: S105 - a route
 _POST_CUSTOMER: Final = "POST customers"
+_GET_CUSTOMERS: Final = "GET customers"
 _GET_CUSTOMER: Final = "GET customer"
 _GET_CHALLENGE: Final = "GET challenge"
 
@@ -104,8 +106,8 @@ def token_in(result: CallResult) -> IssuedToken | Failure:
 # --- Customers and challenges -----------------------------------------------------------------------------------------
 
 
-def created_customer_in(result: CallResult) -> str | Failure:
-    """Parse the response to ``POST /customers``: the new customer's id."""
+def created_customer_in(result: CallResult) -> NewCustomer | Failure:
+    """Parse the response to ``POST /customers``: the new customer, with its challenge if there is a text."""
     if isinstance(result, Failure):
         return result
     if result.status == HTTPStatus.CONFLICT:
@@ -116,9 +118,10 @@ def created_customer_in(result: CallResult) -> str | Failure:
     if result.status not in {HTTPStatus.CREATED, HTTPStatus.OK}:
         return _failure_for(result, _POST_CUSTOMER)
     match _object_in(result):
-        case {"id": str() as customer_id}:
+        case {"id": str() as customer_id, **others}:
+            challenge = others.get("challenge")
             with suppress(MalformedRequest):
-                return parse_customer_id(customer_id)
+                return NewCustomer(parse_customer_id(customer_id), challenge if isinstance(challenge, str) else None)
     return _invalid(f"The card API's response to {_POST_CUSTOMER} has no id that is a UUID.")
 
 
@@ -133,15 +136,42 @@ def _creation_conflict(response: UpstreamResponse) -> Failure:
         )
     return Failure(
         code=ErrorCode.CUSTOMER_EXISTS,
-        detail="The customer exists at the card API and this service does not have its id. "
-        "If you stored it, call POST /v1/customers/{id}/challenge/sign.",
+        detail="The card API has this customer and does not return its id.",
         transient=not any(_texts_in(_object_in(response), _MAX_DEPTH)),  # a 409 that does not say is retried first
         retry_after=response.retry_after,
     )
 
 
-def challenge_in(result: CallResult) -> str | Failure:
+def found_customer_in(result: CallResult, intent: CustomerIntent) -> str | Failure:
+    """Parse the response to ``GET /customers``: the id of the only customer with this account and external id."""
+    if isinstance(result, Failure) or result.status != HTTPStatus.OK:
+        return _failure_for(result, _GET_CUSTOMERS)
+    payload = _json_in(result)
+    lists = [member for member in payload.values() if isinstance(member, list)] if isinstance(payload, dict) else []
+    if not isinstance(payload, list) and len(lists) != 1:
+        return _invalid(f"The card API's response to {_GET_CUSTOMERS} is not a list of customers.")
+    wanted = (intent.external_id, str(intent.account).lower())
+    ids = {
+        str(row.get("id")).lower()
+        for row in (payload if isinstance(payload, list) else lists[0])
+        if isinstance(row, dict) and (row.get("externalId"), str(row.get("chainId")).lower()) == wanted
+    }
+    if not ids:
+        detail = "The card API's list has no customer with this externalId and chainId."
+        return Failure(code=ErrorCode.CUSTOMER_UNKNOWN, detail=detail)
+    if len(ids) == 1:
+        with suppress(MalformedRequest):
+            return parse_customer_id(ids.pop())
+    return _invalid("The card API's list has several customers with this externalId and chainId, or a malformed id.")
+
+
+def challenge_in(result: CallResult, *, is_new: bool = False) -> str | Failure:
     """Parse the response to ``GET …/challenge``: the base64 text, unchanged."""
+    if is_new and isinstance(result, UpstreamResponse) and result.status == HTTPStatus.NOT_FOUND:
+        detail = "The card API has created this customer and does not find it yet (status 404); retry."
+        return Failure(
+            code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, transient=True, retry_after=result.retry_after
+        )
     if isinstance(result, Failure) or result.status != HTTPStatus.OK:
         return _failure_for(result, _GET_CHALLENGE)
     match _object_in(result):
@@ -165,11 +195,16 @@ def status_in(result: CallResult, customer_id: str) -> str | Failure:
 
 def _object_in(response: UpstreamResponse) -> dict[str, Any]:
     """Return the JSON object in the body; an empty one if the body holds anything else."""
-    try:
-        payload = json.loads(response.body)
-    except (ValueError, RecursionError):
-        return {}
+    payload = _json_in(response)
     return payload if isinstance(payload, dict) else {}
+
+
+def _json_in(response: UpstreamResponse) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the JSON value in the body; ``None`` if the body is not JSON."""
+    try:
+        return json.loads(response.body)
+    except (ValueError, RecursionError):
+        return None
 
 
 # --- Deliveries -------------------------------------------------------------------------------------------------------

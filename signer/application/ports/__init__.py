@@ -8,7 +8,7 @@ Rules that hold for every implementation:
 """
 
 from signer.application.ports.audit_log import AuditDetails, AuditEvent, AuditLog, EventName
-from signer.application.ports.card_api import CardApi, DeliveryResult, DeliveryVerdict
+from signer.application.ports.card_api import CardApi, DeliveryResult, DeliveryVerdict, NewCustomer
 from signer.application.ports.challenge_store import (
     ChallengeStore,
     Claim,
@@ -48,6 +48,7 @@ __all__ = [
     "KeyRingStatus",
     "Lease",
     "LeasedRecord",
+    "NewCustomer",
     "SignatureVerifier",
     "SigningKey",
 ]

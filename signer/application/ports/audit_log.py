@@ -13,7 +13,10 @@ class EventName(StrEnum):
     """What can happen to a challenge. Alerts are written against these names: append; never rename."""
 
     CUSTOMER_CREATED = "customer.created"
+    CUSTOMER_FOUND = "customer.found"
+    CUSTOMER_LOOKUP_FAILED = "customer.lookup_failed"
     REFUSED = "challenge.refused"
+    UPSTREAM_REFUSED = "card_api.challenge_refused"
     CONFLICTED = "challenge.conflicted"
     CLAIMED = "challenge.claimed"
     RELEASED = "challenge.released"
@@ -43,7 +46,7 @@ class AuditEvent:
     Attributes:
         name: what happened.
         challenge_id: if it is known.
-        customer_id: of the request.
+        customer_id: of the request; ``None`` if it is not known.
         owner: CAIP-10.
         state: the record's, afterwards.
         code: the record's code, or the error's.
@@ -55,7 +58,7 @@ class AuditEvent:
     """
 
     name: EventName
-    customer_id: str
+    customer_id: str | None
     owner: str
     challenge_id: str | None = None
     state: str | None = None

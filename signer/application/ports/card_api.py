@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum, auto
 from typing import Protocol
@@ -49,21 +49,49 @@ class DeliveryResult:
     retry_after: timedelta | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NewCustomer:
+    """A customer that the card API has just created.
+
+    Attributes:
+        id: its UUID.
+        challenge: its first challenge, base64; ``None`` if the response had none.
+    """
+
+    id: str
+    challenge: str | None = field(repr=False)
+
+
 class CardApi(Protocol):
     """The card API. Reads are retried inside, within ``timeout``; a delivery is one attempt, under its own lease."""
 
-    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
-        """Create the customer under the intent's Idempotency-Key, with retries, and return its id.
+    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> NewCustomer:
+        """Create the customer under the intent's Idempotency-Key, with retries.
 
         Raises:
-            Conflict: ``customer_exists``.
+            Conflict: ``customer_exists``: ask ``find_customer`` for its id.
             MalformedRequest: ``request_malformed``: the card API refuses the account or the external id.
             Unavailable, UpstreamTimeout, BadUpstream: as ``fetch_challenge``; the customer may have been created.
         """
         ...
 
-    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
+    async def find_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
+        """Return the id of the only customer with the intent's account and external id, in one attempt.
+
+        Raises:
+            NotFound: ``customer_unknown``: there is none.
+            Unavailable, UpstreamTimeout, BadUpstream: as ``fetch_challenge``; also if there are several.
+        """
+        ...
+
+    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta, is_new: bool = False) -> str:
         """Return the customer's current challenge, base64.
+
+        Args:
+            customer_id: the customer.
+            timeout: of the whole call.
+            is_new: whether this service has just created the customer, so that the card API may not find it yet. Then a
+                404 is retried until the timeout, and ends as ``card_api_unavailable``.
 
         Raises:
             NotFound: ``customer_unknown``.

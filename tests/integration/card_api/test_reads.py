@@ -193,3 +193,24 @@ async def test_check_raises_if_card_api_is_down(start: StartCalling) -> None:
         await calling.client.check()
     assert refusal.value.code is ErrorCode.CARD_API_UNAVAILABLE
     assert calling.outcomes("token") == {"500": 2}
+
+
+async def test_404_for_a_new_customer_is_retried_until_the_customer_is_found(calling: Calling) -> None:
+    """More often than other failures: the card API may find a customer late."""
+    customer_id, submission = calling.customer()
+    calling.fault(FaultKind.STATUS, "challenge", status=404, times=6)
+    challenge = await calling.client.fetch_challenge(customer_id, timeout=SOON, is_new=True)
+    assert challenge == submission.parts()[0]
+    assert calling.outcomes("challenge") == {"404": 6, "200": 1}
+
+
+async def test_404_for_a_new_customer_until_the_timeout_is_unavailable(calling: Calling) -> None:
+    """The next attempt would be too late; the caller is told to retry. Without ``is_new`` the customer is unknown."""
+    customer_id, _ = calling.customer()
+    calling.fault(FaultKind.STATUS, "challenge", status=404, retry_after=30)
+    with pytest.raises(Unavailable, match="does not find it yet") as refusal:
+        await calling.client.fetch_challenge(customer_id, timeout=SOON, is_new=True)
+    assert (refusal.value.code, refusal.value.retry_after) == (ErrorCode.CARD_API_UNAVAILABLE, 30)
+    with pytest.raises(NotFound):
+        await calling.client.fetch_challenge(customer_id, timeout=SOON)
+    assert calling.outcomes("challenge") == {"404": 2}

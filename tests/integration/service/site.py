@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import ClientResponse
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from eth_account import Account
@@ -28,6 +28,7 @@ from signer.simulator.app import RunningSimulator, serving
 from signer.simulator.faults import ROUTE_NAMES, Fault
 from signer.simulator.settings import SimulatorSettings
 from signer.web.auth import generate_token
+from tests.support.http_server import HttpServer
 from tests.support.log_lines import LogLines, captured_logs
 from tests.support.servers import RedisServer
 
@@ -149,7 +150,7 @@ async def open_site(
         )
         settings = _settings(folder, redis, simulator.base_url, digest, request_key, sections)
         service = await stack.enter_async_context(open_service(settings))
-        client = await stack.enter_async_context(TestClient(TestServer(service.app, host="127.0.0.1")))
+        client = await stack.enter_async_context(TestClient(HttpServer(service.http)))
         await service.prepare()
         secrets = {token, API_SECRET, SECRET_KEY.hex(), "wants you to sign in"}
         yield Site(simulator=simulator, service=service, client=client, token=token, log=log, secrets=secrets)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from aiohttp import ClientResponse
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient
 
 from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardSignature
@@ -22,8 +22,9 @@ from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.domain.challenge import MAX_BASE64
 from signer.observability.events import irregularities
 from signer.observability.writers import StructlogAudit, StructlogReloadLog, StructlogRequestLog
-from signer.web.app import create_app
+from signer.web.app import create_http
 from signer.web.auth import Callers, generate_token
+from signer.web.connections import HttpRunner
 from signer.web.handlers import Handlers
 from signer.web.health import Readiness, check_keys
 from signer.web.settings import CallerSettings, HttpSettings
@@ -33,6 +34,7 @@ from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.customer_intents import FakeCustomerIntents
 from tests.support.fakes.key_reloads import FakeKeyReloader
 from tests.support.fakes.keys import FakeKey, FakeKeyRing, FakeVerifier
+from tests.support.http_server import HttpServer
 from tests.support.log_lines import LogLines, captured_logs
 from tests.support.messages import DEFAULT_POLICY, Message, to_base64
 from tests.unit.application.fake_system import forwarding_limits, signing_limits
@@ -59,6 +61,7 @@ class Site:
     sign: HandleSignRequest
     token: str
     log: LogLines
+    http: HttpRunner
     client: TestClient[Any, Any]
     secrets: set[str] = field(default_factory=set)
 
@@ -135,6 +138,7 @@ async def open_site(
     *,
     answer_within: timedelta = timedelta(seconds=5),
     max_body: int = 16_384,
+    max_connections: int = 500,
 ) -> AsyncIterator[Site]:
     """Serve the HTTP API, and check every log line at the end."""
     with captured_logs() as log:
@@ -174,6 +178,7 @@ async def open_site(
             sign=sign,
             onboard=OnboardCustomer(
                 admission=admission,
+                policy=DEFAULT_POLICY,
                 keys=keys,
                 intents=FakeCustomerIntents(),
                 card_api=card_api,
@@ -185,14 +190,14 @@ async def open_site(
             keys=keys,
             reload=reload,
             readiness=Readiness({"keys": check_keys(keys)}, request_log),
-            settings=HttpSettings(answer_within=answer_within, max_body=max_body),
+            settings=HttpSettings(answer_within=answer_within, max_body=max_body, max_connections=max_connections),
         )
         callers = Callers(
             CallerSettings(name=name, token_sha256=sha256)
             for name, sha256 in (("wallet", digest), ("other", generate_token()[1]))
         )
-        app = create_app(handlers, callers, request_log)
-        async with TestClient(TestServer(app, host="127.0.0.1")) as client:
+        http = create_http(handlers, callers, request_log)
+        async with TestClient(HttpServer(http)) as client:
             site = Site(
                 clock=clock,
                 key=key,
@@ -204,6 +209,7 @@ async def open_site(
                 sign=sign,
                 token=token,
                 log=log,
+                http=http,
                 client=client,
             )
             yield site

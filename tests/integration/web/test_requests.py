@@ -298,18 +298,22 @@ async def test_disconnect_within_the_body_is_400(site: Site, reading: asyncio.Ev
     assert (line["status"], line["code"]) == (400, "request_malformed")
 
 
-async def test_broken_chunk_is_400(site: Site, reading: asyncio.Event) -> None:
-    """No unexpected error is logged."""
-    head = (
-        f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
-        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n"
-    )
-    async with site.connection() as (reader, writer):
+async def test_broken_chunk_is_400_at_once(reading: asyncio.Event) -> None:
+    """The response does not wait for the rest of the body; then the connection is closed. No error is logged."""
+    async with open_site(answer_within=timedelta(seconds=60)) as site, site.connection() as (reader, writer):
+        head = (
+            f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
+            "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n"
+        )
         writer.write(head.encode())
         await reading.wait()
         writer.write(b"{xxxxxxxx\r\nzz\r\n")
-        assert await reader.read(13) == b"HTTP/1.1 400 "
-    assert not site.log.of("http.unexpected_error")
+        response = await asyncio.wait_for(reader.read(), 30)
+        assert response.startswith(b"HTTP/1.1 400 ")
+        assert b"its transfer coding is broken" in response  # what had arrived is not taken for the whole body
+        assert response.count(b"HTTP/1.1") == 1
+        (line,) = site.log.all()
+        assert (line["event"], line["status"]) == ("http.request", 400)
 
 
 @pytest.mark.parametrize(
@@ -418,25 +422,6 @@ async def test_request_id_unsafe_for_the_log_is_replaced(site: Site, raw: bytes)
     assert re.fullmatch(rb"[0-9a-f]{32}", match[1])
     assert b"Set-Cookie" not in response
     assert site.log.of("http.request")[0]["request_id"] == match[1].decode()
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: a\nSet-Cookie: b\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: a\r\n Set-Cookie: b\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: a\x00b\r\n\r\n",
-        b"GET /healthz HTTP/9\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GET / HTTP/1.1\r\nAuthorization: Bearer @TOKEN@\x00\r\n\r\n",
-    ],
-)
-async def test_invalid_http_is_400_and_leaves_no_secret_in_the_log(site: Site, raw: bytes) -> None:
-    """Aiohttp itself responds; its log message does not show the bytes."""
-    response = await site.send_raw(raw.replace(b"@TOKEN@", site.token.encode()) + b"\r\n\r\n")
-    assert response.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
-    assert b"\r\nSet-Cookie" not in response
-    assert {line["event"] for line in site.log.all()} <= {"library.message"}
 
 
 async def test_requests_on_one_connection_are_independent(site: Site) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
 
-from signer.application.ports import DeliveryResult, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict, NewCustomer
 from signer.domain.challenge import decode_challenge
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError
@@ -41,9 +41,11 @@ class FakeCardApi:
         open: while it is not set, deliveries wait.
         reads_open: while it is not set, reads wait.
         read_count: the number of reads that have arrived.
+        new_customers_read: the number of challenges that were fetched for a new customer.
         customer_ids: the id that a new customer gets, by its external id.
-        first_challenge: the challenge that a new customer gets.
+        first_challenge: the challenge that a new customer gets, in the response to its creation.
         created: the Idempotency-Keys of all creations that arrived.
+        lookups: the external ids that were looked up.
         submitted: every (customer id, body, Idempotency-Key) that arrived, in order.
         timeouts: the timeouts of those deliveries.
         max_in_flight: the greatest number of concurrent deliveries.
@@ -61,6 +63,7 @@ class FakeCardApi:
         self.reads_open = asyncio.Event()
         self.reads_open.set()
         self.read_count = 0
+        self.new_customers_read = 0
         self.submitted: list[tuple[str, bytes, str]] = []
         self.timeouts: list[timedelta] = []
         self.max_in_flight = 0
@@ -68,16 +71,18 @@ class FakeCardApi:
         self.gateway_returns_404 = False
         self._in_flight = 0
         self.customer_ids: dict[str, str] = {}
-        self.first_challenge = ""
+        self.first_challenge: str | None = None
         self.created: list[str] = []
+        self.lookups: list[str] = []
         self._stored: dict[str, tuple[bytes, DeliveryResult]] = {}
 
     def issue(self, customer_id: str, challenge: str) -> None:
         """Set the challenge (base64) of a customer, and create the customer if it does not exist."""
         self.customers[customer_id] = FakeCustomer(challenge)
 
-    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta) -> str:
+    async def fetch_challenge(self, customer_id: str, *, timeout: timedelta, is_new: bool = False) -> str:
         """Return the customer's current challenge."""
+        self.new_customers_read += is_new
         return (await self._customer(customer_id)).challenge
 
     async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
@@ -133,15 +138,21 @@ class FakeCardApi:
             return DeliveryResult(DeliveryVerdict.UNKNOWN)
         return result
 
-    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
+    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> NewCustomer:
         """Create the customer with its id from ``customer_ids``; the same key gets the same result again."""
         self.created.append(intent.idempotency_key)
         await self.reads_open.wait()
         customer_id = self.customer_ids[intent.external_id]
         if self.created.count(intent.idempotency_key) == 1:
-            self.issue(customer_id, self.first_challenge)
+            self.customers.setdefault(customer_id, FakeCustomer(self.first_challenge or ""))
         self._fail()
-        return customer_id
+        return NewCustomer(customer_id, self.first_challenge)
+
+    async def find_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
+        """Return the customer's id from ``customer_ids``."""
+        self.lookups.append(intent.external_id)
+        self._fail()
+        return self.customer_ids[intent.external_id]
 
     def _verify(self, customer_id: str, submission: Submission) -> DeliveryResult:
         customer = self.customers.get(customer_id)

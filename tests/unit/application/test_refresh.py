@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from signer.application.ports import DeliveryResult, DeliveryVerdict
-from signer.domain.errors import ErrorCode, RefusedByPolicy, Unavailable
+from signer.domain.errors import ChallengeRefused, ErrorCode, RefusedByPolicy, Unavailable
 from signer.domain.lifecycle import ChallengeState
 from tests.unit.application.fake_system import CUSTOMER, DEADLINE, LONG_TIMEOUT, NOW, FakeSystem, Replica
 
@@ -49,9 +49,9 @@ async def test_new_challenge_is_checked_by_the_whole_policy(system: FakeSystem, 
     old = system.make_challenge(nonce="old0old0")
     system.advance(DEADLINE - NOW + timedelta(seconds=1))
     system.issue_challenge(nonce="new0new0", issued_at="2026-11-22T13:00:00Z", domain="evil.example")
-    with pytest.raises(RefusedByPolicy) as error:
+    with pytest.raises(ChallengeRefused) as error:
         await replica.sign(system.request(old, refresh=True), within=LONG_TIMEOUT)
-    assert error.value.code is ErrorCode.DOMAIN_NOT_ALLOWED
+    assert error.value.reason is ErrorCode.DOMAIN_NOT_ALLOWED
     assert system.key.signed == 0
 
 
@@ -110,13 +110,13 @@ async def test_resumed_challenge_that_is_superseded_is_returned_without_refresh(
     assert system.id_of(new) not in system.shelf.rows
 
 
-async def test_expired_challenge_is_refused_if_card_api_has_no_newer_one(system: FakeSystem, replica: Replica) -> None:
-    """The card API is read twice."""
+async def test_card_api_is_to_blame_if_it_has_no_newer_challenge(system: FakeSystem, replica: Replica) -> None:
+    """It is read twice."""
     old = system.issue_challenge()
     system.advance(DEADLINE - NOW + timedelta(seconds=1))
-    with pytest.raises(RefusedByPolicy) as error:
+    with pytest.raises(ChallengeRefused) as error:
         await replica.sign(system.request(old, refresh=True), within=LONG_TIMEOUT)
-    assert error.value.code is ErrorCode.CHALLENGE_EXPIRED
+    assert error.value.reason is ErrorCode.CHALLENGE_EXPIRED
     assert system.card_api.read_count == 2
 
 

@@ -5,9 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.sign_request import require_key
+from signer.application.ports import EventName
+from signer.application.sign_request import SignRequest, require_key
 from signer.domain.errors import (
     BadUpstream,
+    ChallengeRefused,
     Conflict,
     ErrorCode,
     MalformedChallenge,
@@ -20,6 +22,7 @@ from signer.domain.errors import (
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
 from tests.support.fakes.keys import FakeKeyRing
+from tests.support.messages import OWNER
 from tests.unit.application.fake_system import (
     CUSTOMER,
     LONG_TIMEOUT,
@@ -53,22 +56,79 @@ def check_nothing_was_spent(system: FakeSystem, replica: Replica) -> None:
 
 
 @pytest.mark.parametrize("forward", [True, False])
-@pytest.mark.parametrize("has_challenge", [True, False], ids=["with_challenge", "without_challenge"])
 @pytest.mark.parametrize(("fields", "code"), REFUSED_BY_POLICY.values(), ids=REFUSED_BY_POLICY)
 async def test_challenge_refused_by_policy_spends_nothing(
-    system: FakeSystem,
-    replica: Replica,
-    fields: dict[str, str | None],
-    code: ErrorCode,
-    has_challenge: bool,
-    forward: bool,
+    system: FakeSystem, replica: Replica, fields: dict[str, str | None], code: ErrorCode, forward: bool
 ) -> None:
     """Its nonce is not claimed."""
     challenge = system.issue_challenge(**fields)
     with pytest.raises(RefusedByPolicy) as error:
-        await replica.sign(system.request(challenge if has_challenge else None, forward=forward), within=LONG_TIMEOUT)
+        await replica.sign(system.request(challenge, forward=forward), within=LONG_TIMEOUT)
     assert error.value.code is code
     check_nothing_was_spent(system, replica)
+    assert [(event.name, event.code) for event in system.audit.events] == [(EventName.REFUSED, code)]
+
+
+async def check_card_api_is_to_blame(
+    system: FakeSystem, replica: Replica, request: SignRequest, code: ErrorCode
+) -> ChallengeRefused:
+    """Check that a request is refused for a challenge that was fetched, and return the error."""
+    with pytest.raises(ChallengeRefused) as error:
+        await replica.sign(request, within=LONG_TIMEOUT)
+    assert (error.value.code, error.value.reason) == (ErrorCode.CARD_API_CHALLENGE_REFUSED, code)
+    assert f"({code})" in error.value.detail
+    assert error.value.field is None
+    assert "exactly" not in error.value.detail
+    check_nothing_was_spent(system, replica)
+    [event] = system.audit.events
+    assert (event.name, event.code, event.customer_id) == (EventName.UPSTREAM_REFUSED, code, CUSTOMER)
+    return error.value
+
+
+@pytest.mark.parametrize("path", ["without_challenge", "refresh", "creation"])
+@pytest.mark.parametrize(("fields", "code"), REFUSED_BY_POLICY.values(), ids=REFUSED_BY_POLICY)
+async def test_card_api_is_to_blame_for_a_fetched_challenge_that_policy_refuses(
+    system: FakeSystem, replica: Replica, fields: dict[str, str | None], code: ErrorCode, path: str
+) -> None:
+    """The caller has not sent it and cannot correct it; nothing is spent, and the event is a warning."""
+    expired = system.make_challenge(nonce="old0old0", issued_at="2026-11-22T11:00:00Z")
+    challenge = system.issue_challenge(**fields)
+    request = {
+        "without_challenge": system.request(),
+        "refresh": system.request(expired, refresh=True),
+        "creation": replace(system.request(refresh=True), issued=challenge),
+    }[path]
+    await check_card_api_is_to_blame(system, replica, request, code)
+
+
+@pytest.mark.parametrize("fields", [{"address": OWNER}, {"chain_id": "300"}], ids=["address", "chain"])
+async def test_refusal_of_a_fetched_challenge_for_another_owner_names_both_possibilities(
+    system: FakeSystem, fields: dict[str, str]
+) -> None:
+    """The caller's ownerId may be wrong, or the card API."""
+    replica = system.add_replica(policy=replace(POLICY, chains=frozenset({324, 300})))
+    system.issue_challenge(**fields)
+    code = ErrorCode.OWNER_MISMATCH if "address" in fields else ErrorCode.CHAIN_MISMATCH
+    error = await check_card_api_is_to_blame(system, replica, system.request(), code)
+    assert "Either ownerId is not this customer's owner: send the right one. Or the card API" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("not base64", ErrorCode.CHALLENGE_NOT_BASE64),
+        ("aGVsbG8=", ErrorCode.CHALLENGE_NOT_SIWE),
+        ("LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0=", ErrorCode.CHALLENGE_NOT_SIWE),
+        ("A" * 5000, ErrorCode.CHALLENGE_TOO_LARGE),
+    ],
+    ids=["not_base64", "not_siwe", "pem", "too_large"],
+)
+async def test_card_api_is_to_blame_for_a_fetched_challenge_that_is_malformed(
+    system: FakeSystem, replica: Replica, text: str, code: ErrorCode
+) -> None:
+    """The detail does not tell the caller to send it as it was issued."""
+    system.card_api.issue(CUSTOMER, text)
+    await check_card_api_is_to_blame(system, replica, system.request(), code)
 
 
 @pytest.mark.parametrize("within", [LONG_TIMEOUT, ZERO_TIMEOUT], ids=["long_timeout", "zero_timeout"])
@@ -91,13 +151,12 @@ async def test_malformed_challenge_is_refused_before_unknown_owner(system: FakeS
 
 
 async def test_challenge_above_max_length_is_refused(system: FakeSystem) -> None:
-    """Also if the card API sends it."""
+    """By one character."""
     challenge = system.issue_challenge()
     strict = system.add_replica(max_base64=len(challenge) - 1)
-    for request in (system.request(challenge), system.request()):
-        with pytest.raises(MalformedChallenge) as error:
-            await strict.sign(request, within=LONG_TIMEOUT)
-        assert error.value.code is ErrorCode.CHALLENGE_TOO_LARGE
+    with pytest.raises(MalformedChallenge) as error:
+        await strict.sign(system.request(challenge), within=LONG_TIMEOUT)
+    assert error.value.code is ErrorCode.CHALLENGE_TOO_LARGE
     check_nothing_was_spent(system, strict)
 
 
@@ -142,6 +201,19 @@ async def test_owner_on_another_chain_is_refused(system: FakeSystem, replica: Re
     with pytest.raises(RefusedByPolicy) as error:
         await replica.sign(replace(system.request(challenge), owner=on_another_chain), within=LONG_TIMEOUT)
     assert error.value.code is ErrorCode.CHAIN_MISMATCH
+    check_nothing_was_spent(system, replica)
+
+
+async def test_owner_on_a_chain_outside_the_policy_is_refused_before_a_challenge_is_fetched(
+    system: FakeSystem, replica: Replica
+) -> None:
+    """The card API is not called."""
+    system.issue_challenge()
+    on_another_chain = AccountId.parse(f"eip155:300:{system.key.address}")
+    with pytest.raises(RefusedByPolicy) as error:
+        await replica.sign(replace(system.request(), owner=on_another_chain), within=LONG_TIMEOUT)
+    assert (error.value.code, error.value.field) == (ErrorCode.CHAIN_NOT_ALLOWED, "ownerId")
+    assert system.card_api.read_count == 0
     check_nothing_was_spent(system, replica)
 
 

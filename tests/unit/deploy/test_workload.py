@@ -41,12 +41,14 @@ def test_rollout_keeps_all_replicas(deployment: dict[str, Any]) -> None:
     assert (rollout["maxUnavailable"], rollout["maxSurge"]) == (0, 1)
 
 
-def test_grace_period_is_longer_than_sleep_and_drain(
+def test_grace_period_is_longer_than_pre_stop_and_drain(
     pod: dict[str, Any], container: dict[str, Any], settings: Settings
 ) -> None:
-    """The kubelet kills the pod only after preStop, the drain and five seconds to close connections."""
-    sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pod["terminationGracePeriodSeconds"] >= sleep + settings.http.drain_within.total_seconds() + 5
+    """The kubelet kills the pod only after ``http.pre_stop``, the drain and five seconds to close connections."""
+    assert "lifecycle" not in container  # a preStop hook would delay SIGTERM, and with it Connection: close
+    spans = settings.http.pre_stop + settings.http.drain_within
+    assert settings.http.pre_stop.total_seconds() >= 5
+    assert pod["terminationGracePeriodSeconds"] >= spans.total_seconds() + 5
 
 
 @pytest.mark.parametrize(

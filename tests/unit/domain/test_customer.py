@@ -7,7 +7,7 @@ import json
 import pytest
 
 from signer.domain.customer import CustomerIntent
-from signer.domain.errors import ErrorCode, MalformedRequest
+from signer.domain.errors import ErrorCode, MalformedRequest, RefusedByPolicy
 from signer.domain.ethereum import AccountId
 from signer.domain.record import CHALLENGE_ID, shard_of
 
@@ -42,3 +42,12 @@ def test_malformed_external_id_is_refused(external_id: str) -> None:
         CustomerIntent(ACCOUNT, external_id, OWNER)
     assert (refused.value.code, refused.value.field) == (ErrorCode.REQUEST_MALFORMED, "externalId")
     CustomerIntent(ACCOUNT, "x" * 255, OWNER)
+
+
+def test_account_and_owner_on_different_chains_are_refused() -> None:
+    """The card API would issue a challenge that the owner must not sign."""
+    elsewhere = AccountId.parse(f"eip155:324:{OWNER.address}")
+    with pytest.raises(RefusedByPolicy) as refused:
+        CustomerIntent(ACCOUNT, "a", elsewhere)
+    assert (refused.value.code, refused.value.field) == (ErrorCode.CHAIN_MISMATCH, "ownerId")
+    assert refused.value.detail == "chainId is on chain eip155:280; ownerId is on chain eip155:324. Send both on one."

@@ -8,6 +8,7 @@ import pytest
 
 from signer.domain.errors import (
     BadUpstream,
+    ChallengeRefused,
     Conflict,
     ErrorCode,
     LeaseLost,
@@ -54,6 +55,13 @@ def test_retry_after_is_one_second_by_default() -> None:
     """The code that raises the error can set another value."""
     assert Unavailable(ErrorCode.STORE_UNAVAILABLE, "").retry_after == 1.0
     assert UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, "", retry_after=2.5).retry_after == 2.5
+
+
+def test_challenge_refused_is_the_card_apis_error_with_the_rules_code() -> None:
+    """The caller gets its own code, and the rule's as the reason."""
+    error = ChallengeRefused(ErrorCode.DOMAIN_NOT_ALLOWED, "Say what to do.")
+    assert isinstance(error, BadUpstream)
+    assert (error.code, error.reason) == (ErrorCode.CARD_API_CHALLENGE_REFUSED, ErrorCode.DOMAIN_NOT_ALLOWED)
 
 
 def test_lease_lost_is_unavailable() -> None:

@@ -10,15 +10,20 @@ from signer.adapters.card_api.responses import (
     challenge_in,
     created_customer_in,
     delivery_result,
+    found_customer_in,
     status_in,
     token_in,
 )
 from signer.adapters.card_api.results import Failure, UpstreamResponse
-from signer.application.ports import DeliveryResult, DeliveryVerdict
+from signer.application.ports import DeliveryResult, DeliveryVerdict, NewCustomer
+from signer.domain.customer import CustomerIntent
 from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError, Unavailable
+from signer.domain.ethereum import AccountId
 
 V = DeliveryVerdict
 CUSTOMER = "04c5851c-4386-5bd9-9f89-08312f8aee3a"
+ACCOUNT = AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")
+INTENT = CustomerIntent(ACCOUNT, "alice", ACCOUNT)
 A_MINUTE = timedelta(minutes=1)
 
 
@@ -361,7 +366,14 @@ class TestNewCustomer:
     @pytest.mark.parametrize("status", [200, 201])
     def test_id_is_returned_in_lower_case(self, status: int) -> None:
         """A UUID in upper case is the same UUID."""
-        assert created_customer_in(response({"id": CUSTOMER.upper(), "status": "initiating"}, status)) == CUSTOMER
+        created = created_customer_in(response({"id": CUSTOMER.upper(), "challenge": "YQ=="}, status))
+        assert created == NewCustomer(CUSTOMER, "YQ==")
+        assert "YQ==" not in repr(created)
+
+    @pytest.mark.parametrize("more", [{}, {"challenge": None}, {"challenge": ["YQ=="]}])
+    def test_customer_without_a_challenge_is_a_customer(self, more: dict[str, object]) -> None:
+        """The application fetches its challenge."""
+        assert created_customer_in(response({"id": CUSTOMER, **more}, 201)) == NewCustomer(CUSTOMER, None)
 
     @pytest.mark.parametrize(
         "payload", [{}, [], {"id": 7}, {"id": ""}, {"id": "../x"}, {"id": CUSTOMER.replace("-", "")}]
@@ -371,3 +383,68 @@ class TestNewCustomer:
         failure = created_customer_in(response(payload, 201))
         assert isinstance(failure, Failure)
         assert failure.code is ErrorCode.CARD_API_INVALID_ANSWER
+
+
+LISTED = {"id": CUSTOMER, "externalId": "alice", "chainId": str(ACCOUNT), "status": "initiating"}
+OTHERS: list[object] = [
+    {**LISTED, "id": CUSTOMER.replace("0", "1"), "externalId": "Alice"},
+    {**LISTED, "id": CUSTOMER.replace("0", "2"), "chainId": str(ACCOUNT).replace("324", "300")},
+    {**LISTED, "id": ["x"], "externalId": ["alice"], "chainId": None},
+    {"id": 7},
+    "alice",
+    None,
+]
+
+
+class TestListOfCustomers:
+    """The response to GET /customers, in which a customer that exists is looked up."""
+
+    @pytest.mark.parametrize(
+        "payload",
+        [
+            [*OTHERS, LISTED],
+            [{**LISTED, "id": CUSTOMER.upper(), "chainId": str(ACCOUNT).lower()}],
+            [LISTED, {**LISTED, "status": "active"}],
+            {"customers": [*OTHERS, LISTED], "total": 7, "next": None},
+        ],
+        ids=["among_others", "without_case", "listed_twice", "in_an_object"],
+    )
+    def test_id_of_the_customer_with_this_account_and_external_id_is_returned(self, payload: object) -> None:
+        """Account and id are compared without case, the external id is not."""
+        assert found_customer_in(response(payload), INTENT) == CUSTOMER
+
+    @pytest.mark.parametrize(
+        ("payload", "code"),
+        [
+            ([], ErrorCode.CUSTOMER_UNKNOWN),
+            (OTHERS, ErrorCode.CUSTOMER_UNKNOWN),
+            ({"data": OTHERS}, ErrorCode.CUSTOMER_UNKNOWN),
+            ([LISTED, {**LISTED, "id": CUSTOMER.replace("0", "1")}], ErrorCode.CARD_API_INVALID_ANSWER),
+            ([{**LISTED, "id": "../x"}], ErrorCode.CARD_API_INVALID_ANSWER),
+            ([{**LISTED, "id": None}], ErrorCode.CARD_API_INVALID_ANSWER),
+            ({}, ErrorCode.CARD_API_INVALID_ANSWER),
+            ({"customers": [LISTED], "more": []}, ErrorCode.CARD_API_INVALID_ANSWER),
+            (None, ErrorCode.CARD_API_INVALID_ANSWER),
+            ("alice", ErrorCode.CARD_API_INVALID_ANSWER),
+        ],
+    )
+    def test_no_id_is_guessed(self, payload: object, code: ErrorCode) -> None:
+        """No match, two matches, a malformed id, or no list that is meant for sure."""
+        failure = found_customer_in(response(payload), INTENT)
+        assert isinstance(failure, Failure)
+        assert failure.code is code
+        assert "alice" not in failure.detail
+
+    @pytest.mark.parametrize(
+        ("status", "code"),
+        [
+            (401, ErrorCode.CARD_API_CREDENTIALS_REFUSED),
+            (404, ErrorCode.CARD_API_INVALID_ANSWER),
+            (500, ErrorCode.CARD_API_UNAVAILABLE),
+        ],
+    )
+    def test_each_status_has_its_failure(self, status: int, code: ErrorCode) -> None:
+        """A 404 is not about a customer here."""
+        failure = found_customer_in(UpstreamResponse(status, b"[]"), INTENT)
+        assert isinstance(failure, Failure)
+        assert failure.code is code

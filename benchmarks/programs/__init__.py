@@ -1,0 +1,1 @@
+"""The programs that ``benchmarks.challenges`` compares: each signs challenges for ``POST …/challenge/sign``."""

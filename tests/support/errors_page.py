@@ -1,0 +1,37 @@
+"""``docs/errors.md``: the page of all error codes. ``make docs`` writes it, and a test checks that it is current."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from signer.web.error_table import ERRORS
+
+PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
+HEAD = """\
+# Error codes
+
+This page is generated from `signer/web/error_table.py` by `make docs`.
+
+Every error is an [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem. `code` is stable. `detail` says what
+happened, for people, and may change. `field` is the path of the field that caused the error, if one did: `ownerId` is a
+field of the request, `challenge.domain` one of the challenge's message.
+
+*Retry* means: the same request may succeed later, and `Retry-After` says when. A repeated request never signs a nonce
+twice.
+
+| code | status | retry | meaning | what to do |
+|---|---|---|---|---|
+"""
+
+
+def errors_page() -> str:
+    """Return the page."""
+    rows = (
+        f"| `{code}` | {entry.status} | {'yes' if entry.is_retryable else 'no'} | {entry.meaning} | {entry.action} |\n"
+        for code, entry in ERRORS.items()
+    )
+    return HEAD + "".join(rows)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(errors_page(), "utf-8")
