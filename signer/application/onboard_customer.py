@@ -19,7 +19,7 @@ from typing import Final
 
 from signer.application.admission import AdmissionGate
 from signer.application.ports import AuditEvent, AuditLog, CardApi, CustomerIntents, EventName, KeyRing, NewCustomer
-from signer.application.sign_request import HandleSignRequest, SignRequest, owner_unknown
+from signer.application.sign_request import HandleSignRequest, SignRequest, require_key
 from signer.application.single_flight import SingleFlight, StillRunning
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import Conflict, ErrorCode, SignerError, Unavailable
@@ -108,9 +108,7 @@ class OnboardCustomer:
 
     async def _create(self, intent: CustomerIntent) -> NewCustomer:
         self._policy.check_owner(intent.owner)
-        key = self._keys.find(intent.owner.address)
-        if key is None:
-            raise owner_unknown()
+        key = require_key(self._keys, intent.owner)
         known = await self._intents.begin(intent)
         if known is not None:
             return NewCustomer(known, challenge=None)

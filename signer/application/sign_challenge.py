@@ -40,8 +40,8 @@ from signer.application.sign_request import (
     SignRequest,
     can_reuse,
     in_progress,
-    owner_unknown,
     refused_upstream,
+    require_key,
 )
 from signer.domain.challenge import MAX_BASE64, Challenge, decode_challenge
 from signer.domain.errors import (
@@ -120,7 +120,7 @@ class SignChallenge:
         """
         deadline = time.monotonic() + self._limits.work_timeout.total_seconds()
         given = None if request.challenge is None else self._decode(request.challenge)
-        key = self._find_key(request.owner)
+        key = require_key(self._keys, request.owner)
         if given is None:
             record = await self._resume_known(request, deadline)
             if record is not None:
@@ -173,12 +173,6 @@ class SignChallenge:
 
     def _decode(self, encoded: str) -> Challenge:
         return decode_challenge(encoded, max_base64=self._limits.max_base64)
-
-    def _find_key(self, owner: AccountId) -> SigningKey:
-        key = self._keys.find(owner.address)
-        if key is None:
-            raise owner_unknown()
-        return key
 
     def _check_policy(self, challenge: Challenge, owner: AccountId, *, is_given: bool) -> SignerError | None:
         """Raise the policy's refusal, but return it if the challenge has only expired: a newer one may pass.

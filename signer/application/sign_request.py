@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Final
 
 from signer.application.admission import AdmissionGate
-from signer.application.ports import AuditEvent, AuditLog, ChallengeStore, EventName
+from signer.application.ports import AuditEvent, AuditLog, ChallengeStore, EventName, KeyRing, SigningKey
 from signer.application.single_flight import SingleFlight, StillRunning
 from signer.domain.challenge import decode_challenge
 from signer.domain.errors import (
@@ -36,6 +36,7 @@ EXPIRED: Final = frozenset({ErrorCode.CHALLENGE_EXPIRED, ErrorCode.CHALLENGE_EXP
 """The refusals after which a newer challenge may pass."""
 _ABOUT_THE_OWNER: Final = frozenset({ErrorCode.OWNER_MISMATCH, ErrorCode.CHAIN_MISMATCH})
 _MIN_LOOKUP: Final = timedelta(milliseconds=250)
+_RETRY_UNLOADED_KEY: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +165,24 @@ def can_reuse(known: ChallengeRecord) -> bool:
     return state.is_proof or not (state.is_unsigned or state.is_final)
 
 
-def owner_unknown() -> NotFound:
-    """Return the error for an owner whose key is not loaded."""
-    return NotFound(
+def require_key(keys: KeyRing, owner: AccountId) -> SigningKey:
+    """Return the owner's key.
+
+    Raises:
+        Unavailable: ``owner_key_unavailable``: the owner's key should be here, and is not loaded now.
+        NotFound: ``owner_unknown``.
+    """
+    key = keys.find(owner.address)
+    if key is not None:
+        return key
+    if keys.expects(owner.address):
+        raise Unavailable(
+            ErrorCode.OWNER_KEY_UNAVAILABLE,
+            "The key of ownerId is not loaded now. Send the same request again later; the operator has to look at it.",
+            retry_after=_RETRY_UNLOADED_KEY,
+            field="ownerId",
+        )
+    raise NotFound(
         ErrorCode.OWNER_UNKNOWN,
         "This service holds no key for ownerId. GET /v1/keys lists the owners that it can sign for.",
         field="ownerId",

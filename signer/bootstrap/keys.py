@@ -12,7 +12,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from signer.adapters.keys.backend import BackendResources, HealthChanged, KeyBackend, Progress
+from signer.adapters.keys.backend import (
+    BackendResources,
+    HealthChanged,
+    KeyBackend,
+    KeyBackendError,
+    Progress,
+    combined,
+)
 from signer.adapters.keys.file_watch import FileWatch, watched_files
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.registry import backend_for
@@ -84,29 +91,6 @@ class Keys:
             await self._watch.run()
 
 
-class _BackendHealth:
-    """The backends that have failed since they were loaded. Reports during shutdown are ignored."""
-
-    def __init__(self, on_change: HealthChanged) -> None:
-        self.problems: dict[str, str] = {}
-        self._on_change = on_change
-        self._is_closing = False
-
-    def changed(self, uri: str, problem: str | None) -> None:
-        """Store a backend's report and pass it on; a ``HealthChanged``."""
-        if self._is_closing:
-            return
-        if problem is not None:
-            self.problems[uri] = problem
-        elif self.problems.pop(uri, None) is None:
-            return  # it was not down
-        self._on_change(uri, problem)
-
-    def close(self) -> None:
-        """Ignore reports from now on."""
-        self._is_closing = True
-
-
 def log_backend_health(uri: str, problem: str | None) -> None:
     """Log that a backend has failed or recovered."""
     if problem is None:
@@ -125,20 +109,39 @@ async def open_keys(
     """Create the backends of the settings, and close them at the end. Nothing is loaded yet.
 
     Raises:
-        KeyBackendError: a key URI cannot be used, or its library is not installed.
+        KeyBackendError: key URIs cannot be used, or their libraries are not installed; the text names them all.
     """
     require_coincurve()
     async with AsyncExitStack() as stack:
-        health = _BackendHealth(health_changed)
+        problems: dict[str, str] = {}
+        closing = asyncio.Event()
+
+        def changed(uri: str, problem: str | None) -> None:
+            if closing.is_set() or (problem is None and uri not in problems):  # stopped, or it was not down
+                return
+            if problem is None:
+                del problems[uri]
+            else:
+                problems[uri] = problem
+            health_changed(uri, problem)
+
         pool = OpeningPool(memory_budget=settings.open_memory << 20, threads=settings.open_threads)
         stack.callback(pool.close)
-        resources = BackendResources(opening=pool, health_changed=health.changed)
-        backends = [make_backend(uri, resources) for uri in settings.uris]
-        ring = LoadedKeyRing(backends, settings, problems=health.problems)
+        resources = BackendResources(opening=pool, health_changed=changed)
+        backends: list[KeyBackend] = []
+        errors: list[KeyBackendError] = []
+        for uri in settings.uris:
+            try:
+                backends.append(make_backend(uri, resources))
+            except KeyBackendError as error:
+                errors.append(error)
+        if errors:
+            raise combined(errors)
+        ring = LoadedKeyRing(backends, settings, problems=problems)
         stack.push_async_callback(ring.close)
         reload = ReloadKeys(ring, clock, StructlogReloadLog())
         stack.push_async_callback(reload.close)
-        stack.callback(health.close)
+        stack.callback(closing.set)
 
         def reload_changed_files() -> None:
             reload.begin(ReloadCause.FILES)

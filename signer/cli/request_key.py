@@ -9,7 +9,6 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,11 +18,12 @@ from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import generate_key
 from signer.adapters.keys.pkcs11.uri import SCHEME
-from signer.adapters.keys.registry import BACKEND_FOR_SCHEME
 from signer.adapters.request_signing.local_key import load_request_key, write_request_key
 from signer.adapters.request_signing.pkcs11_key import open_pkcs11_request_key
 from signer.adapters.request_signing.request_key import RequestKeyError
 from signer.cli.hardening import harden
+from signer.cli.keys.prompts import add_options
+from signer.cli.keys.targets import scheme_of
 from signer.cli.options import config_option, read_settings
 
 _NO_KEY_ID: Final = "not registered yet"
@@ -32,27 +32,6 @@ _NEXT_STEP: Final = (
     "card_api.signing_key_id."
 )
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, slots=True)
-class _PublicHalf:
-    """The public key of a request key that works.
-
-    Attributes:
-        location: the file, or the key's URI without secrets.
-        pem: SubjectPublicKeyInfo.
-    """
-
-    location: str
-    pem: bytes
-
-    def show(self, *, as_json: bool) -> None:
-        """Print it, as PEM and as the base64 of the PEM, which the card API registers."""
-        pem, registration = self.pem.decode("ascii"), base64.b64encode(self.pem).decode("ascii")
-        if as_json:
-            click.echo(json.dumps({"key": self.location, "publicKeyPem": pem, "publicKeyBase64": registration}))
-        else:
-            click.echo(f"{self.location}\n\n{pem}\n{registration}")
 
 
 @click.group("request-key")
@@ -65,13 +44,12 @@ def request_key_group() -> None:
 
 
 def _options(command: _Command) -> _Command:
-    for option in (
+    return add_options(
+        command,
         config_option,
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         click.argument("target", required=False),
-    ):
-        command = option(command)
-    return command
+    )
 
 
 @request_key_group.command("new")
@@ -95,7 +73,7 @@ def new_command(*, target: str | None, config_file: Path | None, as_json: bool) 
             raise click.ClickException(f"{target} already exists; nothing was written.") from None
         except OSError as error:
             raise click.ClickException(f"{target} cannot be written ({error.strerror}).") from None
-    _load(target).show(as_json=as_json)
+    _show_public_key(target, as_json=as_json)
     click.echo(_NEXT_STEP, err=True)
 
 
@@ -106,7 +84,7 @@ def export_public_command(*, target: str | None, config_file: Path | None, as_js
 
     The key signs a fixed text first, and the signature is verified with the public key.
     """
-    _load(target or _configured_target(config_file)).show(as_json=as_json)
+    _show_public_key(target or _configured_target(config_file), as_json=as_json)
 
 
 def _configured_target(config_file: Path | None) -> str:
@@ -115,25 +93,32 @@ def _configured_target(config_file: Path | None) -> str:
 
 
 def _is_in_token(target: str) -> bool:
-    scheme = target.partition(":")[0].lower()
-    if scheme in BACKEND_FOR_SCHEME and scheme != SCHEME:
+    scheme = scheme_of(target)
+    if scheme not in {None, SCHEME}:
         raise click.UsageError(f"The request key cannot be {scheme}: name a file or a {SCHEME}: URI.")
     return scheme == SCHEME
 
 
-def _load(target: str) -> _PublicHalf:
-    """Load the key as the service does, including its self-test."""
+def _show_public_key(target: str, *, as_json: bool) -> None:
+    """Load the key as the service does, including its self-test, and print its public key.
+
+    The card API registers the base64 of the PEM.
+    """
     try:
         if _is_in_token(target):
-            return asyncio.run(_load_from_token(target))
-        return _PublicHalf(target, load_request_key(Path(target), _NO_KEY_ID).public_pem)
+            location, public_pem = asyncio.run(_load_from_token(target))
+        else:
+            location, public_pem = target, load_request_key(Path(target), _NO_KEY_ID).public_pem
     except RequestKeyError as error:
         raise click.ClickException(str(error)) from error
+    pem, registration = public_pem.decode("ascii"), base64.b64encode(public_pem).decode("ascii")
+    if as_json:
+        click.echo(json.dumps({"key": location, "publicKeyPem": pem, "publicKeyBase64": registration}))
+    else:
+        click.echo(f"{location}\n\n{pem}\n{registration}")
 
 
-async def _load_from_token(uri: str) -> _PublicHalf:
+async def _load_from_token(uri: str) -> tuple[str, bytes]:
     key = await open_pkcs11_request_key(uri, _NO_KEY_ID)
-    try:
-        return _PublicHalf(key.uri, key.public_pem)
-    finally:
-        await key.close()
+    await key.close()
+    return key.uri, key.public_pem

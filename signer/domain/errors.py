@@ -86,6 +86,7 @@ class ErrorCode(StrEnum):
 
     # Keys.
     OWNER_UNKNOWN = "owner_unknown"
+    OWNER_KEY_UNAVAILABLE = "owner_key_unavailable"
     KEY_BACKEND_UNAVAILABLE = "key_backend_unavailable"
     KEY_SIGNATURE_INVALID = "key_signature_invalid"
     KEY_RELOAD_UNKNOWN = "key_reload_unknown"

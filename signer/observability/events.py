@@ -208,7 +208,13 @@ KEYS_LOADING: Final = _event("keys.loading", "info", "Keys are being loaded.", "
 KEYS_LOADED: Final = _event(
     "keys.loaded", "info", "Initial key load finished.", "loaded", "missing", "failed", "duration_ms"
 )
-KEY_FAILED: Final = _event("keys.failed", "error", "One key could not be loaded.", "key_uri", "reason")
+KEY_FAILED: Final = _event(
+    "keys.failed",
+    "error",
+    "One key could not be loaded. If it was loaded before, it stays in use until it opens or is gone.",
+    "key_uri",
+    "reason",
+)
 KEYS_RELOADED: Final = _event(
     "keys.reloaded",
     "info",
@@ -218,6 +224,7 @@ KEYS_RELOADED: Final = _event(
     "added",
     "removed",
     "unchanged",
+    "kept",
     "failed",
     "duration_ms",
 )

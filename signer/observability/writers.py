@@ -133,6 +133,7 @@ class StructlogReloadLog:
             added=len(report.added),
             removed=len(report.removed),
             unchanged=len(report.unchanged),
+            kept=len(report.kept),
             failed=len(report.failed),
             duration_ms=duration_ms,
         )

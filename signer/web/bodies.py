@@ -154,6 +154,7 @@ def reload_body(reload: KeyReload) -> bytes:
             "added": reload.report.added,
             "removed": reload.report.removed,
             "unchanged": reload.report.unchanged,
+            "kept": reload.report.kept,
             "failed": _failures(reload.report.failed),
         }
     return _ENCODE(fields).encode("ascii")

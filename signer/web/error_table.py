@@ -133,6 +133,7 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     Code.SHUTTING_DOWN: ErrorEntry(503, "This replica is stopping.", _RETRY),
     # Keys.
     Code.OWNER_UNKNOWN: ErrorEntry(404, "This service has no key for `ownerId`.", "`GET /v1/keys` lists the owners."),
+    Code.OWNER_KEY_UNAVAILABLE: ErrorEntry(503, "The key of `ownerId` should be here and is not loaded now.", _RETRY),
     Code.KEY_BACKEND_UNAVAILABLE: ErrorEntry(503, "The key's backend is down or too slow.", _RETRY),
     Code.KEY_SIGNATURE_INVALID: ErrorEntry(503, "The key made a signature that does not verify; discarded.", _RETRY),
     Code.KEY_RELOAD_UNKNOWN: ErrorEntry(404, "This replica has no such reload.", "`GET /v1/keys` lists the owners."),

@@ -84,7 +84,7 @@ async def test_service_is_ready_after_reload_adds_missing_owner(open_site: OpenS
     (failed,) = first["failed"]
     assert failed["uri"].endswith("/keystores/broken.json")
     assert "version 3" in failed["reason"]
-    await keys_are(site, "2 loaded, 0 missing, 1 failed", ready=False)
+    await keys_are(site, "2 loaded, 0 missing, 1 failed", ready=True)
     (site.folder / "keystores" / "broken.json").unlink()
     second = await reloaded(site)
     assert (second["added"], second["failed"], len(second["unchanged"])) == ([], [], 2)
@@ -130,7 +130,7 @@ async def test_sighup_during_start_is_ignored(open_site: OpenSite) -> None:
 
 
 async def test_kubernetes_update_reloads_keys(open_site: OpenSite, tmp_path: Path) -> None:
-    """Without a request: first the keystores change, then the password."""
+    """Without a request: first the keystores change, then the password, and the loaded keys still sign."""
     site = await open_site(keys="watch_every = 0.1")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -146,7 +146,9 @@ async def test_kubernetes_update_reloads_keys(open_site: OpenSite, tmp_path: Pat
     assert await owners_of(site) == {site.owner.address, OWNERS[1]}
     (site.folder / "keystore-password").write_text("another one")
     event = await replica.wait_for("keys.reloaded", 20)
-    assert (event["removed"], event["failed"]) == (2, 2)
+    assert (event["removed"], event["kept"], event["failed"]) == (0, 2, 2)
+    customer = await site.create_customer()
+    assert (await site.sign(customer["id"]))[1]["state"] == "verified"
 
 
 async def test_service_exits_if_backend_cannot_start(open_site: OpenSite) -> None:

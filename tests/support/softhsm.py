@@ -16,8 +16,11 @@ from typing import Final
 from urllib.parse import quote
 
 from signer.adapters.keys.pkcs11 import modules
-from signer.adapters.keys.pkcs11.curves import SECP256K1
-from signer.adapters.keys.pkcs11.provisioning import TokenPublicKey, import_key, open_token
+from signer.adapters.keys.pkcs11.cryptoki.constants import CKO_PUBLIC_KEY, Cka
+from signer.adapters.keys.pkcs11.cryptoki.structures import Template
+from signer.adapters.keys.pkcs11.curves import SECP256K1, Curve
+from signer.adapters.keys.pkcs11.index import TokenKey, index_keys
+from signer.adapters.keys.pkcs11.provisioning import import_key, open_token
 
 PIN: Final = b"482915"
 SO_PIN: Final = "70514862"
@@ -70,9 +73,25 @@ class SoftHsmToken:
         written = "&".join(f"{name}={quote(str(value))}" for name, value in parameters.items())
         return f"pkcs11:token={quote(self.label)}{path}?{written}"
 
-    def put(self, secret: bytes, label: str) -> TokenPublicKey:
+    def put(self, secret: bytes, label: str) -> TokenKey:
         """Import a secp256k1 key."""
         return import_key(self.uri(f";object={quote(label)}"), secret)
+
+    def keys(self, curve: Curve = SECP256K1) -> Sequence[TokenKey]:
+        """Return the usable keys."""
+        with open_token(self.uri(), writable=False) as token:
+            return index_keys(token.cryptoki, token.session, token.uri, curve, lambda _done, _total: None).keys
+
+    def remove(self, label: str) -> None:
+        """Delete both objects of a key."""
+        with open_token(self.uri()) as token:
+            token.destroy(token.cryptoki.find_objects(token.session, {Cka.LABEL: label.encode()}))
+
+    def remove_public_key(self, label: str) -> None:
+        """Delete the public key object of a key."""
+        with open_token(self.uri()) as token:
+            wanted: Template = {Cka.CLASS: CKO_PUBLIC_KEY, Cka.LABEL: label.encode()}
+            token.destroy(token.cryptoki.find_objects(token.session, wanted))
 
     def put_many(self, secrets: Sequence[bytes]) -> None:
         """Import hundreds of keys, with their numbers as labels."""

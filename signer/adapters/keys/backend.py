@@ -35,14 +35,6 @@ class KeyUriInvalid(KeyBackendError):
     """A key URI cannot be parsed, or has a parameter that its backend does not know."""
 
 
-class KeyBackendUnknown(KeyBackendError):
-    """No backend has the URI's scheme."""
-
-
-class KeyBackendNotInstalled(KeyBackendError):
-    """The backend needs a library that is not installed."""
-
-
 class DuplicateOwner(KeyBackendError):
     """Two keys belong to one owner, and ``duplicates`` is ``refuse``.
 
@@ -56,6 +48,14 @@ class DuplicateOwner(KeyBackendError):
             'or set keys.duplicates = "first" to use the first',
         )
         self.uri = uri
+
+
+def combined(errors: Sequence[KeyBackendError]) -> KeyBackendError:
+    """Return one error with the texts of all."""
+    if len(errors) == 1:
+        return errors[0]
+    kind = KeyUriInvalid if all(isinstance(error, KeyUriInvalid) for error in errors) else KeyBackendError
+    return kind("; ".join(map(str, errors)))
 
 
 class BackendKey(Protocol):
@@ -91,11 +91,14 @@ class LoadedKeys:
 
     Attributes:
         keys: the keys that can sign. Their order decides which of two duplicates is the first.
-        failures: the reason for each key that cannot be used, by its URI.
+        failures: the reason for each key that is still there and cannot be used, by its URI. The ring keeps such a key
+            if it was loaded before.
+        named: the owners (EIP-55) that these failed keys name without being opened; they are not verified.
     """
 
     keys: Sequence[BackendKey]
     failures: Mapping[str, str] = field(default_factory=dict)
+    named: frozenset[str] = frozenset()
 
 
 class KeyBackend(Protocol):

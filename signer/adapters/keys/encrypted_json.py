@@ -95,7 +95,7 @@ class Web3Keystore(EncryptedSecret):
         return EncryptedSecret.decrypt(self, password).rjust(_SECRET_BYTES, b"\0")
 
 
-def parse_keystore(text: bytes) -> Web3Keystore:
+def parse_keystore(text: bytes | bytearray) -> Web3Keystore:
     """Parse a V3 file.
 
     Raises:
@@ -168,7 +168,7 @@ def _address(document: Mapping[str, Any]) -> str | None:
     text = document.get("address")
     if text is None:
         return None
-    address = text if isinstance(text, str) and text.startswith("0x") else f"0x{text}"
+    address = f"0x{str(text).lower().removeprefix('0x')}"
     if ADDRESS.fullmatch(address) is None:
         raise KeyFileError("has an address that is not 40 hex digits")
     return checksum_address(address)

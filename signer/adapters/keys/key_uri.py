@@ -93,6 +93,10 @@ class KeyUri:
         value = self.query.get(name)
         return None if value is None else _as_path(value, f"the parameter {name!r} of the key URI {self}")
 
+    def as_text(self) -> str:
+        """Return the whole URI."""
+        return f"{self}?{'&'.join(f'{name}={quote(value)}' for name, value in self.query.items())}"
+
     def __str__(self) -> str:
         """Return scheme, host and path, which can be logged."""
         return f"{self.scheme}:{'' if self.authority is None else '//' + self.authority}{self.path}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from signer.adapters.keys.backend import BackendResources, KeyBackend, KeyBackendNotInstalled, KeyBackendUnknown
+from signer.adapters.keys.backend import BackendResources, KeyBackend, KeyBackendError, KeyUriInvalid
 from signer.adapters.keys.key_uri import KeyUri
 
 BackendFactory = Callable[[KeyUri, BackendResources], KeyBackend]
@@ -55,14 +55,13 @@ def backend_for(
     """Create the backend of a key URI. Nothing is opened before ``load``.
 
     Raises:
-        KeyUriInvalid: the URI cannot be parsed, or its backend does not understand it.
-        KeyBackendUnknown: no backend has the URI's scheme.
-        KeyBackendNotInstalled: the backend's library is not installed.
+        KeyUriInvalid: the URI cannot be parsed, no backend has its scheme, or its backend does not understand it.
+        KeyBackendError: the backend's library is not installed.
     """
     key_uri = KeyUri.parse(uri)
     entry = backends.get(key_uri.scheme)
     if entry is None:
-        raise KeyBackendUnknown(f"there is no key backend {key_uri.scheme!r}; use one of {', '.join(sorted(backends))}")
+        raise KeyUriInvalid(f"there is no key backend {key_uri.scheme!r}; use one of {', '.join(sorted(backends))}")
     factory: BackendFactory = getattr(_import_backend(key_uri.scheme, entry), entry.factory)
     return factory(key_uri, resources)
 
@@ -74,7 +73,7 @@ def _import_backend(scheme: str, entry: BackendEntry) -> object:
         missing = exc.name or ""
         if entry.extra is None or missing.partition(".")[0] == _OWN_PACKAGE:
             raise
-        raise KeyBackendNotInstalled(
+        raise KeyBackendError(
             f"the key backend {scheme!r} needs the package {missing!r}, which is not installed: "
             f"pip install {_DISTRIBUTION}[{entry.extra}]",
         ) from exc

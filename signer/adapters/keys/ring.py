@@ -6,8 +6,8 @@
 * An owner has one key. Two are an error unless ``duplicates`` is ``first``: then the first URI of the settings wins,
   and within a backend the backend's order.
 * The first load fails as a whole if a backend cannot start, or an owner has two keys.
-* A reload keeps what works: a backend that fails keeps its loaded keys, and the report says so. A single key that its
-  backend cannot load any more is removed.
+* A reload keeps what works: a loaded key stays until its successor opens, or its backend no longer has it. So a key
+  that cannot be opened now, or whose backend fails, goes on signing, and the report says so.
 * Loads run one after another.
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -27,6 +27,7 @@ from signer.adapters.keys.backend import (
     KeyBackendError,
     LoadedKeys,
     Progress,
+    combined,
 )
 from signer.adapters.keys.settings import KeysSettings
 from signer.adapters.keys.verified_key import VerifiedKey, self_test
@@ -43,10 +44,14 @@ class _Contents:
     Attributes:
         by_address: the keys, ordered by address.
         failed: the reason for each key or backend that could not be loaded, by URI.
+        loaded: the keys of each backend, with those that were kept.
+        kept: the owners whose key was loaded before and could not be loaded again.
     """
 
     by_address: Mapping[str, VerifiedKey] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    loaded: Sequence[LoadedKeys] = ()
+    kept: Collection[str] = ()
 
 
 class LoadedKeyRing:
@@ -70,7 +75,7 @@ class LoadedKeyRing:
         self._settings = settings
         self._expected = frozenset(AccountId.parse(owner).address for owner in settings.expected_owners)
         self._problems = problems
-        self._loaded: Sequence[LoadedKeys] = [LoadedKeys(()) for _ in self._backends]
+        self._named = set(self._expected)
         self._contents = _Contents()
         self._is_loading = True
         self._load_lock = asyncio.Lock()
@@ -85,6 +90,10 @@ class LoadedKeyRing:
         """See ``KeyRing.keys``."""
         return tuple(self._contents.by_address.values())
 
+    def expects(self, address: str) -> bool:
+        """See ``KeyRing.expects``."""
+        return address in self._named
+
     def status(self) -> KeyRingStatus:
         """See ``KeyRing.status``. No owner counts as missing during the first load."""
         contents = self._contents
@@ -93,6 +102,7 @@ class LoadedKeyRing:
             loading=self._is_loading,
             missing=() if self._is_loading else tuple(sorted(self._expected - contents.by_address.keys())),
             failed={**contents.failed, **self._problems} if self._problems else contents.failed,
+            is_down=bool(self._problems),
         )
 
     # --- Loading ------------------------------------------------------------------------------------------------------
@@ -110,10 +120,9 @@ class LoadedKeyRing:
             try:
                 loaded, errors = await self._load_backends(progress)
                 if errors:
-                    self._contents = _Contents(failed={uri: str(error) for uri, error in errors.items()})
-                    raise _combined(list(errors.values()))
-                self._contents = await self._compose(loaded)
-                self._loaded = loaded
+                    self._contents = _Contents(failed=_failures_of(loaded))
+                    raise combined(list(errors.values()))
+                self._contents = await self._compose(loaded, errors)
             finally:
                 self._is_loading = False
 
@@ -122,20 +131,16 @@ class LoadedKeyRing:
         async with self._load_lock:
             old = self._contents
             loaded, errors = await self._load_backends(None)
-            failed = {uri: str(error) for uri, error in errors.items()}
             try:
-                new = await self._compose(loaded)
+                new = await self._compose(loaded, errors)
             except DuplicateOwner as error:
-                failed[error.uri] = str(error)
-                new = old
-            else:
-                self._contents, self._loaded = new, loaded
-            return await asyncio.to_thread(_report, old, new, failed)
+                new = replace(old, failed={**old.failed, **_failures_of(loaded), error.uri: str(error)})
+            self._contents = new
+            return await asyncio.to_thread(_report, old, new)
 
     async def close(self) -> None:
         """Empty the ring and close every backend, even if one of them fails to close."""
         self._contents = _Contents()
-        self._loaded = [LoadedKeys(()) for _ in self._backends]
         async with AsyncExitStack() as stack:
             for backend in self._backends:
                 stack.push_async_callback(backend.close)
@@ -143,9 +148,9 @@ class LoadedKeyRing:
     async def _load_backends(
         self,
         progress: Progress | None,
-    ) -> tuple[Sequence[LoadedKeys], Mapping[str, KeyBackendError]]:
-        """Load all backends at once; a backend that fails keeps the keys that it loaded before."""
-        errors: dict[str, KeyBackendError] = {}
+    ) -> tuple[Sequence[LoadedKeys], Mapping[int, KeyBackendError]]:
+        """Load all backends at once; return also the errors of those that failed, by their place."""
+        errors: dict[int, KeyBackendError] = {}
         counts = [(0, 0)] * len(self._backends)
 
         async def load(index: int, backend: KeyBackend) -> LoadedKeys:
@@ -157,25 +162,25 @@ class LoadedKeyRing:
             try:
                 return await backend.load(report)
             except KeyBackendError as error:
-                errors[backend.uri] = error
+                errors[index] = error
             except Exception as exc:  # noqa: BLE001 - a vendor's error that the backend did not convert
-                errors[backend.uri] = _unexpected(backend, exc)
-            return self._loaded[index]
+                errors[index] = KeyBackendError(f"the key backend {backend.uri} cannot be used ({type(exc).__name__})")
+                errors[index].__cause__ = exc
+            return LoadedKeys((), {backend.uri: str(errors[index])})
 
         loaded = await asyncio.gather(*(load(index, backend) for index, backend in enumerate(self._backends)))
         return loaded, errors
 
-    async def _compose(self, loaded: Sequence[LoadedKeys]) -> _Contents:
-        """Return the contents of the ring, after the self-test of the new keys.
+    async def _compose(self, loaded: Sequence[LoadedKeys], errors: Collection[int]) -> _Contents:
+        """Return the contents of the ring, after the self-test of the new keys. ``errors``: backends that failed.
 
         Raises:
             DuplicateOwner: an owner has two keys, and ``duplicates`` is ``refuse``.
         """
+        loaded, kept = await asyncio.to_thread(_with_kept, self._contents.loaded, loaded, errors)
         keys, untested = await asyncio.to_thread(self._verified, loaded)
         refused = await self_test(untested) if self._settings.self_test else {}
-        failed = {uri: reason for each in loaded for uri, reason in each.failures.items()}
-        failed.update({key.uri: reason for key, reason in refused.items()})
-        return await asyncio.to_thread(_contents_without, refused, keys, failed)
+        return await asyncio.to_thread(self._contents_without, refused, keys, loaded, kept)
 
     def _verified(self, loaded: Sequence[LoadedKeys]) -> tuple[Sequence[VerifiedKey], Sequence[VerifiedKey]]:
         """Return one key for each owner, ordered by address, and those of them that are new; blocking.
@@ -201,28 +206,55 @@ class LoadedKeyRing:
             keys.append(verified)
         return keys, new
 
+    def _contents_without(
+        self,
+        refused: Mapping[VerifiedKey, str],
+        keys: Sequence[VerifiedKey],
+        loaded: Sequence[LoadedKeys],
+        kept: set[str],
+    ) -> _Contents:
+        """Return the contents; a key that failed its self-test does not replace the owner's old one; blocking."""
+        before = self._contents.by_address
+        by_address: dict[str, VerifiedKey] = {}
+        for key in keys:
+            if key not in refused:
+                by_address[key.address] = key
+            elif key.address in before:
+                by_address[key.address] = before[key.address]
+                kept.add(key.address)
+        self._named.update(by_address, *(each.named for each in loaded))
+        failed = {**_failures_of(loaded), **{key.uri: reason for key, reason in refused.items()}}
+        return _Contents(by_address, failed, loaded, kept)
 
-def _contents_without(
-    refused: Collection[VerifiedKey], keys: Sequence[VerifiedKey], failed: Mapping[str, str]
-) -> _Contents:
-    return _Contents({key.address: key for key in keys if key not in refused}, failed)
+
+def _with_kept(
+    old: Sequence[LoadedKeys], new: Sequence[LoadedKeys], errors: Collection[int]
+) -> tuple[Sequence[LoadedKeys], set[str]]:
+    """Return ``new`` with the old keys that are still there and could not be loaded, and their owners; blocking."""
+    opened = {key.address for each in new for key in each.keys}
+    with_kept: list[LoadedKeys] = []
+    kept: set[str] = set()
+    for index, (before, now) in enumerate(zip(old or [LoadedKeys(())] * len(new), new, strict=True)):
+        keys = [
+            key
+            for key in before.keys
+            if key.address not in opened and (index in errors or key.uri in now.failures or key.address in now.named)
+        ]
+        kept.update(key.address for key in keys)
+        with_kept.append(replace(now, keys=[*now.keys, *keys]))
+    return with_kept, kept
 
 
-def _report(old: _Contents, new: _Contents, failed: Mapping[str, str]) -> KeyReloadReport:
+def _failures_of(loaded: Sequence[LoadedKeys]) -> dict[str, str]:
+    return {uri: reason for each in loaded for uri, reason in each.failures.items()}
+
+
+def _report(old: _Contents, new: _Contents) -> KeyReloadReport:
     before, after = old.by_address.keys(), new.by_address.keys()
     return KeyReloadReport(
         added=tuple(sorted(after - before)),
         removed=tuple(sorted(before - after)),
         unchanged=tuple(sorted(before & after)),
-        failed={**new.failed, **failed},
+        failed=new.failed,
+        kept=tuple(sorted(new.kept)),
     )
-
-
-def _unexpected(backend: KeyBackend, exc: Exception) -> KeyBackendError:
-    error = KeyBackendError(f"the key backend {backend.uri} cannot be used ({type(exc).__name__})")
-    error.__cause__ = exc
-    return error
-
-
-def _combined(errors: Sequence[KeyBackendError]) -> KeyBackendError:
-    return errors[0] if len(errors) == 1 else KeyBackendError("; ".join(str(error) for error in errors))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import json
 import os
 import secrets
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Final, NoReturn, SupportsIndex
 
-_OWNER_ONLY: Final = 0o600
 _MAX_PASSWORD_BYTES: Final = 4096
+_FINGERPRINT_KEY: Final = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
 
 
 class KeyFileError(Exception):
@@ -26,46 +29,77 @@ class NotCopyable:
         raise TypeError("a key cannot be pickled or copied")
 
 
-class Fingerprints:
-    """Recognises a file and its password at the next load, by a hash that is useless outside this process."""
-
-    def __init__(self) -> None:
-        self._key = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
-
-    def of(self, password: bytes, text: bytes) -> bytes:
-        """Return the keyed hash of a file and its password."""
-        return hashlib.blake2b(len(password).to_bytes(8) + password + text, key=self._key).digest()
+def fingerprint_of(secret: bytes | bytearray, text: bytes | bytearray = b"") -> bytes:
+    """Return a hash that recognises a secret and its file at the next load. It is useless outside this process."""
+    return hashlib.blake2b(len(secret).to_bytes(8) + secret + text, key=_FINGERPRINT_KEY).digest()
 
 
-def read_at_most(path: Path, max_bytes: int) -> bytes | None:
-    """Return a file's content, or ``None`` if it is longer than ``max_bytes``.
-
-    It does not raise for a long file, so that no traceback holds a part of the secret.
+def read_file(path: Path, max_bytes: int) -> bytearray:
+    """Return a file's content, in the one buffer that holds it; blocking.
 
     Raises:
-        OSError: the file cannot be read.
+        KeyFileError: the file cannot be read, or is longer.
     """
-    with path.open("rb") as file:
-        content = file.read(max_bytes + 1)
-    return content if len(content) <= max_bytes else None
+    content, length = bytearray(max_bytes + 1), 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            while more := file.readinto(memoryview(content)[length:]):
+                length += more
+    except OSError as exc:
+        raise KeyFileError(f"cannot be read ({exc.strerror})") from exc
+    del content[length:]
+    if length > max_bytes:
+        content.clear()  # a traceback could show it
+        raise KeyFileError(f"is too long (over {max_bytes} bytes): name another file")
+    return content
+
+
+def text_of(content: bytes | bytearray) -> str:
+    """Return the text of a key file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark."""
+    return content.decode(json.detect_encoding(content), "replace")
+
+
+def read_secret(path: Path, max_bytes: int) -> bytearray:
+    """Return the password or PIN in a file: its bytes without one newline at the end; blocking.
+
+    Raises:
+        KeyFileError: the file cannot be read, is longer, or it is not certain which of its bytes are the secret.
+    """
+    secret = read_file(path, max_bytes)
+    for newline in (b"\r\n", b"\n"):
+        if secret.endswith(newline):
+            del secret[-len(newline) :]
+            break
+    doubt = _doubt_about(secret)
+    if doubt is not None:
+        secret.clear()  # a traceback could show it
+        raise KeyFileError(doubt)
+    return secret
+
+
+def _doubt_about(secret: bytearray) -> str | None:
+    """Return why a secret may have bytes that its user did not mean, and what to do; random bytes are not in doubt."""
+    every_other = memoryview(secret)[::2], memoryview(secret)[1::2]
+    has_mark = secret.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and 0 in secret
+    if has_mark or (len(secret) > 1 and not all(map(any, every_other))):
+        return "is UTF-16 text: save it as UTF-8"
+    if secret.startswith(codecs.BOM_UTF8):
+        return "begins with a byte order mark: save it as UTF-8 without one"
+    if secret.endswith((b"\n", b"\r")) and secret.decode(errors="ignore").encode() == secret:
+        return "ends with more than one line break, or with an incomplete one: remove all at its end"
+    return None
 
 
 def read_password(path: Path) -> bytes:
-    """Return the password in a file: its bytes without one newline at the end.
+    """Return the password in a file: its bytes without one newline at the end; blocking.
 
     Raises:
         KeyFileError: the file cannot be read, or is too long.
     """
     try:
-        password = read_at_most(path, _MAX_PASSWORD_BYTES)
-    except OSError as exc:
-        raise KeyFileError(f"the password file {path} cannot be read ({exc.strerror})") from exc
-    if password is None:
-        raise KeyFileError(f"the password file {path} is not a password: it is over {_MAX_PASSWORD_BYTES} bytes")
-    for newline in (b"\r\n", b"\n"):
-        if password.endswith(newline):
-            return password[: -len(newline)]
-    return password
+        return bytes(read_secret(path, _MAX_PASSWORD_BYTES))
+    except KeyFileError as refusal:
+        raise KeyFileError(f"the password file {path} {refusal}") from refusal
 
 
 def write_new_file(path: Path, content: bytes) -> None:
@@ -77,16 +111,11 @@ def write_new_file(path: Path, content: bytes) -> None:
         FileExistsError: the file exists already.
         OSError: the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(part)
-    finally:
-        part.unlink()
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as part:  # mode 0600
+        part.write(content)
+        part.flush()
+        os.fsync(part.fileno())
+        path.hardlink_to(part.name)
     sync_directory(path.parent)
 
 

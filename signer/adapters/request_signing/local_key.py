@@ -29,8 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from signer.adapters.keys.pkcs11.curves import P384, coordinates
-from signer.adapters.keys.secret_files import write_new_file
-from signer.adapters.request_signing.request_key import ALGORITHM, SELF_TEST, RequestKeyFailed, RequestKeyInvalid
+from signer.adapters.keys.secret_files import KeyFileError, read_file, text_of, write_new_file
+from signer.adapters.request_signing.request_key import ALGORITHM, SELF_TEST, RequestKeyError
 
 _MAX_FILE_BYTES: Final = 16_384
 _PEM_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----", re.DOTALL)
@@ -81,7 +81,7 @@ class LocalRequestKey:
         try:
             return _raw_signature(self._sign_der(base))
         except Exception as exc:  # neither library documents its errors
-            raise RequestKeyFailed(f"{self.library} could not sign with the request key") from exc
+            raise RequestKeyError(f"{self.library} could not sign with the request key") from exc
 
 
 def load_request_key(path: Path, keyid: str) -> LocalRequestKey:
@@ -91,15 +91,12 @@ def load_request_key(path: Path, keyid: str) -> LocalRequestKey:
         RequestKeyError: the key cannot be used; the text says what to do.
     """
     try:
-        with path.open("rb") as file:
-            pem = file.read(_MAX_FILE_BYTES + 1)
-    except OSError as exc:
-        raise RequestKeyInvalid(
-            f"the request key {path} cannot be read ({exc.strerror}): name a file that the signer's user may read"
-        ) from exc
-    if len(pem) > _MAX_FILE_BYTES:
-        raise RequestKeyInvalid(f"the request key {path} is over {_MAX_FILE_BYTES} bytes: it is not a key")
-    return request_key_from_pem(pem, keyid, origin=str(path))
+        pem = read_file(path, _MAX_FILE_BYTES)
+    except KeyFileError as refusal:
+        raise RequestKeyError(
+            f"the request key {path} {refusal}: name a PEM file that the signer's user may read"
+        ) from refusal
+    return request_key_from_pem(text_of(pem).encode(), keyid, origin=str(path))
 
 
 def write_request_key(path: Path) -> None:
@@ -117,23 +114,23 @@ def request_key_from_pem(pem: bytes, keyid: str, *, origin: str = "given") -> Lo
     key = _parse(_private_block(pem, origin), origin)
     loaded = LocalRequestKey(key, keyid, _aws_ec())
     if not P384.is_signature(loaded.sign_now(SELF_TEST), P384.digest(SELF_TEST), coordinates(key.public_key())):
-        raise RequestKeyFailed(f"the self-test signature of the request key {origin} is not valid: create a new key")
+        raise RequestKeyError(f"the self-test signature of the request key {origin} is not valid: create a new key")
     return loaded
 
 
 def _private_block(pem: bytes, origin: str) -> bytes:
     blocks = [(match[1], match[0]) for match in _PEM_BLOCK.finditer(pem)]
     if any(label == _ENCRYPTED_LABEL or _LEGACY_ENCRYPTION in block for label, block in blocks):
-        raise RequestKeyInvalid(
+        raise RequestKeyError(
             f"the request key {origin} is encrypted: store it unencrypted (openssl pkcs8 -topk8 -nocrypt) and let the "
             "platform's secret store protect it"
         )
     private = [block for label, block in blocks if label in _PRIVATE_LABELS]
     if not private:
         found = ", ".join(label.decode("ascii") for label, _ in blocks) or "no PEM block"
-        raise RequestKeyInvalid(f"the request key {origin} is not SEC 1 or PKCS#8 PEM (found: {found}): {_CREATE_ONE}")
+        raise RequestKeyError(f"the request key {origin} is not SEC 1 or PKCS#8 PEM (found: {found}): {_CREATE_ONE}")
     if len(private) > 1:
-        raise RequestKeyInvalid(f"the request key {origin} holds {len(private)} private keys: leave one in the file")
+        raise RequestKeyError(f"the request key {origin} holds {len(private)} private keys: leave one in the file")
     return private[0]
 
 
@@ -141,12 +138,12 @@ def _parse(block: bytes, origin: str) -> ec.EllipticCurvePrivateKey:
     try:
         key = load_pem_private_key(block, password=None)
     except UnsupportedAlgorithm as exc:
-        raise RequestKeyInvalid(f"the request key {origin} is of an unknown type, not P-384: {_CREATE_ONE}") from exc
+        raise RequestKeyError(f"the request key {origin} is of an unknown type, not P-384: {_CREATE_ONE}") from exc
     except (TypeError, ValueError) as exc:
-        raise RequestKeyInvalid(f"the request key {origin} is damaged: {_CREATE_ONE}") from exc
+        raise RequestKeyError(f"the request key {origin} is damaged: {_CREATE_ONE}") from exc
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
         kind = key.curve.name if isinstance(key, ec.EllipticCurvePrivateKey) else "not an elliptic-curve key"
-        raise RequestKeyInvalid(
+        raise RequestKeyError(
             f"the request key {origin} is {kind}; {ALGORITHM} requires P-384 (secp384r1): {_CREATE_ONE}"
         )
     return key

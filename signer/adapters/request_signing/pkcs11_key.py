@@ -8,36 +8,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from signer.adapters.keys.backend import KeyUriInvalid
 from signer.adapters.keys.key_uri import KeyUri
 from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.errors import TokenUnavailable
-from signer.adapters.keys.pkcs11.index import TokenKey
 from signer.adapters.keys.pkcs11.token import Pkcs11Token, ProblemChanged
 from signer.adapters.keys.pkcs11.uri import SCHEME, Pkcs11Uri
 from signer.adapters.request_signing.request_key import (
     SELF_TEST,
-    RequestKeyFailed,
-    RequestKeyInvalid,
+    RequestKeyError,
     RequestKeyUnavailable,
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Pkcs11RequestKey:
     """A request key in a token.
 
     Attributes:
         uri: the key's URI without secrets.
-        public_pem: the public key as PEM (SubjectPublicKeyInfo), for the registration.
     """
 
-    def __init__(self, token: Pkcs11Token, key: TokenKey, keyid: str) -> None:
-        """Create the key from an open token and one of its keys."""
-        self.keyid = keyid
-        self.uri = key.uri
-        self.public_pem = P384.pem(key.public_key).encode("ascii")
-        self._token = token
-        self._public_key = key.public_key
+    keyid: str
+    uri: str
+    _token: Pkcs11Token = field(repr=False)
+    _public_key: bytes = field(repr=False)
+
+    @property
+    def public_pem(self) -> bytes:
+        """The public key as PEM (SubjectPublicKeyInfo), for the registration."""
+        return P384.pem(self._public_key).encode("ascii")
 
     async def sign(self, base: bytes) -> bytes:
         """See ``RequestKey.sign``."""
@@ -58,9 +60,6 @@ class Pkcs11RequestKey:
         """Close the token's sessions."""
         await self._token.close()
 
-    def __repr__(self) -> str:
-        return f"Pkcs11RequestKey(keyid={self.keyid!r}, uri={self.uri!r})"
-
 
 async def open_pkcs11_request_key(
     uri: str,
@@ -74,20 +73,20 @@ async def open_pkcs11_request_key(
     """
     wanted = _parse(uri)
     if not wanted.names_one_key:
-        raise RequestKeyInvalid(f"{wanted} does not name the request key: add object=<label> or id=%…")
+        raise RequestKeyError(f"{wanted} does not name the request key: add object=<label> or id=%…")
     token = Pkcs11Token(wanted, P384, P384.digest(SELF_TEST), problem_changed)
     try:
         try:
             index = await token.load(lambda _done, _total: None)
         except TokenUnavailable as exc:
-            raise RequestKeyInvalid(f"the token of the request key cannot be used: {exc}") from exc
+            raise RequestKeyError(f"the token of the request key cannot be used: {exc}") from exc
         if len(index.keys) != 1:
             reason = "; ".join(index.failures.values())
-            raise RequestKeyInvalid(f"the request key {wanted} cannot be used: {reason}")
+            raise RequestKeyError(f"the request key {wanted} cannot be used: {reason}")
         [found] = index.keys
-        key = Pkcs11RequestKey(token, found, keyid)
+        key = Pkcs11RequestKey(keyid, found.uri, token, found.public_key)
         if not P384.is_signature(await key.sign(SELF_TEST), P384.digest(SELF_TEST), found.public_key):
-            raise RequestKeyFailed(
+            raise RequestKeyError(
                 "the request key and the public key with its CKA_ID do not match: replace the public key in the token",
             )
     except BaseException:
@@ -103,4 +102,4 @@ def _parse(uri: str) -> Pkcs11Uri:
             raise KeyUriInvalid(f"the request key cannot be {key_uri.scheme}: write {SCHEME}:token=…;object=…")
         return Pkcs11Uri.parse(key_uri)
     except KeyUriInvalid as exc:
-        raise RequestKeyInvalid(str(exc)) from exc
+        raise RequestKeyError(str(exc)) from exc

@@ -23,14 +23,6 @@ class RequestKeyError(Exception):
     """The request key cannot be used; the text says what to do."""
 
 
-class RequestKeyInvalid(RequestKeyError):
-    """The configured file or token does not hold a usable request key."""
-
-
-class RequestKeyFailed(RequestKeyError):
-    """The signature failed or does not verify."""
-
-
 class RequestKeyUnavailable(RequestKeyError):
     """The key does not sign now, and may later. The text is for the operator.
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from signer.adapters.request_signing.profile import DigestAlgorithm, SignatureProfile, SignatureProfileInvalid
-from signer.adapters.request_signing.request_key import ALGORITHM, SIGNATURE_BYTES, RequestKey, RequestKeyFailed
+from signer.adapters.request_signing.request_key import ALGORITHM, SIGNATURE_BYTES, RequestKey, RequestKeyError
 from signer.adapters.request_signing.signature_base import (
     DERIVED_COMPONENTS,
     BaseTemplate,
@@ -107,7 +107,7 @@ class MessageSigner:
         )
         signature = await self._key.sign(base.octets)
         if len(signature) != SIGNATURE_BYTES:
-            raise RequestKeyFailed(f"the request key did not return {SIGNATURE_BYTES} bytes r || s (RFC 9421 §3.3.5)")
+            raise RequestKeyError(f"the request key did not return {SIGNATURE_BYTES} bytes r || s (RFC 9421 §3.3.5)")
         signed["Signature-Input"] = f"{self._profile.label}={base.signature_params}"
         signed["Signature"] = f"{self._profile.label}={_sf_bytes(signature)}"
         return signed

@@ -40,17 +40,19 @@ class KeyRingStatus:
         loading: whether the first load is still running.
         missing: expected owners (EIP-55) without a key.
         failed: the reason for each key or backend that cannot be used, by URI.
+        is_down: whether a backend has failed since it was loaded, so that its keys do not sign.
     """
 
     loaded: int
     loading: bool
     missing: tuple[str, ...]
     failed: Mapping[str, str]
+    is_down: bool = False
 
     @property
     def is_ready(self) -> bool:
-        """Whether every expected key can sign."""
-        return self.loaded > 0 and not self.loading and not self.missing and not self.failed
+        """Whether there are keys, every expected owner has one, and no backend is down. One bad key does not count."""
+        return self.loaded > 0 and not self.loading and not self.missing and not self.is_down
 
 
 class KeyRing(Protocol):
@@ -58,6 +60,10 @@ class KeyRing(Protocol):
 
     def find(self, address: str) -> SigningKey | None:
         """Return the key of an EIP-55 address, or ``None``."""
+        ...
+
+    def expects(self, address: str) -> bool:
+        """Return whether an owner should have a key: one is expected, was loaded before, or cannot be opened now."""
         ...
 
     def keys(self) -> Sequence[SigningKey]:
@@ -78,12 +84,14 @@ class KeyReloadReport:
         removed: owners that had a key and have none now.
         unchanged: owners that had a key before and have one now.
         failed: the reason for each key or backend that could not be loaded, by URI.
+        kept: those of ``unchanged`` whose key could not be loaded again, and which keep the key that they had.
     """
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
     unchanged: tuple[str, ...]
     failed: Mapping[str, str]
+    kept: tuple[str, ...] = ()
 
 
 class KeyReloader(Protocol):
@@ -92,8 +100,7 @@ class KeyReloader(Protocol):
     async def reload(self) -> KeyReloadReport:
         """Load every backend and replace the ring's contents; signing continues meanwhile.
 
-        A key that could not be loaded is part of the report, not an error. A backend that fails as a whole keeps its
-        loaded keys.
+        A key that could not be loaded is part of the report, not an error, and stays if it was loaded before.
         """
         ...
 

@@ -12,6 +12,7 @@ from signer.cli.lazy_group import LazyGroup
 COMMAND_FOR_NAME: Final = {
     "new": ("signer.cli.keys.new", "new_command", "Create a key in a keystore or a token."),
     "import": ("signer.cli.keys.new", "import_command", "Import a private key into a keystore or a token."),
+    "seed": ("signer.cli.keys.seed", "seed_group", "Write the encrypted file of an HD seed."),
     "list": ("signer.cli.keys.listing", "list_command", "List every owner with the location and state of its key."),
     "check": (
         "signer.cli.keys.listing",

@@ -18,16 +18,17 @@ from rich.table import Table
 from rich.text import Text
 
 from signer.adapters.clock import SystemClock
-from signer.adapters.keys.backend import KeyBackendError
-from signer.adapters.keys.secp256k1 import CoincurveVerifier, recover_public_key
+from signer.adapters.keys.backend import KeyBackendError, KeyUriInvalid
+from signer.adapters.keys.secp256k1 import recover_public_key
 from signer.adapters.keys.settings import KeysSettings
 from signer.application.ports import SigningKey
 from signer.bootstrap.keys import Keys, open_keys
-from signer.cli.keys.prompts import add_options
+from signer.cli.keys.prompts import add_options, file_type
+from signer.cli.keys.targets import parse_place
 from signer.cli.options import config_option, read_settings
 from signer.cli.progress import key_progress
 from signer.domain.errors import SignerError
-from signer.domain.ethereum import EvmSignature, self_test_message
+from signer.domain.ethereum import self_test_message
 
 _CONCURRENT_SIGNATURES: Final = 16
 _PIPE_WIDTH: Final = 4096
@@ -44,12 +45,14 @@ class Row:
         uri: the key's location, if it is known.
         state: ``loaded``, ``signs``, ``fails`` (it did not sign), ``failed`` (it could not be loaded), ``missing``.
         detail: the reason, or the duration of the signature.
+        public_key: in hex, if the key has signed.
     """
 
     state: str
     owner: str | None = None
     uri: str | None = None
     detail: str | None = None
+    public_key: str | None = None
 
     @property
     def backend(self) -> str | None:
@@ -63,7 +66,6 @@ class Row:
 
 
 ReadRows = Callable[[Keys], Coroutine[None, None, list[Row]]]
-MakeRow = Callable[[SigningKey, EvmSignature, float], Row]
 
 
 def _listing_options(command: _Command) -> _Command:
@@ -71,75 +73,82 @@ def _listing_options(command: _Command) -> _Command:
         command,
         config_option,
         click.option("--json", "as_json", is_flag=True, help="Write JSON."),
-        click.argument("uris", nargs=-1, metavar="[KEY_URI]..."),
+        click.option("--password-file", type=file_type, help="The password of the PLACEs, if their URIs name none."),
+        click.argument("places", nargs=-1, metavar="[PLACE]..."),
     )
 
 
 @click.command("list")
 @_listing_options
-def list_command(*, uris: tuple[str, ...], config_file: Path | None, as_json: bool) -> None:
+def list_command(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's values
     """List every owner with the location and state of its key, and keys that are missing or cannot be loaded.
 
-    The keys are those of the KEY_URIs, or of the settings' keys.uris. Nothing is signed.
+    The keys are those of the PLACEs (paths of keystores, or key URIs), or of the settings' keys.uris. Nothing is
+    signed. Exits with 0 if all keys are loaded, 1 if one is not, 2 if the command or a URI is wrong.
     """
 
     async def read(keys: Keys) -> list[Row]:
         loaded = keys.ring.keys()
         return [Row(state="loaded", owner=key.address, uri=key.uri) for key in loaded]
 
-    _print(_read_rows(uris, config_file, read), as_json=as_json)
+    rows = _read_rows(read, **options)
+    _print(rows, as_json=as_json)
+    _exit_with_status(rows)
 
 
 @click.command("check")
 @_listing_options
-def check_command(*, uris: tuple[str, ...], config_file: Path | None, as_json: bool) -> None:
+def check_command(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's values
     """Sign a fixed text, which grants nothing, with every key and verify each signature.
 
-    The keys are those of the KEY_URIs, or of the settings' keys.uris. Exits with 1 if a key does not sign, cannot be
-    loaded, or is missing.
+    PLACEs and exit codes are those of ``list``; a key that does not sign is 1 too.
     """
-    rows = _read_rows(uris, config_file, lambda keys: _sign_with_each(keys.ring.keys(), _verify))
+    rows = _read_rows(_sign_with_each, **options)
     _print(rows, as_json=as_json)
-    if not rows or any(row.state not in _GOOD for row in rows):
-        sys.exit(1)
+    _exit_with_status(rows)
 
 
 @click.command("export-public")
 @_listing_options
-def export_public_command(*, uris: tuple[str, ...], config_file: Path | None, as_json: bool) -> None:
+def export_public_command(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's values
     """Print each owner's address and public key: 65 bytes, uncompressed (SEC 1 §2.3.3), in hex.
 
     The public key is recovered from a signature of a fixed text, which grants nothing.
     """
-    rows = _read_rows(uris, config_file, lambda keys: _sign_with_each(keys.ring.keys(), _public_key))
+    rows = _read_rows(_sign_with_each, **options)
     good = [row for row in rows if row.state in _GOOD]
     if as_json:
-        exported = [{"owner": row.owner, "publicKey": row.detail, "uri": row.uri} for row in good]
+        exported = [{"owner": row.owner, "publicKey": row.public_key, "uri": row.uri} for row in good]
         click.echo(json.dumps(exported, indent=2))
     for row in rows:
         if row.state not in _GOOD:
             click.echo(f"{row.owner or row.uri}: {row.state}: {row.detail}", err=True)
         elif not as_json:
-            click.echo(f"{row.owner} {row.detail}")
-    if len(good) < len(rows):
+            click.echo(f"{row.owner} {row.public_key}")
+    _exit_with_status(rows)
+
+
+def _exit_with_status(rows: Sequence[Row]) -> None:
+    if not rows or any(row.state not in _GOOD for row in rows):
         sys.exit(1)
 
 
-def _read_rows(uris: tuple[str, ...], config_file: Path | None, read: ReadRows) -> list[Row]:
+def _read_rows(
+    read: ReadRows, *, places: tuple[str, ...], password_file: Path | None, config_file: Path | None
+) -> list[Row]:
     """Load the keys and return their rows, then the failed and the missing keys."""
-    for uri in uris:
-        if ":" not in uri:
-            hint = f"For a directory write keystore:{uri}?password_file=…"
-            raise click.UsageError(f'Not a key URI: "{uri}". {hint}')
+    uris = tuple(parse_place(place, password_file=password_file).as_text() for place in places)
     settings = read_settings(config_file).keys
     changes: dict[str, object] = {"self_test": False, "watch_every": timedelta(0)}
     if uris:
         changes |= {"uris": uris, "expected_owners": ()}
     settings = settings.model_copy(update=changes)
     if not settings.uris:
-        raise click.UsageError("There are no keys: give a KEY_URI, or settings (--config) with keys.uris.")
+        raise click.UsageError("There are no keys: give a PLACE, or settings (--config) with keys.uris.")
     try:
         return asyncio.run(_load_rows(settings, read))
+    except KeyUriInvalid as error:
+        raise click.UsageError(str(error)) from error
     except KeyBackendError as error:
         raise click.ClickException(str(error)) from error
 
@@ -159,8 +168,8 @@ async def _load_rows(settings: KeysSettings, read: ReadRows) -> list[Row]:
         return rows + [Row(state="missing", owner=owner) for owner in status.missing]
 
 
-async def _sign_with_each(keys: Sequence[SigningKey], make_row: MakeRow) -> list[Row]:
-    """Sign the fixed text with each key, a few at once, and return a row for each."""
+async def _sign_with_each(keys: Keys) -> list[Row]:
+    """Sign the fixed text with each key, a few at once, and return a row for each. The ring verifies the signatures."""
     slots, message = asyncio.Semaphore(_CONCURRENT_SIGNATURES), self_test_message()
 
     async def sign(key: SigningKey) -> Row:
@@ -170,21 +179,11 @@ async def _sign_with_each(keys: Sequence[SigningKey], make_row: MakeRow) -> list
                 signature = await key.sign(message)
             except SignerError as error:
                 return Row(state="fails", owner=key.address, uri=key.uri, detail=error.detail)
-            return make_row(key, signature, (time.perf_counter() - started) * 1000)
+            detail = f"{(time.perf_counter() - started) * 1000:.1f} ms"
+        public_key = recover_public_key(signature.to_bytes()[:64], signature.y_parity, message.digest) or b""
+        return Row(state="signs", owner=key.address, uri=key.uri, detail=detail, public_key=f"0x04{public_key.hex()}")
 
-    return list(await asyncio.gather(*map(sign, keys)))
-
-
-def _verify(key: SigningKey, signature: EvmSignature, milliseconds: float) -> Row:
-    """Verify a signature again, independently of the finisher."""
-    if CoincurveVerifier().signer_of(self_test_message(), signature) != key.address:
-        return Row(state="fails", owner=key.address, uri=key.uri, detail="the signature is not the owner's")
-    return Row(state="signs", owner=key.address, uri=key.uri, detail=f"{milliseconds:.1f} ms")
-
-
-def _public_key(key: SigningKey, signature: EvmSignature, _milliseconds: float) -> Row:
-    public_key = recover_public_key(signature.to_bytes()[:64], signature.y_parity, self_test_message().digest)
-    return Row(state="signs", owner=key.address, uri=key.uri, detail=f"0x04{(public_key or b'').hex()}")
+    return list(await asyncio.gather(*map(sign, keys.ring.keys())))
 
 
 def _print(rows: Sequence[Row], *, as_json: bool) -> None:

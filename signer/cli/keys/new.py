@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.encrypted_json import Kdf
-from signer.cli.keys.prompts import add_options, file_type, get_private_key, kdf_options, parse_work
-from signer.cli.keys.targets import NewKeyOptions, create_key, parse_target
+from signer.adapters.keys.pkcs11.uri import SCHEME as PKCS11
+from signer.cli.keys.prompts import (
+    add_options,
+    file_type,
+    get_text,
+    kdf_options,
+    parse_private_key,
+    parse_work,
+    source_option,
+)
+from signer.cli.keys.targets import create_in_keystore, create_in_token, parse_target
 from signer.cli.options import config_option, read_settings
 
-_STDIN: Final = Path("-")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -42,13 +51,7 @@ def new_command(*, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - cli
 
 
 @click.command("import")
-@click.option(
-    "--from",
-    "source",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-    default="-",
-    help="The file with the private key: 1 to 32 bytes in hex. Default: standard input, or a prompt.",
-)
+@source_option("the private key: 1 to 32 bytes in hex")
 @_target_options
 def import_command(*, source: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's values
     """Import a raw private key into TARGET: a directory of keystores, or a key URI (keystore:… or pkcs11:…).
@@ -73,7 +76,14 @@ def _create(  # noqa: PLR0913 - a command's options
 ) -> None:
     work = parse_work(kdf, n, iterations)
     uri = parse_target(target, () if target is not None else read_settings(config_file).keys.uris)
-    secret = None if source is None else get_private_key(None if source == _STDIN else source)
-    options = NewKeyOptions(secret=secret, password_file=password_file, kdf=kdf, work=work, label=label)
-    new = create_key(uri, options)
-    click.echo(json.dumps({"owner": new.owner, "uri": new.uri}) if as_json else f"{new.owner}  {new.uri}")
+    secret = None if source is None else parse_private_key(get_text(source, "Private key (hex)"))
+    try:
+        if uri.scheme == PKCS11:
+            owner, location = create_in_token(uri, secret, label)
+        elif label is not None:
+            raise click.UsageError("--label is for tokens: a keystore is named by its address.")
+        else:
+            owner, location = create_in_keystore(uri, secret, password_file, kdf, work)
+    except KeyBackendError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps({"owner": owner, "uri": location}) if as_json else f"{owner}  {location}")

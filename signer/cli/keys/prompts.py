@@ -13,10 +13,13 @@ from typing import Any, Final, TypeVar
 import click
 
 from signer.adapters.keys.encrypted_json import WORK_FOR_KDF, Kdf
-from signer.adapters.keys.secret_files import KeyFileError, read_password
+from signer.adapters.keys.secret_files import KeyFileError, read_file, read_password, text_of
 
-_HEX_KEY: Final = re.compile(r"(?:0x)?(?P<digits>(?:[0-9a-fA-F]{2}){1,32})", re.ASCII)
-_MAX_STDIN_CHARACTERS: Final = 1024
+_HEX: Final = re.compile(r"[0-9a-fA-F]+", re.ASCII)
+_HEX_KEY: Final = re.compile(r"(?:[0-9a-fA-F]{2}){1,32}", re.ASCII)
+_FEWEST_WORDS: Final = 12
+_MAX_TEXT_BYTES: Final = 16_384
+_STDIN: Final = Path("-")
 _TERMINAL: Final = "/dev/tty"
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -30,6 +33,17 @@ def add_options(command: _Command, *options: Callable[[Any], Any]) -> _Command:
     for option in options:
         command = option(command)
     return command
+
+
+def source_option(what: str) -> Callable[[_Command], _Command]:
+    """Return ``--from``, the file of a secret text; see ``get_text``."""
+    return click.option(
+        "--from",
+        "source",
+        type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+        default=str(_STDIN),
+        help=f"The file with {what}. Default: standard input, or a prompt.",
+    )
 
 
 def kdf_options(command: _Command) -> _Command:
@@ -83,29 +97,44 @@ def get_password(file: Path | None, what: str, option: str, *, is_new: bool = Fa
     return password
 
 
-def get_private_key(file: Path | None) -> bytes:
-    """Return a raw private key, 32 bytes, from 1 to 32 bytes in hex, with optional ``0x`` and white space around them.
+def get_text(source: Path, prompt: str) -> str:
+    """Return a secret text from a file or, if ``source`` is ``-``, from standard input or a prompt on the terminal.
 
-    Args:
-        file: its file; ``None`` for standard input, or for a prompt if standard input is a terminal.
+    Raises:
+        ClickException: the file cannot be read.
+    """
+    if source != _STDIN:
+        try:
+            return text_of(read_file(source, _MAX_TEXT_BYTES))
+        except KeyFileError as refusal:
+            raise click.ClickException(f"--from: {source} {refusal}.") from refusal
+    if sys.stdin.isatty():
+        return _prompt(prompt, "--from").decode()
+    return text_of(sys.stdin.buffer.read(_MAX_TEXT_BYTES))
+
+
+def parse_private_key(text: str) -> bytes:
+    """Return a raw private key, 32 bytes, from 1 to 32 bytes in hex, with optional ``0x`` and white space around them.
 
     Raises:
         ClickException: the text is not a private key; it is not quoted.
     """
-    if file is not None:
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise click.ClickException("--from: the file cannot be read as text.") from None
-    elif sys.stdin.isatty():
-        text = _prompt("Private key (hex)", "--from").decode()
+    text = text.strip()
+    digits = text[2:] if text[:2] in {"0x", "0X"} else text
+    if _HEX_KEY.fullmatch(digits):
+        return bytes.fromhex(digits.rjust(64, "0"))
+    if digits.startswith("{"):
+        hint = "This is JSON. If it is a keystore, put the file among the keystores."
+    elif digits.startswith("-----BEGIN"):
+        hint = "This is PEM."
+    elif len(digits.split()) >= _FEWEST_WORDS:
+        hint = "These are words: use signer keys seed import."
+    elif _HEX.fullmatch(digits):
+        hint = f"This has {len(digits)} hex digits."
     else:
-        text = sys.stdin.read(_MAX_STDIN_CHARACTERS)
-    match = _HEX_KEY.fullmatch(text.strip())
-    del text
-    if match is None:
-        raise click.ClickException("Not a raw private key: write 1 to 32 bytes in hex, with or without 0x.")
-    return bytes.fromhex(match["digits"].rjust(64, "0"))
+        hint = "This is not hex."
+    del text, digits
+    raise click.ClickException(f"Not a raw private key: write 1 to 32 bytes in hex, with or without 0x. {hint}")
 
 
 def _prompt(prompt: str, option: str) -> bytes:

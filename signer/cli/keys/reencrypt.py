@@ -10,12 +10,14 @@ from typing import Final
 
 import click
 
-from signer.adapters.keys.backend import KeyBackendError
+from signer.adapters.keys.backend import KeyBackendError, KeyUriInvalid
 from signer.adapters.keys.encrypted_json import WORK_FOR_KDF, Kdf
-from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource, SharedPassword, TypedPassword
+from signer.adapters.keys.keystore.backend import password_source
+from signer.adapters.keys.keystore.passwords import PasswordSource
 from signer.adapters.keys.keystore.reencryption import KeystoreEncryption, ReencryptedKeystore, reencrypt_keystores
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.cli.keys.prompts import directory_type, file_type, get_password, kdf_options, parse_work
+from signer.cli.keys.targets import parse_place
 from signer.cli.options import config_option, read_settings
 from signer.cli.progress import key_progress
 
@@ -28,7 +30,7 @@ password is random (128 bits or more: `openssl rand -base64 24`). Keep the stron
 
 
 @click.command("reencrypt")
-@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.argument("source")
 @click.option("--out", required=True, type=directory_type, help="The new directory: must not exist, or be empty.")
 @click.option("--password-file", type=file_type, help="The password of all keystores. Default: a prompt.")
 @click.option(
@@ -42,7 +44,7 @@ password is random (128 bits or more: `openssl rand -base64 24`). Keep the stron
 @config_option
 def reencrypt_command(  # noqa: PLR0913 - a command's options
     *,
-    source: Path,
+    source: str,
     out: Path,
     password_file: Path | None,
     password_dir: Path | None,
@@ -53,28 +55,25 @@ def reencrypt_command(  # noqa: PLR0913 - a command's options
     as_json: bool,
     config_file: Path | None,
 ) -> None:
-    """Re-encrypt the keystores of SOURCE into a new directory: all of them, or none.
+    """Re-encrypt the keystores of SOURCE, a path or a key URI, into a new directory: all of them, or none.
 
     For example, for a secret that is mounted with its password: --kdf scrypt --n 4096. SOURCE is not changed.
     """
-    if password_file is not None and password_dir is not None:
-        raise click.UsageError("Use either --password-file or --password-dir.")
     work = parse_work(kdf, n, iterations)
     settings = read_settings(config_file).keys
-    passwords: PasswordSource
-    if password_dir is not None:
-        passwords = PasswordDirectory(password_dir)
-    elif password_file is not None:
-        passwords = SharedPassword(password_file)
-    else:
-        passwords = TypedPassword(get_password(None, f"the keystores in {source}", "--password-file"))
+    try:
+        uri = parse_place(source, password_file=password_file, password_dir=password_dir)
+        path, passwords = uri.file_path(), password_source(uri)
+    except KeyUriInvalid as error:
+        raise click.UsageError(str(error)) from error
+    passwords = passwords or PasswordSource(get_password(None, f"the keystores in {path}", "--password-file"))
     new = get_password(new_password_file, f"the new keystores in {out}", "--new-password-file", is_new=True)
     encryption = KeystoreEncryption(password=new, kdf=kdf, work=work)
     pool = OpeningPool(memory_budget=settings.open_memory * _MIB, threads=settings.open_threads)
     try:
         with key_progress() as progress:
             written = asyncio.run(
-                reencrypt_keystores(source, passwords, out, encryption, pool=pool, progress=progress),
+                reencrypt_keystores(path, passwords, out, encryption, pool=pool, progress=progress),
             )
     except KeyBackendError as error:
         raise click.ClickException(str(error)) from error

@@ -6,8 +6,9 @@ error texts say so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -24,47 +25,48 @@ from signer.adapters.keys.secret_files import KeyFileError
 from signer.cli.keys.prompts import get_password
 
 _KEYSTORE: Final = "keystore"
+CREATABLE: Final = frozenset({_KEYSTORE, "pkcs11"})
+_SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):")  # RFC 3986 §3.1
+_PASSWORD_PARAMETERS: Final = frozenset({"password_file", "password_dir"})
 _OWNER_ONLY: Final = 0o700
 _HINT_FOR_SCHEME: Final = {
-    "hd": "A seed has its keys already: add the index to the URI's indexes.",
+    "hd": "A seed has its keys already: add the index to the URI's indexes. For a new seed: signer keys seed new.",
     "awskms": "Create it in AWS: aws kms create-key --key-spec ECC_SECG_P256K1 --key-usage SIGN_VERIFY.",
 }
 _INVALID_KEY: Final = "Not a secp256k1 key: the number is 0 or too large."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewKeyOptions:
-    """The command-line options for a new key.
+def scheme_of(place: str) -> str | None:
+    """Return the scheme of a key URI, or ``None`` if ``place`` is a path.
 
-    Attributes:
-        secret: the private key, 32 bytes; ``None`` to create one.
-        password_file: the keystore's password; ``None`` for the URI's own, or a prompt.
-        kdf: the keystore's key derivation.
-        work: scrypt's n or PBKDF2's iterations.
-        label: the key's label in a token.
+    Raises:
+        UsageError: there is no key backend with this scheme.
     """
+    match = _SCHEME.match(place)
+    if match is None:
+        return None
+    scheme = match["scheme"].lower()
+    if scheme not in BACKEND_FOR_SCHEME:
+        known = ", ".join(sorted(BACKEND_FOR_SCHEME))
+        raise click.UsageError(
+            f'There is no key backend "{scheme}" ({known}). For a path of that name write ./{scheme}:…'
+        )
+    return scheme
 
-    secret: bytes | None
-    password_file: Path | None
-    kdf: Kdf
-    work: int
-    label: str | None
 
-    def __repr__(self) -> str:
-        return "NewKeyOptions(***)"
+def parse_place(place: str, **parameters: Path | None) -> KeyUri:
+    """Return the URI of a place of keys: a path of keystores, or a key URI, with these parameters for its passwords.
 
-
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """A key that was created or imported.
-
-    Attributes:
-        owner: EIP-55.
-        uri: its location, without secrets.
+    Raises:
+        UsageError: it is not a place of keys.
     """
-
-    owner: str
-    uri: str
+    try:
+        uri = KeyUri.parse(place if scheme_of(place) else file_uri(_KEYSTORE, Path(place)))
+    except KeyBackendError as error:
+        raise click.UsageError(str(error)) from error
+    given = {name: str(value) for name, value in parameters.items() if value is not None}
+    kept = {name: value for name, value in uri.query.items() if not given or name not in _PASSWORD_PARAMETERS}
+    return replace(uri, query={**kept, **given})
 
 
 def parse_target(target: str | None, uris: Sequence[str]) -> KeyUri:
@@ -73,48 +75,37 @@ def parse_target(target: str | None, uris: Sequence[str]) -> KeyUri:
     Raises:
         UsageError: there is no such target, or more than one.
     """
-    try:
-        if target is not None:
-            is_uri = target.partition(":")[0].lower() in BACKEND_FOR_SCHEME
-            uri = KeyUri.parse(target if is_uri else file_uri(_KEYSTORE, Path(target)))
-            if uri.scheme not in CREATOR_FOR_SCHEME:
-                hint = _HINT_FOR_SCHEME.get(uri.scheme, "")
-                raise click.UsageError(f"This command cannot create a key in {uri.scheme}:. {hint}".strip())
-            return uri
-        targets = [uri for uri in map(KeyUri.parse, uris) if uri.scheme in CREATOR_FOR_SCHEME]
-    except KeyBackendError as error:
-        raise click.UsageError(str(error)) from error
-    if not targets:
-        raise click.UsageError("No TARGET given, and keys.uris has no keystore or token to create a key in.")
-    if len(targets) > 1:
+    targets = [parse_place(each) for each in (uris if target is None else (target,))]
+    usable = [uri for uri in targets if uri.scheme in CREATABLE]
+    if len(usable) == 1:
+        return usable[0]
+    if target is not None:
+        scheme = targets[0].scheme
         raise click.UsageError(
-            f"No TARGET given, and keys.uris has {len(targets)} keystores or tokens: name one of them as TARGET.",
+            f"This command cannot create a key in {scheme}:. {_HINT_FOR_SCHEME.get(scheme, '')}".strip()
         )
-    return targets[0]
+    if usable:
+        raise click.UsageError(
+            f"No TARGET given, and keys.uris has {len(usable)} keystores or tokens: name one of them as TARGET."
+        )
+    raise click.UsageError("No TARGET given, and keys.uris has no keystore or token to create a key in.")
 
 
-def create_key(target: KeyUri, options: NewKeyOptions) -> NewKey:
-    """Create or import a key; blocking.
+def create_in_keystore(
+    target: KeyUri, secret: bytes | None, password_file: Path | None, kdf: Kdf, work: int
+) -> tuple[str, str]:
+    """Create a keystore, of a new key if ``secret`` is ``None``, and return its owner (EIP-55) and location; blocking.
 
     Raises:
-        ClickException: with the reason.
+        ClickException, KeyBackendError: with the reason.
     """
-    try:
-        return CREATOR_FOR_SCHEME[target.scheme](target, options)
-    except KeyBackendError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _create_in_keystore(target: KeyUri, options: NewKeyOptions) -> NewKey:
-    if options.label is not None:
-        raise click.UsageError("--label is for tokens: a keystore is named by its address.")
     target.allow_only("password_file", "password_dir")
     directory = target.file_path()
-    password_file = options.password_file or target.file_parameter("password_file")
+    password_file = password_file or target.file_parameter("password_file")
     password = get_password(password_file, f"the new keystore in {directory}", "--password-file", is_new=True)
     try:
         directory.mkdir(mode=_OWNER_ONLY, exist_ok=True)
-        path = write_keystore(directory, options.secret, password, kdf=options.kdf, work=options.work)
+        path = write_keystore(directory, secret, password, kdf=kdf, work=work)
     except FileExistsError as error:
         reason = "is a file" if error.filename == str(directory) else "has a keystore of that owner already"
         raise click.ClickException(f"{directory} {reason}; nothing was written.") from None
@@ -129,24 +120,18 @@ def _create_in_keystore(target: KeyUri, options: NewKeyOptions) -> NewKey:
         raise click.ClickException(f"{path} was written, but {refusal}: do not use it.") from refusal
     if opened != owner:
         raise click.ClickException(f"{path} was written, but holds another key: do not use it.")
-    return NewKey(owner, file_uri(_KEYSTORE, path))
+    return owner, file_uri(_KEYSTORE, path)
 
 
-def _create_in_token(target: KeyUri, options: NewKeyOptions) -> NewKey:
+def create_in_token(target: KeyUri, secret: bytes | None, label: str | None) -> tuple[str, str]:
+    """Create or import a key in a token; see ``create_in_keystore``."""
     from signer.adapters.keys.pkcs11.provisioning import generate_key, import_key
 
-    text = f"{target}?{'&'.join(f'{name}={quote(value)}' for name, value in target.query.items())}"
-    if options.label is not None:
-        path, _, query = text.partition("?")
-        text = f"{path};object={quote(options.label, safe='')}?{query}"
+    if label is not None:
+        target = replace(target, path=f"{target.path};object={quote(label, safe='')}")
+    text = target.as_text()
     try:
-        new = generate_key(text) if options.secret is None else import_key(text, options.secret)
+        new = generate_key(text) if secret is None else import_key(text, secret)
     except ValueError:
         raise click.ClickException(_INVALID_KEY) from None
-    return NewKey(new.address, new.uri)
-
-
-CREATOR_FOR_SCHEME: Final[Mapping[str, Callable[[KeyUri, NewKeyOptions], NewKey]]] = {
-    _KEYSTORE: _create_in_keystore,
-    "pkcs11": _create_in_token,
-}
+    return new.address, new.uri

@@ -70,6 +70,7 @@ class GivenBackend:
         self.uri = uri
         self.keys = keys
         self.failures: Mapping[str, str] = failures
+        self.named: frozenset[str] = frozenset()
         self.error: Exception | None = None
         self.loads = 0
         self._begun = asyncio.Condition()
@@ -85,7 +86,7 @@ class GivenBackend:
         if self.error is not None:
             raise self.error
         progress(len(self.keys), len(self.keys))
-        return LoadedKeys(self.keys, self.failures)
+        return LoadedKeys(self.keys, self.failures, self.named)
 
     async def has_begun(self, loads: int) -> None:
         """Wait until this many loads have started."""

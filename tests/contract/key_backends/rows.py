@@ -16,7 +16,6 @@ from typing import Literal
 
 from signer.adapters.keys.hd.backend import write_seed
 from signer.adapters.keys.keystore.backend import write_keystore
-from signer.adapters.keys.pkcs11.provisioning import remove_key
 from tests.support.kms_server import CREDENTIALS, kms_server
 from tests.support.messages import read_vectors
 from tests.support.softhsm import PIN, SoftHsm
@@ -35,6 +34,7 @@ class PreparedBackend:
         secrets: must never be shown.
         signs_while_down: whether loaded keys still sign after ``take_down``.
         remove: deletes one owner's key.
+        spoil: damages one owner's key, or all keys if they cannot be damaged one by one.
         take_down: makes the whole backend unusable.
     """
 
@@ -43,6 +43,7 @@ class PreparedBackend:
     secrets: tuple[bytes, ...]
     signs_while_down: bool
     remove: Callable[[str], object]
+    spoil: Callable[[str], object]
     take_down: Callable[[], None]
 
 
@@ -73,6 +74,7 @@ def _keystores(directory: Path, *, kdf: Literal["scrypt", "pbkdf2"]) -> Prepared
         secrets=(*SECRETS, PASSWORD),
         signs_while_down=True,
         remove=lambda owner: (keys / f"{owner}.json").unlink(),
+        spoil=lambda owner: (keys / f"{owner}.json").write_text("{}"),
         take_down=lambda: shutil.rmtree(keys),
     )
 
@@ -99,6 +101,7 @@ def _hd(directory: Path) -> PreparedBackend:
         ),
         signs_while_down=True,
         remove=list_all_but,
+        spoil=lambda _owner: seed.write_text("{}"),
         take_down=seed.unlink,
     )
 
@@ -114,6 +117,7 @@ def _awskms(_directory: Path) -> PreparedBackend:
         secrets=tuple(CREDENTIALS[name].encode() for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")),
         signs_while_down=False,
         remove=lambda owner: server.client.schedule_key_deletion(KeyId=key_for_owner[owner], PendingWindowInDays=7),
+        spoil=lambda owner: server.client.disable_key(KeyId=key_for_owner[owner]),
         take_down=endpoint.close,
     )
 
@@ -122,14 +126,14 @@ def _pkcs11(directory: Path) -> PreparedBackend:
     hsm = SoftHsm(directory)
     os.environ["SOFTHSM2_CONF"] = str(hsm.settings)  # SoftHSM reads it whenever it is initialised
     token = hsm.add_token()
-    query = token.uri().partition("?")[2]
-    uri_for_owner = {key.address: f"{key.uri}?{query}" for key in (token.put(each, each[:1].hex()) for each in SECRETS)}
+    label_for_owner = {token.put(each, label).address: label for each in SECRETS for label in (each[:1].hex(),)}
     return PreparedBackend(
         uri=token.uri(),
-        owners=tuple(sorted(uri_for_owner)),
+        owners=tuple(sorted(label_for_owner)),
         secrets=(*SECRETS, PIN),
         signs_while_down=False,
-        remove=lambda owner: remove_key(uri_for_owner[owner]),
+        remove=lambda owner: token.remove(label_for_owner[owner]),
+        spoil=lambda owner: token.remove_public_key(label_for_owner[owner]),
         take_down=token.take_out,
     )
 

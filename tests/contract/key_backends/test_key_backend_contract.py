@@ -206,7 +206,6 @@ async def test_key_that_fails_self_test_is_not_loaded(backend: KeyBackend, prepa
     ring = await loaded_ring(lying)
     status = ring.status()
     assert status.loaded == len(prepared.owners) - 1
-    assert not status.is_ready
     assert ["self-test" in reason for reason in status.failed.values()] == [True]
 
 
@@ -228,6 +227,23 @@ async def test_reload_removes_key_that_was_deleted(backend: KeyBackend, prepared
     assert ring.find(gone) is None
     assert ring.status().missing == (gone,)
     await assert_eth_account_agrees(ring, stay[0], 1)
+
+
+async def test_reload_keeps_key_that_cannot_be_opened_now(backend: KeyBackend, prepared: PreparedBackend) -> None:
+    """It is still there: the old key goes on, and the report says so, after each reload."""
+    ring = await loaded_ring(backend, expected_owners=caip_10(prepared.owners))
+    spoiled = prepared.owners[0]
+    key = ring.find(spoiled)
+    prepared.spoil(spoiled)
+    for _ in range(2):
+        report = await ring.reload()
+        assert (report.added, report.removed, report.unchanged) == ((), (), prepared.owners)
+        assert spoiled in report.kept
+        assert len(report.failed) == 1
+        assert ring.find(spoiled) is key
+        assert ring.status().failed == report.failed
+    assert ring.status().is_ready
+    await assert_eth_account_agrees(ring, prepared.owners[1], 1)
 
 
 async def test_slow_signature_is_unavailable_and_later_one_succeeds(

@@ -16,7 +16,7 @@ from signer.adapters.card_api.circuit_breaker import CircuitBreaker
 from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.http_transport import open_session
 from signer.adapters.request_signing.profile import SignatureProfile
-from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyFailed, RequestKeyUnavailable
+from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyUnavailable
 from signer.adapters.request_signing.signature_base import RequestNotSignable
 from signer.adapters.request_signing.signer import MessageSigner
 from signer.application.ports import DeliveryResult, DeliveryVerdict
@@ -165,7 +165,7 @@ class TestSigning:
 
     async def test_failing_key_leaves_delivery_unprocessed(self, failing: Failing, key: FailingKey) -> None:
         """Nothing is POSTed; a read raises Unavailable."""
-        key.error = RequestKeyFailed("the key is broken")
+        key.error = RequestKeyError("the key is broken")
         assert await deliver_something(failing.client) == DeliveryResult(V.NOT_PROCESSED, None)
         with pytest.raises(Unavailable, match="could not be signed"):
             await failing.client.customer_status(str(uuid.uuid4()), timeout=SOON)

@@ -110,7 +110,13 @@ def test_new_without_target_uses_keystore_of_settings(keys: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [SECRET.hex(), f"0x{SECRET.hex()}", f"  0x{SECRET.hex().upper()}\n\n"],
+    [
+        SECRET.hex(),
+        f"0x{SECRET.hex()}",
+        f"0X{SECRET.hex()}",
+        f"  0x{SECRET.hex().upper()}\n\n",
+        f"\ufeff{SECRET.hex()}\r\n",
+    ],
 )
 def test_import_accepts_hex_from_stdin_and_from_file(text: str, keys: Path) -> None:
     """64 hex digits, with or without ``0x``, with white space around them."""
@@ -135,7 +141,11 @@ def test_import_pads_a_key_without_its_leading_zero_bytes(keys: Path) -> None:
         ("", "Not a raw private key"),
         (SECRET.hex()[:-1], "Not a raw private key"),
         (SECRET.hex() + "0", "Not a raw private key"),
-        ("0X" + SECRET.hex(), "Not a raw private key"),
+        (SECRET.hex()[:-1], "This has 63 hex digits"),
+        ("0x" + SECRET.hex() * 2, "This has 128 hex digits"),
+        ('{"version": 3}', "put the file among the keystores"),
+        ("-----BEGIN EC PRIVATE KEY-----\nMHQ\n", "This is PEM"),
+        ("legal winner thank year wave sausage worth useful legal winner thank yellow", "signer keys seed import"),
         (SECRET.hex()[:-1] + "\uff11", "Not a raw private key"),
         (f"{SECRET.hex()} {SECRET.hex()}", "Not a raw private key"),
         ("00" * 32, "Not a secp256k1 key"),
@@ -150,11 +160,18 @@ def test_import_refuses_invalid_key_and_does_not_quote_it(text: str, said: str, 
     assert list(keys.iterdir()) == []
 
 
+def test_import_accepts_utf_16(keys: Path) -> None:
+    """PowerShell's ``>`` writes it."""
+    keys.with_name("raw").write_bytes(f"{SECRET.hex()}\r\n".encode("utf-16"))
+    options = ("--from", keys.with_name("raw"), "--password-file", keys.with_name("password"))
+    assert run("import", keys, *options, *LIGHT).output.startswith(OWNER)
+
+
 def test_import_refuses_binary_file(keys: Path) -> None:
     """32 raw bytes are not hex."""
     keys.with_name("raw").write_bytes(b"\xff" * 32)
     options = ("--from", keys.with_name("raw"), "--password-file", keys.with_name("password"))
-    refused(run("import", keys, *options), "cannot be read as text")
+    refused(run("import", keys, *options), "This is not hex.")
 
 
 def test_import_does_not_overwrite_keystore(keys: Path) -> None:
@@ -181,11 +198,19 @@ def test_import_does_not_overwrite_keystore(keys: Path) -> None:
         (("new", "password"), "is a file", 1),
         (("new", "absent/keys"), "cannot be written to (No such file or directory)", 1),
         (("new", "keys", "--password-file", "empty"), "must not be empty", 1),
-        (("new", "keys", "--password-file", "long"), "is not a password", 1),
-        (("list",), "give a KEY_URI", 2),
-        (("list", "mykeys"), 'Not a key URI: "mykeys". For a directory write keystore:mykeys?password_file=', 2),
-        (("list", "hsm:slot"), "there is no key backend 'hsm'", 1),
-        (("reencrypt", "keys", "--out", "x", "--password-file", "password", "--password-dir", "."), "Use either", 2),
+        (("new", "keys", "--password-file", "long"), "is too long", 1),
+        (("new", "foo:bar"), 'There is no key backend "foo" (awskms, hd, keystore, pkcs11). For a path', 2),
+        (("import", "foo:bar"), 'There is no key backend "foo"', 2),
+        (("list",), "give a PLACE", 2),
+        (("list", "keys"), "needs either password_file=<path>", 2),
+        (("list", "absent", "--password-file", "password"), "keystores absent cannot be read", 1),
+        (("list", "hsm:slot"), 'There is no key backend "hsm"', 2),
+        (("check", "keystore:a?colour=red", "hd:b", "awskms:c"), "'colour'", 2),
+        (("check", "keystore:a?colour=red", "hd:b", "awskms:c"), "hd:b needs password_file", 2),
+        (("check", "keystore:a?colour=red", "hd:b", "awskms:c"), "awskms:c names no KMS key", 2),
+        (("reencrypt", "keys", "--out", "x", "--password-file", "password", "--password-dir", "."), "needs either", 2),
+        (("reencrypt", "hd:seed", "--out", "x"), "is not a place of keystores", 2),
+        (("reencrypt", "foo:bar", "--out", "x"), 'There is no key backend "foo"', 2),
     ],
 )
 def test_impossible_command_explains_itself(
@@ -222,7 +247,7 @@ def test_list_shows_loaded_failed_and_missing_keys(keys: Path) -> None:
     missing = Account.from_key(b"\x22" * 32).address
     config = settings_with(keys, f'expected_owners = ["eip155:324:{missing}", "eip155:324:{OWNER}"]')
     table = run("list", "--config", config)
-    assert table.exit_code == 0
+    assert table.exit_code == 1
     assert [line.split()[:3] for line in table.output.splitlines()] == [
         ["owner", "backend", "state"],
         [OWNER, "keystore", "loaded"],
@@ -239,6 +264,37 @@ def test_list_shows_loaded_failed_and_missing_keys(keys: Path) -> None:
         "detail": None,
     }
     assert "version 3" in rows[1]["detail"]
+
+
+@pytest.mark.parametrize("command", ["list", "check", "export-public"])
+def test_exit_code_says_whether_all_keys_are_loaded(command: str, keys: Path) -> None:
+    """0 for all, 1 if one or all failed or there is none. The place may be a path or a URI."""
+    options = ("--password-file", keys.with_name("password"))
+    assert run(command, keys, *options).exit_code == 1
+    write_keystore(keys, SECRET, PASSWORD.encode(), work=2)
+    for place in (
+        (keys, *options),
+        (uri_of(keys),),
+        (f"keystore:{keys}", *options),
+        (keys / f"{OWNER}.json", *options),
+    ):
+        assert run(command, *place).exit_code == 0
+    (keys / "broken.json").write_text("{}")
+    some = run(command, keys, *options)
+    assert (some.exit_code, OWNER in some.output, "version 3" in some.output) == (1, True, True)
+    (keys / f"{OWNER}.json").unlink()
+    assert run(command, keys, *options).exit_code == 1
+
+
+def test_path_with_a_colon_is_written_with_its_directory(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``new`` creates the directory, and the other commands find it by the same name."""
+    monkeypatch.chdir(keys.parent)
+    assert run("new", "./foo:bar", "--password-file", "password", *LIGHT).exit_code == 0
+    assert run("list", "./foo:bar", "--password-file", "password").exit_code == 0
+    assert run("reencrypt", "./foo:bar", "--out", "out", "--password-file", "password", *LIGHT).exit_code == 2
+    light = ("--out", "out", "--password-file", "password", "--new-password-file", "password", *LIGHT)
+    assert run("reencrypt", "./foo:bar", *light).exit_code == 0
+    assert run("list", "out", "--password-file", "password").exit_code == 0
 
 
 def test_check_signs_with_every_key(keys: Path) -> None:

@@ -77,6 +77,7 @@ def test_new_does_not_replace_a_file(tmp_path: Path) -> None:
     file.write_text("precious")
     assert_refused(run("new", file), "already exists; nothing was written")
     assert file.read_text() == "precious"
+    assert_refused(run("new", "foo:bar"), 'There is no key backend "foo"', 2)
     assert_refused(run("new", tmp_path / "nowhere" / "key.pem"), "cannot be written (No such file or directory)")
 
 

@@ -60,7 +60,7 @@ async def start(tmp_path: Path, redis: RedisServer, token: SoftHsmToken) -> Asyn
     async with AsyncExitStack() as stack:
 
         async def start_one(**sections: dict[str, object]) -> Site:
-            key = RequestKeyInToken(token.uri(PATH, x_timeout=0.5), made.pem)
+            key = RequestKeyInToken(token.uri(PATH, x_timeout=0.5), P384.pem(made.public_key))
             site = await stack.enter_async_context(open_site(tmp_path, redis, request_key=key, **sections))
             site.secrets.add(PIN.decode())
             return site

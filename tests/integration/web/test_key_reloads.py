@@ -13,6 +13,7 @@ REPORT = KeyReloadReport(
     removed=(),
     unchanged=("0x22227A31dd842196A246d8f3b775998560eAa61d",),
     failed={"keystore:/keys/b.json": "the password does not open it", "awskms:x": "is disabled"},
+    kept=("0x22227A31dd842196A246d8f3b775998560eAa61d",),
 )
 
 
@@ -30,7 +31,7 @@ async def result_of(site: Site, location: str) -> dict[str, Any]:
 
 
 async def test_reload_is_accepted_and_its_result_follows(site: Site) -> None:
-    """202 with ``Location``; once the reload is done, it has four lists, each failure with its reason."""
+    """202 with ``Location``; once the reload is done, it has five lists, each failure with its reason."""
     site.reloader.report = REPORT
     site.reloader.open.clear()
     response = await site.client.post("/v1/keys/reload", headers=site.authorization)
@@ -53,6 +54,7 @@ async def test_reload_is_accepted_and_its_result_follows(site: Site) -> None:
         "added": list(REPORT.added),
         "removed": [],
         "unchanged": list(REPORT.unchanged),
+        "kept": list(REPORT.kept),
         "failed": [
             {"uri": "awskms:x", "reason": "is disabled"},
             {"uri": "keystore:/keys/b.json", "reason": "the password does not open it"},

@@ -283,3 +283,13 @@ async def test_owner_without_a_loaded_key_is_404(site: Site) -> None:
     problem = await response.json()
     assert (response.status, problem["code"], problem["field"]) == (404, "owner_unknown", "ownerId")
     assert "GET /v1/keys" in problem["detail"]
+
+
+async def test_owner_whose_key_is_not_loaded_now_is_503(site: Site) -> None:
+    """An expected owner, for example: the caller can retry."""
+    address = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+    site.keys.expected.add(address)
+    response = await site.post({"ownerId": f"eip155:324:{address}", "challenge": site.challenge()})
+    problem = await response.json()
+    assert (response.status, problem["code"], problem["field"]) == (503, "owner_key_unavailable", "ownerId")
+    assert response.headers["Retry-After"] == "5"

@@ -57,15 +57,20 @@ class FakeKey:
 
 
 class FakeKeyRing:
-    """The given keys; ``status`` returns ``state`` if it is set."""
+    """The given keys; ``status`` returns ``state`` if it is set, and ``expected`` owners have no key now."""
 
     def __init__(self, keys: Iterable[SigningKey]) -> None:
         self._keys = {key.address: key for key in keys}
+        self.expected: set[str] = set()
         self.state: KeyRingStatus | None = None
 
     def find(self, address: str) -> SigningKey | None:
         """Return the key of an address."""
         return self._keys.get(address)
+
+    def expects(self, address: str) -> bool:
+        """Return whether the owner is in ``expected``, or has a key."""
+        return address in self._keys or address in self.expected
 
     def keys(self) -> Sequence[SigningKey]:
         """Return every key, ordered by address."""

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from signer.application.ports import EventName
-from signer.application.sign_request import SignRequest
+from signer.application.sign_request import SignRequest, require_key
 from signer.domain.errors import (
     BadUpstream,
     ChallengeRefused,
@@ -21,6 +21,7 @@ from signer.domain.errors import (
 )
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
+from tests.support.fakes.keys import FakeKeyRing
 from tests.support.messages import OWNER
 from tests.unit.application.fake_system import (
     CUSTOMER,
@@ -170,6 +171,15 @@ async def test_owner_without_key_is_unknown(system: FakeSystem, has_challenge: b
     assert not without_keys.store.journal
     assert system.card_api.read_count == 0
     check_nothing_was_spent(system, without_keys)
+
+
+def test_owner_whose_key_is_not_loaded_now_is_unavailable(system: FakeSystem) -> None:
+    """Expected, or loaded before: it is no unknown owner, and the caller can retry."""
+    ring = FakeKeyRing([])
+    ring.expected.add(system.owner.address)
+    with pytest.raises(Unavailable) as error:
+        require_key(ring, system.owner)
+    assert (error.value.code, error.value.field) == (ErrorCode.OWNER_KEY_UNAVAILABLE, "ownerId")
 
 
 async def test_signed_challenge_is_refused_by_stricter_policy(system: FakeSystem, replica: Replica) -> None:

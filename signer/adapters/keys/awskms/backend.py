@@ -14,8 +14,8 @@
 * An alias is resolved at each load; between loads the resolved ARN signs.
 * A tag selects all secp256k1 signing keys that have it. Keys of other kinds, keys scheduled for deletion, and keys
   whose tags the signer may not read are ignored.
-* A failure of the network or the service during a load is an error of the whole backend, so that a reload removes no
-  key because of it. A key's own state is that key's failure.
+* A failure of the network or the service during a load is an error of the whole backend. A key's own state is that
+  key's failure. So a reload removes no key because of either; a key that lost its tag is removed.
 * A signature is ``Sign`` of the digest (``MessageType=DIGEST``). ``remote_calls`` limits, times out and retries.
 """
 
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -53,21 +53,15 @@ _PAGE_SIZE: Final = 1000
 _STATES_OF_DELETION: Final = frozenset({"PendingDeletion", "PendingReplicaDeletion"})
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class AwsKmsKey:
-    """A ``BackendKey`` in AWS KMS."""
-
-    __slots__ = ("_arn", "_calls", "_kms", "address", "uri")
+    """A ``BackendKey`` in AWS KMS; ``_arn`` is the key's, not an alias's."""
 
     address: str
     uri: str
-
-    def __init__(self, kms: KmsClient, calls: RemoteCalls, arn: str, address: str, uri: str) -> None:
-        """Create the key. ``arn`` is the key's, not an alias's; ``uri`` is the location for log lines."""
-        self._kms = kms
-        self._calls = calls
-        self._arn = arn
-        self.address = address
-        self.uri = uri
+    _kms: KmsClient = field(repr=False)
+    _calls: RemoteCalls = field(repr=False)
+    _arn: str = field(repr=False)
 
     async def sign(self, message: Eip191Message) -> bytes:
         """Return a DER signature, half of which are high-s."""
@@ -83,9 +77,6 @@ class AwsKmsKey:
         except RemoteFailure as failure:
             raise failure.as_unavailable() from failure
         return bytes(response.get("Signature", b""))  # the finisher refuses an empty one
-
-    def __repr__(self) -> str:
-        return f"AwsKmsKey(address={self.address!r}, uri={self.uri!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +158,7 @@ class AwsKmsBackend:
             if isinstance(result, AwsKmsKey):
                 keys[arn] = result
             elif isinstance(selector, str) or not result.is_intended:
-                failures[self._display(name)] = result.reason
+                failures[self._uri_of_failed(name)] = result.reason
             done += 1
             progress(done, len(names))
 
@@ -194,7 +185,9 @@ class AwsKmsBackend:
             except RemoteFailure as failure:
                 if failure.kind is not FailureKind.KEY:
                     raise
-                return  # a role for tagged keys may not see the other keys
+                if arn not in self._keys:
+                    return  # a role for tagged keys may not see the other keys
+                pages = [[{"TagKey": tag.name, "TagValue": tag.value}]]
             if any({"TagKey": tag.name, "TagValue": tag.value} in tags for tags in pages):
                 tagged.append(arn)
 
@@ -236,7 +229,13 @@ class AwsKmsBackend:
         address = _address(response["PublicKey"])
         if address is None:
             return arn, _UnusableKey("has no secp256k1 public key at AWS KMS", is_intended=False)
-        return arn, AwsKmsKey(kms, self._calls, arn, address, self._display(arn))
+        return arn, AwsKmsKey(address, self._display(arn), kms, self._calls, arn)
+
+    def _uri_of_failed(self, name: str) -> str:
+        """Return the URI of a failed key. A URI that names one key means the key that it named at the last load."""
+        if isinstance(self._location.selector, str):
+            return next((key.uri for key in self._keys.values()), self._display(name))
+        return self._display(name)
 
     def _display(self, name: str) -> str:
         """Return a key's location for log lines, without the AWS account."""

@@ -15,42 +15,31 @@ r"""``hd:`` many keys that BIP-32 derives from one encrypted seed.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from signer.adapters.keys.backend import BackendResources, KeyBackendError, KeyUriInvalid, LoadedKeys, Progress
-from signer.adapters.keys.encrypted_json import MAX_KEYSTORE_BYTES, EncryptedSecret, Kdf
+from signer.adapters.keys.encrypted_json import MAX_KEYSTORE_BYTES, WORK_FOR_KDF, EncryptedSecret
 from signer.adapters.keys.hd.bip32 import ExtendedKey
 from signer.adapters.keys.hd.branch import Branch, HdKey
 from signer.adapters.keys.hd.path import DEFAULT_PATH, DerivationPath, IndexRanges
 from signer.adapters.keys.hd.seed_file import encrypt_seed, parse_seed_file
 from signer.adapters.keys.key_uri import KeyUri, file_uri
 from signer.adapters.keys.opening_pool import OpeningPool
-from signer.adapters.keys.secret_files import Fingerprints, KeyFileError, read_at_most, read_password, write_new_file
+from signer.adapters.keys.secret_files import (
+    KeyFileError,
+    fingerprint_of,
+    read_file,
+    read_password,
+    text_of,
+    write_new_file,
+)
 
 SCHEME: Final = "hd"
 _BATCH: Final = 500
 _MAX_INDEXES_BYTES: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _UnopenedSeed:
-    """What was read from the files; the seed is still encrypted."""
-
-    text: bytes
-    seed: EncryptedSecret
-    indexes: IndexRanges
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenedBranch:
-    """A branch, and the fingerprint of its file and password."""
-
-    fingerprint: bytes
-    branch: Branch
 
 
 class HdBackend:
@@ -71,8 +60,7 @@ class HdBackend:
         self._path = path
         self._indexes = indexes
         self._pool = pool
-        self._fingerprints = Fingerprints()
-        self._opened: _OpenedBranch | None = None
+        self._branch: Branch | None = None
         self._keys: dict[int, HdKey] = {}
 
     @property
@@ -82,73 +70,68 @@ class HdBackend:
 
     async def load(self, progress: Progress) -> LoadedKeys:
         """See ``KeyBackend.load``."""
-        found = await self._pool.run(self._read_files)
-        opened = await self._pool.run(partial(self._open, found), memory=found.seed.memory)
-        if isinstance(opened, str):
-            raise KeyBackendError(f"the seed {self._seed} {opened}")
-        keys = await self._pool.run(partial(self._known_keys, opened, found.indexes))
+        text, seed, indexes = await self._pool.run(self._read_files)
+        known = self._branch
+        branch = await self._pool.run(partial(self._open, text, seed), memory=seed.memory)
+        if isinstance(branch, str):
+            raise KeyBackendError(f"the seed {self._seed} {branch}")
+        keys = await self._pool.run(partial(self._known_keys, indexes)) if branch is known else {}
         failures: dict[str, str] = {}
-        progress(len(keys), len(found.indexes))
-        new_indexes = (index for index in found.indexes if index not in keys)
+        progress(len(keys), len(indexes))
+        new_indexes = (index for index in indexes if index not in keys)
         while batch := tuple(islice(new_indexes, _BATCH)):
-            owners = await self._pool.run(partial(opened.branch.addresses, batch))
+            owners: list[str | None] = await self._pool.run(partial(list, map(branch.address, batch)))
             for index, owner in zip(batch, owners, strict=True):
                 if owner is None:
-                    failures[opened.branch.uri(index)] = "does not exist: BIP-32 has no key at this index"
+                    failures[branch.uri(index)] = "does not exist: BIP-32 has no key at this index"
                 else:
-                    keys[index] = HdKey(opened.branch, index, owner)
-            progress(len(keys) + len(failures), len(found.indexes))
-        self._opened, self._keys = opened, keys
+                    keys[index] = HdKey(owner, branch, index)
+            progress(len(keys) + len(failures), len(indexes))
+        self._branch, self._keys = branch, keys
         return LoadedKeys(tuple(keys.values()), failures)
 
     async def close(self) -> None:
         """Release the seed."""
-        self._opened = None
+        self._branch = None
         self._keys = {}
 
-    def _read_files(self) -> _UnopenedSeed:
+    def _read_files(self) -> tuple[bytearray, EncryptedSecret, IndexRanges]:
         """Read the seed file and the indexes; blocking."""
-        text = _read(self._seed, MAX_KEYSTORE_BYTES, "the seed")
         try:
+            text = read_file(self._seed, MAX_KEYSTORE_BYTES)
             seed = parse_seed_file(text)
             seed.check_memory(self._pool.memory_budget)
         except KeyFileError as refusal:
             raise KeyBackendError(f"the seed {self._seed} {refusal}") from refusal
         indexes = self._indexes
         if isinstance(indexes, Path):
-            listed = _read(indexes, _MAX_INDEXES_BYTES, "the list of indexes")
             try:
-                indexes = IndexRanges.parse(listed.decode("ascii"))
+                indexes = IndexRanges.parse(text_of(read_file(indexes, _MAX_INDEXES_BYTES)))
+            except KeyFileError as refusal:
+                raise KeyBackendError(f"the list of indexes {indexes} {refusal}") from refusal
             except ValueError as exc:
-                reason = "are not ASCII text" if isinstance(exc, UnicodeDecodeError) else exc
-                raise KeyBackendError(f"the indexes in {indexes} {reason}") from exc
-        return _UnopenedSeed(text, seed, indexes)
+                raise KeyBackendError(f"the indexes in {indexes} {exc}") from exc
+        return text, seed, indexes
 
-    def _open(self, found: _UnopenedSeed) -> _OpenedBranch | str:
+    def _open(self, text: bytearray, seed: EncryptedSecret) -> Branch | str:
         """Return the branch, or the reason why the seed cannot be opened; blocking.
 
         It raises nothing, because an exception's frames would hold the secret.
         """
         try:
             password = read_password(self._password)
-            fingerprint = self._fingerprints.of(password, found.text)
-            known = self._opened
-            if known is not None and secrets.compare_digest(known.fingerprint, fingerprint):
-                return known
-            master = ExtendedKey.from_seed(found.seed.decrypt(password))
+            fingerprint = fingerprint_of(password, text)
+            if self._branch is not None and secrets.compare_digest(self._branch.fingerprint, fingerprint):
+                return self._branch
+            branch = Branch.of_seed(seed.decrypt(password), self._path, file_uri(SCHEME, self._seed), fingerprint)
         except KeyFileError as refusal:
             return f"cannot be opened: {refusal}"
         except Exception as exc:  # noqa: BLE001 - see above
             return f"could not be opened ({type(exc).__name__})"
-        parent = master.descendant(self._path.before)
-        if parent is None:
-            return f"has no key at {self._path} (BIP-32): use another account"
-        return _OpenedBranch(fingerprint, Branch(parent, self._path, file_uri(SCHEME, self._seed)))
+        return branch or f"has no key at {self._path} (BIP-32): use another account"
 
-    def _known_keys(self, opened: _OpenedBranch, indexes: IndexRanges) -> dict[int, HdKey]:
+    def _known_keys(self, indexes: IndexRanges) -> dict[int, HdKey]:
         """Return the keys that the last load derived; blocking."""
-        if self._opened is None or self._opened.branch is not opened.branch:
-            return {}
         return {index: self._keys[index] for index in indexes if index in self._keys}
 
 
@@ -177,8 +160,8 @@ def create_hd_backend(uri: KeyUri, resources: BackendResources) -> HdBackend:
     return HdBackend(uri.file_path(), password, path, indexes, pool=resources.opening)
 
 
-def write_seed(path: Path, seed: bytes, password: bytes, *, kdf: Kdf = "scrypt", work: int | None = None) -> None:
-    """Create a seed file with mode 0600; blocking. See ``encrypt_keystore`` for ``work``.
+def write_seed(path: Path, seed: bytes, password: bytes, *, work: int = WORK_FOR_KDF["scrypt"]) -> None:
+    """Create a seed file with mode 0600; blocking. ``work`` is scrypt's n.
 
     Raises:
         FileExistsError: the file exists already.
@@ -188,18 +171,6 @@ def write_seed(path: Path, seed: bytes, password: bytes, *, kdf: Kdf = "scrypt",
     if not password or password.endswith(b"\n"):
         raise ValueError("a seed's password must not be empty and must not end with a newline")
     ExtendedKey.from_seed(seed)
-    text = encrypt_seed(seed, password, kdf=kdf, work=work)
+    text = encrypt_seed(seed, password, work=work)
     del seed, password  # a traceback of a later failure could show local variables
     write_new_file(path, text)
-
-
-def _read(path: Path, max_bytes: int, what: str) -> bytes:
-    try:
-        text = read_at_most(path, max_bytes)
-    except OSError as exc:
-        raise KeyBackendError(
-            f"{what} {path} cannot be read ({exc.strerror}): name a file that the signer's user may read",
-        ) from exc
-    if text is None:
-        raise KeyBackendError(f"{what} {path} is over {max_bytes} bytes")
-    return text

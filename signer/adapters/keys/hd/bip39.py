@@ -6,21 +6,20 @@ command-line use needs this module: the service opens seeds and never sees words
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 from eth_account.hdaccount.mnemonic import Mnemonic
 from eth_account.types import Language
 
-WordCount = Literal[12, 15, 18, 21, 24]
-_WORD_COUNTS: Final = (12, 15, 18, 21, 24)
+WORD_COUNTS: Final = (12, 15, 18, 21, 24)
 
 
 class MnemonicInvalid(ValueError):
     """The words are not a BIP-39 mnemonic; the text says why and quotes no word."""
 
 
-def new_mnemonic(words: WordCount = 24) -> str:
-    """Return a random English mnemonic: 24 words are 256 bits, 12 are 128."""
+def new_mnemonic(words: int = 24) -> str:
+    """Return a random English mnemonic, of one of ``WORD_COUNTS``: 24 words are 256 bits, 12 are 128."""
     return Mnemonic(Language.ENGLISH).generate(words)
 
 
@@ -36,8 +35,8 @@ def seed_of_mnemonic(mnemonic: str, passphrase: str = "") -> bytes:
     """
     sentence = " ".join(mnemonic.split())
     words = sentence.count(" ") + 1
-    if words not in _WORD_COUNTS:
-        raise MnemonicInvalid(f"a mnemonic has {', '.join(map(str, _WORD_COUNTS))} words, and this has {words}")
+    if words not in WORD_COUNTS:
+        raise MnemonicInvalid(f"a mnemonic has {', '.join(map(str, WORD_COUNTS))} words, and this has {words}")
     if not any(Mnemonic(language).is_mnemonic_valid(sentence) for language in Language):
         raise MnemonicInvalid(
             "a word of the mnemonic is not in its wordlist, or its checksum is wrong: check each word"

@@ -6,8 +6,8 @@ which all its keys follow, stays in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Self
 
 from coincurve import PrivateKey
 
@@ -22,16 +22,26 @@ _PLACEHOLDER_SECRET: Final = (1).to_bytes(32)
 class Branch(NotCopyable):
     """All keys that a path with a wildcard names."""
 
-    __slots__ = ("_parent", "_path", "_reused_key", "_uri")
+    __slots__ = ("_parent", "_path", "_reused_key", "_uri", "fingerprint")
 
-    def __init__(self, parent: ExtendedKey, path: DerivationPath, uri: str) -> None:
-        """Create the branch below ``parent``, the node before the path's wildcard; ``uri`` is the seed's."""
+    def __init__(self, parent: ExtendedKey, path: DerivationPath, uri: str, fingerprint: bytes) -> None:
+        """Create the branch below ``parent``, the node before the path's wildcard.
+
+        ``uri`` is the seed's, ``fingerprint`` that of its file and password.
+        """
+        self.fingerprint = fingerprint
         self._parent = parent
         self._path = path
         self._uri = uri
         # A new coincurve key computes two public keys, 27 µs that a signature does not need. So one object is reused
         # with each signer's secret. If a wrong secret ever remained in it, the finisher would refuse the signature.
         self._reused_key = PrivateKey(_PLACEHOLDER_SECRET)
+
+    @classmethod
+    def of_seed(cls, seed: bytes, path: DerivationPath, uri: str, fingerprint: bytes = b"") -> Self | None:
+        """Create the branch of a seed, or return ``None`` if BIP-32 has no key at the path."""
+        parent = ExtendedKey.from_seed(seed).descendant(path.before)
+        return None if parent is None else cls(parent, path, uri, fingerprint)
 
     def uri(self, index: int) -> str:
         """Return the key URI of an index."""
@@ -42,10 +52,6 @@ class Branch(NotCopyable):
         node = self._parent_of(index)
         public_key = None if node is None else node.leaf_public_key(self._leaf(index))
         return None if public_key is None else address_of_public_key(public_key)
-
-    def addresses(self, indexes: Sequence[int]) -> list[str | None]:
-        """Return the owners of some indexes, in their order; blocking."""
-        return [self.address(index) for index in indexes]
 
     def sign(self, index: int, digest: bytes) -> bytes:
         """Return 65 bytes ``r ‖ s ‖ v``. Call it on the event loop's thread only."""
@@ -73,17 +79,13 @@ class Branch(NotCopyable):
         return f"Branch({self._uri!r}, {str(self._path)!r}, ***)"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class HdKey:
     """A ``BackendKey``: one index of a branch."""
 
-    __slots__ = ("_branch", "_index", "address")
-
     address: str
-
-    def __init__(self, branch: Branch, index: int, address: str) -> None:
-        self._branch = branch
-        self._index = index
-        self.address = address
+    _branch: Branch = field(repr=False)
+    _index: int
 
     @property
     def uri(self) -> str:
@@ -93,6 +95,3 @@ class HdKey:
     async def sign(self, message: Eip191Message) -> bytes:
         """Return 65 bytes ``r ‖ s ‖ v``, low-s, with the nonce of RFC 6979."""
         return self._branch.sign(self._index, message.digest)
-
-    def __repr__(self) -> str:
-        return f"HdKey(address={self.address!r}, uri={self.uri!r}, ***)"

@@ -16,14 +16,14 @@ import hashlib
 import json
 import secrets
 import uuid
-from typing import Any, Final
+from typing import Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from eth_utils.crypto import keccak
 
-from signer.adapters.keys.encrypted_json import WORK_FOR_KDF, EncryptedSecret, Kdf, parse_crypto
+from signer.adapters.keys.encrypted_json import WORK_FOR_KDF, EncryptedSecret, parse_crypto
 from signer.adapters.keys.hd.bip32 import MAX_SEED_BYTES, MIN_SEED_BYTES
 from signer.adapters.keys.secret_files import KeyFileError
 
@@ -37,7 +37,7 @@ _SALT_BYTES: Final = 32
 _IV_BYTES: Final = 16
 
 
-def parse_seed_file(text: bytes) -> EncryptedSecret:
+def parse_seed_file(text: bytes | bytearray) -> EncryptedSecret:
     """Parse a seed file.
 
     Raises:
@@ -54,33 +54,26 @@ def parse_seed_file(text: bytes) -> EncryptedSecret:
     return parse_crypto(document, min_bytes=MIN_SEED_BYTES, max_bytes=MAX_SEED_BYTES)
 
 
-def encrypt_seed(seed: bytes, password: bytes, *, kdf: Kdf = "scrypt", work: int | None = None) -> bytes:
-    """Return the JSON of a seed file; see ``encrypt_keystore`` for ``work``."""
-    work = WORK_FOR_KDF[kdf] if work is None else work
+def encrypt_seed(seed: bytes, password: bytes, *, work: int = WORK_FOR_KDF["scrypt"]) -> bytes:
+    """Return the JSON of a seed file; ``work`` is scrypt's n."""
     salt, iv = secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_IV_BYTES)
-    parameters: dict[str, Any] = {"dklen": _DERIVED_BYTES, "salt": salt.hex()}
-    if kdf == "scrypt":
-        parameters |= {"n": work, "r": _SCRYPT_R, "p": _SCRYPT_P}
-        derived = hashlib.scrypt(
-            password,
-            salt=salt,
-            n=work,
-            r=_SCRYPT_R,
-            p=_SCRYPT_P,
-            dklen=_DERIVED_BYTES,
-            maxmem=128 * _SCRYPT_R * (work + _SCRYPT_P + 2),  # RFC 7914 §2, and two blocks that OpenSSL adds
-        )
-    else:
-        parameters |= {"c": work, "prf": "hmac-sha256"}
-        derived = hashlib.pbkdf2_hmac("sha256", password, salt, work, _DERIVED_BYTES)
+    derived = hashlib.scrypt(
+        password,
+        salt=salt,
+        n=work,
+        r=_SCRYPT_R,
+        p=_SCRYPT_P,
+        dklen=_DERIVED_BYTES,
+        maxmem=128 * _SCRYPT_R * (work + _SCRYPT_P + 2),  # RFC 7914 §2, and two blocks that OpenSSL adds
+    )
     encryptor = Cipher(AES(derived[:_KEY_BYTES]), CTR(iv)).encryptor()
     ciphertext = encryptor.update(seed) + encryptor.finalize()
     crypto = {
         "cipher": "aes-128-ctr",
         "cipherparams": {"iv": iv.hex()},
         "ciphertext": ciphertext.hex(),
-        "kdf": kdf,
-        "kdfparams": parameters,
+        "kdf": "scrypt",
+        "kdfparams": {"dklen": _DERIVED_BYTES, "salt": salt.hex(), "n": work, "r": _SCRYPT_R, "p": _SCRYPT_P},
         "mac": keccak(derived[_KEY_BYTES:] + ciphertext).hex(),
     }
     document = {"format": _FORMAT, "version": _VERSION, "id": str(uuid.uuid4()), "crypto": crypto}

@@ -20,6 +20,7 @@ r"""``keystore:`` Web3 Secret Storage V3 files, one or a directory of them, with
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,11 +38,16 @@ from signer.adapters.keys.encrypted_json import (
 )
 from signer.adapters.keys.in_memory_key import InMemoryKey, new_secret
 from signer.adapters.keys.key_uri import KeyUri, file_uri
-from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource, SharedPassword
+from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource
 from signer.adapters.keys.opening_pool import OpeningPool
-from signer.adapters.keys.secret_files import Fingerprints, KeyFileError, read_at_most, write_new_file
+from signer.adapters.keys.secret_files import KeyFileError, fingerprint_of, read_file, write_new_file
+from signer.domain.ethereum import checksum_address
 
 SCHEME: Final = "keystore"
+
+_NAME_WITH_ADDRESS: Final = re.compile(r"(?<![0-9a-fA-F])(?P<digits>[0-9a-fA-F]{40})(?:\.json)?\Z", re.ASCII)
+_OpenedKey = tuple[bytes, InMemoryKey]
+"""The fingerprint of a file and its password, and the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class UnopenedKeystore:
     """A keystore file that was read and is still encrypted."""
 
     path: Path
-    text: bytes
+    text: bytearray
     keystore: Web3Keystore
 
     @property
@@ -72,14 +78,6 @@ class UnopenedKeystore:
         return f"has the address {self.keystore.address} and the key of {owner}"
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenedKey:
-    """A key, and the fingerprint of its file and password."""
-
-    fingerprint: bytes
-    key: InMemoryKey
-
-
 class KeystoreBackend:
     """A ``KeyBackend`` over V3 files."""
 
@@ -88,7 +86,6 @@ class KeystoreBackend:
         self._path = path
         self._passwords = passwords
         self._pool = pool
-        self._fingerprints = Fingerprints()
         self._opened: dict[Path, _OpenedKey] = {}
 
     @property
@@ -112,13 +109,15 @@ class KeystoreBackend:
 
         results = await asyncio.gather(*(open_one(one) for one in found))
         opened: dict[Path, _OpenedKey] = {}
+        named = {_address_in_name(uri) for uri in failures}
         for one, result in zip(found, results, strict=True):
             if isinstance(result, str):
                 failures[one.uri] = result
+                named.add(one.keystore.address or _address_in_name(one.uri))
             else:
                 opened[one.path] = result
         self._opened = opened
-        return LoadedKeys([each.key for each in opened.values()], failures)
+        return LoadedKeys([key for _, key in opened.values()], failures, frozenset(filter(None, named)))
 
     async def close(self) -> None:
         """Release the keys."""
@@ -131,9 +130,9 @@ class KeystoreBackend:
         """
         try:
             password = self._passwords.read_for(found.path, found.keystore.address)
-            fingerprint = self._fingerprints.of(password, found.text)
+            fingerprint = fingerprint_of(password, found.text)
             known = self._opened.get(found.path)
-            if known is not None and secrets.compare_digest(known.fingerprint, fingerprint):
+            if known is not None and secrets.compare_digest(known[0], fingerprint):
                 return known
             key = InMemoryKey(found.keystore.decrypt(password), found.uri)
         except KeyFileError as refusal:
@@ -142,7 +141,7 @@ class KeystoreBackend:
             return "does not hold a secp256k1 key"
         except Exception as exc:  # noqa: BLE001 - see above
             return f"could not be opened ({type(exc).__name__})"
-        return found.address_mismatch(key.address) or _OpenedKey(fingerprint, key)
+        return found.address_mismatch(key.address) or (fingerprint, key)
 
 
 def read_keystores(
@@ -172,22 +171,20 @@ def read_keystores(
     failures: dict[str, str] = {}
     for each in paths:
         try:
-            found.append(_read_keystore(each, memory_budget))
+            text = read_file(each, MAX_KEYSTORE_BYTES)
+            keystore = parse_keystore(text)
+            keystore.check_memory(memory_budget)
         except KeyFileError as refusal:
             failures[file_uri(SCHEME, each)] = str(refusal)
+        else:
+            found.append(UnopenedKeystore(each, text, keystore))
     return found, failures
 
 
-def _read_keystore(path: Path, memory_budget: int) -> UnopenedKeystore:
-    try:
-        text = read_at_most(path, MAX_KEYSTORE_BYTES)
-    except OSError as exc:
-        raise KeyFileError(f"cannot be read ({exc.strerror})") from exc
-    if text is None:
-        raise KeyFileError(f"is not a keystore: it is over {MAX_KEYSTORE_BYTES} bytes")
-    keystore = parse_keystore(text)
-    keystore.check_memory(memory_budget)
-    return UnopenedKeystore(path, text, keystore)
+def _address_in_name(uri: str) -> str | None:
+    """Return the owner that a keystore's name ends with, as in ``0x….json`` or geth's ``UTC--…``."""
+    match = _NAME_WITH_ADDRESS.search(uri)
+    return None if match is None else checksum_address(f"0x{match['digits']}")
 
 
 def _keystore_paths(path: Path, passwords: PasswordSource) -> Sequence[Path]:
@@ -207,16 +204,27 @@ def create_keystore_backend(uri: KeyUri, resources: BackendResources) -> Keystor
     Raises:
         KeyUriInvalid: the URI has not exactly one of ``password_file`` and ``password_dir``, or an unknown parameter.
     """
-    uri.allow_only("password_file", "password_dir")
-    password_file, password_dir = uri.file_parameter("password_file"), uri.file_parameter("password_dir")
-    passwords: PasswordSource
-    if password_file is not None and password_dir is None:
-        passwords = SharedPassword(password_file)
-    elif password_dir is not None and password_file is None:
-        passwords = PasswordDirectory(password_dir)
-    else:
+    passwords = password_source(uri)
+    if passwords is None:
         raise KeyUriInvalid(f"the key URI {uri} needs either password_file=<path> or password_dir=<path>")
     return KeystoreBackend(uri.file_path(), passwords, pool=resources.opening)
+
+
+def password_source(uri: KeyUri) -> PasswordSource | None:
+    """Return where a ``keystore:`` URI says that the passwords are, or ``None`` if it does not.
+
+    Raises:
+        KeyUriInvalid: it is another backend's URI, or has both parameters or an unknown one.
+    """
+    if uri.scheme != SCHEME:
+        raise KeyUriInvalid(f"{uri} is not a place of keystores")
+    uri.allow_only("password_file", "password_dir")
+    file, directory = uri.file_parameter("password_file"), uri.file_parameter("password_dir")
+    if file is not None and directory is not None:
+        raise KeyUriInvalid(f"the key URI {uri} needs either password_file=<path> or password_dir=<path>")
+    if directory is not None:
+        return PasswordDirectory(directory)
+    return None if file is None else PasswordSource(file)
 
 
 def write_keystore(

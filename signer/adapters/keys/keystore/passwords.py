@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Final
 
@@ -13,22 +12,28 @@ PASSWORD_SUFFIXES: Final = (".txt", ".pass")
 """The suffixes of password files, in the order in which they are tried."""
 
 
-class PasswordSource(ABC):
-    """Finds the password of a keystore; every method blocks."""
+class PasswordSource:
+    """Finds the password of a keystore: one for all, in a file or typed at a terminal. Every method blocks."""
 
-    def check(self) -> None:  # noqa: B027 - most sources need no check
+    def __init__(self, source: Path | bytes) -> None:
+        self._source = source
+
+    def check(self) -> None:
         """Check that passwords can be read at all.
 
         Raises:
             KeyBackendError: they cannot.
         """
+        try:
+            self.read_for(Path(), None)
+        except KeyFileError as refusal:
+            raise KeyBackendError(str(refusal)) from refusal
 
     def is_password_file(self, path: Path) -> bool:
         """Return whether ``path`` is a password file and not a keystore."""
-        return path.suffix.lower() in PASSWORD_SUFFIXES
+        return path == self._source or path.suffix.lower() in PASSWORD_SUFFIXES
 
-    @abstractmethod
-    def read_for(self, keystore: Path, address: str | None) -> bytes:
+    def read_for(self, keystore: Path, address: str | None) -> bytes:  # noqa: ARG002 - the same for all
         """Return the password of a keystore.
 
         Args:
@@ -38,34 +43,14 @@ class PasswordSource(ABC):
         Raises:
             KeyFileError: there is no password, or it cannot be read.
         """
-
-
-class SharedPassword(PasswordSource):
-    """One password file for all keystores."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def check(self) -> None:
-        """See ``PasswordSource.check``."""
-        try:
-            read_password(self._path)
-        except KeyFileError as refusal:
-            raise KeyBackendError(f"{refusal}: name a file that the signer's user may read") from refusal
-
-    def is_password_file(self, path: Path) -> bool:
-        """See ``PasswordSource.is_password_file``."""
-        return path == self._path or super().is_password_file(path)
-
-    def read_for(self, keystore: Path, address: str | None) -> bytes:  # noqa: ARG002 - the same for all
-        """See ``PasswordSource.read_for``."""
-        return read_password(self._path)
+        return self._source if isinstance(self._source, bytes) else read_password(self._source)
 
 
 class PasswordDirectory(PasswordSource):
     """A directory with one password file for each keystore."""
 
     def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
         self._directory = directory
         self._files: dict[str, Path] = {}
 
@@ -89,14 +74,3 @@ class PasswordDirectory(PasswordSource):
                 if (path := self._files.get(name + suffix)) is not None:
                     return read_password(path)
         raise KeyFileError(f"has no password: {self._directory} has no file {names[0]}{PASSWORD_SUFFIXES[0]}")
-
-
-class TypedPassword(PasswordSource):
-    """One password for all keystores, typed at a terminal."""
-
-    def __init__(self, password: bytes) -> None:
-        self._password = password
-
-    def read_for(self, keystore: Path, address: str | None) -> bytes:  # noqa: ARG002 - the same for all
-        """See ``PasswordSource.read_for``."""
-        return self._password

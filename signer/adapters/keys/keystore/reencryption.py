@@ -9,12 +9,11 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from tempfile import mkdtemp
 
 from signer.adapters.keys.backend import KeyBackendError, Progress
 from signer.adapters.keys.encrypted_json import Kdf, encrypt_keystore, parse_keystore
@@ -23,8 +22,6 @@ from signer.adapters.keys.keystore.backend import UnopenedKeystore, read_keystor
 from signer.adapters.keys.keystore.passwords import PasswordSource
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.secret_files import KeyFileError, sync_directory, write_new_file
-
-_OWNER_ONLY: Final = 0o700
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +51,9 @@ class KeystoreEncryption:
         work: scrypt's n or PBKDF2's iterations; ``None`` for the usual strength.
     """
 
-    password: bytes
+    password: bytes = field(repr=False)
     kdf: Kdf = "scrypt"
     work: int | None = None
-
-    def __repr__(self) -> str:
-        return f"KeystoreEncryption(kdf={self.kdf!r}, work={self.work!r}, ***)"
 
 
 async def reencrypt_keystores(
@@ -140,12 +134,10 @@ def _create_staging(target: Path) -> Path:
     """Create a directory beside ``target``, on the same file system, so that it can be renamed in one step."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise KeyBackendError(f"{target} exists already: name a directory that does not exist or is empty")
-    staging = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
-        staging.mkdir(mode=_OWNER_ONLY)
+        return Path(mkdtemp(dir=target.parent, prefix=f".{target.name}."))  # mode 0700
     except OSError as exc:
         raise KeyBackendError(f"no directory can be created in {target.parent} ({exc.strerror})") from exc
-    return staging
 
 
 def _rename(staging: Path, target: Path) -> None:

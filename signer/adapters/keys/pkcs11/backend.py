@@ -7,6 +7,7 @@ It loads all secp256k1 keys that may sign, or the one that ``object=`` or ``id=`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys, Progress
@@ -17,37 +18,28 @@ from signer.adapters.keys.pkcs11.index import TokenIndex
 from signer.adapters.keys.pkcs11.token import Pkcs11Token
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
 from signer.domain.errors import ErrorCode, Unavailable
-from signer.domain.ethereum import Eip191Message, address_of_public_key, self_test_message
+from signer.domain.ethereum import Eip191Message, self_test_message
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Pkcs11Key:
-    """A ``BackendKey`` in a token."""
-
-    __slots__ = ("_public_key", "_token", "address", "uri")
+    """A ``BackendKey`` in a token; ``_public_key`` is ``X ‖ Y``."""
 
     address: str
     uri: str
-
-    def __init__(self, token: Pkcs11Token, public_key: bytes, uri: str) -> None:
-        """Create the key; ``public_key`` is ``X ‖ Y``."""
-        self.address = address_of_public_key(public_key)
-        self.uri = uri
-        self._token = token
-        self._public_key = public_key
+    _token: Pkcs11Token = field(repr=False)
+    _public_key: bytes = field(repr=False)
 
     async def sign(self, message: Eip191Message) -> bytes:
         """Return 64 bytes ``r ‖ s``; ``s`` may be high."""
         try:
-            return await self._token.sign(self._public_key, message.digest)
+            return await self._token.sign(self._public_key, message.digest, self.uri)
         except TokenUnavailable as exc:
             raise Unavailable(
                 ErrorCode.KEY_BACKEND_UNAVAILABLE,
                 f"The token that holds the key did not sign: {exc.public_reason}.",
                 retry_after=exc.retry_after,
             ) from exc
-
-    def __repr__(self) -> str:
-        return f"Pkcs11Key(address={self.address!r}, uri={self.uri!r})"
 
 
 class Pkcs11Backend:
@@ -67,11 +59,6 @@ class Pkcs11Backend:
         """The token and, if the URI names one, the key, without library and PIN file."""
         return str(self._uri)
 
-    @property
-    def problem(self) -> str | None:
-        """Why the token is down, or ``None``."""
-        return self._token.problem
-
     async def load(self, progress: Progress) -> LoadedKeys:
         """See ``KeyBackend.load``. Each call connects again and reads the PIN file again if it has to log in."""
         try:
@@ -87,9 +74,11 @@ class Pkcs11Backend:
         await self._token.close()
 
     def _keys_of(self, index: TokenIndex) -> Mapping[tuple[bytes, str], Pkcs11Key]:
-        known = self._keys
-        names = ((key.public_key, key.uri) for key in index.keys)
-        return {name: known.get(name) or Pkcs11Key(self._token, *name) for name in names}
+        found = {(key.public_key, key.uri): key for key in index.keys}
+        return {
+            name: self._keys.get(name) or Pkcs11Key(key.address, key.uri, self._token, key.public_key)
+            for name, key in found.items()
+        }
 
 
 def open_pkcs11(uri: KeyUri, resources: BackendResources) -> Pkcs11Backend:

@@ -21,20 +21,21 @@ from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki
 from signer.adapters.keys.pkcs11.cryptoki.structures import AttributeArray
 from signer.adapters.keys.pkcs11.curves import Curve
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
+from signer.domain.ethereum import address_of_public_key
 
-TEXT_BYTES: Final = 1024
+_TEXT_BYTES: Final = 1024
 """The longest label or id that is read."""
 POINT_BYTES: Final = 160
 _PARAMS_BYTES: Final = 512
 _SIZES_OF_PRIVATE_KEY: Final = {
-    Cka.ID: TEXT_BYTES,
-    Cka.LABEL: TEXT_BYTES,
+    Cka.ID: _TEXT_BYTES,
+    Cka.LABEL: _TEXT_BYTES,
     Cka.SIGN: 1,
     Cka.EC_PARAMS: _PARAMS_BYTES,
     Cka.ALWAYS_AUTHENTICATE: 1,
     Cka.EC_POINT: POINT_BYTES,  # last, because some libraries stop at the first attribute that a key lacks
 }
-_SIZES_OF_PUBLIC_KEY: Final = {Cka.ID: TEXT_BYTES, Cka.EC_PARAMS: _PARAMS_BYTES, Cka.EC_POINT: POINT_BYTES}
+_SIZES_OF_PUBLIC_KEY: Final = {Cka.ID: _TEXT_BYTES, Cka.EC_PARAMS: _PARAMS_BYTES, Cka.EC_POINT: POINT_BYTES}
 _KEYS_PER_REPORT: Final = 256
 
 Report = Callable[[int, int], object]
@@ -51,6 +52,11 @@ class TokenKey:
     uri: str
     public_key: bytes
 
+    @property
+    def address(self) -> str:
+        """The owner's address (EIP-55), if the curve is secp256k1."""
+        return address_of_public_key(self.public_key)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenIndex:
@@ -59,15 +65,12 @@ class TokenIndex:
     Attributes:
         keys: the keys that can sign, in the token's order.
         failures: the reasons for the keys that cannot be used, by URI.
-        handle_for: the handles by public key.
+        handle_for: the handles by public key, and by URI: a key that signed before does so without its public key.
     """
 
     keys: Sequence[TokenKey]
     failures: Mapping[str, str]
-    handle_for: Mapping[bytes, int] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "handle_for", {key.public_key: key.handle for key in reversed(self.keys)})
+    handle_for: Mapping[bytes | str, int] = field(repr=False)
 
 
 class _KeyUnusable(Exception):
@@ -90,17 +93,20 @@ def index_keys(cryptoki: Cryptoki, session: int, uri: Pkcs11Uri, curve: Curve, r
     attributes = AttributeArray.with_capacity(_SIZES_OF_PRIVATE_KEY)
     keys: list[TokenKey] = []
     failures: dict[str, str] = {}
+    handle_for: dict[bytes | str, int] = {}
     for done, handle in enumerate(handles):
         if done % _KEYS_PER_REPORT == 0:
             report(done, len(handles))
         key_id, label, *rest = cryptoki.get_attributes(session, handle, attributes)
         name = uri.uri_of_key(label or b"", key_id or b"")
+        handle_for.setdefault(name, handle)
         try:
             public_key = _public_key_of(rest, key_id, curve, published)
         except _KeyUnusable as reason:
             failures[name] = str(reason)
         else:
             if public_key is not None:
+                handle_for.setdefault(public_key, handle)
                 keys.append(TokenKey(handle, name, public_key))
     report(len(handles), len(handles))
     if not keys and not failures:
@@ -109,9 +115,10 @@ def index_keys(cryptoki: Cryptoki, session: int, uri: Pkcs11Uri, curve: Curve, r
         failures[str(uri)] = f"the token has no {missing} on {curve.name}{skipped}"
     if uri.names_one_key and len(keys) > 1:
         choices = ", ".join(key.uri for key in keys)
-        failures[str(uri)] = f"this URI matches {len(keys)} keys. Add id= to choose one: {choices}"
+        ambiguous = f"the URI matches {len(keys)} keys. Add id= to choose one: {choices}"
+        failures |= dict.fromkeys((key.uri for key in keys), ambiguous)
         keys = []
-    return TokenIndex(keys, failures)
+    return TokenIndex(keys, failures, handle_for)
 
 
 def _public_key_of(

@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +17,7 @@ from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki, CryptokiError
 from signer.adapters.keys.pkcs11.errors import PinRefused, TokenError, TokenMissing
 from signer.adapters.keys.pkcs11.modules import SharedModule
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
+from signer.adapters.keys.secret_files import KeyFileError, fingerprint_of, read_secret
 
 _MAX_PIN_BYTES: Final = 1024
 _PIN_ERRORS: Final = frozenset(
@@ -32,7 +31,6 @@ _PIN_ERRORS: Final = frozenset(
     },
 )
 _EMPTY_SLOT_ERRORS: Final = frozenset({Ckr.TOKEN_NOT_PRESENT, Ckr.TOKEN_NOT_RECOGNIZED, Ckr.DEVICE_REMOVED})
-_fingerprint_key: Final = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
 
 
 def find_token(cryptoki: Cryptoki, uri: Pkcs11Uri) -> tuple[int, TokenDescription]:
@@ -89,9 +87,14 @@ def log_in(
 
 
 def _log_in_from_file(module: SharedModule, cryptoki: Cryptoki, session: int, serial: bytes, pin_file: Path) -> None:
-    pin = _read_pin(pin_file)
     try:
-        fingerprint = hashlib.blake2b(pin, key=_fingerprint_key).digest()
+        pin = read_secret(pin_file, _MAX_PIN_BYTES)
+    except KeyFileError as refusal:
+        raise TokenError(f"the PIN file {pin_file} {refusal}") from refusal
+    try:
+        if not pin:
+            raise TokenError(f"the PIN file {pin_file} is empty")
+        fingerprint = fingerprint_of(pin)
         if module.refused_pins.get(serial) == fingerprint:
             raise PinRefused(f"the token has refused the PIN in {pin_file}, which is not tried again: change the file")
         try:
@@ -113,23 +116,6 @@ def _log_in(cryptoki: Cryptoki, session: int, pin: bytearray | None) -> None:
         if error.code in _PIN_ERRORS:
             raise PinRefused(f"the token does not accept the PIN ({error}); it is not tried again") from error
         raise
-
-
-def _read_pin(path: Path) -> bytearray:
-    pin = bytearray(_MAX_PIN_BYTES + 1)
-    try:
-        with path.open("rb", buffering=0) as file:
-            length = file.readinto(pin) or 0
-    except OSError as exc:
-        raise TokenError(f"the PIN file {path} cannot be read ({exc.strerror})") from exc
-    del pin[length:]
-    for newline in (b"\r\n", b"\n"):
-        if pin.endswith(newline):
-            del pin[-len(newline) :]
-            break
-    if not 0 < len(pin) <= _MAX_PIN_BYTES:
-        raise TokenError(f"the PIN file {path} is empty, or longer than {_MAX_PIN_BYTES} bytes")
-    return pin
 
 
 def _matches(token: TokenDescription, uri: Pkcs11Uri) -> bool:

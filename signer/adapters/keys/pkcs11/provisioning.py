@@ -1,4 +1,4 @@
-"""Creating, importing and removing keys in a token, and exporting public keys; for the command line only.
+"""Creating and importing keys in a token; for the command line only.
 
 * A key generated here is a token object (``CKA_TOKEN``), private, sensitive, not extractable, and may only sign. An
   imported key has the same attributes, but copies of it may exist elsewhere.
@@ -22,36 +22,16 @@ from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki, CryptokiError
 from signer.adapters.keys.pkcs11.cryptoki.structures import AttributeArray, LibraryUnusable
 from signer.adapters.keys.pkcs11.curves import SECP256K1, Curve
 from signer.adapters.keys.pkcs11.errors import TokenError
-from signer.adapters.keys.pkcs11.index import POINT_BYTES, TEXT_BYTES, TokenIndex, index_keys
+from signer.adapters.keys.pkcs11.index import POINT_BYTES, TokenKey
 from signer.adapters.keys.pkcs11.login import find_token, log_in
 from signer.adapters.keys.pkcs11.modules import share_module
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
-from signer.domain.ethereum import address_of_public_key
 
 _ID_BYTES: Final = 16
 _SELF_TEST: Final = b"challenge-signer: self-test of a new key"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenPublicKey:
-    """The public key (``X ‖ Y``) of a key in the token, and the URI of the private key without secrets."""
-
-    uri: str
-    public_key: bytes
-    curve: Curve
-
-    @property
-    def address(self) -> str:
-        """The owner's address (EIP-55), if the curve is secp256k1."""
-        return address_of_public_key(self.public_key)
-
-    @property
-    def pem(self) -> str:
-        """SubjectPublicKeyInfo."""
-        return self.curve.pem(self.public_key)
-
-
-def generate_key(uri: str, *, curve: Curve = SECP256K1) -> TokenPublicKey:
+def generate_key(uri: str, *, curve: Curve = SECP256K1) -> TokenKey:
     """Generate a key in the token. ``object=`` in the URI is its label and required; ``id=`` is its id.
 
     Raises:
@@ -66,7 +46,7 @@ def generate_key(uri: str, *, curve: Curve = SECP256K1) -> TokenPublicKey:
         return token.verified(handles, label, key_id, curve)
 
 
-def import_key(uri: str, secret: bytes, *, curve: Curve = SECP256K1) -> TokenPublicKey:
+def import_key(uri: str, secret: bytes, *, curve: Curve = SECP256K1) -> TokenKey:
     """Import a private key (big-endian, as wide as the curve's order) into the token; for the URI see ``generate_key``.
 
     Raises:
@@ -80,28 +60,6 @@ def import_key(uri: str, secret: bytes, *, curve: Curve = SECP256K1) -> TokenPub
         return token.verified(handles, label, key_id, curve)
 
 
-def export_public(uri: str, *, curve: Curve = SECP256K1) -> Sequence[TokenPublicKey]:
-    """Return the public keys of all usable keys that a URI means; see ``generate_key`` for the errors."""
-    with open_token(uri, writable=False) as token:
-        return [TokenPublicKey(key.uri, key.public_key, curve) for key in token.index(curve).keys]
-
-
-def remove_key(uri: str, *, curve: Curve = SECP256K1) -> TokenPublicKey:
-    """Delete the one key that a URI names, private and public key object, from the token.
-
-    Raises:
-        KeyBackendError: it failed, or the URI does not name exactly one key.
-    """
-    with open_token(uri) as token:
-        index = token.index(curve)
-        if not token.uri.names_one_key or len(index.keys) != 1:
-            raise KeyBackendError(f"{token.uri} does not name exactly one key on {curve.name}: add id=")
-        key = index.keys[0]
-        key_id = token.id_of(key.handle)
-        token.destroy(token.cryptoki.find_objects(token.session, {Cka.KEY_TYPE: CKK_EC, Cka.ID: key_id}))
-        return TokenPublicKey(key.uri, key.public_key, curve)
-
-
 @dataclass(frozen=True, slots=True)
 class TokenSession:
     """A logged-in session with a token."""
@@ -109,10 +67,6 @@ class TokenSession:
     cryptoki: Cryptoki
     session: int
     uri: Pkcs11Uri
-
-    def index(self, curve: Curve) -> TokenIndex:
-        """Return the keys that the URI means."""
-        return index_keys(self.cryptoki, self.session, self.uri, curve, lambda _done, _total: None)
 
     def new_name(self, curve: Curve) -> tuple[bytes, bytes]:
         """Return the label and the id for a new key.
@@ -142,16 +96,8 @@ class TokenSession:
             self.destroy([private])
             raise
 
-    def id_of(self, handle: int) -> bytes:
-        """Return the ``CKA_ID`` of a key."""
-        attributes = AttributeArray.with_capacity({Cka.ID: TEXT_BYTES})
-        [key_id] = self.cryptoki.get_attributes(self.session, handle, attributes)
-        if not key_id:
-            raise KeyBackendError("the key has no CKA_ID, so its public key cannot be found")
-        return key_id
-
-    def verified(self, handles: Sequence[int], label: bytes, key_id: bytes, curve: Curve) -> TokenPublicKey:
-        """Sign with a new key (handles of the public and private key), verify, and return its public key.
+    def verified(self, handles: Sequence[int], label: bytes, key_id: bytes, curve: Curve) -> TokenKey:
+        """Sign with a new key (handles of the public and private key), verify, and return it.
 
         Raises:
             KeyBackendError: the signature is missing or wrong. The key was deleted.
@@ -161,7 +107,7 @@ class TokenSession:
         try:
             attributes = AttributeArray.with_capacity({Cka.EC_POINT: POINT_BYTES})
             [point] = self.cryptoki.get_attributes(self.session, public_handle, attributes)
-            key = TokenPublicKey(self.uri.uri_of_key(label, key_id), curve.parse_point(point or b""), curve)
+            key = TokenKey(private_handle, self.uri.uri_of_key(label, key_id), curve.parse_point(point or b""))
             signature = self.cryptoki.sign(self.session, private_handle, digest, curve.signature_bytes)
             if not curve.is_signature(signature, digest, key.public_key):
                 raise ValueError("the self-test signature is not valid")

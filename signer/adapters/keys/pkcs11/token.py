@@ -115,8 +115,8 @@ class Pkcs11Token:
             finally:
                 self._load = None
 
-    async def sign(self, public_key: bytes, digest: bytes) -> bytes:
-        """Sign a digest with the key of ``public_key`` (``X ‖ Y``), and return ``r ‖ s``.
+    async def sign(self, public_key: bytes, digest: bytes, uri: str = "") -> bytes:
+        """Sign a digest with the key of ``public_key`` (``X ‖ Y``) or else of ``uri``, and return ``r ‖ s``.
 
         Raises:
             TokenUnavailable: the token, or this key, does not sign.
@@ -125,7 +125,8 @@ class Pkcs11Token:
         error: CryptokiError | None = None
         for _ in range(_SIGN_ATTEMPTS):
             connection = self._connection or await self._recovered()
-            handle = connection.index.handle_for.get(public_key)
+            handle_for = connection.index.handle_for
+            handle = handle_for.get(public_key) or handle_for.get(uri)  # 0 is no handle (v2.40 §4.4)
             if handle is None:
                 raise TokenUnavailable("the key is not in it any more") from error
             try:

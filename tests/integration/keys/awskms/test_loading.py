@@ -208,7 +208,7 @@ async def test_alias_is_resolved_again_at_next_load(
 async def test_reload_fetches_state_but_not_public_key(
     server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
 ) -> None:
-    """A key that was disabled meanwhile is removed, with the reason."""
+    """A key that was disabled meanwhile is a failure, with the reason."""
     stays, goes = server.new_key(tag), server.new_key(tag)
     backend = open_backend(endpoint.uri(f"?tag=Purpose%3D{tag}"))
     first = await load(backend)
@@ -219,6 +219,24 @@ async def test_reload_fetches_state_but_not_public_key(
     assert "state Disabled" in str(second.failures)
     assert endpoint.count("GetPublicKey") == 2
     assert endpoint.count("DescribeKey") == 4
+
+
+async def test_reload_keeps_keys_that_the_signer_may_not_see_any_more(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, tag: str
+) -> None:
+    """A policy that was changed by mistake removes no key, whether it was found by tag, id or alias."""
+    key_id = server.new_key(tag)
+    for name in (f"?tag=Purpose%3D{tag}", key_id, server.new_alias(key_id)):
+        ring = LoadedKeyRing([open_backend(endpoint.uri(name))])
+        await ring.load()
+        for operation in ("ListResourceTags", "DescribeKey"):
+            endpoint.fail("AccessDeniedException", operation=operation)
+        report = await ring.reload()
+        assert (report.removed, report.kept) == ((), (server.owner(key_id),)), name
+        assert "denies the signer this KMS key" in str(report.failed)
+        endpoint.recover()
+        report = await ring.reload()
+        assert (report.unchanged, report.kept, report.failed) == ((server.owner(key_id),), (), {}), name
 
 
 async def test_load_fails_when_kms_is_down(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener) -> None:

@@ -80,6 +80,11 @@ class OpenRing:
         assert key is not None
         return key
 
+    @property
+    def problem(self) -> str | None:
+        """Why the token is down, or ``None``."""
+        return self.backend._token.problem
+
     def health_changed(self, _uri: str, problem: str | None) -> None:
         """Record what the backend reports."""
         self.problems.append(problem)

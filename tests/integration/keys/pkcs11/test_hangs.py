@@ -31,10 +31,10 @@ async def test_call_that_hangs_fails_at_its_timeout_and_token_recovers(token: So
         fake.hang("C_Sign")
         refusals = await asyncio.gather(*(refusal(opened) for _ in range(30)))
         assert {"it does not respond" in refused.detail for refused in refusals} == {True}
-        assert "does not return" in (opened.backend.problem or "")
+        assert "does not return" in (opened.problem or "")
         assert "it does not respond" in (await refusal(opened)).detail
         fake.release("C_Sign")
-        await eventually(lambda: opened.backend.problem is None)
+        await eventually(lambda: opened.problem is None)
         await asyncio.gather(*(assert_signs(opened) for _ in range(30)))
 
 
@@ -65,7 +65,7 @@ async def test_hangs_never_use_more_than_two_threads_per_session(token: SoftHsmT
             await asyncio.gather(*(refusal(opened) for _ in range(20)))
             assert threads() <= 5
             fake.release("C_Sign")
-            await eventually(lambda: opened.backend.problem is None)
+            await eventually(lambda: opened.problem is None)
         await assert_signs(opened)
         await eventually(lambda: threads() == 3)
     await eventually(lambda: threads() == 0)
@@ -76,7 +76,7 @@ async def test_thread_that_hangs_for_ever_is_replaced(token: SoftHsmToken, fake:
     async with open_ring(token.uri(x_timeout=0.2, x_sessions=1)) as opened:
         fake.hang("C_Sign", times=1)
         await refusal(opened)
-        await eventually(lambda: opened.backend.problem is None)
+        await eventually(lambda: opened.problem is None)
         assert fake.hanging == 1
         await asyncio.gather(*(assert_signs(opened) for _ in range(10)))
         fake.release("C_Sign")
@@ -105,14 +105,14 @@ async def test_token_is_down_while_all_allowed_threads_hang(
             fake.hang("C_Sign", times=1)
             await refusal(opened)
             if hanging == 1:
-                await eventually(lambda: opened.backend.problem is None)
-        await eventually(lambda: "every thread hangs" in (opened.backend.problem or ""))
+                await eventually(lambda: opened.problem is None)
+        await eventually(lambda: "every thread hangs" in (opened.problem or ""))
         with pytest.raises(KeyBackendError, match="every thread hangs"):
             await opened.backend.load(lambda _done, _total: None)
         assert "it does not respond" in (await refusal(opened)).detail
         assert fake.hanging == 2
         fake.release("C_Sign")
-        await eventually(lambda: opened.backend.problem is None)
+        await eventually(lambda: opened.problem is None)
         await assert_signs(opened)
 
 
@@ -127,7 +127,7 @@ async def test_hang_while_connecting_refuses_callers_until_it_returns(token: Sof
         with pytest.raises(KeyBackendError, match="does not return"):
             await opened.backend.load(lambda _done, _total: None)
         fake.release("C_FindObjectsInit")
-        await eventually(lambda: opened.backend.problem is None)
+        await eventually(lambda: opened.problem is None)
         await assert_signs(opened)
 
 

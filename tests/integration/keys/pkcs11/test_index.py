@@ -94,7 +94,7 @@ async def test_key_that_requires_pin_for_each_signature_fails(token: SoftHsmToke
 
 async def test_keys_on_other_curves_are_skipped(token: SoftHsmToken) -> None:
     """If the URI names such a key, the failure gives the reason."""
-    other = generate_key(token.uri(";object=requests"), curve=P384)
+    generate_key(token.uri(";object=requests"), curve=P384)
     async with open_ring(token.uri()) as opened:
         assert opened.ring.status().is_ready
         assert opened.ring.status().loaded == len(OWNERS)
@@ -102,7 +102,6 @@ async def test_keys_on_other_curves_are_skipped(token: SoftHsmToken) -> None:
         [(uri, reason)] = opened.ring.status().failed.items()
         assert uri == "pkcs11:token=cards;object=requests"
         assert "other curves" in reason
-    assert other.curve is P384
 
 
 async def test_empty_token_is_a_failure(hsm: SoftHsm) -> None:
@@ -129,7 +128,7 @@ async def test_uri_that_matches_two_keys_is_a_failure(token: SoftHsmToken) -> No
         opened.create(THIRD, SECP256K1.public_key_of(THIRD), b"owner 0", b"\x99", SECP256K1)
     async with open_ring(token.uri(";object=owner%200")) as ring:
         assert ring.ring.status().loaded == 0
-        [reason] = ring.ring.status().failed.values()
+        [reason] = set(ring.ring.status().failed.values())
         assert "matches 2 keys" in reason
         assert "id=%99" in reason
 

@@ -99,7 +99,7 @@ async def test_random_failures_under_load_end_in_recovery(token: SoftHsmToken, f
                     fake.fail(rng.choice(functions), rng.choice(codes), times=rng.randint(1, 20))
         for function in functions:
             fake.fail(function, Ckr.OK, times=0)
-        await eventually(lambda: opened.backend.problem is None)
+        await eventually(lambda: opened.problem is None)
         is_finished = True
         await asyncio.gather(*callers)
         await asyncio.gather(*(assert_signs(opened) for _ in range(100)))

@@ -60,7 +60,7 @@ async def test_pin_that_became_wrong_is_tried_once(token: SoftHsmToken, fake: Fa
         with pytest.raises(Unavailable):
             await opened.key.sign(self_test_message())
         fake.insert()
-        await eventually(lambda: "CKR_PIN_INCORRECT" in (opened.backend.problem or ""))
+        await eventually(lambda: "CKR_PIN_INCORRECT" in (opened.problem or ""))
         for _ in range(20):
             with pytest.raises(Unavailable, match="does not accept the PIN"):
                 await opened.key.sign(self_test_message())
@@ -105,18 +105,30 @@ async def test_one_newline_at_the_end_is_removed(token: SoftHsmToken, ending: by
         await assert_signs(opened)
 
 
-@pytest.mark.parametrize("ending", [b"\n\n", b" ", b"\r"])
-async def test_other_bytes_at_the_end_belong_to_the_pin(token: SoftHsmToken, ending: bytes) -> None:
+async def test_space_at_the_end_belongs_to_the_pin(token: SoftHsmToken) -> None:
     """So the PIN is wrong."""
-    token.pin_file.write_bytes(PIN + ending)
+    token.pin_file.write_bytes(PIN + b" ")
     await assert_load_fails(token.uri(), "does not accept the PIN")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n", b"1" * 2000])
-async def test_empty_or_too_long_pin_file_is_an_error(token: SoftHsmToken, content: bytes) -> None:
+@pytest.mark.parametrize("content", [PIN + b"\n\n", PIN + b"\r", PIN.decode().encode("utf-16"), b"\xef\xbb\xbf" + PIN])
+async def test_pin_file_in_doubt_is_refused_before_a_login(
+    token: SoftHsmToken, fake: FakeCryptoki, content: bytes
+) -> None:
+    """A PIN that is certainly not meant would use up one of the token's few attempts."""
+    token.pin_file.write_bytes(content)
+    await assert_load_fails(token.uri(), "save it as UTF-8|line break")
+    assert fake.calls("C_Login") == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "is empty"), (b"\n", "is empty"), (b"\r\n", "is empty"), (b"1" * 2000, r"is too long \(over 1024 bytes\)")],
+)
+async def test_empty_or_too_long_pin_file_is_an_error(token: SoftHsmToken, content: bytes, reason: str) -> None:
     """No login is tried."""
     token.pin_file.write_bytes(content)
-    await assert_load_fails(token.uri(), "is empty, or longer than 1024 bytes")
+    await assert_load_fails(token.uri(), reason)
 
 
 async def test_missing_pin_file_is_an_error(token: SoftHsmToken, tmp_path: Path) -> None:

@@ -1,16 +1,14 @@
-"""Creating, importing and removing keys in a token, and exporting their public keys."""
+"""Creating and importing keys in a token."""
 
 from __future__ import annotations
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.pkcs11.cryptoki.constants import CKO_PRIVATE_KEY, Cka, Ckr
 from signer.adapters.keys.pkcs11.cryptoki.structures import AttributeArray, Template
 from signer.adapters.keys.pkcs11.curves import P384, SECP256K1, Curve
-from signer.adapters.keys.pkcs11.provisioning import export_public, generate_key, import_key, open_token, remove_key
+from signer.adapters.keys.pkcs11.provisioning import generate_key, import_key, open_token
 from tests.integration.keys.pkcs11.conftest import OWNERS, open_ring
 from tests.support.fake_cryptoki import FakeCryptoki
 from tests.support.softhsm import SoftHsmToken
@@ -50,20 +48,17 @@ async def test_imported_key_is_not_extractable(token: SoftHsmToken) -> None:
 
 
 @pytest.mark.parametrize("curve", [SECP256K1, P384], ids=lambda curve: curve.name)
-def test_public_keys_are_exported_as_pem(token: SoftHsmToken, curve: Curve) -> None:
-    """Those of one curve at a time."""
+def test_generated_key_is_among_the_keys_of_its_curve(token: SoftHsmToken, curve: Curve) -> None:
+    """The search of one curve finds it under its URI, with its public key."""
     key = generate_key(token.uri(NEW), curve=curve)
-    exported = {each.uri: each for each in export_public(token.uri(), curve=curve)}
-    assert len(exported) == (len(OWNERS) + 1 if curve is SECP256K1 else 1)
-    loaded = load_pem_public_key(exported[key.uri].pem.encode())
-    assert isinstance(loaded, ec.EllipticCurvePublicKey)
-    assert loaded.curve.name == curve.name
-    assert loaded.public_numbers().x.to_bytes(curve.scalar_bytes) == key.public_key[: curve.scalar_bytes]
+    found = {each.uri: each for each in token.keys(curve)}
+    assert len(found) == (len(OWNERS) + 1 if curve is SECP256K1 else 1)
+    assert found[key.uri].public_key == key.public_key
 
 
-def test_exported_addresses_are_those_of_imported_keys(token: SoftHsmToken) -> None:
-    """The address follows from the public key."""
-    assert sorted(key.address for key in export_public(token.uri())) == sorted(OWNERS)
+def test_addresses_of_imported_keys_follow_from_their_public_keys(token: SoftHsmToken) -> None:
+    """They are the owners'."""
+    assert sorted(key.address for key in list(token.keys())) == sorted(OWNERS)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +75,7 @@ def test_new_key_without_free_name_is_refused(token: SoftHsmToken, path: str, re
     for make in (generate_key, lambda uri: import_key(uri, b"\x33" * 32)):
         with pytest.raises(KeyBackendError, match=reason):
             make(token.uri(path))
-    assert len(export_public(token.uri())) == len(OWNERS) + 1
+    assert len(token.keys()) == len(OWNERS) + 1
 
 
 @pytest.mark.parametrize("secret", [b"", b"\x00" * 32, b"\xff" * 32, b"\x11" * 31], ids=len)
@@ -89,7 +84,7 @@ def test_import_refuses_invalid_secret(token: SoftHsmToken, secret: bytes) -> No
     with pytest.raises(ValueError, match=r"private key|Invalid|out of range|value") as refused:
         import_key(token.uri(NEW), secret)
     assert secret.hex() not in str(refused.value) or not secret
-    assert len(export_public(token.uri())) == len(OWNERS)
+    assert len(token.keys()) == len(OWNERS)
 
 
 @pytest.mark.parametrize("make", [generate_key, lambda uri: import_key(uri, b"\x33" * 32)], ids=["new", "import"])
@@ -116,18 +111,6 @@ def test_import_that_fails_at_public_key_deletes_private_key(token: SoftHsmToken
         import_key(token.uri(NEW), b"\x33" * 32)
     with open_token(token.uri()) as opened:
         assert opened.cryptoki.find_objects(opened.session, {Cka.LABEL: b"a new one"}) == []
-
-
-def test_remove_deletes_both_objects_of_one_key(token: SoftHsmToken) -> None:
-    """The URI has to name exactly one key."""
-    with pytest.raises(KeyBackendError, match="exactly one"):
-        remove_key(token.uri())
-    with pytest.raises(KeyBackendError, match="exactly one"):
-        remove_key(token.uri(";object=nobody"))
-    assert remove_key(token.uri(";object=owner%200")).address == OWNERS[0]
-    with open_token(token.uri()) as opened:
-        assert opened.cryptoki.find_objects(opened.session, {Cka.LABEL: b"owner 0"}) == []
-        assert len(opened.cryptoki.find_objects(opened.session, {Cka.LABEL: b"owner 1"})) == 2
 
 
 def test_missing_token_is_an_error(token: SoftHsmToken) -> None:

@@ -120,9 +120,9 @@ async def test_idle_token_is_checked(
     monkeypatch.setattr(token_module, "_CHECK_INTERVAL", 0.02)
     async with open_ring(token.uri()) as opened:
         fake.remove()
-        await eventually(lambda: opened.backend.problem is not None)
+        await eventually(lambda: opened.problem is not None)
         fake.insert()
-        await eventually(lambda: opened.backend.problem is None)
+        await eventually(lambda: opened.problem is None)
         assert opened.problems[-1] is None
         await assert_signs(opened)
 
@@ -132,9 +132,9 @@ async def test_idle_token_whose_files_are_gone_is_noticed(token: SoftHsmToken, m
     monkeypatch.setattr(token_module, "_CHECK_INTERVAL", 0.02)
     async with open_ring(token.uri()) as opened:
         token.take_out()
-        await eventually(lambda: opened.backend.problem is not None)
+        await eventually(lambda: opened.problem is not None)
         token.put_back()
-        await eventually(lambda: opened.backend.problem is None)
+        await eventually(lambda: opened.problem is None)
         await assert_signs(opened)
 
 
@@ -149,11 +149,11 @@ async def test_token_that_returns_in_another_slot_recovers(token: SoftHsmToken, 
         refused = await refusal(opened)
         assert "it is not there" in refused.detail
         assert str(token.module) not in refused.detail
-        assert "no token is present" in (opened.backend.problem or "")
+        assert "no token is present" in (opened.problem or "")
         with pytest.raises(KeyBackendError, match="no token is present"):
             await opened.backend.load(lambda _done, _total: None)
         fake.insert(slots_later=7)
-        await eventually(lambda: opened.backend.problem is None)
+        await eventually(lambda: opened.problem is None)
         assert opened.key is key
         await assert_signs(opened)
         assert [problem is None for problem in opened.problems] == [False, True]
@@ -165,7 +165,7 @@ async def test_softhsm_whose_files_move_away_and_back_recovers(token: SoftHsmTok
         token.take_out()
         await refusal(opened)
         token.put_back()
-        await eventually(lambda: opened.backend.problem is None)
+        await eventually(lambda: opened.problem is None)
         await assert_signs(opened)
 
 
@@ -195,7 +195,7 @@ async def test_recovery_of_one_token_causes_no_error_at_another(
             await assert_signs(opened)
             await asyncio.sleep(0.02)
         other.put_back()
-        await eventually(lambda: second.backend.problem is None)
+        await eventually(lambda: second.problem is None)
         await asyncio.gather(assert_signs(second), assert_signs(opened))
         assert fake.calls("C_Finalize") > 0
         assert opened.problems == []
@@ -234,7 +234,7 @@ async def test_no_reconnect_within_cooldown_except_by_load(
         with open_token(token.uri(), writable=False) as other:
             call_from_other_code(token, C_LOGOUT, other.session)
             assert "it is being reconnected" in (await refusal(opened)).detail
-            assert "takes long" in (opened.backend.problem or "")
+            assert "takes long" in (opened.problem or "")
             assert fake.calls("C_Login") == 1
             await opened.backend.load(lambda _done, _total: None)
             await assert_signs(opened)

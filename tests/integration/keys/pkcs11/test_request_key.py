@@ -15,7 +15,7 @@ from signer.adapters.keys.pkcs11.cryptoki.constants import Cka
 from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import _private, _public, generate_key, open_token
 from signer.adapters.request_signing.pkcs11_key import Pkcs11RequestKey, open_pkcs11_request_key
-from signer.adapters.request_signing.request_key import RequestKeyFailed, RequestKeyInvalid, RequestKeyUnavailable
+from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyUnavailable
 from tests.integration.keys.pkcs11.conftest import assert_signs, eventually, open_ring
 from tests.support.fake_cryptoki import FakeCryptoki
 from tests.support.softhsm import PIN, SoftHsmToken
@@ -102,19 +102,19 @@ async def test_uri_without_exactly_one_p384_key_is_refused(
     requests_token: SoftHsmToken, path: str, reason: str
 ) -> None:
     """The error says what to do."""
-    with pytest.raises(RequestKeyInvalid, match=reason):
+    with pytest.raises(RequestKeyError, match=reason):
         await open_pkcs11_request_key(requests_token.uri(path), "key-1")
 
 
 async def test_other_key_backends_are_refused() -> None:
     """The request key is in a file or in a token."""
-    with pytest.raises(RequestKeyInvalid, match="cannot be keystore"):
+    with pytest.raises(RequestKeyError, match="cannot be keystore"):
         await open_pkcs11_request_key("keystore:/keys?password_file=/password", "key-1")
 
 
 async def test_missing_token_is_refused(requests_token: SoftHsmToken) -> None:
     """The error lists the tokens that are present."""
-    with pytest.raises(RequestKeyInvalid, match="present: 'cards'"):
+    with pytest.raises(RequestKeyError, match="present: 'cards'"):
         await open_pkcs11_request_key(requests_token.uri(PATH).replace("token=cards", "token=coins"), "key-1")
 
 
@@ -125,5 +125,5 @@ async def test_request_key_with_wrong_public_key_is_refused(token: SoftHsmToken)
         create = opened.cryptoki.create_object
         create(opened.session, {**_private(b"requests", b"\x07", P384), Cka.VALUE: secret})
         create(opened.session, {**_public(b"requests", b"\x07", P384), Cka.EC_POINT: P384.encode_point(other)})
-    with pytest.raises(RequestKeyFailed, match="do not match"):
+    with pytest.raises(RequestKeyError, match="do not match"):
         await open_pkcs11_request_key(token.uri(PATH), "key-1")

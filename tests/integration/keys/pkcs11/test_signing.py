@@ -157,6 +157,18 @@ async def test_reload_finds_added_key(token: SoftHsmToken) -> None:
         await assert_signs(opened)
 
 
+async def test_key_whose_public_key_was_removed_goes_on_signing(token: SoftHsmToken) -> None:
+    """A token that is copied object by object lacks public keys for some time; the private key is there."""
+    async with open_ring(token.uri()) as opened:
+        token.remove_public_key("owner 0")
+        report = await opened.ring.reload()
+        assert (report.removed, report.kept) == ((), (OWNERS[0],))
+        assert "no public key" in str(report.failed)
+        await assert_signs(opened)
+        token.remove("owner 0")
+        assert (await opened.ring.reload()).removed == (OWNERS[0],)
+
+
 async def test_removed_key_is_unavailable_before_reload(token: SoftHsmToken) -> None:
     """Other keys still sign."""
     async with open_ring(token.uri()) as opened:

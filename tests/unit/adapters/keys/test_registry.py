@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from signer.adapters.keys.backend import KeyBackendNotInstalled, KeyBackendUnknown, KeyUriInvalid
+from signer.adapters.keys.backend import KeyBackendError, KeyUriInvalid
 from signer.adapters.keys.keystore.backend import KeystoreBackend
 from signer.adapters.keys.registry import BACKEND_FOR_SCHEME, BackendEntry, backend_for
 from tests.support.fakes.keys import backend_resources
@@ -40,7 +40,7 @@ def test_invalid_keystore_uri_is_refused_before_files_are_read(uri: str) -> None
 
 def test_unknown_scheme_is_refused_with_list_of_known_ones() -> None:
     """The error names every backend."""
-    with pytest.raises(KeyBackendUnknown, match=r"'keystor'.*keystore"):
+    with pytest.raises(KeyUriInvalid, match=r"'keystor'.*keystore"):
         backend_for("keystor:/keys", backend_resources())
 
 
@@ -49,7 +49,7 @@ def test_missing_library_names_extra_to_install(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "backend_with_an_sdk.py").write_text("import sdk_that_is_missing\n")
     monkeypatch.syspath_prepend(tmp_path)
     table = {"hsm": BackendEntry("backend_with_an_sdk", "open_hsm", extra="hsm")}
-    with pytest.raises(KeyBackendNotInstalled, match=r"sdk_that_is_missing.*pip install challenge-signer\[hsm\]"):
+    with pytest.raises(KeyBackendError, match=r"sdk_that_is_missing.*pip install challenge-signer\[hsm\]"):
         backend_for("hsm:slot", backend_resources(), backends=table)
 
 

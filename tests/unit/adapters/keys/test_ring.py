@@ -108,7 +108,75 @@ async def test_reload_reports_what_it_changed() -> None:
     assert report.removed == (key(1).address,)
     assert report.unchanged == (key(2).address,)
     assert report.failed == ring.status().failed == {"given:4": "is broken"}
-    assert not ring.status().is_ready
+    assert ring.status().is_ready
+
+
+async def test_loaded_key_stays_until_its_successor_opens() -> None:
+    """The reports name it, reload after reload. A key that its backend does not list any more is removed."""
+    backend = GivenBackend([key(1), key(2)])
+    ring = LoadedKeyRing([backend], KeysSettings(expected_owners=(f"eip155:1:{key(1).address}",)))
+    await ring.load()
+    first = ring.find(key(1).address)
+    backend.keys, backend.failures = [key(2)], {"given:1": "the password does not open it"}
+    for _ in range(2):
+        report = await ring.reload()
+        assert (report.removed, report.kept) == ((), addresses(key(1)))
+        assert report.unchanged == addresses(key(1), key(2))
+        assert report.failed == ring.status().failed == backend.failures
+        assert ring.find(key(1).address) is first
+        assert ring.status().is_ready
+    backend.keys, backend.failures = [key(1, "new"), key(2)], {}
+    report = await ring.reload()
+    assert (report.kept, report.failed, report.unchanged) == ((), {}, addresses(key(1), key(2)))
+    assert set(map(attrgetter("uri"), ring.keys())) == {"new:1", "given:2"}
+    backend.keys = [key(2)]
+    assert (await ring.reload()).removed == addresses(key(1))
+
+
+async def test_loaded_key_stays_if_failed_key_names_its_owner() -> None:
+    """The successor is in a file of another name."""
+    backend = GivenBackend([key(1)])
+    ring = LoadedKeyRing([backend])
+    await ring.load()
+    backend.keys, backend.failures, backend.named = [], {"new:1": "is broken"}, frozenset(addresses(key(1)))
+    assert (await ring.reload()).kept == addresses(key(1))
+    backend.named = frozenset()
+    assert (await ring.reload()).removed == addresses(key(1))
+
+
+async def test_loaded_key_stays_if_its_successor_fails_the_self_test() -> None:
+    """The old key goes on."""
+    backend = GivenBackend([key(1)])
+    ring = LoadedKeyRing([backend])
+    await ring.load()
+    first = ring.find(key(1).address)
+    backend.keys = [RaisingKey(key(1, "new"), OSError())]
+    report = await ring.reload()
+    assert (report.kept, list(report.failed)) == (addresses(key(1)), ["new:1"])
+    assert ring.find(key(1).address) is first
+
+
+async def test_key_that_another_backend_opens_is_not_kept() -> None:
+    """It has moved, so its owner does not have two keys."""
+    old, new = GivenBackend([key(1)]), GivenBackend(uri="other:")
+    ring = LoadedKeyRing([old, new])
+    await ring.load()
+    old.error, new.keys = KeyBackendError("is down"), [key(1, "new")]
+    report = await ring.reload()
+    assert (report.kept, report.unchanged, list(report.failed)) == ((), addresses(key(1)), ["given:"])
+    assert list(map(attrgetter("uri"), ring.keys())) == ["new:1"]
+
+
+async def test_ring_expects_owners_that_should_have_a_key() -> None:
+    """Owners of the settings, of keys that were loaded before, and of keys that cannot be opened; no others."""
+    expected, known, named, unknown = (key(number).address for number in range(1, 5))
+    backend = GivenBackend([key(2)], broken="is broken")
+    backend.named = frozenset([named])
+    ring = LoadedKeyRing([backend], KeysSettings(expected_owners=(f"eip155:1:{expected}",)))
+    await ring.load()
+    backend.keys, backend.failures = [], {}
+    assert (await ring.reload()).removed == (known,)
+    assert [ring.expects(owner) for owner in (expected, known, named, unknown)] == [True, True, True, False]
 
 
 async def test_key_in_use_still_signs_after_reload_removed_it() -> None:

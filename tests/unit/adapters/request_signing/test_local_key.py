@@ -30,7 +30,7 @@ from signer.adapters.request_signing.local_key import (
     load_request_key,
     request_key_from_pem,
 )
-from signer.adapters.request_signing.request_key import RequestKeyFailed, RequestKeyInvalid
+from signer.adapters.request_signing.request_key import RequestKeyError
 
 BASE = b'"@method": GET\n"@signature-params": ("@method");created=1'
 LIBRARIES = ("AWS-LC", "OpenSSL")
@@ -179,20 +179,27 @@ def test_wrong_file_is_refused_with_advice(make: Callable[[], bytes], advice: st
     pem = make()
     path = tmp_path / "request.pem"
     path.write_bytes(pem)
-    with pytest.raises(RequestKeyInvalid, match=advice) as refusal:
+    with pytest.raises(RequestKeyError, match=advice) as refusal:
         load_request_key(path, "kid")
     assert str(path) in str(refusal.value)
     secret_lines = [line for line in pem.decode("latin-1").splitlines() if len(line) > 30 and "-----" not in line]
     assert not [line for line in secret_lines if line in str(refusal.value)]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_key_file_may_be_in_another_encoding(p384: ec.EllipticCurvePrivateKey, tmp_path: Path, encoding: str) -> None:
+    """PowerShell writes UTF-16, and its text is certain."""
+    (tmp_path / "key.pem").write_bytes(_pem(p384).decode().replace("\n", "\r\n").encode(encoding))
+    assert load_request_key(tmp_path / "key.pem", "kid").public_pem == LocalRequestKey(p384, "kid").public_pem
+
+
 def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     """A missing file, a folder and an endless file."""
-    with pytest.raises(RequestKeyInvalid, match="No such file"):
+    with pytest.raises(RequestKeyError, match="No such file"):
         load_request_key(tmp_path / "absent.pem", "kid")
-    with pytest.raises(RequestKeyInvalid, match="Is a directory"):
+    with pytest.raises(RequestKeyError, match="Is a directory"):
         load_request_key(tmp_path, "kid")
-    with pytest.raises(RequestKeyInvalid, match="over 16384 bytes"):
+    with pytest.raises(RequestKeyError, match="over 16384 bytes"):
         load_request_key(Path("/dev/zero"), "kid")
 
 
@@ -219,7 +226,7 @@ def test_library_that_does_not_work_is_noticed_at_load(
 ) -> None:
     """The other library verifies the self-test signature."""
     monkeypatch.setattr("signer.adapters.request_signing.local_key._aws_ec", lambda: _BrokenLibrary(other_key))
-    with pytest.raises(RequestKeyFailed):
+    with pytest.raises(RequestKeyError):
         request_key_from_pem(_pem(p384), "kid")
 
 

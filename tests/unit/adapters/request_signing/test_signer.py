@@ -22,7 +22,7 @@ from signer.adapters.request_signing.profile import (
     SignatureProfile,
     SignatureProfileInvalid,
 )
-from signer.adapters.request_signing.request_key import RequestKeyFailed
+from signer.adapters.request_signing.request_key import RequestKeyError
 from signer.adapters.request_signing.signature_base import MessageSignatureError, RequestNotSignable
 from signer.adapters.request_signing.signer import MessageSigner, content_digest
 
@@ -315,7 +315,7 @@ async def test_der_signature_is_refused() -> None:
         def unavailable_for(self) -> None:
             """Never."""
 
-    with pytest.raises(RequestKeyFailed, match="did not return 96 bytes"):
+    with pytest.raises(RequestKeyError, match="did not return 96 bytes"):
         await MessageSigner(SignatureProfile(), DerKey(), lambda: NOW).headers_for(**FETCH_REQUEST)
 
 

@@ -16,16 +16,18 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 
 from signer.adapters.keys.backend import BackendResources, KeyBackend, KeyBackendError, KeyUriInvalid, LoadedKeys
-from signer.adapters.keys.encrypted_json import EncryptedSecret, Kdf
+from signer.adapters.keys.encrypted_json import EncryptedSecret, Kdf, encrypt_keystore
 from signer.adapters.keys.hd.backend import write_seed
+from signer.adapters.keys.hd.bip32 import ExtendedKey
 from signer.adapters.keys.hd.bip39 import seed_of_mnemonic
+from signer.adapters.keys.hd.path import DEFAULT_PATH, DerivationPath
 from signer.adapters.keys.hd.seed_file import encrypt_seed
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.adapters.keys.settings import KeysSettings
-from signer.domain.ethereum import self_test_message
+from signer.domain.ethereum import address_of_public_key, self_test_message
 from tests.support.fakes.keys import opening_pool
 from tests.support.messages import read_vectors
 
@@ -223,10 +225,14 @@ async def test_signing_fails_at_index_without_key(
 
 @pytest.mark.parametrize("kdf", ["scrypt", "pbkdf2"])
 async def test_seed_opens_with_either_key_derivation(tmp_path: Path, pool: OpeningPool, kdf: Kdf) -> None:
-    """Files of scrypt and of PBKDF2 open."""
-    write_seed(tmp_path / "seed.json", SEED, PASSWORD, kdf=kdf, work=4)
+    """Files of scrypt and of PBKDF2 open; the section ``crypto`` is a keystore's."""
+    crypto = json.loads(encrypt_keystore(SEED[:32], PASSWORD, kdf=kdf, work=4))["crypto"]
+    (tmp_path / "seed.json").write_text(json.dumps({"format": "hd-seed", "version": 1, "crypto": crypto}))
     (tmp_path / "password").write_bytes(PASSWORD)
-    assert [key.address for key in (await load(backend(tmp_path, pool))).keys] == OWNERS
+    branch = ExtendedKey.from_seed(SEED[:32]).descendant(DerivationPath.parse(DEFAULT_PATH).before)
+    assert branch is not None
+    wanted = [address_of_public_key(branch.leaf_public_key(index) or b"") for index in range(len(OWNERS))]
+    assert [key.address for key in (await load(backend(tmp_path, pool))).keys] == wanted
 
 
 async def failure(backend: KeyBackend) -> KeyBackendError:
@@ -297,13 +303,21 @@ async def test_seed_beyond_memory_budget_is_refused(folder: Path) -> None:
     pool.close()
 
 
-async def test_indexes_file_must_be_short_ascii_text(folder: Path, pool: OpeningPool) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+async def test_indexes_file_may_be_in_another_encoding(folder: Path, pool: OpeningPool, encoding: str) -> None:
+    """As Windows writes it."""
+    (folder / "indexes").write_bytes("0-1\r\n7\r\n".encode(encoding))
+    loaded = await load(backend(folder, pool, f"indexes_file={folder}/indexes"))
+    assert [key.address for key in loaded.keys] == [OWNERS[0], OWNERS[1], OWNERS[7]]
+
+
+async def test_indexes_file_must_be_a_short_list_of_numbers(folder: Path, pool: OpeningPool) -> None:
     """Other bytes, and a file over 1 MiB, are refused."""
     (folder / "indexes").write_bytes("0\N{EN DASH}9".encode())
     hd = backend(folder, pool, f"indexes_file={folder}/indexes")
-    assert "ASCII" in str(await failure(hd))
+    assert "are not numbers and ranges" in str(await failure(hd))
     (folder / "indexes").write_bytes(b"1," * 600_000)
-    assert "is over" in str(await failure(hd))
+    assert "is too long" in str(await failure(hd))
 
 
 @pytest.mark.parametrize(
@@ -363,4 +377,4 @@ async def test_no_secret_is_shown_pickled_or_kept_after_close(folder: Path, pool
     reused_key = loaded.keys[0]._branch._reused_key  # type: ignore[attr-defined]
     assert reused_key.secret == (1).to_bytes(32)
     await hd.close()
-    assert "_opened': None" in repr(vars(hd))
+    assert "_branch': None" in repr(vars(hd))

@@ -129,6 +129,40 @@ async def test_reload_sees_kubernetes_update(tmp_path: Path, password_file: Path
     assert (report.added, report.removed) == ((OWNERS[1],), (OWNERS[0],))
 
 
+async def test_key_stays_when_keystore_is_replaced_before_its_password(
+    keys: Path, tmp_path: Path, password_file: Path, pool: OpeningPool
+) -> None:
+    """Two volumes are updated one after the other; another file is garbage, which changes nothing for the others."""
+    ring = LoadedKeyRing([backend_for(f"keystore:{keys}?password_file={password_file}", BackendResources(pool))])
+    first, second = write(keys, 0), write(keys, 1)
+    await ring.load()
+    first.unlink()
+    write(keys, 0, b"the next password").rename(keys / "renamed.json")
+    second.write_bytes(b"\x00garbage")
+    report = await ring.reload()
+    assert (report.removed, report.kept) == ((), tuple(sorted(OWNERS[:2])))
+    assert sorted(uri.rpartition("/")[2] for uri in report.failed) == [second.name, "renamed.json"]
+    (tmp_path / "password").write_bytes(b"the next password")
+    report = await ring.reload()
+    assert (report.unchanged, report.kept) == (tuple(sorted(OWNERS[:2])), (OWNERS[1],))
+    assert ring.status().is_ready
+
+
+async def test_owners_of_keystores_that_cannot_be_opened_are_named(
+    keys: Path, password_file: Path, pool: OpeningPool
+) -> None:
+    """By the address in the file or, if it has none or is garbage, by the address at the end of its name."""
+    write(keys, 0, b"another password").rename(keys / "a.json")
+    (keys / f"{OWNERS[1]}.json").write_text("garbage")
+    (keys / f"UTC--2026-11-22T12-00-00.000000000Z--{OWNERS[2][2:].lower()}").write_text("{}")
+    without_address = json.loads(write(keys, 3, b"another password").read_text())
+    del without_address["address"]
+    (keys / f"{OWNERS[3]}.json").write_text(json.dumps(without_address))
+    (keys / "nobody.json").write_text("garbage")
+    loaded = await load(f"keystore:{keys}?password_file={password_file}", pool)
+    assert (loaded.keys, len(loaded.failures), loaded.named) == ([], 5, frozenset(OWNERS[:4]))
+
+
 async def test_passwords_and_dotfiles_are_not_keystores(keys: Path, pool: OpeningPool) -> None:
     """Files without a suffix (geth's) are keystores; directories are not."""
     write(keys, 0).rename(keys / f"UTC--2026-11-22T12-00-00.000000000Z--{OWNERS[0][2:].lower()}")
@@ -161,11 +195,11 @@ async def test_one_newline_is_removed_from_password(keys: Path, tmp_path: Path, 
     assert owners(await load(f"keystore:{keys}?password_file={tmp_path}/pw", pool)) == [OWNERS[0]]
 
 
-@pytest.mark.parametrize("tail", [b"\n\n", b" ", b"\r", b" \n"])
+@pytest.mark.parametrize("tail", [b" ", b" \n", b"\t\r\n"])
 async def test_nothing_else_is_removed_from_password(
     keys: Path, tmp_path: Path, tail: bytes, pool: OpeningPool
 ) -> None:
-    """A second newline and spaces belong to the password, which is then wrong."""
+    """Spaces belong to the password, which is then wrong."""
     path = write(keys)
     (tmp_path / "pw").write_bytes(PASSWORD + tail)
     loaded = await load(f"keystore:{keys}?password_file={tmp_path}/pw", pool)
@@ -232,7 +266,7 @@ async def test_load_fails_when_path_or_password_is_unreadable(
         (f"keystore:{keys}?password_file={keys}", "Is a directory"),
         (f"keystore:{keys}?password_dir={tmp_path}/nowhere", "No such file"),
         (f"keystore:{keys}?password_dir={password_file}", "Not a directory"),
-        (f"keystore:{keys}?password_file={tmp_path}/book", "is not a password"),
+        (f"keystore:{keys}?password_file={tmp_path}/book", "is too long"),
     ):
         with pytest.raises(KeyBackendError, match=reason):
             await load(uri, pool)
@@ -258,7 +292,7 @@ async def test_each_failure_has_its_reason(keys: Path, password_file: Path, pool
     assert reasons == {
         "wrong-password.json": "the password does not open it",
         "broken.json": "is not a keystore: it is not a JSON object",
-        "huge.json": "is not a keystore: it is over 65536 bytes",
+        "huge.json": "is too long (over 65536 bytes): name another file",
         "dangling.json": "cannot be read (No such file or directory)",
         "loop.json": "cannot be read (Too many levels of symbolic links)",
         "foreign.json": f"has the address {OWNERS[3]} and the key of {OWNERS[2]}",

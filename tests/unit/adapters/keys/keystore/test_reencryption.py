@@ -13,7 +13,7 @@ from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.encrypted_json import encrypt_keystore, parse_keystore
 from signer.adapters.keys.keystore import reencryption
 from signer.adapters.keys.keystore.backend import write_keystore
-from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource, SharedPassword
+from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource
 from signer.adapters.keys.keystore.reencryption import KeystoreEncryption, ReencryptedKeystore, reencrypt_keystores
 from signer.adapters.keys.opening_pool import OpeningPool
 
@@ -51,7 +51,7 @@ async def reencrypted(
     memory_budget: int = 1 << 30,
 ) -> list[ReencryptedKeystore]:
     """Re-encrypt with a new pool."""
-    passwords = passwords or SharedPassword(source.with_name("password"))
+    passwords = passwords or PasswordSource(source.with_name("password"))
     pool = OpeningPool(memory_budget=memory_budget, threads=2)
     try:
         return await reencrypt_keystores(
