@@ -32,8 +32,8 @@ from itertools import chain, islice, zip_longest
 from typing import Any, Final
 
 from signer.adapters.redis_client.calls import MILLISECOND, RedisCalls, ReplicaWait, Script
-from signer.adapters.redis_client.node import Command, Part
 from signer.adapters.redis_client.settings import RedisSettings
+from signer.adapters.redis_client.shared_connection import Command, Part
 from signer.adapters.redis_store import scripts
 from signer.adapters.redis_store.script_results import MICROSECOND, ScriptResult, microseconds, parse_record
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
