@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,6 +25,8 @@ _WITH_FENCING_TOKEN: Final = frozenset({"record_signature", "release", "defer", 
 _NO_MOVES: Final = frozenset({"due", "sift", "probe"})
 _MICROSECONDS: Final = 1_000_000
 _WORDS: Final = 3
+_WAITED_FOR: Final = frozenset({"claim", "record_signature", "begin_forwarding"})
+"""The scripts whose results the service uses only if the replicas have confirmed them."""
 _KEPT: Final = ("state", "fence", "leased_until", "forward", "customer_id", "message_hash", "code")
 
 
@@ -89,14 +91,20 @@ class Move:
 class Trace:
     """All moves of a run; listeners get each move when it happens.
 
+    Args:
+        scripts: by name; by default the product's.
+        waits: whether the service waits for replicas.
+
     Attributes:
         moves: in the order in which their responses were seen.
         served: Unix seconds and port of every script response, also those of recovery queries and probes.
         listeners: each gets a move before its response is forwarded; if one returns ``False``, the response is dropped.
     """
 
-    def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
+    def __init__(self, scripts: Mapping[str, Script] | None = None, *, waits: bool = False) -> None:
         known = scripts_by_name() if scripts is None else scripts
+        self._waits = waits
+        self._unconfirmed: defaultdict[tuple[str, int], list[Move]] = defaultdict(list)
         self.moves: list[Move] = []
         self.served: list[tuple[float, int]] = []
         self.listeners: list[Callable[[Move], bool]] = []
@@ -120,7 +128,6 @@ class Trace:
         response: Any,  # noqa: ANN401 - any RESP value
         *,
         server: int = 0,
-        confirmed: bool = True,
     ) -> tuple[Move | None, bool]:
         """Record one call; return the move, or ``None``, and whether the response may be forwarded."""
         name = self.name_of(command)
@@ -142,60 +149,62 @@ class Trace:
             record={field: record[field].decode() for field in _KEPT if field in record},
             signature=hashlib.sha256(signature).hexdigest() if signature else None,
             server=server,
-            confirmed=confirmed,
+            confirmed=not (self._waits and name in _WAITED_FOR),
         )
         self.moves.append(move)
+        if not move.confirmed:
+            self._unconfirmed[process, server].append(move)
         passes = True
         for listener in tuple(self.listeners):
             passes &= listener(move)
         return move, passes
 
+    def begin_connection(self, process: str, server: int) -> None:
+        """Forget which moves are unconfirmed: the service lets no ``WAIT`` of a new connection speak for them."""
+        self._unconfirmed.pop((process, server), None)
+
+    def begin_wait(self, process: str, server: int) -> list[Move]:
+        """Return the moves that a ``WAIT`` covers: those of the same process and server whose responses it has seen."""
+        return self._unconfirmed.pop((process, server), [])
+
 
 class StoreTap:
     """Parses one connection to a server of the store.
 
-    If the service waits for replicas, a marker write and ``WAIT`` follow the script.
+    If the service waits for replicas, it sends a marker write and ``WAIT`` on a connection of their own.
     """
 
     def __init__(self, trace: Trace, process: str, server: int = 0) -> None:
         self._trace = trace
         self._process = process
         self._server = server
-        self._unconfirmed: Move | None = None
+        trace.begin_connection(process, server)
         self._requests = hiredis.Reader()
         self._responses = hiredis.Reader()
-        self._pending: deque[Sequence[bytes]] = deque()
+        self._pending: deque[tuple[Sequence[bytes], list[Move]]] = deque()
 
     def on_request(self, data: bytes) -> None:
         """See ``Tap.on_request``."""
         self._requests.feed(data)
         while (command := self._requests.gets()) is not False:
-            self._pending.append(command)
+            is_wait = command[0].upper() == b"WAIT"
+            self._pending.append((command, self._trace.begin_wait(self._process, self._server) if is_wait else []))
 
     def on_response(self, data: bytes) -> bool:
         """See ``Tap.on_response``."""
         self._responses.feed(data)
         passes = True
         while (response := self._responses.gets()) is not False:
-            command = self._pending.popleft()
+            command, covered = self._pending.popleft()
             if command[0].upper() == b"WAIT":
-                self._confirm(command, response)
+                for move in covered:
+                    move.confirmed = isinstance(response, int) and response >= int(command[1])
                 continue
             if command[0].upper() in _SCRIPTED and not isinstance(response, hiredis.ReplyError):
                 self._trace.served.append((time.time(), self._server))
-            is_waited_for = len(self._pending) > 1 and self._pending[1][0].upper() == b"WAIT"
-            move, may_pass = self._trace.record_call(
-                self._process, command, response, server=self._server, confirmed=not is_waited_for
-            )
+            _, may_pass = self._trace.record_call(self._process, command, response, server=self._server)
             passes &= may_pass
-            if move is not None:
-                self._unconfirmed = move if is_waited_for else None
         return passes
-
-    def _confirm(self, command: Sequence[bytes], response: Any) -> None:  # noqa: ANN401 - any RESP value
-        if self._unconfirmed is not None and isinstance(response, int) and response >= int(command[1]):
-            self._unconfirmed.confirmed = True
-        self._unconfirmed = None
 
     @property
     def is_waiting(self) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from signer.adapters.redis_client.calls import ReplicaWait, Script
-from signer.adapters.redis_client.node import Command
+from signer.adapters.redis_client.shared_connection import Command
 from signer.adapters.redis_store import scripts as challenge_scripts
 from signer.cli.main import main
 from signer.domain.record import Submission

@@ -97,7 +97,8 @@ async def running_site(plan: Plan, folder: Path) -> AsyncIterator[ChaosSite]:
         store = await stack.enter_async_context(STORES[plan.store]())
         api = await stack.enter_async_context(card_api(credentials, session, plan.max_age, replicas=plan.replicas))
         token, token_sha256 = generate_token()
-        trace = Trace(mutated_scripts(plan.mutation))
+        waits = bool(store.settings.get("wait_for_replicas")) and plan.mutation != "wait"
+        trace = Trace(mutated_scripts(plan.mutation), waits=waits)
         replicas: list[ChaosReplica] = []
         for number in range(1, plan.replicas + 1):
             settings = folder / f"replica-{number}.toml"

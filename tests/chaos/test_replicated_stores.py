@@ -49,7 +49,7 @@ def tap_factory(trace: Trace, process: str) -> TapFactory:
 @pytest.fixture(params=["sentinel", "cluster"])
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[TappedStore]:
     """Open a Sentinel store, then a Cluster store."""
-    trace = Trace()
+    trace = Trace(waits=True)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(STORES[request.param]())
         assert isinstance(store, ReplicatedStore)

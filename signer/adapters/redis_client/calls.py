@@ -2,15 +2,12 @@
 
 Rules:
 
-* One deadline covers the whole call, the wait for a connection included. (It replaces redis-py's socket timeout, which
-  creates a task for every write.)
+* One deadline covers the whole call, connecting included.
 * A call whose connection broke, or whose reply did not come in time, may have been carried out. It is repeated at once,
   unchanged, with a new deadline: every call has to be safe to repeat. redis-py's own retries are off.
 * A call goes to the server that has its key and follows it within the same deadline: see ``topology``.
 * A script is called by its SHA-1; a server that does not know it (restarted, failed over, flushed) is sent its source.
-* ``WAIT`` follows the command on the same connection, in the same round trip. In Valkey it speaks for the last write of
-  its own connection only, and a call that reads, or repeats a lost one, writes nothing. So a write without meaning goes
-  before it: replicas that have that write have everything that the server did before.
+* ``WAIT`` follows the command: see ``node``.
 * Every redis-py exception becomes ``Unavailable`` (``store_unavailable``) with a sentence on what to do.
 """
 
@@ -27,7 +24,8 @@ from typing import Any, Final
 from redis.exceptions import AskError, NoScriptError, RedisError, ResponseError
 
 from signer.adapters.redis_client.failures import is_reply_lost, is_wrong_node, unavailable
-from signer.adapters.redis_client.node import Command, Part, first_error
+from signer.adapters.redis_client.node import first_error
+from signer.adapters.redis_client.shared_connection import Command, Part
 from signer.adapters.redis_client.topology import Topology
 from signer.domain.errors import ErrorCode, Unavailable
 

@@ -17,8 +17,9 @@ from typing import Any, Final
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError, RedisError
 
-from signer.adapters.redis_client.node import Command, Node
-from signer.adapters.redis_client.query import query_all
+from signer.adapters.redis_client.node import Node
+from signer.adapters.redis_client.query import parse_info, query_all
+from signer.adapters.redis_client.shared_connection import Command
 from signer.adapters.redis_client.topology import DiscoveredTopology
 from signer.adapters.redis_client.urls import Address
 
@@ -110,9 +111,9 @@ class ClusterTopology(DiscoveredTopology):
 
 def _rank(info: bytes) -> tuple[bool, int, int]:
     """Return how much a node's view counts: whether it is connected to the majority, and how new its view is."""
-    fields = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
-    epoch, covered_slots = fields[b"cluster_current_epoch"], fields[b"cluster_slots_ok"]
-    return fields[b"cluster_state"] == b"ok", int(epoch), int(covered_slots)
+    fields = parse_info(info)
+    epoch, covered_slots = fields["cluster_current_epoch"], fields["cluster_slots_ok"]
+    return fields["cluster_state"] == "ok", int(epoch), int(covered_slots)
 
 
 def _address(member: Sequence[Any], queried: Address) -> Address:

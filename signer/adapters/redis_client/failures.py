@@ -17,7 +17,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from signer.domain.errors import ErrorCode, Unavailable
 
-_POOL_IS_EMPTY: Final = "No connection available."
 SERVER_REFUSALS: Final = (AuthenticationError, AuthorizationError, BusyLoadingError)
 """redis-py counts these as connection errors. They are responses: the server would return them again."""
 
@@ -83,7 +82,7 @@ def error_code(exc: Exception) -> str:
 
 def is_reply_lost(exc: Exception) -> bool:
     """Return whether the call may have been carried out, so that only repeating it can tell."""
-    if isinstance(exc, (*SERVER_REFUSALS, CannotConnect)) or str(exc) == _POOL_IS_EMPTY:
+    if isinstance(exc, (*SERVER_REFUSALS, CannotConnect)):
         return False
     return isinstance(exc, (RedisConnectionError, RedisTimeoutError, TimeoutError))
 
@@ -113,8 +112,6 @@ def _detail(exc: Exception) -> str:
         code = "NOPERM" if str(exc).startswith(_ACL_INSIDE_A_SCRIPT) else error_code(exc)
         default = _REFUSED if isinstance(exc, AuthenticationError) else f"The store returned an error ({code})."
         return _DETAIL_FOR_CODE.get(code, default)
-    if str(exc) == _POOL_IS_EMPTY:
-        return "Every connection to the store is in use; raise redis.max_connections, or send fewer requests at once."
     if isinstance(exc.__context__, ssl.SSLError):
         return "TLS with the store failed: check the CA, the client certificate and its key, and the server's name."
     return "The store cannot be reached."

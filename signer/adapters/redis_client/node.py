@@ -1,43 +1,84 @@
-"""One server: a pool of connections, and calls that each use one of them.
+"""One server, and the connections to it that all calls share.
 
 * All commands of a call use one connection and one round trip; the responses have the order of the commands.
+* ``WAIT`` blocks its connection, so it has a second one. It is sent after the responses to the call, and one ``WAIT``
+  serves all calls that had their responses before. In Valkey it speaks for the last write of its own connection only:
+  the write in front of it is that one (``ReplicaWait``), and replicas that have it have all that was written before.
+* Both connections are opened before a call is sent, and end together. So ``WAIT`` never speaks for a server that was
+  restarted, and may have lost a write, after the call.
 * Closing a node fails the calls in progress: the responses of a replaced server would come too late.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
+from signer.adapters.redis_client.connections import RedisConnection
+from signer.adapters.redis_client.shared_connection import Command, SharedConnection
 from signer.adapters.redis_client.urls import Address
-
-Part = str | bytes | int
-"""One word of a command."""
-
-Command = tuple[Part, ...]
 
 _ASKING: Final[Command] = ("ASKING",)
 _CLOSED: Final = "the connections to this server were closed"
+_CONFIRMATION: Final = 2
+"""The write and ``WAIT`` behind a call."""
+
+
+class _Connections:
+    """The open connections to one server: for calls, and for ``WAIT``."""
+
+    def __init__(self, calls: SharedConnection, waits: SharedConnection) -> None:
+        self.calls = calls
+        self._waits = waits
+        self._running: asyncio.Task[list[Any]] | None = None
+        self._next: asyncio.Task[list[Any]] | None = None
+        calls.peer, waits.peer = waits, calls
+
+    async def send_and_confirm(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+        """Send commands and then, if they had responses without an error, the two of the confirmation."""
+        responses = await self.calls.call(commands[:-_CONFIRMATION], deadline)
+        if first_error(responses) is not None:
+            return responses
+        # The ``WAIT`` that is running may not cover this call: take the one after it.
+        if self._next is None:
+            self._next = asyncio.create_task(self._confirm(self._running, commands[-_CONFIRMATION:], deadline))
+            self._next.add_done_callback(_retrieve)
+        return responses + await asyncio.shield(self._next)
+
+    def close(self) -> set[asyncio.Task[list[Any]]]:
+        """Fail the calls in progress, close both connections, and return the tasks that end because of it."""
+        self.calls.drop(_CLOSED)
+        return {task for task in (self._running, self._next) if task is not None}
+
+    async def _confirm(
+        self, running: asyncio.Task[list[Any]] | None, commands: Sequence[Command], deadline: float
+    ) -> list[Any]:
+        if running is not None:
+            await asyncio.wait({running})
+        self._running, self._next = self._next, None
+        return await self._waits.call(commands, deadline)
 
 
 class Node:
     """One server.
 
     Args:
-        client: from here on it belongs to this object, which closes it.
+        new_connection: returns a new connection that is not open.
         address: where the server is; meaningless for a Unix socket.
+        waits: whether calls end with ``WAIT``.
     """
 
-    def __init__(self, client: Redis, address: Address) -> None:
+    def __init__(self, new_connection: Callable[[], RedisConnection], address: Address, *, waits: bool) -> None:
         self.address = address
-        self._client = client
+        self._new_connection = new_connection
+        self._waits = waits
+        self._connections: _Connections | None = None
+        self._opening: asyncio.Task[_Connections] | None = None
         self._is_closed = False
-        self._timeouts: set[asyncio.Timeout] = set()  # of the calls in progress
 
     async def send(self, commands: Sequence[Command], deadline: float, *, asking: bool = False) -> list[Any]:
         """Send commands and return their responses; an error response is returned in its place, not raised.
@@ -50,43 +91,67 @@ class Node:
         Raises:
             RedisError, TimeoutError: there is no response.
         """
-        if self._is_closed:
-            raise RedisConnectionError(_CLOSED)
-        try:
-            async with asyncio.timeout_at(deadline) as timeout:
-                self._timeouts.add(timeout)
-                try:
-                    return await self._exchange(commands, asking=asking)
-                finally:
-                    self._timeouts.discard(timeout)
-        except TimeoutError:
-            if self._is_closed:
-                raise RedisConnectionError(_CLOSED) from None
-            raise
+        connections = self._connections
+        if connections is None or not connections.calls.is_open:
+            connections = await self._open(deadline)
+        if asking:  # ASKING applies to the next command only
+            commands = [each for command in commands for each in (_ASKING, command)]
+            return (await connections.calls.call(commands, deadline))[1::2]
+        if self._waits and commands[-1][0] == "WAIT":
+            return await connections.send_and_confirm(commands, deadline)
+        return await connections.calls.call(commands, deadline)
 
     async def close(self) -> None:
-        """Fail the calls in progress, also those that are still connecting, and close all connections."""
+        """Fail the calls in progress, also those that are still connecting, and close the connections."""
         self._is_closed = True
-        now = asyncio.get_running_loop().time()
-        for timeout in self._timeouts:
-            if not timeout.expired():  # an expired one ends its call by itself and cannot be rescheduled
-                timeout.reschedule(now)
-        await self._client.connection_pool.disconnect()
+        tasks: set[asyncio.Task[Any]] = set()
+        if self._connections is not None:
+            tasks |= self._connections.close()
+        if self._opening is not None:
+            self._opening.cancel()
+            tasks.add(self._opening)
+        if tasks:
+            await asyncio.wait(tasks)
+        await asyncio.sleep(0)  # the event loop closes aborted sockets in its next iteration
 
-    async def _exchange(self, commands: Sequence[Command], *, asking: bool) -> list[Any]:
-        if len(commands) == 1 and not asking:
-            try:
-                return [await self._client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
-            except ResponseError as exc:
-                return [exc]
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                if asking:  # ASKING applies to the next command only
-                    pipeline.execute_command(*_ASKING)
-                pipeline.execute_command(*command)
-            # An error that redis-py raises would quote the command's arguments.
-            responses: list[Any] = await pipeline.execute(raise_on_error=False)
-        return responses[1::2] if asking else responses
+    async def _open(self, deadline: float) -> _Connections:
+        """Return open connections; calls that come meanwhile wait for the same ones."""
+        if self._is_closed:
+            raise RedisConnectionError(_CLOSED)
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open_connections())
+            self._opening.add_done_callback(self._opened)
+        task = self._opening
+        done, _ = await asyncio.wait({task}, timeout=max(deadline - asyncio.get_running_loop().time(), 0))
+        if not done:
+            raise TimeoutError
+        if task.cancelled():
+            raise RedisConnectionError(_CLOSED)
+        return task.result()
+
+    async def _open_connections(self) -> _Connections:
+        calls = await SharedConnection.open(self._new_connection())
+        if not self._waits:
+            return _Connections(calls, calls)
+        try:
+            return _Connections(calls, await SharedConnection.open(self._new_connection()))
+        except BaseException:
+            calls.drop(_CLOSED)
+            raise
+
+    def _opened(self, task: asyncio.Task[_Connections]) -> None:
+        self._opening = None
+        _retrieve(task)
+        if not task.cancelled() and task.exception() is None:
+            self._connections = task.result()
+            if self._is_closed:  # between the end of the task and this callback
+                self._connections.close()
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Read a task's error: the calls that wait for it may all have been cancelled."""
+    if not task.cancelled():
+        task.exception()
 
 
 def first_error(responses: Sequence[Any]) -> RedisError | None:

@@ -1,27 +1,25 @@
 """Opens Redis from the settings: one server, the primary that Sentinels appoint, or a cluster.
 
 * Nothing is connected yet: the service can start before Redis does, and is not ready until then.
-* Every choice of redis-py's is set explicitly: protocol, decoding, retries (none), pool, health checks.
+* Every choice of redis-py's is set explicitly: protocol, decoding, retries (none), health checks (none).
 * The user needs ``ACL_COMMANDS`` on the keys of the prefix and nothing else, see docs/redis.md.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+import socket
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from signer.adapters.redis_client.calls import RedisCalls
 from signer.adapters.redis_client.cluster import ClusterTopology
 from signer.adapters.redis_client.connections import (
-    ConnectionPool,
     PasswordFile,
+    RedisConnection,
     TcpConnection,
     TlsConnection,
     UnixConnection,
@@ -41,13 +39,9 @@ ACL_COMMANDS: Final = (
 CLUSTER_ACL_COMMANDS: Final = ("+cluster|info", "+cluster|slots", "+asking")
 """What it has to allow as well in a cluster."""
 
-POOL_WAIT: Final = timedelta(seconds=1)
-"""How long a call waits for a free connection: well within ``command_timeout``, so that the error names the pool."""
+_KEEP_ALIVE: Final = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
+"""The kernel closes an idle connection whose server does not respond for this long: 30 s in all."""
 
-_HEALTH_CHECK_SECONDS: Final = 15
-"""A connection that was idle for longer is tested with PING before it is used."""
-
-_SENTINEL_CONNECTIONS: Final = 2
 _NO_ADDRESS: Final = Address("", 0)
 """The address of a Unix socket."""
 
@@ -59,7 +53,7 @@ async def open_redis(settings: RedisSettings) -> RedisCalls:
     topology: Topology
     if url.deployment is Deployment.SENTINEL:
         login = (settings.sentinel_username, settings.sentinel_password_file)
-        sentinels = [_open(settings, address, login, _SENTINEL_CONNECTIONS, db=0) for address in url.addresses]
+        sentinels = [_open(settings, address, login, db=0, waits=False) for address in url.addresses]
         topology = SentinelTopology(url.service, sentinels, partial(open_server, settings), timeout=timeout)
     elif url.deployment is Deployment.CLUSTER:
         topology = ClusterTopology(url.addresses, partial(open_server, settings), timeout=timeout)
@@ -68,12 +62,17 @@ async def open_redis(settings: RedisSettings) -> RedisCalls:
     return RedisCalls(topology, timeout=settings.command_timeout)
 
 
-def connection_to(settings: RedisSettings, address: Address | None) -> tuple[type[AbstractConnection], dict[str, Any]]:
+def connection_to(settings: RedisSettings, address: Address | None) -> tuple[type[RedisConnection], dict[str, Any]]:
     """Return the class of connections to ``address``, or to the Unix socket, and its arguments."""
     url = settings.parsed_url
     if address is None:
         return UnixConnection, {"path": url.socket}
-    host_and_port = {"host": address.host, "port": address.port}
+    host_and_port = {
+        "host": address.host,
+        "port": address.port,
+        "socket_keepalive": True,
+        "socket_keepalive_options": _KEEP_ALIVE,
+    }
     if not url.tls:
         return TcpConnection, host_and_port
     files = {"ca_file": settings.ca_file, "cert_file": settings.cert_file, "key_file": settings.key_file}
@@ -83,26 +82,20 @@ def connection_to(settings: RedisSettings, address: Address | None) -> tuple[typ
 def open_server(settings: RedisSettings, address: Address | None) -> Node:
     """Return the server at ``address``, or at the Unix socket, which has not been connected yet."""
     login = (settings.username, settings.password_file)
-    return _open(settings, address, login, settings.max_connections, db=settings.parsed_url.database)
+    waits = settings.wait_for_replicas > 0
+    return _open(settings, address, login, db=settings.parsed_url.database, waits=waits)
 
 
 def _open(
-    settings: RedisSettings,
-    address: Address | None,
-    login: tuple[str | None, Path | None],
-    connections: int,
-    *,
-    db: int,
+    settings: RedisSettings, address: Address | None, login: tuple[str | None, Path | None], *, db: int, waits: bool
 ) -> Node:
     connection_class, arguments = connection_to(settings, address)
     username, password_file = login
-    pool = ConnectionPool(
-        connection_class=connection_class,
-        max_connections=connections,
-        timeout=POOL_WAIT.total_seconds(),
+    new_connection = partial(
+        connection_class,
         socket_connect_timeout=settings.connect_timeout.total_seconds(),
-        socket_timeout=None,  # RedisCalls has one deadline for the whole call
-        health_check_interval=_HEALTH_CHECK_SECONDS,
+        socket_timeout=None,  # each call has one deadline
+        health_check_interval=0,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
         decode_responses=False,
@@ -111,4 +104,4 @@ def _open(
         db=db,
         **arguments,
     )
-    return Node(Redis.from_pool(pool), address or _NO_ADDRESS)
+    return Node(new_connection, address or _NO_ADDRESS, waits=waits)

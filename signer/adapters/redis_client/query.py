@@ -10,7 +10,8 @@ from typing import Any, Final
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from signer.adapters.redis_client.failures import PrimaryNotFound, error_code, root_cause
-from signer.adapters.redis_client.node import Command, Node, first_error
+from signer.adapters.redis_client.node import Node, first_error
+from signer.adapters.redis_client.shared_connection import Command
 
 _GRACE_SECONDS: Final = 0.05
 _UNKNOWN_NAME: Final = "No such "
@@ -45,6 +46,11 @@ async def query_all(
         errors = [error for task in tasks if (error := _error_of(task)) is not None]
         raise PrimaryNotFound(_why([root_cause(error) for error in errors], name, login_settings))
     return responses
+
+
+def parse_info(response: bytes) -> dict[str, str]:
+    """Return the fields of a response to ``INFO`` or ``CLUSTER INFO``."""
+    return dict(line.split(":", 1) for line in response.decode("utf-8", "replace").splitlines() if ":" in line)
 
 
 def _why(causes: Sequence[Exception], nodes: str, login_settings: str) -> str:

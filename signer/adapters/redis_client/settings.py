@@ -41,7 +41,6 @@ class RedisSettings(Section):
     lease: Span = timedelta(seconds=15)
     connect_timeout: Span = timedelta(seconds=2)
     command_timeout: Span = timedelta(seconds=2)
-    max_connections: int = Field(32, ge=1, le=1024)
     wait_for_replicas: int = Field(0, ge=0, le=8)
     wait_timeout: Span = timedelta(milliseconds=500)
 

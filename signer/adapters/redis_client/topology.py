@@ -16,8 +16,9 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from signer.adapters.redis_client.failures import PrimaryNotFound, is_wrong_node
-from signer.adapters.redis_client.node import Command, Node, first_error
+from signer.adapters.redis_client.node import Node, first_error
 from signer.adapters.redis_client.refresher import TopologyRefresher
+from signer.adapters.redis_client.shared_connection import Command
 
 _MAX_REDIRECTS: Final = 3
 """How many redirects a call follows before it waits for a refresh."""

@@ -36,8 +36,8 @@ from typing import Any, Final
 
 from signer.adapters.redis_client.calls import MILLISECOND, RedisCalls, ReplicaWait, Script
 from signer.adapters.redis_client.failures import WrongType
-from signer.adapters.redis_client.node import Command, Part
 from signer.adapters.redis_client.settings import RedisSettings
+from signer.adapters.redis_client.shared_connection import Command, Part
 from signer.adapters.redis_store import scripts
 from signer.adapters.redis_store.damage import DamageLog
 from signer.adapters.redis_store.due_indexes import DueIndexes

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from signer.adapters.redis_client.calls import RedisCalls
+from signer.adapters.redis_client.query import parse_info
 
 _QUERY: Final = (("INFO", "memory"), ("INFO", "persistence"), ("INFO", "replication"))
 
@@ -23,15 +24,15 @@ async def find_weaknesses(redis: RedisCalls, wait_for_replicas: int) -> tuple[st
     return tuple(dict.fromkeys(found))
 
 
-def _of_primary(infos: Sequence[Mapping[str, Any]], wait_for: int) -> Iterator[str]:
-    memory, persistence, replication = infos
+def _of_primary(infos: Sequence[bytes], wait_for: int) -> Iterator[str]:
+    memory, persistence, replication = map(parse_info, infos)
     policy = memory.get("maxmemory_policy")
     if policy != "noeviction":
         yield (
             f"Redis may evict records (maxmemory-policy {policy}), and an evicted nonce can be signed again: "
             "set maxmemory-policy noeviction."
         )
-    if not persistence.get("aof_enabled"):
+    if persistence.get("aof_enabled") != "1":
         yield (
             "Redis writes no append-only file, so a restart forgets nonces, which can then be signed again: "
             "set appendonly yes."

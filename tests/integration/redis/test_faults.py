@@ -176,7 +176,7 @@ async def test_late_replies_of_stopped_server_reach_no_later_call(server: RedisS
 
 async def test_reply_of_cancelled_call_reaches_no_other_call(server: RedisServer) -> None:
     """The other callers get their own replies."""
-    async with open_store(server.url, max_connections=1) as store:
+    async with open_store(server.url) as store:
         await store.ping()
         server.pause()
         calls = [asyncio.create_task(store.claim(claim_of(f"nonce000{n}"))) for n in range(3)]
@@ -187,18 +187,6 @@ async def test_reply_of_cancelled_call_reaches_no_other_call(server: RedisServer
             await calls[0]
         for nonce, call in enumerate(calls[1:], start=1):
             assert (await call).record.id == claim_of(f"nonce000{nonce}").id
-
-
-async def test_call_without_free_connection_is_unavailable(server: RedisServer) -> None:
-    """The pool is bounded, and so is the wait for it."""
-    async with open_store(server.url, max_connections=1) as store:
-        await store.ping()
-        server.pause()
-        first = asyncio.create_task(store.ping())
-        await asyncio.sleep(0)
-        await assert_unavailable("Every connection", store.ping())
-        server.resume()
-        await first
 
 
 async def test_flushed_scripts_are_sent_again(server: RedisServer) -> None:

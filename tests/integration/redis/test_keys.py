@@ -107,7 +107,7 @@ async def test_ping_leaves_only_keys_that_expire(server: RedisServer) -> None:
 
 async def test_each_move_is_one_round_trip(server: RedisServer) -> None:
     """Claim, record, settle: three commands, besides those of the connection itself."""
-    async with open_store(server.url, max_connections=1) as store:
+    async with open_store(server.url) as store:
         await store.ping()
         server.command("CONFIG", "RESETSTAT")
         held = await sign(store, claim_of())

@@ -183,7 +183,7 @@ def _settings(
     settings: dict[str, Any] = {
         "http": {"answer_within": 60},
         "callers": [{"name": "wallet-backend", "token_sha256": token_sha256}],
-        "redis": {"url": redis.url, "key_prefix": uuid.uuid4().hex[:8], "max_connections": 128},
+        "redis": {"url": redis.url, "key_prefix": uuid.uuid4().hex[:8]},
         "card_api": {
             "base_url": base_url,
             "api_key_file": folder / "api-key",
