@@ -77,7 +77,10 @@ def _golden_table(rounds: int) -> float:
     message = base64.b64decode(encoded)
     text = message.decode()
     challenge, owner = decode_challenge(encoded), AccountId.parse(golden["ownerId"])
-    policy = PolicySettings(domains=(PRODUCTION_DOMAIN, SANDBOX_DOMAIN), chains=KNOWN_CHAINS).to_domain()
+    domains = (PRODUCTION_DOMAIN, SANDBOX_DOMAIN)
+    policy = PolicySettings(
+        domains=domains, uris=tuple(f"https://{each}" for each in domains), chains=KNOWN_CHAINS
+    ).to_domain()
 
     def decode_and_check() -> None:
         read = decode_challenge(encoded)

@@ -118,7 +118,7 @@ class Service:
     async def _check_parser(self) -> None:
         started = time.perf_counter()
         try:
-            await check_parser_against_siwe(self._settings.policy.to_domain(), _SELF_CHECK_WITHIN)
+            await check_parser_against_siwe(self._settings.policy_for_card_api.to_domain(), _SELF_CHECK_WITHIN)
         except JudgeError as error:
             emit(events.JUDGE_FAILED, reason=str(error))
             raise StartFailed(f"Self-check of the parser against siwe failed: {error}") from error
@@ -176,7 +176,7 @@ def _compose(
     keys: Keys,
     callers: Callers,
 ) -> Service:
-    policy = settings.policy.to_domain()
+    policy = settings.policy_for_card_api.to_domain()
     store = RedisChallengeStore(redis, settings.redis, max_age=settings.policy.max_age)
     audit = StructlogAudit()
     admission = AdmissionGate.closed()

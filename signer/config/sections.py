@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field
 
@@ -34,30 +34,37 @@ def _regular_expression(text: str) -> str:
 
 
 class PolicySettings(Section):
-    """``[policy]``: which challenges are signed. The defaults allow only the sandbox's."""
+    """``[policy]``: which challenges are signed. ``for_domain`` sets the first two."""
 
-    domains: tuple[str, ...] = Field((SANDBOX_DOMAIN,), min_length=1)
+    domains: tuple[str, ...] | None = Field(None, min_length=1)
+    uris: tuple[str, ...] | Literal["any"] | None = None
     chains: tuple[Chain, ...] = Field(("eip155:324", "eip155:300"), min_length=1)
     statements: tuple[str, ...] | Literal["any"] = (OFFBLOCKS_STATEMENT,)
-    uris: tuple[str, ...] | Literal["any"] | None = None
     schemes: tuple[str, ...] = ("https",)
     max_age: Span = timedelta(hours=1)
+    max_lifetime: Span = timedelta(days=1)
     clock_skew: Seconds = Field(timedelta(seconds=60), ge=timedelta(0), le=timedelta(minutes=10))
     min_remaining: Seconds = Field(timedelta(seconds=30), ge=timedelta(0))
     request_id: Annotated[str, AfterValidator(_regular_expression)] = ""
     resources: tuple[str, ...] | Literal["any"] = ()
     max_base64: int = Field(MAX_BASE64, ge=256, le=65_536)
 
+    def for_domain(self, domain: str) -> Self:
+        """Return these settings with every value: ``domains`` defaults to ``domain``, ``uris`` to ``https://<domain>``."""
+        domains = (domain,) if self.domains is None else self.domains
+        uris = tuple(f"https://{each}" for each in domains) if self.uris is None else self.uris
+        return self.model_copy(update={"domains": domains, "uris": uris})
+
     def to_domain(self) -> SigningPolicy:
-        """Return the policy. If ``uris`` is not set, it is ``https://<domain>`` for each domain."""
-        uris = tuple(f"https://{domain}" for domain in self.domains) if self.uris is None else self.uris
+        """Return the policy. A list that is not set allows nothing: see ``for_domain``."""
         return SigningPolicy(
-            domains=frozenset(self.domains),
+            domains=frozenset(self.domains or ()),
             chains=frozenset(ChainId.parse(chain).reference for chain in self.chains),
             statements=None if self.statements == "any" else frozenset(self.statements),
-            uris=None if uris == "any" else frozenset(uris),
+            uris=None if self.uris == "any" else frozenset(self.uris or ()),
             schemes=frozenset(self.schemes),
             max_age=self.max_age,
+            max_lifetime=self.max_lifetime,
             clock_skew=self.clock_skew,
             min_remaining=self.min_remaining,
             request_id=re.compile(self.request_id),

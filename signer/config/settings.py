@@ -102,6 +102,11 @@ class Settings(BaseSettings):
             raise ValueError("redis.lease must be at least card_api.request_timeout + 4 s")
         return self
 
+    @property
+    def policy_for_card_api(self) -> PolicySettings:
+        """``policy`` with its defaults, which follow ``card_api.base_url``: a domain belongs to one card API."""
+        return self.policy.for_domain(self.card_api.domain)
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -23,7 +23,8 @@ def named_files(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 def describe(settings: Settings) -> dict[str, Any]:
     """Return the effective settings as plain data, without anything that grants access."""
-    return {name: _plain(section) for name, section in settings}
+    policy = settings.policy_for_card_api
+    return {name: _plain(policy if name == "policy" else section) for name, section in settings}
 
 
 def _plain(value: object) -> object:

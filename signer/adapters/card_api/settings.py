@@ -90,6 +90,11 @@ class CardApiSettings(Section):
         return self
 
     @property
+    def domain(self) -> str:
+        """The domain of its challenges: the host of ``base_url``, with the port if it is not the default."""
+        return parse_base_url(self.base_url).host_port_subcomponent or ""
+
+    @property
     def signature_profile(self) -> SignatureProfile:
         """What request signatures cover."""
         return SignatureProfile(

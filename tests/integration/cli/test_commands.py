@@ -66,7 +66,7 @@ def test_default_file_lists_every_setting_with_its_default() -> None:
     accounts = {"username", "password_file", "sentinel_username", "sentinel_password_file"}
     unset = {
         "redis": accounts | {"ca_file", "cert_file", "key_file"},
-        "policy": {"uris"},
+        "policy": {"domains", "uris"},
         "card_api": {"signing_key_uri"},
     }
     for section, values in defaults.items():

@@ -35,7 +35,7 @@ def test_golden_challenge_is_accepted_in_its_hour(at: str) -> None:
     assert result.exit_code == 0, result.output
     assert "would be signed" in result.output
     assert "5ufoiEqDaFvmfo78" in result.output
-    assert result.output.count("holds") == 15
+    assert result.output.count("holds") == 16
 
 
 def test_golden_challenge_is_refused_today() -> None:
