@@ -6,6 +6,7 @@ sections together and reads them.
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import timedelta
 from typing import Annotated
 
@@ -19,6 +20,14 @@ class Section(BaseModel):
     """One section of the settings. It cannot be changed, and refuses keys that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether ``host`` is this machine, so that plain text to it crosses no network."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _caip_2(text: str) -> str:

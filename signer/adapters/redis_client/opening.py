@@ -26,6 +26,7 @@ from signer.adapters.redis_client.connections import (
     TlsConnection,
     UnixConnection,
 )
+from signer.adapters.redis_client.failures import PrimaryNotFound
 from signer.adapters.redis_client.node import Node
 from signer.adapters.redis_client.sentinel import SentinelTopology
 from signer.adapters.redis_client.settings import RedisSettings
@@ -48,6 +49,10 @@ _HEALTH_CHECK_SECONDS: Final = 15
 """A connection that was idle for longer is tested with PING before it is used."""
 
 _SENTINEL_CONNECTIONS: Final = 2
+_PLAINTEXT: Final = (
+    "The store's servers name one on another machine, and redis.url has no TLS: begin it with rediss, or set "
+    "redis.allow_plaintext."
+)
 _NO_ADDRESS: Final = Address("", 0)
 """The address of a Unix socket."""
 
@@ -81,8 +86,14 @@ def connection_to(settings: RedisSettings, address: Address | None) -> tuple[typ
 
 
 def open_server(settings: RedisSettings, address: Address | None) -> Node:
-    """Return the server at ``address``, or at the Unix socket, which has not been connected yet."""
+    """Return the server at ``address``, or at the Unix socket, which has not been connected yet.
+
+    Raises:
+        PrimaryNotFound: the other servers name a server on another machine, and TLS is not used.
+    """
     login = (settings.username, settings.password_file)
+    if address is not None and not settings.parsed_url.tls and not settings.allows_plaintext_to(address.host):
+        raise PrimaryNotFound(_PLAINTEXT)
     return _open(settings, address, login, settings.max_connections, db=settings.parsed_url.database)
 
 

@@ -127,7 +127,7 @@ def test_config_check_names_the_invalid_setting_without_its_value(text: str, err
         ('url = "redis+cluster://one/1"', "redis.url: the Redis URL names a database"),
         ('url = "redis+cluster://one:hunter2"', "redis.url: the Redis URL has an invalid port"),
         ('url = "redis+sentinel://:hunter2@one/name"', "redis.url: the Redis URL must not hold a user or a password"),
-        ('url = "redis+sentinel://one/name"\nsentinel_username = "signer"', "redis: sentinel_username needs"),
+        ('url = "rediss+sentinel://one/name"\nsentinel_username = "signer"', "redis: sentinel_username needs"),
         ('ca_file = "/run/ca.crt"', "redis: ca_file, cert_file and key_file are for"),
         ("wait_for_replicas = 1\nwait_timeout = 2", "redis: wait_timeout has to be shorter than command_timeout"),
     ],
@@ -140,7 +140,7 @@ def test_config_check_validates_the_redis_settings(text: str, error: str, tmp_pa
     assert "hunter2" not in result.output
 
 
-@pytest.mark.parametrize("url", ["rediss+sentinel://one,two:26380/name/0", "redis+cluster://one,two:7000"])
+@pytest.mark.parametrize("url", ["rediss+sentinel://one,two:26380/name/0", "rediss+cluster://one,two:7000"])
 def test_config_check_accepts_sentinel_and_cluster_urls(url: str, tmp_path: Path) -> None:
     """It prints the URL unchanged."""
     result = check(tmp_path, f'[redis]\nurl = "{url}"\n')
