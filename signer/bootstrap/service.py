@@ -32,7 +32,6 @@ from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.adapters.request_signing.request_key import RequestKeyError
-from signer.adapters.request_signing.signature_base import MessageSignatureError
 from signer.adapters.siwe_judge import JudgeError, check_parser_against_siwe
 from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardingLimits, ForwardSignature
@@ -45,7 +44,8 @@ from signer.application.sign_request import HandleSignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.bootstrap.card_api import OpenCardApi, open_card_api
 from signer.bootstrap.keys import Keys, open_keys
-from signer.config.settings import ConfigError, Settings
+from signer.bootstrap.settings_check import find_problems
+from signer.config.settings import Settings
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
 from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
@@ -148,6 +148,8 @@ async def open_service(settings: Settings, *, clock: Clock | None = None) -> Asy
         StartFailed: the settings name something that cannot be used.
     """
     clock = clock or SystemClock()
+    if problems := await find_problems(settings):
+        raise StartFailed("\n".join(problems))
     async with AsyncExitStack() as stack:
         try:
             redis = await open_redis(settings.redis)
@@ -155,13 +157,7 @@ async def open_service(settings: Settings, *, clock: Clock | None = None) -> Asy
             card_api = await stack.enter_async_context(open_card_api(settings.card_api, clock))
             keys = await stack.enter_async_context(open_keys(settings.keys, clock))
             callers = Callers(settings.callers)
-        except (
-            ConfigError,
-            ValueError,
-            KeyBackendError,
-            RequestKeyError,
-            MessageSignatureError,
-        ) as error:
+        except (ValueError, KeyBackendError, RequestKeyError) as error:
             raise StartFailed(str(error)) from error
         service = _compose(settings, clock, redis, card_api, keys, callers)
         stack.push_async_callback(service.close)

@@ -50,7 +50,7 @@ _FORM: Final = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
-_STATEMENT: Final = re.compile(rf"[{rfc3986.UNRESERVED}{rfc3986.GEN_DELIMS}{rfc3986.SUB_DELIMS} ]++", re.ASCII)
+STATEMENT: Final = re.compile(rf"[{rfc3986.UNRESERVED}{rfc3986.GEN_DELIMS}{rfc3986.SUB_DELIMS} ]++", re.ASCII)
 _NONCE: Final = re.compile(r"[A-Za-z0-9]{8,128}", re.ASCII)
 _DATE_TIME: Final = re.compile(
     # Bounded here, because fromisoformat accepts 24:00:00 from Python 3.14 on.
@@ -168,7 +168,7 @@ def parse_challenge(message: bytes) -> Challenge:
     _check(rfc3986.AUTHORITY.fullmatch(field["domain"]) and field["domain"], ErrorCode.DOMAIN_MALFORMED)
     _check(ADDRESS.fullmatch(field["address"]), ErrorCode.ADDRESS_MALFORMED)
     _check(checksum_address(field["address"]) == field["address"], ErrorCode.ADDRESS_CHECKSUM_WRONG)
-    _check(field["statement"] is None or _STATEMENT.fullmatch(field["statement"]), ErrorCode.STATEMENT_MALFORMED)
+    _check(field["statement"] is None or STATEMENT.fullmatch(field["statement"]), ErrorCode.STATEMENT_MALFORMED)
     uri = rfc3986.URI.fullmatch(field["uri"])
     if uri is None:
         raise _malformed(ErrorCode.URI_MALFORMED)

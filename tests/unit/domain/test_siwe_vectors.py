@@ -93,7 +93,7 @@ REFUSED = {
 
 GRAMMAR_OF_RULE = {
     "scheme": rfc3986.SCHEME,
-    "statement": challenge_module._STATEMENT.pattern,
+    "statement": challenge_module.STATEMENT.pattern,
     "pct-encoded": rfc3986._PCT,
     "userinfo": rfc3986._USERINFO,
     "IPvFuture": rfc3986._IPV_FUTURE,
