@@ -39,9 +39,12 @@ from signer.web.settings import CallerSettings, HttpSettings
 DEFAULT_CONFIG_FILE: Final = Path("/etc/signer/signer.toml")
 ENVIRONMENT_PREFIX: Final = "SIGNER_"
 
-# Also allowed: variables of the tools, and those that Kubernetes injects for a Service called "signer".
-_OTHER_VARIABLES: Final = re.compile(
-    r"SIGNER_(CONFIG|REDIS_BINARY|WITHOUT_ROOT|SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP)(_.+)?)?)",
+_TOOL_VARIABLES: Final = frozenset({"SIGNER_CONFIG", "SIGNER_REDIS_BINARY", "SIGNER_WITHOUT_ROOT"})
+# What Kubernetes injects for a Service called "signer" or "signer-…" (service links), as NAME=value. The value of
+# …_PORT is a URL, so that SIGNER_HTTP_PORT=8081, with one underscore too few, is still an error.
+_SERVICE_LINK: Final = re.compile(
+    r"SIGNER(_[A-Z0-9]+)*?_(SERVICE_HOST=.*|SERVICE_PORT(_[A-Z0-9]+)*=.*|PORT=[a-z]+://.*"
+    r"|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*)",
 )
 
 
@@ -166,7 +169,7 @@ def load_settings(path: Path | None) -> Settings:
 
 
 def _is_known(name: str) -> bool:
-    if _OTHER_VARIABLES.fullmatch(name):
+    if name in _TOOL_VARIABLES or _SERVICE_LINK.fullmatch(f"{name}={os.environ.get(name, '')}"):
         return True
     section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
     if section == "callers":

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from signer.adapters.request_signing.local_key import load_request_key, write_request_key
 from signer.bootstrap.service import StartFailed, open_service
 from signer.cli.main import main
-from signer.config.settings import ConfigError, load_settings
+from signer.config.settings import ConfigError, Settings, load_settings
 from signer.simulator.app import RunningSimulator, serving
 from signer.simulator.settings import SimulatorSettings
 from tests.support.servers import valkey
@@ -104,6 +104,49 @@ def test_config_check_shows_every_problem(tmp_path: Path, monkeypatch: pytest.Mo
     names = [line.partition(": ")[0] for line in result.stderr.splitlines()[:-1]]
     expected = ["SIGNER_HTTP__PROT", "policy.domains.0", "policy.domains.1", "policy.max_age"]
     assert names == [*expected, "callers", "card_api.signing_key_id", "keys.uris.0", "keys.uris.1"]
+
+
+LINKS = {
+    "SIGNER{}_SERVICE_HOST": "10.0.0.1",
+    "SIGNER{}_SERVICE_PORT": "6379",
+    "SIGNER{}_SERVICE_PORT_REDIS_TLS": "6379",
+    "SIGNER{}_PORT": "tcp://10.0.0.1:6379",
+    "SIGNER{}_PORT_6379_TCP": "tcp://10.0.0.1:6379",
+    "SIGNER{}_PORT_6379_TCP_PROTO": "tcp",
+    "SIGNER{}_PORT_6379_TCP_PORT": "6379",
+    "SIGNER{}_PORT_6379_TCP_ADDR": "10.0.0.1",
+    "SIGNER{}_PORT_53_UDP": "udp://10.0.0.1:53",
+}
+
+
+@pytest.mark.parametrize("service", ["", "_REDIS", "_REDIS_MASTER_0", "_HTTP", "_CARD_API"])
+def test_service_links_of_kubernetes_are_ignored(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a Service called ``signer`` or ``signer-…``. They change no setting, and real settings still count."""
+    for name, value in LINKS.items():
+        monkeypatch.setenv(name.format(service), value)
+    assert load_settings(None) == Settings()
+    monkeypatch.setenv("SIGNER_REDIS__URL", "unix:///run/valkey.sock")
+    assert load_settings(None).redis.url == "unix:///run/valkey.sock"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SIGNER_HTTP_PORT", "8081"),
+        ("SIGNER_REDIS_URL", "redis://127.0.0.1"),
+        ("SIGNER_REDIS__SERVICE_HOST", "10.0.0.1"),
+        ("SIGNER_REDIS_PORT_6379_TCP_URL", "10.0.0.1"),
+        ("SIGNER_REDIS_HOST", "10.0.0.1"),
+        ("SIGNER_HTTP__PROT", "8081"),
+    ],
+)
+def test_variable_that_is_almost_a_service_link_is_refused(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``SIGNER_HTTP_PORT=8081`` is a misspelt ``SIGNER_HTTP__PORT``."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"{name}: no such setting"):
+        load_settings(None)
 
 
 @asynccontextmanager
