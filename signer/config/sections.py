@@ -20,10 +20,7 @@ OFFBLOCKS_STATEMENT: Final = (
     "you agree to our Terms of services and Privacy Policy"
 )
 """The statement of the card API's challenges."""
-PRODUCTION_DOMAIN: Final = "api.offblocks.xyz"
 SANDBOX_DOMAIN: Final = "api.sandbox.offblocks.xyz"
-KNOWN_CHAINS: Final = ("eip155:324", "eip155:300", "eip155:280", "eip155:42161", "eip155:421614")
-"""zkSync Era, its Sepolia and (retired) Goerli testnets, Arbitrum One and its Sepolia testnet."""
 
 
 def _regular_expression(text: str) -> str:
