@@ -6,19 +6,31 @@ sections together and reads them.
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from signer.domain.errors import MalformedRequest
 from signer.domain.ethereum import AccountId, ChainId
 
+_LONGEST: Final = timedelta(days=3660)
+"""Longer times would leave the calendar when they are added to a date."""
+
 
 class Section(BaseModel):
     """One section of the settings. It cannot be changed, and refuses keys that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether ``host`` is this machine, so that plain text to it crosses no network."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _caip_2(text: str) -> str:
@@ -36,11 +48,14 @@ def _caip_10(text: str) -> str:
 
 
 def _from_seconds(value: object) -> object:
-    """Parse seconds that come as text, from an environment variable."""
+    """Parse seconds, which come as text from an environment variable; refuse what a ``timedelta`` cannot hold."""
     try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+        seconds = value if isinstance(value, timedelta) else timedelta(seconds=float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("is not a number of seconds; write for example 3600 or 0.5, without a unit") from None
+    if abs(seconds) > _LONGEST:
+        raise ValueError(f"is more than {_LONGEST.days} days")
+    return seconds
 
 
 def _positive(span: timedelta) -> timedelta:

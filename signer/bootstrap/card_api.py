@@ -20,7 +20,6 @@ from signer.adapters.request_signing.pkcs11_key import open_pkcs11_request_key
 from signer.adapters.request_signing.request_key import RequestKey
 from signer.adapters.request_signing.signer import MessageSigner
 from signer.application.ports import Clock
-from signer.config.settings import ConfigError
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
 from signer.observability.writers import CardApiLog, emit
@@ -62,12 +61,9 @@ async def open_card_api(settings: CardApiSettings, clock: Clock) -> AsyncIterato
     """Open the card API's client, and close it after the context.
 
     Raises:
-        ConfigError: a setting is missing.
         MessageSignatureError: our requests cannot be signed under the settings' profile.
         RequestKeyError: the request key cannot be used.
     """
-    if not settings.signing_key_id:
-        raise ConfigError("card_api.signing_key_id is empty: set it to the key id that PUT /v1/auth/signing returned.")
     health = RequestKeyHealth()
     listener = CardApiLog()
     async with _open_request_key(settings, health) as key, open_session() as session:

@@ -31,7 +31,6 @@ from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.adapters.request_signing.request_key import RequestKeyError
-from signer.adapters.request_signing.signature_base import MessageSignatureError
 from signer.adapters.siwe_judge import JudgeError, check_parser_against_siwe
 from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardSignature
@@ -45,7 +44,8 @@ from signer.application.sign_request import HandleSignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.bootstrap.card_api import OpenCardApi, open_card_api
 from signer.bootstrap.keys import Keys, open_keys
-from signer.config.settings import ConfigError, Settings
+from signer.bootstrap.settings_check import find_problems
+from signer.config.settings import Settings
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
 from signer.observability.writers import StructlogAudit, StructlogDamageLog, StructlogRequestLog, emit
@@ -119,7 +119,7 @@ class Service:
     async def _check_parser(self) -> None:
         started = time.perf_counter()
         try:
-            await check_parser_against_siwe(self._settings.policy.to_domain(), _SELF_CHECK_WITHIN)
+            await check_parser_against_siwe(self._settings.policy_for_card_api.to_domain(), _SELF_CHECK_WITHIN)
         except JudgeError as error:
             emit(events.JUDGE_FAILED, reason=str(error))
             raise StartFailed(f"Self-check of the parser against siwe failed: {error}") from error
@@ -156,6 +156,8 @@ async def open_service(
         StartFailed: the settings name something that cannot be used.
     """
     clock = clock or SystemClock()
+    if problems := await find_problems(settings):
+        raise StartFailed("\n".join(problems))
     async with AsyncExitStack() as stack:
         try:
             redis = await open_redis(settings.redis)
@@ -163,13 +165,7 @@ async def open_service(
             card_api = await stack.enter_async_context(open_card_api(settings.card_api, clock))
             keys = await stack.enter_async_context(open_keys(settings.keys, clock))
             callers = Callers(settings.callers)
-        except (
-            ConfigError,
-            ValueError,
-            KeyBackendError,
-            RequestKeyError,
-            MessageSignatureError,
-        ) as error:
+        except (ValueError, KeyBackendError, RequestKeyError) as error:
             raise StartFailed(str(error)) from error
         audit = StructlogAudit(log_problem, required=settings.audit.required)
         service = _compose(settings, clock, redis, card_api, keys, callers, audit)
@@ -186,7 +182,7 @@ def _compose(
     callers: Callers,
     audit: StructlogAudit,
 ) -> Service:
-    policy = settings.policy.to_domain()
+    policy = settings.policy_for_card_api.to_domain()
     damage_log = StructlogDamageLog()
     store = RedisChallengeStore(redis, settings.redis, max_age=settings.policy.max_age, damage_log=damage_log)
     admission = AdmissionGate.closed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,12 @@ from typing import Any
 
 import click
 
-from signer.cli.options import config_option, read_settings
+from signer.adapters.request_signing.local_key import load_request_key
+from signer.adapters.request_signing.request_key import RequestKeyError
+from signer.bootstrap.online_check import find_unreachable
+from signer.bootstrap.settings_check import find_problems
+from signer.cli.options import config_option, default_file, exit_with_config_error
+from signer.config.settings import ConfigError, Settings, load_settings
 from signer.config.showing import describe, named_files
 
 
@@ -22,30 +28,51 @@ def config_group() -> None:
 @config_group.command("check")
 @config_option
 @click.option("--files", is_flag=True, help="Also check that every file named in the settings can be read.")
-def check_command(*, config_file: Path | None, files: bool) -> None:
-    """Load the settings as the service does and print the effective ones as TOML, without secrets.
+@click.option("--online", is_flag=True, help="Also ask Redis and the card API, with the configured users and keys.")
+def check_command(*, config_file: Path | None, files: bool, online: bool) -> None:
+    """Check the settings as `signer serve` does and print the effective ones as TOML, without secrets.
 
-    Exits with 78 if the settings are invalid, and with 1 if --files finds a file that cannot be read.
+    Exits with 78 if the settings are invalid, and with 1 if --files or --online finds something that does not work.
+    Every problem is shown, not only the first.
     """
-    settings = read_settings(config_file)
+    try:
+        settings = load_settings(config_file or default_file())
+    except ConfigError as error:
+        problems = str(error).splitlines()
+        if error.valid is not None:
+            skip = error.invalid | ({"policy"} if "card_api" in error.invalid else set())
+            problems += asyncio.run(find_problems(error.valid, skip))
+        exit_with_config_error("\n".join(problems))
     for line in _toml(describe(settings)):
         click.echo(line)
-    if not settings.callers:
-        click.echo("# No [[callers]]: `signer serve` will not start. `signer token NAME` prints one.", err=True)
     if not settings.keys.uris:
         click.echo("# No keys.uris: the service has no key to sign with.", err=True)
-    unreadable = [(name, path) for name, path in named_files(settings) if files and not _is_readable(path)]
-    for name, path in unreadable:
-        click.echo(f"{name}: {path} cannot be read.", err=True)
-    sys.exit(1 if unreadable else 0)
+    problems = asyncio.run(find_problems(settings))
+    faults = list(_unusable_files(settings)) if files else []
+    if online and not problems:
+        faults += asyncio.run(find_unreachable(settings))
+    for fault in faults:
+        click.echo(fault, err=True)
+    if problems:
+        exit_with_config_error("\n".join(problems))
+    sys.exit(1 if faults else 0)
 
 
-def _is_readable(path: Path) -> bool:
-    try:
-        with path.open("rb"):
-            return True
-    except OSError:
-        return False
+def _unusable_files(settings: Settings) -> Iterator[str]:
+    for name, path in named_files(settings):
+        try:
+            if path.is_dir():
+                next(path.iterdir(), None)
+            else:
+                path.open("rb").close()
+        except OSError as error:
+            yield f"{name}: {path} cannot be read ({error.strerror})."
+            continue
+        if name == "card_api.signing_key_file":
+            try:
+                load_request_key(path, settings.card_api.signing_key_id)
+            except RequestKeyError as error:
+                yield f"{name}: {error}."
 
 
 def _toml(settings: dict[str, Any]) -> Iterator[str]:

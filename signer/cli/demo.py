@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from signer.cli.inspect_challenge import inspect, print_inspection
-from signer.config.sections import PolicySettings
+from signer.config.sections import SANDBOX_DOMAIN, PolicySettings
 from signer.devsite.local_keys import PROVISIONER_FOR_KIND
 from signer.devsite.processes import ProcessFailed
 from signer.devsite.site import CHAIN, LocalSite, SiteOptions, Step, local_site
@@ -74,7 +74,9 @@ async def _show_one_challenge(site: LocalSite, console: Console) -> bool:
     started = time.perf_counter()
     customer = await site.create_customer()
     _print_step(console, Step("create", f"customer {customer['id']}, with a challenge", _since(started)))
-    inspection = inspect(customer["challenge"], site.owner, datetime.now(UTC), PolicySettings().to_domain())
+    inspection = inspect(
+        customer["challenge"], site.owner, datetime.now(UTC), PolicySettings().for_domain(SANDBOX_DOMAIN).to_domain()
+    )
     console.print()
     print_inspection(inspection, console)
     console.print()

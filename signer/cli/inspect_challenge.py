@@ -1,16 +1,18 @@
 """``signer inspect``: decode a challenge and check it, without a key, a store or a network.
 
-It checks the challenge profile alone: by default for both hosts and every chain of the card API, with any statement and
-any URI of the domain. What our parser accepts is also parsed with ``siwe``; a disagreement is a refusal.
+It checks the profile and the policy of the settings, as the service does; options change single settings of the policy.
+What our parser accepts is also parsed with ``siwe``; a disagreement is a refusal.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,14 +21,17 @@ from rich.table import Table
 from rich.text import Text
 
 from signer.adapters.siwe_judge import find_disagreement
-from signer.config.sections import KNOWN_CHAINS, PRODUCTION_DOMAIN, SANDBOX_DOMAIN, PolicySettings
-from signer.domain.challenge import Challenge, decode_challenge, parse_date_time
+from signer.cli.options import config_option, default_file, read_settings
+from signer.config.sections import PolicySettings
+from signer.config.settings import Settings
+from signer.domain.challenge import MAX_BASE64, Challenge, decode_challenge, parse_date_time
 from signer.domain.errors import ErrorCode, MalformedRequest, RefusedByPolicy, SignerError
 from signer.domain.ethereum import AccountId, ChainId
 from signer.domain.policy import Rule, SigningPolicy
 
 _MAX_LINE = 65_536
 _EXIT_REFUSED = 1
+_POLICY_VARIABLES = ("SIGNER_POLICY", "SIGNER_CARD_API__BASE_URL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +58,12 @@ class Inspection:
         return {"verdict": "refuse", "code": self.error.code.value}
 
 
-def inspect(encoded: str, owner: AccountId, at: datetime, policy: SigningPolicy) -> Inspection:
+def inspect(
+    encoded: str, owner: AccountId, at: datetime, policy: SigningPolicy, *, max_base64: int = MAX_BASE64
+) -> Inspection:
     """Decode ``encoded`` and check it for ``owner`` at ``at``."""
     try:
-        challenge = decode_challenge(encoded)
+        challenge = decode_challenge(encoded, max_base64=max_base64)
     except SignerError as error:
         return Inspection(None, error, at)
     verdicts = tuple(policy.verdicts(challenge, owner, at))
@@ -77,6 +84,7 @@ def inspect(encoded: str, owner: AccountId, at: datetime, policy: SigningPolicy)
 @click.argument("challenge", required=False)
 @click.option("--owner", help="The account whose key would sign: CAIP-10, for example eip155:324:0x….")
 @click.option("--at", "at_text", metavar="RFC3339", help="Check for this time. Default: now.")
+@config_option
 @click.option("--domain", "domains", multiple=True, help="Allow only this domain; may be repeated.")
 @click.option("--chain", "chains", multiple=True, help="Allow only this chain (324 or eip155:324); may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
@@ -86,20 +94,33 @@ def inspect_command(
     challenge: str | None,
     owner: str | None,
     at_text: str | None,
+    config_file: Path | None,
     domains: tuple[str, ...],
     chains: tuple[str, ...],
     as_json: bool,
     lines: bool,
 ) -> None:
-    """Decode CHALLENGE (base64, or - for standard input) and show whether it would be signed, and why.
+    """Decode CHALLENGE (base64, or - for standard input) and show whether the service would sign it, and why.
+
+    The policy is that of the settings, whose file the result names; --domain and --chain replace parts of it.
 
     Exit status: 0 if it would be signed, 1 if it would be refused, 2 for a usage error. With --lines: 0.
     """
-    policy = _policy(domains, chains)
+    config_file = config_file or default_file()
+    used = _policy(read_settings(config_file), domains, chains)
+    policy, max_base64 = used.to_domain(), used.max_base64
+    source = ", ".join(
+        [
+            "the built-in defaults" if config_file is None else str(config_file),
+            *(name for name in sorted(os.environ) if name.startswith(_POLICY_VARIABLES)),
+            *(f"--domain {domain}" for domain in domains),
+            *(f"--chain {chain}" for chain in chains),
+        ]
+    )
     if lines:
         if challenge is not None or owner is not None or at_text is not None:
             raise click.UsageError("--lines reads challenge, owner and at from standard input; give none of them here.")
-        for summary in inspect_lines(sys.stdin.buffer, policy):
+        for summary in inspect_lines(sys.stdin.buffer, policy, max_base64):
             click.echo(json.dumps(summary, separators=(",", ":")))
         return
     if challenge is None or owner is None:
@@ -109,16 +130,19 @@ def inspect_command(
     except MalformedRequest as error:
         raise click.BadParameter(error.detail, param_hint="--owner") from error
     encoded = sys.stdin.read(_MAX_LINE).strip() if challenge == "-" else challenge
-    inspection = inspect(encoded, account, _parse_at(at_text), policy)
+    inspection = inspect(encoded, account, _parse_at(at_text), policy, max_base64=max_base64)
     if as_json:
-        click.echo(json.dumps(_as_json(inspection), indent=2))
+        click.echo(json.dumps({**_as_json(inspection), "settings": source}, indent=2))
     else:
         print_inspection(inspection, Console())
+        click.echo(f"settings: {source}")
     if inspection.error is not None:
         sys.exit(_EXIT_REFUSED)
 
 
-def inspect_lines(lines: Iterable[bytes], policy: SigningPolicy) -> Iterator[dict[str, str | None]]:
+def inspect_lines(
+    lines: Iterable[bytes], policy: SigningPolicy, max_base64: int = MAX_BASE64
+) -> Iterator[dict[str, str | None]]:
     """Yield one summary for each JSON line, in their order; a line that cannot be parsed is refused."""
     for line in lines:
         try:
@@ -133,20 +157,17 @@ def inspect_lines(lines: Iterable[bytes], policy: SigningPolicy) -> Iterator[dic
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             yield {"verdict": "refuse", "code": ErrorCode.REQUEST_MALFORMED.value}
         else:
-            yield inspect(encoded, account, time, policy).summary
+            yield inspect(encoded, account, time, policy, max_base64=max_base64).summary
 
 
-def _policy(domains: tuple[str, ...], chains: tuple[str, ...]) -> SigningPolicy:
+def _policy(settings: Settings, domains: tuple[str, ...], chains: tuple[str, ...]) -> PolicySettings:
     try:
-        allowed = [ChainId.parse(chain if ":" in chain else f"eip155:{chain}") for chain in chains or KNOWN_CHAINS]
+        allowed = [str(ChainId.parse(chain if ":" in chain else f"eip155:{chain}")) for chain in chains]
     except MalformedRequest as error:
         raise click.BadParameter(error.detail, param_hint="--chain") from error
-    return PolicySettings(
-        domains=domains or (PRODUCTION_DOMAIN, SANDBOX_DOMAIN),
-        chains=tuple(map(str, allowed)),
-        statements="any",
-        uris="any",
-    ).to_domain()
+    given = {"domains": domains, "chains": tuple(allowed)}
+    changed = settings.policy.model_copy(update={name: value for name, value in given.items() if value})
+    return changed.for_domain(settings.card_api.domain)
 
 
 def _parse_at(text: str | None) -> datetime:

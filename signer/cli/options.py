@@ -22,12 +22,15 @@ config_option = click.option(
 )
 
 
+def default_file() -> Path | None:
+    """Return the settings file that is used without ``--config``, if it exists."""
+    return DEFAULT_CONFIG_FILE if DEFAULT_CONFIG_FILE.exists() else None
+
+
 def read_settings(config_file: Path | None) -> Settings:
     """Return the settings, or end the command with a line for each problem."""
-    if config_file is None and DEFAULT_CONFIG_FILE.exists():
-        config_file = DEFAULT_CONFIG_FILE
     try:
-        return load_settings(config_file)
+        return load_settings(config_file or default_file())
     except ConfigError as error:
         exit_with_config_error(str(error))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field
 
 from signer.application.backoff import Backoff
-from signer.domain.challenge import MAX_BASE64
+from signer.domain import rfc3986
+from signer.domain.challenge import MAX_BASE64, STATEMENT
 from signer.domain.ethereum import ChainId
 from signer.domain.policy import SigningPolicy
 from signer.settings_types import Chain, Seconds, Section, Span
@@ -19,10 +20,7 @@ OFFBLOCKS_STATEMENT: Final = (
     "you agree to our Terms of services and Privacy Policy"
 )
 """The statement of the card API's challenges."""
-PRODUCTION_DOMAIN: Final = "api.offblocks.xyz"
 SANDBOX_DOMAIN: Final = "api.sandbox.offblocks.xyz"
-KNOWN_CHAINS: Final = ("eip155:324", "eip155:300", "eip155:280", "eip155:42161", "eip155:421614")
-"""zkSync Era, its Sepolia and (retired) Goerli testnets, Arbitrum One and its Sepolia testnet."""
 
 
 def _regular_expression(text: str) -> str:
@@ -33,31 +31,73 @@ def _regular_expression(text: str) -> str:
     return text
 
 
-class PolicySettings(Section):
-    """``[policy]``: which challenges are signed. The defaults allow only the sandbox's."""
+def _domain(text: str) -> str:
+    if not text or "@" in text or rfc3986.AUTHORITY.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is not a domain; write it without https:// and path, for example api.example.org")
+    return text
 
-    domains: tuple[str, ...] = Field((SANDBOX_DOMAIN,), min_length=1)
+
+def _statement(text: str) -> str:
+    wrong = next((c for c in text if STATEMENT.fullmatch(c) is None), None)
+    if wrong is not None:
+        raise ValueError(
+            f"has the character {wrong!a}, which no challenge can have (EIP-4361); write for example ' or -"
+        )
+    if not text:
+        raise ValueError("is empty; a challenge without a statement is always allowed")
+    return text
+
+
+def _uri(text: str) -> str:
+    if rfc3986.URI.fullmatch(text) is None:
+        raise ValueError("is not a URI (RFC 3986); write for example https://api.example.org")
+    return text
+
+
+def _scheme(text: str) -> str:
+    if re.fullmatch(rfc3986.SCHEME, text, re.ASCII) is None:
+        raise ValueError(f"{text!r} is not a scheme; write for example https, without ://")
+    return text
+
+
+Domain = Annotated[str, AfterValidator(_domain)]
+Statement = Annotated[str, AfterValidator(_statement)]
+Uri = Annotated[str, AfterValidator(_uri)]
+Scheme = Annotated[str, AfterValidator(_scheme)]
+
+
+class PolicySettings(Section):
+    """``[policy]``: which challenges are signed. ``for_domain`` sets the first two."""
+
+    domains: Annotated[tuple[Domain, ...], Field(min_length=1)] | None = None
+    uris: tuple[Uri, ...] | Literal["any"] | None = None
     chains: tuple[Chain, ...] = Field(("eip155:324", "eip155:300"), min_length=1)
-    statements: tuple[str, ...] | Literal["any"] = (OFFBLOCKS_STATEMENT,)
-    uris: tuple[str, ...] | Literal["any"] | None = None
-    schemes: tuple[str, ...] = ("https",)
+    statements: tuple[Statement, ...] | Literal["any"] = (OFFBLOCKS_STATEMENT,)
+    schemes: tuple[Scheme, ...] = ("https",)
     max_age: Span = timedelta(hours=1)
+    max_lifetime: Span = timedelta(days=1)
     clock_skew: Seconds = Field(timedelta(seconds=60), ge=timedelta(0), le=timedelta(minutes=10))
     min_remaining: Seconds = Field(timedelta(seconds=30), ge=timedelta(0))
     request_id: Annotated[str, AfterValidator(_regular_expression)] = ""
-    resources: tuple[str, ...] | Literal["any"] = ()
+    resources: tuple[Uri, ...] | Literal["any"] = ()
     max_base64: int = Field(MAX_BASE64, ge=256, le=65_536)
 
+    def for_domain(self, domain: str) -> Self:
+        """Return these settings with every value: ``domains`` defaults to ``domain``, ``uris`` to ``https://<domain>``."""
+        domains = (domain,) if self.domains is None else self.domains
+        uris = tuple(f"https://{each}" for each in domains) if self.uris is None else self.uris
+        return self.model_copy(update={"domains": domains, "uris": uris})
+
     def to_domain(self) -> SigningPolicy:
-        """Return the policy. If ``uris`` is not set, it is ``https://<domain>`` for each domain."""
-        uris = tuple(f"https://{domain}" for domain in self.domains) if self.uris is None else self.uris
+        """Return the policy. A list that is not set allows nothing: see ``for_domain``."""
         return SigningPolicy(
-            domains=frozenset(self.domains),
+            domains=frozenset(self.domains or ()),
             chains=frozenset(ChainId.parse(chain).reference for chain in self.chains),
             statements=None if self.statements == "any" else frozenset(self.statements),
-            uris=None if uris == "any" else frozenset(uris),
+            uris=None if self.uris == "any" else frozenset(self.uris or ()),
             schemes=frozenset(self.schemes),
             max_age=self.max_age,
+            max_lifetime=self.max_lifetime,
             clock_skew=self.clock_skew,
             min_remaining=self.min_remaining,
             request_id=re.compile(self.request_id),

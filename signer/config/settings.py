@@ -14,6 +14,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Self
@@ -38,9 +39,12 @@ from signer.web.settings import CallerSettings, HttpSettings
 DEFAULT_CONFIG_FILE: Final = Path("/etc/signer/signer.toml")
 ENVIRONMENT_PREFIX: Final = "SIGNER_"
 
-# Also allowed: variables of the tools, and those that Kubernetes injects for a Service called "signer".
-_OTHER_VARIABLES: Final = re.compile(
-    r"SIGNER_(CONFIG|REDIS_BINARY|WITHOUT_ROOT|SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP)(_.+)?)?)",
+_TOOL_VARIABLES: Final = frozenset({"SIGNER_CONFIG", "SIGNER_REDIS_BINARY", "SIGNER_WITHOUT_ROOT"})
+# What Kubernetes injects for a Service called "signer" or "signer-…" (service links), as NAME=value. The value of
+# …_PORT is a URL, so that SIGNER_HTTP_PORT=8081, with one underscore too few, is still an error.
+_SERVICE_LINK: Final = re.compile(
+    r"SIGNER(_[A-Z0-9]+)*?_(SERVICE_HOST=.*|SERVICE_PORT(_[A-Z0-9]+)*=.*|PORT=[a-z]+://.*"
+    r"|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*)",
 )
 
 
@@ -49,7 +53,16 @@ _LISTS_WITH_COMMAS: Final = frozenset({"statements", "uris", "resources"})
 
 
 class ConfigError(Exception):
-    """The settings are invalid. The message has one line for each problem and shows no values."""
+    """The settings are invalid. The message has one line for each problem and shows no values.
+
+    Attributes:
+        valid: the settings with the defaults in place of the ``invalid`` sections, if they can be loaded.
+    """
+
+    def __init__(self, message: str, invalid: frozenset[str] = frozenset(), valid: Settings | None = None) -> None:
+        super().__init__(message)
+        self.invalid = invalid
+        self.valid = valid
 
 
 class _Environment(EnvSettingsSource):
@@ -103,17 +116,22 @@ class Settings(BaseSettings):
             raise ValueError("redis.lease must be at least card_api.request_timeout + 4 s")
         return self
 
+    @property
+    def policy_for_card_api(self) -> PolicySettings:
+        """``policy`` with its defaults, which follow ``card_api.base_url``: a domain belongs to one card API."""
+        return self.policy.for_domain(self.card_api.domain)
+
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources in order: the environment, then the file, which ``load_settings`` passes as arguments."""
-        return _Environment(settings_cls), init_settings
+        """Return the arguments as the only source: ``load_settings`` passes the file and the environment."""
+        return (init_settings,)
 
 
 def load_settings(path: Path | None) -> Settings:
@@ -131,16 +149,28 @@ def load_settings(path: Path | None) -> Settings:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid TOML: {error}.") from error
     unknown = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and not _is_known(name))
-    if unknown:
-        raise ConfigError("\n".join(f"{name}: no such setting (environment)." for name in unknown))
+    problems = [f"{name}: no such setting (environment)." for name in unknown]
+    environment = _Environment(Settings)
+    environment.env_vars = {name: text for name, text in environment.env_vars.items() if name.upper() not in unknown}
+    for name, value in environment().items():
+        is_section = isinstance(value, dict) and isinstance(contents.get(name), dict)
+        contents[name] = contents[name] | value if is_section else value
+    invalid: frozenset[str] = frozenset()
+    valid: Settings | None = None
     try:
-        return Settings(**contents)
+        valid = Settings(**contents)
     except ValidationError as error:
-        raise ConfigError("\n".join(_describe(error))) from None
+        problems += _describe(error)
+        invalid = frozenset(str(entry["loc"][0]) for entry in error.errors() if entry["loc"])
+        with suppress(ValidationError):
+            valid = Settings(**{name: value for name, value in contents.items() if name not in invalid})
+    if valid is None or problems:
+        raise ConfigError("\n".join(problems), invalid, valid)
+    return valid
 
 
 def _is_known(name: str) -> bool:
-    if _OTHER_VARIABLES.fullmatch(name):
+    if name in _TOOL_VARIABLES or _SERVICE_LINK.fullmatch(f"{name}={os.environ.get(name, '')}"):
         return True
     section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
     if section == "callers":
@@ -153,9 +183,32 @@ def _is_known(name: str) -> bool:
 
 
 def _describe(error: ValidationError) -> Iterator[str]:
-    for entry in error.errors(include_url=False, include_input=False, include_context=False):
-        name = ".".join(str(part) for part in entry["loc"]) or "settings"
-        problem = (
-            "no such setting" if entry["type"] == "extra_forbidden" else entry["msg"].removeprefix("Value error, ")
-        )
+    entries = error.errors(include_url=False, include_input=False, include_context=False)
+    paths = [entry["loc"] for entry in entries]
+    for entry in entries:
+        # Pydantic adds the types of a union, such as tuple[str, ...] and literal['any'], to the path.
+        name = ".".join(str(part) for part in entry["loc"] if "[" not in str(part)) or "settings"
+        if entry["type"] == "literal_error" and "[" in str(entry["loc"][-1]):
+            continue  # the error of the list beside it says what to write
+        if entry["type"] == "too_short" and any(entry["loc"] == path[:-1] for path in paths):
+            continue  # all its items were refused
+        problem = _PROBLEM_FOR_TYPE.get(entry["type"]) or entry["msg"].removeprefix("Value error, ")
         yield f"{name}: {problem.rstrip('.')}."
+
+
+_PROBLEM_FOR_TYPE: Final = {
+    "extra_forbidden": "no such setting",
+    "tuple_type": 'is not a list; write ["…", "…"]',
+    "model_type": "is not a section; write [name] above its settings",
+    "model_attributes_type": "is not a section; write [name] above its settings",
+    "bool_type": "is not true or false, without quotes",
+    "bool_parsing": "is not true or false, without quotes",
+    "int_type": "is not a whole number, without quotes",
+    "int_parsing": "is not a whole number",
+    "int_from_float": "is not a whole number",
+    "string_type": 'is not text; write it in quotes: "…"',
+    "path_type": 'is not the path of a file; write it in quotes: "/…"',
+    "missing": "is missing",
+    "too_short": "is empty; list at least one",
+}
+"""What pydantic's error types mean in a settings file, where a text of pydantic's would not help."""

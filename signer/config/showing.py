@@ -8,22 +8,38 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+from signer.adapters.keys.key_uri import KeyUri
 from signer.config.settings import Settings
 from signer.settings_types import Section
 
+_FILE_SCHEMES: Final = frozenset({"keystore", "hd"})
+_FILE_PARAMETERS: Final = frozenset({"pin-source", "module-path"})
 _HIDDEN: Final = frozenset({"token_sha256"})
 
 
 def named_files(settings: Settings) -> Iterator[tuple[str, Path]]:
-    """Yield each file that a setting names, for example ``("redis.password_file", Path("/run/…"))``."""
+    """Yield each file that a setting or a key URI names, for example ``("redis.password_file", Path("/run/…"))``."""
     for section_name, section in settings:
         if isinstance(section, Section):
             yield from ((f"{section_name}.{name}", value) for name, value in section if isinstance(value, Path))
+    uris = [(f"keys.uris.{number}", uri) for number, uri in enumerate(settings.keys.uris)]
+    if settings.card_api.signing_key_uri is not None:
+        uris.append(("card_api.signing_key_uri", settings.card_api.signing_key_uri))
+    yield from ((name, path) for name, uri in uris for path in _files_of(KeyUri.parse(uri)))
+
+
+def _files_of(uri: KeyUri) -> Iterator[Path]:
+    if uri.scheme in _FILE_SCHEMES:
+        yield uri.file_path()
+    for name, value in uri.query.items():
+        if name.endswith(("_file", "_dir")) or name in _FILE_PARAMETERS:
+            yield Path(value.removeprefix("file:").replace("///", "/", 1))
 
 
 def describe(settings: Settings) -> dict[str, Any]:
     """Return the effective settings as plain data, without anything that grants access."""
-    return {name: _plain(section) for name, section in settings}
+    policy = settings.policy_for_card_api
+    return {name: _plain(policy if name == "policy" else section) for name, section in settings}
 
 
 def _plain(value: object) -> object:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from signer.adapters.request_signing.local_key import load_request_key
 from signer.adapters.request_signing.profile import SignatureProfile
 from signer.adapters.request_signing.signer import MessageSigner
+from signer.config.sections import SANDBOX_DOMAIN
 from signer.devsite.embedded_valkey import embedded_valkey
 from signer.devsite.local_keys import PROVISIONER_FOR_KIND, ProvisionedKeys, RequestKeyInToken
 from signer.devsite.processes import ChildProcess, ProcessFailed, signer_process
@@ -226,7 +227,7 @@ class LocalSite:
         expected = json.dumps([str(self.owner), *options.expected_owners])
         sections = {
             "http": "port = 0\npre_stop = 0",
-            "policy": "",
+            "policy": f"domains = [{json.dumps(SANDBOX_DOMAIN)}]",
             "redis": f"url = {json.dumps(self.redis_url)}",
             "card_api": f"""\
 base_url = {json.dumps(self.card_api + "/v1")}

@@ -16,6 +16,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -50,7 +51,7 @@ _FORM: Final = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
-_STATEMENT: Final = re.compile(rf"[{rfc3986.UNRESERVED}{rfc3986.GEN_DELIMS}{rfc3986.SUB_DELIMS} ]++", re.ASCII)
+STATEMENT: Final = re.compile(rf"[{rfc3986.UNRESERVED}{rfc3986.GEN_DELIMS}{rfc3986.SUB_DELIMS} ]++", re.ASCII)
 _NONCE: Final = re.compile(r"[A-Za-z0-9]{8,128}", re.ASCII)
 _DATE_TIME: Final = re.compile(
     # Bounded here, because fromisoformat accepts 24:00:00 from Python 3.14 on.
@@ -75,6 +76,7 @@ _FIELD_AND_DETAIL: Final[dict[ErrorCode, tuple[str, str]]] = {
     ErrorCode.REQUEST_ID_MALFORMED: ("requestId", "The request id is empty or is not made of RFC 3986 pchars."),
     ErrorCode.RESOURCES_MALFORMED: ("resources", "Resources is empty or has a line that is not an RFC 3986 URI."),
 }
+_LINES_WITH_STATEMENT: Final = 3
 _LINE_PREFIXES: Final = ("URI: ", "Version: ", "Chain ID: ", "Nonce: ", "Issued At: ")
 
 
@@ -168,7 +170,7 @@ def parse_challenge(message: bytes) -> Challenge:
     _check(rfc3986.AUTHORITY.fullmatch(field["domain"]) and field["domain"], ErrorCode.DOMAIN_MALFORMED)
     _check(ADDRESS.fullmatch(field["address"]), ErrorCode.ADDRESS_MALFORMED)
     _check(checksum_address(field["address"]) == field["address"], ErrorCode.ADDRESS_CHECKSUM_WRONG)
-    _check(field["statement"] is None or _STATEMENT.fullmatch(field["statement"]), ErrorCode.STATEMENT_MALFORMED)
+    _check(field["statement"] is None or STATEMENT.fullmatch(field["statement"]), ErrorCode.STATEMENT_MALFORMED)
     uri = rfc3986.URI.fullmatch(field["uri"])
     if uri is None:
         raise _malformed(ErrorCode.URI_MALFORMED)
@@ -261,4 +263,16 @@ def _form_detail(text: str) -> str:
     for prefix in _LINE_PREFIXES:
         if not any(line.startswith(prefix) for line in rest):
             return f"The line that begins with '{prefix.strip()}' is missing or out of order."
+    return _head_detail(lines)
+
+
+def _head_detail(lines: Sequence[str]) -> str:
+    """Return the error text about the lines between the address and ``URI:``."""
+    head = lines[2 : next(number for number, line in enumerate(lines) if line.startswith(_LINE_PREFIXES[0]))]
+    if head == [""]:
+        return "Between the address and 'URI:' stands one empty line; without a statement there are two."
+    if not head or head[0] or head[-1]:
+        return "An empty line is missing: one follows the address, and one stands before 'URI:'."
+    if len(head) > _LINES_WITH_STATEMENT:
+        return "Between the address and 'URI:' stands more than a statement of one line between two empty lines."
     return "A line of the EIP-4361 message is missing, out of order or unknown."

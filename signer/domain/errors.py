@@ -60,6 +60,7 @@ class ErrorCode(StrEnum):
     ISSUED_IN_THE_FUTURE = "issued_in_the_future"
     CHALLENGE_EXPIRED = "challenge_expired"
     EXPIRATION_BEFORE_ISSUE = "expiration_before_issue"
+    LIFETIME_TOO_LONG = "lifetime_too_long"
     CHALLENGE_NOT_YET_VALID = "challenge_not_yet_valid"
     NOT_BEFORE_AFTER_EXPIRATION = "not_before_after_expiration"
     REQUEST_ID_NOT_ALLOWED = "request_id_not_allowed"

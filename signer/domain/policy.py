@@ -39,6 +39,7 @@ class SigningPolicy:
     uris: frozenset[str] | None
     schemes: frozenset[str]
     max_age: timedelta
+    max_lifetime: timedelta
     clock_skew: timedelta
     min_remaining: timedelta
     request_id: re.Pattern[str]
@@ -117,6 +118,7 @@ def _quotable(case: _Case) -> dict[str, str]:
         "owner_chain": owner.chain.reference,
         "issued_at": _time(challenge.issued_at),
         "max_age": _seconds(policy.max_age),
+        "max_lifetime": _seconds(policy.max_lifetime),
         "expiration_time": _time(challenge.expiration_time),
         "not_before": _time(challenge.not_before),
         "now": _time(case.now),
@@ -226,6 +228,16 @@ RULES: Final = (
         "it expires after it was issued",
         lambda c: _in_order(c.challenge.issued_at, c.challenge.expiration_time),
         "The challenge expires at {expiration_time}, not after it was issued ({issued_at}).",
+    ),
+    Rule(
+        ErrorCode.LIFETIME_TOO_LONG,
+        "expirationTime",
+        "it expires at most max_lifetime after it was issued",
+        lambda c: (
+            (c.challenge.expiration_time or c.challenge.issued_at) - c.challenge.issued_at <= c.policy.max_lifetime
+        ),
+        "The challenge expires at {expiration_time}, longer than policy.max_lifetime ({max_lifetime}) after it was "
+        "issued ({issued_at}).",
     ),
     Rule(
         ErrorCode.CHALLENGE_NOT_YET_VALID,

@@ -97,6 +97,7 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     Code.ISSUED_IN_THE_FUTURE: ErrorEntry(422, "It was issued later than now.", _CLOCKS),
     Code.CHALLENGE_EXPIRED: ErrorEntry(422, "It is older than `policy.max_age`, or has expired.", _FETCH),
     Code.EXPIRATION_BEFORE_ISSUE: ErrorEntry(422, "It expires before it was issued.", _FETCH),
+    Code.LIFETIME_TOO_LONG: ErrorEntry(422, "It is valid for longer than `policy.max_lifetime`.", _NOT_ALLOWED),
     Code.CHALLENGE_NOT_YET_VALID: ErrorEntry(422, "Its Not Before is later than now.", _CLOCKS),
     Code.NOT_BEFORE_AFTER_EXPIRATION: ErrorEntry(422, "Its Not Before is after its Expiration Time.", _FETCH),
     Code.REQUEST_ID_NOT_ALLOWED: ErrorEntry(422, "`policy.request_id` does not match its Request ID.", _NOT_ALLOWED),

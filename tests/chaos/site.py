@@ -16,6 +16,7 @@ from coincurve import PrivateKey
 
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.domain.ethereum import AccountId, ChainId, address_of_public_key
+from signer.simulator.settings import SANDBOX_DOMAIN
 from signer.web.auth import generate_token
 from tests.chaos.card_api import Credentials, SimulatedCardApi, card_api, key_id_of
 from tests.chaos.moves import StoreTap, Trace
@@ -173,7 +174,7 @@ def _settings(
             "pre_stop": 0,
             "drain_within": DRAIN_WITHIN,
         },
-        "policy": {"max_age": plan.max_age, "min_remaining": MIN_REMAINING},
+        "policy": {"domains": [SANDBOX_DOMAIN], "max_age": plan.max_age, "min_remaining": MIN_REMAINING},
         "redis": {
             **redis,
             "lease": plan.lease,

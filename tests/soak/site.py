@@ -11,6 +11,7 @@ from typing import Final
 
 import aiohttp
 
+from signer.simulator.settings import SANDBOX_DOMAIN
 from signer.web.auth import generate_token
 from tests.chaos.card_api import KEY_ID, Credentials, SimulatedCardApi, card_api
 from tests.chaos.replica import ChaosReplica, plain_environment
@@ -87,7 +88,7 @@ def _settings(
         token_sha256,
         {
             "http": {"port": port, "answer_within": ANSWER_WITHIN, "pre_stop": 0},
-            "policy": {"max_age": plan.max_age, "min_remaining": MIN_REMAINING},
+            "policy": {"domains": [SANDBOX_DOMAIN], "max_age": plan.max_age, "min_remaining": MIN_REMAINING},
             "redis": {"url": store.url, "lease": 5, "nonce_retention": plan.retention},
             "card_api": {
                 "base_url": f"{api.origin}/v1",

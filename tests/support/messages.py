@@ -24,6 +24,7 @@ DEFAULT_POLICY: Final = SigningPolicy(
     uris=None,
     schemes=frozenset({"https"}),
     max_age=timedelta(hours=1),
+    max_lifetime=timedelta(days=1),
     clock_skew=timedelta(seconds=60),
     min_remaining=timedelta(seconds=30),
     request_id=re.compile(".*"),

@@ -191,6 +191,8 @@ _NO_CONNECTION: Final = (
 def _network_failure(error: Exception, status: int | None) -> Failure:
     """Classify a network error. Of aiohttp's exception only the name of its class is kept."""
     name = type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return _not_sent("its certificate is not trusted: add its CA to this machine's, or name it in SSL_CERT_FILE")
     if isinstance(error, _NO_CONNECTION):
         return _not_sent(name)
     if isinstance(error, (aiohttp.ClientResponseError, HttpProcessingError)):

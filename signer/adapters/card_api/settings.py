@@ -5,7 +5,6 @@ Tokens and signatures are worth as much as a password: they are sent over https,
 
 from __future__ import annotations
 
-import ipaddress
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -16,7 +15,7 @@ from yarl import URL
 from signer.adapters.keys.settings import KeyUriText
 from signer.adapters.request_signing.profile import MAX_BACKDATE_SECONDS, DigestAlgorithm, SignatureProfile
 from signer.domain.record import SignatureForm
-from signer.settings_types import Section, Span
+from signer.settings_types import Section, Span, is_loopback
 
 _DEFAULT_PROFILE: Final = SignatureProfile()
 
@@ -38,16 +37,9 @@ def parse_base_url(text: str) -> URL:
         raise ValueError("holds a user or a password; set api_key_file and api_secret_file instead")
     if url.raw_query_string or url.raw_fragment:
         raise ValueError("holds a query or a fragment; leave it out")
-    if url.scheme == "http" and not _is_loopback(host):
+    if url.scheme == "http" and not is_loopback(host):
         raise ValueError("is plain http to another machine; use https, because tokens and signatures are sent to it")
     return url.with_path(url.raw_path.rstrip("/"), encoded=True)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _base_url(text: str) -> str:
@@ -88,6 +80,11 @@ class CardApiSettings(Section):
             raise ValueError("neither signing_key_file nor signing_key_uri is set")
         _ = self.signature_profile  # raises ValueError if it is invalid
         return self
+
+    @property
+    def domain(self) -> str:
+        """The domain of its challenges: the host of ``base_url``, with the port if it is not the default."""
+        return parse_base_url(self.base_url).host_port_subcomponent or ""
 
     @property
     def signature_profile(self) -> SignatureProfile:

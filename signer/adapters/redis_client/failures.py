@@ -17,11 +17,20 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from signer.domain.errors import ErrorCode, Unavailable
 
+MAY_EXPECT_TLS: Final = "If this happens each time, its port may expect TLS: begin redis.url with rediss."
+_CLOSED_BY_SERVER: Final = ("Connection closed by server", "Error while reading from", "Connection lost")
+"""How the errors of redis-py and of ``SharedConnection`` begin in that case."""
+_MAY_EXPECT_NO_TLS: Final = "If its port expects no TLS, redis.url must begin with redis, not rediss."
 SERVER_REFUSALS: Final = (AuthenticationError, AuthorizationError, BusyLoadingError)
 """redis-py counts these as connection errors. They are responses: the server would return them again."""
 
-_ACL_INSIDE_A_SCRIPT: Final = ("ACL failure in script", "The user executing the script")
-"""How Valkey, and Redis, begin the error if the ACL forbids a command inside a script."""
+_CODE_FOR_TEXT: Final = {
+    "ACL failure in script": "NOPERM",  # Valkey's, and below Redis's, if the ACL forbids a command inside a script
+    "The user executing the script": "NOPERM",
+    "DB index is out of range": "NODATABASE",
+    "ERR DB index is out of range": "NODATABASE",
+}
+"""Codes for errors that begin without one, or with the general ``ERR``."""
 
 _WRONG_NODE_CODES: Final = frozenset(
     {"READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"},
@@ -46,6 +55,7 @@ _DETAIL_FOR_CODE: Final = {
     "MOVED": _MOVED,
     "ASK": _MOVED,
     "WRONGTYPE": "A key of the store has another type than the signer stores there; see its log and docs/redis.md.",
+    "NODATABASE": "The store has no database of this number: correct redis.url, or raise the setting databases there.",
     "UNBLOCKED": "The store's server is not the primary any more; retry when the failover has ended.",
 }
 
@@ -71,8 +81,16 @@ class PrimaryNotFound(RedisError):
 
 
 def root_cause(exc: Exception) -> Exception:
-    """Return redis-py's own error if ``exc`` is a ``CannotConnect``, else ``exc``."""
-    return exc.__cause__ if isinstance(exc, CannotConnect) and isinstance(exc.__cause__, Exception) else exc
+    """Return redis-py's own error, or the server's, if ``exc`` is a ``CannotConnect``, else ``exc``."""
+    if not (isinstance(exc, CannotConnect) and isinstance(exc.__cause__, Exception)):
+        return exc
+    response = exc.__cause__.__context__  # on a Unix socket redis-py wraps what the server responds to SELECT
+    return response if isinstance(response, ResponseError) else exc.__cause__
+
+
+def is_closed_by_server(exc: Exception) -> bool:
+    """Return whether the server ended the connection, as one does that expects TLS."""
+    return isinstance(exc, RedisConnectionError) and str(exc).startswith(_CLOSED_BY_SERVER)
 
 
 def error_code(exc: Exception) -> str:
@@ -106,12 +124,19 @@ def _detail(exc: Exception) -> str:
     exc = root_cause(exc)
     if isinstance(exc, PrimaryNotFound):
         return str(exc)
-    if isinstance(exc, (RedisTimeoutError, TimeoutError)):
-        return "The store did not answer in time."
     if isinstance(exc, (ResponseError, *SERVER_REFUSALS)):
-        code = "NOPERM" if str(exc).startswith(_ACL_INSIDE_A_SCRIPT) else error_code(exc)
+        text = str(exc)
+        code = next((code for begin, code in _CODE_FOR_TEXT.items() if text.startswith(begin)), error_code(exc))
         default = _REFUSED if isinstance(exc, AuthenticationError) else f"The store returned an error ({code})."
         return _DETAIL_FOR_CODE.get(code, default)
+    return _connection_detail(exc)
+
+
+def _connection_detail(exc: Exception) -> str:
+    if isinstance(exc, (RedisTimeoutError, TimeoutError)):
+        return f"The store did not answer in time; retry. {_MAY_EXPECT_NO_TLS}"
     if isinstance(exc.__context__, ssl.SSLError):
-        return "TLS with the store failed: check the CA, the client certificate and its key, and the server's name."
-    return "The store cannot be reached."
+        return f"TLS with the store failed: check its name, redis.ca_file, cert_file and key_file. {_MAY_EXPECT_NO_TLS}"
+    if is_closed_by_server(exc):
+        return f"The store closed the connection; retry. {MAY_EXPECT_TLS}"
+    return "The store cannot be reached: check redis.url, and that the server runs."

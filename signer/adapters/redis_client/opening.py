@@ -24,6 +24,7 @@ from signer.adapters.redis_client.connections import (
     TlsConnection,
     UnixConnection,
 )
+from signer.adapters.redis_client.failures import PrimaryNotFound
 from signer.adapters.redis_client.node import Node
 from signer.adapters.redis_client.sentinel import SentinelTopology
 from signer.adapters.redis_client.settings import RedisSettings
@@ -42,6 +43,10 @@ CLUSTER_ACL_COMMANDS: Final = ("+cluster|info", "+cluster|slots", "+asking")
 _KEEP_ALIVE: Final = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 """The kernel closes an idle connection whose server does not respond for this long: 30 s in all."""
 
+_PLAINTEXT: Final = (
+    "The store's servers name one on another machine, and redis.url has no TLS: begin it with rediss, or set "
+    "redis.allow_plaintext."
+)
 _NO_ADDRESS: Final = Address("", 0)
 """The address of a Unix socket."""
 
@@ -80,8 +85,14 @@ def connection_to(settings: RedisSettings, address: Address | None) -> tuple[typ
 
 
 def open_server(settings: RedisSettings, address: Address | None) -> Node:
-    """Return the server at ``address``, or at the Unix socket, which has not been connected yet."""
+    """Return the server at ``address``, or at the Unix socket, which has not been connected yet.
+
+    Raises:
+        PrimaryNotFound: the other servers name a server on another machine, and TLS is not used.
+    """
     login = (settings.username, settings.password_file)
+    if address is not None and not settings.parsed_url.tls and not settings.allows_plaintext_to(address.host):
+        raise PrimaryNotFound(_PLAINTEXT)
     waits = settings.wait_for_replicas > 0
     return _open(settings, address, login, db=settings.parsed_url.database, waits=waits)
 

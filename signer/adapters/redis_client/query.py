@@ -9,7 +9,13 @@ from typing import Any, Final
 
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from signer.adapters.redis_client.failures import PrimaryNotFound, error_code, root_cause
+from signer.adapters.redis_client.failures import (
+    MAY_EXPECT_TLS,
+    PrimaryNotFound,
+    error_code,
+    is_closed_by_server,
+    root_cause,
+)
 from signer.adapters.redis_client.node import Node, first_error
 from signer.adapters.redis_client.shared_connection import Command
 
@@ -62,7 +68,9 @@ def _why(causes: Sequence[Exception], nodes: str, login_settings: str) -> str:
         return f"{nodes} cannot be reached over TLS: check the CA, the client certificate and its key, and the names."
     if any(isinstance(cause, ResponseError) for cause in causes):
         return f"{nodes} return an error: check that redis.url begins with the right scheme."
-    return f"{nodes} cannot be reached."
+    if any(map(is_closed_by_server, causes)):
+        return f"{nodes} closed the connection; retry. {MAY_EXPECT_TLS}"
+    return f"{nodes} cannot be reached: check redis.url, and that they run."
 
 
 def _has_succeeded(task: asyncio.Task[list[Any]]) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from signer.adapters.redis_client.urls import Deployment, RedisUrl
-from signer.settings_types import Section, Span
+from signer.settings_types import Section, Span, is_loopback
 
 
 def _redis_url(text: str) -> str:
@@ -22,6 +22,7 @@ class RedisSettings(Section):
 
     Attributes:
         password_file: ``None`` if the servers require no password.
+        allow_plaintext: whether a server on another machine may be used without TLS.
         ca_file: PEM; the only CA that is trusted. ``None`` for the system's CAs.
         connect_timeout: the longest time for opening one connection, or for finding the primary.
     """
@@ -33,6 +34,7 @@ class RedisSettings(Section):
     password_file: Path | None = None
     sentinel_username: str | None = None
     sentinel_password_file: Path | None = None
+    allow_plaintext: bool = False
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -49,10 +51,19 @@ class RedisSettings(Section):
         """The parts of ``url``."""
         return RedisUrl.parse(self.url)
 
+    def allows_plaintext_to(self, host: str) -> bool:
+        """Return whether a server at ``host`` may be used without TLS."""
+        return self.allow_plaintext or is_loopback(host)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         """Refuse settings that contradict each other. An error names the setting, never its value."""
         url = self.parsed_url
+        if not url.tls and not all(self.allows_plaintext_to(address.host) for address in url.addresses):
+            raise ValueError(
+                "url is plain text to another machine, which would show the password and could change what is signed: "
+                "begin it with rediss, or set allow_plaintext = true if a mesh or a VPN encrypts the connection"
+            )
         if self.username is not None and self.password_file is None:
             raise ValueError("username needs a password_file")
         if self.sentinel_username is not None and self.sentinel_password_file is None:

@@ -83,7 +83,7 @@ class SharedConnection(asyncio.Protocol):
         """
         result: asyncio.Future[list[Any]] = self._loop.create_future()
         if not self.is_open:
-            result.set_exception(RedisConnectionError("the connection was lost"))
+            result.set_exception(RedisConnectionError("Connection lost"))
             return result
         if not self._unsent:
             self._loop.call_soon(self._flush)
@@ -124,7 +124,7 @@ class SharedConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio passes it
         """Fail the calls."""
-        self.drop("the connection was lost")
+        self.drop("Connection lost")
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []

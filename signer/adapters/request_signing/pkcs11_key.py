@@ -71,9 +71,7 @@ async def open_pkcs11_request_key(
     Raises:
         RequestKeyError: the key cannot be used; the text says what to do.
     """
-    wanted = _parse(uri)
-    if not wanted.names_one_key:
-        raise RequestKeyError(f"{wanted} does not name the request key: add object=<label> or id=%…")
+    wanted = request_key_uri(uri)
     token = Pkcs11Token(wanted, P384, P384.digest(SELF_TEST), problem_changed)
     try:
         try:
@@ -95,11 +93,15 @@ async def open_pkcs11_request_key(
     return key
 
 
-def _parse(uri: str) -> Pkcs11Uri:
+def request_key_uri(uri: str) -> Pkcs11Uri:
+    """Parse the URI of a request key; raise ``RequestKeyError``."""
     try:
         key_uri = KeyUri.parse(uri)
         if key_uri.scheme != SCHEME:
             raise KeyUriInvalid(f"the request key cannot be {key_uri.scheme}: write {SCHEME}:token=…;object=…")
-        return Pkcs11Uri.parse(key_uri)
+        wanted = Pkcs11Uri.parse(key_uri)
     except KeyUriInvalid as exc:
         raise RequestKeyError(str(exc)) from exc
+    if not wanted.names_one_key:
+        raise RequestKeyError(f"{wanted} does not name the request key: add object=<label> or id=%…")
+    return wanted

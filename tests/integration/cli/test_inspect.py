@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,31 +29,35 @@ def golden(*arguments: str) -> Result:
     return inspect(GOLDEN["challenge"], "--owner", GOLDEN["ownerId"], *arguments)
 
 
+CHAIN = ("--chain", "280")
+"""The chain of the golden challenge, which the default settings do not list."""
+
+
 @pytest.mark.parametrize("at", [GOLDEN["valid_from"], IN_ITS_HOUR, GOLDEN["valid_until"]])
 def test_golden_challenge_is_accepted_in_its_hour(at: str) -> None:
     """Exit 0; the fields and the rules are printed."""
-    result = golden("--at", at)
+    result = golden("--at", at, *CHAIN)
     assert result.exit_code == 0, result.output
     assert "would be signed" in result.output
     assert "5ufoiEqDaFvmfo78" in result.output
-    assert result.output.count("holds") == 15
+    assert result.output.count("holds") == 16
 
 
 def test_golden_challenge_is_refused_today() -> None:
     """Exit 1 and ``challenge_expired``."""
-    result = golden()
+    result = golden(*CHAIN)
     assert result.exit_code == 1
     assert "refused: challenge_expired" in result.output
 
 
 def test_json_has_fields_rules_and_verdict() -> None:
     """One JSON object."""
-    result = golden("--at", IN_ITS_HOUR, "--domain", "example.org", "--json")
+    result = golden("--at", IN_ITS_HOUR, "--domain", "example.org", "--json", *CHAIN)
     found = json.loads(result.stdout)
     assert result.exit_code == 1
     assert (found["verdict"], found["code"], found["field"]) == ("refuse", "domain_not_allowed", "domain")
     assert found["fields"]["nonce"] == "5ufoiEqDaFvmfo78"
-    assert [rule["code"] for rule in found["rules"] if not rule["holds"]] == ["domain_not_allowed"]
+    assert [rule["code"] for rule in found["rules"] if not rule["holds"]] == ["domain_not_allowed", "uri_not_allowed"]
     assert found["detail"] == "The domain api.sandbox.offblocks.xyz is not in policy.domains (example.org)."
 
 
@@ -61,8 +66,9 @@ def test_json_has_fields_rules_and_verdict() -> None:
     [
         (("--chain", "324"), "chain_not_allowed"),
         (("--chain", "eip155:280"), None),
-        (("--domain", "api.offblocks.xyz"), "domain_not_allowed"),
-        (("--domain", "api.offblocks.xyz", "--domain", "api.sandbox.offblocks.xyz"), None),
+        ((), "chain_not_allowed"),
+        (("--domain", "api.offblocks.xyz", *CHAIN), "domain_not_allowed"),
+        (("--domain", "api.offblocks.xyz", "--domain", "api.sandbox.offblocks.xyz", *CHAIN), None),
     ],
 )
 def test_domain_and_chain_options_replace_defaults(arguments: tuple[str, ...], code: str | None) -> None:
@@ -71,9 +77,63 @@ def test_domain_and_chain_options_replace_defaults(arguments: tuple[str, ...], c
     assert json.loads(result.stdout)["code"] == code
 
 
+SETTINGS = """
+[policy]
+chains = ["eip155:280"]
+statements = ["Another one."]
+[card_api]
+base_url = "https://api.offblocks.xyz/v1"
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "failing"),
+    [
+        ((), ["domain_not_allowed", "statement_not_allowed", "uri_not_allowed"]),
+        (("--domain", "api.sandbox.offblocks.xyz"), ["statement_not_allowed"]),
+        (
+            ("--domain", "api.sandbox.offblocks.xyz", "--chain", "324"),
+            ["statement_not_allowed", "chain_not_allowed"],
+        ),
+    ],
+)
+def test_settings_are_the_policy_and_options_change_it(
+    arguments: tuple[str, ...], failing: list[str], tmp_path: Path
+) -> None:
+    """It judges as the service with this file does, and names the file and the options."""
+    file = tmp_path / "signer.toml"
+    file.write_text(SETTINGS)
+    found = json.loads(golden("--at", IN_ITS_HOUR, "--json", "--config", str(file), *arguments).stdout)
+    assert [rule["code"] for rule in found["rules"] if not rule["holds"]] == failing
+    options = [f"{name} {value}" for name, value in zip(arguments[::2], arguments[1::2], strict=True)]
+    assert found["settings"] == ", ".join([str(file), *options])
+
+
+def test_output_names_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file the built-in defaults are the policy; variables change them, as they do for the service."""
+    assert "settings: the built-in defaults" in golden("--at", IN_ITS_HOUR).output
+    monkeypatch.setenv("SIGNER_POLICY__CHAINS", "eip155:280")
+    result = golden("--at", IN_ITS_HOUR)
+    assert (result.exit_code, "defaults, SIGNER_POLICY__CHAINS" in result.output) == (0, True)
+
+
+def test_longest_challenge_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``policy.max_base64`` applies before the challenge is decoded."""
+    monkeypatch.setenv("SIGNER_POLICY__MAX_BASE64", "256")
+    assert "challenge_too_large" in golden(*CHAIN).output
+
+
+def test_invalid_settings_are_told(tmp_path: Path) -> None:
+    """Exit 78, as for every command."""
+    file = tmp_path / "signer.toml"
+    file.write_text("[policy]\nchain = 1\n")
+    result = golden("--config", str(file))
+    assert (result.exit_code, "policy.chain: no such setting" in result.output) == (78, True)
+
+
 def test_challenge_is_read_from_standard_input() -> None:
     """``-`` reads it; a newline at the end is ignored."""
-    result = inspect("-", "--owner", GOLDEN["ownerId"], "--at", IN_ITS_HOUR, stdin=GOLDEN["challenge"] + "\n")
+    result = inspect("-", "--owner", GOLDEN["ownerId"], "--at", IN_ITS_HOUR, *CHAIN, stdin=GOLDEN["challenge"] + "\n")
     assert result.exit_code == 0
 
 
@@ -126,7 +186,7 @@ def test_lines_have_one_result_each_in_order() -> None:
         (b"[" * 50_000, "request_malformed"),
         (json.dumps(good).encode(), None),
     ]
-    result = inspect("--lines", stdin=b"\n".join(line for line, _ in lines) + b"\n")
+    result = inspect("--lines", *CHAIN, stdin=b"\n".join(line for line, _ in lines) + b"\n")
     results: list[dict[str, Any]] = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.exit_code == 0
     assert results == [{"verdict": "refuse" if code else "accept", "code": code} for _, code in lines]
@@ -135,5 +195,5 @@ def test_lines_have_one_result_each_in_order() -> None:
 def test_disagreement_with_siwe_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit 1 and ``judge_disagrees``, although the policy accepts."""
     monkeypatch.setattr(inspect_challenge, "find_disagreement", lambda *_: "uri")
-    result = golden("--at", IN_ITS_HOUR, "--json")
+    result = golden("--at", IN_ITS_HOUR, "--json", *CHAIN)
     assert (result.exit_code, json.loads(result.stdout)["code"]) == (1, ErrorCode.JUDGE_DISAGREES.value)

@@ -122,7 +122,7 @@ async def test_two_lost_replies_are_unavailable(proxy: LossyProxy) -> None:
     async with open_store(proxy.url) as store:
         lease = await _claimed(store)
         proxy.lose_next(2)
-        await assert_unavailable("cannot be reached", store.record_signature(lease, SUBMISSION))
+        await assert_unavailable("closed the connection", store.record_signature(lease, SUBMISSION))
         assert proxy.lost == 2
         assert (await store.claim(claim_of())).outcome is ClaimOutcome.PAST_SIGNING
 

@@ -145,19 +145,42 @@ async def test_error_says_why_the_primary_is_not_found() -> None:
 @pytest.mark.parametrize("url", [f"redis+sentinel://127.0.0.1:%d/{SERVICE}", "redis+cluster://127.0.0.1:%d"])
 async def test_unknown_response_shapes_are_unavailable(url: str) -> None:
     """Whatever server listens there."""
-    async with _strange_server() as port, open_store(url % port) as store:
+    async with _strange_server(b"+OK\r\n$5\r\nhello\r\n") as port, open_store(url % port) as store:
         await assert_unavailable("cannot be read", store.ping())
         await assert_unavailable("cannot be read", store.due(1))
 
 
+@pytest.mark.parametrize(
+    ("url", "response"),
+    [
+        (
+            f"redis+sentinel://127.0.0.1:%d/{SERVICE}",
+            b"*2\r\n$8\r\n10.9.9.9\r\n$4\r\n6379\r\n*2\r\n$12\r\nconfig-epoch\r\n$1\r\n1\r\n",
+        ),
+        (
+            "redis+cluster://127.0.0.1:%d",
+            (
+                b"$64\r\ncluster_state:ok\ncluster_current_epoch:1\ncluster_slots_ok:16384\n\r\n"
+                b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$8\r\n10.9.9.9\r\n:6379\r\n"
+            ),
+        ),
+    ],
+    ids=["sentinel", "cluster"],
+)
+async def test_discovered_server_on_another_machine_is_refused_without_tls(url: str, response: bytes) -> None:
+    """No connection to it is opened, so the password is not sent to it."""
+    async with _strange_server(response) as port, open_store(url % port) as store:
+        await assert_unavailable("redis.allow_plaintext", store.ping())
+
+
 @asynccontextmanager
-async def _strange_server() -> AsyncIterator[int]:
-    """Run a server whose responses have unknown shapes; it has closed all connections when the context ends."""
+async def _strange_server(response: bytes) -> AsyncIterator[int]:
+    """Run a server that always sends this response; it has closed all connections when the context ends."""
     handlers: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await reader.read(1000):
-            writer.write(b"+PONG\r\n" if b"PING" in request else b"+OK\r\n$5\r\nhello\r\n")
+            writer.write(b"+PONG\r\n" if b"PING" in request else response)
         writer.close()
         await writer.wait_closed()
 
@@ -179,7 +202,7 @@ async def test_host_name_is_resolved_for_each_connection(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
     with valkey("--port", str(port), "--bind", "127.0.0.2") as first:
-        async with open_store(f"redis://store.example:{port}") as store:
+        async with open_store(f"redis://store.example:{port}", allow_plaintext=True) as store:
             await store.claim(claim_of())
             first.stop()
             await assert_unavailable("cannot be reached", store.ping())

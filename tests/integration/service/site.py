@@ -26,7 +26,7 @@ from signer.devsite.local_keys import RequestKeyInToken
 from signer.observability.events import irregularities
 from signer.simulator.app import RunningSimulator, serving
 from signer.simulator.faults import ROUTE_NAMES, Fault
-from signer.simulator.settings import SimulatorSettings
+from signer.simulator.settings import SANDBOX_DOMAIN, SimulatorSettings
 from signer.web.auth import generate_token
 from tests.support.http_server import HttpServer
 from tests.support.log_lines import LogLines, captured_logs
@@ -183,6 +183,7 @@ def _settings(
     settings: dict[str, Any] = {
         "http": {"answer_within": 60},
         "callers": [{"name": "wallet-backend", "token_sha256": token_sha256}],
+        "policy": {"domains": [SANDBOX_DOMAIN]},
         "redis": {"url": redis.url, "key_prefix": uuid.uuid4().hex[:8]},
         "card_api": {
             "base_url": base_url,

@@ -154,7 +154,15 @@ def test_rule_11_refuses_expiration_not_after_issue() -> None:
     assert verdict(message, now=ISSUED_AT - timedelta(seconds=30)) is None
 
 
-def test_rule_12_refuses_before_not_before() -> None:
+def test_rule_12_refuses_expiration_longer_than_max_lifetime_after_issue() -> None:
+    """The limit itself is accepted; a message that never expires by itself has ``max_age``."""
+    longest = ISSUED_AT + timedelta(days=1)
+    assert verdict(Message(expiration_time=instant(longest))) is None
+    for ends in (instant(longest + INSTANT), "9999-12-31T23:59:59Z"):
+        assert verdict(Message(expiration_time=ends)) is ErrorCode.LIFETIME_TOO_LONG
+
+
+def test_rule_13_refuses_before_not_before() -> None:
     """At its Not Before the challenge is valid; a microsecond earlier it is not, and no ``clock_skew`` applies."""
     begins = ISSUED_AT + timedelta(minutes=10)
     message = Message(not_before=instant(begins))
@@ -167,8 +175,8 @@ def failing(message: Message, now: datetime = ISSUED_AT, owner: AccountId = THIS
     return [rule.code for rule, holds in POLICY.verdicts(challenge(message), owner, now) if not holds]
 
 
-def test_rule_13_fails_if_not_before_is_not_before_expiration() -> None:
-    """Only ``verdicts`` shows this failure: rule 10 or rule 12 always refuses such a message first."""
+def test_rule_14_fails_if_not_before_is_not_before_expiration() -> None:
+    """Only ``verdicts`` shows this failure: rule 10 or rule 13 always refuses such a message first."""
     at, later = instant(ISSUED_AT + timedelta(minutes=1)), instant(ISSUED_AT + timedelta(minutes=1) + INSTANT)
     for begins, ends, holds in ((at, later, True), (at, at, False), (later, at, False)):
         message = Message(not_before=begins, expiration_time=ends)
@@ -216,7 +224,7 @@ def test_first_failing_rule_names_refusal() -> None:
     ("pattern", "request_id", "refused"),
     [("", None, False), ("", "a", True), ("[a-f0-9]+", "0a", False), ("[a-f0-9]+", "0a-", True), (".*", "0a-", False)],
 )
-def test_rule_14_refuses_request_id_that_does_not_match(pattern: str, request_id: str | None, refused: bool) -> None:
+def test_rule_15_refuses_request_id_that_does_not_match(pattern: str, request_id: str | None, refused: bool) -> None:
     """By default no request ID is signed; the pattern must match the whole text."""
     policy = replace(POLICY, request_id=re.compile(pattern))
     code = ErrorCode.REQUEST_ID_NOT_ALLOWED if refused else None
@@ -233,7 +241,7 @@ def test_rule_14_refuses_request_id_that_does_not_match(pattern: str, request_id
         (("https://a.example/x",), ("https://a.example/x/y",), True),
     ],
 )
-def test_rule_15_refuses_resource_that_is_not_listed(
+def test_rule_16_refuses_resource_that_is_not_listed(
     allowed: tuple[str, ...], resources: tuple[str, ...] | None, refused: bool
 ) -> None:
     """By default no resource is signed: ``urn:recap:…`` grants rights (EIP-5573)."""

@@ -53,6 +53,8 @@ TEXTS: dict[str, Case] = {
     "The challenge expires at 2026-11-22T11:59:50Z, not after it was issued (2026-11-22T12:00:00Z).": case(
         "expirationTime", {"now": ISSUED_AT - timedelta(seconds=30)}, expiration_time="2026-11-22T11:59:50Z"
     ),
+    "The challenge expires at 9999-12-31T23:59:59Z, longer than policy.max_lifetime (86400 s) after it was issued "
+    "(2026-11-22T12:00:00Z).": case("expirationTime", expiration_time="9999-12-31T23:59:59Z"),
     "The challenge is not valid before 2026-11-22T12:10:00Z; it is 2026-11-22T12:00:00Z here.": case(
         "notBefore", not_before="2026-11-22T12:10:00Z"
     ),
@@ -69,8 +71,8 @@ def test_refusal_says_what_was_given_and_what_is_allowed(detail: str) -> None:
 
 
 def test_text_of_rule_that_never_names_refusal() -> None:
-    """Rule 13 has a text like the others."""
+    """Rule 14 has a text like the others."""
     message = Message(not_before="2026-11-22T12:02:00Z", expiration_time="2026-11-22T12:01:00Z")
     inputs = policy_module._Case(POLICY, challenge(message), THIS_OWNER, ISSUED_AT)
     expected = "The challenge becomes valid at 2026-11-22T12:02:00Z, not before it expires (2026-11-22T12:01:00Z)."
-    assert RULES[12].detail(inputs) == expected
+    assert RULES[13].detail(inputs) == expected

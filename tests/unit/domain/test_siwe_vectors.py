@@ -93,7 +93,7 @@ REFUSED = {
 
 GRAMMAR_OF_RULE = {
     "scheme": rfc3986.SCHEME,
-    "statement": challenge_module._STATEMENT.pattern,
+    "statement": challenge_module.STATEMENT.pattern,
     "pct-encoded": rfc3986._PCT,
     "userinfo": rfc3986._USERINFO,
     "IPvFuture": rfc3986._IPV_FUTURE,
@@ -216,7 +216,9 @@ def test_rfc3986_chars(file: str, name: str, vector: dict[str, Any]) -> None:
 def check_policy(challenge: Challenge, vector: dict[str, Any]) -> None:
     """Check the policy at the vector's time, or now, with the vector's domain."""
     domain = vector.get("domainBinding", challenge.domain)
-    policy = replace(DEFAULT_POLICY, domains=frozenset({domain}), chains=frozenset({1}), max_age=AGES)
+    policy = replace(
+        DEFAULT_POLICY, domains=frozenset({domain}), chains=frozenset({1}), max_age=AGES, max_lifetime=AGES
+    )
     now = datetime.fromisoformat(vector["time"]) if "time" in vector else datetime.now(UTC)
     policy.check(challenge, AccountId.parse(f"eip155:1:{challenge.address}"), now)
 

@@ -29,7 +29,7 @@ FILE = Path("/run/secrets/a-file")
 )
 def test_url_chooses_connection_class_and_arguments(url: str, kind: type, arguments: dict[str, Any]) -> None:
     """Scheme, host, port and path become redis-py's arguments."""
-    settings = RedisSettings(url=url)
+    settings = RedisSettings(url=url, allow_plaintext=True)
     addresses = settings.parsed_url.addresses
     connection_class, found = connection_to(settings, addresses[0] if addresses else None)
     assert connection_class is kind
@@ -70,7 +70,7 @@ def test_url_chooses_connection_class_and_arguments(url: str, kind: type, argume
 )
 def test_valid_url_is_parsed(url: str, expected: RedisUrl) -> None:
     """Deployment, TLS, all hosts with their ports, the primary's name, the database."""
-    assert RedisSettings(url=url).parsed_url == expected
+    assert RedisSettings(url=url, allow_plaintext=True).parsed_url == expected
 
 
 def test_address_is_written_as_in_url() -> None:
@@ -154,9 +154,9 @@ def test_invalid_url_is_refused(url: str) -> None:
     ("settings", "error"),
     [
         ({"username": "signer"}, "username needs a password_file"),
-        ({"url": "redis+sentinel://one/name", "sentinel_username": "signer"}, "needs a sentinel_password_file"),
+        ({"url": "redis+sentinel://127.0.0.1/name", "sentinel_username": "signer"}, "needs a sentinel_password_file"),
         ({"sentinel_password_file": FILE}, "sentinel_password_file is for"),
-        ({"url": "redis+cluster://one", "ca_file": FILE}, "rediss"),
+        ({"url": "redis+cluster://[::1]", "ca_file": FILE}, "rediss"),
         ({"cert_file": FILE, "key_file": FILE}, "rediss"),
         ({"ca_file": FILE}, "rediss"),
         ({"url": "rediss://store", "cert_file": FILE}, "set together"),
@@ -170,7 +170,27 @@ def test_invalid_url_is_refused(url: str) -> None:
 def test_contradicting_settings_are_refused(settings: dict[str, Any], error: str) -> None:
     """A user without password, TLS files without TLS, half a client certificate, a prefix that changes the slot."""
     with pytest.raises(ValueError, match=error):
-        RedisSettings(**{"url": "redis://store", **settings})
+        RedisSettings(**{"url": "redis://localhost", **settings})
+
+
+REMOTE = ["redis://10.9.9.9", "redis://store", "redis+sentinel://127.0.0.1,10.9.9.9/name", "redis+cluster://[::1],node"]
+
+
+@pytest.mark.parametrize("url", REMOTE)
+def test_plaintext_to_another_machine_is_refused(url: str) -> None:
+    """As for the card API: with TLS, to this machine, or if a setting allows it, because a mesh encrypts."""
+    with pytest.raises(ValueError, match="begin it with rediss, or set allow_plaintext"):
+        RedisSettings(url=url)
+    assert RedisSettings(url=url, allow_plaintext=True).url == url
+    assert RedisSettings(url=url.replace("redis", "rediss", 1)).parsed_url.tls
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://localhost", "redis://127.9.9.9", "redis+cluster://[::1]", "unix:///run/a.sock"]
+)
+def test_plaintext_to_this_machine_is_accepted(url: str) -> None:
+    """Loopback addresses and Unix sockets cross no network."""
+    assert RedisSettings(url=url).url == url
 
 
 def test_wait_timeout_may_exceed_command_timeout_without_wait() -> None:

@@ -1,0 +1,32 @@
+"""The settings as a whole: values that follow other settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from signer.config.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("base_url", "domain"),
+    [
+        ("https://api.offblocks.xyz/v1", "api.offblocks.xyz"),
+        ("https://API.offblocks.xyz:443", "api.offblocks.xyz"),
+        ("https://api.offblocks.xyz:8443/v1", "api.offblocks.xyz:8443"),
+        ("http://127.0.0.1:8081/v1", "127.0.0.1:8081"),
+        ("http://[::1]:8081/v1", "[::1]:8081"),
+    ],
+)
+def test_allowed_domain_is_host_of_card_api(base_url: str, domain: str) -> None:
+    """A domain belongs to a card API: that of another one, and its URI, are not allowed by default."""
+    policy = Settings.model_validate({"card_api": {"base_url": base_url}}).policy_for_card_api.to_domain()
+    assert (policy.domains, policy.uris) == (frozenset({domain}), frozenset({f"https://{domain}"}))
+
+
+def test_listed_domains_replace_host_of_card_api() -> None:
+    """URIs follow the listed domains, unless they are listed too."""
+    listed = Settings.model_validate({"policy": {"domains": ["a.example", "b.example"]}}).policy_for_card_api
+    assert listed.domains == ("a.example", "b.example")
+    assert listed.uris == ("https://a.example", "https://b.example")
+    both = Settings.model_validate({"policy": {"domains": ["a.example"], "uris": "any"}}).policy_for_card_api
+    assert both.to_domain().uris is None
