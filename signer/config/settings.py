@@ -109,11 +109,15 @@ class Settings(BaseSettings):
         return callers
 
     @model_validator(mode="after")
-    def _times_fit(self) -> Self:
+    def _sections_fit(self) -> Self:
         if self.redis.nonce_retention < 2 * self.policy.max_age:
             raise ValueError("redis.nonce_retention must be at least twice policy.max_age")
         if self.redis.lease < self.card_api.request_timeout + timedelta(seconds=4):
             raise ValueError("redis.lease must be at least card_api.request_timeout + 4 s")
+        if self.audit.required and self.logging.level in {"warning", "error"}:
+            raise ValueError(
+                "logging.level must be info or debug, because audit.required needs the lines of level info"
+            )
         return self
 
     @property

@@ -13,7 +13,8 @@ from signer.application.ports import AuditEvent, EventName, KeyReloadReport
 from signer.application.reload_keys import KeyReload
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
-from signer.observability.events import CHALLENGE_EVENTS, Event
+from signer.observability.challenge_events import CHALLENGE_EVENTS
+from signer.observability.event import Event
 from signer.observability.log_writer import ROOM
 from signer.web.request_summary import RequestSummary
 

@@ -18,7 +18,7 @@ from signer.adapters.redis_store import scripts as challenge_scripts
 from signer.cli.main import main
 from signer.domain.record import Submission
 from tests.chaos.moves import scripts_by_name
-from tests.support.quick_breaker import shorten_cool_down
+from tests.support.quick_breaker import shorten_confirmation, shorten_cool_down
 
 _EDITS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     # A process whose lease was taken over can still change the record.
@@ -69,5 +69,6 @@ def _wait_for_no_replica() -> None:
 
 if __name__ == "__main__":
     shorten_cool_down()
+    shorten_confirmation()
     _mutate(sys.argv.pop(1))
     main()

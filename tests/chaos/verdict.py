@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from signer.observability.events import irregularities
 from tests.chaos.evidence import Evidence, signature_hash
 from tests.chaos.failovers import forgotten_final_states
 from tests.chaos.load import FINAL, ClientBehaviour, RecordedResponse
 from tests.chaos.recovery import recoveries
+from tests.support.irregularities import irregularities
 
 _PROOF: Final = frozenset({"verified", "already_signed"})
 _UNSIGNED: Final = frozenset({"claimed", "released"})

@@ -16,8 +16,8 @@ from eth_account import Account
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.devsite.processes import ChildProcess, ProcessFailed, signer_process
 from signer.devsite.site import LocalSite
-from signer.observability.events import irregularities
 from tests.e2e.conftest import OpenSite, log_lines
+from tests.support.irregularities import irregularities
 from tests.support.kubernetes_mounts import update_mounted_secret
 from tests.support.missing_packages import without
 from tests.support.terminal import on_terminal

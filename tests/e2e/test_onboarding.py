@@ -115,3 +115,20 @@ async def test_invalid_customer_is_refused_and_not_created(open_site: OpenSite) 
         response_status, problem = await onboard(site, "frank", **fields)
         assert (response_status, problem["code"]) == (status, code)
     assert await created(site) == 0
+
+
+async def test_creation_that_commits_and_then_answers_500_is_found(open_site: OpenSite) -> None:
+    """The repeated creation gets 409, and the customer is in the card API's list."""
+    site = await open_site(**QUICK)
+    await site.set_faults({"kind": "status_after_commit", "route": "create_customer", "times": 1})
+    status, customer = await onboard(site, "grace")
+    assert (status, customer["record"]["state"]) == (201, "verified")
+    assert await onboard(site, "grace") == (201, customer)
+
+
+async def test_customer_that_exists_at_the_card_api_is_found(open_site: OpenSite) -> None:
+    """This service never created it."""
+    site = await open_site(**QUICK)
+    created = await site.create_customer()
+    status, customer = await onboard(site, created["externalId"])
+    assert (status, customer["customerId"], customer["record"]["state"]) == (201, created["id"], "verified")

@@ -11,8 +11,8 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 
 from signer.domain.challenge import decode_challenge
-from signer.observability.events import irregularities
 from tests.e2e.conftest import OpenSite, log_lines
+from tests.support.irregularities import irregularities
 
 
 def with_another_time(challenge: str) -> str:

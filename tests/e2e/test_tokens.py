@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from signer.devsite.site import LocalSite
-from signer.observability.events import irregularities
 from tests.e2e.conftest import OpenSite, log_lines
+from tests.support.irregularities import irregularities
 
 pytestmark = pytest.mark.needs("softhsm2-util")
 

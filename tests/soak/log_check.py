@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from signer.observability.events import irregularities
+from tests.support.irregularities import irregularities
 
 _LONGEST_NAME: Final = len("0x") + 40
 _LONG: Final = re.compile(rf"[A-Za-z0-9+=]{{{_LONGEST_NAME + 1},}}")

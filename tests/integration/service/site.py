@@ -23,12 +23,12 @@ from signer.adapters.keys.keystore.backend import write_keystore
 from signer.bootstrap.service import Service, open_service
 from signer.config.settings import Settings
 from signer.devsite.local_keys import RequestKeyInToken
-from signer.observability.events import irregularities
 from signer.simulator.app import RunningSimulator, serving
 from signer.simulator.faults import ROUTE_NAMES, Fault
 from signer.simulator.settings import SANDBOX_DOMAIN, SimulatorSettings
 from signer.web.auth import generate_token
 from tests.support.http_server import HttpServer
+from tests.support.irregularities import irregularities
 from tests.support.log_lines import LogLines, captured_logs
 from tests.support.servers import RedisServer
 

@@ -20,7 +20,6 @@ from signer.application.sign_challenge import SignChallenge
 from signer.application.sign_request import HandleSignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.domain.challenge import MAX_BASE64
-from signer.observability.events import irregularities
 from signer.observability.writers import StructlogAudit, StructlogReloadLog, StructlogRequestLog
 from signer.web.app import create_http
 from signer.web.auth import Callers, generate_token
@@ -35,6 +34,7 @@ from tests.support.fakes.customer_intents import FakeCustomerIntents
 from tests.support.fakes.key_reloads import FakeKeyReloader
 from tests.support.fakes.keys import FakeKey, FakeKeyRing, FakeVerifier
 from tests.support.http_server import HttpServer
+from tests.support.irregularities import irregularities
 from tests.support.log_lines import LogLines, captured_logs
 from tests.support.messages import DEFAULT_POLICY, Message, to_base64
 from tests.unit.application.fake_system import forwarding_limits, signing_limits

@@ -4,8 +4,10 @@ import pytest
 
 from signer.application.ports import AuditEvent, EventName
 from signer.observability import events
-from signer.observability.events import CATALOGUE, CHALLENGE_EVENTS, COMMON, Event, irregularities
+from signer.observability.challenge_events import CHALLENGE_EVENTS
+from signer.observability.event import CATALOGUE, COMMON, Event
 from signer.observability.redaction import is_sensitive_name
+from tests.support.irregularities import irregularities
 
 
 @pytest.mark.parametrize("name", EventName)

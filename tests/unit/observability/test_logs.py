@@ -12,17 +12,17 @@ import structlog
 
 from signer.application.origin import ORIGIN, Origin
 from signer.application.ports import AuditEvent, EventName
+from signer.observability.challenge_events import CHALLENGE_EVENTS
 from signer.observability.events import (
-    CHALLENGE_EVENTS,
     HTTP_UNEXPECTED_ERROR,
     KEYS_LOADED,
     SERVICE_READY,
     SERVICE_STOPPING,
-    irregularities,
 )
 from signer.observability.logs import LibraryHandler
 from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
 from signer.web.request_summary import RequestSummary
+from tests.support.irregularities import irregularities
 from tests.support.log_lines import LogLines, captured_logs
 from tests.support.messages import golden_vector
 

@@ -1,0 +1,107 @@
+"""The events of challenges and customers, which the use cases write through ``AuditLog``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from signer.application.ports import EventName
+from signer.observability.event import CUSTOMER_FIELDS, RECORD_FIELDS, Event, event
+
+CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
+    EventName(each.name): each
+    for each in (
+        event("customer.created", "info", "The card API has created a customer.", *CUSTOMER_FIELDS, "idempotency_key"),
+        event(
+            "customer.found",
+            "info",
+            "The card API had the customer already (409); its list of customers has the id.",
+            *CUSTOMER_FIELDS,
+            "idempotency_key",
+        ),
+        event(
+            "customer.lookup_failed",
+            "warning",
+            "The card API has the customer already (409), and its id could not be found in the list of customers.",
+            *CUSTOMER_FIELDS,
+            "code",
+            "idempotency_key",
+        ),
+        event(
+            "challenge.refused",
+            "info",
+            "A request was refused or failed; nothing was signed.",
+            *CUSTOMER_FIELDS,
+            "code",
+        ),
+        event(
+            "card_api.challenge_refused",
+            "warning",
+            "The card API issued a challenge that the parser or the policy refuses, by the rule in code. Nothing was "
+            "signed: ownerId is wrong, the settings are, or the card API is faulty or compromised.",
+            *CUSTOMER_FIELDS,
+            "code",
+        ),
+        event(
+            "challenge.conflicted",
+            "warning",
+            "The nonce is claimed for another message, or the message for another customer: a mistake or an attack.",
+            *CUSTOMER_FIELDS,
+            "code",
+        ),
+        event("challenge.claimed", "info", "The nonce is claimed for this message.", *RECORD_FIELDS),
+        event(
+            "challenge.released",
+            "warning",
+            "The key backend failed; the nonce stays claimed for this message and can be signed later.",
+            *RECORD_FIELDS,
+            "key_uri",
+        ),
+        event(
+            "challenge.signed", "info", "The signature is stored in Redis.", *RECORD_FIELDS, "key_uri", "duration_ms"
+        ),
+        event(
+            "challenge.taken_over",
+            "info",
+            "This replica continues a challenge that another replica or an earlier attempt did not settle.",
+            *RECORD_FIELDS,
+            "attempt",
+        ),
+        event(
+            "challenge.delivered",
+            "info",
+            "The signature was sent to the card API; code is the meaning of the response. If nothing was sent, only "
+            "challenge.deferred is written.",
+            *RECORD_FIELDS,
+            "attempt",
+            "status",
+            "duration_ms",
+            "idempotency_key",
+        ),
+        event(
+            "challenge.deferred",
+            "warning",
+            "The delivery will be tried again after duration_ms.",
+            *RECORD_FIELDS,
+            "attempt",
+            "duration_ms",
+            "upstream_status",
+        ),
+        event(
+            "challenge.settled",
+            "info",
+            "The challenge is final. A warning if it is rejected or expired, except with the code not_forwarded.",
+            *RECORD_FIELDS,
+            "attempt",
+            "upstream_status",
+            raised_level="warning",
+        ),
+        event(
+            "challenge.lease_lost",
+            "warning",
+            "Another replica took the challenge over while this one worked on it.",
+            *RECORD_FIELDS,
+            "attempt",
+        ),
+    )
+}

@@ -1,0 +1,54 @@
+"""What a log event is, and the catalogue that ``events`` and ``challenge_events`` fill.
+
+* Alerts and dashboards depend on the names: add events, never rename one.
+* A field without a value is left out. Every line may also have the fields in ``COMMON``.
+* ``customer_id`` and ``owner`` identify a customer: operators need this to store and erase logs. No field of any event
+  may hold a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from signer.observability.settings import LogLevel
+
+COMMON: Final = frozenset({"timestamp", "level", "event", "request_id", "caller"})
+"""Fields that every line may have; the last two only if a request caused it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One kind of log line.
+
+    Attributes:
+        name: the value of the field ``event``.
+        level: of its lines.
+        raised_level: of its lines in the cases that ``meaning`` names; the same if it names none.
+        meaning: when it is written.
+        fields: all that it may have in addition to ``COMMON``.
+    """
+
+    name: str
+    level: LogLevel
+    raised_level: LogLevel
+    meaning: str
+    fields: frozenset[str]
+
+
+_events: Final[dict[str, Event]] = {}
+CATALOGUE: Final[Mapping[str, Event]] = _events
+"""Every event by its name."""
+
+
+def event(name: str, level: LogLevel, meaning: str, *fields: str, raised_level: LogLevel | None = None) -> Event:
+    """Add an event to the catalogue and return it."""
+    new = Event(name=name, level=level, raised_level=raised_level or level, meaning=meaning, fields=frozenset(fields))
+    _events[name] = new
+    return new
+
+
+CUSTOMER_FIELDS: Final = frozenset({"customer_id", "owner"})
+RECORD_FIELDS: Final = CUSTOMER_FIELDS | {"challenge_id", "state", "code"}
+FAILURE_FIELDS: Final = frozenset({"error", "frames"})

@@ -1,0 +1,22 @@
+"""Compares log lines with the catalogue of events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from signer.observability.challenge_events import CHALLENGE_EVENTS
+from signer.observability.event import CATALOGUE, COMMON
+from signer.observability.events import SERVICE_READY
+
+assert {SERVICE_READY.name, *CHALLENGE_EVENTS} <= set(CATALOGUE), "both modules of events have to be imported"
+
+
+def irregularities(line: Mapping[str, object]) -> tuple[str, ...]:
+    """Return what a log line has that the catalogue does not allow."""
+    event = CATALOGUE.get(str(line.get("event")))
+    if event is None:
+        return (f"unregistered event {line.get('event')!r}",)
+    found = [f"unregistered field {name!r}" for name in sorted(line.keys() - event.fields - COMMON)]
+    if line.get("level") not in {event.level, event.raised_level}:
+        found.append(f"level {line.get('level')!r}")
+    return tuple(f"{event.name}: {what}" for what in found)
