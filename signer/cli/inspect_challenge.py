@@ -210,7 +210,7 @@ def _as_json(inspection: Inspection) -> dict[str, Any]:
         "at": _time_text(inspection.at),
         "fields": None if challenge is None else _fields(challenge),
         "rules": [
-            {"code": rule.code.value, "field": rule.field, "rule": rule.title, "holds": holds}
+            {"code": rule.code.value, "field": f"challenge.{rule.field}", "rule": rule.title, "holds": holds}
             for rule, holds in inspection.verdicts
         ],
     }

@@ -64,11 +64,14 @@ _END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 _FIELD_AND_DETAIL: Final[dict[ErrorCode, tuple[str, str]]] = {
     ErrorCode.DOMAIN_MALFORMED: ("domain", "The domain is not an RFC 3986 authority."),
     ErrorCode.ADDRESS_MALFORMED: ("address", "The address is not 0x and 40 hex digits."),
-    ErrorCode.ADDRESS_CHECKSUM_WRONG: ("address", "The address does not have the right EIP-55 checksum."),
+    ErrorCode.ADDRESS_CHECKSUM_WRONG: ("address", "The EIP-55 checksum of the address {} is wrong."),
     ErrorCode.STATEMENT_MALFORMED: ("statement", "The statement is empty or has a character that EIP-4361 forbids."),
     ErrorCode.URI_MALFORMED: ("uri", "The URI is not an RFC 3986 URI."),
     ErrorCode.VERSION_NOT_SUPPORTED: ("version", "The version is not 1."),
-    ErrorCode.CHAIN_ID_MALFORMED: ("chainId", "The chain id is not a decimal number without leading zeros."),
+    ErrorCode.CHAIN_ID_MALFORMED: (
+        "chainId",
+        "The chain id is not a decimal number without leading zeros, such as 324.",
+    ),
     ErrorCode.NONCE_MALFORMED: ("nonce", "The nonce is not 8 to 128 letters and digits."),
     ErrorCode.ISSUED_AT_MALFORMED: ("issuedAt", "Issued At is not an RFC 3339 date-time."),
     ErrorCode.EXPIRATION_TIME_MALFORMED: ("expirationTime", "Expiration Time is not an RFC 3339 date-time."),
@@ -136,7 +139,7 @@ def decode_challenge(encoded: str, *, max_base64: int = MAX_BASE64) -> Challenge
         max_base64: the longest text accepted, in characters, checked before decoding.
 
     Raises:
-        MalformedChallenge: names the first rule that fails; its ``field`` is the message's field.
+        MalformedChallenge: names the first rule that fails; its ``field`` is ``challenge`` or ``challenge.<field>``.
     """
     if not encoded:
         raise MalformedChallenge(ErrorCode.CHALLENGE_EMPTY, "The challenge is empty.", field="challenge")
@@ -169,7 +172,8 @@ def parse_challenge(message: bytes) -> Challenge:
     field = match.groupdict()
     _check(rfc3986.AUTHORITY.fullmatch(field["domain"]) and field["domain"], ErrorCode.DOMAIN_MALFORMED)
     _check(ADDRESS.fullmatch(field["address"]), ErrorCode.ADDRESS_MALFORMED)
-    _check(checksum_address(field["address"]) == field["address"], ErrorCode.ADDRESS_CHECKSUM_WRONG)
+    address = field["address"]
+    _check(checksum_address(address) == address, ErrorCode.ADDRESS_CHECKSUM_WRONG, address)
     _check(field["statement"] is None or STATEMENT.fullmatch(field["statement"]), ErrorCode.STATEMENT_MALFORMED)
     uri = rfc3986.URI.fullmatch(field["uri"])
     if uri is None:
@@ -187,7 +191,7 @@ def parse_challenge(message: bytes) -> Challenge:
         message=message,
         scheme=field["scheme"],
         domain=field["domain"],
-        address=field["address"],
+        address=address,
         statement=field["statement"],
         uri=field["uri"],
         uri_scheme=uri["scheme"],
@@ -225,14 +229,14 @@ def parse_date_time(text: str) -> datetime:
         raise ValueError("the moment is outside the calendar") from None
 
 
-def _malformed(code: ErrorCode) -> MalformedChallenge:
+def _malformed(code: ErrorCode, given: str = "") -> MalformedChallenge:
     field, detail = _FIELD_AND_DETAIL[code]
-    return MalformedChallenge(code, detail, field=field)
+    return MalformedChallenge(code, detail.format(given), field=f"challenge.{field}")
 
 
-def _check(holds: object, code: ErrorCode) -> None:
+def _check(holds: object, code: ErrorCode, given: str = "") -> None:
     if not holds:
-        raise _malformed(code)
+        raise _malformed(code, given)
 
 
 def _date_time(text: str, code: ErrorCode) -> datetime:

@@ -111,7 +111,8 @@ class SignerError(Exception):
         code: the stable code.
         detail: one or two sentences for a developer. It may quote domains, chains, addresses and times, never a
             secret, a signature, or a challenge's statement, URI or nonce.
-        field: the field of the request or of the challenge that caused it, or ``None``.
+        field: the path of the field that caused it, or ``None``: ``chainId`` of the request, ``challenge.chainId`` of
+            the challenge.
     """
 
     def __init__(self, code: ErrorCode, detail: str, *, field: str | None = None) -> None:

@@ -22,6 +22,9 @@ ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 CHAIN_REFERENCE: Final = re.compile(r"[1-9][0-9]{0,31}", re.ASCII)
 
 _CAIP_2: Final = re.compile(r"(?P<namespace>[-a-z0-9]{3,8}):(?P<reference>[-_a-zA-Z0-9]{1,32})", re.ASCII)
+_CAIP_10: Final = "write the account as CAIP-10, for example"
+_SAFE_TO_QUOTE: Final = re.compile(r"(?i:eip155)(:[-_a-zA-Z0-9]{0,32})?|[0-9]{1,32}", re.ASCII)
+"""Texts that look like a chain, or like a part of one: no key, token, password or signature does."""
 _EIP155: Final = "eip155"
 _V_OFFSET: Final = 27
 _DIGIT_THAT_RAISES: Final = "8"
@@ -55,12 +58,14 @@ class ChainId:
         """
         match = _CAIP_2.fullmatch(text)
         if match is None:
-            raise _malformed_account(field, "Write the chain as CAIP-2, for example eip155:324.")
+            given = text if _SAFE_TO_QUOTE.fullmatch(text) else "The text"
+            raise _malformed_account(field, f"{given} is not a chain: write it as CAIP-2, for example eip155:324.")
         if match["namespace"] != _EIP155:
-            detail = "Only EVM chains (namespace eip155) are supported."
+            detail = f"Only EVM chains (namespace eip155) are supported, not {match['namespace']}."
             raise MalformedRequest(ErrorCode.CHAIN_NAMESPACE_NOT_SUPPORTED, detail, field=field)
         if CHAIN_REFERENCE.fullmatch(match["reference"]) is None:
-            raise _malformed_account(field, "Write the eip155 chain as a decimal number without leading zeros.")
+            detail = f"{text} is not an EVM chain: write eip155: and a decimal number without leading zeros."
+            raise _malformed_account(field, detail)
         return cls(int(match["reference"]))
 
     def __str__(self) -> str:
@@ -85,15 +90,18 @@ class AccountId:
             MalformedRequest: ``owner_id_malformed`` or ``chain_namespace_not_supported``.
         """
         chain_text, separator, address = text.rpartition(":")
+        if text.startswith(f"{_EIP155}:") and _CAIP_2.fullmatch(text):
+            raise _malformed_account(field, f"{text} is a chain without an address: {_CAIP_10} {text}:0x…")
         if not separator:
-            raise _malformed_account(field, "Write the account as CAIP-10, for example eip155:324:0x…")
+            what = f"{text} is an address without a chain" if ADDRESS.fullmatch(text) else "This is not an account"
+            raise _malformed_account(field, f"{what}: {_CAIP_10} eip155:324:0x…")
         chain = ChainId.parse(chain_text, field=field)
         if ADDRESS.fullmatch(address) is None:
-            raise _malformed_account(field, "Write the address as 0x and 40 hex digits.")
+            raise _malformed_account(field, f"The address after {chain}: is not 0x and 40 hex digits.")
         checksummed = checksum_address(address)
         digits = address[2:]
         if address != checksummed and digits not in {digits.lower(), digits.upper()}:
-            detail = "The EIP-55 checksum of the address is wrong: at least one character was mistyped."
+            detail = f"The EIP-55 checksum of {address} is wrong: at least one character was mistyped."
             raise _malformed_account(field, detail)
         return cls(chain, checksummed)
 

@@ -50,7 +50,7 @@ class SigningPolicy:
         case = _Case(self, challenge, owner, now)
         for rule in RULES:
             if not rule.holds(case):
-                raise RefusedByPolicy(rule.code, rule.detail(case), field=rule.field)
+                raise RefusedByPolicy(rule.code, rule.detail(case), field=f"challenge.{rule.field}")
 
     def check_owner(self, owner: AccountId) -> None:
         """Check what needs no challenge, the owner's chain; raise ``RefusedByPolicy``."""
@@ -69,7 +69,7 @@ class SigningPolicy:
         if deadline - now < self.min_remaining:
             limit = f"policy.min_remaining ({_seconds(self.min_remaining)})"
             detail = f"The challenge expires at {_time(deadline)}, in less than {limit}; fetch a new one."
-            raise RefusedByPolicy(ErrorCode.CHALLENGE_EXPIRES_TOO_SOON, detail, field="issuedAt")
+            raise RefusedByPolicy(ErrorCode.CHALLENGE_EXPIRES_TOO_SOON, detail, field="challenge.issuedAt")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Parse the JSON bodies of requests, encode those of responses.
 
 * A request body is one JSON object in UTF-8. Unknown and repeated fields are refused, and every type is checked.
-* Error texts name the field or the position and never repeat content.
+* Error texts name the field or the position. Of content they repeat only chains and addresses.
 * Instants are RFC 3339 in UTC, with ``Z`` and milliseconds, rounded down.
 """
 
@@ -188,9 +188,11 @@ def _parse_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:
 
 
 def _string(fields: Mapping[str, Any], name: str, meaning: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
+    if name not in fields:
         raise _field_error(name, f"is required, as a string: {meaning}.")
+    value = fields[name]
+    if not isinstance(value, str):
+        raise _field_error(name, f"must be a string, in quotes: {meaning}.")
     return value
 
 

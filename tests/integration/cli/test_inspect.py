@@ -55,7 +55,7 @@ def test_json_has_fields_rules_and_verdict() -> None:
     result = golden("--at", IN_ITS_HOUR, "--domain", "example.org", "--json", *CHAIN)
     found = json.loads(result.stdout)
     assert result.exit_code == 1
-    assert (found["verdict"], found["code"], found["field"]) == ("refuse", "domain_not_allowed", "domain")
+    assert (found["verdict"], found["code"], found["field"]) == ("refuse", "domain_not_allowed", "challenge.domain")
     assert found["fields"]["nonce"] == "5ufoiEqDaFvmfo78"
     assert [rule["code"] for rule in found["rules"] if not rule["holds"]] == ["domain_not_allowed", "uri_not_allowed"]
     assert found["detail"] == "The domain api.sandbox.offblocks.xyz is not in policy.domains (example.org)."

@@ -246,7 +246,7 @@ async def test_challenge_against_the_policy_is_422(site: Site, fields: dict[str,
     response = await site.ask(site.challenge(**fields))
     problem = await response.json()
     assert (response.status, response.content_type) == (422, PROBLEM)
-    assert (problem["code"], problem["field"], problem["status"]) == (code, field, 422)
+    assert (problem["code"], problem["field"], problem["status"]) == (code, f"challenge.{field}", 422)
     assert site.key.signed == 0
     assert not site.store.shelf.rows
 
@@ -273,7 +273,7 @@ async def test_undecodable_challenge_is_400(site: Site, challenge: str, code: st
 async def test_malformed_field_of_the_message_is_400(site: Site, field: str, value: str) -> None:
     """The problem names the field."""
     response = await site.ask(site.challenge(**{field: value}))
-    assert (response.status, (await response.json())["field"]) == (400, field)
+    assert (response.status, (await response.json())["field"]) == (400, f"challenge.{field}")
 
 
 async def test_owner_without_a_loaded_key_is_404(site: Site) -> None:

@@ -231,3 +231,49 @@ def test_repr_hides_message_and_signature() -> None:
     """A log line that prints them must not contain them."""
     assert repr(self_test_message()) == "Eip191Message(***)"
     assert repr(EvmSignature(12345, 67890, 1)) == "EvmSignature(***)"
+
+
+TEXTS = {
+    "eip155:324": "eip155:324 is a chain without an address: write the account as CAIP-10, for example eip155:324:0x…",
+    ADDRESS: f"{ADDRESS} is an address without a chain: write the account as CAIP-10, for example eip155:324:0x…",
+    f"324:{ADDRESS}": "324 is not a chain: write it as CAIP-2, for example eip155:324.",
+    f"eip155:0324:{ADDRESS}": (
+        "eip155:0324 is not an EVM chain: write eip155: and a decimal number without leading zeros."
+    ),
+    f"solana:x:{ADDRESS}": "Only EVM chains (namespace eip155) are supported, not solana.",
+    "eip155:324:0x12": "The address after eip155:324: is not 0x and 40 hex digits.",
+    "eip155:324:" + ADDRESS.swapcase().replace("X", "x", 1): (
+        f"The EIP-55 checksum of {ADDRESS.swapcase().replace('X', 'x', 1)} is wrong: "
+        "at least one character was mistyped."
+    ),
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_error_quotes_chain_or_address_and_names_wanted_form(text: str) -> None:
+    """The caller sees what was given and what to write."""
+    with pytest.raises(MalformedRequest) as refusal:
+        AccountId.parse(text)
+    assert refusal.value.detail == TEXTS[text]
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "ab" * 32,
+        "0x" + "ab" * 32,
+        "7b0d1c5e-3c57-4f0e-9a35-5d1f0f2f6c11",
+        "cs_" + "a" * 43,
+        "Bearer:secret word",
+        "admin:hunter2",
+    ],
+)
+def test_error_does_not_quote_what_may_be_a_secret(secret: str) -> None:
+    """A private key, an API key or a token in the wrong field is not repeated."""
+    for text in (secret, f"{secret}:{ADDRESS}", f"eip155:324:{secret}"):
+        with pytest.raises(MalformedRequest) as refusal:
+            AccountId.parse(text)
+        assert secret not in refusal.value.detail
+    with pytest.raises(MalformedRequest) as refusal:
+        ChainId.parse(secret)
+    assert secret not in refusal.value.detail

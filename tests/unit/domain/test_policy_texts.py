@@ -67,7 +67,7 @@ def test_refusal_says_what_was_given_and_what_is_allowed(detail: str) -> None:
     field, message, arguments = TEXTS[detail]
     error = refusal(message, **arguments)
     assert error is not None
-    assert (error.field, error.detail) == (field, detail)
+    assert (error.field, error.detail) == (f"challenge.{field}", detail)
 
 
 def test_text_of_rule_that_never_names_refusal() -> None:

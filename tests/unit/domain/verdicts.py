@@ -18,8 +18,10 @@ def accepted(message: Message) -> Challenge:
 
 
 def refused(message: Message) -> tuple[ErrorCode, str | None]:
-    """Parse a message that must be refused; return the code and the field."""
+    """Parse a message that must be refused; return the code and the field of the challenge."""
     with pytest.raises(MalformedChallenge) as refusal:
         parse_challenge(message.encode())
     assert refusal.value.detail
-    return refusal.value.code, refusal.value.field
+    path, _, field = (refusal.value.field or "").partition(".")
+    assert path == "challenge"
+    return refusal.value.code, field

@@ -82,7 +82,7 @@ def test_repr_of_body_hides_the_challenge() -> None:
     [
         ({}, "ownerId", "required"),
         ({"ownerId": None}, "ownerId", "CAIP-10"),
-        ({"ownerId": 1}, "ownerId", "CAIP-10"),
+        ({"ownerId": 1}, "ownerId", "must be a string, in quotes: the account whose key signs, in CAIP-10 form"),
         ({"ownerId": [OWNER_ID]}, "ownerId", "CAIP-10"),
         ({"ownerId": OWNER_ID, "challenge": None}, "challenge", "leave it out"),
         ({"ownerId": OWNER_ID, "challenge": 7}, "challenge", "base64"),
