@@ -45,6 +45,8 @@ _CHAIN: Final = 324
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _START_WITHIN_SECONDS: Final = 30.0
 _PROGRAMS: Final = ("floor", "floor-shared", "documented", "node", "signer")
+_BASELINE: Final = "baseline"
+"""The service of another checkout, to measure a change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +80,9 @@ class Program:
 class Bench:
     """The programs, what they share, and the load on them."""
 
-    def __init__(self, folder: Path, valkey: ValkeyProcess, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, valkey: ValkeyProcess, stack: ExitStack, baseline: Path | None = None) -> None:
         """Write the settings; start the card API."""
+        self._baseline = baseline
         self._folder = folder
         self._valkey = valkey
         self._stack = stack
@@ -109,16 +112,16 @@ class Bench:
         match name:
             case "node":
                 command = ["node", str(_FOLDER / "node/server.mjs"), str(file)]
-            case "signer":
+            case "signer" | "baseline":
                 command = [sys.executable, "-m", "signer", "serve", "--config", str(self._config(port))]
             case _:
                 module, _, option = name.partition("-")
                 arguments = [f"--{option}"] if option else []
                 command = [sys.executable, "-m", f"benchmarks.programs.{module}", str(file), *arguments]
         log = self._folder / f"{name}.log"
-        process = self._start(command, log)
+        process = self._start(command, log, self._baseline if name == _BASELINE else None)
         try:
-            _wait_for(port, path="/readyz" if name == "signer" else None)
+            _wait_for(port, path="/readyz" if name in {"signer", _BASELINE} else None)
         except OSError as error:
             sys.exit(f"{name} did not start: {error}\n{log.read_text('utf-8')[-2000:]}")
         return Program(name=name, process=process, port=port)
@@ -160,7 +163,8 @@ class Bench:
     def _config(self, port: int) -> Path:
         """Write the service's settings: the defaults, but for what names this site."""
         keystore = self._folder / "keystore.json"
-        keystore.write_text(json.dumps(Account.encrypt(self._account.key, "bench", kdf="scrypt", iterations=2)))
+        if not keystore.exists():
+            keystore.write_text(json.dumps(Account.encrypt(self._account.key, "bench", kdf="scrypt", iterations=2)))
         for name, secret in (("password", "bench"), ("api-key", str(_UUID)), ("api-secret", "secret")):
             (self._folder / name).write_text(secret)
         for file in self._folder.iterdir():
@@ -189,10 +193,16 @@ token_sha256 = "{self._digest}"
 """)
         return config
 
-    def _start(self, command: Sequence[str], log: Path | None = None) -> subprocess.Popen[bytes]:
+    def _start(
+        self, command: Sequence[str], log: Path | None = None, checkout: Path | None = None
+    ) -> subprocess.Popen[bytes]:
         output = None if log is None else self._stack.enter_context(log.open("wb"))
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "NODE_ENV": "production"}
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "NODE_ENV": "production"},
+            cwd=checkout,  # ``python -m`` imports from there first
         )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
@@ -202,10 +212,10 @@ token_sha256 = "{self._digest}"
 _UUID: Final = "11111111-2222-4333-8444-555555555555"
 
 
-def measure(rounds: int, seconds: float, names: Sequence[str]) -> dict[str, list[Sample]]:
+def measure(rounds: int, seconds: float, names: Sequence[str], baseline: Path | None = None) -> dict[str, list[Sample]]:
     """Return the samples of each program, one for each round."""
     with tempfile.TemporaryDirectory(prefix="signer-bench-") as folder, _valkey() as valkey, ExitStack() as stack:
-        bench = Bench(Path(folder), valkey, stack)
+        bench = Bench(Path(folder), valkey, stack, baseline)
         programs = [bench.start(name) for name in names]
         for program in programs:
             bench.run(program, 1)  # caches, connections, just-in-time compilers
@@ -224,9 +234,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, help="of each program in each round")
     parser.add_argument("--only", nargs="*", default=_PROGRAMS, choices=_PROGRAMS, help="the programs to compare")
     parser.add_argument("--json", type=Path, help="write all samples to this file")
+    parser.add_argument("--baseline", type=Path, help="another checkout of this project, whose service takes part, too")
     options = parser.parse_args(argv)
+    names = [*options.only, *([_BASELINE] if options.baseline else [])]
     rounds = options.rounds or (3 if options.quick else 10)
-    samples = measure(rounds, options.seconds or (3.0 if options.quick else 6.0), options.only)
+    samples = measure(rounds, options.seconds or (3.0 if options.quick else 6.0), names, options.baseline)
     print(f"{rounds} rounds, {_CONNECTIONS} connections; medians")
     print(f"{'program':14} {'per second':>10} {'CPU µs':>8} {'Redis µs':>9} {'p50 ms':>7} {'p99 ms':>7} {'p99.9':>7}")
     row = "{:14} {rate:>10,.0f} {cpu:>8,.0f} {redis:>9,.0f} {p50:>7.1f} {p99:>7.1f} {p999:>7.1f}"

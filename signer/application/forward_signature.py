@@ -132,11 +132,9 @@ class ForwardSignature:
         if timeout <= timedelta(0):  # only the store's clock decides that it has expired; an earlier POST may be open
             return await self._settling.defer(leased, RecordCode.NO_TIME_LEFT)
         started = time.perf_counter()
+        idempotency_key = record.submission.idempotency_key
         result = await self._card_api.submit(
-            record.customer_id,
-            record.submission,
-            idempotency_key=record.submission.idempotency_key,
-            timeout=timeout,
+            record.customer_id, record.submission, idempotency_key=idempotency_key, timeout=timeout
         )
         if result.was_sent:
             self._settling.log(
@@ -145,7 +143,7 @@ class ForwardSignature:
                 code=result.verdict.name.lower(),
                 status=result.status,
                 duration_ms=(time.perf_counter() - started) * 1000,
-                idempotency_key=record.submission.idempotency_key,
+                idempotency_key=idempotency_key,
             )
         return await self._settling.after_delivery(leased, result)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Never, Self
 
 from eth_utils.crypto import keccak
@@ -30,6 +31,7 @@ _V_OFFSET: Final = 27
 _DIGIT_THAT_RAISES: Final = "8"
 
 
+@lru_cache(maxsize=4096)
 def checksum_address(address: str) -> str:
     """Return ``address`` (``0x`` + 40 hex digits of any case) with its EIP-55 checksum."""
     digits = address[2:].lower()

@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any, Final
 
 from signer.adapters.redis_client.calls import MILLISECOND, RedisCalls, ReplicaWait, Script
@@ -57,6 +58,12 @@ _PROBE_ARGUMENT: Final = b"x" * (128 << 10)
 
 _RANDOM: Final = secrets.SystemRandom()
 _OUTCOME_FOR_NAME: Final = {outcome.name.lower().encode(): outcome for outcome in ClaimOutcome}
+
+
+def _tokens() -> Iterator[str]:
+    """Yield a different token for each call of this object, and of any other one."""
+    prefix = secrets.token_hex(8)
+    return (f"{prefix}{number:x}" for number in count())
 
 
 class ForbiddenMove(RuntimeError):
@@ -85,12 +92,12 @@ class RedisChallengeStore:
         *,
         max_age: timedelta,
         damage_log: DamageLog,
-        new_token: Callable[[], str] = lambda: secrets.token_hex(8),
+        new_token: Callable[[], str] | None = None,
     ) -> None:
         self._redis = redis
         self._damage_log = damage_log
         self._indexes = DueIndexes(redis, settings.key_prefix, longest_wait(settings, max_age), damage_log)
-        self._new_token = new_token
+        self._new_token = new_token or _tokens().__next__
         self._prefix = settings.key_prefix
         self._lease = settings.lease // MICROSECOND
         self._retention = settings.nonce_retention // MILLISECOND

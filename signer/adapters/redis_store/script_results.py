@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from signer.adapters.redis_store.scripts import FIELDS
@@ -110,6 +111,7 @@ def _state(name: bytes) -> ChallengeState:
     return state
 
 
+@lru_cache(maxsize=4096)
 def _owner(value: bytes) -> AccountId:
     """Parse a CAIP-10 account whose checksum was verified before it was stored."""
     match = _OWNER.fullmatch(value.decode("ascii"))
