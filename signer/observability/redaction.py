@@ -75,6 +75,8 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
 
     ``exc_info`` is left alone: ``logs.show_error`` runs next and shows types and frames only.
     """
+    if _is_clean(event):
+        return event
     for name, value in event.items():
         if isinstance(value, str):
             if is_sensitive_name(name):
@@ -84,6 +86,20 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
         elif name != _EXCEPTION and (not (value is None or isinstance(value, (int, float))) or is_sensitive_name(name)):
             event[name] = _masked(name, value, 0)
     return event
+
+
+def _is_clean(event: Mapping[str, Any]) -> bool:
+    """Return whether all values are short texts, numbers and ``None``, and one search finds nothing suspect."""
+    texts: list[str] = []
+    for name, value in event.items():
+        if is_sensitive_name(name):
+            return False
+        if isinstance(value, str):
+            texts.append(value)
+        elif not (value is None or isinstance(value, (int, float))):
+            return False
+    text = "\n".join(texts)
+    return len(text) <= MAX_LENGTH and not _is_suspect(text)
 
 
 def masked_text(text: str) -> str:

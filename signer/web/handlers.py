@@ -168,6 +168,8 @@ class Handlers:
             raise _too_large(self.settings.max_body)
         within = self.settings.answer_within.total_seconds()
         try:
+            if request.content.is_eof():  # it has arrived, so it needs no timer
+                return await request.read()
             async with asyncio.timeout(within):
                 if request.get(EXPECTS_CONTINUE):
                     request[EXPECTS_CONTINUE] = False

@@ -95,6 +95,8 @@ class HttpTransport:
             self._free_connections.release()
 
     async def _acquire_connection(self, deadline: float) -> bool:
+        if not self._free_connections.locked():  # it does not wait, so it needs no timer
+            return await self._free_connections.acquire()
         deadline = min(deadline, asyncio.get_running_loop().time() + self._connect_timeout)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):

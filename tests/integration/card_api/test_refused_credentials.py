@@ -35,7 +35,7 @@ async def read_challenge(calling: Calling) -> ErrorCode | None:
 def register_request_key(calling: Calling) -> None:
     """Register the client's key under its id, as an operator does who corrects a mistake."""
     keys = calling.simulator.state.signing_keys
-    keys._keys[KEY_ID] = keys._keys[keys.register(request_key().public_pem)]
+    keys._keys = {KEY_ID: keys.resolve_public_key(keys.register(request_key().public_pem))}
 
 
 @pytest.mark.parametrize("status", [400, 401])
