@@ -30,7 +30,8 @@ async def _ask_redis(settings: Settings) -> list[str]:
         )
         await store.ping()
         replicas = ReplicaWait(settings.redis.wait_for_replicas, settings.redis.wait_timeout)
-        replicas.check(await redis.commands([("SET", key, "", "PX", 1), *replicas.commands(key)], key=key))
+        _, *confirmations = await redis.commands([("SET", key, "", "PX", 1), *replicas.commands(key)], key=key)
+        replicas.check(confirmations)
     except SignerError as error:
         return [f"redis: {error.detail}"]
     finally:

@@ -29,6 +29,7 @@ _CODE_FOR_TEXT: Final = {
     "The user executing the script": "NOPERM",
     "DB index is out of range": "NODATABASE",
     "ERR DB index is out of range": "NODATABASE",
+    "Protocol error: unauthenticated": "NOAUTH",  # a long command before the login
 }
 """Codes for errors that begin without one, or with the general ``ERR``."""
 
