@@ -31,7 +31,7 @@ CardApiFaults = tuple[Sequence[Row], Mapping[str, object]]
 CARD_API_FAULTS: Final[Mapping[ChaosFaultKind, CardApiFaults]] = {
     _K.API_SLOW: (rows("latency", "sign", *_READS, seconds=_SLOW_SECONDS), {}),
     _K.API_REQUESTS_DROPPED: (rows("drop_request", "sign", *_READS), {}),
-    _K.API_ANSWERS_DROPPED: (rows("drop_reply", "sign", *_READS, "token"), {}),
+    _K.API_RESPONSES_DROPPED: (rows("drop_reply", "sign", *_READS, "token"), {}),
     # A creation that got 500 is repeated, gets 409, and finds its customer in the list.
     _K.API_FAILS_AFTER_COMMIT: (rows("status_after_commit", "sign", "create_customer"), {}),
     _K.API_FAILS: (rows("status", "sign", *_READS, "token", status=503), {}),
@@ -39,7 +39,7 @@ CARD_API_FAULTS: Final[Mapping[ChaosFaultKind, CardApiFaults]] = {
     _K.API_BUSY: (rows("status", "sign", *_READS, status=429, retry_after=1), {}),
     _K.API_CONFLICTS: (rows("conflict", "sign", "create_customer"), {}),
     _K.API_CONFLICTS_BARE: (rows("conflict", "sign"), {"bareConflicts": True}),
-    _K.API_CUTS_ANSWERS: (rows("cut_reply", "sign", *_READS, "token"), {}),
+    _K.API_CUTS_RESPONSES: (rows("cut_reply", "sign", *_READS, "token"), {}),
     _K.API_TALKS_NONSENSE: ((*rows("garbage", "sign", *_READS), *rows("wrong_content_type", *_READS)), {}),
     _K.API_TALKS_TOO_MUCH: (rows("oversized", "sign", *_READS, size=1 << 21), {}),
     _K.API_REDIRECTS: (rows("redirect", "sign", *_READS), {}),

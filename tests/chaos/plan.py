@@ -29,7 +29,7 @@ class ChaosFaultKind(StrEnum):
     STORE_STALLED = "store stalled (SIGSTOP)"
     STORE_KILLED = "store killed (-9), restarted with its file"
     STORE_SCRIPTS_FORGOTTEN = "store's scripts flushed (NOSCRIPT)"
-    STORE_ANSWERS_LOST = "store's answers lost after commit"
+    STORE_RESPONSES_LOST = "store's responses lost after commit"
     STORE_CONNECTIONS_CUT = "store's connections cut"
     STORE_CUT_OFF = "one replica cut off from the store"
     STORE_PRIMARY_KILLED = "store's primary killed (-9), back as a replica"
@@ -38,19 +38,19 @@ class ChaosFaultKind(StrEnum):
     STORE_REPLICA_STALLED = "store's replica stalled (SIGSTOP)"
     API_STALLED = "card API stalled (SIGSTOP)"
     API_CUT_OFF = "one replica cut off from the card API"
-    API_ANSWERS_LOST = "card API's answers lost on the way, after commit"
+    API_RESPONSES_LOST = "card API's responses lost on the way, after commit"
     API_SLOW = "card API slow"
     API_REQUESTS_DROPPED = "card API drops requests"
-    API_ANSWERS_DROPPED = "card API drops answers after commit"
-    API_FAILS_AFTER_COMMIT = "card API answers 500 after commit"
-    API_FAILS = "card API answers 503"
-    API_REPLAYS_FAILURES = "card API answers 500, and again for the same key"
-    API_BUSY = "card API answers 429 with Retry-After"
-    API_CONFLICTS = "card API answers 409, in flight"
-    API_CONFLICTS_BARE = "card API answers 409 without a body"
-    API_CUTS_ANSWERS = "card API cuts its answers"
-    API_TALKS_NONSENSE = "card API answers garbage"
-    API_TALKS_TOO_MUCH = "card API's answers are oversized"
+    API_RESPONSES_DROPPED = "card API drops responses after commit"
+    API_FAILS_AFTER_COMMIT = "card API responds 500 after commit"
+    API_FAILS = "card API responds 503"
+    API_REPLAYS_FAILURES = "card API responds 500, and again for the same key"
+    API_BUSY = "card API responds 429 with Retry-After"
+    API_CONFLICTS = "card API responds 409, in flight"
+    API_CONFLICTS_BARE = "card API responds 409 without a body"
+    API_CUTS_RESPONSES = "card API cuts its responses"
+    API_TALKS_NONSENSE = "card API responds with garbage"
+    API_TALKS_TOO_MUCH = "card API's responses are oversized"
     API_REDIRECTS = "card API redirects"
     API_REFUSES_SIGNATURES = "card API refuses request signatures (400 in plain text)"
     API_REFUSES_REPLICA = "card API refuses one replica's request signatures"
@@ -75,22 +75,22 @@ _FAULT_WEIGHTS: Final[dict[ChaosFaultKind, int]] = {
     _K.REPLICA_TERMINATED: 2,
     _K.STORE_PAUSED: 4,
     _K.STORE_SCRIPTS_FORGOTTEN: 2,
-    _K.STORE_ANSWERS_LOST: 10,
+    _K.STORE_RESPONSES_LOST: 10,
     _K.STORE_CONNECTIONS_CUT: 4,
     _K.STORE_CUT_OFF: 4,
     _K.API_STALLED: 2,
     _K.API_CUT_OFF: 4,
-    _K.API_ANSWERS_LOST: 6,
+    _K.API_RESPONSES_LOST: 6,
     _K.API_SLOW: 6,
     _K.API_REQUESTS_DROPPED: 3,
-    _K.API_ANSWERS_DROPPED: 5,
+    _K.API_RESPONSES_DROPPED: 5,
     _K.API_FAILS_AFTER_COMMIT: 4,
     _K.API_FAILS: 3,
     _K.API_REPLAYS_FAILURES: 1,
     _K.API_BUSY: 3,
     _K.API_CONFLICTS: 3,
     _K.API_CONFLICTS_BARE: 2,
-    _K.API_CUTS_ANSWERS: 3,
+    _K.API_CUTS_RESPONSES: 3,
     _K.API_TALKS_NONSENSE: 3,
     _K.API_TALKS_TOO_MUCH: 1,
     _K.API_REDIRECTS: 2,

@@ -13,10 +13,10 @@ from tests.chaos.verdict import by_rule, violations
 _K = ChaosFaultKind
 _DECK_FOR_MUTATION = {
     "fence": {_K.REPLICA_STALLED_AT_MOVE: 1, _K.API_SLOW: 2},
-    "claim": {_K.STORE_ANSWERS_LOST: 1, _K.REPLICA_STALLED: 1},
-    "nonce": {_K.STORE_ANSWERS_LOST: 1, _K.REPLICA_STALLED: 1},
-    "wait": {_K.STORE_FAILED_OVER: 1, _K.API_ANSWERS_DROPPED: 1},
-    "idempotency": {_K.API_ANSWERS_DROPPED: 1, _K.API_FAILS_AFTER_COMMIT: 1, _K.REPLICA_KILLED_AT_MOVE: 1},
+    "claim": {_K.STORE_RESPONSES_LOST: 1, _K.REPLICA_STALLED: 1},
+    "nonce": {_K.STORE_RESPONSES_LOST: 1, _K.REPLICA_STALLED: 1},
+    "wait": {_K.STORE_FAILED_OVER: 1, _K.API_RESPONSES_DROPPED: 1},
+    "idempotency": {_K.API_RESPONSES_DROPPED: 1, _K.API_FAILS_AFTER_COMMIT: 1, _K.REPLICA_KILLED_AT_MOVE: 1},
 }
 _DETECTED_BY = {
     "fence": {"stale_fencing_tokens_are_refused", "responses_match_the_api", "logs_are_valid"},

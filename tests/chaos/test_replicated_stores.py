@@ -179,7 +179,7 @@ def test_table_has_rows_for_failovers() -> None:
     assert first_response_times(replace(run, injected=[dead])) == []
     rows = figures(run, [])
     assert rows["failovers of the store"] == "1"
-    assert rows["worst time from then until it answered the service"] == "0.40 s (of 1)"
+    assert rows["worst time from then until it responded to the service"] == "0.40 s (of 1)"
     assert rows["ends that a failover forgot, found again"] == "1"
     assert "found again" not in as_text(GOOD, [])
     assert any("2 is primary" in line for line in FOUND_AGAIN.history(ID))

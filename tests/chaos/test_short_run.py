@@ -16,10 +16,10 @@ _FAULTS = {
     ChaosFaultKind.REPLICA_KILLED_AT_MOVE: 1,
     ChaosFaultKind.REPLICA_STALLED_AT_MOVE: 1,
     ChaosFaultKind.STORE_STALLED: 1,
-    ChaosFaultKind.STORE_ANSWERS_LOST: 1,
-    ChaosFaultKind.API_ANSWERS_LOST: 1,
+    ChaosFaultKind.STORE_RESPONSES_LOST: 1,
+    ChaosFaultKind.API_RESPONSES_LOST: 1,
     ChaosFaultKind.API_REFUSES_SIGNATURES: 1,
-    ChaosFaultKind.API_ANSWERS_DROPPED: 1,
+    ChaosFaultKind.API_RESPONSES_DROPPED: 1,
     ChaosFaultKind.API_FAILS_AFTER_COMMIT: 1,
     ChaosFaultKind.API_CONFLICTS_BARE: 1,
 }
@@ -43,8 +43,8 @@ _FAILOVERS = {
     ChaosFaultKind.STORE_FAILED_OVER: 2,
     ChaosFaultKind.STORE_REPLICA_STALLED: 1,
     ChaosFaultKind.REPLICA_KILLED_AT_MOVE: 1,
-    ChaosFaultKind.STORE_ANSWERS_LOST: 2,
-    ChaosFaultKind.API_ANSWERS_LOST: 1,
+    ChaosFaultKind.STORE_RESPONSES_LOST: 2,
+    ChaosFaultKind.API_RESPONSES_LOST: 1,
 }
 
 
