@@ -96,8 +96,9 @@ def one_key_for_a_signature(run: Evidence) -> Iterator[Finding]:
     for name, entries in run.deliveries.items():
         keys[name].update(entry["idempotencyKey"] for entry in entries)
     for _, line in run.lines():
-        if line.get("idempotency_key"):
-            keys[line.get("challenge_id") or f"of customer {line['customer_id']}"].add(line["idempotency_key"])
+        what = line.get("challenge_id") or line.get("customer_id")  # neither, if a customer was not found
+        if what and line.get("idempotency_key"):
+            keys[what].add(line["idempotency_key"])
     for name, found in keys.items():
         if name and len(found) > 1:
             yield name, f"was sent under {len(found)} Idempotency-Keys"

@@ -59,7 +59,8 @@ class SharedConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._calls: deque[_Call] = deque()
         self._unsent: list[bytes] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0  # uvloop's handle does not tell it if the time has passed
         self.is_open = True
         self.peer: SharedConnection | None = None
         self._transport.set_protocol(self)
@@ -79,17 +80,21 @@ class SharedConnection(asyncio.Protocol):
 
         Args:
             commands: at least one.
-            deadline: by the event loop's clock; after it the result is a ``TimeoutError``.
+            deadline: by the event loop's clock; after it the result is a ``TimeoutError``. If it has passed, nothing is
+                sent.
         """
         result: asyncio.Future[list[Any]] = self._loop.create_future()
         if not self.is_open:
             result.set_exception(RedisConnectionError("Connection lost"))
             return result
+        if deadline <= self._loop.time():
+            result.set_exception(TimeoutError())
+            return result
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.extend(map(hiredis.pack_command, commands))  # type: ignore[arg-type] # its stub allows one word only
         self._calls.append(_Call(result, len(commands), deadline))
-        if self._timer is None or deadline < self._timer.when():
+        if self._timer is None or deadline < self._timer_at:
             self._watch_until(deadline)
         return result
 
@@ -120,7 +125,7 @@ class SharedConnection(asyncio.Protocol):
                     if not call.result.done():
                         call.result.set_result(call.responses)
         except (InvalidResponse, IndexError):
-            self.drop("the server sent what is no response")
+            self.drop("the server sent something that is not a response")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio passes it
         """Fail the calls."""
@@ -134,6 +139,7 @@ class SharedConnection(asyncio.Protocol):
     def _watch_until(self, deadline: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._timer_at = deadline
         self._timer = self._loop.call_at(deadline, self._fail_late_calls)
 
     def _fail_late_calls(self) -> None:

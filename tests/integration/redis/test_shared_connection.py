@@ -78,6 +78,35 @@ async def test_call_with_earlier_deadline_fails_alone(server: RedisServer) -> No
         assert server.command("INFO", "clients")["connected_clients"] == 1 + 1
 
 
+async def test_call_whose_deadline_has_passed_harms_no_other(server: RedisServer) -> None:
+    """It is not sent, and the connection stays."""
+    async with open_node(server.tcp_url) as node:
+        await node.send(PING, in_(ENOUGH))
+        server.command("CONFIG", "RESETSTAT")
+        older = asyncio.create_task(node.send([("ECHO", "older")], in_(ENOUGH)))
+        with pytest.raises(TimeoutError):
+            await node.send(PING, in_(-1))
+        assert await older == [b"older"]
+        assert await node.send([("ECHO", "next")], in_(ENOUGH)) == [b"next"]
+        assert "cmdstat_ping" not in server.command("INFO", "commandstats")
+        assert server.command("INFO", "clients")["connected_clients"] == 1 + 1
+
+
+async def test_call_that_is_sent_just_before_its_deadline_harms_no_other(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with uvloop, whose ``call_at`` returns a handle without ``when`` if the time has passed by then."""
+    loop = asyncio.get_running_loop()
+    async with open_node(server.tcp_url) as node:
+        await node.send(PING, in_(ENOUGH))
+        assert node._connections is not None
+        with monkeypatch.context() as patched:
+            patched.setattr(loop, "call_at", lambda _when, callback: loop.call_soon(callback))
+            first = node._connections.calls.call(PING, in_(ENOUGH))
+            second = node._connections.calls.call(PING, in_(ENOUGH / 2))
+        assert (await first, await second) == ([b"PONG"], [b"PONG"])
+
+
 async def test_calls_behind_a_late_one_fail_with_it(server: RedisServer) -> None:
     """A server that hangs would respond to them as late. The next call connects anew."""
     async with open_node(server.tcp_url) as node:
