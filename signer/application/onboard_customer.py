@@ -5,8 +5,8 @@
 * The intent is stored before the POST, and the customer's id right after it. After a crash in between, the same request
   repeats the POST under the same Idempotency-Key: no second customer is created and the id is not lost.
 * If the card API has the customer already (409), its id is looked up in the list of customers, once for each request.
-* The challenge in the response to the creation is signed; a replayed request fetches the current one.
-* If the id is known, the customer is not created again; the request continues with the known one.
+* The challenge in the response to the creation is signed; the same request again fetches the current one.
+* If the id is known, the customer is not created again; the request continues with the known id.
 * If something fails after the id is known, the response still has the id.
 """
 
@@ -38,7 +38,7 @@ class OnboardingResult:
 
     Attributes:
         customer_id: the card API's id of the customer.
-        record: of its challenge; ``None`` if there is none.
+        record: of its challenge; ``None`` if signing failed.
         error: why the challenge was not signed, or ended without proof; ``None`` if it is proven or being delivered.
     """
 
@@ -113,7 +113,7 @@ class OnboardCustomer:
         if known is not None:
             return NewCustomer(known, challenge=None)
         self._audit.check()
-        await key.sign(self_test_message())  # raises if the key is loaded and cannot sign now
+        await key.sign(self_test_message())  # before the POST: a key that cannot sign must leave no customer behind
         try:
             customer = await self._card_api.create_customer(intent, timeout=self._create_timeout)
             event = EventName.CUSTOMER_CREATED

@@ -1,12 +1,13 @@
-"""Settle or defer a leased record: what follows each result of a delivery.
+"""Decide what follows the result of a delivery: settle the record, or defer it.
 
-* After a response that leaves the outcome open, the same request is repeated. From the third attempt on, and at the
-  challenge's deadline, the customer's status is read first: a card API may remember a failure under an Idempotency-Key.
+* After a response that leaves the outcome open, the same request is repeated. After the third such response, and at the
+  challenge's deadline, the customer's status is read: a card API may remember a failure under an Idempotency-Key.
 * A 404 is final only if the customer is not found either, the card API issues a new token then, and the challenge is at
   least 30 seconds old: a card API may show a customer that was just created a little later.
 * A 400 after which the same challenge is still current may be caused by this replica, for example by its clock. It is
-  final only if every attempt of three minutes got one, by the store's clock: other replicas have tried by then.
-* "Not proven" is final only after a grace period behind the challenge's deadline: until then a POST may be processed.
+  final only if every attempt of at least three minutes, by the store's clock, got one: other replicas have tried too.
+* "Not proven" ends a record as expired only after a grace period after the challenge's deadline: until then a POST
+  may be processed. A record that must not be sent any more is rejected at once.
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ _RETRY_CODE_FOR_VERDICT: Final = {
     _V.CUSTOMER_UNKNOWN: RecordCode.CARD_API_UNAVAILABLE,
 }
 _CHECK_STATUS_AFTER_ATTEMPTS: Final = 3
-_CHECK_STATUS_FOR: Final = timedelta(hours=1)  # after the deadline; then an open outcome is settled as unknown
+_GIVE_UP_AFTER_DEADLINE: Final = timedelta(hours=1)  # after the deadline; then an open outcome is settled as unknown
 REFUSAL_CONFIRMED_AFTER: Final = timedelta(minutes=3)
-_CUSTOMER_IS_NEW_FOR: Final = timedelta(seconds=30)
+_CHALLENGE_IS_NEW_FOR: Final = timedelta(seconds=30)
 _LEASE_MARGIN: Final = timedelta(seconds=2)
 """What must be left of the lease when a call to the card API ends, to settle the record."""
 
@@ -132,7 +133,7 @@ class SettleOrDefer:
         may_be_processing = now < record.expires_at + self._limits.settle_grace_period
         if proven is False and not (state is ChallengeState.EXPIRED and may_be_processing):
             return await self.settle(leased, state, code)
-        if now >= record.expires_at + _CHECK_STATUS_FOR:
+        if now >= record.expires_at + _GIVE_UP_AFTER_DEADLINE:
             return await self.settle(leased, ChallengeState.EXPIRED, RecordCode.OUTCOME_UNKNOWN)
         return await self.defer(leased, RecordCode.OUTCOME_UNKNOWN)
 
@@ -224,7 +225,7 @@ def _final_state(
     record: ChallengeRecord, verdict: DeliveryVerdict, customer: CustomerReading | None
 ) -> tuple[ChallengeState, RecordCode | None] | None:
     """Return the final state and its code; ``None`` if the outcome is open."""
-    is_new = record.updated_at - record.issued_at < _CUSTOMER_IS_NEW_FOR
+    is_new = record.updated_at - record.issued_at < _CHALLENGE_IS_NEW_FOR
     if customer is not None and customer.is_unknown and verdict is _V.CUSTOMER_UNKNOWN and not is_new:
         return ChallengeState.REJECTED, RecordCode.CUSTOMER_UNKNOWN_UPSTREAM
     if customer is not None and customer.is_proven and verdict in _PROVEN_STATE_FOR_VERDICT:

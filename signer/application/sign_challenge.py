@@ -111,8 +111,8 @@ class SignChallenge:
             The record: done, or with its signature still to be delivered.
 
         Raises:
-            MalformedChallenge, RefusedByPolicy, NotFound, Conflict: for the challenge that the error is about, no nonce
-                was claimed and nothing was signed.
+            MalformedChallenge, RefusedByPolicy, NotFound, Conflict: this request claimed no nonce for the challenge
+                that the error is about, and nothing was signed.
             ChallengeRefused: the same, for a challenge that was fetched.
             Unavailable: ``challenge_in_progress`` if another replica held the lease until ``work_timeout``; else which
                 part is down.

@@ -44,7 +44,9 @@ async def _http(settings: Settings) -> list[str]:
         ipaddress.ip_address(host)
     except ValueError:
         if host and _HOST_NAME.fullmatch(host) is None:
-            return ["http.host: is no IP address and no host name. Write for example 0.0.0.0; http.port is the port."]
+            return [
+                "http.host: is neither an IP address nor a host name. Write for example 0.0.0.0; http.port is the port."
+            ]
     return []
 
 

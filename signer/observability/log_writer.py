@@ -1,10 +1,10 @@
 """The queue of log lines, and the thread that writes them: code that logs never waits for the reader of the log.
 
-* The thread takes everything that is queued and writes it with one ``write``, in order. One that fails (broken pipe,
-  full disk) is repeated until it works.
+* The thread takes everything that is queued and writes it in order, at most 64 KiB at a time. A write that fails
+  (broken pipe, full disk) is repeated until it works.
 * A line for which the queue has no room is dropped and counted; the count is reported when writing works again.
-* Strangers cause lines, and must not stop the signing by it. So the audit trail may use the whole queue, all other
-  lines the first half. In between, new work is refused before the lines of work that has begun are lost.
+* Strangers cause lines, and must not stop signing that way. So audit lines may use the whole queue, all other lines
+  the first half. Above three quarters new work is refused; the last quarter is for lines of work that has begun.
 * A forked child process has a copy of the queue and no thread: it writes nothing.
 """
 
@@ -18,12 +18,12 @@ from collections.abc import Callable
 from typing import Final
 
 ROOM: Final = 8 << 20
-"""Bytes of the queue. A reader may stop for seconds under full load before a line of the audit trail is lost."""
+"""Bytes of the queue. A reader may stop for seconds under full load before an audit line is lost."""
 ROOM_FOR_WORK: Final = ROOM * 3 // 4
 """Above this, ``LogWriter.problem`` reports the queue as full."""
 ROOM_FOR_OTHERS: Final = ROOM // 2
 STALLED_AFTER: Final = 2.0
-"""Seconds without progress after which a reader has stopped. Signing goes on meanwhile, so it must be short."""
+"""Seconds without progress after which a reader has stopped. Signing goes on meanwhile, so this time must be short."""
 FLUSH_WITHIN: Final = 2.0
 """Seconds for the last lines at the end of the process."""
 

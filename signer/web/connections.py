@@ -2,7 +2,7 @@
 
 * Every response comes from this service, also those to requests that aiohttp's parser refuses.
 * A client that does not send or does not read is disconnected. The number of connections is limited.
-* A replica that stops tells every client to close its connection, while it still works.
+* A replica that stops sends ``Connection: close`` with every response, while it still accepts requests.
 """
 
 from __future__ import annotations

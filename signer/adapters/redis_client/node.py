@@ -2,10 +2,11 @@
 
 * All commands of a call use one connection and one round trip; the responses have the order of the commands.
 * ``WAIT`` blocks its connection, so it has a second one. It is sent after the responses to the call, and one ``WAIT``
-  serves all calls that had their responses before. In Valkey it speaks for the last write of its own connection only:
-  the write in front of it is that one (``ReplicaWait``), and replicas that have it have all that was written before.
-* Both connections are opened before a call is sent, and end together. So ``WAIT`` never speaks for a server that was
-  restarted, and may have lost a write, after the call.
+  serves all calls that had their responses before. In Valkey it confirms the last write of its own connection only, so
+  a write is sent just before it: Redis replicas that have this write have all earlier ones.
+* Both connections are opened before a call is sent, and end together. So ``WAIT`` never confirms a call to a server
+  that was restarted, and may have lost the write, since then.
+* While a slot is moved to the node, ``WAIT`` follows its call on the first connection: there are few such calls.
 * Closing a node fails the calls in progress: the responses of a replaced server would come too late.
 """
 
@@ -24,8 +25,8 @@ from signer.adapters.redis_client.urls import Address
 
 _ASKING: Final[Command] = ("ASKING",)
 _CLOSED: Final = "the connections to this server were closed"
-_CONFIRMATION: Final = 2
-"""The write and ``WAIT`` behind a call."""
+_CONFIRMATION_COMMANDS: Final = 2
+"""The commands after a call: a write and ``WAIT``."""
 
 
 class _Connections:
@@ -40,12 +41,12 @@ class _Connections:
 
     async def send_and_confirm(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         """Send commands and then, if they had responses without an error, the two of the confirmation."""
-        responses = await self.calls.call(commands[:-_CONFIRMATION], deadline)
+        responses = await self.calls.call(commands[:-_CONFIRMATION_COMMANDS], deadline)
         if first_error(responses) is not None:
             return responses
         # The ``WAIT`` that is running may not cover this call: take the one after it.
         if self._next is None:
-            self._next = asyncio.create_task(self._confirm(self._running, commands[-_CONFIRMATION:], deadline))
+            self._next = asyncio.create_task(self._confirm(self._running, commands[-_CONFIRMATION_COMMANDS:], deadline))
             self._next.add_done_callback(_retrieve)
         return responses + await asyncio.shield(self._next)
 
