@@ -19,6 +19,7 @@ from tests.chaos.proxy import TappedProxy
 from tests.support.servers import free_port
 
 _READY_WITHIN_SECONDS: Final = 60.0
+_MORE_STARTS: Final = 2
 _POLL_SECONDS: Final = 0.05
 
 
@@ -92,7 +93,20 @@ class ChaosReplica:
         return self._unavailable_since is None
 
     async def start(self) -> None:
-        """Start a process, and wait until it is ready."""
+        """Start a process, and wait until it is ready. If it ends before that, start another one, as a platform does.
+
+        SoftHSM rarely shows a process no token while others open the same files; the service then refuses to start.
+        """
+        for _ in range(_MORE_STARTS):
+            try:
+                return await self._start_once()
+            except ReplicaFailed:
+                if self._child.returncode is None:
+                    raise
+                self.processes.pop()
+        return await self._start_once()
+
+    async def _start_once(self) -> None:
         log = self._folder / f"replica-{self.number}.{len(self.processes) + 1}.log"
         self.processes.append(ReplicaProcess(f"{self.number}.{len(self.processes) + 1}", log, time.time()))
         with log.open("wb") as file:
