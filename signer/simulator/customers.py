@@ -43,7 +43,7 @@ MOVES: Mapping[str, tuple[CustomerStatus, CustomerStatus]] = {
     "deactivate": (CustomerStatus.ACTIVE, CustomerStatus.INACTIVE),
     "activate": (CustomerStatus.INACTIVE, CustomerStatus.ACTIVE),
 }
-"""The requested changes of a customer's status: from, to. Nobody outside the card API can request ``activate``."""
+"""The requested changes of a customer's status: from, to. Only the card API itself can ``activate``."""
 
 
 @dataclass(slots=True)

@@ -30,12 +30,18 @@ class RedisConnection(AbstractConnection):
     """The differences from redis-py's connections that all three kinds share."""
 
     async def connect(self) -> None:
-        """Connect; raise ``CannotConnect`` if nothing was sent, another ``RedisError`` if the server refuses."""
+        """Connect and log in, within ``redis.connect_timeout`` in all: redis-py bounds the connection only.
+
+        Raises:
+            CannotConnect: no call was sent.
+            RedisError: the server refuses the login.
+        """
         try:
-            await super().connect()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(self.socket_connect_timeout):
+                await super().connect()  # type: ignore[no-untyped-call]
         except SERVER_REFUSALS:
             raise
-        except (RedisConnectionError, RedisTimeoutError) as exc:
+        except (RedisConnectionError, RedisTimeoutError, TimeoutError) as exc:
             raise CannotConnect from exc
 
     async def disconnect(

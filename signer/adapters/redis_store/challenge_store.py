@@ -38,11 +38,12 @@ from typing import Any, Final
 from signer.adapters.redis_client.calls import MILLISECOND, RedisCalls, ReplicaWait, Script
 from signer.adapters.redis_client.failures import WrongType
 from signer.adapters.redis_client.settings import RedisSettings
-from signer.adapters.redis_client.shared_connection import Command, Part
+from signer.adapters.redis_client.shared_connection import Part
 from signer.adapters.redis_store import scripts
 from signer.adapters.redis_store.damage import DamageLog
 from signer.adapters.redis_store.due_indexes import DueIndexes
 from signer.adapters.redis_store.script_results import MICROSECOND, ScriptResult, microseconds, parse_record
+from signer.adapters.redis_store.shard_keys import ShardKeys
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, LeaseLost, MalformedRequest, RecordDamaged, Unavailable
 from signer.domain.ethereum import AccountId
@@ -52,7 +53,6 @@ from signer.domain.record import SHARDS, ChallengeRecord, Submission, parse_chal
 IDEMPOTENCY_KEY_MEMORY: Final = timedelta(hours=1)
 """How long the card API remembers an Idempotency-Key: its contract, not a setting."""
 
-_SHARD_DIGITS: Final = 2
 _PROBE_ARGUMENT: Final = b"x" * (128 << 10)
 """Longer than every submission: Redis counts the memory of a request too, so the probe is refused before a move is."""
 
@@ -117,7 +117,7 @@ class RedisChallengeStore:
             int(claim.forward),
             microseconds(claim.issued_at),
             microseconds(claim.expires_at),
-            pointer=self._pointer_key(claim.customer_id, claim.owner),
+            pointer=ShardKeys(self._prefix, claim.id).pointer(claim.customer_id, claim.owner),
             confirmed=True,
         )
         if result.outcome == b"expired":
@@ -204,8 +204,9 @@ class RedisChallengeStore:
 
     async def get(self, challenge_id: str) -> ChallengeRecord | None:
         """See ``ChallengeStore.get``."""
-        key = self._record_key(challenge_id)
-        commands = [("HMGET", key, *scripts.FIELDS), *self._confirmation(challenge_id)]
+        shard = ShardKeys(self._prefix, challenge_id)
+        key = shard.record(challenge_id)
+        commands = [("HMGET", key, *scripts.FIELDS), *self._replica_wait.commands(shard.confirmation)]
         with self._logging_damage(challenge_id):
             try:
                 fields, *confirmations = await self._redis.commands(commands, key=key)
@@ -219,7 +220,7 @@ class RedisChallengeStore:
 
     async def find(self, customer_id: str, owner: AccountId) -> ChallengeRecord | None:
         """See ``ChallengeStore.find``."""
-        key = self._pointer_key(customer_id, owner)
+        key = ShardKeys(self._prefix, shard_of(owner)).pointer(customer_id, owner)
         try:
             newest: bytes | None = await self._redis.command("GET", key, key=key)
             known = await self.get(parse_challenge_id(newest.decode("ascii"))) if newest is not None else None
@@ -238,9 +239,8 @@ class RedisChallengeStore:
 
     async def ping(self) -> None:
         """See ``ChallengeStore.ping``. It takes a random shard, so that in time it tests every node of a cluster."""
-        tag = f"{self._prefix}:{{s{_RANDOM.randrange(SHARDS):02x}}}"
-        keys = (f"{tag}:challenge:probe", f"{tag}:unsettled:probe", f"{tag}:customer:probe")
-        await self._redis.script(scripts.PROBE, keys, (_PROBE_ARGUMENT,))
+        shard = f"{_RANDOM.randrange(SHARDS):02x}"
+        await self._redis.script(scripts.PROBE, ShardKeys(self._prefix, shard).probes, (_PROBE_ARGUMENT,))
 
     async def _run(
         self,
@@ -250,10 +250,11 @@ class RedisChallengeStore:
         pointer: str | None = None,
         confirmed: bool = False,
     ) -> ScriptResult:
-        keys = [self._record_key(challenge_id), self._index_key(challenge_id[:_SHARD_DIGITS])]
+        shard = ShardKeys(self._prefix, challenge_id)
+        keys = [shard.record(challenge_id), shard.index]
         if pointer is not None:
             keys.append(pointer)
-        confirmation = self._confirmation(challenge_id) if confirmed else ()
+        confirmation = self._replica_wait.commands(shard.confirmation) if confirmed else ()
         called_at = time.monotonic()  # before the call and its repetition: a lease never seems longer than it is
         (outcome, now, *fields), *confirmations = await self._redis.script(
             script, keys, (challenge_id, self._new_token(), *arguments), *confirmation
@@ -273,22 +274,10 @@ class RedisChallengeStore:
         try:
             yield
         except RecordDamaged:
-            self._damage_log.record_damaged(self._record_key(challenge_id))
+            self._damage_log.record_damaged(ShardKeys(self._prefix, challenge_id).record(challenge_id))
             raise
 
     def _check_confirmed(self, state: ChallengeState, confirmations: Sequence[Any]) -> None:
         """Raise if a failover could forget the record. A final record grants nothing, so it needs no confirmation."""
         if not state.is_final:
             self._replica_wait.check(confirmations)
-
-    def _confirmation(self, challenge_id: str) -> tuple[Command, ...]:
-        return self._replica_wait.commands(f"{self._prefix}:{{s{challenge_id[:_SHARD_DIGITS]}}}:confirm")
-
-    def _record_key(self, challenge_id: str) -> str:
-        return f"{self._prefix}:{{s{challenge_id[:_SHARD_DIGITS]}}}:challenge:{challenge_id[_SHARD_DIGITS:]}"
-
-    def _index_key(self, shard: str) -> str:
-        return f"{self._prefix}:{{s{shard}}}:unsettled"
-
-    def _pointer_key(self, customer_id: str, owner: AccountId) -> str:
-        return f"{self._prefix}:{{s{shard_of(owner)}}}:customer:{customer_id}:{owner}"

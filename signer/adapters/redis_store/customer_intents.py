@@ -12,11 +12,11 @@ from signer.adapters.redis_client.calls import MILLISECOND, RedisCalls, ReplicaW
 from signer.adapters.redis_client.failures import WrongType
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.damage import DamageLog
+from signer.adapters.redis_store.shard_keys import ShardKeys
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import MalformedRequest, RecordDamaged
 from signer.domain.record import parse_customer_id
 
-_SHARD_DIGITS: Final = 2
 _DAMAGED: Final = (
     "What is stored about this customer is damaged, so its id is not known here. If you have the id, call POST "
     "/v1/customers/{id}/challenge/sign. The service's log names the key in Redis (store.record_damaged): delete it."
@@ -59,12 +59,12 @@ class RedisCustomerIntents:
         await self._store(intent, customer_id)
 
     async def _store(self, intent: CustomerIntent, customer_id: str) -> str | None:
-        tag = f"{self._prefix}:{{s{intent.id[:_SHARD_DIGITS]}}}"
-        key = f"{tag}:intent:{intent.id[_SHARD_DIGITS:]}"
+        shard = ShardKeys(self._prefix, intent.id)
+        key = shard.intent(intent.id)
         arguments = (self._retention, intent.body, intent.idempotency_key, customer_id)
         try:
             known, *confirmations = await self._redis.script(
-                _STORE, (key,), arguments, *self._replica_wait.commands(f"{tag}:confirm")
+                _STORE, (key,), arguments, *self._replica_wait.commands(shard.confirmation)
             )
             self._replica_wait.check(confirmations)
             return None if known is None else parse_customer_id(known.decode("ascii"))

@@ -1,7 +1,7 @@
 """Read which challenges are due from the indexes of all shards, and remove junk from them.
 
 * Junk is a member that is not an id of the shard, or has no unsettled record. A record in a state of a newer release is
-  passed over.
+  skipped.
 * An index with junk is read at most ``_MAX_READS`` times in one round, so junk delays the ids behind it by some rounds,
   and no other shard.
 * An index that cannot be read leaves the others working.
@@ -20,30 +20,23 @@ from signer.adapters.redis_client.calls import RedisCalls
 from signer.adapters.redis_store import scripts
 from signer.adapters.redis_store.damage import DamageLog
 from signer.adapters.redis_store.script_results import MICROSECOND
+from signer.adapters.redis_store.shard_keys import ShardKeys
 from signer.domain.errors import Unavailable
 from signer.domain.record import SHARDS
 
 _MAX_READS: Final = 16
-_SHARD_DIGITS: Final = 2
 
 
 @dataclass(slots=True)
 class _Index:
     """One index, and what was read of it in this round."""
 
-    tag: str
+    keys: ShardKeys
     due: list[str] = field(default_factory=list)
-    passed: int = 0
+    skipped: int = 0
     junk: int = 0
     is_read_on: bool = True
     error: Unavailable | None = None
-
-    @property
-    def key(self) -> str:
-        return f"{self.tag}:unsettled"
-
-    def record_key(self, challenge_id: str) -> str:
-        return f"{self.tag}:challenge:{challenge_id[_SHARD_DIGITS:]}"
 
 
 class DueIndexes:
@@ -65,9 +58,9 @@ class DueIndexes:
 
     async def due(self, limit: int) -> list[str]:
         """Return up to ``limit`` ids, from all shards in turn; raise ``Unavailable`` if no server responded."""
-        indexes = [_Index(f"{self._prefix}:{{s{shard:02x}}}") for shard in random.sample(range(SHARDS), SHARDS)]
+        indexes = [_Index(ShardKeys(self._prefix, f"{shard:02x}")) for shard in random.sample(range(SHARDS), SHARDS)]
         await self._read(indexes, limit)
-        self._report_failed({index.key: index.error for index in indexes if index.error is not None})
+        self._report_failed({index.keys.index: index.error for index in indexes if index.error is not None})
         for _ in range(1, _MAX_READS):
             read_on = [index for index in indexes if index.is_read_on and len(index.due) < limit]
             if not read_on:
@@ -80,7 +73,7 @@ class DueIndexes:
         return list(islice(dict.fromkeys(filter(None, in_turn)), limit))
 
     async def _read(self, indexes: Sequence[_Index], limit: int) -> None:
-        calls = [((index.key,), (limit, self._longest_wait, index.passed)) for index in indexes]
+        calls = [((index.keys.index,), (limit, self._longest_wait, index.skipped)) for index in indexes]
         found: list[tuple[_Index, list[str]]] = []
         for index, result in zip(indexes, await self._redis.scatter(scripts.DUE, calls), strict=True):
             index.error = result if isinstance(result, Unavailable) else None
@@ -93,8 +86,8 @@ class DueIndexes:
             await self._sift(found)
 
     async def _sift(self, found: Sequence[tuple[_Index, list[str]]]) -> None:
-        """Add the ids that can be moved. If the records cannot be read now, all are added: a takeover will see."""
-        calls = [((index.key, *map(index.record_key, ids)), ids) for index, ids in found]
+        """Add the ids that can be moved. If the records cannot be read now, all are added: the takeover checks each."""
+        calls = [((index.keys.index, *map(index.keys.record, ids)), ids) for index, ids in found]
         try:
             results = await self._redis.scatter(scripts.SIFT, calls, patient=False)
         except Unavailable:
@@ -104,7 +97,7 @@ class DueIndexes:
             movable = ids if names is None else [name.decode("ascii") for name in names]
             index.due += movable
             index.junk += removed
-            index.passed += len(ids) - removed
+            index.skipped += len(ids) - removed
             index.is_read_on |= len(movable) < len(ids)
 
     def _report_failed(self, failed: dict[str, Unavailable]) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Final
 
 import pytest
 
 from signer.adapters.redis_client.calls import RedisCalls
-from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState, RecordCode
@@ -22,7 +20,6 @@ from tests.support.challenge_stores import (
     RedisUnderTest,
     assert_unavailable,
     bring_to,
-    changed,
     claim_of,
     real_store,
     sign,
@@ -39,20 +36,6 @@ for number = 1, tonumber(ARGV[2]) do
   redis.call('ZADD', KEYS[1], number, string.format(ARGV[1], number))
 end
 """
-
-
-@pytest.fixture
-def log() -> FakeDamageLog:
-    """What the store reports."""
-    return FakeDamageLog()
-
-
-@pytest.fixture
-async def redis(server: RedisServer) -> AsyncIterator[RedisCalls]:
-    """An open Redis."""
-    redis = await open_redis(changed(SETTINGS, url=server.url))
-    yield redis
-    await redis.close()
 
 
 @pytest.fixture

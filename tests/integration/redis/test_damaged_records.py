@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -10,7 +9,6 @@ from typing import Final
 import pytest
 
 from signer.adapters.redis_client.calls import RedisCalls
-from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_store import scripts
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
@@ -44,20 +42,6 @@ REQUIRED: Final = (
 )
 OPTIONAL: Final = ("first_attempt_at", "leased_until", "due_at")
 TEXT: Final = (*REQUIRED, *OPTIONAL, "signature", "superseded_by")
-
-
-@pytest.fixture
-def log() -> FakeDamageLog:
-    """What the store reports."""
-    return FakeDamageLog()
-
-
-@pytest.fixture
-async def redis(server: RedisServer) -> AsyncIterator[RedisCalls]:
-    """An open Redis."""
-    redis = await open_redis(changed(SETTINGS, url=server.url))
-    yield redis
-    await redis.close()
 
 
 @pytest.fixture

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from signer.adapters.redis_client.failures import CannotConnect
 from signer.adapters.redis_client.node import Node
 from signer.adapters.redis_client.opening import open_server
 from signer.adapters.redis_client.settings import RedisSettings
@@ -210,6 +213,37 @@ async def test_unreadable_or_unrequested_responses_end_the_connection(garbage: b
         assert len(unreadable) == (0 if garbage.startswith(b"+OK") else 2)
         if node._connections is not None:
             await asyncio.to_thread(wait_until, lambda: not node._connections.calls.is_open, "still open")  # type: ignore[union-attr]
+    finally:
+        await node.close()
+        server.close()
+        await server.wait_closed()
+
+
+async def test_server_that_hangs_at_the_login_blocks_later_calls_no_longer_than_connect_timeout(tmp_path: Path) -> None:
+    """Calls share the opening of a connection, so it must end: the next call tries a new one."""
+    hangs = [True, False]
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_hanging = hangs.pop(0)
+        while data := await reader.read(1000):
+            if not is_hanging:
+                writer.write(b"+OK\r\n" if b"AUTH" in data else b"+PONG\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
+    (tmp_path / "password").write_text("a password")
+    port = server.sockets[0].getsockname()[1]
+    settings = RedisSettings(
+        url=f"redis://127.0.0.1:{port}",
+        password_file=tmp_path / "password",
+        connect_timeout=timedelta(milliseconds=200),
+    )
+    node = open_server(settings, settings.parsed_url.addresses[0])
+    try:
+        with pytest.raises(CannotConnect):
+            await node.send(PING, in_(ENOUGH))
+        assert await node.send(PING, in_(ENOUGH)) == [b"PONG"]
+        assert hangs == []
     finally:
         await node.close()
         server.close()

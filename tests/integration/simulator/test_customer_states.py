@@ -10,7 +10,7 @@ from tests.integration.simulator.conftest import StartSimulator
 from tests.integration.simulator.wallet_backend import OWNER_ID, STRANGER, WalletBackend, delivery
 
 S = CustomerStatus
-NOBODY = "00000000-0000-4000-8000-000000000000"
+UNKNOWN_CUSTOMER = "00000000-0000-4000-8000-000000000000"
 VERIFY, REJECT = "/v1/simulator/customers/{}/verify", "/v1/simulator/customers/{}/reject"
 DEACTIVATE, ACTIVATE = "/v1/customers/{}/deactivate", "/_sim/activate/{}"
 
@@ -70,17 +70,17 @@ async def test_active_customer_can_be_deactivated_and_activated_again(backend: W
 @pytest.mark.parametrize("path", [VERIFY, REJECT, DEACTIVATE])
 async def test_change_of_unknown_customer_is_not_found(backend: WalletBackend, path: str) -> None:
     """404."""
-    reply = await backend.call("PATCH", path.format(NOBODY))
+    reply = await backend.call("PATCH", path.format(UNKNOWN_CUSTOMER))
     assert (reply.status, reply.code) == (404, "customer_not_found")
 
 
 @pytest.mark.parametrize("path", [VERIFY, REJECT, DEACTIVATE])
 async def test_change_needs_token_signature_and_key(backend: WalletBackend, path: str) -> None:
     """As every modifying request: 401 without a token, 400 without a signature."""
-    assert (await backend.send("PATCH", path.format(NOBODY))).status == 401
-    headers = backend.signed("PATCH", path.format(NOBODY), None)
+    assert (await backend.send("PATCH", path.format(UNKNOWN_CUSTOMER))).status == 401
+    headers = backend.signed("PATCH", path.format(UNKNOWN_CUSTOMER), None)
     del headers["Signature"]
-    assert (await backend.send("PATCH", path.format(NOBODY), headers=headers)).status == 400
+    assert (await backend.send("PATCH", path.format(UNKNOWN_CUSTOMER), headers=headers)).status == 400
 
 
 async def test_repeated_change_gets_first_response(backend: WalletBackend) -> None:

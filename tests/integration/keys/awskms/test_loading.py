@@ -240,7 +240,7 @@ async def test_reload_keeps_keys_that_the_signer_may_not_see_any_more(
 
 
 async def test_load_fails_when_kms_is_down(server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener) -> None:
-    """Nobody listens: the backend as a whole cannot be used."""
+    """No server listens: the backend as a whole cannot be used."""
     backend = open_backend(endpoint.uri(server.new_key()))
     endpoint.close()
     assert "cannot be reached" in await failure(backend)
