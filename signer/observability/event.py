@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from signer.observability.settings import LogLevel
 
 COMMON: Final = frozenset({"timestamp", "level", "event", "request_id", "caller"})
 """Fields that every line may have; the last two only if a request caused it."""
+
+
+Alert = Literal["page", "ticket", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,8 @@ class Event:
         raised_level: of its lines in the cases that ``meaning`` names; the same if it names none.
         meaning: when it is written.
         fields: all that it may have in addition to ``COMMON``.
+        action: what the person who reads it should do; empty if nothing.
+        alert: whether that person is to be woken (``page``), told by the next working day (``ticket``), or neither.
     """
 
     name: str
@@ -35,6 +40,8 @@ class Event:
     raised_level: LogLevel
     meaning: str
     fields: frozenset[str]
+    action: str
+    alert: Alert
 
 
 _events: Final[dict[str, Event]] = {}
@@ -42,9 +49,25 @@ CATALOGUE: Final[Mapping[str, Event]] = _events
 """Every event by its name."""
 
 
-def event(name: str, level: LogLevel, meaning: str, *fields: str, raised_level: LogLevel | None = None) -> Event:
+def event(
+    name: str,
+    level: LogLevel,
+    meaning: str,
+    *fields: str,
+    raised_level: LogLevel | None = None,
+    action: str = "",
+    alert: Alert = "none",
+) -> Event:
     """Add an event to the catalogue and return it."""
-    new = Event(name=name, level=level, raised_level=raised_level or level, meaning=meaning, fields=frozenset(fields))
+    new = Event(
+        name=name,
+        level=level,
+        raised_level=raised_level or level,
+        meaning=meaning,
+        fields=frozenset(fields),
+        action=action,
+        alert=alert,
+    )
     _events[name] = new
     return new
 

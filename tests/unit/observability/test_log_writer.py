@@ -51,6 +51,14 @@ class Pipe:
 
         return text
 
+    def fill(self) -> None:
+        """Fill the pipe, so that the writer's thread writes nothing from now on."""
+        os.set_blocking(self.writes_to, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(self.writes_to, b"x")
+        os.set_blocking(self.writes_to, True)
+
     def close_reading(self) -> None:
         """Close the reader's end."""
         os.close(self.reads_from)
@@ -149,6 +157,7 @@ def test_stopped_reader_delays_no_line_and_every_lost_one_is_counted(
 
 def test_other_lines_leave_room_for_the_audit_trail(pipe: Pipe) -> None:
     """Strangers fill their half, which stops nothing; the audit trail fills more, which stops new work first."""
+    pipe.fill()
     log, audit = pipe.writer.logger(), pipe.writer.logger(ROOM)
     for _ in range(TOO_MANY):
         log.msg(LINE)
