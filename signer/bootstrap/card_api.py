@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from signer.adapters.card_api.circuit_breaker import COOL_DOWN, FAILURES_TO_OPEN, CircuitBreaker
 from signer.adapters.card_api.client import CardApiClient
-from signer.adapters.card_api.http_transport import HttpTransport, open_session
+from signer.adapters.card_api.http_transport import CallEnded, HttpTransport, open_session
 from signer.adapters.card_api.settings import CardApiSettings
 from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.request_signing.local_key import load_request_key
@@ -57,7 +57,9 @@ class OpenCardApi:
 
 
 @asynccontextmanager
-async def open_card_api(settings: CardApiSettings, clock: Clock) -> AsyncIterator[OpenCardApi]:
+async def open_card_api(
+    settings: CardApiSettings, clock: Clock, call_ended: CallEnded | None = None
+) -> AsyncIterator[OpenCardApi]:
     """Open the card API's client, and close it after the context.
 
     Raises:
@@ -73,7 +75,7 @@ async def open_card_api(settings: CardApiSettings, clock: Clock) -> AsyncIterato
         )
         client = CardApiClient(
             settings,
-            transport=HttpTransport(session, upstream_clock, breaker),
+            transport=HttpTransport(session, upstream_clock, breaker, call_ended=call_ended),
             signer=MessageSigner(settings.signature_profile, key, upstream_clock.seconds_for_created),
             clock=upstream_clock,
         )

@@ -21,6 +21,7 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 from signer.application.origin import ORIGIN
+from signer.observability.event import OBSERVERS
 from signer.observability.events import LIBRARY_MESSAGE, LOG_LINES_LOST
 from signer.observability.log_writer import LogWriter
 from signer.observability.redaction import redact
@@ -40,12 +41,18 @@ def open_log(settings: LoggingSettings) -> Iterator[LogWriter]:
     """Log to standard output while the context is open, and write the last lines at its end."""
     # If standard output is closed, its number may go to any file: a descriptor that cannot be written takes its place.
     descriptor = os.open(os.devnull, os.O_RDONLY) if sys.stdout is None else sys.stdout.fileno()
-    writer = LogWriter(descriptor, lambda count: structlog.get_logger(math.inf).error(LOG_LINES_LOST.name, count=count))
+    writer = LogWriter(descriptor, _report_lost)
     configure_logging(settings, writer.logger, colours=os.isatty(descriptor))
     try:
         yield writer
     finally:
         writer.close()
+
+
+def _report_lost(count: int) -> None:
+    for observe in OBSERVERS:
+        observe(LOG_LINES_LOST.name, {"count": count})
+    structlog.get_logger(math.inf).error(LOG_LINES_LOST.name, count=count)
 
 
 def configure_logging(settings: LoggingSettings, new_logger: Callable[..., Any], *, colours: bool = False) -> None:

@@ -14,7 +14,7 @@ from signer.application.reload_keys import KeyReload
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
 from signer.observability.challenge_events import CHALLENGE_EVENTS
-from signer.observability.event import Event
+from signer.observability.event import OBSERVERS, Event
 from signer.observability.log_writer import ROOM
 from signer.web.request_summary import RequestSummary
 
@@ -148,4 +148,6 @@ def _write(log: Any, event: Event, fields: dict[str, Any], *, is_raised: bool = 
     present = {name: value for name, value in fields.items() if value is not None}
     if "duration_ms" in present:
         present["duration_ms"] = round(present["duration_ms"], 3)
+    for observe in OBSERVERS:
+        observe(event.name, present)
     getattr(log, event.raised_level if is_raised else event.level)(event.name, **present)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from yarl import URL
 
@@ -29,6 +29,10 @@ SAMPLE_ID: Final = "00000000-0000-4000-8000-000000000000"
 """A UUID that no customer has."""
 
 
+CardApiCall = Literal["token", "create_customer", "find_customer", "read_customer", "fetch_challenge", "deliver"]
+CARD_API_CALLS: Final[tuple[CardApiCall, ...]] = get_args(CardApiCall)
+
+
 @dataclass(frozen=True, slots=True)
 class CardApiRequest:
     """What is the same in every attempt of one request: everything but Authorization and the signature.
@@ -36,6 +40,7 @@ class CardApiRequest:
     Body and headers are never shown: they can hold credentials. ``max_response`` is in bytes.
     """
 
+    call: CardApiCall
     method: Literal["GET", "POST"]
     url: URL
     headers: Mapping[str, str] = field(repr=False)
@@ -69,27 +74,29 @@ class CardApiRequests:
         """``POST /auth/token``. It is not signed: there is no token yet."""
         body = json.dumps({"apiKey": credentials.api_key, "apiSecret": credentials.api_secret}).encode()
         headers = {**self._post_headers, "Content-Digest": content_digest(body, "sha-256")}
-        return CardApiRequest("POST", self._token_url, headers, body)
+        return CardApiRequest("token", "POST", self._token_url, headers, body)
 
     def for_new_customer(self, body: bytes, idempotency_key: str) -> CardApiRequest:
         """``POST /customers``."""
-        return self._post(self._customers_url, body, idempotency_key)
+        return self._post("create_customer", self._customers_url, body, idempotency_key)
 
     def for_customers(self) -> CardApiRequest:
         """``GET /customers``: the list of all customers."""
-        return CardApiRequest("GET", self._customers_url, self._get_headers, None, MAX_CUSTOMER_LIST)
+        return CardApiRequest("find_customer", "GET", self._customers_url, self._get_headers, None, MAX_CUSTOMER_LIST)
 
     def for_customer(self, customer_id: str) -> CardApiRequest:
         """``GET /customers/{customerId}``."""
-        return CardApiRequest("GET", self._customer_url(customer_id), self._get_headers, None)
+        return CardApiRequest("read_customer", "GET", self._customer_url(customer_id), self._get_headers, None)
 
     def for_challenge(self, customer_id: str) -> CardApiRequest:
         """``GET /customers/{customerId}/challenge``."""
-        return CardApiRequest("GET", self._customer_url(customer_id, "/challenge"), self._get_headers, None)
+        return CardApiRequest(
+            "fetch_challenge", "GET", self._customer_url(customer_id, "/challenge"), self._get_headers, None
+        )
 
     def for_delivery(self, customer_id: str, body: bytes, idempotency_key: str) -> CardApiRequest:
         """``POST /customers/{customerId}/challenge/sign``."""
-        return self._post(self._customer_url(customer_id, "/challenge/sign"), body, idempotency_key)
+        return self._post("deliver", self._customer_url(customer_id, "/challenge/sign"), body, idempotency_key)
 
     async def signed_headers(self, request: CardApiRequest, token: AccessToken) -> dict[str, str]:
         """Return all headers of one attempt; raise ``MessageSignatureError`` or ``RequestKeyError``."""
@@ -105,8 +112,8 @@ class CardApiRequests:
         )
         return headers | signature
 
-    def _post(self, url: URL, body: bytes, idempotency_key: str) -> CardApiRequest:
-        return CardApiRequest("POST", url, {**self._post_headers, "Idempotency-Key": idempotency_key}, body)
+    def _post(self, call: CardApiCall, url: URL, body: bytes, idempotency_key: str) -> CardApiRequest:
+        return CardApiRequest(call, "POST", url, {**self._post_headers, "Idempotency-Key": idempotency_key}, body)
 
     def _customer_url(self, customer_id: str, suffix: str = "") -> URL:
         # Only a UUID may become part of a path.
