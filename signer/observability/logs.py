@@ -81,12 +81,14 @@ def configure_logging(settings: LoggingSettings, new_logger: Callable[..., Any],
 
 
 def add_origin(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Add the id and the caller of the request that caused the line."""
+    """Add the id, the caller and the trace of the request that caused the line."""
     origin = ORIGIN.get()
     if origin is not None:
         event.setdefault("request_id", origin.request_id)
         if origin.caller is not None:
             event.setdefault("caller", origin.caller)
+        if origin.trace is not None:
+            event.setdefault("trace_id", origin.trace.id)
     return event
 
 

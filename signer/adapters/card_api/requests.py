@@ -2,12 +2,14 @@
 
 * The signature covers exactly the URL that is sent: it is encoded once, here.
 * Every request except the token request has the token and a signature (RFC 9421) that is made for each attempt.
+* A request on behalf of a caller has its ``traceparent`` with a new span id; recovery and tokens have none.
 * Only Host and Content-Length are left to the HTTP library.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -18,6 +20,7 @@ from yarl import URL
 from signer.adapters.card_api.access_token import AccessToken, ApiCredentials
 from signer.adapters.request_signing.signature_base import Scheme
 from signer.adapters.request_signing.signer import MessageSigner, content_digest
+from signer.application.origin import ORIGIN
 from signer.domain.record import parse_customer_id
 
 MAX_BODY: Final = 65_536
@@ -110,7 +113,11 @@ class CardApiRequests:
             body=request.body,
             scheme=self._scheme,
         )
-        return headers | signature
+        sent = headers | signature
+        origin = ORIGIN.get()
+        if origin is not None and origin.trace is not None:  # not signed: a proxy may change it
+            sent["traceparent"] = f"00-{origin.trace.id}-{secrets.token_hex(8)}-{origin.trace.flags}"
+        return sent
 
     def _post(self, call: CardApiCall, url: URL, body: bytes, idempotency_key: str) -> CardApiRequest:
         return CardApiRequest(call, "POST", url, {**self._post_headers, "Idempotency-Key": idempotency_key}, body)
