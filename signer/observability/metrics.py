@@ -12,23 +12,13 @@ import asyncio
 import math
 import platform
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from itertools import product
 from typing import Any, Final
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    Info,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, GCCollector, Info, PlatformCollector, ProcessCollector
+from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 
 from signer.adapters.card_api.requests import CardApiCall
@@ -39,7 +29,8 @@ from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.observability import events
 from signer.observability import metric_table as table
 from signer.observability.event import OBSERVERS
-from signer.observability.metric_table import METRICS, OTHER, Metric
+from signer.observability.metric_table import METRICS, Metric
+from signer.observability.series import Histograms, Numbers
 
 _OPEN_METRICS: Final = "application/openmetrics-text"
 _TEXT_REUSED_FOR: Final = 1.0
@@ -49,55 +40,25 @@ _BACKLOG_WITHIN: Final = 1.0
 _LAG_EVERY: Final = 0.25
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
 _WITHOUT_PROOF: Final = frozenset({ChallengeState.REJECTED, ChallengeState.EXPIRED})
-_CLASS_FOR_KIND: Final[Mapping[str, Any]] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 Fields = Mapping[str, Any]
-
-
-class _Series(dict[tuple[object, ...], Any]):
-    """The series of one metric by the values of its labels, each created when it is first used."""
-
-    def __init__(self, metric: Metric, registry: CollectorRegistry) -> None:
-        options = {"buckets": metric.buckets} if metric.buckets else {}
-        self._metric: Final = _CLASS_FOR_KIND[metric.kind](
-            metric.name, metric.meaning, tuple(metric.labels), registry=registry, **options
-        )
-        self._closed: Final = tuple(frozenset(values) for values in metric.labels.values())
-        if not metric.labels:
-            self[()] = self._metric
-        elif metric.is_complete:
-            for values in product(*metric.labels.values()):
-                _ = self[values]
-
-    def __missing__(self, values: tuple[object, ...]) -> Any:  # noqa: ANN401 - a child of any class
-        known = tuple(value if value in closed else OTHER for value, closed in zip(values, self._closed, strict=True))
-        # Only closed values become keys: the dictionary does not grow with input.
-        self[known] = series = self._metric.labels(*("none" if value is None else value for value in known))
-        return series
+Count = Callable[[Fields], None]
 
 
 class Metrics:
-    """The metrics of one process."""
+    """The metrics of one process: a collector of ``prometheus-client``."""
 
     def __init__(self) -> None:
-        # A second series for each counter, which Prometheus does not use.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry: Final = CollectorRegistry()
-        Info("signer_build", "The running release.", registry=self.registry).info(
-            {"version": version("challenge-signer"), "python": platform.python_version()}
-        )
-        self._series: Final = {metric.name: _Series(metric, self.registry) for metric in METRICS}
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
-        self._events: Final = self._series[table.EVENTS.name]
-        self._requests: Final = self._series[table.HTTP_REQUESTS.name]
-        self._request_seconds: Final = self._series[table.HTTP_SECONDS.name]
-        self._audit_failures: Final = self._only(table.AUDIT_FAILURES)
-        self._challenges: Final = self._series[table.CHALLENGES.name]
-        self._signing_seconds: Final = self._series[table.SIGNING_SECONDS.name]
-        self._store_seconds: Final = self._only(table.STORE_SECONDS)
-        self._card_api_seconds: Final = self._series[table.CARD_API_SECONDS.name]
+        self._numbers: Final = {each.name: Numbers(each) for each in METRICS if each.kind != "histogram"}
+        self._histograms: Final = {each.name: Histograms(each) for each in METRICS if each.kind == "histogram"}
+        self._events: Final = self._numbers[table.EVENTS.name]
+        self._requests: Final = self._numbers[table.HTTP_REQUESTS.name]
+        self._request_seconds: Final = self._histograms[table.HTTP_SECONDS.name]
+        self._challenges: Final = self._numbers[table.CHALLENGES.name]
+        self._signing_seconds: Final = self._histograms[table.SIGNING_SECONDS.name]
+        self._store_seconds: Final = self._histograms[table.STORE_SECONDS.name][()]
+        self._card_api_seconds: Final = self._histograms[table.CARD_API_SECONDS.name]
         self._outages: Final[dict[tuple[str, str], str]] = {}
         self._count_for_event: Final = self._counting()
         self._keys: Callable[[], KeyRingStatus] | None = None
@@ -107,10 +68,27 @@ class Metrics:
         self._set_backlog(math.nan, math.nan)
         self._lock: Final = asyncio.Lock()
         self._texts: Final[dict[str, tuple[float, bytes]]] = {}
+        Info("signer_build", "The running release.", registry=self.registry).info(
+            {"version": version("challenge-signer"), "python": platform.python_version()}
+        )
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def describe(self) -> Sequence[Family]:
+        """Return nothing: by default the library would collect when this is registered."""
+        return ()
+
+    def collect(self) -> Iterator[Family]:
+        """Return all metrics of the table for the library."""
+        for metric in METRICS:
+            series = self._histograms if metric.kind == "histogram" else self._numbers
+            yield series[metric.name].family()
 
     def count(self, event: str, fields: Fields) -> None:
         """Count an event. Never raises and never waits."""
-        self._events[event,].inc()
+        self._events.add(event)
         count = self._count_for_event.get(event)
         if count is not None:
             count(fields)
@@ -119,13 +97,13 @@ class Metrics:
         """Count a call to Redis, and its failure for ``cause``."""
         self._store_seconds.observe(seconds)
         if cause is not None:
-            self._series[table.STORE_FAILURES.name][cause,].inc()
+            self._numbers[table.STORE_FAILURES.name].add(cause)
 
     def card_api_called(self, call: CardApiCall, seconds: float, cause: str | None) -> None:
         """Count an HTTP request to the card API, and its failure for ``cause``."""
         self._card_api_seconds[call,].observe(seconds)
         if cause is not None:
-            self._series[table.CARD_API_FAILURES.name][cause,].inc()
+            self._numbers[table.CARD_API_FAILURES.name].add(cause)
 
     def signed(self, key_uri: str, seconds: float) -> None:
         """Count a signature that a key made."""
@@ -142,7 +120,7 @@ class Metrics:
 
     async def watch_event_loop(self) -> None:
         """Measure how late the event loop is, until cancelled."""
-        lag = self._only(table.LOOP_LAG)
+        lag = self._histograms[table.LOOP_LAG.name][()]
         while True:
             due = time.monotonic() + _LAG_EVERY
             await asyncio.sleep(_LAG_EVERY)
@@ -161,12 +139,11 @@ class Metrics:
         return text, content_type
 
     async def _read(self) -> None:
-        self._only(table.LOG_WRITABLE).set(self._log_problem() is None)
+        self._set(table.LOG_WRITABLE, self._log_problem() is None)
         if self._keys is not None:
-            status, keys = self._keys(), self._series[table.KEYS.name]
+            status = self._keys()
             counts = {"loaded": status.loaded, "missing": len(status.missing), "failed": len(status.failed)}
-            for state, count in counts.items():
-                keys[state,].set(count)
+            self._numbers[table.KEYS.name].update({(state,): count for state, count in counts.items()})
         if self._backlog is not None and time.monotonic() - self._backlog_read_at >= _BACKLOG_REUSED_FOR:
             self._set_backlog(math.nan, math.nan)
             with suppress(Unavailable, TimeoutError):
@@ -176,30 +153,30 @@ class Metrics:
             self._backlog_read_at = time.monotonic()
 
     def _set_backlog(self, unsettled: float, oldest_age: float) -> None:
-        self._only(table.UNSETTLED).set(unsettled)
-        self._only(table.OLDEST_UNSETTLED).set(oldest_age)
+        self._set(table.UNSETTLED, unsettled)
+        self._set(table.OLDEST_UNSETTLED, oldest_age)
 
-    def _only(self, metric: Metric) -> Any:  # noqa: ANN401 - a metric without labels, of any class
-        return self._series[metric.name][()]
+    def _set(self, metric: Metric, value: float) -> None:
+        self._numbers[metric.name][()] = value
 
-    def _counting(self) -> Mapping[str, Callable[[Fields], None]]:
+    def _counting(self) -> Mapping[str, Count]:
         """Return what to do for each event, in addition to counting it."""
-        breaker, lost = self._only(table.BREAKER_OPEN), self._only(table.LOG_LINES_LOST)
+        lost = self._numbers[table.LOG_LINES_LOST.name]
         return {
             events.HTTP_REQUEST.name: self._count_request,
             events.HTTP_PROBE.name: self._count_request,
-            EventName.CLAIMED.value: lambda _fields: self._challenges["claimed",].inc(),
-            EventName.SIGNED.value: lambda _fields: self._challenges["signed",].inc(),
+            EventName.CLAIMED.value: lambda _fields: self._challenges.add("claimed"),
+            EventName.SIGNED.value: lambda _fields: self._challenges.add("signed"),
             EventName.SETTLED.value: self._count_settled,
-            EventName.RELEASED.value: self._count_release,
+            EventName.RELEASED.value: self._count_released,
             EventName.REFUSED.value: self._by(table.CHALLENGES_REFUSED, "code"),
             EventName.CONFLICTED.value: self._by(table.CHALLENGES_REFUSED, "code"),
             EventName.UPSTREAM_REFUSED.value: self._by(table.CARD_API_CHALLENGES_REFUSED, "code"),
             EventName.DELIVERED.value: self._by(table.DELIVERIES, "code"),
             EventName.DEFERRED.value: self._by(table.DELIVERIES_DEFERRED, "code"),
-            events.CARD_API_BREAKER_OPENED.name: lambda _fields: breaker.set(1),
-            events.CARD_API_BREAKER_CLOSED.name: lambda _fields: breaker.set(0),
-            events.LOG_LINES_LOST.name: lambda fields: lost.inc(fields["count"]),
+            events.CARD_API_BREAKER_OPENED.name: lambda _fields: self._set(table.BREAKER_OPEN, 1),
+            events.CARD_API_BREAKER_CLOSED.name: lambda _fields: self._set(table.BREAKER_OPEN, 0),
+            events.LOG_LINES_LOST.name: lambda fields: lost.add(amount=fields["count"]),
             **self._following("store", "store.down", "store.up"),
             **self._following("card_api", "card_api.down", "card_api.up"),
             **self._following("keys", "keys.backend_down", "keys.backend_up"),
@@ -208,37 +185,37 @@ class Metrics:
 
     def _count_request(self, fields: Fields) -> None:
         route = fields["route"]
-        self._requests[route, fields["method"], fields.get("status")].inc()
+        self._requests.add(route, fields["method"], fields.get("status"))
         self._request_seconds[route,].observe(fields["duration_ms"] / 1000)
         if fields.get("code") == ErrorCode.AUDIT_UNAVAILABLE and route not in _PROBES:
-            self._audit_failures.inc()
+            self._numbers[table.AUDIT_FAILURES.name].add()
 
     def _count_settled(self, fields: Fields) -> None:
         state, code = fields["state"], fields.get("code")
-        self._challenges[state,].inc()
+        self._challenges.add(state)
         if state in _WITHOUT_PROOF and code != RecordCode.NOT_FORWARDED:
-            self._series[table.WITHOUT_PROOF.name][code,].inc()
+            self._numbers[table.WITHOUT_PROOF.name].add(code)
 
-    def _count_release(self, fields: Fields) -> None:
-        self._challenges["released",].inc()
-        self._series[table.SIGNING_FAILURES.name][_backend(fields["key_uri"]),].inc()
+    def _count_released(self, fields: Fields) -> None:
+        self._challenges.add("released")
+        self._numbers[table.SIGNING_FAILURES.name].add(_backend(fields["key_uri"]))
 
-    def _by(self, metric: Metric, field: str) -> Callable[[Fields], None]:
-        series = self._series[metric.name]
-        return lambda fields: series[fields.get(field),].inc()
+    def _by(self, metric: Metric, field: str) -> Count:
+        series = self._numbers[metric.name]
+        return lambda fields: series.add(fields.get(field))
 
-    def _following(self, part: str, down: str, up: str) -> Mapping[str, Callable[[Fields], None]]:
+    def _following(self, part: str, down: str, up: str) -> Mapping[str, Count]:
         """Return how the two events change the outages of a part, of which keys have one for each key URI."""
-        gauge = self._series[table.OUTAGES.name]
+        outages = self._numbers[table.OUTAGES.name]
 
         def change(fields: Fields, cause: str | None) -> None:
             key = part, fields.get("key_uri") or ""
             before = self._outages.pop(key, None)
             if before is not None:
-                gauge[part, before].dec()
+                outages.add(part, before, amount=-1)
             if cause is not None:
                 self._outages[key] = cause
-                gauge[part, cause].inc()
+                outages.add(part, cause)
 
         return {
             down: lambda fields: change(fields, fields.get("cause") or "error"),
