@@ -8,8 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.observability.logs import render_json
-from signer.observability.redaction import MASK, MAX_LENGTH, masked_identifier, masked_text, redact
+from signer.observability.event import COMMON
+from signer.observability.events import SERVICE_READY
+from signer.observability.fields import FIELDS
+from signer.observability.formats import plain_members
+from signer.observability.logs import write_event
+from signer.observability.redaction import MASK, MAX_LENGTH, is_clean, masked_identifier, masked_text, redact
+from tests.support.log_lines import captured_logs
 from tests.support.messages import Message, golden_vector, to_base64
 
 SIGNATURE_HEX = "0x" + "5f" * 65
@@ -41,7 +46,7 @@ HARMLESS: dict[str, Any] = {
 
 def redacted(**fields: object) -> dict[str, Any]:
     """Return the fields after redaction."""
-    return dict(redact(None, "info", dict(fields)))
+    return redact(fields)
 
 
 def test_ordinary_line_is_unchanged() -> None:
@@ -183,9 +188,39 @@ ANYTHING = st.recursive(
 @given(st.dictionaries(st.text(), ANYTHING, max_size=6))
 def test_any_fields_become_one_line_of_json(fields: dict[str, Any]) -> None:
     """No value makes redaction or rendering raise or breaks the line."""
-    line = render_json(None, "info", redact(None, "info", fields))
-    assert line.count(b"\n") == 1
-    assert isinstance(json.loads(line), dict)
+    with captured_logs() as log:
+        write_event(SERVICE_READY, fields)
+    assert log.text.count("\n") == 1
+    assert isinstance(json.loads(log.text), dict)
+
+
+TEXTS = st.lists(
+    st.sampled_from(
+        [*SECRETS.values(), f"redis://:{PASSWORD}@cache", f"Bearer {PASSWORD}.{PASSWORD}", "Basic", "/", "\n"]
+    )
+    | st.sampled_from([str(value) for value in HARMLESS.values()])
+    | st.text(max_size=50),
+    max_size=3,
+).map("".join)
+
+
+@given(st.dictionaries(st.sampled_from(sorted({*FIELDS} - COMMON | {"request_id"})), TEXTS | st.integers(), max_size=6))
+def test_line_is_masked_as_its_fields_are(fields: dict[str, Any]) -> None:
+    """The search through a whole line finds whatever the search through each field does."""
+    fields.pop("duration_ms", None)
+    with captured_logs() as log:
+        write_event(SERVICE_READY, dict(fields))
+    (line,) = log.all()
+    assert {name: line[name] for name in fields} == redact(fields)
+
+
+def test_ordinary_line_is_searched_once() -> None:
+    """Long key URIs and request ids included: the search through each field takes longer than the rest of the line."""
+    fields = {name: value for name, value in HARMLESS.items() if isinstance(value, (str, float)) and name != "ok"}
+    for changes in ({}, {"request_id": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"}):
+        line = plain_members(fields | changes)
+        assert line is not None
+        assert is_clean(fields | changes, line)
 
 
 @given(st.binary(min_size=65, max_size=65), st.text(max_size=30), st.text(max_size=30))
