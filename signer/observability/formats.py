@@ -1,8 +1,14 @@
-"""The formats of a log line. Each is a function that returns a line of an event, whose fields hold no secret."""
+"""The formats of a log line. Each is a function that returns a line of an event, whose fields hold no secret.
+
+* ``json`` has the names of the catalogue.
+* ``ecs`` has those of the Elastic Common Schema, and ``signer.…`` for fields that it does not define.
+* ``gcp`` has those that Google Cloud Logging and Error Reporting take from a line on standard output.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring_ascii
 from math import isfinite
@@ -15,6 +21,36 @@ from signer.observability.redaction import is_sensitive_name
 Format = Callable[[str, str, str, Mapping[str, Any], str], bytes]
 """Returns a line: ``(timestamp, level, event's name, fields, members)``; see ``plain_members``."""
 
+_ECS_NAMES: Final = {
+    "request_id": "http.request.id",
+    "method": "http.request.method",
+    "bytes_in": "http.request.body.bytes",
+    "status": "http.response.status_code",
+    "duration_ms": "event.duration",
+    "reason": "event.reason",
+    "error": "error.type",
+    "frames": "error.stack_trace",
+    "logger": "log.logger",
+    "version": "service.version",
+    "trace_id": "trace.id",
+    "span_id": "span.id",
+}
+_GCP_NAMES: Final = {
+    "frames": "stack_trace",
+    "trace_id": "logging.googleapis.com/trace",
+    "span_id": "logging.googleapis.com/spanId",
+}
+_GCP_HTTP_NAMES: Final = {
+    "method": "requestMethod",
+    "route": "requestUrl",
+    "status": "status",
+    "duration_ms": "latency",
+}
+_ECS_HEAD: Final = {"ecs.version": "8.11.0", "service.name": "challenge-signer"}
+_ECS_ONLY: Final = {"@timestamp", "log.level", "event.action", *_ECS_HEAD}
+_OWN: Final = "signer."
+_NANOSECONDS: Final = 1_000_000  # of a millisecond
+_FRAME: Final = re.compile(r'^  File "(.*)", line (\d+), in (.*)$', re.MULTILINE)
 _MAX_FRAMES: Final = 30
 _KEYS: Final = {name: f',"{name}":' for name in FIELDS if not is_sensitive_name(name)}
 
@@ -58,6 +94,83 @@ def render_json(timestamp: str, level: str, name: str, _fields: Mapping[str, Any
     return f'{{"timestamp":"{timestamp}","level":"{level}","event":"{name}"{members}}}\n'.encode("ascii")
 
 
+def render_ecs(timestamp: str, level: str, name: str, fields: Mapping[str, Any], _members: str) -> bytes:
+    """Return a line of the format ``ecs``."""
+    head = {"@timestamp": timestamp, "log.level": level, "message": _message(name, fields), "event.action": name}
+    rest = _details(fields)
+    if _is_number(rest.get("duration_ms")):
+        rest["duration_ms"] = round(rest["duration_ms"] * _NANOSECONDS)
+    named = {_ECS_NAMES.get(field, _OWN + field): value for field, value in rest.items()}
+    return f"{_to_json(head | _ECS_HEAD | named)}\n".encode("ascii")
+
+
+def render_gcp(timestamp: str, level: str, name: str, fields: Mapping[str, Any], _members: str) -> bytes:
+    """Return a line of the format ``gcp``."""
+    head = {"time": timestamp, "severity": level.upper(), "message": _message(name, fields), "event": name}
+    rest = _details(fields)
+    if "method" in rest:
+        if _is_number(rest.get("duration_ms")):
+            rest["duration_ms"] = f"{rest['duration_ms'] / 1000:.6f}s"
+        request = {gcp: rest.pop(field) for field, gcp in _GCP_HTTP_NAMES.items() if field in rest}
+        rest["httpRequest"] = request
+    named = {_GCP_NAMES.get(field, field): value for field, value in rest.items()}
+    return f"{_to_json(head | named)}\n".encode("ascii")
+
+
+FORMATS: Final[Mapping[str, Format]] = {"json": render_json, "ecs": render_ecs, "gcp": render_gcp}
+"""The formats for machines, by the value of ``logging.format``."""
+
+
+def _message(name: str, fields: Mapping[str, Any]) -> str:
+    """Return a text for a list of lines: the library's message, or the event's name and its reason or code."""
+    why = fields.get("reason") or fields.get("code")
+    return str(fields.get("message") or (f"{name}: {why}" if why else name))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and isfinite(value)
+
+
+def _details(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that have a value, without the message, and frames as Python shows them."""
+    details = {name: value for name, value in fields.items() if value is not None and name != "message"}
+    if isinstance(details.get("frames"), list):
+        parts = [str(frame).split(":") for frame in details["frames"]]
+        shown = [f'  File "{where[0]}", line {where[-1]}, in {":".join(where[1:-1])}' for where in parts]
+        details["frames"] = "\n".join(["Traceback (most recent call last):", *shown, str(fields.get("error"))])
+    return details
+
+
+def read_line(line: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the fields of a line in any of ``FORMATS``, under the names of the catalogue; ``None`` if it has none."""
+    if line.keys() >= {"timestamp", "level", "event"}:
+        return dict(line)
+    if line.keys() >= {"@timestamp", "log.level", "event.action"}:
+        head = {"timestamp": line["@timestamp"], "level": line["log.level"], "event": line["event.action"]}
+        names = {ecs: field for field, ecs in _ECS_NAMES.items()}
+        rest = {names.get(name, name.removeprefix(_OWN)): value for name, value in line.items()}
+        rest = {name: value for name, value in rest.items() if name not in _ECS_ONLY}
+        if isinstance(rest.get("duration_ms"), int):
+            rest["duration_ms"] = round(rest["duration_ms"] / _NANOSECONDS, 3)
+    elif line.keys() >= {"time", "severity", "event"}:
+        head = {"timestamp": line["time"], "level": str(line["severity"]).lower(), "event": line["event"]}
+        names = {gcp: field for field, gcp in _GCP_NAMES.items()}
+        rest = {
+            names.get(name, name): value for name, value in line.items() if name not in {"time", "severity", "event"}
+        }
+        request = rest.pop("httpRequest", {})
+        rest |= {field: request[gcp] for field, gcp in _GCP_HTTP_NAMES.items() if gcp in request}
+        if isinstance(rest.get("duration_ms"), str):
+            rest["duration_ms"] = round(float(rest["duration_ms"].removesuffix("s")) * 1000, 3)
+    else:
+        return None
+    if "logger" not in rest:
+        rest.pop("message", None)  # made by ``_message``
+    if isinstance(rest.get("frames"), str):
+        rest["frames"] = [":".join((found[1], found[3], found[2])) for found in _FRAME.finditer(rest["frames"])]
+    return head | rest
+
+
 def console(*, colours: bool) -> Format:
     """Return the format ``console``, for development."""
     from structlog.dev import ConsoleRenderer  # noqa: PLC0415 - it imports rich, and production does not use it
@@ -65,14 +178,11 @@ def console(*, colours: bool) -> Format:
     renderer = ConsoleRenderer(colors=colours)
 
     def render(timestamp: str, level: str, name: str, fields: Mapping[str, Any], _members: str) -> bytes:
-        line = renderer(None, level, {"timestamp": timestamp, "level": level, "event": name, **_present(fields)})
+        present = {field: value for field, value in fields.items() if value is not None}
+        line = renderer(None, level, {"timestamp": timestamp, "level": level, "event": name, **present})
         return f"{line}\n".encode("utf-8", "replace")
 
     return render
-
-
-def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def error_fields(error: BaseException) -> dict[str, Any]:

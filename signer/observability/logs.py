@@ -23,7 +23,7 @@ from typing import Any, Final
 from signer.application.origin import ORIGIN
 from signer.observability.event import Event
 from signer.observability.events import LIBRARY_MESSAGE, LOG_LINES_LOST
-from signer.observability.formats import Format, console, error_fields, members, plain_members, render_json
+from signer.observability.formats import FORMATS, Format, console, error_fields, members, plain_members, render_json
 from signer.observability.log_writer import ROOM_FOR_OTHERS, LogWriter
 from signer.observability.redaction import is_clean, redact
 from signer.observability.settings import LoggingSettings, LogLevel
@@ -67,7 +67,7 @@ def configure_logging(
         colours: of the format ``console``.
     """
     _log.queue = queue
-    _log.render = render_json if settings.format == "json" else console(colours=colours)
+    _log.render = FORMATS.get(settings.format) or console(colours=colours)
     _log.lowest = _RANKS[settings.level]
     _route_libraries()
 
@@ -97,7 +97,7 @@ def write_event(
         fields.setdefault("request_id", origin.request_id)
         fields.setdefault("caller", origin.caller)
     duration = fields.get("duration_ms")
-    if duration is not None:
+    if isinstance(duration, float):
         fields["duration_ms"] = round(duration, 3)
     encoded = plain_members(fields)
     if error is not None or encoded is None or not is_clean(fields, encoded):

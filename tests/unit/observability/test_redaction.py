@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from signer.observability.event import COMMON
 from signer.observability.events import SERVICE_READY
 from signer.observability.fields import FIELDS
-from signer.observability.formats import plain_members
+from signer.observability.formats import FORMATS, plain_members, read_line
 from signer.observability.logs import write_event
 from signer.observability.redaction import MASK, MAX_LENGTH, is_clean, masked_identifier, masked_text, redact
+from signer.observability.settings import LogFormat
 from tests.support.log_lines import captured_logs
 from tests.support.messages import Message, golden_vector, to_base64
 
@@ -185,10 +186,11 @@ ANYTHING = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text(), ANYTHING, max_size=6))
-def test_any_fields_become_one_line_of_json(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize("form", FORMATS)
+@given(fields=st.dictionaries(st.text(), ANYTHING, max_size=6))
+def test_any_fields_become_one_line_of_json(form: LogFormat, fields: dict[str, Any]) -> None:
     """No value makes redaction or rendering raise or breaks the line."""
-    with captured_logs() as log:
+    with captured_logs(form=form) as log:
         write_event(SERVICE_READY, fields)
     assert log.text.count("\n") == 1
     assert isinstance(json.loads(log.text), dict)
@@ -204,14 +206,30 @@ TEXTS = st.lists(
 ).map("".join)
 
 
-@given(st.dictionaries(st.sampled_from(sorted({*FIELDS} - COMMON | {"request_id"})), TEXTS | st.integers(), max_size=6))
-def test_line_is_masked_as_its_fields_are(fields: dict[str, Any]) -> None:
+NAMES = sorted({*FIELDS} - COMMON - {"duration_ms", "frames", "message"} | {"request_id"})
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@given(fields=st.dictionaries(st.sampled_from(NAMES), TEXTS | st.integers(), max_size=6))
+def test_line_is_masked_as_its_fields_are(form: LogFormat, fields: dict[str, Any]) -> None:
     """The search through a whole line finds whatever the search through each field does."""
-    fields.pop("duration_ms", None)
-    with captured_logs() as log:
+    with captured_logs(form=form) as log:
         write_event(SERVICE_READY, dict(fields))
-    (line,) = log.all()
+    line = read_line(log.all()[0])
+    assert line is not None
     assert {name: line[name] for name in fields} == redact(fields)
+
+
+@pytest.mark.parametrize("form", [*FORMATS, "console"])
+@pytest.mark.parametrize("name", ["message", "reason", "code", "key_uri", "undocumented", "frames"])
+def test_no_format_shows_a_secret(form: LogFormat, name: str) -> None:
+    """Not under a name of its own, and not in the text that is made for a person."""
+    in_identifiers = ("private key", "private key with 0x", "JSON Web Token", "token of a caller", "PEM")
+    for secret in (SECRETS[what] for what in (in_identifiers if name == "key_uri" else SECRETS)):
+        for value in (secret, f"sending {secret} failed", [secret], {secret: {"token": secret}}):
+            with captured_logs(form=form) as log:
+                write_event(SERVICE_READY, {name: value, "password": PASSWORD})
+            assert not [piece for piece in (*secret.split("\n"), PASSWORD) if piece in log.text]
 
 
 def test_ordinary_line_is_searched_once() -> None:
