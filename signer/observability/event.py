@@ -1,4 +1,4 @@
-"""What a log event is, and the catalogue that ``events`` and ``challenge_events`` fill.
+"""What a log event is, and the catalogue that ``events``, ``http_events`` and ``challenge_events`` fill.
 
 * Alerts and dashboards depend on the names: add events, never rename one.
 * A field without a value is left out. Every line may also have the fields in ``COMMON``.

@@ -21,7 +21,11 @@ from signer.observability.redaction import is_sensitive_name
 Format = Callable[[str, str, str, Mapping[str, Any], str], bytes]
 """Returns a line: ``(timestamp, level, event's name, fields, members)``; see ``plain_members``."""
 
-_ECS_NAMES: Final = {
+ECS_NAMES: Final = {
+    "timestamp": "@timestamp",
+    "level": "log.level",
+    "event": "event.action",
+    "message": "message",
     "request_id": "http.request.id",
     "method": "http.request.method",
     "bytes_in": "http.request.body.bytes",
@@ -35,20 +39,22 @@ _ECS_NAMES: Final = {
     "trace_id": "trace.id",
     "span_id": "span.id",
 }
-_GCP_NAMES: Final = {
+"""The names of the format ``ecs``. Other fields have the prefix ``ECS_OWN``."""
+ECS_OWN: Final = "signer."
+GCP_NAMES: Final = {
+    "timestamp": "time",
+    "level": "severity",
     "frames": "stack_trace",
     "trace_id": "logging.googleapis.com/trace",
     "span_id": "logging.googleapis.com/spanId",
 }
-_GCP_HTTP_NAMES: Final = {
-    "method": "requestMethod",
-    "route": "requestUrl",
-    "status": "status",
-    "duration_ms": "latency",
-}
-_ECS_HEAD: Final = {"ecs.version": "8.11.0", "service.name": "challenge-signer"}
-_ECS_ONLY: Final = {"@timestamp", "log.level", "event.action", *_ECS_HEAD}
-_OWN: Final = "signer."
+"""The names of the format ``gcp``. Other fields have the catalogue's names."""
+GCP_HTTP_NAMES: Final = {"method": "requestMethod", "route": "requestUrl", "status": "status", "duration_ms": "latency"}
+"""The names in ``httpRequest``, which the format ``gcp`` has for each request."""
+
+_FIELD_FOR_ECS: Final = {ecs: field for field, ecs in ECS_NAMES.items()}
+_FIELD_FOR_GCP: Final = {gcp: field for field, gcp in GCP_NAMES.items()}
+_ECS_CONSTANTS: Final = {"ecs.version": "8.11.0", "service.name": "challenge-signer"}
 _NANOSECONDS: Final = 1_000_000  # of a millisecond
 _FRAME: Final = re.compile(r'^  File "(.*)", line (\d+), in (.*)$', re.MULTILINE)
 _MAX_FRAMES: Final = 30
@@ -96,25 +102,21 @@ def render_json(timestamp: str, level: str, name: str, _fields: Mapping[str, Any
 
 def render_ecs(timestamp: str, level: str, name: str, fields: Mapping[str, Any], _members: str) -> bytes:
     """Return a line of the format ``ecs``."""
-    head = {"@timestamp": timestamp, "log.level": level, "message": _message(name, fields), "event.action": name}
-    rest = _details(fields)
-    if _is_number(rest.get("duration_ms")):
-        rest["duration_ms"] = round(rest["duration_ms"] * _NANOSECONDS)
-    named = {_ECS_NAMES.get(field, _OWN + field): value for field, value in rest.items()}
-    return f"{_to_json(head | _ECS_HEAD | named)}\n".encode("ascii")
+    line = _details(timestamp, level, name, fields)
+    if _is_number(line.get("duration_ms")):
+        line["duration_ms"] = round(line["duration_ms"] * _NANOSECONDS)
+    named = {ECS_NAMES.get(field, ECS_OWN + field): value for field, value in line.items()}
+    return f"{_to_json(named | _ECS_CONSTANTS)}\n".encode("ascii")
 
 
 def render_gcp(timestamp: str, level: str, name: str, fields: Mapping[str, Any], _members: str) -> bytes:
     """Return a line of the format ``gcp``."""
-    head = {"time": timestamp, "severity": level.upper(), "message": _message(name, fields), "event": name}
-    rest = _details(fields)
-    if "method" in rest:
-        if _is_number(rest.get("duration_ms")):
-            rest["duration_ms"] = f"{rest['duration_ms'] / 1000:.6f}s"
-        request = {gcp: rest.pop(field) for field, gcp in _GCP_HTTP_NAMES.items() if field in rest}
-        rest["httpRequest"] = request
-    named = {_GCP_NAMES.get(field, field): value for field, value in rest.items()}
-    return f"{_to_json(head | named)}\n".encode("ascii")
+    line = _details(timestamp, level.upper(), name, fields)
+    if "method" in line:
+        if _is_number(line.get("duration_ms")):
+            line["duration_ms"] = f"{line['duration_ms'] / 1000:.6f}s"
+        line["httpRequest"] = {gcp: line.pop(field) for field, gcp in GCP_HTTP_NAMES.items() if field in line}
+    return f"{_to_json({GCP_NAMES.get(field, field): value for field, value in line.items()})}\n".encode("ascii")
 
 
 FORMATS: Final[Mapping[str, Format]] = {"json": render_json, "ecs": render_ecs, "gcp": render_gcp}
@@ -131,9 +133,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and isfinite(value)
 
 
-def _details(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that have a value, without the message, and frames as Python shows them."""
-    details = {name: value for name, value in fields.items() if value is not None and name != "message"}
+def _details(timestamp: str, level: str, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the line's fields, with a message for every event, and with frames as Python shows them."""
+    details = {"timestamp": timestamp, "level": level, "message": _message(name, fields), "event": name}
+    details |= {name: value for name, value in fields.items() if value is not None and name != "message"}
     if isinstance(details.get("frames"), list):
         parts = [str(frame).split(":") for frame in details["frames"]]
         shown = [f'  File "{where[0]}", line {where[-1]}, in {":".join(where[1:-1])}' for where in parts]
@@ -146,29 +149,24 @@ def read_line(line: Mapping[str, Any]) -> dict[str, Any] | None:
     if line.keys() >= {"timestamp", "level", "event"}:
         return dict(line)
     if line.keys() >= {"@timestamp", "log.level", "event.action"}:
-        head = {"timestamp": line["@timestamp"], "level": line["log.level"], "event": line["event.action"]}
-        names = {ecs: field for field, ecs in _ECS_NAMES.items()}
-        rest = {names.get(name, name.removeprefix(_OWN)): value for name, value in line.items()}
-        rest = {name: value for name, value in rest.items() if name not in _ECS_ONLY}
-        if isinstance(rest.get("duration_ms"), int):
-            rest["duration_ms"] = round(rest["duration_ms"] / _NANOSECONDS, 3)
+        fields = {_FIELD_FOR_ECS.get(name, name.removeprefix(ECS_OWN)): value for name, value in line.items()}
+        fields = {name: value for name, value in fields.items() if name not in _ECS_CONSTANTS}
+        if isinstance(fields.get("duration_ms"), int):
+            fields["duration_ms"] = round(fields["duration_ms"] / _NANOSECONDS, 3)
     elif line.keys() >= {"time", "severity", "event"}:
-        head = {"timestamp": line["time"], "level": str(line["severity"]).lower(), "event": line["event"]}
-        names = {gcp: field for field, gcp in _GCP_NAMES.items()}
-        rest = {
-            names.get(name, name): value for name, value in line.items() if name not in {"time", "severity", "event"}
-        }
-        request = rest.pop("httpRequest", {})
-        rest |= {field: request[gcp] for field, gcp in _GCP_HTTP_NAMES.items() if gcp in request}
-        if isinstance(rest.get("duration_ms"), str):
-            rest["duration_ms"] = round(float(rest["duration_ms"].removesuffix("s")) * 1000, 3)
+        fields = {_FIELD_FOR_GCP.get(name, name): value for name, value in line.items()}
+        fields["level"] = str(fields["level"]).lower()
+        if isinstance(request := fields.pop("httpRequest", None), dict):
+            fields |= {field: request[gcp] for field, gcp in GCP_HTTP_NAMES.items() if gcp in request}
+        if isinstance(duration := fields.get("duration_ms"), str):
+            fields["duration_ms"] = round(float(duration.removesuffix("s")) * 1000, 3)
     else:
         return None
-    if "logger" not in rest:
-        rest.pop("message", None)  # made by ``_message``
-    if isinstance(rest.get("frames"), str):
-        rest["frames"] = [":".join((found[1], found[3], found[2])) for found in _FRAME.finditer(rest["frames"])]
-    return head | rest
+    if "logger" not in fields:
+        fields.pop("message", None)  # made by ``_message``
+    if isinstance(fields.get("frames"), str):
+        fields["frames"] = [":".join((found[1], found[3], found[2])) for found in _FRAME.finditer(fields["frames"])]
+    return fields
 
 
 def console(*, colours: bool) -> Format:

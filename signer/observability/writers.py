@@ -11,7 +11,7 @@ from typing import Any, Final
 from signer.application.ports import AuditEvent, EventName, KeyReloadReport
 from signer.application.reload_keys import KeyReload
 from signer.domain.errors import ErrorCode, Unavailable
-from signer.observability import events
+from signer.observability import events, http_events
 from signer.observability.challenge_events import CHALLENGE_EVENTS
 from signer.observability.event import Event
 from signer.observability.log_writer import ROOM, ROOM_FOR_OTHERS
@@ -72,12 +72,12 @@ class StructlogRequestLog:
     def request_finished(self, summary: RequestSummary) -> None:
         """Write the canonical line of a request; for a probe that got 200, a debug line."""
         is_probe = summary.route in _PROBES and summary.status == _OK
-        event = events.HTTP_PROBE if is_probe else events.HTTP_REQUEST
+        event = http_events.HTTP_PROBE if is_probe else http_events.HTTP_REQUEST
         write_event(event, dict(zip(_REQUEST_FIELDS, _REQUEST_VALUES(summary), strict=True)))
 
     def unexpected_error(self, error: Exception) -> None:
         """Write the type and the frames of an error."""
-        emit(events.HTTP_UNEXPECTED_ERROR, error=error)
+        emit(http_events.HTTP_UNEXPECTED_ERROR, error=error)
 
 
 class CardApiLog:

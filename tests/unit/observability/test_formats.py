@@ -11,8 +11,9 @@ import pytest
 from signer.application.origin import ORIGIN, Origin
 from signer.application.ports import AuditEvent, EventName
 from signer.observability import logs
-from signer.observability.events import HTTP_REQUEST, HTTP_UNEXPECTED_ERROR, LIBRARY_MESSAGE, STORE_WARNING
+from signer.observability.events import LIBRARY_MESSAGE, STORE_WARNING
 from signer.observability.formats import FORMATS, read_line
+from signer.observability.http_events import HTTP_REQUEST, HTTP_UNEXPECTED_ERROR
 from signer.observability.logs import write_event
 from signer.observability.settings import LogFormat
 from signer.observability.writers import StructlogAudit

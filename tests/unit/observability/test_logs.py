@@ -13,11 +13,11 @@ from signer.application.origin import ORIGIN, Origin
 from signer.application.ports import AuditEvent, EventName
 from signer.observability.challenge_events import CHALLENGE_EVENTS
 from signer.observability.events import (
-    HTTP_UNEXPECTED_ERROR,
     KEYS_LOADED,
     SERVICE_READY,
     SERVICE_STOPPING,
 )
+from signer.observability.http_events import HTTP_UNEXPECTED_ERROR
 from signer.observability.logs import LibraryHandler, write_event
 from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
 from signer.web.request_summary import RequestSummary
