@@ -15,7 +15,7 @@ from signer.adapters.keys.registry import BACKEND_FOR_SCHEME
 from signer.application.ports import DeliveryVerdict
 from signer.domain.errors import ErrorCode
 from signer.domain.lifecycle import ChallengeState, RecordCode
-from signer.observability import challenge_events, events  # noqa: F401 - they fill CATALOGUE
+from signer.observability import challenge_events, events, http_events  # noqa: F401 - they fill CATALOGUE
 from signer.observability.event import CATALOGUE
 from signer.web.error_table import ERRORS
 

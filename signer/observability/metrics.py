@@ -26,7 +26,7 @@ from signer.adapters.redis_store.due_indexes import Backlog
 from signer.application.ports import EventName, KeyRingStatus
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, RecordCode
-from signer.observability import events
+from signer.observability import events, http_events
 from signer.observability import metric_table as table
 from signer.observability.event import OBSERVERS
 from signer.observability.metric_table import METRICS, Metric
@@ -163,8 +163,8 @@ class Metrics:
         """Return what to do for each event, in addition to counting it."""
         lost = self._numbers[table.LOG_LINES_LOST.name]
         return {
-            events.HTTP_REQUEST.name: self._count_request,
-            events.HTTP_PROBE.name: self._count_request,
+            http_events.HTTP_REQUEST.name: self._count_request,
+            http_events.HTTP_PROBE.name: self._count_request,
             EventName.CLAIMED.value: lambda _fields: self._challenges.add("claimed"),
             EventName.SIGNED.value: lambda _fields: self._challenges.add("signed"),
             EventName.SETTLED.value: self._count_settled,

@@ -1,7 +1,7 @@
 """The series of a metric: numbers that are cheap to change, and that ``prometheus-client`` shows.
 
-The library's own counters take a lock and several calls for each change, and each challenge makes twenty changes. The
-event loop's thread makes them; the log's thread changes only the series of lost lines, which no other thread changes.
+The library's own counters take a lock and several calls for each change, and each challenge makes twenty changes. These
+take no lock: nearly all changes come from the event loop's thread, and of two threads at once one may be lost.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from signer.observability.metric_table import METRICS, Metric
 from signer.observability.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "metrics.md"
 ALERTS = ROOT / "k8s" / "monitoring" / "alerts.yaml"
 HEAD = """\
 # Metrics
@@ -76,7 +75,7 @@ your load:
 
 """
 IN_WORDS: dict[frozenset[object], str] = {
-    frozenset(CATALOGUE): "the name of an event",
+    frozenset(CATALOGUE): "the name of an event of [events.md](events.md)",
     frozenset(ErrorCode): "an error code of [errors.md](errors.md)",
     frozenset(RecordCode): "a record code of [states.md](states.md)",
     frozenset(RecordCode) - {RecordCode.NOT_FORWARDED}: "a record code of [states.md](states.md)",
@@ -104,7 +103,3 @@ def _of_library() -> Iterator[str]:
         if family.name.startswith(("process_", "python_")):
             name = f"{family.name}_total" if family.type == "counter" else family.name
             yield f"| `{name}` | {family.type} | {family.documentation.rstrip('.')}. |\n"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(metrics_page(), "utf-8")

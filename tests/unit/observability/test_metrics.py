@@ -26,7 +26,7 @@ from signer.web.auth import Callers
 from signer.web.handlers import Handlers
 from signer.web.settings import CallerSettings, HttpSettings
 from tests.support.log_lines import captured_logs
-from tests.support.metrics_page import ALERTS, PAGE, metrics_page
+from tests.support.metrics_page import ALERTS
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 REQUEST = {"route": "/v1/keys", "method": "GET", "status": 200, "duration_ms": 3.0}
@@ -52,11 +52,6 @@ def metrics(monkeypatch: pytest.MonkeyPatch) -> Metrics:
     monkeypatch.setattr(metrics_module, "_TEXT_REUSED_FOR", 0.0)
     monkeypatch.setattr(metrics_module, "_BACKLOG_REUSED_FOR", 0.0)
     return Metrics()
-
-
-def test_page_is_current() -> None:
-    """If not, run ``make docs``."""
-    assert PAGE.read_text("utf-8") == metrics_page()
 
 
 def test_routes_of_the_table_are_those_of_the_api() -> None:
