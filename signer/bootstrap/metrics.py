@@ -31,7 +31,8 @@ async def serving_metrics(host: str, port: int | None) -> AsyncIterator[Metrics 
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            raise StartFailed(f"Cannot listen on metrics.host and metrics.port: {error.strerror}.") from error
+            action = "Correct metrics.host and metrics.port, or stop the program that listens there."
+            raise StartFailed(f"Cannot listen on {host}:{port}: {error.strerror}. {action}") from error
         with counting(metrics):
             yield metrics
     finally:

@@ -176,7 +176,7 @@ async def test_port_that_is_taken_ends_the_start() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(StartFailed, match=r"metrics\.host and metrics\.port: .*address already in use"):
+        with pytest.raises(StartFailed, match=r"address already in use\. Correct metrics\.host and metrics\.port"):
             async with serving_metrics("127.0.0.1", taken.getsockname()[1]):
                 pass
 
