@@ -1,0 +1,88 @@
+"""Where results go: the terminal and, unless the run is a quick one, JSON, the plot and ``docs/performance.md``.
+
+``benchmarks/results/latest.json`` is committed: the page and the plot are made from it, and a test compares them. Each
+section says when, on which commit and on which machine it was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.page import LATEST, load_result, write_page
+from benchmarks.sections import SECTIONS
+from benchmarks.tables import as_text
+
+ROOT: Final = Path(__file__).parents[1]
+
+
+def add_options(parser: argparse.ArgumentParser, *, rounds: int, seconds: float) -> None:
+    """Add the options that all benchmarks of the service have; the defaults are those of the published figures."""
+    parser.add_argument("--quick", action="store_true", help="short rounds, nothing is written")
+    parser.add_argument("--rounds", type=int, help=f"default: {rounds}")
+    parser.add_argument("--seconds", type=float, help=f"of each program in each round; default: {seconds:g}")
+    parser.add_argument("--json", type=Path, help=f"write here instead of {LATEST.relative_to(ROOT)}, and only that")
+    parser.set_defaults(default_rounds=rounds, default_seconds=seconds)
+
+
+def length_of(options: argparse.Namespace) -> tuple[int, float]:
+    """Return the number of rounds, and the seconds of each."""
+    rounds = options.rounds or (min(3, options.default_rounds) if options.quick else options.default_rounds)
+    return rounds, options.seconds or (min(3.0, options.default_seconds) if options.quick else options.default_seconds)
+
+
+def publish(options: argparse.Namespace, how: str, sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Print the tables of some sections and write them.
+
+    Args:
+        options: from ``add_options``. A quick run, or one of other rounds, is written only with ``--json``.
+        how: what was measured, for the page.
+        sections: the rows of each.
+    """
+    for name, rows in sections.items():
+        plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
+        print(as_text(SECTIONS[name].columns, plain), end="\n\n", flush=True)
+    is_published = not (options.quick or options.rounds or options.seconds)
+    target: Path | None = options.json or (LATEST if is_published else None)
+    if target is None:
+        return
+    result = load_result(target)
+    result |= {name: {"measured": _circumstances(), "how": how, "rows": rows} for name, rows in sections.items()}
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(result, indent=1, default=_plain, ensure_ascii=False) + "\n", "utf-8")
+    print(f"written to {target}")
+    if target == LATEST:
+        write_page()
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - anything that a row holds
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _circumstances() -> dict[str, Any]:
+    """Return when, on which commit, and on what machine this is measured."""
+    return {
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "commit": _commit(),
+        "machine": f"{os.cpu_count()} cores, {_cpu_model()}, Linux {platform.release().partition('-')[0]}",
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[2], 1),
+    }
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,59 @@
+"""The sections of a result: which table each benchmark fills, in ``docs/performance.md`` and on the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.tables import Column
+
+_RATE: Final = Column("rate", "challenges a second")
+_CPU: Final = Column("cpu", "CPU µs")
+_REDIS: Final = Column("redis", "CPU of Redis µs")
+_LATENCIES: Final = tuple(
+    Column(key, f"{head} ms", ",.1f") for key, head in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9"))
+)
+_CPU_RATIO: Final = Column("cpu_ratio", "CPU per challenge: median (range)", ".2f")
+_RATE_RATIO: Final = Column("rate_ratio", "challenges a second: median (range)", ".2f")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One section.
+
+    Attributes:
+        command: that measures it.
+        columns: of its table.
+    """
+
+    command: str
+    columns: tuple[Column, ...]
+
+
+SECTIONS: Final = {
+    "programs": Section("make bench", (Column("name", "program"), _RATE, _CPU, _REDIS, *_LATENCIES)),
+    "ratios": Section("make bench", (Column("name", "signer compared with"), _CPU_RATIO, _RATE_RATIO)),
+    "modes": Section(
+        "make bench",
+        (
+            Column("name", "mode"),
+            Column("other", "compared with"),
+            _RATE,
+            _CPU,
+            _REDIS,
+            *_LATENCIES[:2],
+            _CPU_RATIO,
+            _RATE_RATIO,
+        ),
+    ),
+    "latency": Section(
+        "make bench",
+        (
+            Column("name", "program"),
+            _RATE,
+            *_LATENCIES,
+            Column("late", "sent late, p99 ms", ".2f"),
+            Column("p99_ratio", "p99 / floor's: median (range)", ".2f"),
+        ),
+    ),
+}
