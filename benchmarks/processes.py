@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _POLL_SECONDS: Final = 0.005
@@ -39,7 +39,7 @@ class Program:
     log: Path
     start: float
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> NoReturn:
         """End the benchmark, with the end of the program's log."""
         sys.exit(f"{self.name}: {reason}\n{self.log.read_text('utf-8')[-_LAST_LINES:]}")
 

@@ -56,4 +56,60 @@ SECTIONS: Final = {
             Column("p99_ratio", "p99 / floor's: median (range)", ".2f"),
         ),
     ),
+    "growth": Section(
+        "make bench ARGS=growth",
+        (
+            Column("name", "with"),
+            _RATE,
+            _CPU,
+            _REDIS,
+            *_LATENCIES[:2],
+            Column("fill", "filled or loaded in s", ".1f"),
+            _CPU_RATIO,
+            _RATE_RATIO,
+        ),
+    ),
+    "stalls": Section(
+        "make bench ARGS=stalls",
+        (
+            Column("name", "while"),
+            Column("seconds", "seconds", ".1f"),
+            Column("longest", "longest stall ms", ".1f"),
+            Column("busy", "longest without waiting, CPU ms", ".1f"),
+            Column("p999", "p99.9 of stalls ms", ".1f"),
+        ),
+    ),
+    "start": Section(
+        "make bench ARGS=start",
+        (
+            Column("name", "keys"),
+            Column("seconds", "start to ready s: median (range)", ".2f"),
+            Column("idle", "memory when ready MiB"),
+            Column("loaded", "memory after load MiB"),
+        ),
+    ),
+    "workers": Section(
+        "make bench ARGS=workers",
+        (
+            Column("name", "workers"),
+            _RATE,
+            _CPU,
+            *_LATENCIES[:2],
+            Column("memory", "memory of each MiB"),
+            _CPU_RATIO,
+            _RATE_RATIO,
+        ),
+    ),
+    "metrics": Section("make bench ARGS=metrics", (Column("name", "metrics"), _RATE, _CPU, _CPU_RATIO)),
+    "sizing": Section(
+        "make bench ARGS=sizing",
+        (
+            Column("name", "CPU limit of the pod"),
+            Column("highest", "highest load, challenges a second"),
+            Column("rate", "plan with, challenges a second"),
+            *_LATENCIES,
+            Column("how", "figures are"),
+        ),
+    ),
+    "profile": Section("make bench ARGS=profile", (Column("name", "part"), Column("share", "share of the CPU", ".0%"))),
 }

@@ -16,10 +16,13 @@ from benchmarks.__main__ import chosen, discover
 from benchmarks.load import Sample
 from benchmarks.page import LATEST, PAGE, PLOT, load_result, render_page
 from benchmarks.plot import draw
+from benchmarks.profile import LOOP, part_of, shares_of
 from benchmarks.programs.paced import percentile, schedule
 from benchmarks.results import add_options, length_of, publish
 from benchmarks.rounds import Ratio, interleave, medians, paired
 from benchmarks.sections import SECTIONS
+from benchmarks.sizing import derived
+from benchmarks.stalls import stalls_between
 from benchmarks.tables import Column, as_markdown, as_text
 
 MEASURED = {"date": "2026-01-02", "commit": "abc", "machine": "2 cores", "python": "3.11", "load": 0.1}
@@ -184,6 +187,31 @@ def test_run_with_json_keeps_the_other_sections_of_that_file(tmp_path: Path) -> 
     assert result["growth"] == {"how": "earlier"}
     assert result["ratios"]["rows"] == [{"name": "floor", "cpu": {"median": 1, "least": 1, "largest": 1}}]
     assert set(result["ratios"]["measured"]) == set(MEASURED)
+
+
+def test_stalls_are_those_of_the_time_in_between() -> None:
+    """The last line may be incomplete, because the service is writing it."""
+    lines = "1.0 0.010 0.001\n2.0 0.020 0.002\n3.0 0.030 0.003\n4.0 0.04"
+    assert stalls_between(lines, 1.5, 9.0) == [(0.02, 0.002), (0.03, 0.003)]
+    assert stalls_between("", 0.0, 9.0) == []
+
+
+def test_derived_size_of_pod_is_its_cpu_by_that_of_one_challenge() -> None:
+    """Without cgroups, the limit cannot be tried."""
+    assert derived(cpu=1000.0, cores=0.5) == {"highest": 500.0, "rate": 300.0}
+
+
+def test_sample_counts_for_innermost_frame_of_a_part() -> None:
+    """The standard library counts for its caller, and what no part called for the event loop."""
+    library, domain, log = (
+        "/usr/lib/python3/json/encoder.py",
+        "/x/signer/domain/record.py",
+        "/x/signer/observability/a.py",
+    )
+    assert part_of([library, domain, log]) == "domain: parser, policy, records"
+    assert part_of(["/usr/lib/python3/asyncio/runners.py", "/x/signer/cli/serve.py"]) == LOOP
+    shares = shares_of([{"count": 3, "files": [log, domain]}, {"count": 1, "files": []}])
+    assert shares == {"log lines": 0.75, LOOP: 0.25}
 
 
 def options_of(argv: list[str]) -> Any:  # noqa: ANN401 - argparse's namespace
