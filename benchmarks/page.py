@@ -51,7 +51,5 @@ def main(argv: Sequence[str]) -> None:
 def _part(name: str, section: Mapping[str, Any] | None) -> str:
     if section is None:
         return f"Not measured yet: `{SECTIONS[name].command}`."
-    where = "{date}, commit {commit}, {machine}, Python {python}, load average before {load}".format(
-        **section["measured"]
-    )
+    where = "{date}, commit {commit}, {machine}, {versions}, load average before {load}".format(**section["measured"])
     return f"{as_markdown(SECTIONS[name].columns, section['rows'])}\n\n{section['how']} ({where})."

@@ -11,8 +11,10 @@ import datetime as dt
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +22,9 @@ from typing import Any, Final
 from benchmarks.page import LATEST, load_result, write_page
 from benchmarks.sections import SECTIONS
 from benchmarks.tables import as_text
+from signer.devsite.embedded_valkey import find_binary
 
+_VERSION: Final = re.compile(r"[0-9]+[.][0-9]+[.][0-9]+")
 ROOT: Final = Path(__file__).parents[1]
 
 
@@ -73,14 +77,30 @@ def _circumstances() -> dict[str, Any]:
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "commit": _commit(),
         "machine": f"{os.cpu_count()} cores, {_cpu_model()}, Linux {platform.release().partition('-')[0]}",
-        "python": platform.python_version(),
+        "versions": ", ".join(_versions()),
         "load": round(os.getloadavg()[2], 1),
     }
 
 
+def _versions() -> Iterator[str]:
+    yield f"Python {platform.python_version()}"
+    for name, command in (("Valkey", str(find_binary())), ("Node", "node")):
+        if shutil.which(command):
+            text = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
+            version = _VERSION.search(text)
+            yield f"{name} {version[0] if version else '?'}"
+
+
 def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    """Return the commit, and whether what is measured differs from it."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return "unknown"
+    changed = subprocess.run(
+        [*git, "diff", "--quiet", "HEAD", "--", "signer", "locks", "benchmarks/programs"], check=False
+    )
+    return head.stdout.strip() + (", changed" if changed.returncode else "")
 
 
 def _cpu_model() -> str:

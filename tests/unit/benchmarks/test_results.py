@@ -25,7 +25,7 @@ from benchmarks.sizing import derived
 from benchmarks.stalls import stalls_between
 from benchmarks.tables import Column, as_markdown, as_text
 
-MEASURED = {"date": "2026-01-02", "commit": "abc", "machine": "2 cores", "python": "3.11", "load": 0.1}
+MEASURED = {"date": "2026-01-02", "commit": "abc", "machine": "2 cores", "versions": "Python 3.11", "load": 0.1}
 COLUMNS = (Column("name", "program"), Column("rate", "per second"), Column("ratio", "ratio", ".2f"))
 ROWS: list[dict[str, Any]] = [
     {"name": "floor", "rate": 1234.5, "ratio": {"median": 1, "least": 0.5, "largest": 2}},
