@@ -1,7 +1,8 @@
 """Where results go: the terminal and, unless the run is a quick one, JSON, the plot and ``docs/performance.md``.
 
-``benchmarks/results/latest.json`` is committed: the page and the plot are made from it, and a test compares them. Each
-section says when, on which commit and on which machine it was measured.
+``benchmarks/results/latest.json`` is committed: the page and the plot are made from it, and a test compares them. It
+has what the page shows; a file that ``--json`` names has all figures and samples. Each section says when, on which
+commit and on which machine it was measured.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser, *, rounds: int, seconds: float)
     parser.add_argument("--quick", action="store_true", help="short rounds, nothing is written")
     parser.add_argument("--rounds", type=int, help=f"default: {rounds}")
     parser.add_argument("--seconds", type=float, help=f"of each program in each round; default: {seconds:g}")
-    parser.add_argument("--json", type=Path, help=f"write here instead of {LATEST.relative_to(ROOT)}, and only that")
+    parser.add_argument("--json", type=Path, help="write all figures here, and nothing to the page")
     parser.set_defaults(default_rounds=rounds, default_seconds=seconds)
 
 
@@ -52,23 +53,32 @@ def publish(options: argparse.Namespace, how: str, sections: Mapping[str, Sequen
         sections: the rows of each.
     """
     for name, rows in sections.items():
-        plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
-        print(as_text(SECTIONS[name].columns, plain), end="\n\n", flush=True)
+        print(as_text(SECTIONS[name].columns, _plain(list(rows))), end="\n\n", flush=True)
     is_published = not (options.quick or options.rounds or options.seconds)
     target: Path | None = options.json or (LATEST if is_published else None)
     if target is None:
         return
     result = load_result(target)
-    result |= {name: {"measured": _circumstances(), "how": how, "rows": rows} for name, rows in sections.items()}
+    for name, rows in sections.items():
+        shown = {column.key for column in SECTIONS[name].columns}
+        kept = [{key: value for key, value in row.items() if key in shown or target != LATEST} for row in rows]
+        result[name] = {"measured": _circumstances(), "how": how, "rows": _plain(kept)}
     target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(result, indent=1, default=_plain, ensure_ascii=False) + "\n", "utf-8")
-    print(f"written to {target}")
+    target.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    print(f"written to {os.path.relpath(target)}")
     if target == LATEST:
         write_page()
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - anything that a row holds
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    """Return what JSON can hold, with numbers as exact as they can be measured."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def _circumstances() -> dict[str, Any]:

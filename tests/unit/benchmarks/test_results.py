@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import page, results
 from benchmarks.__main__ import chosen, discover
 from benchmarks.load import Sample
 from benchmarks.page import LATEST, PAGE, PLOT, load_result, render_page
@@ -86,9 +87,9 @@ def test_table_aligns_columns_and_writes_missing_values_as_hyphens() -> None:
 
 def test_page_gets_table_and_circumstances_of_measured_section() -> None:
     """Numbers are never typed by hand; what is around the generated part stays."""
-    page = "before\n<!-- generated: ratios -->\nold\n<!-- end -->\nafter\n"
+    text = "before\n<!-- generated: ratios -->\nold\n<!-- end -->\nafter\n"
     rows = [{"name": "floor", "cpu_ratio": ROWS[0]["ratio"]}]
-    written = render_page(page, {"ratios": {"measured": MEASURED, "how": "Two rounds", "rows": rows}})
+    written = render_page(text, {"ratios": {"measured": MEASURED, "how": "Two rounds", "rows": rows}})
     assert written.startswith("before\n<!-- generated: ratios -->\n| signer compared with |")
     assert "| floor | 1.00 (0.50 … 2.00) | - |" in written
     assert "Two rounds (2026-01-02, commit abc, 2 cores, Python 3.11, load average before 0.1).\n" in written
@@ -98,8 +99,8 @@ def test_page_gets_table_and_circumstances_of_measured_section() -> None:
 
 def test_page_names_command_of_section_that_was_not_measured() -> None:
     """An empty result leaves no empty table."""
-    page = "<!-- generated: modes -->\n<!-- end -->\n"
-    assert "Not measured yet: `make bench`." in render_page(page, {})
+    text = "<!-- generated: modes -->\n<!-- end -->\n"
+    assert "Not measured yet: `make bench`." in render_page(text, {})
 
 
 def test_page_and_plot_are_made_from_the_committed_result() -> None:
@@ -111,8 +112,8 @@ def test_page_and_plot_are_made_from_the_committed_result() -> None:
 
 def test_page_shows_every_section() -> None:
     """A section without its place on the page would be measured for nothing."""
-    page = PAGE.read_text("utf-8")
-    assert [name for name in SECTIONS if f"<!-- generated: {name} -->\n" not in page] == []
+    text = PAGE.read_text("utf-8")
+    assert [name for name in SECTIONS if f"<!-- generated: {name} -->\n" not in text] == []
 
 
 def test_every_section_names_a_benchmark_that_exists() -> None:
@@ -212,6 +213,21 @@ def test_sample_counts_for_innermost_frame_of_a_part() -> None:
     assert part_of(["/usr/lib/python3/asyncio/runners.py", "/x/signer/cli/serve.py"]) == LOOP
     shares = shares_of([{"count": 3, "files": [log, domain]}, {"count": 1, "files": []}])
     assert shares == {"log lines": 0.75, LOOP: 0.25}
+
+
+def test_published_result_has_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The samples would be hundreds of lines of each commit; all numbers are rounded."""
+    for name in ("LATEST", "PAGE", "PLOT"):
+        monkeypatch.setattr(page, name, tmp_path / name)
+    monkeypatch.setattr(results, "LATEST", tmp_path / "LATEST")
+    monkeypatch.setattr(page.load_result, "__defaults__", (tmp_path / "LATEST",))
+    page.PAGE.write_text("<!-- generated: programs -->\n<!-- end -->\n")
+    row = {"name": "signer", "rate": 1.23456, "cpu": 2.0, "samples": [sample(1)]}
+    publish(options_of([]), "how", {"programs": [row]})
+    [written] = json.loads(page.LATEST.read_text("utf-8"))["programs"]["rows"]
+    assert written == {"name": "signer", "rate": 1.235, "cpu": 2.0}
+    assert "| signer | 1 | 2 |" in page.PAGE.read_text("utf-8")
+    assert "<svg" in page.PLOT.read_text("utf-8")
 
 
 def options_of(argv: list[str]) -> Any:  # noqa: ANN401 - argparse's namespace
