@@ -25,6 +25,7 @@ from benchmarks.sections import SECTIONS
 from benchmarks.tables import as_text
 from signer.devsite.embedded_valkey import find_binary
 
+_LOAD_BEFORE: Final = os.getloadavg()[0]
 _VERSION: Final = re.compile(r"[0-9]+[.][0-9]+[.][0-9]+")
 ROOT: Final = Path(__file__).parents[1]
 
@@ -88,7 +89,7 @@ def _circumstances() -> dict[str, Any]:
         "commit": _commit(),
         "machine": f"{os.cpu_count()} cores, {_cpu_model()}, Linux {platform.release().partition('-')[0]}",
         "versions": ", ".join(_versions()),
-        "load": round(os.getloadavg()[2], 1),
+        "load": round(_LOAD_BEFORE, 1),
     }
 
 
