@@ -15,7 +15,7 @@ _NAME: Final = "signer-bench"
 
 @contextmanager
 def limited(pid: int, cores: float) -> Iterator[bool]:
-    """Limit a process while the context is open; yield whether that is possible here."""
+    """Limit a process, which has to end before the context is closed; yield whether that is possible here."""
     group = (_V2 if (_V2 / "cgroup.controllers").exists() else _V1) / f"{_NAME}-{pid}"
     try:
         group.mkdir()
@@ -25,7 +25,6 @@ def limited(pid: int, cores: float) -> Iterator[bool]:
     try:
         yield _move(group, pid, round(cores * _PERIOD_US))
     finally:
-        _join(group.parent, pid)
         group.rmdir()
 
 
@@ -38,11 +37,7 @@ def _move(group: Path, pid: int, quota: int) -> bool:
             (group / "cpu.max").write_text(f"{quota} {_PERIOD_US}")
         else:  # the parent does not pass the controller on
             return False
-        _join(group, pid)
+        (group / "cgroup.procs").write_text(str(pid))
     except OSError:
         return False
     return True
-
-
-def _join(group: Path, pid: int) -> None:
-    (group / "cgroup.procs").write_text(str(pid))

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
@@ -70,6 +70,15 @@ def stop(process: subprocess.Popen[bytes], within: float = 30) -> None:
     """Ask a process to end, and wait until it has."""
     process.terminate()
     process.wait(within)
+
+
+@contextmanager
+def stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Stop a process at the end of the context."""
+    try:
+        yield
+    finally:
+        stop(process)
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], port: int, path: str | None = None, within: float = 60) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from benchmarks.cpu_limit import limited
 from benchmarks.load import put_load
 from benchmarks.pacing import put_paced_load
-from benchmarks.processes import Program
+from benchmarks.processes import stopping
 from benchmarks.results import add_options, length_of, publish
 from benchmarks.rounds import medians
 from benchmarks.site import Site, open_site
@@ -34,25 +34,22 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     rounds, seconds = length_of(options)
     with open_site() as site:
-        program = site.warm_up(site.start_signer("signer"))
-        rows = [_measure(site, program, name, rounds, seconds) for name in LIMITS]
+        rows = [_measure(site, name, rounds, seconds) for name in LIMITS]
     how = (
-        f"Medians of {rounds} rounds of {seconds:g} s; plan with {HEADROOM:.0%} of the highest load; one process a pod"
+        f"Medians of {rounds} rounds of {seconds:g} s; one process a pod; plan with {HEADROOM:.0%} of the highest load"
     )
     publish(options, how, {"sizing": rows})
 
 
-def _measure(site: Site, program: Program, name: str, rounds: int, seconds: float) -> dict[str, Any]:
+def _measure(site: Site, name: str, rounds: int, seconds: float) -> dict[str, Any]:
     """Return the row of one limit."""
     cores = LIMITS[name]
-    with limited(program.process.pid, cores) as is_limited:
+    program = site.warm_up(site.start_signer(name))
+    with limited(program.process.pid, cores) as is_limited, stopping(program.process):
         samples = [put_load(site, program, seconds) for _ in range(rounds)]
         if not is_limited:
-            return {
-                "name": name,
-                "how": "derived from the CPU of one challenge",
-                **derived(medians(samples).cpu, cores),
-            }
+            how = "derived from the CPU of one challenge"
+            return {"name": name, "how": how, **derived(medians(samples).cpu, cores)}
         highest = medians(samples).rate
         rate = highest * HEADROOM
         planned = medians([put_paced_load(site, program, rate=rate, seconds=seconds, seed=n) for n in range(rounds)])

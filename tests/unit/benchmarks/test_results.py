@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import xml.etree.ElementTree as ET
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import page, results
+from benchmarks import cpu_limit, page, results
 from benchmarks.__main__ import chosen, discover
 from benchmarks.load import Sample
 from benchmarks.page import LATEST, PAGE, PLOT, load_result, render_page
@@ -200,6 +201,25 @@ def test_stalls_are_those_of_the_time_in_between() -> None:
 def test_derived_size_of_pod_is_its_cpu_by_that_of_one_challenge() -> None:
     """Without cgroups, the limit cannot be tried."""
     assert derived(cpu=1000.0, cores=0.5) == {"highest": 500.0, "rate": 300.0}
+
+
+def test_pod_size_is_derived_where_no_group_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not root, or no Linux: the limit cannot be set, and the benchmark goes on."""
+    for name in ("_V1", "_V2"):
+        monkeypatch.setattr(cpu_limit, name, tmp_path / "absent")
+    with cpu_limit.limited(os.getpid(), 0.5) as is_limited:
+        assert not is_limited
+
+
+def test_group_without_a_controller_limits_nothing_and_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's own group may have no CPU controller."""
+    monkeypatch.setattr(cpu_limit, "_V2", tmp_path)
+    (tmp_path / "cgroup.controllers").touch()
+    with cpu_limit.limited(os.getpid(), 0.5) as is_limited:
+        assert not is_limited
+    assert [file.name for file in tmp_path.iterdir()] == ["cgroup.controllers"]
 
 
 def test_sample_counts_for_innermost_frame_of_a_part() -> None:
