@@ -6,6 +6,8 @@ import argparse
 import itertools
 import json
 import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from benchmarks.__main__ import chosen, discover
 from benchmarks.load import Sample
 from benchmarks.page import LATEST, PAGE, PLOT, load_result, render_page
 from benchmarks.plot import draw
+from benchmarks.processes import cpu_seconds, resident_mib, tree
 from benchmarks.profile import LOOP, part_of, shares_of
 from benchmarks.programs.paced import percentile, schedule
 from benchmarks.results import add_options, length_of, publish
@@ -201,6 +204,19 @@ def test_stalls_are_those_of_the_time_in_between() -> None:
 def test_derived_size_of_pod_is_its_cpu_by_that_of_one_challenge() -> None:
     """Without cgroups, the limit cannot be tried."""
     assert derived(cpu=1000.0, cores=0.5) == {"highest": 500.0, "rate": 300.0}
+
+
+def test_cpu_and_memory_of_a_service_include_its_child_processes() -> None:
+    """The workers of a service are children of the process that was started."""
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # the child runs
+        assert len(list(tree(process.pid))) == 2
+        assert len(resident_mib(process.pid)) == 2
+        assert min(resident_mib(process.pid)) > 1
+        assert cpu_seconds(process.pid) >= 0
+        process.communicate(b"\n")
 
 
 def test_pod_size_is_derived_where_no_group_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
