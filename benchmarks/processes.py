@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -67,8 +68,8 @@ def start(
 
 
 def stop(process: subprocess.Popen[bytes], within: float = 30) -> None:
-    """Ask a process to end, and wait until it has."""
-    process.terminate()
+    """Interrupt a process, and wait until it has ended: after SIGTERM the service would first accept requests."""
+    process.send_signal(signal.SIGINT)
     process.wait(within)
 
 

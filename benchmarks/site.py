@@ -155,7 +155,7 @@ class Site:
     def _config(self, port: int, settings: Sections) -> str:
         """Return the service's settings: its defaults, but for what names this site, and ``settings``."""
         defaults: dict[str, dict[str, Any]] = {
-            "http": {"port": port, "pre_stop": 0},
+            "http": {"port": port},
             "policy": {"domains": [self.domain]},
             "redis": {"url": self.valkey.url},
             "card_api": {
