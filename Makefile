@@ -44,8 +44,8 @@ test-all: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## r
 	@HYPOTHESIS_PROFILE=heavy $(PYTEST) -m '' --timeout 3600 $(ARGS)
 
 .PHONY: docs
-docs: $(VENV)/.test ## write the pages that are generated from the code: docs/errors.md
-	@$(BIN)/python -m tests.support.errors_page
+docs: $(VENV)/.test ## write the pages that are generated from the code: docs/errors.md, docs/events.md
+	@$(BIN)/python -m tests.support.pages
 
 .PHONY: check
 check: $(VENV)/.test ## run ruff, mypy and import-linter; check locks, Kubernetes manifests and Dockerfile

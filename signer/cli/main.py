@@ -13,6 +13,7 @@ COMMAND_FOR_NAME: Final = {
     "simulate": ("signer.simulator.command", "simulate_command", "Run a simulated card API."),
     "demo": ("signer.cli.demo", "demo_command", "Sign one challenge with a local Valkey and a simulated card API."),
     "inspect": ("signer.cli.inspect_challenge", "inspect_command", "Decode a challenge and check the policy."),
+    "logs": ("signer.cli.logs", "logs_command", "Print log lines for a person, and filter them."),
     "config": ("signer.cli.config", "config_group", "Check and print the settings."),
     "keys": ("signer.cli.keys.group", "keys_group", "Create, list and check keys."),
     "request-key": (

@@ -26,6 +26,9 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
             *CUSTOMER_FIELDS,
             "code",
             "idempotency_key",
+            action="Callers may repeat the request. If it goes on, look for the customer in the card API by externalId "
+            "and chainId: its list may be longer than 4 MiB.",
+            alert="ticket",
         ),
         event(
             "challenge.refused",
@@ -41,6 +44,9 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
             "signed: ownerId is wrong, the settings are, or the card API is faulty or compromised.",
             *CUSTOMER_FIELDS,
             "code",
+            action="Check that the caller sent the right ownerId. If so, compare the challenge with [policy] by the "
+            "rule in code. If the settings are right, tell the operator of the card API.",
+            alert="ticket",
         ),
         event(
             "challenge.conflicted",
@@ -48,6 +54,8 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
             "The nonce is claimed for another message, or the message for another customer: a mistake or an attack.",
             *CUSTOMER_FIELDS,
             "code",
+            action="Ask the caller why it sent this. If it did not, replace its token and treat the line as an attack.",
+            alert="ticket",
         ),
         event("challenge.claimed", "info", "The nonce is claimed for this message.", *RECORD_FIELDS),
         event(
@@ -56,6 +64,9 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
             "The key backend failed; the nonce stays claimed for this message and can be signed later.",
             *RECORD_FIELDS,
             "key_uri",
+            action="Nothing if it is rare: the caller may repeat the request. If it goes on, check the key backend in "
+            "key_uri.",
+            alert="none",
         ),
         event(
             "challenge.signed", "info", "The signature is stored in Redis.", *RECORD_FIELDS, "key_uri", "duration_ms"
@@ -86,6 +97,9 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
             "attempt",
             "duration_ms",
             "upstream_status",
+            action="Nothing if it is rare: the delivery goes on until the challenge expires. If it goes on, code says "
+            "why (docs/states.md).",
+            alert="none",
         ),
         event(
             "challenge.settled",
@@ -95,6 +109,9 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
             "attempt",
             "upstream_status",
             raised_level="warning",
+            action="For one: code says why (docs/states.md), and the caller needs a new challenge. For many at once: "
+            "check the request key, the clock, [policy] and the card API.",
+            alert="ticket",
         ),
         event(
             "challenge.lease_lost",
@@ -102,6 +119,9 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
             "Another replica took the challenge over while this one worked on it.",
             *RECORD_FIELDS,
             "attempt",
+            action="Nothing if it is rare. If it goes on, the replica is too slow: check its CPU limit and the latency "
+            "of Redis.",
+            alert="none",
         ),
     )
 }

@@ -1,9 +1,8 @@
-"""What a log event is, and the catalogue that ``events`` and ``challenge_events`` fill.
+"""What a log event is, and the catalogue that ``events``, ``http_events`` and ``challenge_events`` fill.
 
 * Alerts and dashboards depend on the names: add events, never rename one.
 * A field without a value is left out. Every line may also have the fields in ``COMMON``.
-* ``customer_id`` and ``owner`` identify a customer: operators need this to store and erase logs. No field of any event
-  may hold a secret.
+* ``fields`` says what each field means. No field of any event may hold a secret.
 """
 
 from __future__ import annotations

@@ -1,42 +1,18 @@
-"""The events of the service itself. Those of challenges and customers are in ``challenge_events``."""
+"""The events of the service and of what it depends on. ``http_events`` and ``challenge_events`` have the others."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from signer.observability.event import FAILURE_FIELDS, RECORD_FIELDS, event
+from signer.observability.event import FAILURE_FIELDS, event
 
-HTTP_REQUEST: Final = event(
-    "http.request",
-    "info",
-    "The canonical line of a request. A request that was cut off has no status.",
-    *RECORD_FIELDS,
-    "method",
-    "route",
-    "status",
-    "bytes_in",
-    "duration_ms",
-)
-HTTP_PROBE: Final = event(
-    "http.probe",
-    "debug",
-    "A probe got 200. A probe that got another status is an http.request.",
-    "method",
-    "route",
-    "status",
-    "duration_ms",
-)
-HTTP_UNEXPECTED_ERROR: Final = event(
-    "http.unexpected_error",
-    "error",
-    "A request failed with an unexpected error and got 500: a bug in this service.",
-    *FAILURE_FIELDS,
-)
 RECOVERY_UNEXPECTED_ERROR: Final = event(
     "recovery.unexpected_error",
     "error",
     "Recovery of a challenge failed with an unexpected error; it continues with the others: a bug in this service.",
     *FAILURE_FIELDS,
+    action="Report error, frames and the version in service.started to the developers. The challenge is tried again.",
+    alert="ticket",
 )
 
 SERVICE_STARTED: Final = event(
@@ -61,9 +37,23 @@ SERVICE_HARDENED: Final = event(
     "service.hardened", "info", "The measures that protect the process's memory and are in force.", "held"
 )
 SERVICE_EXPOSED: Final = event(
-    "service.exposed", "warning", "A measure that protects the process's memory failed.", "measure", "reason"
+    "service.exposed",
+    "warning",
+    "A measure that protects the process's memory failed.",
+    "measure",
+    "reason",
+    action="Change the platform as reason says, or accept that other processes may read the keys: docs/keys/memory.md.",
+    alert="ticket",
 )
-SERVICE_FAILED: Final = event("service.failed", "error", "The service could not start.", "reason", *FAILURE_FIELDS)
+SERVICE_FAILED: Final = event(
+    "service.failed",
+    "error",
+    "The service could not start.",
+    "reason",
+    *FAILURE_FIELDS,
+    action="Correct what reason names, then start again. signer config check --files --online tries the settings.",
+    alert="page",
+)
 
 KEYS_LOADING: Final = event("keys.loading", "info", "Keys are being loaded.", "loaded", "expected")
 KEYS_LOADED: Final = event(
@@ -75,6 +65,8 @@ KEY_FAILED: Final = event(
     "One key could not be loaded. If it was loaded before, it stays in use until it opens or is gone.",
     "key_uri",
     "reason",
+    action="Mend the key as reason says, then POST /v1/keys/reload. signer keys check tries all keys.",
+    alert="ticket",
 )
 KEYS_RELOADED: Final = event(
     "keys.reloaded",
@@ -96,6 +88,8 @@ KEYS_RELOAD_FAILED: Final = event(
     "reload_id",
     "cause",
     *FAILURE_FIELDS,
+    action="Report error, frames and the version in service.started to the developers. Then reload again.",
+    alert="ticket",
 )
 KEY_BACKEND_DOWN: Final = event(
     "keys.backend_down",
@@ -103,6 +97,8 @@ KEY_BACKEND_DOWN: Final = event(
     "A loaded key backend has failed. It is retried; this replica is not ready until it works again.",
     "key_uri",
     "reason",
+    action="Mend the key backend as reason says. A restart is not needed.",
+    alert="page",
 )
 KEY_BACKEND_UP: Final = event("keys.backend_up", "info", "A key backend that had failed works again.", "key_uri")
 
@@ -113,6 +109,9 @@ CARD_API_BREAKER_OPENED: Final = event(
     "the openings in a row.",
     "opening",
     "duration_ms",
+    action="Check the card API and the network to it. What is signed is delivered when it works again, if that is "
+    "before the challenge expires.",
+    alert="ticket",
 )
 CARD_API_BREAKER_CLOSED: Final = event(
     "card_api.breaker_closed",
@@ -126,6 +125,8 @@ REQUEST_KEY_DOWN: Final = event(
     "error",
     "The token with the request key has stopped working; it is tried again, and readiness is false meanwhile.",
     "reason",
+    action="Mend the token as reason says: docs/keys/request-key.md. A restart is not needed.",
+    alert="page",
 )
 REQUEST_KEY_UP: Final = event("card_api.request_key_up", "info", "The request key works again.")
 CLOCK_SKEWED: Final = event(
@@ -133,23 +134,34 @@ CLOCK_SKEWED: Final = event(
     "warning",
     "The card API's clock differs from ours by more than is tolerated; positive if it is ahead.",
     "skew_seconds",
+    action="Check the time synchronisation of this machine. If its clock is right, tell the operator of the card API.",
+    alert="ticket",
 )
 CLOCK_AGREED: Final = event("clock.agreed", "info", "The card API's clock and ours agree again.", "skew_seconds")
 
 STORE_WARNING: Final = event(
-    "store.warning", "warning", "Redis works, but its configuration can lose records.", "reason"
+    "store.warning",
+    "warning",
+    "Redis works, but its configuration can lose records.",
+    "reason",
+    action="Change the configuration of Redis as reason says: docs/redis.md.",
+    alert="ticket",
 )
 STORE_RECORD_DAMAGED: Final = event(
     "store.record_damaged",
     "error",
     "The data of a key in Redis is missing in part, malformed or of another type. Nothing is signed or sent with it.",
     "redis_key",
+    action="Find out who else writes to this Redis. docs/redis.md says what happens and when to delete the key.",
+    alert="ticket",
 )
 STORE_JUNK_REMOVED: Final = event(
     "store.junk_removed",
     "warning",
     "Recovery removed members without an unsettled record from its indexes in Redis, count of them in one round.",
     "count",
+    action="Find out who else writes to this Redis, or whether it lost data.",
+    alert="ticket",
 )
 STORE_INDEXES_FAILED: Final = event(
     "store.indexes_failed",
@@ -157,6 +169,9 @@ STORE_INDEXES_FAILED: Final = event(
     "These indexes in Redis cannot be read, so nothing is signed or recovered in their shards; the others work.",
     "redis_keys",
     "reason",
+    action="If a key has another type, delete it: docs/redis.md. Find out who wrote it. Other reasons: mend Redis "
+    "as reason says.",
+    alert="page",
 )
 JUDGE_PASSED: Final = event(
     "judge.passed", "info", "Self-check passed: siwe and this service's parser agree.", "duration_ms"
@@ -166,12 +181,17 @@ JUDGE_FAILED: Final = event(
     "error",
     "Self-check failed: siwe and this service's parser disagree, or siwe did not run.",
     "reason",
+    action="Install the release again as it was built. If it still fails, report reason to the developers; nothing "
+    "is signed.",
+    alert="page",
 )
 LOG_LINES_LOST: Final = event(
     "log.lines_lost",
     "error",
     "The log could not be written, or not fast enough, and these lines are missing before this one.",
     "count",
+    action="Check whoever reads standard output, and its disk. What happened to the challenges is still in Redis.",
+    alert="ticket",
 )
 LIBRARY_MESSAGE: Final = event(
     "library.message",
@@ -181,4 +201,6 @@ LIBRARY_MESSAGE: Final = event(
     "message",
     *FAILURE_FIELDS,
     raised_level="error",
+    action="Nothing for a single one. Report messages that repeat, with logger and frames, to the developers.",
+    alert="ticket",
 )

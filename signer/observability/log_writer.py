@@ -32,20 +32,6 @@ _RETRY_SECONDS: Final = 0.2
 _GATHER_SECONDS: Final = 0.002  # waking the thread costs more than queueing a line, so one wake-up serves several lines
 
 
-class LineLogger:
-    """structlog's logger: queues each line, if the queue is then not longer than ``room``."""
-
-    def __init__(self, queue: Callable[[bytes, float], None], room: float) -> None:
-        self._queue: Final = queue
-        self._room: Final = room
-
-    def msg(self, line: bytes) -> None:
-        """Queue one line. Never waits and never raises."""
-        self._queue(line, self._room)
-
-    log = debug = info = warning = warn = error = critical = exception = msg
-
-
 class LogWriter:
     """Writes lines to a file descriptor.
 
@@ -70,9 +56,20 @@ class LogWriter:
         self._thread: Final = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
-    def logger(self, room: float = ROOM_FOR_OTHERS) -> LineLogger:
-        """Return a logger; structlog's factory."""
-        return LineLogger(self._enqueue, room)
+    def queue(self, line: bytes, room: float = ROOM_FOR_OTHERS) -> None:
+        """Queue one line, if the queue is then not longer than ``room``. Never waits and never raises."""
+        length = len(line)
+        with self._lock:
+            size = self._size + length
+            if size > room:
+                self._lost += 1
+                return
+            if size == length:
+                self._progress_at = time.monotonic()
+            self._size = size
+            self._lines.append(line)
+            if len(self._lines) == 1:
+                self._changed.notify()
 
     def problem(self) -> str | None:
         """Return why lines cannot be written now, or ``None``. For one thread only."""
@@ -90,20 +87,6 @@ class LogWriter:
             self._ends_at = time.monotonic() + within
             self._changed.notify()
         self._thread.join(within + 2 * _RETRY_SECONDS)
-
-    def _enqueue(self, line: bytes, room: float) -> None:
-        length = len(line)
-        with self._lock:
-            size = self._size + length
-            if size > room:
-                self._lost += 1
-                return
-            if size == length:
-                self._progress_at = time.monotonic()
-            self._size = size
-            self._lines.append(line)
-            if len(self._lines) == 1:
-                self._changed.notify()
 
     def _run(self) -> None:
         while True:

@@ -1,5 +1,7 @@
-"""Set up logging: structlog makes one JSON line of each event. Libraries' log messages go the same way.
+"""Write events as log lines. Libraries' log messages become events, too.
 
+* ``write_event`` is the only way to the log. It renders a line once, without a logging library; structlog only draws
+  the format ``console``, for development.
 * A line begins with ``timestamp`` (RFC 3339, UTC), ``level`` and ``event``.
 * An exception is shown by type and frames. Its message may hold a secret and is never written.
 * ``log_writer`` writes the lines to standard output. Logging never waits and never raises.
@@ -7,32 +9,38 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
-import structlog
-from structlog.typing import EventDict, Processor
-
 from signer.application.origin import ORIGIN
+from signer.observability.event import Event
 from signer.observability.events import LIBRARY_MESSAGE, LOG_LINES_LOST
-from signer.observability.log_writer import LogWriter
-from signer.observability.redaction import redact
+from signer.observability.formats import FORMATS, Format, console, error_fields, members, plain_members, render_json
+from signer.observability.log_writer import ROOM_FOR_OTHERS, LogWriter
+from signer.observability.redaction import is_clean, redact
 from signer.observability.settings import LoggingSettings, LogLevel
 
-_NUMBER_FOR_LEVEL: Final[dict[LogLevel, int]] = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
-_MAX_FRAMES: Final = 30
+_RANKS: Final[Mapping[LogLevel, int]] = {"debug": 0, "info": 1, "warning": 2, "error": 3}
+
+
+@dataclass(slots=True)
+class _Log:
+    """Where lines go, and which: set once for the process."""
+
+    queue: Callable[[bytes, float], None] = lambda _line, _room: None
+    render: Format = render_json
+    lowest: int = len(_RANKS)
+
+
+_log: Final = _Log()
 
 
 @contextmanager
@@ -40,105 +48,75 @@ def open_log(settings: LoggingSettings) -> Iterator[LogWriter]:
     """Log to standard output while the context is open, and write the last lines at its end."""
     # If standard output is closed, its number may go to any file: a descriptor that cannot be written takes its place.
     descriptor = os.open(os.devnull, os.O_RDONLY) if sys.stdout is None else sys.stdout.fileno()
-    writer = LogWriter(descriptor, lambda count: structlog.get_logger(math.inf).error(LOG_LINES_LOST.name, count=count))
-    configure_logging(settings, writer.logger, colours=os.isatty(descriptor))
+    writer = LogWriter(descriptor, lambda count: write_event(LOG_LINES_LOST, {"count": count}, room=math.inf))
+    configure_logging(settings, writer.queue, colours=os.isatty(descriptor))
     try:
         yield writer
     finally:
         writer.close()
 
 
-def configure_logging(settings: LoggingSettings, new_logger: Callable[..., Any], *, colours: bool = False) -> None:
-    """Set up logging for the process. Loggers that were bound before keep their configuration.
+def configure_logging(
+    settings: LoggingSettings, queue: Callable[[bytes, float], None], *, colours: bool = False
+) -> None:
+    """Set up logging for the process. Before, no event is written.
 
     Args:
         settings: the level of the service's own events (libraries: always ``warning``), and the format.
-        new_logger: returns what writes the lines, as ``LogWriter.logger`` does.
+        queue: takes each line and its room, as ``LogWriter.queue`` does.
         colours: of the format ``console``.
     """
-    render: Processor = render_json if settings.format == "json" else _console(colours=colours)
-    structlog.configure(
-        processors=[
-            add_origin,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            redact,
-            show_error,
-            render,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(_NUMBER_FOR_LEVEL[settings.level]),
-        logger_factory=new_logger,
-        cache_logger_on_first_use=False,
-    )
+    _log.queue = queue
+    _log.render = FORMATS.get(settings.format) or console(colours=colours)
+    _log.lowest = _RANKS[settings.level]
     _route_libraries()
 
 
-def add_origin(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Add the id and the caller of the request that caused the line."""
+def write_event(
+    event: Event,
+    fields: dict[str, Any],
+    *,
+    error: BaseException | None = None,
+    is_raised: bool = False,
+    room: float = ROOM_FOR_OTHERS,
+) -> None:
+    """Write an event of the catalogue. Every event goes through this function.
+
+    Args:
+        event: says the name and the level.
+        fields: those that are ``None`` are left out. The request behind the line is added.
+        error: shown by type and frames only.
+        is_raised: use the event's raised level.
+        room: of the log's queue, in bytes, that the line may use.
+    """
+    level = event.raised_level if is_raised else event.level
+    if _RANKS[level] < _log.lowest:
+        return
     origin = ORIGIN.get()
     if origin is not None:
-        event.setdefault("request_id", origin.request_id)
-        if origin.caller is not None:
-            event.setdefault("caller", origin.caller)
-    return event
+        fields.setdefault("request_id", origin.request_id)
+        fields.setdefault("caller", origin.caller)
+    duration = fields.get("duration_ms")
+    if isinstance(duration, float):
+        fields["duration_ms"] = round(duration, 3)
+    encoded = plain_members(fields)
+    if error is not None or encoded is None or not is_clean(fields, encoded):
+        fields = redact({name: value for name, value in fields.items() if value is not None})
+        if error is not None:  # its types and frames are no secrets, and may look like one
+            fields |= error_fields(error)
+        encoded = members(fields)
+    _log.queue(_log.render(_now(), level, event.name, fields, encoded), room)
 
 
-def show_error(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Replace ``exc_info`` by the types of the exception and its causes, and by its frames."""
-    given = event.pop("exc_info", None)
-    if not given:
-        return event
-    error = given[1] if isinstance(given, tuple) else given if isinstance(given, BaseException) else sys.exc_info()[1]
-    if error is not None:
-        event["error"] = " from ".join(_types(error))
-        event["frames"] = _frames(error.__traceback__)
-    return event
+def _now() -> str:
+    """Return the time in RFC 3339, in UTC, to the microsecond."""
+    second, rest = divmod(time.time_ns(), 1_000_000_000)  # noqa: TID251 - no rule depends on a line's time
+    return f"{_second_text(second)}.{rest // 1000:06d}Z"
 
 
-def _types(error: BaseException) -> list[str]:
-    types: list[str] = []
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        types.append(f"{type(cause).__module__}.{type(cause).__qualname__}")
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return types
-
-
-def _frames(traceback: TracebackType | None) -> list[str]:
-    """Return the frames as ``module:function:line``, outermost first: no paths, source or values."""
-    frames: list[str] = []
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        module = traceback.tb_frame.f_globals.get("__name__", "?")
-        frames.append(f"{module}:{code.co_name}:{traceback.tb_lineno}")
-        traceback = traceback.tb_next
-    return frames[-_MAX_FRAMES:]
-
-
-def _unencodable(value: object) -> str:
-    return f"<{type(value).__name__}>"
-
-
-_FIRST_FIELDS: Final = ("timestamp", "level", "event")
-_ENCODE: Final = json.JSONEncoder(separators=(",", ":"), default=_unencodable).encode
-
-
-def render_json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> bytes:
-    """Return the event as one line of ASCII JSON."""
-    line = {name: event.pop(name, None) for name in _FIRST_FIELDS}
-    line.update(event)
-    return _ENCODE(line).encode("ascii") + b"\n"
-
-
-def _console(*, colours: bool) -> Processor:
-    renderer = structlog.dev.ConsoleRenderer(colors=colours)
-
-    def render(logger: Any, method: str, event: EventDict) -> bytes:  # noqa: ANN401 - structlog's own signature
-        return (str(renderer(logger, method, event)) + "\n").encode("utf-8", "replace")
-
-    return render
+@lru_cache(maxsize=1)
+def _second_text(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 class LibraryHandler(logging.Handler):
@@ -150,9 +128,9 @@ class LibraryHandler(logging.Handler):
             message = record.getMessage().partition("\n")[0]
         except Exception:  # noqa: BLE001 - a library's arguments do not fit its message
             message = "a message that could not be formatted"
-        level = "error" if record.levelno >= logging.ERROR else "warning"
-        log = getattr(structlog.get_logger(), level)
-        log(LIBRARY_MESSAGE.name, logger=record.name, message=message, exc_info=record.exc_info)
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        fields = {"logger": record.name, "message": message}
+        write_event(LIBRARY_MESSAGE, fields, error=error, is_raised=record.levelno >= logging.ERROR)
 
 
 def _route_libraries() -> None:

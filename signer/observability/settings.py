@@ -7,7 +7,7 @@ from typing import Literal
 from signer.settings_types import Section
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-LogFormat = Literal["json", "console"]
+LogFormat = Literal["json", "ecs", "gcp", "console"]
 
 
 class LoggingSettings(Section):

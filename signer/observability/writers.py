@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields as fields_of
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any, Final
-
-import structlog
 
 from signer.application.ports import AuditEvent, EventName, KeyReloadReport
 from signer.application.reload_keys import KeyReload
 from signer.domain.errors import ErrorCode, Unavailable
-from signer.observability import events
+from signer.observability import events, http_events
 from signer.observability.challenge_events import CHALLENGE_EVENTS
 from signer.observability.event import Event
-from signer.observability.log_writer import ROOM
+from signer.observability.log_writer import ROOM, ROOM_FOR_OTHERS
+from signer.observability.logs import write_event
 from signer.web.request_summary import RequestSummary
 
 _AUDIT_FIELDS: Final = tuple(field.name for field in fields_of(AuditEvent) if field.name != "name")
+_AUDIT_VALUES: Final = attrgetter(*_AUDIT_FIELDS)
 _REQUEST_FIELDS: Final = tuple(field.name for field in fields_of(RequestSummary))
+_REQUEST_VALUES: Final = attrgetter(*_REQUEST_FIELDS)
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
 _OK: Final = 200
 _RETRY_AFTER_SECONDS: Final = 5.0
@@ -33,26 +35,23 @@ def emit(event: Event, *, error: BaseException | None = None, **fields: Any) -> 
         error: shown by type and frames only.
         fields: the event's fields; those that are ``None`` are left out.
     """
-    if error is not None:
-        fields["exc_info"] = error
-    _write(structlog.get_logger(), event, fields)
+    write_event(event, fields, error=error)
 
 
 class StructlogAudit:
-    """The port ``AuditLog``. Create it after ``configure_logging``: it binds its loggers once."""
+    """The port ``AuditLog``."""
 
     def __init__(self, log_problem: Callable[[], str | None] = lambda: None, *, required: bool = True) -> None:
         """Use ``LogWriter.problem``; if it returns one, ``check`` raises only if the log is ``required``."""
-        self._log: Final = structlog.get_logger(ROOM).bind()
-        self._refusals: Final = structlog.get_logger().bind()  # nothing was signed: they take no room from signatures
         self._log_problem: Final = log_problem
         self._is_required: Final = required
 
     def write(self, event: AuditEvent) -> None:
         """Write what happened to a challenge or a customer."""
-        log = self._refusals if event.name is EventName.REFUSED else self._log
-        fields = {name: getattr(event, name) for name in _AUDIT_FIELDS}
-        _write(log, CHALLENGE_EVENTS[event.name], fields, is_raised=event.is_alarming)
+        # After a refusal nothing was signed: its line takes no room from signatures.
+        room = ROOM_FOR_OTHERS if event.name is EventName.REFUSED else ROOM
+        fields = dict(zip(_AUDIT_FIELDS, _AUDIT_VALUES(event), strict=True))
+        write_event(CHALLENGE_EVENTS[event.name], fields, is_raised=event.is_alarming, room=room)
 
     def check(self) -> None:
         """See ``AuditLog.check``."""
@@ -68,20 +67,17 @@ class StructlogAudit:
 
 
 class StructlogRequestLog:
-    """The port ``RequestLog``. Create it after ``configure_logging``: it binds its logger once."""
-
-    def __init__(self) -> None:
-        self._log: Final = structlog.get_logger().bind()
+    """The port ``RequestLog``."""
 
     def request_finished(self, summary: RequestSummary) -> None:
         """Write the canonical line of a request; for a probe that got 200, a debug line."""
         is_probe = summary.route in _PROBES and summary.status == _OK
-        event = events.HTTP_PROBE if is_probe else events.HTTP_REQUEST
-        _write(self._log, event, {name: getattr(summary, name) for name in _REQUEST_FIELDS})
+        event = http_events.HTTP_PROBE if is_probe else http_events.HTTP_REQUEST
+        write_event(event, dict(zip(_REQUEST_FIELDS, _REQUEST_VALUES(summary), strict=True)))
 
     def unexpected_error(self, error: Exception) -> None:
         """Write the type and the frames of an error."""
-        _write(self._log, events.HTTP_UNEXPECTED_ERROR, {"exc_info": error})
+        emit(http_events.HTTP_UNEXPECTED_ERROR, error=error)
 
 
 class CardApiLog:
@@ -142,10 +138,3 @@ class StructlogReloadLog:
     def failed(self, reload: KeyReload, error: Exception) -> None:
         """Write the type and the frames of an error."""
         emit(events.KEYS_RELOAD_FAILED, error=error, reload_id=reload.id, cause=reload.cause)
-
-
-def _write(log: Any, event: Event, fields: dict[str, Any], *, is_raised: bool = False) -> None:  # noqa: ANN401 - structlog's loggers have no type
-    present = {name: value for name, value in fields.items() if value is not None}
-    if "duration_ms" in present:
-        present["duration_ms"] = round(present["duration_ms"], 3)
-    getattr(log, event.raised_level if is_raised else event.level)(event.name, **present)

@@ -17,8 +17,8 @@ from signer.devsite.site import LocalSite, _environment
 from tests.e2e.conftest import OpenSite
 
 SMALL_QUEUE = """
-from signer.observability.log_writer import LogWriter
-LogWriter.logger.__defaults__ = (100_000,)
+from signer.observability import log_writer
+log_writer.ROOM_FOR_OTHERS = 100_000
 """
 """So that a test's requests can fill it."""
 

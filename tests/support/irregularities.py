@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from signer.observability.challenge_events import CHALLENGE_EVENTS
 from signer.observability.event import CATALOGUE, COMMON
 from signer.observability.events import SERVICE_READY
+from signer.observability.http_events import HTTP_REQUEST
 
-assert {SERVICE_READY.name, *CHALLENGE_EVENTS} <= set(CATALOGUE), "both modules of events have to be imported"
+assert {SERVICE_READY.name, HTTP_REQUEST.name, *CHALLENGE_EVENTS} <= set(CATALOGUE), "all modules have to be imported"
 
 
 def irregularities(line: Mapping[str, object]) -> tuple[str, ...]:

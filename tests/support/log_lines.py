@@ -7,29 +7,23 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-import structlog
-
+from signer.observability import logs
 from signer.observability.logs import LibraryHandler, configure_logging
 from signer.observability.settings import LogFormat, LoggingSettings, LogLevel
 
 
 class LogLines:
-    """The log lines so far. It is also structlog's logger and its factory."""
+    """The log lines so far."""
 
     def __init__(self) -> None:
         self.stream = io.BytesIO()
 
-    def __call__(self, *_: object) -> LogLines:
-        """Return the logger: structlog calls its factory."""
-        return self
-
-    def msg(self, line: bytes) -> None:
-        """Keep one line."""
+    def queue(self, line: bytes, _room: float) -> None:
+        """Keep one line, as ``LogWriter.queue`` does."""
         self.stream.write(line)
-
-    log = debug = info = warning = warn = error = critical = exception = msg
 
     @property
     def text(self) -> str:
@@ -55,8 +49,8 @@ def captured_logs(level: LogLevel = "debug", form: LogFormat = "json") -> Iterat
     """Configure logging as the service does; restore everything at the end."""
     root = logging.getLogger()
     handlers, number = list(root.handlers), root.level
-    lines = LogLines()
-    configure_logging(LoggingSettings(level=level, format=form), lines)
+    lines, before = LogLines(), replace(logs._log)
+    configure_logging(LoggingSettings(level=level, format=form), lines.queue)
     try:
         yield lines
     finally:
@@ -65,4 +59,4 @@ def captured_logs(level: LogLevel = "debug", form: LogFormat = "json") -> Iterat
         assert root.handlers == handlers
         root.setLevel(number)
         logging.captureWarnings(capture=False)
-        structlog.reset_defaults()
+        logs._log.queue, logs._log.render, logs._log.lowest = before.queue, before.render, before.lowest

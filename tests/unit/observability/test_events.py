@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from signer.application.ports import AuditEvent, EventName
-from signer.observability import events
+from signer.observability import events, http_events
 from signer.observability.challenge_events import CHALLENGE_EVENTS
 from signer.observability.event import CATALOGUE, COMMON, Event
+from signer.observability.fields import FIELDS
 from signer.observability.redaction import is_sensitive_name
 from tests.support.irregularities import irregularities
 
@@ -28,9 +29,24 @@ def test_event_has_a_meaning_and_no_field_for_a_secret() -> None:
         assert not event.fields & COMMON, name
 
 
+def test_every_field_is_in_the_catalogue_of_fields() -> None:
+    """A field without an entry is on no page, and its lines take twice the time."""
+    assert {*FIELDS} == COMMON.union(*(event.fields for event in CATALOGUE.values()))
+    assert all(field.meaning.endswith(".") for field in FIELDS.values())
+
+
+def test_event_of_level_warning_or_above_says_what_to_do() -> None:
+    """And whoever is to be told about an event is told what to do."""
+    for event in CATALOGUE.values():
+        if {event.level, event.raised_level} & {"warning", "error"} or event.alert != "none":
+            assert event.action.endswith("."), event.name
+        assert event.alert in {"page", "ticket", "none"}, event.name
+
+
 def test_event_names_are_unique() -> None:
     """No event replaces another in the catalogue."""
-    defined = [event for event in vars(events).values() if isinstance(event, Event)] + [*CHALLENGE_EVENTS.values()]
+    constants = [*vars(events).values(), *vars(http_events).values()]
+    defined = [event for event in constants if isinstance(event, Event)] + [*CHALLENGE_EVENTS.values()]
     assert sorted(event.name for event in defined) == sorted(CATALOGUE)
     assert all(name == event.name for name, event in CATALOGUE.items())
 

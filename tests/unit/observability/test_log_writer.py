@@ -30,7 +30,7 @@ class Pipe:
         self.writer = LogWriter(self.writes_to, self._report_lost)
 
     def _report_lost(self, count: int) -> None:
-        self.writer.logger(math.inf).msg(b"lost %d\n" % count)
+        self.writer.queue(b"lost %d\n" % count, math.inf)
 
     def read_on(self) -> Callable[[], bytes]:
         """Read in a thread; the result waits for the end of the pipe."""
@@ -111,10 +111,9 @@ def test_lines_arrive_complete_and_in_order(pipe: Pipe, flags: int) -> None:
     """So they do through a non-blocking pipe, which takes parts of lines."""
     fcntl.fcntl(pipe.writes_to, fcntl.F_SETFL, flags | fcntl.fcntl(pipe.writes_to, fcntl.F_GETFL))
     text = pipe.read_on()
-    log, audit = pipe.writer.logger(), pipe.writer.logger(ROOM)
     lines = [b"%d %s" % (number, LINE) for number in range(2000)]
     for number, line in enumerate(lines):
-        (audit if number % 3 else log).msg(line)
+        pipe.writer.queue(line, ROOM if number % 3 else ROOM_FOR_OTHERS)
     assert text() == b"".join(lines)
 
 
@@ -131,7 +130,7 @@ def test_many_queued_lines_are_written_with_one_write(monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "write", count)
     with pipe.writer._lock:  # the thread does not run in between
         for _ in range(50):
-            pipe.writer.logger().msg(b"a line\n")
+            pipe.writer.queue(b"a line\n")
     pipe.writer.close()
     assert writes == [350]
 
@@ -141,14 +140,13 @@ def test_stopped_reader_delays_no_line_and_every_lost_one_is_counted(
 ) -> None:
     """When the reader reads on, one line has the count of those that are missing before it."""
     monkeypatch.setattr(log_writer, "STALLED_AFTER", 0.05)
-    log = pipe.writer.logger()
     for _ in range(TOO_MANY):
-        log.msg(LINE)  # would wait for ever if it waited for the reader
+        pipe.writer.queue(LINE)  # would wait for ever if it waited for the reader
     wait_for(lambda: "has taken no lines" in (pipe.writer.problem() or ""))
     text = pipe.read_on()
     wait_for(lambda: pipe.writer.problem() is None)
     wait_for(lambda: pipe.writer._size == 0)
-    log.msg(b"later\n")
+    pipe.writer.queue(b"later\n")
     *lines, report, later = text().splitlines(keepends=True)
     assert set(lines) == {LINE}
     assert (report, later) == (b"lost %d\n" % (TOO_MANY - len(lines)), b"later\n")
@@ -158,17 +156,16 @@ def test_stopped_reader_delays_no_line_and_every_lost_one_is_counted(
 def test_other_lines_leave_room_for_the_audit_trail(pipe: Pipe) -> None:
     """Strangers fill their half, which stops nothing; the audit trail fills more, which stops new work first."""
     pipe.fill()
-    log, audit = pipe.writer.logger(), pipe.writer.logger(ROOM)
     for _ in range(TOO_MANY):
-        log.msg(LINE)
+        pipe.writer.queue(LINE)
     assert "full" not in (pipe.writer.problem() or "")
     accepted = pipe.writer._size
     while pipe.writer._size <= ROOM_FOR_WORK:
-        audit.msg(LINE)
+        pipe.writer.queue(LINE, ROOM)
         accepted += len(LINE)
         assert pipe.writer._size == accepted
     assert pipe.writer.problem() is not None
-    audit.msg(LINE)
+    pipe.writer.queue(LINE, ROOM)
     assert pipe.writer._size == accepted + len(LINE)
 
 
@@ -176,7 +173,7 @@ def test_slow_reader_is_no_problem_while_it_reads(monkeypatch: pytest.MonkeyPatc
     """Each part that it takes counts as progress."""
     monkeypatch.setattr(log_writer, "STALLED_AFTER", 5.0)
     for _ in range(1000):
-        pipe.writer.logger().msg(LINE)
+        pipe.writer.queue(LINE)
     before = pipe.writer._progress_at
     for _ in range(10):
         os.read(pipe.reads_from, 1 << 16)
@@ -189,7 +186,7 @@ def test_closed_pipe_is_a_problem_before_a_line_is_lost(pipe: Pipe) -> None:
     assert pipe.writer.problem() is None
     pipe.close_reading()
     assert pipe.writer.problem() == "The log cannot be written: its reader is gone."
-    pipe.writer.logger().msg(LINE)
+    pipe.writer.queue(LINE)
     wait_for(lambda: pipe.writer.problem() == "The log cannot be written: Broken pipe.")
 
 
@@ -199,7 +196,7 @@ def test_lines_wait_for_the_next_reader_of_a_named_pipe(tmp_path: Path) -> None:
     first = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
     with writing_to(tmp_path / "log") as (writer, _):
         os.close(first)
-        writer.logger().msg(LINE)
+        writer.queue(LINE)
         wait_for(lambda: writer._failure is not None)
         second = os.open(tmp_path / "log", os.O_RDONLY)
         assert os.read(second, 1 << 16) == LINE
@@ -210,12 +207,12 @@ def test_lines_wait_for_the_next_reader_of_a_named_pipe(tmp_path: Path) -> None:
 def test_full_disk_is_a_problem_until_there_is_space(tmp_path: Path) -> None:
     """The lines that were queued meanwhile are written then."""
     with writing_to("/dev/full") as (writer, descriptor):
-        writer.logger().msg(LINE)
+        writer.queue(LINE)
         wait_for(lambda: writer.problem() == "The log cannot be written: No space left on device.")
         space = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
         os.dup2(space, descriptor)
         os.close(space)
-        writer.logger().msg(LINE)
+        writer.queue(LINE)
         wait_for(lambda: writer.problem() is None)
         writer.close()
         assert (tmp_path / "log").read_bytes() == 2 * LINE
@@ -224,7 +221,7 @@ def test_full_disk_is_a_problem_until_there_is_space(tmp_path: Path) -> None:
 def test_close_waits_only_so_long_for_a_stopped_reader(pipe: Pipe) -> None:
     """The process must end."""
     for _ in range(1000):
-        pipe.writer.logger().msg(LINE)
+        pipe.writer.queue(LINE)
     started = time.monotonic()
     pipe.writer.close(0.1)
     assert time.monotonic() - started < 30
@@ -261,6 +258,17 @@ with open_log(LoggingSettings()):
     assert len(ended.stdout.splitlines()) == 5000
 
 
+def test_format_of_production_loads_no_logging_library() -> None:
+    """Structlog and rich are for the console only."""
+    ended = run_python("""
+with open_log(LoggingSettings()):
+    emit(events.SERVICE_STOPPED, left=1)
+print(*sys.modules, file=sys.stderr)
+""")
+    assert len(ended.stdout.splitlines()) == 1
+    assert not {b"structlog", b"rich"} & set(ended.stderr.split())
+
+
 def test_forked_child_writes_none_of_the_parents_lines() -> None:
     """It has a copy of the queue and no thread; its end does not wait."""
     ended = run_python("""
@@ -294,6 +302,6 @@ def test_line_that_is_queued_while_a_line_is_queued_is_written(pipe: Pipe) -> No
     """The garbage collector may run, and log, at any moment: the lock is reentrant."""
     text = pipe.read_on()
     with pipe.writer._lock:
-        pipe.writer.logger().msg(LINE)
+        pipe.writer.queue(LINE)
     with suppress(OSError):
         assert text() == LINE

@@ -8,18 +8,17 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
-import structlog
 
 from signer.application.origin import ORIGIN, Origin
 from signer.application.ports import AuditEvent, EventName
 from signer.observability.challenge_events import CHALLENGE_EVENTS
 from signer.observability.events import (
-    HTTP_UNEXPECTED_ERROR,
     KEYS_LOADED,
     SERVICE_READY,
     SERVICE_STOPPING,
 )
-from signer.observability.logs import LibraryHandler
+from signer.observability.http_events import HTTP_UNEXPECTED_ERROR
+from signer.observability.logs import LibraryHandler, write_event
 from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
 from signer.web.request_summary import RequestSummary
 from tests.support.irregularities import irregularities
@@ -177,6 +176,18 @@ def test_error_is_shown_as_types_and_frames(log: LogLines) -> None:
     assert "/" not in log.text
 
 
+def test_long_name_of_a_function_is_shown(log: LogLines) -> None:
+    """It looks like base64, and is none."""
+
+    def function_whose_name_has_at_least_forty_three_characters() -> None:
+        raise RuntimeError(SECRET)
+
+    with pytest.raises(RuntimeError) as caught:
+        function_whose_name_has_at_least_forty_three_characters()
+    emit(HTTP_UNEXPECTED_ERROR, error=caught.value)
+    assert "function_whose_name_has_at_least_forty_three_characters" in log.all()[0]["frames"][-1]
+
+
 def test_deep_traceback_is_cut_to_its_innermost_frames(log: LogLines) -> None:
     """At most 30 frames are shown."""
 
@@ -231,12 +242,12 @@ def test_library_message_that_cannot_be_formatted_hides_its_arguments(log: LogLi
     assert SECRET not in log.text
 
 
-@pytest.mark.parametrize("exc_info", [SECRET, 1, True, {"a": SECRET}])
+@pytest.mark.parametrize("exc_info", [SECRET, 1, True, {"a": SECRET}, (None, None, None)])
 def test_exc_info_that_is_no_exception_is_left_out(log: LogLines, exc_info: object) -> None:
     """Another value of ``exc_info`` is not shown."""
-    structlog.get_logger().info("service.ready", exc_info=exc_info)
+    LibraryHandler().handle(logging.makeLogRecord({"name": "x", "levelno": 40, "exc_info": exc_info}))
     (line,) = log.all()
-    assert line.keys() == {"timestamp", "level", "event"}
+    assert line.keys() == {"timestamp", "level", "event", "logger", "message"}
 
 
 def test_library_cannot_log_a_secret(log: LogLines) -> None:
@@ -295,7 +306,7 @@ def test_console_format_is_redacted_text() -> None:
     """Without a terminal it has no colours."""
     with captured_logs(form="console") as lines:
         emit(SERVICE_READY, host="127.0.0.1", port=8080)
-        structlog.get_logger().info("x", password=SECRET)
+        write_event(SERVICE_READY, {"password": SECRET})
         emit(HTTP_UNEXPECTED_ERROR, error=ValueError(SECRET))
     assert "service.ready" in lines.text
     assert "port=8080" in lines.text

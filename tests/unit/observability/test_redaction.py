@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.observability.logs import render_json
-from signer.observability.redaction import MASK, MAX_LENGTH, masked_identifier, masked_text, redact
+from signer.observability.event import COMMON
+from signer.observability.events import SERVICE_READY
+from signer.observability.fields import FIELDS
+from signer.observability.formats import FORMATS, plain_members, read_line
+from signer.observability.logs import write_event
+from signer.observability.redaction import MASK, MAX_LENGTH, is_clean, masked_identifier, masked_text, redact
+from signer.observability.settings import LogFormat
+from tests.support.log_lines import captured_logs
 from tests.support.messages import Message, golden_vector, to_base64
 
 SIGNATURE_HEX = "0x" + "5f" * 65
@@ -41,7 +47,7 @@ HARMLESS: dict[str, Any] = {
 
 def redacted(**fields: object) -> dict[str, Any]:
     """Return the fields after redaction."""
-    return dict(redact(None, "info", dict(fields)))
+    return redact(fields)
 
 
 def test_ordinary_line_is_unchanged() -> None:
@@ -180,12 +186,87 @@ ANYTHING = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text(), ANYTHING, max_size=6))
-def test_any_fields_become_one_line_of_json(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize("form", FORMATS)
+@given(fields=st.dictionaries(st.text(), ANYTHING, max_size=6))
+def test_any_fields_become_one_line_of_json(form: LogFormat, fields: dict[str, Any]) -> None:
     """No value makes redaction or rendering raise or breaks the line."""
-    line = render_json(None, "info", redact(None, "info", fields))
-    assert line.count(b"\n") == 1
-    assert isinstance(json.loads(line), dict)
+    with captured_logs(form=form) as log:
+        write_event(SERVICE_READY, fields)
+    assert log.text.count("\n") == 1
+    assert isinstance(json.loads(log.text), dict)
+
+
+TEXTS = st.lists(
+    st.sampled_from(
+        [*SECRETS.values(), f"redis://:{PASSWORD}@cache", f"Bearer {PASSWORD}.{PASSWORD}", "Basic", "/", "\n"]
+    )
+    | st.sampled_from([str(value) for value in HARMLESS.values()])
+    | st.text(max_size=50),
+    max_size=3,
+).map("".join)
+
+
+NAMES = sorted({*FIELDS} - COMMON - {"duration_ms", "frames", "message"} | {"request_id"})
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@given(fields=st.dictionaries(st.sampled_from(NAMES), TEXTS | st.integers(), max_size=6))
+def test_line_is_masked_as_its_fields_are(form: LogFormat, fields: dict[str, Any]) -> None:
+    """The search through a whole line finds whatever the search through each field does."""
+    with captured_logs(form=form) as log:
+        write_event(SERVICE_READY, dict(fields))
+    line = read_line(log.all()[0])
+    assert line is not None
+    assert {name: line[name] for name in fields} == redact(fields)
+
+
+@pytest.mark.parametrize("form", [*FORMATS, "console"])
+@pytest.mark.parametrize("name", ["message", "reason", "code", "key_uri", "undocumented", "frames"])
+def test_no_format_shows_a_secret(form: LogFormat, name: str) -> None:
+    """Not under a name of its own, and not in the text that is made for a person."""
+    in_identifiers = ("private key", "private key with 0x", "JSON Web Token", "token of a caller", "PEM")
+    for secret in (SECRETS[what] for what in (in_identifiers if name == "key_uri" else SECRETS)):
+        for value in (secret, f"sending {secret} failed", [secret], {secret: {"token": secret}}):
+            with captured_logs(form=form) as log:
+                write_event(SERVICE_READY, {name: value, "password": PASSWORD})
+            assert not [piece for piece in (*secret.split("\n"), PASSWORD) if piece in log.text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "eyJhbGciOiJI.e30.c2ln",
+        f"redis://:{PASSWORD}@cache",
+        *(f"{scheme}{space}abcdefghijklmnop" for scheme in ("Bearer", "basic") for space in " \n\t"),
+        "-----BEGIN KEY-----",
+        "word " * MAX_LENGTH,
+        Message(nonce="abcdefgh").text(),
+    ],
+)
+@pytest.mark.parametrize("form", FORMATS)
+def test_line_with_a_short_secret_is_masked(form: LogFormat, text: str) -> None:
+    """Also where the line has the secret's spaces as escapes, and where only the length is too much."""
+    with captured_logs(form=form) as log:
+        write_event(SERVICE_READY, {"reason": text})
+    line = read_line(log.all()[0])
+    assert line is not None
+    assert line["reason"] == masked_text(text) != text
+
+
+def test_number_that_is_not_finite_is_json() -> None:
+    """As Python's library writes it."""
+    with captured_logs() as log:
+        write_event(SERVICE_READY, {"skew_seconds": float("nan"), "duration_ms": float("inf")})
+    assert log.text.endswith('"skew_seconds":NaN,"duration_ms":Infinity}\n')
+
+
+def test_ordinary_line_is_searched_once() -> None:
+    """Long key URIs and request ids included: the search through each field takes longer than the rest of the line."""
+    fields = {name: value for name, value in HARMLESS.items() if isinstance(value, (str, float)) and name != "ok"}
+    for changes in ({}, {"request_id": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"}):
+        line = plain_members(fields | changes)
+        assert line is not None
+        assert is_clean(fields | changes, line)
 
 
 @given(st.binary(min_size=65, max_size=65), st.text(max_size=30), st.text(max_size=30))

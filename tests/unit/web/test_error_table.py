@@ -1,4 +1,4 @@
-"""The table of error codes is complete, agrees with the code that raises them, and ``docs/errors.md`` is current."""
+"""The table of error codes is complete and agrees with the code that raises them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import signer
 from signer.domain import errors
 from signer.domain.errors import ErrorCode, SignerError
 from signer.web.error_table import ERRORS
-from tests.support.errors_page import PAGE, errors_page
 
 SOURCES = sorted(Path(signer.__file__).parent.rglob("*.py"))
 CLASSES = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, SignerError)}
@@ -57,8 +56,3 @@ def test_status_of_each_code_fits_the_class_it_is_raised_with() -> None:
     wrong = {(kind, code) for kind, code in raised() if ERRORS[code].status not in STATUSES_FOR_CLASS[kind]}
     assert len(list(raised())) > len(CLASSES)
     assert wrong == set()
-
-
-def test_errors_page_is_current() -> None:
-    """``make docs`` writes it."""
-    assert PAGE.read_text("utf-8") == errors_page()

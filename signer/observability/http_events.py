@@ -1,0 +1,37 @@
+"""The events of HTTP requests."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from signer.observability.event import FAILURE_FIELDS, RECORD_FIELDS, event
+
+HTTP_REQUEST: Final = event(
+    "http.request",
+    "info",
+    "The canonical line of a request. A request that was cut off has no status.",
+    *RECORD_FIELDS,
+    "method",
+    "route",
+    "status",
+    "bytes_in",
+    "duration_ms",
+)
+HTTP_PROBE: Final = event(
+    "http.probe",
+    "debug",
+    "A probe got 200. A probe that got another status is an http.request.",
+    "method",
+    "route",
+    "status",
+    "duration_ms",
+)
+HTTP_UNEXPECTED_ERROR: Final = event(
+    "http.unexpected_error",
+    "error",
+    "A request failed with an unexpected error and got 500: a bug in this service.",
+    *FAILURE_FIELDS,
+    action="Report error, frames and the version in service.started to the developers. The caller may repeat the "
+    "request.",
+    alert="ticket",
+)
