@@ -82,12 +82,12 @@ soak: $(VENV)/.test ## sign 100,000 challenges, then check memory, Redis and log
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.test bench-programs $(RIVAL)/node_modules/.package-lock.json ## compare the service with other programs, ARGS=--quick in 90 s; ARGS=list: the other benchmarks
+bench: $(VENV)/.test bench-programs $(RIVAL)/node_modules/.package-lock.json ## compare the service with other programs in ten minutes, ARGS=--quick in 90 s; ARGS=list: the other benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: bench-programs
 bench-programs:
-	@[ -z "$$(.ci/debian-packages wrk:wrk node:nodejs npm:npm)" ]
+	@[ -z "$$(.ci/debian-packages wrk:wrk node:nodejs npm:npm redis-server:redis-server softhsm2-util:softhsm2)" ]
 
 .PHONY: bench-keys
 bench-keys: $(VENV)/.test programs ## run the benchmarks of the key backends, each compared with its bare library

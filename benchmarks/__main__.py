@@ -1,4 +1,7 @@
-"""``python -m benchmarks [NAME] [ARGUMENT …]``: run one benchmark, by default ``challenges``; ``list`` lists them all.
+"""``python -m benchmarks [NAME] [ARGUMENT …]``: run one benchmark; ``list`` lists them all.
+
+Without a name: those that compare the service with other programs, in ten minutes; with arguments only the first of
+them. ``all``: each whose result is in ``docs/performance.md``.
 
 A benchmark is a module of this package with a ``main(argv)``; the list shows the first line of its docstring.
 """
@@ -10,10 +13,12 @@ import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Final
 
 import benchmarks
 
-_DEFAULT = "challenges"
+_DEFAULT: Final = ("challenges", "modes", "latency")
+_ALL: Final = (*_DEFAULT, "profile", "growth", "stalls", "start", "sizing", "workers", "metrics")
 
 
 def discover() -> dict[str, ModuleType]:
@@ -23,16 +28,28 @@ def discover() -> dict[str, ModuleType]:
     return {name: module for name, module in modules.items() if hasattr(module, "main")}
 
 
+def chosen(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the names of the benchmarks that ``argv`` requests, and their arguments."""
+    match argv:
+        case []:
+            return _DEFAULT, ()
+        case ["all", *arguments]:
+            return _ALL, arguments
+        case [name, *arguments] if not name.startswith("-"):
+            return (name,), arguments
+    return _DEFAULT[:1], argv
+
+
 def main(argv: Sequence[str]) -> int:
-    """Run the benchmark that ``argv`` names; return the exit status."""
+    """Run the benchmarks that ``argv`` names; return the exit status."""
     found = discover()
-    name, *arguments = argv if argv and not argv[0].startswith("-") else (_DEFAULT, *argv)
-    if name in found:
-        run: Callable[[Sequence[str]], int | None] = found[name].main
-        return run(arguments) or 0
+    names, arguments = chosen(argv)
+    if all(name in found for name in names):
+        runs: list[Callable[[Sequence[str]], int | None]] = [found[name].main for name in names]
+        return max([run(arguments) or 0 for run in runs])
     for each, module in found.items():
-        print(f"python -m benchmarks {each:15} {(module.__doc__ or '').splitlines()[0]}")
-    return 0 if name == "list" else 2
+        print(f"make bench ARGS={each:15} {(module.__doc__ or '').splitlines()[0]}")
+    return 0 if names == ("list",) else 2
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 -- wrk's script: each request has a challenge of its own, as the card API would issue it, for a customer of its own.
--- Arguments: owner, chain, domain, statement, bearer token, a random text that no other run has.
+-- Arguments: a file with owners, one on each line; chain, domain, statement, bearer token, a random text that no other
+-- run has; what to request: forward, sign, fetch or onboard (benchmarks/load.py).
 
 local threads = 0
 function setup(thread)
@@ -26,22 +27,36 @@ local function base64(text)
   return table.concat(out)
 end
 
-local count = 0
-local owner, chain, domain, statement, run
+local count, owners = 0, {}
+local chain, domain, statement, run, what
 function init(args)
-  owner, chain, domain, statement, run = args[1], args[2], args[3], args[4], args[6]
+  for line in io.lines(args[1]) do owners[#owners + 1] = line end
+  chain, domain, statement, run, what = args[2], args[3], args[4], args[6], args[7]
   wrk.headers["Content-Type"] = "application/json"
   wrk.headers["Authorization"] = "Bearer " .. args[5]
+  math.randomseed(tonumber(run:sub(1, 8), 16))
+end
+
+local function challenge(owner)
+  return base64(domain .. " wants you to sign in with your Ethereum account:\n" .. owner .. "\n\n" .. statement
+    .. "\n\nURI: https://" .. domain .. "\nVersion: 1\nChain ID: " .. chain
+    .. "\nNonce: " .. run .. string.format("%02d%08d", number, count)
+    .. "\nIssued At: " .. os.date("!%Y-%m-%dT%H:%M:%SZ"))
 end
 
 function request()
   count = count + 1
-  local message = domain .. " wants you to sign in with your Ethereum account:\n" .. owner .. "\n\n" .. statement
-    .. "\n\nURI: https://" .. domain .. "\nVersion: 1\nChain ID: " .. chain
-    .. "\nNonce: " .. run .. string.format("%02d%08d", number, count) .. "\nIssued At: " .. os.date("!%Y-%m-%dT%H:%M:%SZ")
-  local body = '{"ownerId":"eip155:' .. chain .. ":" .. owner .. '","challenge":"' .. base64(message) .. '"}'
-  local customer = string.format("%08x-0000-4000-8000-%012x", number, count)
-  return wrk.format("POST", "/v1/customers/" .. customer .. "/challenge/sign", nil, body)
+  local owner = owners[math.random(#owners)]
+  local account = '"ownerId":"eip155:' .. chain .. ":" .. owner .. '"'
+  if what == "onboard" then -- an account of digits only has one spelling
+    return wrk.format("POST", "/v1/customers", nil, string.format(
+      '{"chainId":"eip155:%s:0x%040d","externalId":"%s-%d-%d",%s}', chain, count, run, number, count, account))
+  end
+  local body = "{" .. account
+  if what ~= "fetch" then body = body .. ',"challenge":"' .. challenge(owner) .. '"' end
+  if what == "sign" then body = body .. ',"forward":false' end
+  local customer = string.format("%s-0000-4000-8000-%04x%08x", run:sub(1, 8), number, count)
+  return wrk.format("POST", "/v1/customers/" .. customer .. "/challenge/sign", nil, body .. "}")
 end
 
 function done(summary, latency, requests)

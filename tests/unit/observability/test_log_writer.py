@@ -258,6 +258,17 @@ with open_log(LoggingSettings()):
     assert len(ended.stdout.splitlines()) == 5000
 
 
+def test_format_of_production_loads_no_logging_library() -> None:
+    """Structlog and rich are for the console only."""
+    ended = run_python("""
+with open_log(LoggingSettings()):
+    emit(events.SERVICE_STOPPED, left=1)
+print(*sys.modules, file=sys.stderr)
+""")
+    assert len(ended.stdout.splitlines()) == 1
+    assert not {b"structlog", b"rich"} & set(ended.stderr.split())
+
+
 def test_forked_child_writes_none_of_the_parents_lines() -> None:
     """It has a copy of the queue and no thread; its end does not wait."""
     ended = run_python("""

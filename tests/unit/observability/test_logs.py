@@ -176,6 +176,18 @@ def test_error_is_shown_as_types_and_frames(log: LogLines) -> None:
     assert "/" not in log.text
 
 
+def test_long_name_of_a_function_is_shown(log: LogLines) -> None:
+    """It looks like base64, and is none."""
+
+    def function_whose_name_has_at_least_forty_three_characters() -> None:
+        raise RuntimeError(SECRET)
+
+    with pytest.raises(RuntimeError) as caught:
+        function_whose_name_has_at_least_forty_three_characters()
+    emit(HTTP_UNEXPECTED_ERROR, error=caught.value)
+    assert "function_whose_name_has_at_least_forty_three_characters" in log.all()[0]["frames"][-1]
+
+
 def test_deep_traceback_is_cut_to_its_innermost_frames(log: LogLines) -> None:
     """At most 30 frames are shown."""
 

@@ -232,6 +232,34 @@ def test_no_format_shows_a_secret(form: LogFormat, name: str) -> None:
             assert not [piece for piece in (*secret.split("\n"), PASSWORD) if piece in log.text]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "eyJhbGciOiJI.e30.c2ln",
+        f"redis://:{PASSWORD}@cache",
+        *(f"{scheme}{space}abcdefghijklmnop" for scheme in ("Bearer", "basic") for space in " \n\t"),
+        "-----BEGIN KEY-----",
+        "word " * MAX_LENGTH,
+        Message(nonce="abcdefgh").text(),
+    ],
+)
+@pytest.mark.parametrize("form", FORMATS)
+def test_line_with_a_short_secret_is_masked(form: LogFormat, text: str) -> None:
+    """Also where the line has the secret's spaces as escapes, and where only the length is too much."""
+    with captured_logs(form=form) as log:
+        write_event(SERVICE_READY, {"reason": text})
+    line = read_line(log.all()[0])
+    assert line is not None
+    assert line["reason"] == masked_text(text) != text
+
+
+def test_number_that_is_not_finite_is_json() -> None:
+    """As Python's library writes it."""
+    with captured_logs() as log:
+        write_event(SERVICE_READY, {"skew_seconds": float("nan"), "duration_ms": float("inf")})
+    assert log.text.endswith('"skew_seconds":NaN,"duration_ms":Infinity}\n')
+
+
 def test_ordinary_line_is_searched_once() -> None:
     """Long key URIs and request ids included: the search through each field takes longer than the rest of the line."""
     fields = {name: value for name, value in HARMLESS.items() if isinstance(value, (str, float)) and name != "ok"}

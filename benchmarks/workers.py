@@ -1,0 +1,69 @@
+"""One, two and four workers of one service, compared with one worker.
+
+All processes share the cores of this machine: wrk, Redis and the card API need theirs, too. So on two cores two workers
+cannot double the throughput of one; the CPU per challenge tells what the workers cost. As many services as there are
+numbers of workers run at the same time and take turns (``rounds``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from statistics import median
+from typing import Final
+
+from benchmarks.load import CONNECTIONS, put_load
+from benchmarks.processes import resident_mib
+from benchmarks.results import add_options, length_of, publish
+from benchmarks.rounds import interleave, medians, paired
+from benchmarks.site import Variant, open_site
+
+_WORKERS: Final = (1, 2, 4)
+_OPTION: Final = "--workers"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure and publish; return 0 as well if the service has no workers yet."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks workers", description=__doc__)
+    add_options(parser, rounds=6, seconds=4.0)
+    options = parser.parse_args(argv)
+    rounds, seconds = length_of(options)
+    if not _has_workers():
+        print(f"signer serve has no {_OPTION} yet")
+        return 0
+    with open_site() as site:
+        programs = {
+            str(count): site.warm_up(site.start_signer(f"{count}-workers", Variant(arguments=(_OPTION, str(count)))))
+            for count in _WORKERS
+        }
+        turns = {
+            name: partial(put_load, site, program, seconds, connections=CONNECTIONS * int(name))
+            for name, program in programs.items()
+        }
+        samples = interleave(turns, rounds)
+        # The supervisor is the smallest: it loads no keys and serves nothing.
+        memory = {name: median(sorted(resident_mib(each.process.pid))[-int(name) :]) for name, each in programs.items()}
+    one = samples["1"]
+    rows = [
+        {
+            "name": name,
+            **asdict(medians(each)),
+            "memory": memory[name],
+            "cpu_ratio": paired(each, one, "cpu"),
+            "rate_ratio": paired(each, one, "rate"),
+        }
+        for name, each in samples.items()
+    ]
+    how = f"Medians of {rounds} rounds of {seconds:g} s, {CONNECTIONS} connections for each worker"
+    publish(options, f"{how}; {os.cpu_count()} cores, shared with the load", {"workers": rows})
+    return 0
+
+
+def _has_workers() -> bool:
+    command = [sys.executable, "-m", "signer", "serve", "--help"]
+    return _OPTION in subprocess.run(command, capture_output=True, text=True, check=True).stdout
