@@ -107,14 +107,15 @@ class Part:
     name: str
     checks: Sequence[str]
     run: Callable[[Settings, Report], Awaitable[None]]
+    within: timedelta = PART_WITHIN
 
     async def examine(self, settings: Settings) -> tuple[list[Finding], bool]:
         """Make the checks; return also whether they hang."""
         report, fault = Report(self.name, self.checks), None
         task = asyncio.ensure_future(self.run(settings, report))
-        done, _ = await asyncio.wait({task}, timeout=PART_WITHIN.total_seconds())
+        done, _ = await asyncio.wait({task}, timeout=self.within.total_seconds())
         if not done:
-            fault = f"no result within {PART_WITHIN.total_seconds():g} s"
+            fault = f"no result within {self.within.total_seconds():g} s"
             task.cancel()
             await asyncio.wait({task}, timeout=1)
         elif error := task.exception():
