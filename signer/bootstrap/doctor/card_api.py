@@ -32,6 +32,7 @@ CALL_WITHIN: Final = timedelta(seconds=4)
 """Of each step, so that the whole part ends in time."""
 _SLOW_MILLISECONDS: Final = 1000.0
 _TLS_ACTION: Final = "Add its CA to this machine's, or name it in SSL_CERT_FILE; check card_api.base_url and proxies."
+_LOAD: Final = "Correct card_api.signing_key_file or signing_key_uri, or the token; see docs/keys/request-key.md."
 _REGISTER: Final = (
     "Register this key (`signer request-key export-public` prints it) and set card_api.signing_key_id to the key id "
     "that PUT /v1/auth/signing returns; if the clocks differ, set them"
@@ -64,7 +65,7 @@ async def _check_request_key(settings: CardApiSettings, report: Report, stack: A
         async with asyncio.timeout(CALL_WITHIN.total_seconds()):
             key = await stack.enter_async_context(open_request_key(settings, lambda _problem: None))
     except RequestKeyError as error:
-        report.says("request_key", str(error))
+        report.failed("request_key", str(error), _LOAD)
         return None
     except TimeoutError:
         found = f"the token of the request key does not respond within {CALL_WITHIN.total_seconds():g} s"

@@ -46,10 +46,15 @@ class Finding:
 
 
 class Report:
-    """The findings of one part."""
+    """The findings of one part.
+
+    Attributes:
+        hangs: whether a thread may still be waiting for something.
+    """
 
     def __init__(self, part: str, checks: Sequence[str]) -> None:
         self.findings: list[Finding] = []
+        self.hangs = False
         self._part = part
         self._checks = checks
 
@@ -71,7 +76,8 @@ class Report:
 
     def says(self, check: str, text: str, result: Result = Result.FAILED) -> None:
         """Add a text that says what happened, then what to do."""
-        fact = _END_OF_FACT.search(text)
+        ends = (end for end in _END_OF_FACT.finditer(text) if _is_outside_parentheses(text[: end.start()]))
+        fact = next(ends, None)
         found, action = (text, "") if fact is None else (text[: fact.start()], text[fact.end() :])
         self._add(check, result, found, action)
 
@@ -100,6 +106,10 @@ class Report:
         self.findings.append(Finding(self._part, check, result, found.removesuffix("."), action.removesuffix(".")))
 
 
+def _is_outside_parentheses(head: str) -> bool:
+    return head.count("(") == head.count(")")
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One part of an installation: its checks in order, and what makes them."""
@@ -110,15 +120,16 @@ class Part:
     within: timedelta = PART_WITHIN
 
     async def examine(self, settings: Settings) -> tuple[list[Finding], bool]:
-        """Make the checks; return also whether they hang."""
+        """Make the checks; return also whether something still hangs."""
         report, fault = Report(self.name, self.checks), None
         task = asyncio.ensure_future(self.run(settings, report))
         done, _ = await asyncio.wait({task}, timeout=self.within.total_seconds())
         if not done:
+            report.hangs = True
             fault = f"no result within {self.within.total_seconds():g} s"
             task.cancel()
             await asyncio.wait({task}, timeout=1)
         elif error := task.exception():
             fault = f"the check itself failed ({type(error).__name__}), which is a bug of this command"
         report.finish(fault)
-        return report.findings, not done
+        return report.findings, report.hangs

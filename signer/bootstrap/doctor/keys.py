@@ -63,9 +63,10 @@ async def _check_backend(settings: Settings, number: int, report: Report, turn: 
             status = keys.ring.status()
             loaded = keys.ring.keys()
     except KeyBackendError as error:
-        report.says(check, str(error))
+        report.failed(check, str(error), f"Correct keys.uris, or the backend; {_CHECK_EACH}.")
         return None
     except TimeoutError:
+        report.hangs = True
         _judge_slow(check, uri, done, report)
         return None
     _judge_status(check, uri, status, report)

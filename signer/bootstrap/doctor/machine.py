@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import stat
@@ -62,7 +63,7 @@ def unusable_files(settings: Settings) -> Iterator[str]:
 def files_part(config_file: Path | None) -> Part:
     """Return the part that checks modes and owners."""
 
-    async def check(settings: Settings, report: Report) -> None:
+    def check(settings: Settings, report: Report) -> None:
         _check_config_file(config_file, report)
         named = list(named_files(settings))
         for problem in unusable_files(settings):
@@ -74,7 +75,10 @@ def files_part(config_file: Path | None) -> Part:
         files = sorted({file for path in secrets for file in _files_in(path)})
         _check_modes(files, report)
 
-    return Part("files", ("config", "readable", "secrets"), check)
+    async def check_on_thread(settings: Settings, report: Report) -> None:
+        await asyncio.to_thread(check, settings, report)
+
+    return Part("files", ("config", "readable", "secrets"), check_on_thread)
 
 
 def _check_config_file(path: Path | None, report: Report) -> None:

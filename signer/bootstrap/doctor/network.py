@@ -19,7 +19,7 @@ _DAY: Final = 86_400
 
 async def check_address(report: Report, addresses: Sequence[Address], setting: str) -> Address | None:
     """Connect to each address; return one that accepts connections, or ``None``."""
-    outcomes = await asyncio.gather(*map(_connect, addresses))
+    outcomes = await asyncio.gather(*(_connect(address, report) for address in addresses))
     reached = [address for address, problem in zip(addresses, outcomes, strict=True) if problem is None]
     problems = [f"{address} {problem}" for address, problem in zip(addresses, outcomes, strict=True) if problem]
     action = f"Check {setting}, DNS, the network policy, and that the server runs."
@@ -33,15 +33,16 @@ async def check_address(report: Report, addresses: Sequence[Address], setting: s
     return reached[0]
 
 
-async def _connect(address: Address) -> str | None:
+async def _connect(address: Address, report: Report) -> str | None:
     """Return why the address accepts no connection."""
     try:
         async with asyncio.timeout(_CONNECT_WITHIN):
             found = await asyncio.get_running_loop().getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except TimeoutError:
+        report.hangs = True  # the resolver's thread cannot be cancelled
         return f"is not resolved by DNS within {_CONNECT_WITHIN:g} s"
-    except OSError as error:
-        return f"is not resolved by DNS ({error.strerror})"
+    except (OSError, UnicodeError) as error:
+        return f"is not resolved by DNS ({getattr(error, 'strerror', 'not a host name')})"
     ip = f"at {found[0][4][0]} " if found[0][4][0] != address.host else ""
     try:
         async with asyncio.timeout(_CONNECT_WITHIN):

@@ -205,7 +205,7 @@ async def _check_speed_and_clock(_settings: Settings, redis: RedisCalls, report:
 async def _check_info(settings: Settings, redis: RedisCalls, report: Report) -> None:
     infos = [[parse_info(info) for info in node] for node in await redis.every_primary(_INFO)]
     for server, replication, memory, persistence in infos:
-        _judge_server(server, replication, report)
+        judge_server(server, replication, report)
         if persistence.get("aof_last_write_status", "ok") != "ok":
             report.failed("persistence", "the last write of the append-only file failed", "Check the server's disk.")
         _judge_memory(memory, report)
@@ -229,7 +229,8 @@ async def _check_info(settings: Settings, redis: RedisCalls, report: Report) -> 
         report.ok("replicas", f"{infos[0][1].get('connected_slaves', 0)}; redis.wait_for_replicas = {wait_for}")
 
 
-def _judge_server(server: Mapping[str, str], replication: Mapping[str, str], report: Report) -> None:
+def judge_server(server: Mapping[str, str], replication: Mapping[str, str], report: Report) -> None:
+    """Add what kind of server it is, by its responses to ``INFO``."""
     is_valkey = "valkey_version" in server
     version = server.get("redis_version", "0")
     name = f"Valkey {server['valkey_version']}" if is_valkey else f"Redis {version}"
