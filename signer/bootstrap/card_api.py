@@ -23,6 +23,7 @@ from signer.application.ports import Clock
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
 from signer.observability.writers import CardApiLog, emit
+from signer.web.health import without_places
 
 OpenRequestKey = LocalRequestKey | Pkcs11RequestKey
 
@@ -31,22 +32,22 @@ class RequestKeyHealth:
     """Whether the request key can sign, as its token reports it."""
 
     def __init__(self) -> None:
-        self._is_down = False
+        self._problem: str | None = None
 
     def changed(self, problem: str | None) -> None:
         """Store and log a change that the token reports."""
         if problem is not None:
             emit(events.REQUEST_KEY_DOWN, reason=problem)
-        elif self._is_down:
+        elif self._problem is not None:
             emit(events.REQUEST_KEY_UP)
-        self._is_down = problem is not None
+        self._problem = problem
 
     async def check(self) -> str | None:
         """Check readiness; raise ``Unavailable`` if requests to the card API cannot be signed now."""
-        if self._is_down:
-            raise Unavailable(
-                ErrorCode.CARD_API_UNAVAILABLE, "The token with the request key does not work; see the log."
-            )
+        if self._problem is not None:
+            reason = without_places(self._problem)
+            detail = f"The token with the request key does not work ({reason}); see the log."
+            raise Unavailable(ErrorCode.CARD_API_UNAVAILABLE, detail)
         return None
 
 

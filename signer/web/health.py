@@ -126,9 +126,12 @@ def check_keys(keys: KeyRing) -> Check:
     return Check(run)
 
 
+def without_places(reason: str) -> str:
+    """Return the first part of a reason, without paths, labels and owners."""
+    return _PLACE.sub("…", _DETAILS.split(reason, 1)[0])
+
+
 def _kinds_of(failed: Mapping[str, str]) -> str:
-    """Return the kinds of backends that failed, each with the reason, without paths, labels and owners."""
-    kinds = dict.fromkeys(
-        f"{uri.partition(':')[0]}: {_PLACE.sub('…', _DETAILS.split(reason, 1)[0])}" for uri, reason in failed.items()
-    )
+    """Return the kinds of backends that failed, each with the reason."""
+    kinds = dict.fromkeys(f"{uri.partition(':')[0]}: {without_places(reason)}" for uri, reason in failed.items())
     return "; ".join(list(kinds)[:_SHOWN_KINDS])
