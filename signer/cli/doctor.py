@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import click
 from rich.console import Console
@@ -54,7 +54,7 @@ def doctor_command(*, config_file: Path | None, as_json: bool, no_color: bool, s
     try:
         settings = load_settings(file)
     except ConfigError as error:
-        action = "correct it; config/default.toml describes the settings"
+        action = "Correct it; config/default.toml describes the settings"
         lines = str(error).splitlines()
         show([Finding("configuration", "settings", Result.FAILED, line, action) for line in lines], as_json, no_color)
         sys.exit(EXIT_CONFIG)
@@ -102,6 +102,7 @@ def show(findings: Sequence[Finding], as_json: bool, no_color: bool) -> None:  #
     for each in findings:
         result = Text(each.result, style=_STYLE[each.result])
         table.add_row(Text(each.part), Text(each.check), result, Text(each.found), Text(each.action))
-    console = Console(highlight=False, no_color=no_color or None, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    colors: Literal["auto"] | None = None if no_color else "auto"
+    console = Console(highlight=False, color_system=colors, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     console.print(table)
     console.print(", ".join(f"{count} {result}" for result, count in counts.items()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -21,6 +21,7 @@ from signer.config.settings import Settings
 PART_WITHIN: Final = timedelta(seconds=11)
 """Of each part; all run at once, so the whole command needs little more."""
 
+_SHOWN: Final = 3
 _END_OF_FACT: Final = re.compile(r"[:;.] ")
 """Error texts say what happened, then what to do."""
 
@@ -79,7 +80,7 @@ class Report:
         ends = (end for end in _END_OF_FACT.finditer(text) if _is_outside_parentheses(text[: end.start()]))
         fact = next(ends, None)
         found, action = (text, "") if fact is None else (text[: fact.start()], text[fact.end() :])
-        self._add(check, result, found, action)
+        self._add(check, result, found, action[:1].upper() + action[1:])
 
     def clock(self, check: str, difference: float) -> None:
         """Add by how many seconds another clock is ahead of ours."""
@@ -104,6 +105,13 @@ class Report:
 
     def _add(self, check: str, result: Result, found: str, action: str = "") -> None:
         self.findings.append(Finding(self._part, check, result, found.removesuffix("."), action.removesuffix(".")))
+
+
+def listed(texts: Iterable[object]) -> str:
+    """Return the first few of the texts, and how many more there are."""
+    shown = list(map(str, texts))
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return f"{'; '.join(shown[:_SHOWN])}{more}"
 
 
 def _is_outside_parentheses(head: str) -> bool:

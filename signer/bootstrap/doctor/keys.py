@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import timedelta
 from typing import Final
@@ -12,7 +12,7 @@ from typing import Final
 from signer.adapters.clock import SystemClock
 from signer.adapters.keys.backend import KeyBackendError
 from signer.application.ports import KeyRingStatus
-from signer.bootstrap.doctor.findings import PART_WITHIN, Part, Report
+from signer.bootstrap.doctor.findings import PART_WITHIN, Part, Report, listed
 from signer.bootstrap.keys import open_keys
 from signer.config.settings import Settings
 from signer.domain.ethereum import AccountId
@@ -20,7 +20,6 @@ from signer.domain.ethereum import AccountId
 _IN_FILES: Final = frozenset({"keystore", "hd"})
 """Their keys are opened one after another: the command may run beside the service, within the same limit of memory."""
 _OPEN_WITHIN: Final = PART_WITHIN - timedelta(seconds=2)
-_SHOWN: Final = 3
 _CHECK_EACH: Final = "`signer keys check` says more of each key"
 
 
@@ -99,20 +98,14 @@ def _check_owners(settings: Settings, counts: Mapping[str, int], report: Report)
     missing = sorted(expected.difference(counts))
     twice = sorted(address for address, count in counts.items() if count > 1)
     if missing:
-        found = f"{len(missing)} of {len(expected)} expected owners have no key: {_list(missing)}"
+        found = f"{len(missing)} of {len(expected)} expected owners have no key: {listed(missing)}"
         report.failed("owners", found, "Add their keys, or remove them from keys.expected_owners.")
     if twice and settings.keys.duplicates == "refuse":
-        found = f"{len(twice)} owners have two keys: {_list(twice)}"
+        found = f"{len(twice)} owners have two keys: {listed(twice)}"
         report.failed("owners", found, 'Remove one of the keys, or set keys.duplicates = "first".')
     elif not missing:
         report.ok("owners", f"{len(counts)} in all; {len(expected)} expected, all present")
 
 
 def _shown(failed: Mapping[str, str]) -> str:
-    return _list(f"{uri} ({reason.rstrip('.')})" for uri, reason in sorted(failed.items()))
-
-
-def _list(texts: Iterable[str]) -> str:
-    shown = list(texts)
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return f"{'; '.join(shown[:_SHOWN])}{more}"
+    return listed(f"{uri} ({reason.rstrip('.')})" for uri, reason in sorted(failed.items()))

@@ -13,7 +13,7 @@ from typing import Final
 from signer.adapters.card_api.http_transport import MAX_CONNECTIONS
 from signer.adapters.request_signing.local_key import load_request_key
 from signer.adapters.request_signing.request_key import RequestKeyError
-from signer.bootstrap.doctor.findings import Part, Report
+from signer.bootstrap.doctor.findings import Part, Report, listed
 from signer.bootstrap.settings_check import find_problems
 from signer.config.settings import Settings
 from signer.config.showing import named_files
@@ -94,10 +94,10 @@ def _check_modes(files: list[Path], report: Report) -> None:
     open_to_all = [file for file in files if _mode_of(file) & _OTHERS_MAY_READ]
     in_danger = [f"{file} {problem}" for file in files if (problem := _danger_to(file))]
     if open_to_all:
-        found = f"every user of this machine may read {', '.join(map(str, open_to_all))}"
+        found = f"every user of this machine may read {listed(open_to_all)}"
         report.warning("secrets", found, "chmod o= these files, or set defaultMode: 0440 of the Kubernetes secret.")
     if in_danger:
-        report.warning("secrets", "; ".join(in_danger), "chown these files to root or the signer's user; chmod go-w")
+        report.warning("secrets", listed(in_danger), "chown these files to root or the signer's user; chmod go-w")
     if not open_to_all and not in_danger:
         report.ok("secrets", f"{len(files)} files, which other users can neither read nor change")
 

@@ -226,7 +226,9 @@ async def _check_info(settings: Settings, redis: RedisCalls, report: Report) -> 
     if "eviction" not in made:
         report.ok("eviction", f"maxmemory-policy noeviction; {_memory(infos)}")
     if "replicas" not in weak:
-        report.ok("replicas", f"{infos[0][1].get('connected_slaves', 0)}; redis.wait_for_replicas = {wait_for}")
+        report.ok(
+            "replicas", f"{infos[0][1].get('connected_slaves', 0)} connected; redis.wait_for_replicas = {wait_for}"
+        )
 
 
 def judge_server(server: Mapping[str, str], replication: Mapping[str, str], report: Report) -> None:

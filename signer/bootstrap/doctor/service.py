@@ -56,18 +56,19 @@ def _bind(settings: HttpSettings) -> bool:
     Raises:
         OSError: it cannot be listened on for another reason.
     """
-    family, kind, _, _, address = socket.getaddrinfo(
-        settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    with socket.socket(family, kind) as probing:
-        probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as asyncio does
-        try:
-            probing.bind(address)
-            probing.listen()
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return True
-            raise
+    found = socket.getaddrinfo(settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, _, _, address in dict.fromkeys(found):
+        with socket.socket(family, kind) as probing:
+            probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as asyncio does, and below
+            if family == socket.AF_INET6:
+                probing.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                probing.bind(address)
+                probing.listen()
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    return True
+                raise
     return False
 
 

@@ -97,4 +97,8 @@ def _write_files(folder: Path) -> tuple[str, str]:
 
 def assert_failed(found: dict[str, str], result: str, text: str, action: str) -> None:
     """Check one finding."""
-    assert (found["result"], text in found["found"], action in found["action"]) == (result, True, True), found
+    assert (found["result"], text in found["found"], action.lower() in found["action"].lower()) == (
+        result,
+        True,
+        True,
+    ), found

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import sys
+
+import pytest
 
 from tests.integration.cli.installation import Installation, assert_failed
+from tests.support.terminal import on_terminal
 
 
 async def test_doctor_finds_nothing_in_a_good_installation(site: Installation) -> None:
@@ -23,6 +29,15 @@ async def test_doctor_prints_one_line_for_each_check(site: Installation) -> None
     assert ["redis", "login", "ok"] in [line.split()[:3] for line in lines]
     assert lines[-1].endswith("skipped")
     assert "0 failed" in lines[-1]
+
+
+@pytest.mark.parametrize(("options", "coloured"), [((), True), (("--no-color",), False)])
+async def test_doctor_has_colours_on_a_terminal(options: tuple[str, ...], coloured: bool, site: Installation) -> None:
+    """Unless ``--no-color`` is given: then no escape sequence is printed."""
+    command = [sys.executable, "-m", "signer", "doctor", "--config", str(site.config_file), *options]
+    with on_terminal(command, {**os.environ, "TERM": "xterm", "COLUMNS": "200"}) as terminal:
+        status = await asyncio.to_thread(terminal.end)
+        assert (status, "\x1b[" in terminal.shown) == (0, coloured), terminal.shown
 
 
 async def test_json_of_doctor_has_the_documented_members(site: Installation) -> None:

@@ -15,6 +15,7 @@ from signer.adapters.keys.ring import LoadedKeyRing
 from signer.bootstrap.doctor import keys
 from signer.config.settings import load_settings
 from tests.integration.cli.installation import PASSWORD, SECRET_KEY, Installation, assert_failed
+from tests.support.kms_server import CREDENTIALS, kms_server
 from tests.support.softhsm import folder_in_memory, softhsm
 
 
@@ -85,6 +86,23 @@ async def test_doctor_opens_keys_for_a_limited_time(
     settings = load_settings(site.config_file)
     [slow, owners], hangs = await keys.keys_part(settings).examine(settings)
     assert (slow.result, text in slow.found, owners.result, hangs) == (result, True, "skipped", True)
+
+
+async def test_doctor_names_key_management_service_that_throttles(
+    site: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that it lists, and does not sign with."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    server = kms_server()
+    endpoint = server.open()
+    site.settings["keys"]["uris"] += [endpoint.uri(server.new_key())]
+    good = await site.findings(0)
+    endpoint.fail("ThrottlingException", operation="Sign")
+    throttled = await site.findings(1)
+    assert "1 key, which signed" in good["keys uris.1"]["found"]
+    assert_failed(throttled["keys uris.1"], "failed", "AWS KMS is throttling", "signer keys check")
+    assert throttled["keys uris.0"]["result"] == "ok"
 
 
 @pytest.mark.needs("softhsm2-util")

@@ -61,9 +61,11 @@ async def test_doctor_names_measure_that_failed(site: Installation) -> None:
     assert (found.result, found.found) == ("warning", "not_traceable: not here")
 
 
-async def test_doctor_names_program_that_has_the_port(site: Installation) -> None:
-    """And its process, if this user may see it."""
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+async def test_doctor_names_program_that_has_the_port(host: str, site: Installation) -> None:
+    """And its process, if this user may see it. A name may have another address, which is free."""
     port = site.settings["http"]["port"]
+    site.settings["http"]["host"] = host
     runner = web.AppRunner(web.Application(), shutdown_timeout=0.1)
     await runner.setup()
     try:
@@ -71,7 +73,7 @@ async def test_doctor_names_program_that_has_the_port(site: Installation) -> Non
         found = await site.findings(1)
     finally:
         await runner.cleanup()
-    text = f"127.0.0.1:{port} is taken by another program (process {os.getpid()}, "
+    text = f"{host}:{port} is taken by another program (process {os.getpid()}, "
     assert_failed(found["service port"], "failed", text, "http.port")
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from signer.bootstrap.doctor.examination import examine
+from signer.adapters.keys.settings import KeysSettings
+from signer.adapters.redis_client.settings import RedisSettings
+from signer.bootstrap.doctor.examination import all_parts, examine
 from signer.bootstrap.doctor.findings import Part, Report
 from signer.bootstrap.doctor.redis import judge_server
+from signer.bootstrap.doctor.sandbox import sandbox_part
 from signer.config.settings import Settings
 
 CHECKS = ("first", "second", "third")
@@ -18,9 +23,9 @@ CHECKS = ("first", "second", "third")
 @pytest.mark.parametrize(
     ("text", "found", "action"),
     [
-        ("The store is full: raise its maxmemory; wait.", "The store is full", "raise its maxmemory; wait"),
-        ("It did not answer in time; retry. Again.", "It did not answer in time", "retry. Again"),
-        ("No reply (DNS; name), so it is down; retry.", "No reply (DNS; name), so it is down", "retry"),
+        ("The store is full: raise its maxmemory; wait.", "The store is full", "Raise its maxmemory; wait"),
+        ("It did not answer in time; retry. Again.", "It did not answer in time", "Retry. Again"),
+        ("No reply (DNS; name), so it is down; retry.", "No reply (DNS; name), so it is down", "Retry"),
         ("A sentence only.", "A sentence only", ""),
     ],
 )
@@ -101,3 +106,13 @@ async def test_part_that_hangs_or_has_a_bug_hides_no_other() -> None:
         ("third", "skipped", "first failed"),
     ]
     assert hangs
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1", "rediss+cluster://redis"])
+def test_operations_page_lists_every_check(url: str) -> None:
+    """With its part, in one row each."""
+    page = (Path(__file__).parents[3] / "docs/operations.md").read_text().partition("## Probes")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE))
+    settings = Settings(redis=RedisSettings(url=url), keys=KeysSettings(uris=("keystore:/a?password_file=/b",)))
+    for part in [*all_parts(settings, None, {}), sandbox_part(lambda: None)]:
+        assert [check for check in part.checks if f"`{check}`" not in rows[part.name]] == []
