@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from signer.bootstrap.doctor.redis import tried_commands
 from tests.integration.cli.installation import Installation, assert_failed
 from tests.support.certificates import CertificateAuthority
 from tests.support.servers import RedisServer, debian_redis, valkey
-from tests.support.topologies import SERVICE, sentinel_site
+from tests.support.topologies import SERVICE, cluster_site, sentinel_site
 
 USER: Final = "a password of redis"
 RIGHTS: Final = ("resetkeys", "~signer:*", "resetchannels", "-@all", *ACL_COMMANDS)
@@ -26,6 +27,11 @@ Break = Callable[[Installation, RedisServer], object]
 def use_user(site: Installation, server: RedisServer, *rights: str, password: str = USER) -> None:
     """Log in as a user with these rights."""
     server.command("ACL", "SETUSER", "signer", "reset", "on", f">{USER}", *rights)
+    write_password(site, password)
+
+
+def write_password(site: Installation, password: str) -> None:
+    """Write the password of the user signer, and name it in the settings."""
     (site.folder / "redis-password").write_text(password)
     (site.folder / "redis-password").chmod(0o600)
     site.settings["redis"] |= {"username": "signer", "password_file": str(site.folder / "redis-password")}
@@ -168,3 +174,20 @@ def test_doctor_tries_every_command_of_the_documented_acl() -> None:
     """Of the service's user, also in a cluster."""
     tried = {f"+{name}" for name in tried_commands(ShardKeys("signer", "00"), is_cluster=True)}
     assert tried == {*ACL_COMMANDS, *CLUSTER_ACL_COMMANDS}
+
+
+async def test_doctor_checks_each_primary_of_a_cluster(site: Installation) -> None:
+    """As a user with the documented rights, and without one of them."""
+    with cluster_site() as store:
+        for node in store.nodes:
+            node.command("ACL", "SETUSER", "signer", "on", f">{USER}", *RIGHTS, *CLUSTER_ACL_COMMANDS)
+        write_password(site, USER)
+        site.settings["redis"] |= {"url": store.url, "wait_for_replicas": 1}
+        good = await site.run("--json")
+        for node in store.nodes:
+            node.command("ACL", "SETUSER", "signer", "-cluster|slots")
+        found = await site.findings(1)
+    checks = [each for each in json.loads(good.stdout)["checks"] if each["part"] == "redis"]
+    assert (good.exit_code, [each for each in checks if each["result"] == "failed"]) == (0, [])
+    assert len([each for each in checks if each["check"] == "server"]) == 3
+    assert_failed(found["redis topology"], "failed", "refused the login", "redis.password_file")
