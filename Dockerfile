@@ -36,7 +36,7 @@ ENV PATH=/opt/signer/bin:$PATH \
 WORKDIR /opt/signer
 # A number, because Kubernetes checks runAsNonRoot by number.
 USER 65532:65532
-EXPOSE 8080
+EXPOSE 8080 9464
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["signer", "healthcheck"]
 ENTRYPOINT ["signer"]
 CMD ["serve"]

@@ -20,7 +20,7 @@ LOCKED := $(INSTALL) --require-hashes --only-binary :all: --requirement
 PACKAGE := $(INSTALL) --no-build-isolation --editable .
 
 # Programs that tests run and pip cannot install, with their Debian packages.
-PROGRAMS := redis-server:redis-server node:nodejs npm:npm openssl:openssl softhsm2-util:softhsm2 gcc:build-essential faketime:faketime
+PROGRAMS := redis-server:redis-server node:nodejs npm:npm openssl:openssl softhsm2-util:softhsm2 gcc:build-essential faketime:faketime promtool:prometheus
 
 PYTEST = TESTS_WITHOUT="$$(cat $(VENV)/.missing)" $(BIN)/python -m pytest
 COMPILE = $(BIN)/uv pip compile --quiet --system-certs --universal --python $(BIN)/python --python-version 3.11.0 --no-build \
@@ -44,7 +44,7 @@ test-all: $(VENV)/.test programs $(INTEROP)/node_modules/.package-lock.json ## r
 	@HYPOTHESIS_PROFILE=heavy $(PYTEST) -m '' --timeout 3600 $(ARGS)
 
 .PHONY: docs
-docs: $(VENV)/.test ## write the pages that are generated from the code: docs/errors.md, docs/events.md
+docs: $(VENV)/.test ## write the pages that are generated from the code: docs/errors.md, docs/events.md, docs/metrics.md
 	@$(BIN)/python -m tests.support.pages
 
 .PHONY: check

@@ -12,16 +12,26 @@ from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """The caller's trace (W3C Trace Context): its id and its flags, both in hex."""
+
+    id: str
+    flags: str
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """The request behind a piece of work.
 
     Attributes:
         request_id: the caller's ``X-Request-Id``, or one that we made.
         caller: the caller's name in the settings; ``None`` before it is known.
+        trace: from the caller's ``traceparent``; ``None`` if it sent none. We never make one.
     """
 
     request_id: str
     caller: str | None = None
+    trace: Trace | None = None
 
 
 ORIGIN: Final[ContextVar[Origin | None]] = ContextVar("origin", default=None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from signer.adapters.card_api.circuit_breaker import COOL_DOWN, FAILURES_TO_OPEN, BreakerListener, CircuitBreaker
 from signer.adapters.card_api.client import CardApiClient
-from signer.adapters.card_api.http_transport import HttpTransport, open_session
+from signer.adapters.card_api.http_transport import CallEnded, HttpTransport, open_session
 from signer.adapters.card_api.settings import CardApiSettings
 from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.request_signing.local_key import LocalRequestKey, load_request_key
@@ -60,7 +60,9 @@ class OpenCardApi:
 
 
 @asynccontextmanager
-async def open_card_api(settings: CardApiSettings, clock: Clock) -> AsyncIterator[OpenCardApi]:
+async def open_card_api(
+    settings: CardApiSettings, clock: Clock, call_ended: CallEnded | None = None
+) -> AsyncIterator[OpenCardApi]:
     """Open the card API's client, and close it after the context.
 
     Raises:
@@ -72,14 +74,18 @@ async def open_card_api(settings: CardApiSettings, clock: Clock) -> AsyncIterato
     upstream_clock = UpstreamClock(clock, listener=listener)
     async with (
         open_request_key(settings, health.changed) as key,
-        open_client(settings, key, upstream_clock, listener) as client,
+        open_client(settings, key, upstream_clock, listener, call_ended) as client,
     ):
         yield OpenCardApi(client, health)
 
 
 @asynccontextmanager
 async def open_client(
-    settings: CardApiSettings, key: RequestKey, clock: UpstreamClock, listener: BreakerListener | None = None
+    settings: CardApiSettings,
+    key: RequestKey,
+    clock: UpstreamClock,
+    listener: BreakerListener | None = None,
+    call_ended: CallEnded | None = None,
 ) -> AsyncIterator[CardApiClient]:
     """Open the client with an open request key; raise ``MessageSignatureError``."""
     breaker = CircuitBreaker(
@@ -88,7 +94,7 @@ async def open_client(
     async with open_session() as session:
         client = CardApiClient(
             settings,
-            transport=HttpTransport(session, clock, breaker),
+            transport=HttpTransport(session, clock, breaker, call_ended=call_ended),
             signer=MessageSigner(settings.signature_profile, key, clock.seconds_for_created),
             clock=clock,
         )

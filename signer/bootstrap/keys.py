@@ -26,6 +26,7 @@ from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.adapters.keys.secp256k1 import require_coincurve
 from signer.adapters.keys.settings import KeysSettings
+from signer.adapters.keys.verified_key import Signed
 from signer.application.ports import Clock
 from signer.application.reload_keys import ReloadCause, ReloadKeys
 from signer.observability import events
@@ -105,6 +106,7 @@ async def open_keys(
     clock: Clock,
     health_changed: HealthChanged = log_backend_health,
     make_backend: Callable[[str, BackendResources], KeyBackend] = backend_for,
+    signed: Signed | None = None,
 ) -> AsyncIterator[Keys]:
     """Create the backends of the settings, and close them at the end. Nothing is loaded yet.
 
@@ -137,7 +139,7 @@ async def open_keys(
                 errors.append(error)
         if errors:
             raise combined(errors)
-        ring = LoadedKeyRing(backends, settings, problems=problems)
+        ring = LoadedKeyRing(backends, settings, problems=problems, signed=signed)
         stack.push_async_callback(ring.close)
         reload = ReloadKeys(ring, clock, StructlogReloadLog())
         stack.push_async_callback(reload.close)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,6 +29,7 @@ from signer.adapters.redis_client.calls import RedisCalls
 from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
+from signer.adapters.redis_store.due_indexes import Backlog
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.adapters.request_signing.request_key import RequestKeyError
 from signer.adapters.siwe_judge import JudgeError, check_parser_against_siwe
@@ -50,6 +51,7 @@ from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
 from signer.observability import events
+from signer.observability.metrics import Metrics
 from signer.observability.writers import StructlogAudit, StructlogDamageLog, StructlogRequestLog, emit
 from signer.web.app import create_http
 from signer.web.auth import Callers
@@ -69,10 +71,11 @@ class StartFailed(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Service:
-    """A composed service. ``admission`` is closed until ``prepare`` is done."""
+    """A composed service. ``admission`` is closed until ``prepare`` is done; ``backlog`` is that of all replicas."""
 
     http: HttpRunner
     admission: AdmissionGate
+    backlog: Callable[[], Awaitable[Backlog]]
     _settings: Settings
     _keys: Keys
     _redis: RedisCalls
@@ -165,7 +168,11 @@ class Service:
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, *, clock: Clock | None = None, log_problem: Callable[[], str | None] = lambda: None
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    log_problem: Callable[[], str | None] = lambda: None,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Service]:
     """Open what the service needs and compose it. It does not listen, and its admission is closed.
 
@@ -173,6 +180,7 @@ async def open_service(
         settings: all settings.
         clock: the system's by default.
         log_problem: ``LogWriter.problem``; by default the log has none.
+        metrics: where calls are counted, if they are.
 
     Raises:
         StartFailed: the settings name something that cannot be used.
@@ -182,15 +190,21 @@ async def open_service(
         raise StartFailed("\n".join(problems))
     async with AsyncExitStack() as stack:
         try:
-            redis = await open_redis(settings.redis)
+            redis = await open_redis(settings.redis, None if metrics is None else metrics.store_called)
             stack.push_async_callback(redis.close)
-            card_api = await stack.enter_async_context(open_card_api(settings.card_api, clock))
-            keys = await stack.enter_async_context(open_keys(settings.keys, clock))
+            card_api = await stack.enter_async_context(
+                open_card_api(settings.card_api, clock, None if metrics is None else metrics.card_api_called)
+            )
+            keys = await stack.enter_async_context(
+                open_keys(settings.keys, clock, signed=None if metrics is None else metrics.signed)
+            )
             callers = Callers(settings.callers)
         except (ValueError, KeyBackendError, RequestKeyError) as error:
             raise StartFailed(str(error)) from error
         audit = StructlogAudit(log_problem, required=settings.audit.required)
         service = _compose(settings, clock, redis, card_api, keys, callers, audit)
+        if metrics is not None:
+            metrics.watch(keys.ring.status, service.backlog, log_problem)
         stack.push_async_callback(service.close)
         yield service
 
@@ -281,6 +295,7 @@ def _compose(
     return Service(
         http=create_http(handlers, callers, request_log),
         admission=admission,
+        backlog=store.backlog,
         _settings=settings,
         _keys=keys,
         _redis=redis,

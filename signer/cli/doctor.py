@@ -82,7 +82,7 @@ async def _examine(settings: Settings, parts: Sequence[Part], *, sandbox: bool) 
         return [*findings, Finding("sandbox", "customer", Result.SKIPPED, "another check failed")], hangs
     log = LogWriter(_STANDARD_ERROR, lambda _lost: None)
     try:
-        configure_logging(settings.logging, log.logger)
+        configure_logging(settings.logging, log.queue)
         more, hangs = await examine(settings, [sandbox_part(log.problem)])
     finally:
         log.close()

@@ -22,6 +22,7 @@ import click
 import uvloop
 from aiohttp import web
 
+from signer.bootstrap.metrics import serving_metrics
 from signer.bootstrap.service import Service, StartFailed, open_service
 from signer.cli.hardening import harden
 from signer.cli.options import EXIT_CONFIG, config_option, default_file, exit_with_config_error
@@ -69,7 +70,8 @@ async def _serve(settings: Settings, log: LogWriter) -> int:
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     try:
         async with (
-            open_service(settings, log_problem=log.problem) as service,
+            serving_metrics(settings.metrics.host, settings.metrics.port) as metrics,
+            open_service(settings, log_problem=log.problem, metrics=metrics) as service,
             _listening(service.http, settings.http) as address,
         ):
             loop.add_signal_handler(signal.SIGHUP, service.reload_keys)

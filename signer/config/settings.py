@@ -34,7 +34,7 @@ from signer.adapters.redis_client.settings import RedisSettings
 from signer.config.sections import ForwardingSettings, PolicySettings
 from signer.observability.settings import AuditSettings, LoggingSettings
 from signer.settings_types import Section
-from signer.web.settings import CallerSettings, HttpSettings
+from signer.web.settings import CallerSettings, HttpSettings, MetricsSettings
 
 DEFAULT_CONFIG_FILE: Final = Path("/etc/signer/signer.toml")
 ENVIRONMENT_PREFIX: Final = "SIGNER_"
@@ -100,6 +100,7 @@ class Settings(BaseSettings):
     forwarding: ForwardingSettings = ForwardingSettings()
     logging: LoggingSettings = LoggingSettings()
     audit: AuditSettings = AuditSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @field_validator("callers")
     @classmethod
@@ -114,6 +115,8 @@ class Settings(BaseSettings):
             raise ValueError("redis.nonce_retention must be at least twice policy.max_age")
         if self.redis.lease < self.card_api.request_timeout + timedelta(seconds=4):
             raise ValueError("redis.lease must be at least card_api.request_timeout + 4 s")
+        if self.metrics.port == self.http.port:
+            raise ValueError("metrics.port must differ from http.port")
         if self.audit.required and self.logging.level in {"warning", "error"}:
             raise ValueError(
                 "logging.level must be info or debug, because audit.required needs the lines of level info"

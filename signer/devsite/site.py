@@ -238,6 +238,7 @@ api_secret_file = {json.dumps(str(folder / "card-api/api-secret"))}
             "forwarding": "",
             "logging": "",
             "audit": "",
+            "metrics": "",
         }
         caller = f'[[callers]]\nname = "wallet-backend"\ntoken_sha256 = "{self._token_sha256}"\n\n'
         return caller + "".join(

@@ -7,14 +7,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from signer.observability.settings import LogLevel
 
-COMMON: Final = frozenset({"timestamp", "level", "event", "request_id", "caller"})
-"""Fields that every line may have; the last two only if a request caused it."""
+COMMON: Final = frozenset({"timestamp", "level", "event", "request_id", "caller", "trace_id"})
+"""Fields that every line may have; the last three only if a request caused it."""
+
+OBSERVERS: Final[list[Callable[[str, Mapping[str, Any]], None]]] = []
+"""Called with the name and the fields of each event, also below ``logging.level``. They must not raise or wait."""
 
 
 Alert = Literal["page", "ticket", "none"]

@@ -28,6 +28,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "level": Field("`debug`, `info`, `warning` or `error`."),
     "event": Field("The event's name."),
     "request_id": Field("The request that caused the line: the caller's `X-Request-Id`, or a generated one."),
+    "trace_id": Field("The caller's trace: the id in its `traceparent` (W3C Trace Context)."),
     "caller": Field("The caller's name in `http.callers`."),
     "customer_id": Field("The customer at the card API.", identifies_customer=True),
     "owner": Field("The blockchain account, in CAIP-10 form.", identifies_customer=True),

@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from signer.application.origin import ORIGIN
-from signer.observability.event import Event
+from signer.observability.event import OBSERVERS, Event
 from signer.observability.events import LIBRARY_MESSAGE, LOG_LINES_LOST
 from signer.observability.formats import FORMATS, Format, console, error_fields, members, plain_members, render_json
 from signer.observability.log_writer import ROOM_FOR_OTHERS, LogWriter
@@ -89,6 +89,8 @@ def write_event(
         is_raised: use the event's raised level.
         room: of the log's queue, in bytes, that the line may use.
     """
+    for observe in OBSERVERS:
+        observe(event.name, fields)
     level = event.raised_level if is_raised else event.level
     if _RANKS[level] < _log.lowest:
         return
@@ -96,6 +98,8 @@ def write_event(
     if origin is not None:
         fields.setdefault("request_id", origin.request_id)
         fields.setdefault("caller", origin.caller)
+        if origin.trace is not None:
+            fields.setdefault("trace_id", origin.trace.id)
     duration = fields.get("duration_ms")
     if isinstance(duration, float):
         fields["duration_ms"] = round(duration, 3)

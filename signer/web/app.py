@@ -28,6 +28,7 @@ from signer.web.handlers import SUMMARY, Handlers
 from signer.web.problems import error_of_http_exception, problem, unexpected_error
 from signer.web.request_head import EXPECTS_CONTINUE
 from signer.web.request_summary import RequestLog, RequestSummary
+from signer.web.trace_context import trace_of
 
 HEALTH: Final = "/healthz"
 READINESS: Final = "/readyz"
@@ -61,7 +62,7 @@ def _log_request(request_log: RequestLog) -> Callable[[Handle], Handle]:
                 method=request.method if request.method in _METHODS else "OTHER",
             )
             request[SUMMARY] = summary
-            origin = ORIGIN.set(Origin(summary.request_id))
+            origin = ORIGIN.set(Origin(summary.request_id, trace=trace_of(request)))
             try:
                 response = await _handle(request, handle, summary, request_log)
                 summary.status = response.status
@@ -115,7 +116,9 @@ def _authenticate(callers: Callers) -> Middleware:
             raise Unavailable(ErrorCode.OVERLOADED, "This replica has too many connections (http.max_connections).")
         given = request.headers.getall("Authorization", ())
         summary.caller = callers.authenticate(given[0] if len(given) == 1 else None)
-        ORIGIN.set(Origin(summary.request_id, summary.caller))  # reset by _log_request
+        origin = ORIGIN.get()
+        trace = None if origin is None else origin.trace
+        ORIGIN.set(Origin(summary.request_id, summary.caller, trace))  # reset by _log_request
         return await handler(request)
 
     return authenticate

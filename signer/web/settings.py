@@ -1,4 +1,4 @@
-"""The sections ``[http]`` and ``[[callers]]`` of the settings."""
+"""The sections ``[http]``, ``[metrics]`` and ``[[callers]]`` of the settings."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ class HttpSettings(Section):
     drain_within: Span = timedelta(seconds=20)
     max_body: int = Field(16_384, ge=1024, le=1_048_576)
     max_connections: int = Field(500, ge=1)
+
+
+class MetricsSettings(Section):
+    """``[metrics]``: the listening address of ``GET /metrics``; without a port there is none."""
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(None, ge=1, le=65535)
 
 
 class CallerSettings(Section):

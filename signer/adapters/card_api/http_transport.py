@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -24,8 +25,8 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from signer.adapters.card_api.circuit_breaker import CircuitBreaker
-from signer.adapters.card_api.requests import CardApiRequest
-from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
+from signer.adapters.card_api.requests import CardApiCall, CardApiRequest
+from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse, cause_of
 from signer.adapters.card_api.upstream_clock import UpstreamClock, parse_http_date
 from signer.domain.errors import ErrorCode
 
@@ -41,6 +42,10 @@ LONGEST_RETRY_AFTER: Final = timedelta(minutes=5)
 _FAIR_TIME: Final = 1.0
 """Seconds. A request that had less time and timed out says nothing about the card API."""
 _SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+CallEnded = Callable[[CardApiCall, float, str | None], None]
+"""Called with a call, the seconds that it took, and the cause if it failed. Must not raise or wait."""
 
 
 def open_session(*, max_connections: int = MAX_CONNECTIONS) -> aiohttp.ClientSession:
@@ -63,8 +68,10 @@ class HttpTransport:
         *,
         connect_timeout: timedelta = CONNECT_TIMEOUT,
         max_connections: int = MAX_CONNECTIONS,
+        call_ended: CallEnded | None = None,
     ) -> None:
         """Use an open session, from ``open_session``."""
+        self._call_ended = call_ended
         self._session = session
         self._clock = clock
         self._breaker = breaker
@@ -110,8 +117,11 @@ class HttpTransport:
         had_fair_time = deadline - asyncio.get_running_loop().time() >= _FAIR_TIME
         succeeded: bool | None = None
         retry_after: timedelta | None = None
+        started = time.perf_counter()
         try:
             result = await self._exchange(request, headers, deadline)
+            if self._call_ended is not None:
+                self._call_ended(request.call, time.perf_counter() - started, cause_of(result))
             retry_after = result.retry_after
             if isinstance(result, UpstreamResponse):
                 succeeded = result.status < HTTPStatus.INTERNAL_SERVER_ERROR
@@ -194,9 +204,10 @@ def _network_failure(error: Exception, status: int | None) -> Failure:
     """Classify a network error. Of aiohttp's exception only the name of its class is kept."""
     name = type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return _not_sent("its certificate is not trusted: add its CA to this machine's, or name it in SSL_CERT_FILE")
+        reason = "its certificate is not trusted: add its CA to this machine's, or name it in SSL_CERT_FILE"
+        return _not_sent(reason, is_tls=True)
     if isinstance(error, _NO_CONNECTION):
-        return _not_sent(name)
+        return _not_sent(name, is_tls=isinstance(error, aiohttp.ClientSSLError))
     if isinstance(error, (aiohttp.ClientResponseError, HttpProcessingError)):
         return _unreadable(name, status)
     if isinstance(error, TimeoutError):
@@ -215,9 +226,9 @@ def _network_failure(error: Exception, status: int | None) -> Failure:
     )
 
 
-def _not_sent(reason: str) -> Failure:
+def _not_sent(reason: str, *, is_tls: bool = False) -> Failure:
     detail = f"The card API cannot be reached ({reason}); retry."
-    return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, transient=True)
+    return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, transient=True, is_tls=is_tls)
 
 
 def _unreadable(reason: str, status: int | None) -> Failure:

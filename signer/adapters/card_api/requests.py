@@ -2,22 +2,25 @@
 
 * The signature covers exactly the URL that is sent: it is encoded once, here.
 * Every request except the token request has the token and a signature (RFC 9421) that is made for each attempt.
+* A request on behalf of a caller has its ``traceparent`` with a new span id; recovery and tokens have none.
 * Only Host and Content-Length are left to the HTTP library.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from yarl import URL
 
 from signer.adapters.card_api.access_token import AccessToken, ApiCredentials
 from signer.adapters.request_signing.signature_base import Scheme
 from signer.adapters.request_signing.signer import MessageSigner, content_digest
+from signer.application.origin import ORIGIN
 from signer.domain.record import parse_customer_id
 
 MAX_BODY: Final = 65_536
@@ -29,6 +32,10 @@ SAMPLE_ID: Final = "00000000-0000-4000-8000-000000000000"
 """A UUID that no customer has."""
 
 
+CardApiCall = Literal["token", "create_customer", "find_customer", "read_customer", "fetch_challenge", "deliver"]
+CARD_API_CALLS: Final[tuple[CardApiCall, ...]] = get_args(CardApiCall)
+
+
 @dataclass(frozen=True, slots=True)
 class CardApiRequest:
     """What is the same in every attempt of one request: everything but Authorization and the signature.
@@ -36,6 +43,7 @@ class CardApiRequest:
     Body and headers are never shown: they can hold credentials. ``max_response`` is in bytes.
     """
 
+    call: CardApiCall
     method: Literal["GET", "POST"]
     url: URL
     headers: Mapping[str, str] = field(repr=False)
@@ -69,27 +77,29 @@ class CardApiRequests:
         """``POST /auth/token``. It is not signed: there is no token yet."""
         body = json.dumps({"apiKey": credentials.api_key, "apiSecret": credentials.api_secret}).encode()
         headers = {**self._post_headers, "Content-Digest": content_digest(body, "sha-256")}
-        return CardApiRequest("POST", self._token_url, headers, body)
+        return CardApiRequest("token", "POST", self._token_url, headers, body)
 
     def for_new_customer(self, body: bytes, idempotency_key: str) -> CardApiRequest:
         """``POST /customers``."""
-        return self._post(self._customers_url, body, idempotency_key)
+        return self._post("create_customer", self._customers_url, body, idempotency_key)
 
     def for_customers(self) -> CardApiRequest:
         """``GET /customers``: the list of all customers."""
-        return CardApiRequest("GET", self._customers_url, self._get_headers, None, MAX_CUSTOMER_LIST)
+        return CardApiRequest("find_customer", "GET", self._customers_url, self._get_headers, None, MAX_CUSTOMER_LIST)
 
     def for_customer(self, customer_id: str) -> CardApiRequest:
         """``GET /customers/{customerId}``."""
-        return CardApiRequest("GET", self._customer_url(customer_id), self._get_headers, None)
+        return CardApiRequest("read_customer", "GET", self._customer_url(customer_id), self._get_headers, None)
 
     def for_challenge(self, customer_id: str) -> CardApiRequest:
         """``GET /customers/{customerId}/challenge``."""
-        return CardApiRequest("GET", self._customer_url(customer_id, "/challenge"), self._get_headers, None)
+        return CardApiRequest(
+            "fetch_challenge", "GET", self._customer_url(customer_id, "/challenge"), self._get_headers, None
+        )
 
     def for_delivery(self, customer_id: str, body: bytes, idempotency_key: str) -> CardApiRequest:
         """``POST /customers/{customerId}/challenge/sign``."""
-        return self._post(self._customer_url(customer_id, "/challenge/sign"), body, idempotency_key)
+        return self._post("deliver", self._customer_url(customer_id, "/challenge/sign"), body, idempotency_key)
 
     async def signed_headers(self, request: CardApiRequest, token: AccessToken) -> dict[str, str]:
         """Return all headers of one attempt; raise ``MessageSignatureError`` or ``RequestKeyError``."""
@@ -103,10 +113,14 @@ class CardApiRequests:
             body=request.body,
             scheme=self._scheme,
         )
-        return headers | signature
+        sent = headers | signature
+        origin = ORIGIN.get()
+        if origin is not None and origin.trace is not None:  # not signed: a proxy may change it
+            sent["traceparent"] = f"00-{origin.trace.id}-{secrets.token_hex(8)}-{origin.trace.flags}"
+        return sent
 
-    def _post(self, url: URL, body: bytes, idempotency_key: str) -> CardApiRequest:
-        return CardApiRequest("POST", url, {**self._post_headers, "Idempotency-Key": idempotency_key}, body)
+    def _post(self, call: CardApiCall, url: URL, body: bytes, idempotency_key: str) -> CardApiRequest:
+        return CardApiRequest(call, "POST", url, {**self._post_headers, "Idempotency-Key": idempotency_key}, body)
 
     def _customer_url(self, customer_id: str, suffix: str = "") -> URL:
         # Only a UUID may become part of a path.

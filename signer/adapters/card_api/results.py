@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from http import HTTPStatus
+from typing import Final
 
 from signer.domain.errors import (
     BadUpstream,
@@ -40,6 +42,7 @@ class Failure:
         retry_after: when the caller may retry, if that is known.
         status: the HTTP status, if it was received before the connection failed.
         may_be_processed: whether the request may have reached the card API without a complete response.
+        is_tls: whether the connection failed because of TLS.
     """
 
     code: ErrorCode
@@ -48,6 +51,7 @@ class Failure:
     retry_after: timedelta | None = None
     status: int | None = None
     may_be_processed: bool = False
+    is_tls: bool = False
 
     def error(self) -> SignerError:
         """Return a new error for the port to raise."""
@@ -67,3 +71,17 @@ class Failure:
 
 CallResult = UpstreamResponse | Failure
 """The result of one call to the card API."""
+
+_CAUSE_FOR_STATUS: Final = {401: "credentials_refused", 429: "rate_limited"}
+_CAUSE_FOR_CODE: Final = {
+    ErrorCode.CARD_API_TIMEOUT: "timeout",
+    ErrorCode.CARD_API_INVALID_ANSWER: "invalid_response",
+}
+
+
+def cause_of(result: CallResult) -> str | None:
+    """Return the stable word for why a request failed; ``None`` if it got a response that may be usable."""
+    if isinstance(result, UpstreamResponse):
+        is_server_error = result.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return "server_error" if is_server_error else _CAUSE_FOR_STATUS.get(result.status)
+    return "tls" if result.is_tls else _CAUSE_FOR_CODE.get(result.code, "unreachable")

@@ -30,7 +30,7 @@ from signer.adapters.keys.backend import (
     combined,
 )
 from signer.adapters.keys.settings import KeysSettings
-from signer.adapters.keys.verified_key import VerifiedKey, self_test
+from signer.adapters.keys.verified_key import Signed, VerifiedKey, self_test
 from signer.application.ports import KeyReloadReport, KeyRingStatus, SigningKey
 from signer.domain.ethereum import AccountId
 
@@ -63,6 +63,7 @@ class LoadedKeyRing:
         settings: KeysSettings = _DEFAULTS,
         *,
         problems: Mapping[str, str] = MappingProxyType({}),
+        signed: Signed | None = None,
     ) -> None:
         """Create an empty ring; ``load`` fills it, and ``close`` closes the backends.
 
@@ -70,11 +71,13 @@ class LoadedKeyRing:
             backends: in the order of the settings.
             settings: the section ``[keys]``.
             problems: the reason for each loaded backend that has failed since, by URI. Read by ``status``.
+            signed: called after each signature.
         """
         self._backends = tuple(backends)
         self._settings = settings
         self._expected = frozenset(AccountId.parse(owner).address for owner in settings.expected_owners)
         self._problems = problems
+        self._signed = signed
         self._named = set(self._expected)
         self._contents = _Contents()
         self._is_loading = True
@@ -201,7 +204,7 @@ class LoadedKeyRing:
         for address in sorted(first_keys):
             verified = known.get(address)
             if verified is None or not verified.wraps(first_keys[address]):
-                verified = VerifiedKey(first_keys[address], timeout)
+                verified = VerifiedKey(first_keys[address], timeout, self._signed)
                 new.append(verified)
             keys.append(verified)
         return keys, new

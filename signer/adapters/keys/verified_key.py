@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from signer.adapters.keys.backend import BackendKey
 from signer.adapters.keys.finisher import SignatureFinisher
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
 from signer.domain.ethereum import Eip191Message, EvmSignature, self_test_message
+
+Signed = Callable[[str, float], None]
+"""Called with the URI of a key that signed, and the seconds that it took. Must not raise or wait."""
 
 _MAX_SELF_TESTS: Final = 256
 _CONCURRENT_SELF_TESTS: Final = 16
@@ -19,17 +23,18 @@ _RETRY_AFTER: Final = 2.0
 class VerifiedKey:
     """A key of the ring."""
 
-    __slots__ = ("_finisher", "_key", "_timeout", "address", "uri")
+    __slots__ = ("_finisher", "_key", "_signed", "_timeout", "address", "uri")
 
     address: str
     uri: str
 
-    def __init__(self, key: BackendKey, timeout: float) -> None:
+    def __init__(self, key: BackendKey, timeout: float, signed: Signed | None = None) -> None:
         """Wrap ``key``; ``timeout`` is the deadline of one signature, in seconds."""
         self.address = key.address
         self.uri = key.uri
         self._key = key
         self._timeout = timeout
+        self._signed = signed
         self._finisher = SignatureFinisher(key.address)
 
     def wraps(self, key: BackendKey) -> bool:
@@ -38,6 +43,7 @@ class VerifiedKey:
 
     async def sign(self, message: Eip191Message) -> EvmSignature:
         """See ``SigningKey.sign``."""
+        started = time.perf_counter()
         try:
             async with asyncio.timeout(self._timeout):
                 raw = await self._key.sign(message)
@@ -47,6 +53,8 @@ class VerifiedKey:
             raise _unavailable(f"The key backend did not sign within {self._timeout:g} s.") from exc
         except Exception as exc:
             raise _unavailable("The key backend failed with an unexpected error.") from exc
+        if self._signed is not None:
+            self._signed(self.uri, time.perf_counter() - started)
         return self._finisher.finish(raw, message.digest)
 
     def __repr__(self) -> str:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +24,7 @@ from typing import Any, Final
 
 from redis.exceptions import AskError, NoScriptError, RedisError, ResponseError
 
-from signer.adapters.redis_client.failures import is_reply_lost, is_wrong_node, unavailable
+from signer.adapters.redis_client.failures import cause_of, is_reply_lost, is_wrong_node, unavailable
 from signer.adapters.redis_client.node import first_error
 from signer.adapters.redis_client.shared_connection import Command, Part
 from signer.adapters.redis_client.topology import Topology
@@ -31,6 +32,8 @@ from signer.domain.errors import ErrorCode, Unavailable
 
 ScriptCall = tuple[Sequence[str], Sequence[Part]]
 """The keys and the arguments of a script."""
+CallEnded = Callable[[float, str | None], None]
+"""Called with the seconds that a call took, and the cause if it failed. Must not raise or wait."""
 
 MILLISECOND: Final = timedelta(milliseconds=1)
 _MARK_LIVES_MILLISECONDS: Final = 60_000
@@ -78,10 +81,12 @@ class RedisCalls:
     Args:
         topology: from here on it belongs to this object, which closes it.
         timeout: the longest time for one call; a call that is repeated may take it twice.
+        call_ended: called at the end of each call, except those to several nodes of a cluster.
     """
 
-    def __init__(self, topology: Topology, *, timeout: timedelta) -> None:
+    def __init__(self, topology: Topology, *, timeout: timedelta, call_ended: CallEnded | None = None) -> None:
         self._topology = topology
+        self._call_ended = call_ended
         self._timeout = timeout.total_seconds()
 
     async def command(self, *parts: Part, key: str = "") -> Any:  # noqa: ANN401 - it depends on the command
@@ -157,13 +162,23 @@ class RedisCalls:
     async def _send(self, key: str, commands: Sequence[Command]) -> list[Any]:
         is_repeated = False
         loop = asyncio.get_running_loop()
+        started = time.perf_counter()
         while True:
             try:
-                return await self._topology.send(key, commands, loop.time() + self._timeout)
+                responses = await self._topology.send(key, commands, loop.time() + self._timeout)
             except (RedisError, TimeoutError) as exc:
                 if is_repeated or not is_reply_lost(exc):
+                    self._report(started, exc)
                     raise unavailable(exc) from exc
                 is_repeated = True
+            else:
+                self._report(started, first_error(responses))
+                return responses
+
+    def _report(self, started: float, error: Exception | None) -> None:
+        if self._call_ended is not None:
+            cause = None if error is None or isinstance(error, NoScriptError) else cause_of(error)
+            self._call_ended(time.perf_counter() - started, cause)
 
     async def _scatter(self, commands: Sequence[tuple[str, Command]], *, patient: bool) -> list[Any]:
         """Send commands, each about its own key, and return their responses, errors included."""

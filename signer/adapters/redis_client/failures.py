@@ -115,6 +115,31 @@ def is_wrong_node(exc: Exception) -> bool:
     return isinstance(exc, (ResponseError, BusyLoadingError)) and error_code(exc) in _WRONG_NODE_CODES
 
 
+_CAUSE_FOR_CODE: Final = {
+    "READONLY": "read_only",
+    "OOM": "full",
+    "MISCONF": "full",
+    "NOREPLICAS": "replication",
+    "NOPERM": "permission",
+    "NOAUTH": "authentication",
+    "WRONGPASS": "authentication",
+    "LOADING": "loading",
+    "MOVED": "configuration",
+    "NODATABASE": "wrong_database",
+}
+
+
+def cause_of(exc: Exception) -> str:
+    """Return the stable word for why a call failed."""
+    exc = root_cause(exc)
+    if isinstance(exc, (ResponseError, *SERVER_REFUSALS)):
+        default = "authentication" if isinstance(exc, AuthenticationError) else "error"
+        return _CAUSE_FOR_CODE.get(_code(exc), default)
+    if isinstance(exc, (RedisTimeoutError, TimeoutError)):
+        return "timeout"
+    return "tls" if isinstance(exc.__context__, ssl.SSLError) else "unreachable"
+
+
 def unavailable(exc: Exception) -> Unavailable:
     """Return the error for the caller, with a sentence on what to do."""
     kind = WrongType if error_code(exc) == "WRONGTYPE" else Unavailable
@@ -126,11 +151,15 @@ def _detail(exc: Exception) -> str:
     if isinstance(exc, PrimaryNotFound):
         return str(exc)
     if isinstance(exc, (ResponseError, *SERVER_REFUSALS)):
-        text = str(exc)
-        code = next((code for begin, code in _CODE_FOR_TEXT.items() if text.startswith(begin)), error_code(exc))
+        code = _code(exc)
         default = _REFUSED if isinstance(exc, AuthenticationError) else f"The store returned an error ({code})."
         return _DETAIL_FOR_CODE.get(code, default)
     return _connection_detail(exc)
+
+
+def _code(exc: Exception) -> str:
+    text = str(exc)
+    return next((code for begin, code in _CODE_FOR_TEXT.items() if text.startswith(begin)), error_code(exc))
 
 
 def _connection_detail(exc: Exception) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from signer.adapters.redis_client.calls import RedisCalls
+from signer.adapters.redis_client.calls import CallEnded, RedisCalls
 from signer.adapters.redis_client.cluster import ClusterTopology
 from signer.adapters.redis_client.connections import (
     PasswordFile,
@@ -51,7 +51,7 @@ _NO_ADDRESS: Final = Address("", 0)
 """The address of a Unix socket."""
 
 
-async def open_redis(settings: RedisSettings) -> RedisCalls:
+async def open_redis(settings: RedisSettings, call_ended: CallEnded | None = None) -> RedisCalls:
     """Return a client that has not connected yet, so this works while Redis is down. The caller closes it."""
     url = settings.parsed_url
     timeout = settings.connect_timeout.total_seconds()
@@ -64,7 +64,7 @@ async def open_redis(settings: RedisSettings) -> RedisCalls:
         topology = ClusterTopology(url.addresses, partial(open_server, settings), timeout=timeout)
     else:
         topology = SingleServer(open_server(settings, url.addresses[0] if url.addresses else None))
-    return RedisCalls(topology, timeout=settings.command_timeout)
+    return RedisCalls(topology, timeout=settings.command_timeout, call_ended=call_ended)
 
 
 def connection_to(settings: RedisSettings, address: Address | None) -> tuple[type[RedisConnection], dict[str, Any]]:

@@ -41,7 +41,7 @@ from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_client.shared_connection import Part
 from signer.adapters.redis_store import scripts
 from signer.adapters.redis_store.damage import DamageLog
-from signer.adapters.redis_store.due_indexes import DueIndexes
+from signer.adapters.redis_store.due_indexes import Backlog, DueIndexes
 from signer.adapters.redis_store.script_results import MICROSECOND, ScriptResult, microseconds, parse_record
 from signer.adapters.redis_store.shard_keys import ShardKeys
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
@@ -236,6 +236,10 @@ class RedisChallengeStore:
         is down, and of an index that cannot be read, are left out.
         """
         return await self._indexes.due(limit)
+
+    async def backlog(self) -> Backlog:
+        """Return how many challenges are unsettled; raise ``Unavailable``."""
+        return await self._indexes.backlog()
 
     async def ping(self) -> None:
         """See ``ChallengeStore.ping``. It takes a random shard, so that in time it tests every node of a cluster."""

@@ -21,10 +21,20 @@ from signer.adapters.redis_store import scripts
 from signer.adapters.redis_store.damage import DamageLog
 from signer.adapters.redis_store.script_results import MICROSECOND
 from signer.adapters.redis_store.shard_keys import ShardKeys
-from signer.domain.errors import Unavailable
+from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.record import SHARDS
 
 _MAX_READS: Final = 16
+_MAX_COUNTED: Final = 1000
+_MAX_AGES_READ: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How many challenges are unsettled, and the age of the oldest of them in seconds."""
+
+    unsettled: int
+    oldest_age: float
 
 
 @dataclass(slots=True)
@@ -71,6 +81,16 @@ class DueIndexes:
             self._damage_log.junk_removed(junk)
         in_turn = chain.from_iterable(zip_longest(*(index.due for index in indexes)))
         return list(islice(dict.fromkeys(filter(None, in_turn)), limit))
+
+    async def backlog(self) -> Backlog:
+        """Return the backlog, which is bounded in each shard; raise ``Unavailable`` if an index cannot be read."""
+        keys = [ShardKeys(self._prefix, f"{shard:02x}").index for shard in range(SHARDS)]
+        results = await self._redis.scatter(
+            scripts.BACKLOG, [((key,), (_MAX_COUNTED, _MAX_AGES_READ)) for key in keys], patient=False
+        )
+        if not all(isinstance(result, list) for result in results):
+            raise Unavailable(ErrorCode.STORE_UNAVAILABLE, "Some indexes of the store cannot be read; retry.")
+        return Backlog(sum(count for count, _ in results), max(age for _, age in results) / 1e6)
 
     async def _read(self, indexes: Sequence[_Index], limit: int) -> None:
         calls = [((index.keys.index,), (limit, self._longest_wait, index.skipped)) for index in indexes]

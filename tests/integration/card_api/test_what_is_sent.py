@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from signer.adapters.request_signing.profile import SignatureProfile
 from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyUnavailable
 from signer.adapters.request_signing.signature_base import RequestNotSignable
 from signer.adapters.request_signing.signer import MessageSigner
+from signer.application.origin import ORIGIN, Origin, Trace
 from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable, UpstreamTimeout
 from tests.integration.card_api.calling import (
@@ -84,6 +86,24 @@ class TestWhatIsSent:
                 "user-agent",
             }
             assert set(request.headers) == expected
+
+    async def test_trace_of_the_caller_is_sent_on(
+        self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
+    ) -> None:
+        """Each attempt has a new span id, no signature covers the header, and the request for a token has none."""
+        server = await start_raw(token_response("old"), http(401), token_response("new"), http(204))
+        client = make_client(server.base_url, session, tmp_path)
+        origin = ORIGIN.set(Origin("r", trace=Trace("4bf92f3577b34da6a3ce929d0e0e4736", "01")))
+        try:
+            assert (await deliver_something(client)).verdict is V.ACCEPTED
+        finally:
+            ORIGIN.reset(origin)
+        token, first, renewed, second = server.received
+        sent = [first.headers["traceparent"], second.headers["traceparent"]]
+        assert all(re.fullmatch("00-4bf92f3577b34da6a3ce929d0e0e4736-[0-9a-f]{16}-01", each) for each in sent)
+        assert len(set(sent)) == 2
+        assert not {"traceparent"} & (token.headers.keys() | renewed.headers.keys())
+        assert "traceparent" not in first.headers["signature-input"]
 
     async def test_token_request(self, session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path) -> None:
         """The credentials without the line ends of their files, a digest, and no Authorization."""

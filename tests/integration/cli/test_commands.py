@@ -72,6 +72,7 @@ def test_default_file_lists_every_setting_with_its_default() -> None:
         "redis": accounts | {"ca_file", "cert_file", "key_file"},
         "policy": {"domains", "uris"},
         "card_api": {"signing_key_uri"},
+        "metrics": {"port"},
     }
     for section, values in defaults.items():
         if isinstance(values, dict):

@@ -275,12 +275,16 @@ async def test_documented_rights_are_sufficient(empty_site: ClusterSite, tmp_pat
     store = real_store(redis, user)
     await store.ping()
     held = await sign(store, claim_of())
+    backlog = await store.backlog()
+    assert backlog.unsettled == 1
+    assert backlog.oldest_age > 0
     _begin_moving(source, target)
     _move_keys(source, target)
     assert await store.get(held.record.id) == held.record
     _finish_moving(source, target)
     await store.settle(held.lease, ChallengeState.VERIFIED, None)
     await store.due(10)
+    assert (await store.backlog()).unsettled == 0
     await find_weaknesses(redis, wait_for_replicas=1)
     await redis.close()
 

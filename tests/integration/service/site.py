@@ -23,6 +23,7 @@ from signer.adapters.keys.keystore.backend import write_keystore
 from signer.bootstrap.service import Service, open_service
 from signer.config.settings import Settings
 from signer.devsite.local_keys import RequestKeyInToken
+from signer.observability.metrics import Metrics, counting
 from signer.simulator.app import RunningSimulator, serving
 from signer.simulator.faults import ROUTE_NAMES, Fault
 from signer.simulator.settings import SANDBOX_DOMAIN, SimulatorSettings
@@ -128,7 +129,12 @@ async def check_waiting(response: ClientResponse) -> dict[str, Any]:
 
 @asynccontextmanager
 async def open_site(
-    folder: Path, redis: RedisServer, *, request_key: RequestKeyInToken | None = None, **sections: dict[str, object]
+    folder: Path,
+    redis: RedisServer,
+    *,
+    request_key: RequestKeyInToken | None = None,
+    metrics: Metrics | None = None,
+    **sections: dict[str, object],
 ) -> AsyncIterator[Site]:
     """Run a service in an empty folder, with more settings by section, and check every log line at the end."""
     token, digest = generate_token()
@@ -149,7 +155,9 @@ async def open_site(
             )
         )
         settings = _settings(folder, redis, simulator.base_url, digest, request_key, sections)
-        service = await stack.enter_async_context(open_service(settings))
+        if metrics is not None:
+            stack.enter_context(counting(metrics))
+        service = await stack.enter_async_context(open_service(settings, metrics=metrics))
         client = await stack.enter_async_context(TestClient(HttpServer(service.http)))
         await service.prepare()
         secrets = {token, API_SECRET, SECRET_KEY.hex(), "wants you to sign in"}

@@ -59,7 +59,7 @@ async def start(tmp_path: Path, redis: RedisServer, token: SoftHsmToken) -> Asyn
     made = generate_key(token.uri(PATH), curve=P384)
     async with AsyncExitStack() as stack:
 
-        async def start_one(**sections: dict[str, object]) -> Site:
+        async def start_one(**sections: Any) -> Site:  # noqa: ANN401 - a table of settings each
             key = RequestKeyInToken(token.uri(PATH, x_timeout=0.5), P384.pem(made.public_key))
             site = await stack.enter_async_context(open_site(tmp_path, redis, request_key=key, **sections))
             site.secrets.add(PIN.decode())

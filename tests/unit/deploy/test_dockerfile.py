@@ -34,9 +34,9 @@ def test_image_and_pod_start_the_same_command(dockerfile: Instructions, containe
 
 def test_image_and_pod_agree_on_port_and_settings(dockerfile: Instructions, container: dict[str, Any]) -> None:
     """They have the same port and the same path of the settings."""
-    (port,) = values(dockerfile, "EXPOSE")
+    (ports,) = values(dockerfile, "EXPOSE")
     (environment,) = [rest for rest in values(dockerfile, "ENV") if "SIGNER_CONFIG" in rest]
-    assert int(port) == container["ports"][0]["containerPort"]
+    assert [int(port) for port in ports.split()] == [port["containerPort"] for port in container["ports"]]
     assert f"SIGNER_CONFIG={container['env'][0]['value']}" in environment.split()
 
 

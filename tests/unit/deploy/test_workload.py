@@ -66,13 +66,29 @@ def test_service_container_and_policy_have_one_port(
     manifests: Manifests, container: dict[str, Any], settings: Settings
 ) -> None:
     """It is ``http.port`` of the settings."""
-    (declared,) = container["ports"]
+    (declared, _) = container["ports"]
     (published,) = manifests["Service"]["spec"]["ports"]
-    (rule,) = manifests["NetworkPolicy"]["spec"]["ingress"]
+    (rule, _) = manifests["NetworkPolicy"]["spec"]["ingress"]
     assert declared["containerPort"] == published["port"] == settings.http.port
     assert settings.http.host == "0.0.0.0"
     assert published["targetPort"] == declared["name"]
     assert [port["port"] for port in rule["ports"]] == [declared["name"]]
+
+
+def test_metrics_have_one_port_for_monitoring_only(
+    manifests: Manifests, deployment: dict[str, Any], container: dict[str, Any], settings: Settings
+) -> None:
+    """It is ``metrics.port``, which only pods of the monitoring can reach, and which no Service publishes."""
+    (_, declared) = container["ports"]
+    (_, rule) = manifests["NetworkPolicy"]["spec"]["ingress"]
+    assert (declared["name"], declared["containerPort"]) == ("metrics", settings.metrics.port)
+    assert settings.metrics.host == "0.0.0.0"
+    assert rule == {
+        "from": [{"podSelector": {"matchLabels": {"challenge-signer/access": "monitoring"}}}],
+        "ports": [{"protocol": "TCP", "port": "metrics"}],
+    }
+    annotations = deployment["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == str(settings.metrics.port)
 
 
 def test_pods_are_restricted(pod: dict[str, Any], container: dict[str, Any]) -> None:
@@ -102,8 +118,8 @@ def test_base_sets_no_namespace(manifests: Manifests) -> None:
 
 
 def test_only_labelled_pods_can_connect(manifests: Manifests) -> None:
-    """Ingress is allowed only from pods with the label of callers."""
-    (rule,) = manifests["NetworkPolicy"]["spec"]["ingress"]
+    """Ingress to the API is allowed only from pods with the label of callers."""
+    (rule, _) = manifests["NetworkPolicy"]["spec"]["ingress"]
     assert rule["from"] == [{"podSelector": {"matchLabels": {"challenge-signer/access": "wallet-backend"}}}]
     assert manifests["NetworkPolicy"]["spec"]["policyTypes"] == ["Ingress", "Egress"]
 

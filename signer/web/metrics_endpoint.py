@@ -1,0 +1,37 @@
+"""The listener of ``GET /metrics``, which Prometheus scrapes without a token. It is not the API's: no caller needs it.
+
+Its connections are those of the API, with their limits, and there are few of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+
+from signer.web.connections import HttpRunner, connection_of
+
+MAX_CONNECTIONS: Final = 16
+
+MetricsText = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""Returns the text and its Content-Type for the value of ``Accept``."""
+
+
+def create_metrics_http(text: MetricsText) -> HttpRunner:
+    """Return the runner of the listener. It opens nothing and closes nothing."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        connection = connection_of(request)
+        if connection.fault is None and request.method == "GET" and request.rel_url.raw_path == "/metrics":
+            body, content_type = await text(request.headers.get("Accept", ""))
+            response = web.Response(body=body, headers={"Content-Type": content_type})
+        else:
+            response = web.Response(status=HTTPStatus.NOT_FOUND)
+        response.headers["Server"] = "challenge-signer"
+        if connection.is_last_response:
+            response.force_close()
+        return response
+
+    return HttpRunner(web.Application(), lambda _: handle, MAX_CONNECTIONS)
