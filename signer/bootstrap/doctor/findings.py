@@ -18,9 +18,10 @@ from typing import Final
 from signer.adapters.card_api.upstream_clock import LONGEST_BACKDATE, TOLERATED_SKEW
 from signer.config.settings import Settings
 
-PART_WITHIN: Final = timedelta(seconds=11)
+PART_WITHIN: Final = timedelta(seconds=9)
 """Of each part; all run at once, so the whole command needs little more."""
 
+_END_WITHIN: Final = 0.5
 _SHOWN: Final = 3
 _END_OF_FACT: Final = re.compile(r"[:;.] ")
 """Error texts say what happened, then what to do."""
@@ -136,7 +137,7 @@ class Part:
             report.hangs = True
             fault = f"no result within {self.within.total_seconds():g} s"
             task.cancel()
-            await asyncio.wait({task}, timeout=1)
+            await asyncio.wait({task}, timeout=_END_WITHIN)
         elif error := task.exception():
             fault = f"the check itself failed ({type(error).__name__}), which is a bug of this command"
         report.finish(fault)

@@ -119,7 +119,7 @@ async def _check_server(settings: Settings, redis: RedisCalls, report: Report) -
 # --- What the user may do, and how fast -------------------------------------------------------------------------------
 
 
-def tried_commands(keys: ShardKeys, *, is_cluster: bool = False) -> dict[str, Command]:
+def tried_commands(keys: ShardKeys, *, waits: bool, is_cluster: bool) -> dict[str, Command]:
     """Return a harmless call of each command that the service needs, by its name in an ACL."""
     record, index, pointer = keys.probes
     commands: dict[str, Command] = {
@@ -137,8 +137,9 @@ def tried_commands(keys: ShardKeys, *, is_cluster: bool = False) -> dict[str, Co
         "zadd": ("ZADD", index, 1, "probe"),
         "zrangebyscore": ("ZRANGEBYSCORE", index, "-inf", 1, "LIMIT", 0, 1),
         "zrem": ("ZREM", index, "probe"),
-        "wait": ("WAIT", 0, 1),
     }
+    if waits:
+        commands["wait"] = ("WAIT", 0, 1)
     if is_cluster:
         commands |= {"cluster|info": ("CLUSTER", "INFO"), "cluster|slots": ("CLUSTER", "SLOTS"), "asking": ("ASKING",)}
     return commands
@@ -148,7 +149,8 @@ async def _check_rights(settings: Settings, redis: RedisCalls, report: Report) -
     """Try each command, because the service's user may not ask what it may do. Return the forbidden ones."""
     section = settings.redis
     keys = ShardKeys(section.key_prefix, "00")
-    tried = tried_commands(keys, is_cluster=section.parsed_url.deployment is Deployment.CLUSTER)
+    is_cluster = section.parsed_url.deployment is Deployment.CLUSTER
+    tried = tried_commands(keys, waits=section.wait_for_replicas > 0, is_cluster=is_cluster)
     responses = await redis.attempt(list(tried.values()), key=keys.probes[0])
     refusals = {name: str(each) for name, each in zip(tried, responses, strict=True) if _is_forbidden(each)}
     commands = {name for name, text in refusals.items() if "key" not in text}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 
 import pytest
 from aiohttp import web
@@ -75,6 +76,13 @@ async def test_doctor_names_program_that_has_the_port(host: str, site: Installat
         await runner.cleanup()
     text = f"{host}:{port} is taken by another program (process {os.getpid()}, "
     assert_failed(found["service port"], "failed", text, "http.port")
+
+
+async def test_port_that_is_taken_on_ipv4_only_is_free_for_ipv6(site: Installation) -> None:
+    """With ``::`` the service listens on IPv6 only."""
+    site.settings["http"]["host"] = "::"
+    with socket.create_server(("127.0.0.1", site.settings["http"]["port"])):
+        assert (await site.findings(0))["service port"]["found"].endswith(" is free")
 
 
 async def test_doctor_names_address_that_this_machine_does_not_have(site: Installation) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,7 +17,8 @@ import pytest
 from signer.devsite.site import LocalSite, local_site
 from tests.integration.cli.installation import Installation, assert_failed
 
-LONGEST_SECONDS: Final = 15.0
+LONGEST_SECONDS: Final = 60.0
+"""The parts end in 10 s, as a unit test shows; the rest is for a busy machine."""
 
 
 async def signer(*arguments: str) -> tuple[int, str, str]:
@@ -129,9 +129,8 @@ async def test_doctor_ends_in_time_if_servers_are_dead_and_a_file_hangs(site: In
     with black_hole() as port:
         site.settings["redis"]["url"] = f"redis://127.0.0.1:{port}"
         site.settings["card_api"]["base_url"] = f"http://127.0.0.1:{port}/v1"
-        started = time.perf_counter()
-        status, found = await doctor(site.config_file)
-    assert time.perf_counter() - started < LONGEST_SECONDS
+        async with asyncio.timeout(LONGEST_SECONDS):
+            status, found = await doctor(site.config_file)
     assert status == 1
     assert_failed(found["redis address"], "failed", "accepts no connection within 3 s", "Check redis.url")
     assert_failed(found["card_api address"], "failed", "accepts no connection within 3 s", "card_api.base_url")

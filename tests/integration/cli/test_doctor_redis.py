@@ -37,6 +37,12 @@ def write_password(site: Installation, password: str) -> None:
     site.settings["redis"] |= {"username": "signer", "password_file": str(site.folder / "redis-password")}
 
 
+def wait_without_right(site: Installation, server: RedisServer) -> None:
+    """Wait for a replica as a user that may not."""
+    use_user(site, server, *RIGHTS, "-wait")
+    site.settings["redis"]["wait_for_replicas"] = 1
+
+
 def change(name: str, value: object) -> Break:
     """Return what changes a setting of ``[redis]``."""
     return lambda site, _server: site.settings["redis"].update({name: value})
@@ -62,8 +68,12 @@ BROKEN_REDIS: Final[dict[str, tuple[Break, int, str, str, str, str]]] = {
         *(1, "login", "failed", "no database of this number", "correct redis.url"),
     ),
     "right": (
-        lambda site, server: use_user(site, server, *RIGHTS, "-wait", "-zrem"),
-        *(1, "rights", "failed", "the ACL of user signer lacks +wait +zrem", "ACL SETUSER signer +wait +zrem"),
+        lambda site, server: use_user(site, server, *RIGHTS, "-wait", "-hdel", "-zrem"),
+        *(1, "rights", "failed", "the ACL of user signer lacks +hdel +zrem", "ACL SETUSER signer +hdel +zrem"),
+    ),
+    "wait": (
+        wait_without_right,
+        *(1, "rights", "failed", "the ACL of user signer lacks +wait", "ACL SETUSER signer +wait"),
     ),
     "keys": (
         lambda site, server: use_user(site, server, *RIGHTS, "resetkeys", "~another:*"),
@@ -172,7 +182,7 @@ async def test_doctor_shows_primary_that_sentinels_name(site: Installation) -> N
 
 def test_doctor_tries_every_command_of_the_documented_acl() -> None:
     """Of the service's user, also in a cluster."""
-    tried = {f"+{name}" for name in tried_commands(ShardKeys("signer", "00"), is_cluster=True)}
+    tried = {f"+{name}" for name in tried_commands(ShardKeys("signer", "00"), waits=True, is_cluster=True)}
     assert tried == {*ACL_COMMANDS, *CLUSTER_ACL_COMMANDS}
 
 

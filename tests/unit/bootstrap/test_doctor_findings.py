@@ -116,3 +116,9 @@ def test_operations_page_lists_every_check(url: str) -> None:
     settings = Settings(redis=RedisSettings(url=url), keys=KeysSettings(uris=("keystore:/a?password_file=/b",)))
     for part in [*all_parts(settings, None, {}), sandbox_part(lambda: None)]:
         assert [check for check in part.checks if f"`{check}`" not in rows[part.name]] == []
+
+
+def test_parts_end_within_the_promised_time() -> None:
+    """15 s in all, of which up to five for starting the command. ``--sandbox`` comes on top."""
+    for part in all_parts(Settings(), None, {}):
+        assert part.within.total_seconds() + 0.5 <= 10
