@@ -6,45 +6,48 @@ A key that cannot be used at start ends the start. A token that fails later is r
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from signer.adapters.card_api.circuit_breaker import COOL_DOWN, FAILURES_TO_OPEN, CircuitBreaker
+from signer.adapters.card_api.circuit_breaker import COOL_DOWN, FAILURES_TO_OPEN, BreakerListener, CircuitBreaker
 from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.http_transport import CallEnded, HttpTransport, open_session
 from signer.adapters.card_api.settings import CardApiSettings
 from signer.adapters.card_api.upstream_clock import UpstreamClock
-from signer.adapters.request_signing.local_key import load_request_key
-from signer.adapters.request_signing.pkcs11_key import open_pkcs11_request_key
+from signer.adapters.request_signing.local_key import LocalRequestKey, load_request_key
+from signer.adapters.request_signing.pkcs11_key import Pkcs11RequestKey, open_pkcs11_request_key
 from signer.adapters.request_signing.request_key import RequestKey
 from signer.adapters.request_signing.signer import MessageSigner
 from signer.application.ports import Clock
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
 from signer.observability.writers import CardApiLog, emit
+from signer.web.health import without_places
+
+OpenRequestKey = LocalRequestKey | Pkcs11RequestKey
 
 
 class RequestKeyHealth:
     """Whether the request key can sign, as its token reports it."""
 
     def __init__(self) -> None:
-        self._is_down = False
+        self._problem: str | None = None
 
     def changed(self, problem: str | None) -> None:
         """Store and log a change that the token reports."""
         if problem is not None:
             emit(events.REQUEST_KEY_DOWN, reason=problem)
-        elif self._is_down:
+        elif self._problem is not None:
             emit(events.REQUEST_KEY_UP)
-        self._is_down = problem is not None
+        self._problem = problem
 
     async def check(self) -> str | None:
         """Check readiness; raise ``Unavailable`` if requests to the card API cannot be signed now."""
-        if self._is_down:
-            raise Unavailable(
-                ErrorCode.CARD_API_UNAVAILABLE, "The token with the request key does not work; see the log."
-            )
+        if self._problem is not None:
+            reason = without_places(self._problem)
+            detail = f"The token with the request key does not work ({reason}); see the log."
+            raise Unavailable(ErrorCode.CARD_API_UNAVAILABLE, detail)
         return None
 
 
@@ -68,30 +71,49 @@ async def open_card_api(
     """
     health = RequestKeyHealth()
     listener = CardApiLog()
-    async with _open_request_key(settings, health) as key, open_session() as session:
-        upstream_clock = UpstreamClock(clock, listener=listener)
-        breaker = CircuitBreaker(
-            monotonic=time.monotonic, failures_to_open=FAILURES_TO_OPEN, cool_down=COOL_DOWN, listener=listener
-        )
+    upstream_clock = UpstreamClock(clock, listener=listener)
+    async with (
+        open_request_key(settings, health.changed) as key,
+        open_client(settings, key, upstream_clock, listener, call_ended) as client,
+    ):
+        yield OpenCardApi(client, health)
+
+
+@asynccontextmanager
+async def open_client(
+    settings: CardApiSettings,
+    key: RequestKey,
+    clock: UpstreamClock,
+    listener: BreakerListener | None = None,
+    call_ended: CallEnded | None = None,
+) -> AsyncIterator[CardApiClient]:
+    """Open the client with an open request key; raise ``MessageSignatureError``."""
+    breaker = CircuitBreaker(
+        monotonic=time.monotonic, failures_to_open=FAILURES_TO_OPEN, cool_down=COOL_DOWN, listener=listener
+    )
+    async with open_session() as session:
         client = CardApiClient(
             settings,
-            transport=HttpTransport(session, upstream_clock, breaker, call_ended=call_ended),
-            signer=MessageSigner(settings.signature_profile, key, upstream_clock.seconds_for_created),
-            clock=upstream_clock,
+            transport=HttpTransport(session, clock, breaker, call_ended=call_ended),
+            signer=MessageSigner(settings.signature_profile, key, clock.seconds_for_created),
+            clock=clock,
         )
         try:
             await client.check_signing()
-            yield OpenCardApi(client, health)
+            yield client
         finally:
             await client.aclose()
 
 
 @asynccontextmanager
-async def _open_request_key(settings: CardApiSettings, health: RequestKeyHealth) -> AsyncIterator[RequestKey]:
+async def open_request_key(
+    settings: CardApiSettings, health_changed: Callable[[str | None], None]
+) -> AsyncIterator[OpenRequestKey]:
+    """Load the request key, and close it at the end; raise ``RequestKeyError``."""
     if settings.signing_key_file is not None:
         yield load_request_key(settings.signing_key_file, settings.signing_key_id)
     elif settings.signing_key_uri is not None:
-        key = await open_pkcs11_request_key(settings.signing_key_uri, settings.signing_key_id, health.changed)
+        key = await open_pkcs11_request_key(settings.signing_key_uri, settings.signing_key_id, health_changed)
         try:
             yield key
         finally:

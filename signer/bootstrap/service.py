@@ -35,7 +35,7 @@ from signer.adapters.request_signing.request_key import RequestKeyError
 from signer.adapters.siwe_judge import JudgeError, check_parser_against_siwe
 from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardSignature
-from signer.application.onboard_customer import OnboardCustomer
+from signer.application.onboard_customer import OnboardCustomer, OnboardingResult
 from signer.application.ports import Clock
 from signer.application.recovery import Recovery
 from signer.application.reload_keys import ReloadCause
@@ -47,7 +47,9 @@ from signer.bootstrap.card_api import OpenCardApi, open_card_api
 from signer.bootstrap.keys import Keys, open_keys
 from signer.bootstrap.settings_check import find_problems
 from signer.config.settings import Settings
+from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, Unavailable
+from signer.domain.ethereum import AccountId
 from signer.observability import events
 from signer.observability.metrics import Metrics
 from signer.observability.writers import StructlogAudit, StructlogDamageLog, StructlogRequestLog, emit
@@ -105,6 +107,26 @@ class Service:
     def reload_keys(self) -> None:
         """Start a reload of the keys, as ``POST /v1/keys/reload`` does. The log has the result."""
         self._keys.reload.begin(ReloadCause.SIGNAL)
+
+    async def onboard_for_test(self, external_id: str) -> OnboardingResult:
+        """Load the keys and create a customer of the first one, as a caller's request does, without recovery.
+
+        Raises:
+            KeyBackendError: the keys cannot be loaded.
+            SignerError: as ``OnboardCustomer`` raises it.
+        """
+        await self._keys.ring.load()
+        keys = self._keys.ring.keys()
+        if not keys:
+            raise Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "No key is loaded: see the part keys.")
+        owner = AccountId.parse(f"{self._settings.policy.chains[0]}:{keys[0].address}")
+        self.admission.open()
+        try:
+            return await self._onboard(
+                CustomerIntent(owner, external_id, owner), within=self._settings.http.answer_within
+            )
+        finally:
+            await self.drain()
 
     async def drain(self) -> int:
         """Refuse new work, wait for running work, and return how many tasks were handed back."""

@@ -11,13 +11,12 @@ from typing import Any
 
 import click
 
-from signer.adapters.request_signing.local_key import load_request_key
-from signer.adapters.request_signing.request_key import RequestKeyError
-from signer.bootstrap.online_check import find_unreachable
+from signer.bootstrap.doctor.examination import find_unreachable
+from signer.bootstrap.doctor.machine import unusable_files
 from signer.bootstrap.settings_check import find_problems
 from signer.cli.options import config_option, default_file, exit_with_config_error
-from signer.config.settings import ConfigError, Settings, load_settings
-from signer.config.showing import describe, named_files
+from signer.config.settings import ConfigError, load_settings
+from signer.config.showing import describe
 
 
 @click.group("config")
@@ -28,7 +27,7 @@ def config_group() -> None:
 @config_group.command("check")
 @config_option
 @click.option("--files", is_flag=True, help="Also check that every file named in the settings can be read.")
-@click.option("--online", is_flag=True, help="Also ask Redis and the card API, with the configured users and keys.")
+@click.option("--online", is_flag=True, help="Also check Redis and the card API, as `signer doctor` does.")
 def check_command(*, config_file: Path | None, files: bool, online: bool) -> None:
     """Check the settings as `signer serve` does and print the effective ones as TOML, without secrets.
 
@@ -48,7 +47,7 @@ def check_command(*, config_file: Path | None, files: bool, online: bool) -> Non
     if not settings.keys.uris:
         click.echo("# No keys.uris: the service has no key to sign with.", err=True)
     problems = asyncio.run(find_problems(settings))
-    faults = list(_unusable_files(settings)) if files else []
+    faults = list(unusable_files(settings)) if files else []
     if online and not problems:
         faults += asyncio.run(find_unreachable(settings))
     for fault in faults:
@@ -56,23 +55,6 @@ def check_command(*, config_file: Path | None, files: bool, online: bool) -> Non
     if problems:
         exit_with_config_error("\n".join(problems))
     sys.exit(1 if faults else 0)
-
-
-def _unusable_files(settings: Settings) -> Iterator[str]:
-    for name, path in named_files(settings):
-        try:
-            if path.is_dir():
-                next(path.iterdir(), None)
-            else:
-                path.open("rb").close()
-        except OSError as error:
-            yield f"{name}: {path} cannot be read ({error.strerror})."
-            continue
-        if name == "card_api.signing_key_file":
-            try:
-                load_request_key(path, settings.card_api.signing_key_id)
-            except RequestKeyError as error:
-                yield f"{name}: {error}."
 
 
 def _toml(settings: dict[str, Any]) -> Iterator[str]:

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import http.client
+import json
 import sys
 from pathlib import Path
 
 import click
 
+from signer.bootstrap.running_service import host_of, probe
 from signer.cli.options import config_option, read_settings
-
-_TIMEOUT_SECONDS = 3.0
-_LOOPBACK_FOR_ANY = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 @click.command("healthcheck")
 @config_option
-@click.option("--ready", is_flag=True, help="Check /readyz instead of /healthz.")
-def healthcheck_command(*, config_file: Path | None, ready: bool) -> None:
+@click.option("--ready", is_flag=True, help="Check /readyz instead of /healthz, and print each of its checks.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def healthcheck_command(*, config_file: Path | None, ready: bool, as_json: bool) -> None:
     """Check whether the service on this machine is running (or, with --ready, ready). Exits with 0 if it is."""
     settings = read_settings(config_file).http
-    host = _LOOPBACK_FOR_ANY.get(settings.host, settings.host)
-    connection = http.client.HTTPConnection(host, settings.port, timeout=_TIMEOUT_SECONDS)
     try:
-        connection.request("GET", "/readyz" if ready else "/healthz")
-        status = connection.getresponse().status
-    except OSError as error:
-        click.echo(f"No response from {host}:{settings.port}: {error}", err=True)
+        response = probe(settings, "/readyz" if ready else "/healthz")
+    except (OSError, http.client.HTTPException) as error:
+        click.echo(f"No response from {host_of(settings)}:{settings.port}: {error}", err=True)
         sys.exit(1)
-    finally:
-        connection.close()
-    click.echo(f"status {status}")
-    sys.exit(0 if status == http.client.OK else 1)
+    if as_json:
+        click.echo(json.dumps({"status": response.status, "checks": response.checks}))
+    else:
+        click.echo(f"status {response.status}")
+        for check in response.checks:
+            state = "ok" if check.get("ok") else f"FAILED {check.get('code')}"
+            click.echo(": ".join(filter(None, (f"{check.get('name')}: {state}", check.get("detail")))))
+    sys.exit(0 if response.status == http.client.OK else 1)

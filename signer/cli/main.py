@@ -15,6 +15,7 @@ COMMAND_FOR_NAME: Final = {
     "inspect": ("signer.cli.inspect_challenge", "inspect_command", "Decode a challenge and check the policy."),
     "logs": ("signer.cli.logs", "logs_command", "Print log lines for a person, and filter them."),
     "config": ("signer.cli.config", "config_group", "Check and print the settings."),
+    "doctor": ("signer.cli.doctor", "doctor_command", "Check every part of an installation, and say what to do."),
     "keys": ("signer.cli.keys.group", "keys_group", "Create, list and check keys."),
     "request-key": (
         "signer.cli.request_key",

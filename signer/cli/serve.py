@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import os
 import platform
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -22,12 +25,13 @@ from aiohttp import web
 from signer.bootstrap.metrics import serving_metrics
 from signer.bootstrap.service import Service, StartFailed, open_service
 from signer.cli.hardening import harden
-from signer.cli.options import EXIT_CONFIG, config_option, read_settings
+from signer.cli.options import EXIT_CONFIG, config_option, default_file, exit_with_config_error
 from signer.cli.progress import key_progress
-from signer.config.settings import Settings
+from signer.config.settings import ConfigError, Settings, load_settings
 from signer.observability import events
 from signer.observability.log_writer import LogWriter
 from signer.observability.logs import open_log
+from signer.observability.settings import LoggingSettings
 from signer.observability.writers import emit
 from signer.web.connections import HttpRunner
 from signer.web.settings import HttpSettings
@@ -45,7 +49,12 @@ def serve_command(*, config_file: Path | None) -> None:
     After SIGTERM it takes requests for http.pre_stop more; after SIGINT it stops taking them at once.
     SIGHUP reloads the keys, as POST /v1/keys/reload does.
     """
-    settings = read_settings(config_file)
+    try:
+        settings = load_settings(config_file or default_file())
+    except ConfigError as error:
+        with open_log(LoggingSettings()):  # the log's own settings may be what is wrong
+            emit(events.SERVICE_FAILED, reason=str(error))
+        exit_with_config_error(str(error))
     with open_log(settings.logging) as log:
         _harden()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -82,6 +91,9 @@ async def _serve(settings: Settings, log: LogWriter) -> int:
     except StartFailed as error:
         emit(events.SERVICE_FAILED, reason=str(error))
         return EXIT_CONFIG
+    except Exception as error:  # noqa: BLE001 - without this line, the log would not say why the process ended
+        emit(events.SERVICE_FAILED, reason="An unexpected error ended the service: a bug in this service.", error=error)
+        return 1
     return 0
 
 
@@ -127,11 +139,19 @@ async def _listening(runner: HttpRunner, settings: HttpSettings) -> AsyncIterato
         try:
             await web.TCPSite(runner, settings.host, settings.port).start()
         except OSError as error:
-            raise StartFailed(f"Cannot listen on http.host and http.port: {error.strerror}.") from error
+            raise StartFailed(_cannot_listen(settings, error)) from error
         host, port = runner.addresses[0][:2]
         yield {"host": str(host), "port": int(port)}
     finally:
         await runner.cleanup()
+
+
+def _cannot_listen(settings: HttpSettings, error: OSError) -> str:
+    where, action = f"{settings.host}:{settings.port}", "Correct http.host and http.port."
+    if error.errno == errno.EADDRINUSE:
+        action = "Stop the program that listens there (`signer doctor` names it), or change http.port."
+    reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+    return f"Cannot listen on {where}: {reason}. {action}"
 
 
 async def _stop(service: Service, settings: HttpSettings, reason: str) -> None:

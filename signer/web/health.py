@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ CHECK_WITHIN: Final = timedelta(seconds=1.5)
 
 REUSE_FOR: Final = timedelta(seconds=1)
 """How long a report is reused."""
+
+_SHOWN_KINDS: Final = 3
+_DETAILS: Final = re.compile(r"[:;] | \(")
+"""Where the places, tokens and owners may begin that a reason names."""
+_PLACE: Final = re.compile(r"\S*[/=@]\S*|0x[0-9A-Fa-f]{8,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,7 @@ def check_keys(keys: KeyRing) -> Check:
     async def run() -> str:
         status = keys.status()
         counts = f"{status.loaded} loaded, {len(status.missing)} missing, {len(status.failed)} failed"
+        counts += f" ({kinds})" if (kinds := _kinds_of(status.failed)) else ""
         if status.is_ready:
             return counts
         loading = "; still loading" if status.loading else ""
@@ -117,3 +124,14 @@ def check_keys(keys: KeyRing) -> Check:
         raise Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, detail)
 
     return Check(run)
+
+
+def without_places(reason: str) -> str:
+    """Return the first part of a reason, without paths, labels and owners."""
+    return _PLACE.sub("…", _DETAILS.split(reason, 1)[0])
+
+
+def _kinds_of(failed: Mapping[str, str]) -> str:
+    """Return the kinds of backends that failed, each with the reason."""
+    kinds = dict.fromkeys(f"{uri.partition(':')[0]}: {without_places(reason)}" for uri, reason in failed.items())
+    return "; ".join(list(kinds)[:_SHOWN_KINDS])

@@ -7,9 +7,9 @@
 * A timeout covers the whole call, including the wait for a token.
 * While the circuit breaker is open, a call ends at once with the time after which to retry.
 * A request that cannot be signed is not sent, and is no failure of the card API.
-* Readiness makes a call of its own until the card API has accepted our credentials, and after it has refused them:
-  a call that is refused for another reason must not make every replica unready, and one that is not ready gets no
-  requests whose success would show that it works again.
+* Readiness makes a call of its own unless a call has shown within ``EVIDENCE_LASTS`` that our credentials are accepted:
+  a call that is refused for another reason must not make every replica unready, one that is not ready gets no requests
+  whose success would show that it works again, and one without requests must notice a key that was replaced.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ _TOO_LATE: Final = Failure(
 )
 OWN_CALL_INTERVAL: Final = timedelta(seconds=5)
 """Between two calls of readiness: short for an operator who has corrected a key, and no load."""
+EVIDENCE_LASTS: Final = timedelta(seconds=7)
+"""With a probe each 5 s, readiness shows within 15 s that the credentials are refused, also without any request."""
 _OWN_CALL_WITHIN: Final = timedelta(seconds=1)  # shorter than the check's deadline: a slow card API refuses nothing
 
 
@@ -79,7 +81,9 @@ class CardApiClient:
         self._list_lock = asyncio.Lock()  # a list can be long: one at a time is in memory
         self._monotonic = monotonic
         self._are_credentials_accepted: bool | None = None  # by the last call that shows it
+        self._evidence_ends = 0.0
         self._refusal: Failure | None = None  # of readiness's own call
+        self._trouble: Failure | None = None  # of readiness's own call, if it has no usable response
         self._next_own_call = 0.0
         self._requests = CardApiRequests(parse_base_url(settings.base_url), signer)
         self._tokens = AccessTokenSource(self._fetch_token, now=lambda: clock.now().timestamp(), monotonic=monotonic)
@@ -145,6 +149,8 @@ class CardApiClient:
         suspension = self._transport.suspension()
         if suspension is not None:
             warnings.append(f"{suspension.detail.removesuffix('.')}; signatures wait for delivery")
+        elif self._trouble is not None:
+            warnings.append(self._trouble.detail.removesuffix("."))
         skew = self._clock.skew
         if skew is not None and self._clock.is_skewed:
             seconds = round(abs(skew).total_seconds())
@@ -156,15 +162,19 @@ class CardApiClient:
     async def _check_credentials(self) -> Failure | None:
         """Return the failure if the card API has refused a call of readiness itself, and accepted no call since."""
         now = self._monotonic()
-        if not self._are_credentials_accepted and now >= self._next_own_call:
+        is_shown = self._are_credentials_accepted and now < self._evidence_ends
+        if not is_shown and now >= self._next_own_call:
             self._next_own_call = now + OWN_CALL_INTERVAL.total_seconds()
             deadline = _now() + _OWN_CALL_WITHIN.total_seconds()
             result = await self._send_with_token(self._requests.for_customer(SAMPLE_ID), deadline)
+            status = status_in(result, SAMPLE_ID)
+            failure = status if isinstance(status, Failure) and status.code is not ErrorCode.CUSTOMER_UNKNOWN else None
             # If no call was refused before, a 403 may be how the card API says that there is no such customer.
-            is_clear = self._are_credentials_accepted is not None or result.status != HTTPStatus.FORBIDDEN
-            if is_clear and self._remember_credentials(result) is False:
-                status = status_in(result, SAMPLE_ID)
-                self._refusal = status if isinstance(status, Failure) else None
+            is_clear = self._are_credentials_accepted is False or result.status != HTTPStatus.FORBIDDEN
+            accepted = self._remember_credentials(result) if is_clear else True
+            if accepted is False:
+                self._refusal = failure
+            self._trouble = failure if accepted is not False else None
         return self._refusal
 
     def _remember_credentials(self, result: CallResult) -> bool | None:
@@ -172,8 +182,9 @@ class CardApiClient:
         accepted = credentials_accepted(result)
         if accepted is not None:
             self._are_credentials_accepted = accepted
+            self._evidence_ends = self._monotonic() + EVIDENCE_LASTS.total_seconds()
         if accepted:
-            self._refusal = None
+            self._refusal = self._trouble = None
         return accepted
 
     async def aclose(self) -> None:

@@ -97,6 +97,10 @@ class RedisCalls:
         """Send several commands about one key in one round trip and return their responses; raise ``Unavailable``."""
         return _raise_first_error(await self._send(key, commands))
 
+    async def attempt(self, commands: Sequence[Command], *, key: str = "") -> list[Any]:
+        """Send commands as ``commands`` does; return a ``RedisError`` in the place of each that was refused."""
+        return await self._send(key, commands)
+
     async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Part], *more: Command) -> list[Any]:
         """Run a script and then ``more`` in the same round trip; return all responses; raise ``Unavailable``."""
         tail = (len(keys), *keys, *arguments)
@@ -140,6 +144,11 @@ class RedisCalls:
             deadline = asyncio.get_running_loop().time() + self._timeout
             primaries = await self._topology.primaries()
             return [_raise_first_error(await node.send(commands, deadline)) for node in primaries]
+
+    async def primaries(self) -> list[str]:
+        """Return the address of every primary; raise ``Unavailable``."""
+        with _raising_unavailable():
+            return [str(node.address) for node in await self._topology.primaries()]
 
     async def uncovered_slots(self) -> int:
         """Return the number of a cluster's slots without a primary; raise ``Unavailable``."""

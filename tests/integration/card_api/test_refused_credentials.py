@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from signer.adapters.card_api.client import OWN_CALL_INTERVAL
+from signer.adapters.card_api.client import EVIDENCE_LASTS, OWN_CALL_INTERVAL
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
 from signer.simulator.faults import FaultKind
 from tests.integration.card_api.calling import API_SECRET, KEY_ID, SOON, Calling, request_key
@@ -75,6 +75,68 @@ async def test_request_key_that_is_removed_makes_readiness_fail(calling: Calling
     assert await readiness(calling) is REFUSED
 
 
+@pytest.mark.parametrize("what", ["request key", "API secret"])
+async def test_replica_without_requests_notices_credentials_that_were_replaced(calling: Calling, what: str) -> None:
+    """With a probe each 5 s it is not ready within 15 s, and ready again soon after they are corrected."""
+    assert await readiness(calling) is None
+    assert calling.calls("customer") == 1
+    if what == "request key":
+        calling.simulator.state.signing_keys._keys.clear()
+    else:
+        (calling.folder / "api-secret").write_text("an old secret")
+        calling.simulator.state.revoke_tokens()
+    calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+    assert await readiness(calling) is None
+    calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+    assert await readiness(calling) is REFUSED
+    register_request_key(calling)
+    (calling.folder / "api-secret").write_text(API_SECRET)
+    calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+    assert await readiness(calling) is None
+
+
+async def test_requests_that_are_accepted_replace_the_call_of_readiness(calling: Calling) -> None:
+    """A busy replica makes no call for its readiness."""
+    assert await readiness(calling) is None
+    for _ in range(5):
+        calling.monotonic.advance(EVIDENCE_LASTS.total_seconds() - 1)
+        assert await read_challenge(calling) is None
+        assert await readiness(calling) is None
+    assert calling.calls("customer") == 1
+
+
+async def test_403_about_the_customer_of_readiness_is_no_refusal(calling: Calling) -> None:
+    """A card API may say so that there is no such customer, also after it has accepted requests."""
+    calling.fault(FaultKind.STATUS, "customer", status=403)
+    assert await readiness(calling) is None
+    assert await read_challenge(calling) is None
+    calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
+    assert await readiness(calling) is None
+    assert calling.calls("customer") >= 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "detail"),
+    [
+        ({"kind": FaultKind.STATUS, "status": 503}, "The card API is unavailable (status 503 on GET customer); retry"),
+        ({"kind": FaultKind.STATUS, "status": 200}, "The card API's response to GET customer has no 'status'"),
+        ({"kind": FaultKind.DROP_REQUEST}, "The connection to the card API was lost"),
+        ({"kind": FaultKind.LATENCY, "seconds": 30}, "The card API did not respond in time; retry"),
+    ],
+)
+async def test_readiness_names_card_api_that_does_not_work(
+    calling: Calling, fault: dict[str, object], detail: str
+) -> None:
+    """The replica stays ready, because what it signs is delivered later; without any request."""
+    assert await calling.client.check() is None
+    calling.fault(route="customer", **fault)  # type: ignore[arg-type]
+    calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
+    assert (await calling.client.check() or "").startswith(detail)
+    calling.simulator.state.reset_faults()
+    calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
+    assert await calling.client.check() is None
+
+
 async def test_refused_api_secret_makes_readiness_fail_until_it_is_corrected(calling: Calling) -> None:
     """A new secret makes all tokens invalid."""
     assert await readiness(calling) is None
@@ -120,8 +182,8 @@ async def test_card_api_that_is_down_refuses_nothing(calling: Calling, fault: di
 
 
 async def test_accepted_credentials_cost_one_call(calling: Calling) -> None:
-    """While requests are accepted, readiness sends none."""
-    for _ in range(3):
+    """For as long as that is evidence."""
+    for _ in range(7):
         assert await readiness(calling) is None
-        calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+        calling.monotonic.advance(EVIDENCE_LASTS.total_seconds() / 7)
     assert calling.outcomes("customer") == {"404": 1}

@@ -201,4 +201,4 @@ async def test_online_shows_full_redis_and_absent_card_api(tmp_path: Path) -> No
             result = await asyncio.to_thread(check, tmp_path, both, "--online")
     assert result.exit_code == 1, result.output
     assert "redis: The store is full" in result.stderr
-    assert "card_api: The card API cannot be reached" in result.stderr
+    assert "card_api: 127.0.0.1:1 refuses the connection" in result.stderr

@@ -66,7 +66,7 @@ async def test_readiness_is_503_with_the_checks_if_one_fails(site: Site) -> None
     assert (response.status, response.content_type) == (503, PROBLEM)
     assert response.headers["Retry-After"] == "1"
     assert (problem["status"], problem["code"]) == (503, "key_backend_unavailable")
-    detail = "2 loaded, 1 missing, 1 failed; still loading. GET /v1/keys lists them with the reasons."
+    detail = "2 loaded, 1 missing, 1 failed (fake: no file); still loading. GET /v1/keys lists them with the reasons."
     assert problem["checks"] == [
         {"name": "keys", "ok": False, "code": "key_backend_unavailable", "detail": detail},
     ]
@@ -74,6 +74,34 @@ async def test_readiness_is_503_with_the_checks_if_one_fails(site: Site) -> None
     assert "secret-place" not in await response.text()
     (line,) = site.log.all()
     assert (line["event"], line["status"], line["code"]) == ("http.request", 503, "key_backend_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("failed", "kinds"),
+    [
+        ({"keystore:/run/a.json": "the password does not open it"}, "keystore: the password does not open it"),
+        (
+            {"pkcs11:token=cards": "no token in /usr/lib/hsm.so matches pkcs11:token=cards; present: vault (4F1C)"},
+            "pkcs11: no token in … matches …",
+        ),
+        (
+            {"keystore:/run/k": "the password file /run/p cannot be read (No such file or directory)"},
+            "keystore: the password file … cannot be read",
+        ),
+        (
+            {"awskms:alias/a": "of 0x43158f45b5EbD7b1179130130DF00393928C2691 is throttled", "hd:/s": "is too long"},
+            "awskms: of … is throttled; hd: is too long",
+        ),
+        ({f"keystore:/run/{number}.json": "the same" for number in range(9)}, "keystore: the same"),
+        ({f"hd:/run/{number}": f"is {number}" for number in range(9)}, "hd: is 0; hd: is 1; hd: is 2"),
+    ],
+)
+async def test_readiness_names_the_kind_of_failed_keys_only(site: Site, failed: dict[str, str], kinds: str) -> None:
+    """The reason, without what a stranger must not see: paths, labels, serial numbers, owners."""
+    site.keys.state = KeyRingStatus(0, loading=False, missing=(), failed=failed)
+    [check] = (await (await site.client.get("/readyz")).json())["checks"]
+    detail = f"0 loaded, 0 missing, {len(failed)} failed ({kinds}). GET /v1/keys lists them with the reasons."
+    assert check["detail"] == detail
 
 
 async def test_keys_lists_what_readiness_only_counts(site: Site) -> None:

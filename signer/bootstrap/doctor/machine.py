@@ -1,0 +1,159 @@
+"""The checks of this machine: the settings, the files that they name, and the process's limits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from signer.adapters.card_api.http_transport import MAX_CONNECTIONS
+from signer.adapters.request_signing.local_key import load_request_key
+from signer.adapters.request_signing.request_key import RequestKeyError
+from signer.bootstrap.doctor.findings import Part, Report, listed
+from signer.bootstrap.settings_check import find_problems
+from signer.config.settings import Settings
+from signer.config.showing import named_files
+from signer.web.connections import PROBE_CONNECTIONS
+
+_OTHER_FILES: Final = 64
+"""Open files of the process besides its connections: log, libraries, Redis, key files that are read."""
+_PUBLIC: Final = frozenset({"redis.ca_file", "redis.cert_file"})
+_LIBRARY: Final = (".so", ".dylib")
+_OTHERS_MAY_READ: Final = stat.S_IROTH
+_MAY_BE_WRITTEN: Final = stat.S_IWOTH | stat.S_IWGRP
+_ROOT: Final = 0
+_SWAPS: Final = Path("/proc/swaps")
+
+
+def configuration_part() -> Part:
+    """Return the part that finds settings with which the service does not start."""
+    return Part("configuration", ("settings",), _check_settings)
+
+
+async def _check_settings(settings: Settings, report: Report) -> None:
+    problems = await find_problems(settings)
+    for problem in problems:
+        report.failed("settings", problem, "Correct this setting; config/default.toml describes it.")
+    if not problems:
+        report.ok("settings", "the service starts with them")
+
+
+def unusable_files(settings: Settings) -> Iterator[str]:
+    """Yield a line for each file that a setting names and that cannot be used."""
+    for name, path in named_files(settings):
+        try:
+            if path.is_dir():
+                next(path.iterdir(), None)
+            else:
+                path.open("rb").close()
+        except OSError as error:
+            yield f"{name}: {path} cannot be read ({error.strerror})."
+            continue
+        if name == "card_api.signing_key_file":
+            try:
+                load_request_key(path, settings.card_api.signing_key_id)
+            except RequestKeyError as error:
+                yield f"{name}: {error}."
+
+
+def files_part(config_file: Path | None) -> Part:
+    """Return the part that checks modes and owners."""
+
+    def check(settings: Settings, report: Report) -> None:
+        _check_config_file(config_file, report)
+        named = list(named_files(settings))
+        for problem in unusable_files(settings):
+            action = "Correct the path, or let the signer's user (or its group) read the file."
+            report.failed("readable", problem, action)
+        if all(finding.check != "readable" for finding in report.findings):
+            report.ok("readable", f"all {len(named)} files that the settings name")
+        secrets = {path for name, path in named if name not in _PUBLIC and path.suffix not in _LIBRARY}
+        files = sorted({file for path in secrets for file in _files_in(path)})
+        _check_modes(files, report)
+
+    async def check_on_thread(settings: Settings, report: Report) -> None:
+        await asyncio.to_thread(check, settings, report)
+
+    return Part("files", ("config", "readable", "secrets"), check_on_thread)
+
+
+def _check_config_file(path: Path | None, report: Report) -> None:
+    if path is None:
+        report.ok("config", "no file; the defaults and the environment")
+    elif problem := _danger_to(path):
+        report.warning("config", f"{path} {problem}", f"chown root {path}; chmod go-w {path}")
+    else:
+        report.ok("config", str(path))
+
+
+def _check_modes(files: list[Path], report: Report) -> None:
+    open_to_all = [file for file in files if _mode_of(file) & _OTHERS_MAY_READ]
+    in_danger = [f"{file} {problem}" for file in files if (problem := _danger_to(file))]
+    if open_to_all:
+        found = f"every user of this machine may read {listed(open_to_all)}"
+        report.warning("secrets", found, "chmod o= these files, or set defaultMode: 0440 of the Kubernetes secret.")
+    if in_danger:
+        report.warning("secrets", listed(in_danger), "chown these files to root or the signer's user; chmod go-w")
+    if not open_to_all and not in_danger:
+        report.ok("secrets", f"{len(files)} files, which other users can neither read nor change")
+
+
+def _danger_to(path: Path) -> str | None:
+    """Return who could change a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None  # "readable" says it
+    if found.st_uid not in {_ROOT, os.geteuid()}:
+        return f"belongs to another user (uid {found.st_uid})"
+    return "may be changed by other users" if found.st_mode & _MAY_BE_WRITTEN else None
+
+
+def _files_in(path: Path) -> list[Path]:
+    """Return the file, or the files of the directory."""
+    try:
+        return [each for each in path.iterdir() if each.is_file() and not each.name.startswith(".")]
+    except OSError:
+        return [path]
+
+
+def _mode_of(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
+
+
+def limits_part(exposed: Mapping[str, str]) -> Part:
+    """Return the part that checks the process's limits; ``exposed`` are the measures that failed, with the reasons."""
+
+    async def check(settings: Settings, report: Report) -> None:
+        wanted = settings.http.max_connections + PROBE_CONNECTIONS + MAX_CONNECTIONS + _OTHER_FILES
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            found = f"{soft} are allowed, and http.max_connections = {settings.http.max_connections} needs {wanted}"
+            report.failed("open_files", found, "Raise the limit (ulimit -n), or lower http.max_connections.")
+        else:
+            report.ok("open_files", f"{soft} allowed, {wanted} needed")
+        for measure, reason in exposed.items():
+            report.warning("memory", f"{measure}: {reason}", "Run it on Linux; see docs/keys/memory.md.")
+        if not exposed:
+            report.ok("memory", "no core dumps, and other processes cannot read it")
+        if _swaps():
+            found = "this machine swaps, and pages with keys are not locked in memory"
+            report.warning("swap", found, "Disable or encrypt the swap; see docs/keys/memory.md.")
+        else:
+            report.ok("swap", "none")
+
+    return Part("limits", ("open_files", "memory", "swap"), check)
+
+
+def _swaps() -> bool:
+    try:
+        return len(_SWAPS.read_text().splitlines()) > 1  # the first is a header
+    except OSError:
+        return False
