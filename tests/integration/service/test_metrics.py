@@ -8,7 +8,7 @@ import secrets
 import socket
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from signer.observability import metrics as metrics_module
 from signer.observability.event import OBSERVERS
 from signer.observability.metrics import Metrics
 from signer.simulator.faults import Fault, FaultKind
+from signer.web.connections import PROBE_CONNECTIONS
 from signer.web.metrics_endpoint import create_metrics_http
 from tests.integration.service.conftest import StartSite
 from tests.integration.service.site import OWNER, Site, open_site
@@ -186,3 +187,21 @@ async def test_no_port_means_no_metrics() -> None:
     async with serving_metrics("127.0.0.1", None) as metrics:
         assert metrics is None
         assert OBSERVERS == []
+
+
+async def test_idle_connections_above_the_limit_are_closed(
+    start: StartSite, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers cannot use up the process's open files; the API has its own connections."""
+    monkeypatch.setattr("signer.web.metrics_endpoint.MAX_CONNECTIONS", 1)
+    site = await start(metrics=metrics)
+    async with scraping(metrics) as scraper, AsyncExitStack() as stack:
+        readers = []
+        for _ in range(1 + PROBE_CONNECTIONS + 3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", scraper.port)
+            stack.callback(writer.close)
+            readers.append(reader)
+        for reader in readers[-3:]:
+            with suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), 20) == b""
+        assert (await site.ask(*site.customer())).status == 200

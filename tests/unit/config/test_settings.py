@@ -30,3 +30,10 @@ def test_listed_domains_replace_host_of_card_api() -> None:
     assert listed.uris == ("https://a.example", "https://b.example")
     both = Settings.model_validate({"policy": {"domains": ["a.example"], "uris": "any"}}).policy_for_card_api
     assert both.to_domain().uris is None
+
+
+def test_metrics_need_a_port_of_their_own() -> None:
+    """The API's port is taken when the metrics listen, or the other way round."""
+    with pytest.raises(ValueError, match=r"metrics\.port must differ from http\.port"):
+        Settings.model_validate({"http": {"port": 9464}, "metrics": {"port": 9464}})
+    assert Settings.model_validate({"metrics": {"port": 9464}}).metrics.port == 9464
