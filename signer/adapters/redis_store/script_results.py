@@ -96,6 +96,7 @@ def _number(value: bytes) -> int:
     return int(_matching(_NUMBER, value))
 
 
+@lru_cache(maxsize=4096)  # a challenge's record is read several times, with mostly the same instants
 def _instant(value: bytes) -> datetime:
     return _EPOCH + timedelta(microseconds=_number(value))
 
