@@ -29,7 +29,7 @@ FLUSH_WITHIN: Final = 2.0
 
 _LONGEST_WRITE: Final = 64 << 10  # a slow reader makes progress with each
 _RETRY_SECONDS: Final = 0.2
-_GATHER_SECONDS: Final = 0.01  # a wake-up costs more than queueing a line, and takes the interpreter from the event loop
+_GATHER_SECONDS: Final = 0.01  # a wake-up costs more than queueing a line, and interrupts the event loop
 
 
 class LogWriter:
