@@ -38,6 +38,8 @@ from signer.web.settings import HttpSettings
 
 _GC_THRESHOLD: Final = 10_000
 """New objects before a collection. A challenge makes few cycles: the default of 700 collects after each second one."""
+_SWITCH_INTERVAL: Final = 0.001
+"""Seconds that a thread which loads keys may hold the interpreter while the event loop waits; the default is 0.005."""
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -83,7 +85,7 @@ async def _serve(settings: Settings, log: LogWriter) -> int:
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not stop.done():
                 await preparing
-                _spare_garbage_collector()
+                _tune_interpreter()
                 emit(events.SERVICE_READY, **address, duration_ms=_since(started))
                 await stop
             preparing.cancel()
@@ -97,11 +99,12 @@ async def _serve(settings: Settings, log: LogWriter) -> int:
     return 0
 
 
-def _spare_garbage_collector() -> None:
-    """Never look again at what lives as long as the process: modules, keys, settings."""
+def _tune_interpreter() -> None:
+    """Never collect what lives as long as the process (modules, keys, settings); prefer the event loop's thread."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 10, 10)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
 
 
 def _harden() -> None:
