@@ -5,8 +5,8 @@ The life of a process:
 1. ``open_service`` opens what the settings name. Invalid settings, key URIs or request keys end the process.
 2. The server listens so that probes get a response. Admission is closed: nothing is signed.
 3. ``Service.prepare`` runs the self-check (siwe checks the parser) and loads the keys. A failure ends the process.
-4. Admission opens and recovery starts. Redis and the card API may fail and return; meanwhile readiness reports it and
-   requests get 503 or 202.
+4. Admission opens and recovery starts. Redis and the card API may fail and return; meanwhile readiness and the log
+   report it (``ReadinessWatch``, from step 3 on), and requests get 503 or 202.
 5. ``HttpRunner.leave``: readiness fails, and every response closes its connection. Then the server stops listening.
 6. ``Service.drain``: admission closes and recovery stops. Running work ends, or is handed back so that another replica
    continues it immediately. Then everything is closed in reverse order.
@@ -36,6 +36,7 @@ from signer.adapters.siwe_judge import JudgeError, check_parser_against_siwe
 from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardSignature
 from signer.application.onboard_customer import OnboardCustomer, OnboardingResult
+from signer.application.outage import Outage
 from signer.application.ports import Clock
 from signer.application.recovery import Recovery
 from signer.application.reload_keys import ReloadCause
@@ -45,6 +46,7 @@ from signer.application.sign_request import HandleSignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.bootstrap.card_api import OpenCardApi, open_card_api
 from signer.bootstrap.keys import Keys, open_keys
+from signer.bootstrap.readiness_watch import ReadinessWatch
 from signer.bootstrap.settings_check import find_problems
 from signer.config.settings import Settings
 from signer.domain.customer import CustomerIntent
@@ -52,6 +54,7 @@ from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
 from signer.observability import events
 from signer.observability.metrics import Metrics
+from signer.observability.outage_log import OutageLog
 from signer.observability.writers import StructlogAudit, StructlogDamageLog, StructlogRequestLog, emit
 from signer.web.app import create_http
 from signer.web.auth import Callers
@@ -82,6 +85,7 @@ class Service:
     _sign: HandleSignRequest
     _onboard: OnboardCustomer
     _recovery: Recovery
+    _watch: ReadinessWatch
     _background: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def prepare(self, progress: Progress = lambda _done, _total: None) -> None:
@@ -93,6 +97,7 @@ class Service:
         Raises:
             StartFailed: one of the two failed.
         """
+        self._background.add(asyncio.create_task(self._watch.run()))
         tasks = {asyncio.create_task(self._check_parser()), asyncio.create_task(self._load_keys(progress))}
         try:
             await asyncio.gather(*tasks)
@@ -102,7 +107,7 @@ class Service:
             await asyncio.wait(tasks)
         self.admission.open()
         background = (self._recovery.run(), self._warn_of_weak_store(), self._keys.watch())
-        self._background = {asyncio.create_task(work) for work in background}
+        self._background |= {asyncio.create_task(work) for work in background}
 
     def reload_keys(self) -> None:
         """Start a reload of the keys, as ``POST /v1/keys/reload`` does. The log has the result."""
@@ -275,21 +280,25 @@ def _compose(
         on_unexpected_error=lambda error: emit(events.RECOVERY_UNEXPECTED_ERROR, error=error),
     )
     request_log = StructlogRequestLog()
+    store_outage = Outage(
+        OutageLog(events.STORE_DOWN, events.STORE_UP, where=f"Redis at {settings.redis.parsed_url.servers}")
+    )
     checks = {
         "admission": check_admission(admission),
         "audit": Check(audit.check_readiness),
         "keys": check_keys(keys.ring),
-        "redis": Check(store.ping, ErrorCode.STORE_UNAVAILABLE),
+        "redis": Check(store.ping, ErrorCode.STORE_UNAVAILABLE, store_outage),
         "request_key": Check(card_api.request_key.check),
         "card_api": Check(card_api.client.check, ErrorCode.CARD_API_TIMEOUT),
     }
+    readiness = Readiness(checks, request_log)
     handlers = Handlers(
         sign=sign,
         onboard=onboard,
         store=store,
         keys=keys.ring,
         reload=keys.reload,
-        readiness=Readiness(checks, request_log),
+        readiness=readiness,
         settings=settings.http,
     )
     return Service(
@@ -302,4 +311,5 @@ def _compose(
         _sign=sign,
         _onboard=onboard,
         _recovery=recovery,
+        _watch=ReadinessWatch(readiness, [store_outage], admission),
     )

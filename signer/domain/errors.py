@@ -113,13 +113,15 @@ class SignerError(Exception):
             secret, a signature, or a challenge's statement, URI or nonce.
         field: the path of the field that caused it, or ``None``: ``chainId`` of the request, ``challenge.chainId`` of
             the challenge.
+        cause: one stable word for what is wrong with the part that is unavailable, for the log; or ``None``.
     """
 
-    def __init__(self, code: ErrorCode, detail: str, *, field: str | None = None) -> None:
+    def __init__(self, code: ErrorCode, detail: str, *, field: str | None = None, cause: str | None = None) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
         self.field = field
+        self.cause = cause
 
 
 class MalformedRequest(SignerError):
@@ -149,8 +151,16 @@ class Conflict(SignerError):
 class Unavailable(SignerError):
     """A dependency is down or busy; nothing was lost. Retry after ``retry_after`` seconds."""
 
-    def __init__(self, code: ErrorCode, detail: str, *, retry_after: float = 1.0, field: str | None = None) -> None:
-        super().__init__(code, detail, field=field)
+    def __init__(
+        self,
+        code: ErrorCode,
+        detail: str,
+        *,
+        retry_after: float = 1.0,
+        field: str | None = None,
+        cause: str | None = None,
+    ) -> None:
+        super().__init__(code, detail, field=field, cause=cause)
         self.retry_after = retry_after
 
 

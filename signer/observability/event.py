@@ -77,3 +77,4 @@ def event(
 CUSTOMER_FIELDS: Final = frozenset({"customer_id", "owner"})
 RECORD_FIELDS: Final = CUSTOMER_FIELDS | {"challenge_id", "state", "code"}
 FAILURE_FIELDS: Final = frozenset({"error", "frames"})
+OUTAGE_FIELDS: Final = frozenset({"cause", "reason", "duration_ms"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from signer.observability.event import FAILURE_FIELDS, event
+from signer.observability.event import FAILURE_FIELDS, OUTAGE_FIELDS, event
 
 RECOVERY_UNEXPECTED_ERROR: Final = event(
     "recovery.unexpected_error",
@@ -25,6 +25,17 @@ SERVICE_STARTED: Final = event(
     "port",
 )
 SERVICE_READY: Final = event("service.ready", "info", "Requests are accepted.", "host", "port", "duration_ms")
+SERVICE_NOT_READY: Final = event(
+    "service.not_ready",
+    "warning",
+    "The process has started, and these checks of readiness fail; written when others fail as well.",
+    "checks",
+    "codes",
+    "reason",
+    action="Mend what reason names. GET /readyz shows the checks of each replica.",
+    alert="ticket",
+)
+SERVICE_READY_AGAIN: Final = event("service.ready_again", "info", "All checks of readiness pass again.", "duration_ms")
 SERVICE_STOPPING: Final = event("service.stopping", "info", "A signal asked the process to stop.", "reason")
 SERVICE_STOPPED: Final = event(
     "service.stopped",
@@ -139,6 +150,15 @@ CLOCK_SKEWED: Final = event(
 )
 CLOCK_AGREED: Final = event("clock.agreed", "info", "The card API's clock and ours agree again.", "skew_seconds")
 
+STORE_DOWN: Final = event(
+    "store.down",
+    "error",
+    "Redis does not work for this service, for the reason in cause; written again every minute until it does.",
+    *OUTAGE_FIELDS,
+    action="Mend what reason names; docs/reliability.md lists the causes. Nothing is signed or lost meanwhile.",
+    alert="page",
+)
+STORE_UP: Final = event("store.up", "info", "Redis works again; duration_ms is the outage's.", *OUTAGE_FIELDS)
 STORE_WARNING: Final = event(
     "store.warning",
     "warning",

@@ -50,6 +50,8 @@ FIELDS: Final[Mapping[str, Field]] = {
     "frames": Field("The exception's frames as `module:function:line`, innermost last."),
     "reason": Field("What happened, for a person. May change at any time."),
     "cause": Field("Why, as one of a fixed set of words; of a reload: what asked for it."),
+    "checks": Field("The names of the readiness checks that fail."),
+    "codes": Field("Their error codes, in the same order."),
     "version": Field("The service's version."),
     "python": Field("Python's version."),
     "host": Field("The address on which the service listens."),

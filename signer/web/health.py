@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from signer.application.admission import AdmissionGate
+from signer.application.outage import Outage
 from signer.application.ports import KeyRing
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
 from signer.web.request_summary import RequestLog
@@ -40,10 +41,12 @@ class Check:
     Attributes:
         run: returns a short detail or ``None``; raises a ``SignerError`` if this replica is not ready.
         timeout_code: the error code if it does not return in time.
+        outage: of the part that it checks, if nothing else notes the part's failures.
     """
 
     run: Callable[[], Awaitable[str | None]]
     timeout_code: ErrorCode = ErrorCode.INTERNAL_ERROR
+    outage: Outage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +92,20 @@ class Readiness:
         error: SignerError
         try:
             async with asyncio.timeout(CHECK_WITHIN.total_seconds()):
-                return CheckResult(name, None, await check.run())
+                detail = await check.run()
+            if check.outage is not None:
+                check.outage.succeeded()
+            return CheckResult(name, None, detail)
         except SignerError as caught:
             error = caught
         except TimeoutError:
-            error = Unavailable(check.timeout_code, f"No response within {CHECK_WITHIN.total_seconds():g} s.")
+            detail = f"No response within {CHECK_WITHIN.total_seconds():g} s."
+            error = Unavailable(check.timeout_code, detail, cause="timeout")
         except Exception as caught:  # noqa: BLE001 - a check that raises anything has failed
             self._log.unexpected_error(caught)
             error = SignerError(ErrorCode.INTERNAL_ERROR, "The check itself failed. The service's log has the error.")
+        if check.outage is not None:
+            check.outage.failed(error.cause or "error", error.detail)
         return CheckResult(name, error, error.detail)
 
 

@@ -72,6 +72,7 @@ class ReplicaWait:
             raise Unavailable(
                 ErrorCode.STORE_UNAVAILABLE,
                 "Too few replicas of the store confirmed in time, so a failover could forget this request; retry.",
+                cause="replication",
             )
 
 

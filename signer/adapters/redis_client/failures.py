@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Final
 
@@ -20,6 +21,7 @@ from signer.domain.errors import ErrorCode, Unavailable
 MAY_EXPECT_TLS: Final = "If this happens each time, its port may expect TLS: begin redis.url with rediss."
 _CLOSED_BY_SERVER: Final = ("Connection closed by server", "Error while reading from", "Connection lost")
 """How the errors of redis-py and of ``SharedConnection`` begin in that case."""
+_TOO_MANY_CLIENTS: Final = "max number of clients"
 _MAY_EXPECT_NO_TLS: Final = "If its port expects no TLS, redis.url must begin with redis, not rediss."
 SERVER_REFUSALS: Final = (AuthenticationError, AuthorizationError, BusyLoadingError)
 """redis-py counts these as connection errors. They are responses: the server would return them again."""
@@ -39,26 +41,49 @@ _WRONG_NODE_CODES: Final = frozenset(
 """Errors of a server that is not, or not yet, the primary of the slot; ``UNBLOCKED`` ends a ``WAIT`` in that case."""
 
 _REFUSED: Final = "The store refused the user or the password; check the user's name and the password file."
-_MOVED: Final = "The store is a cluster, and another node has the key: begin redis.url with redis+cluster://."
-_DETAIL_FOR_CODE: Final = {
-    "READONLY": "The store is a read-only replica: connect to the primary, or wait for the failover to end.",
-    "OOM": "The store is full: raise its maxmemory or retain nonces for less long; its policy has to be noeviction.",
-    "MISCONF": "The store cannot write its data to disk and accepts no writes; check its log.",
-    "NOREPLICAS": "The store has too few healthy replicas and accepts no writes; restart its replicas.",
-    "NOPERM": "The store's ACL forbids a command or a key that the signer needs; see docs/redis.md.",
-    "NOAUTH": "The store requires a user and a password; set the user's name and the password file.",
-    "WRONGPASS": _REFUSED,
-    "LOADING": "The store is loading its data; retry when it has finished.",
-    "BUSY": "The store is busy with a long script; retry.",
-    "CLUSTERDOWN": "The store's cluster is down; check its nodes.",
-    "MASTERDOWN": "The store's primary is down; wait for the failover to end.",
-    "TRYAGAIN": "The store's cluster is moving slots; retry.",
+_MOVED: Final = (
+    "configuration",
+    "The store is a cluster, and another node has the key: begin redis.url with redis+cluster://.",
+)
+_FAILOVER: Final = "wait for the failover to end."
+_CAUSE_AND_DETAIL_FOR_CODE: Final = {
+    "READONLY": ("read_only", f"The store is a read-only replica: connect to the primary, or {_FAILOVER}"),
+    "OOM": (
+        "full",
+        "The store is full: raise its maxmemory or retain nonces for less long; its policy has to be noeviction.",
+    ),
+    "MISCONF": ("full", "The store cannot write its data to disk and accepts no writes; check its disk and its log."),
+    "NOREPLICAS": (
+        "replication",
+        "The store has too few healthy replicas and accepts no writes; restart its replicas.",
+    ),
+    "NOPERM": (
+        "permission",
+        "The store's ACL forbids a command or a key that the signer needs; see docs/redis.md.",
+    ),
+    "NOAUTH": (
+        "authentication",
+        "The store requires a user and a password; set the user's name and the password file.",
+    ),
+    "WRONGPASS": ("authentication", _REFUSED),
+    "LOADING": ("loading", "The store is loading its data; retry when it has finished."),
+    "BUSY": ("timeout", "The store is busy with a long script; retry."),
+    "CLUSTERDOWN": ("unreachable", "The store's cluster is down; check its nodes."),
+    "MASTERDOWN": ("unreachable", f"The store's primary is down; {_FAILOVER}"),
+    "TRYAGAIN": ("error", "The store's cluster is moving slots; retry."),
     "MOVED": _MOVED,
     "ASK": _MOVED,
-    "WRONGTYPE": "A key of the store has another type than the signer stores there; see its log and docs/redis.md.",
-    "NODATABASE": "The store has no database of this number: correct redis.url, or raise the setting databases there.",
-    "UNBLOCKED": "The store's server is not the primary any more; retry when the failover has ended.",
+    "WRONGTYPE": (
+        "error",
+        "A key of the store has another type than the signer stores there; see its log and docs/redis.md.",
+    ),
+    "NODATABASE": (
+        "wrong_database",
+        "The store has no database of this number: correct redis.url, or raise the setting databases there.",
+    ),
+    "UNBLOCKED": ("read_only", f"The store's server is not the primary any more; {_FAILOVER}"),
 }
+"""The stable word for the log, and the sentence, by the code of the server's error."""
 
 
 class WrongType(Unavailable):
@@ -73,11 +98,13 @@ class PrimaryNotFound(RedisError):
     """No server names the primary. The text goes to the caller as it is.
 
     Attributes:
+        cause: the stable word for the log.
         is_transient: whether it is worth looking again within the same call.
     """
 
-    def __init__(self, detail: str, *, is_transient: bool = False) -> None:
+    def __init__(self, detail: str, *, cause: str = "unreachable", is_transient: bool = False) -> None:
         super().__init__(detail)
+        self.cause = cause
         self.is_transient = is_transient
 
 
@@ -115,58 +142,42 @@ def is_wrong_node(exc: Exception) -> bool:
     return isinstance(exc, (ResponseError, BusyLoadingError)) and error_code(exc) in _WRONG_NODE_CODES
 
 
-_CAUSE_FOR_CODE: Final = {
-    "READONLY": "read_only",
-    "OOM": "full",
-    "MISCONF": "full",
-    "NOREPLICAS": "replication",
-    "NOPERM": "permission",
-    "NOAUTH": "authentication",
-    "WRONGPASS": "authentication",
-    "LOADING": "loading",
-    "MOVED": "configuration",
-    "NODATABASE": "wrong_database",
-}
-
-
 def cause_of(exc: Exception) -> str:
     """Return the stable word for why a call failed."""
-    exc = root_cause(exc)
-    if isinstance(exc, (ResponseError, *SERVER_REFUSALS)):
-        default = "authentication" if isinstance(exc, AuthenticationError) else "error"
-        return _CAUSE_FOR_CODE.get(_code(exc), default)
-    if isinstance(exc, (RedisTimeoutError, TimeoutError)):
-        return "timeout"
-    return "tls" if isinstance(exc.__context__, ssl.SSLError) else "unreachable"
+    return _cause_and_detail(root_cause(exc))[0]
 
 
 def unavailable(exc: Exception) -> Unavailable:
-    """Return the error for the caller, with a sentence on what to do."""
+    """Return the error for the caller, with its cause and a sentence on what to do."""
     kind = WrongType if error_code(exc) == "WRONGTYPE" else Unavailable
-    return kind(ErrorCode.STORE_UNAVAILABLE, _detail(exc))
+    cause, detail = _cause_and_detail(root_cause(exc))
+    return kind(ErrorCode.STORE_UNAVAILABLE, detail, cause=cause)
 
 
-def _detail(exc: Exception) -> str:
-    exc = root_cause(exc)
+def _cause_and_detail(exc: Exception) -> tuple[str, str]:
     if isinstance(exc, PrimaryNotFound):
-        return str(exc)
+        return exc.cause, str(exc)
     if isinstance(exc, (ResponseError, *SERVER_REFUSALS)):
-        code = _code(exc)
-        default = _REFUSED if isinstance(exc, AuthenticationError) else f"The store returned an error ({code})."
-        return _DETAIL_FOR_CODE.get(code, default)
-    return _connection_detail(exc)
-
-
-def _code(exc: Exception) -> str:
-    text = str(exc)
-    return next((code for begin, code in _CODE_FOR_TEXT.items() if text.startswith(begin)), error_code(exc))
-
-
-def _connection_detail(exc: Exception) -> str:
+        text = str(exc)
+        code = next((code for begin, code in _CODE_FOR_TEXT.items() if text.startswith(begin)), error_code(exc))
+        is_login = isinstance(exc, AuthenticationError)
+        default = ("authentication", _REFUSED) if is_login else ("error", f"The store returned an error ({code}).")
+        return _CAUSE_AND_DETAIL_FOR_CODE.get(code, default)
     if isinstance(exc, (RedisTimeoutError, TimeoutError)):
-        return f"The store did not answer in time; retry. {_MAY_EXPECT_NO_TLS}"
+        return "timeout", f"The store did not answer in time; retry. {_MAY_EXPECT_NO_TLS}"
     if isinstance(exc.__context__, ssl.SSLError):
-        return f"TLS with the store failed: check its name, redis.ca_file, cert_file and key_file. {_MAY_EXPECT_NO_TLS}"
+        advice = "check its name, redis.ca_file, cert_file and key_file"
+        return "tls", f"TLS with the store failed: {advice}. {_MAY_EXPECT_NO_TLS}"
+    if str(exc).startswith(_TOO_MANY_CLIENTS):
+        return "configuration", "The store has too many clients: raise its maxclients."
+    return "unreachable", _why_unreachable(exc)
+
+
+def _why_unreachable(exc: Exception) -> str:
     if is_closed_by_server(exc):
         return f"The store closed the connection; retry. {MAY_EXPECT_TLS}"
-    return "The store cannot be reached: check redis.url, and that the server runs."
+    reason = exc.__context__  # the operating system's error
+    if isinstance(reason, socket.gaierror):
+        return "The store's name cannot be resolved: check redis.url and the DNS."
+    refused = " (connection refused)" if isinstance(reason, ConnectionRefusedError) else ""
+    return f"The store cannot be reached{refused}: check redis.url, and that the server runs."

@@ -92,7 +92,7 @@ def open_server(settings: RedisSettings, address: Address | None) -> Node:
     """
     login = (settings.username, settings.password_file)
     if address is not None and not settings.parsed_url.tls and not settings.allows_plaintext_to(address.host):
-        raise PrimaryNotFound(_PLAINTEXT)
+        raise PrimaryNotFound(_PLAINTEXT, cause="configuration")
     waits = settings.wait_for_replicas > 0
     return _open(settings, address, login, db=settings.parsed_url.database, waits=waits)
 

@@ -50,7 +50,8 @@ async def query_all(
     responses = [(node, task.result()) for task, node in tasks.items() if _has_succeeded(task)]
     if not responses:
         errors = [error for task in tasks if (error := _error_of(task)) is not None]
-        raise PrimaryNotFound(_why([root_cause(error) for error in errors], name, login_settings))
+        cause, detail = _why([root_cause(error) for error in errors], name, login_settings)
+        raise PrimaryNotFound(detail, cause=cause)
     return responses
 
 
@@ -59,18 +60,21 @@ def parse_info(response: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in response.decode("utf-8", "replace").splitlines() if ":" in line)
 
 
-def _why(causes: Sequence[Exception], nodes: str, login_settings: str) -> str:
+def _why(causes: Sequence[Exception], nodes: str, login_settings: str) -> tuple[str, str]:
+    """Return the cause for the log, and the sentence."""
     if any(_UNKNOWN_NAME in str(cause) for cause in causes):
-        return "The Sentinels know no primary by the name in redis.url; correct the name."
+        return "configuration", "The Sentinels know no primary by the name in redis.url; correct the name."
     if any(isinstance(cause, AuthenticationError) or error_code(cause) == "NOPERM" for cause in causes):
-        return f"{nodes} refused the login: check the user, its password file and its ACL ({login_settings})."
+        advice = f"check the user, its password file and its ACL ({login_settings})"
+        return "authentication", f"{nodes} refused the login: {advice}."
     if any(isinstance(cause.__context__, ssl.SSLError) for cause in causes):
-        return f"{nodes} cannot be reached over TLS: check the CA, the client certificate and its key, and the names."
+        advice = "check the CA, the client certificate and its key, and the names"
+        return "tls", f"{nodes} cannot be reached over TLS: {advice}."
     if any(isinstance(cause, ResponseError) for cause in causes):
-        return f"{nodes} return an error: check that redis.url begins with the right scheme."
+        return "configuration", f"{nodes} return an error: check that redis.url begins with the right scheme."
     if any(map(is_closed_by_server, causes)):
-        return f"{nodes} closed the connection; retry. {MAY_EXPECT_TLS}"
-    return f"{nodes} cannot be reached: check redis.url, and that they run."
+        return "unreachable", f"{nodes} closed the connection; retry. {MAY_EXPECT_TLS}"
+    return "unreachable", f"{nodes} cannot be reached: check redis.url, and that they run."
 
 
 def _has_succeeded(task: asyncio.Task[list[Any]]) -> bool:

@@ -84,7 +84,9 @@ class TopologyRefresher:
         except PrimaryNotFound as error:
             return error
         except (LookupError, TypeError, ValueError) as exc:  # a response with a shape that no known server has
-            unreadable = PrimaryNotFound("The servers' responses about the primary cannot be read; check redis.url.")
+            unreadable = PrimaryNotFound(
+                "The servers' responses about the primary cannot be read; check redis.url.", cause="configuration"
+            )
             unreadable.__cause__ = exc
             return unreadable
         return None

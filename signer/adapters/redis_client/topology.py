@@ -138,7 +138,7 @@ class DiscoveredTopology(Topology):
             try:
                 await self._refresher.refresh(deadline)
             except TimeoutError:
-                raise PrimaryNotFound("The store's primary was not found in time; retry.") from None
+                raise PrimaryNotFound("The store's primary was not found in time; retry.", cause="timeout") from None
             node = self._node_of(key)
         if node is None:
             raise PrimaryNotFound("Some slots of the store's cluster have no primary.", is_transient=True)

@@ -54,6 +54,11 @@ class RedisUrl:
     service: str = ""
     database: int = 0
 
+    @property
+    def servers(self) -> str:
+        """The addresses or the socket, for the log."""
+        return ", ".join(map(str, self.addresses)) or self.socket
+
     @classmethod
     def parse(cls, text: str) -> RedisUrl:
         """Parse a URL; raise ``ValueError``, which never quotes it."""

@@ -243,8 +243,10 @@ class RedisChallengeStore:
 
     async def ping(self) -> None:
         """See ``ChallengeStore.ping``. It takes a random shard, so that in time it tests every node of a cluster."""
-        shard = f"{_RANDOM.randrange(SHARDS):02x}"
-        await self._redis.script(scripts.PROBE, ShardKeys(self._prefix, shard).probes, (_PROBE_ARGUMENT,))
+        shard = ShardKeys(self._prefix, f"{_RANDOM.randrange(SHARDS):02x}")
+        confirmation = self._replica_wait.commands(shard.confirmation)
+        _, *confirmations = await self._redis.script(scripts.PROBE, shard.probes, (_PROBE_ARGUMENT,), *confirmation)
+        self._replica_wait.check(confirmations)
 
     async def _run(
         self,

@@ -131,6 +131,7 @@ async def check_waiting(response: ClientResponse) -> dict[str, Any]:
 async def open_site(
     folder: Path,
     redis: RedisServer,
+    /,
     *,
     request_key: RequestKeyInToken | None = None,
     metrics: Metrics | None = None,

@@ -1,0 +1,63 @@
+"""Runs the checks of readiness all the time, so that the log names what fails also if there are no requests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from signer.application.admission import AdmissionGate
+from signer.application.outage import Outage
+from signer.observability import events
+from signer.observability.writers import emit
+from signer.web.health import CheckResult, Readiness
+
+EVERY: Final = 4.0
+"""Seconds between two reports. With ``Outage``'s rule an outage is named within 10 s."""
+WHILE_FAILING: Final = 1.0
+"""Seconds between two reports while a check fails."""
+
+
+class ReadinessWatch:
+    """Writes when readiness changes, and repeats outages.
+
+    Args:
+        readiness: the checks; a report is shared with ``/readyz``.
+        outages: those of the parts.
+        admission: until it has opened once, the service is starting, and a failing check is no change.
+    """
+
+    def __init__(self, readiness: Readiness, outages: Sequence[Outage], admission: AdmissionGate) -> None:
+        self._readiness = readiness
+        self._outages = outages
+        self._admission = admission
+        self._seen: frozenset[str] = frozenset()
+        self._written: frozenset[str] = frozenset()
+        self._since = 0.0
+
+    async def run(self) -> None:
+        """Check until cancelled."""
+        while True:
+            failing = [result for result in await self._readiness.report() if result.error is not None]
+            for outage in self._outages:
+                outage.remind()
+            if self._admission.rejection is None:
+                self._note(failing)
+            is_calm = not failing and not any(outage.is_failing for outage in self._outages)
+            await asyncio.sleep(EVERY if is_calm else WHILE_FAILING)
+
+    def _note(self, failing: Sequence[CheckResult]) -> None:
+        """Write a change; failing checks have to be the same twice, so that one slow report is no change."""
+        names = frozenset(result.name for result in failing)
+        if not names and self._written:
+            emit(events.SERVICE_READY_AGAIN, duration_ms=(time.monotonic() - self._since) * 1000)
+            self._written = names
+        elif names and names == self._seen and names != self._written:
+            if not self._written:
+                self._since = time.monotonic()
+            reason = " ".join(f"{result.name}: {result.detail}" for result in failing)
+            codes = [str(result.error.code) for result in failing if result.error is not None]
+            emit(events.SERVICE_NOT_READY, checks=[result.name for result in failing], codes=codes, reason=reason)
+            self._written = names
+        self._seen = names
