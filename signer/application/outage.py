@@ -46,8 +46,10 @@ class Outage:
         cause: of the last failure.
     """
 
-    def __init__(self, listener: OutageListener, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Start as a part that works."""
+    def __init__(
+        self, listener: OutageListener | None = None, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Start as a part that works. Without a listener nothing is reported."""
         self.is_failing = False
         self.is_down = False
         self.cause = ""
@@ -72,7 +74,7 @@ class Outage:
 
     def succeeded(self) -> None:
         """Note that a call succeeded."""
-        if self.is_down:
+        if self.is_down and self._listener is not None:
             self._listener.up(self.cause, self._reason, timedelta(seconds=self._monotonic() - self._began))
         self.is_failing = self.is_down = False
 
@@ -84,4 +86,5 @@ class Outage:
 
     def _report(self, lasted: timedelta | None) -> None:
         self._reported, self._reported_cause = self._monotonic(), self.cause
-        self._listener.down(self.cause, self._reason, lasted)
+        if self._listener is not None:
+            self._listener.down(self.cause, self._reason, lasted)

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from signer.adapters.card_api.circuit_breaker import COOL_DOWN, FAILURES_TO_OPEN, BreakerListener, CircuitBreaker
 from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.http_transport import CallEnded, HttpTransport, open_session
-from signer.adapters.card_api.settings import CardApiSettings
+from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
 from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.request_signing.local_key import LocalRequestKey, load_request_key
 from signer.adapters.request_signing.pkcs11_key import Pkcs11RequestKey, open_pkcs11_request_key
 from signer.adapters.request_signing.request_key import RequestKey
 from signer.adapters.request_signing.signer import MessageSigner
+from signer.application.outage import Outage
 from signer.application.ports import Clock
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
+from signer.observability.outage_log import OutageLog
 from signer.observability.writers import CardApiLog, emit
 from signer.web.health import without_places
 
@@ -72,9 +74,11 @@ async def open_card_api(
     health = RequestKeyHealth()
     listener = CardApiLog()
     upstream_clock = UpstreamClock(clock, listener=listener)
+    host = parse_base_url(settings.base_url).host_port_subcomponent
+    outage = Outage(OutageLog(events.CARD_API_DOWN, events.CARD_API_UP, where=str(host)))
     async with (
         open_request_key(settings, health.changed) as key,
-        open_client(settings, key, upstream_clock, listener, call_ended) as client,
+        open_client(settings, key, upstream_clock, listener, call_ended, outage) as client,
     ):
         yield OpenCardApi(client, health)
 
@@ -86,6 +90,7 @@ async def open_client(
     clock: UpstreamClock,
     listener: BreakerListener | None = None,
     call_ended: CallEnded | None = None,
+    outage: Outage | None = None,
 ) -> AsyncIterator[CardApiClient]:
     """Open the client with an open request key; raise ``MessageSignatureError``."""
     breaker = CircuitBreaker(
@@ -97,6 +102,7 @@ async def open_client(
             transport=HttpTransport(session, clock, breaker, call_ended=call_ended),
             signer=MessageSigner(settings.signature_profile, key, clock.seconds_for_created),
             clock=clock,
+            outage=outage,
         )
         try:
             await client.check_signing()

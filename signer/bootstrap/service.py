@@ -311,5 +311,5 @@ def _compose(
         _sign=sign,
         _onboard=onboard,
         _recovery=recovery,
-        _watch=ReadinessWatch(readiness, [store_outage], admission),
+        _watch=ReadinessWatch(readiness, [store_outage, card_api.client.outage], admission),
     )

@@ -113,12 +113,24 @@ KEY_BACKEND_DOWN: Final = event(
 )
 KEY_BACKEND_UP: Final = event("keys.backend_up", "info", "A key backend that had failed works again.", "key_uri")
 
+CARD_API_DOWN: Final = event(
+    "card_api.down",
+    "error",
+    "The card API does not work for this service, for the reason in cause; written again every minute until it does.",
+    *OUTAGE_FIELDS,
+    action="Mend what reason names; docs/reliability.md lists the causes. Signatures wait for delivery meanwhile.",
+    alert="page",
+)
+CARD_API_UP: Final = event(
+    "card_api.up", "info", "The card API works again; duration_ms is the outage's.", *OUTAGE_FIELDS
+)
 CARD_API_BREAKER_OPENED: Final = event(
     "card_api.breaker_opened",
     "warning",
     "The circuit breaker opened after repeated failures of the card API and stays open for duration_ms; opening counts "
     "the openings in a row.",
     "opening",
+    "cause",
     "duration_ms",
     action="Check the card API and the network to it. What is signed is delivered when it works again, if that is "
     "before the challenge expires.",

@@ -83,9 +83,10 @@ class StructlogRequestLog:
 class CardApiLog:
     """Writes changes of the circuit breaker (``BreakerListener``) and of the card API's clock (``ClockListener``)."""
 
-    def breaker_opened(self, *, opening: int, cool_down: timedelta) -> None:
+    def breaker_opened(self, *, opening: int, cool_down: timedelta, cause: str | None) -> None:
         """Write that the circuit breaker opened."""
-        emit(events.CARD_API_BREAKER_OPENED, opening=opening, duration_ms=cool_down.total_seconds() * 1000)
+        duration_ms = cool_down.total_seconds() * 1000
+        emit(events.CARD_API_BREAKER_OPENED, opening=opening, duration_ms=duration_ms, cause=cause)
 
     def breaker_closed(self, *, openings: int, after: timedelta) -> None:
         """Write that the circuit breaker closed."""

@@ -34,6 +34,7 @@ LONGEST_LIFETIME: Final = timedelta(days=1)
 """Limit what a wrong clock, or a wrong ``expiresAt`` such as one in milliseconds, can do."""
 
 _MAX_CREDENTIAL: Final = 4096
+_NO_TOKEN: Final = "The card API issued no token in time; retry."  # noqa: S105 - a sentence
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +84,7 @@ class AccessTokenSource:
             async with asyncio.timeout_at(deadline):
                 return await asyncio.shield(self._start_fetch())
         except TimeoutError:
-            return Failure(code=ErrorCode.CARD_API_TIMEOUT, detail="The card API issued no token in time; retry.")
+            return Failure(code=ErrorCode.CARD_API_TIMEOUT, detail=_NO_TOKEN, cause="timeout")
 
     async def replace(self, refused: AccessToken, deadline: float) -> AccessToken | Failure:
         """Return another token than the refused one; the same one if renewals are paused."""
@@ -162,4 +163,4 @@ def read_credentials(api_key_file: Path, api_secret_file: Path) -> ApiCredential
 
 def _unreadable(reason: str) -> Failure:
     detail = f"The credentials for the card API are missing: card_api.{reason}."
-    return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail)
+    return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause="credentials_refused")

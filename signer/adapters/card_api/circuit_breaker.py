@@ -38,8 +38,8 @@ PROBE_WAIT: Final = timedelta(seconds=1)
 class BreakerListener(Protocol):
     """Called when a breaker opens and closes. The methods must not raise or block."""
 
-    def breaker_opened(self, *, opening: int, cool_down: timedelta) -> None:
-        """Report opening number ``opening`` since the breaker was last closed."""
+    def breaker_opened(self, *, opening: int, cool_down: timedelta, cause: str | None) -> None:
+        """Report opening number ``opening`` since the breaker was last closed, and why the last call failed."""
         ...
 
     def breaker_closed(self, *, openings: int, after: timedelta) -> None:
@@ -100,10 +100,17 @@ class CircuitBreaker:
         until = self._monotonic() + min(requested, self._cool_down.longest_pause).total_seconds()
         self._suspended_until = max(self._suspended_until, until)
 
-    def report(self, generation: int, *, succeeded: bool | None, retry_after: timedelta | None = None) -> None:
+    def report(
+        self,
+        generation: int,
+        *,
+        succeeded: bool | None,
+        retry_after: timedelta | None = None,
+        cause: str | None = None,
+    ) -> None:
         """Report an admitted call's result, once. ``succeeded`` is ``None`` if it shows nothing about the card API.
 
-        ``retry_after`` is the pause that the card API asked for when the call failed.
+        ``retry_after`` is the pause that the card API asked for when the call failed, ``cause`` one word for why.
         """
         if generation != self._generation:
             return
@@ -116,7 +123,7 @@ class CircuitBreaker:
         else:
             self._failures += 1
             if self._is_probing or self._failures >= self._failures_to_open:
-                self._open(retry_after)
+                self._open(retry_after, cause)
 
     def _close(self) -> None:
         openings, after = self._openings, timedelta(seconds=self._monotonic() - self._first_opened)
@@ -126,7 +133,7 @@ class CircuitBreaker:
         if self._listener is not None:
             self._listener.breaker_closed(openings=openings, after=after)
 
-    def _open(self, retry_after: timedelta | None) -> None:
+    def _open(self, retry_after: timedelta | None, cause: str | None) -> None:
         now = self._monotonic()
         if not self._openings:
             self._first_opened = now
@@ -138,4 +145,4 @@ class CircuitBreaker:
             cool_down = max(cool_down, min(retry_after, self._cool_down.longest_pause))
         self._open_until = now + cool_down.total_seconds()
         if self._listener is not None:
-            self._listener.breaker_opened(opening=self._openings, cool_down=cool_down)
+            self._listener.breaker_opened(opening=self._openings, cool_down=cool_down, cause=cause)

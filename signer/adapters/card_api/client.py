@@ -31,6 +31,7 @@ from signer.adapters.card_api.responses import (
     challenge_in,
     created_customer_in,
     credentials_accepted,
+    delivery_failure,
     delivery_result,
     found_customer_in,
     status_in,
@@ -42,6 +43,7 @@ from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyUnavailable
 from signer.adapters.request_signing.signature_base import MessageSignatureError
 from signer.adapters.request_signing.signer import MessageSigner
+from signer.application.outage import Outage
 from signer.application.ports import DeliveryResult, NewCustomer
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode
@@ -56,6 +58,7 @@ OWN_CALL_INTERVAL: Final = timedelta(seconds=5)
 """Between two calls of readiness: short for an operator who has corrected a key, and no load."""
 EVIDENCE_LASTS: Final = timedelta(seconds=7)
 """With a probe each 5 s, readiness shows within 15 s that the credentials are refused, also without any request."""
+_WHILE_FAILING: Final = timedelta(seconds=1)
 _OWN_CALL_WITHIN: Final = timedelta(seconds=1)  # shorter than the check's deadline: a slow card API refuses nothing
 
 
@@ -71,8 +74,10 @@ class CardApiClient:
         clock: UpstreamClock,
         retries: ReadRetries | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        outage: Outage | None = None,
     ) -> None:
         """Use an open transport, which stays open. ``signer`` takes ``created`` from ``clock``."""
+        self.outage = outage or Outage()
         self._settings = settings
         self._transport = transport
         self._signer = signer
@@ -111,6 +116,7 @@ class CardApiClient:
         async with self._list_lock:
             result = await self._call(self._requests.for_customers(), deadline)
         customer_id = found_customer_in(result, intent)
+        self._note(result, customer_id)
         if isinstance(customer_id, Failure):
             raise customer_id.error()
         return customer_id
@@ -131,7 +137,10 @@ class CardApiClient:
     ) -> DeliveryResult:
         """See ``CardApi.submit``."""
         request = self._requests.for_delivery(customer_id, submission.body, idempotency_key)
-        return delivery_result(await self._call(request, _now() + timeout.total_seconds()))
+        result = await self._call(request, _now() + timeout.total_seconds())
+        delivery = delivery_result(result)
+        self._note(result, delivery_failure(result, delivery.verdict))
+        return delivery
 
     async def authenticate(self, *, timeout: timedelta) -> None:
         """See ``CardApi.authenticate``."""
@@ -143,6 +152,7 @@ class CardApiClient:
         """See ``CardApi.check``."""
         token = await self._tokens.current(_now() + self._settings.request_timeout.total_seconds())
         if isinstance(token, Failure):
+            self._note(token)
             raise token.error()
         refusal = await self._check_credentials()
         warnings: list[str] = []
@@ -162,12 +172,15 @@ class CardApiClient:
     async def _check_credentials(self) -> Failure | None:
         """Return the failure if the card API has refused a call of readiness itself, and accepted no call since."""
         now = self._monotonic()
-        is_shown = self._are_credentials_accepted and now < self._evidence_ends
+        is_failing = self.outage.is_failing
+        is_shown = self._are_credentials_accepted and now < self._evidence_ends and not is_failing
         if not is_shown and now >= self._next_own_call:
-            self._next_own_call = now + OWN_CALL_INTERVAL.total_seconds()
+            self._next_own_call = now + (_WHILE_FAILING if is_failing else OWN_CALL_INTERVAL).total_seconds()
             deadline = _now() + _OWN_CALL_WITHIN.total_seconds()
             result = await self._send_with_token(self._requests.for_customer(SAMPLE_ID), deadline)
             status = status_in(result, SAMPLE_ID)
+            if result.status != HTTPStatus.FORBIDDEN:
+                self._note(result, status)
             failure = status if isinstance(status, Failure) and status.code is not ErrorCode.CUSTOMER_UNKNOWN else None
             # If no call was refused before, a 403 may be how the card API says that there is no such customer.
             is_clear = self._are_credentials_accepted is False or result.status != HTTPStatus.FORBIDDEN
@@ -187,6 +200,15 @@ class CardApiClient:
             self._refusal = self._trouble = None
         return accepted
 
+    def _note(self, result: CallResult, parsed: object = None) -> None:
+        """Note whether the card API works, by one call and what its response was parsed as."""
+        failure = parsed if isinstance(parsed, Failure) else result if isinstance(result, Failure) else None
+        if failure is not None and failure.cause is not None:
+            is_certain = self._transport.suspension() is not None
+            self.outage.failed(failure.cause, failure.detail, is_certain=is_certain)
+        elif self.outage.is_failing and isinstance(result, UpstreamResponse):
+            self.outage.succeeded()
+
     async def aclose(self) -> None:
         """Cancel background work. The session stays open."""
         await self._tokens.aclose()
@@ -201,12 +223,15 @@ class CardApiClient:
         deadline = _now() + timeout.total_seconds()
 
         async def attempt() -> _T | Failure:
-            return parse(await self._call(request, deadline))
+            result = await self._call(request, deadline)
+            parsed = parse(result)
+            self._note(result, parsed)
+            return parsed
 
-        result = await (retries or self._retries).run(deadline, attempt)
-        if isinstance(result, Failure):
-            raise result.error()
-        return result
+        parsed = await (retries or self._retries).run(deadline, attempt)
+        if isinstance(parsed, Failure):
+            raise parsed.error()
+        return parsed
 
     async def _call(self, request: CardApiRequest, deadline: float) -> CallResult:
         """Send the request with a token, and remember whether our credentials were accepted."""

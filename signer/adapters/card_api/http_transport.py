@@ -87,12 +87,12 @@ class HttpTransport:
     async def send(self, request: CardApiRequest, headers: Mapping[str, str], deadline: float) -> CallResult:
         """Send one request with all headers but Host and Content-Length; read the response until ``deadline``."""
         if self._session.closed:
-            return _not_sent("shutting down")
+            return _not_sent("shutting down", None)
         suspension = self.suspension()
         if suspension is not None:
             return suspension
         if not await self._acquire_connection(deadline):
-            return _not_sent("every connection is in use")
+            return _not_sent("every connection is in use", None)
         try:
             call = self._breaker.admit()
             if isinstance(call, Failure):  # since the caller began to wait for a connection
@@ -117,11 +117,13 @@ class HttpTransport:
         had_fair_time = deadline - asyncio.get_running_loop().time() >= _FAIR_TIME
         succeeded: bool | None = None
         retry_after: timedelta | None = None
+        cause: str | None = None
         started = time.perf_counter()
         try:
             result = await self._exchange(request, headers, deadline)
+            cause = cause_of(result)
             if self._call_ended is not None:
-                self._call_ended(request.call, time.perf_counter() - started, cause_of(result))
+                self._call_ended(request.call, time.perf_counter() - started, cause)
             retry_after = result.retry_after
             if isinstance(result, UpstreamResponse):
                 succeeded = result.status < HTTPStatus.INTERNAL_SERVER_ERROR
@@ -130,7 +132,7 @@ class HttpTransport:
             elif had_fair_time or result.code is not ErrorCode.CARD_API_TIMEOUT:
                 succeeded = False
         finally:
-            self._breaker.report(call, succeeded=succeeded, retry_after=retry_after)
+            self._breaker.report(call, succeeded=succeeded, retry_after=retry_after, cause=cause)
         if result.status == HTTPStatus.TOO_MANY_REQUESTS and retry_after is not None:
             self._breaker.suspend(retry_after)
         return result
@@ -205,9 +207,9 @@ def _network_failure(error: Exception, status: int | None) -> Failure:
     name = type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = "its certificate is not trusted: add its CA to this machine's, or name it in SSL_CERT_FILE"
-        return _not_sent(reason, is_tls=True)
+        return _not_sent(reason, "tls")
     if isinstance(error, _NO_CONNECTION):
-        return _not_sent(name, is_tls=isinstance(error, aiohttp.ClientSSLError))
+        return _not_sent(name, "tls" if isinstance(error, aiohttp.ClientSSLError) else "unreachable")
     if isinstance(error, (aiohttp.ClientResponseError, HttpProcessingError)):
         return _unreadable(name, status)
     if isinstance(error, TimeoutError):
@@ -216,6 +218,7 @@ def _network_failure(error: Exception, status: int | None) -> Failure:
             detail="The card API did not respond in time; retry.",
             status=status,
             may_be_processed=True,
+            cause="timeout",
         )
     return Failure(
         code=ErrorCode.CARD_API_UNAVAILABLE,
@@ -223,14 +226,21 @@ def _network_failure(error: Exception, status: int | None) -> Failure:
         transient=True,
         status=status,
         may_be_processed=True,
+        cause="unreachable",
     )
 
 
-def _not_sent(reason: str, *, is_tls: bool = False) -> Failure:
+def _not_sent(reason: str, cause: str | None) -> Failure:
     detail = f"The card API cannot be reached ({reason}); retry."
-    return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, transient=True, is_tls=is_tls)
+    return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, transient=True, cause=cause)
 
 
 def _unreadable(reason: str, status: int | None) -> Failure:
     detail = f"The card API's response cannot be read ({reason})."
-    return Failure(code=ErrorCode.CARD_API_INVALID_ANSWER, detail=detail, status=status, may_be_processed=True)
+    return Failure(
+        code=ErrorCode.CARD_API_INVALID_ANSWER,
+        detail=detail,
+        status=status,
+        may_be_processed=True,
+        cause="invalid_response",
+    )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final
 
-from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
+from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse, cause_of
 from signer.application.ports import DeliveryResult, DeliveryVerdict, NewCustomer
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, MalformedRequest
@@ -35,10 +35,11 @@ _POST_CUSTOMER: Final = "POST customers"
 _GET_CUSTOMERS: Final = "GET customers"
 _GET_CUSTOMER: Final = "GET customer"
 _GET_CHALLENGE: Final = "GET challenge"
+_POST_SIGNATURE: Final = "POST challenge/sign"
 
 
 def _invalid(detail: str) -> Failure:
-    return Failure(code=ErrorCode.CARD_API_INVALID_ANSWER, detail=detail)
+    return Failure(code=ErrorCode.CARD_API_INVALID_ANSWER, detail=detail, cause="invalid_response")
 
 
 def _failure_for(result: CallResult, operation: str) -> Failure:
@@ -52,7 +53,8 @@ def _failure_for(result: CallResult, operation: str) -> Failure:
             f"The card API refused {refused} (status {status} on {operation}); check the API key, the request key, "
             "signing_key_id and this machine's clock."
         )
-        return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail)
+        cause = "signature_refused" if status == HTTPStatus.BAD_REQUEST else "credentials_refused"
+        return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause=cause)
     if status == HTTPStatus.NOT_FOUND and operation in {_GET_CHALLENGE, _GET_CUSTOMER}:
         return Failure(code=ErrorCode.CUSTOMER_UNKNOWN, detail="The card API has no customer with this id.")
     if status in _RETRY_LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -61,6 +63,7 @@ def _failure_for(result: CallResult, operation: str) -> Failure:
             detail=f"The card API is unavailable (status {status} on {operation}); retry.",
             transient=True,
             retry_after=result.retry_after,
+            cause=cause_of(result) or "server_error",
         )
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return _invalid(f"The card API redirects {operation} (status {status}); redirects are not followed.")
@@ -100,7 +103,7 @@ def token_in(result: CallResult) -> IssuedToken | Failure:
         return replace(result, status=None, may_be_processed=False)
     if result.status in _CREDENTIALS_REFUSED | {HTTPStatus.BAD_REQUEST}:
         detail = f"The card API refused our API key and secret (status {result.status}); check both files."
-        return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail)
+        return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause="credentials_refused")
     if result.status != HTTPStatus.OK:
         return _failure_for(result, _POST_TOKEN)
     match _object_in(result):
@@ -248,6 +251,12 @@ def delivery_result(result: CallResult) -> DeliveryResult:
         refused = result.code is ErrorCode.CARD_API_CREDENTIALS_REFUSED
         verdict = _V.CREDENTIALS_REFUSED if refused else _V.NOT_PROCESSED
     return DeliveryResult(verdict, result.status, result.retry_after)
+
+
+def delivery_failure(result: CallResult, verdict: DeliveryVerdict) -> Failure | None:
+    """Return the failure of a delivery that got no response of the contract."""
+    is_unexpected = verdict in {_V.UNKNOWN, _V.CREDENTIALS_REFUSED, _V.NOT_PROCESSED}
+    return _failure_for(result, _POST_SIGNATURE) if is_unexpected and result.status != HTTPStatus.CONFLICT else None
 
 
 _TEXT_FIELDS: Final = ("code", "message", "error", "errors", "title", "detail", "type", "reason", "description")

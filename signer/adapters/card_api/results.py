@@ -42,7 +42,7 @@ class Failure:
         retry_after: when the caller may retry, if that is known.
         status: the HTTP status, if it was received before the connection failed.
         may_be_processed: whether the request may have reached the card API without a complete response.
-        is_tls: whether the connection failed because of TLS.
+        cause: one stable word for why the card API does not work; ``None`` if this failure does not show that.
     """
 
     code: ErrorCode
@@ -51,7 +51,7 @@ class Failure:
     retry_after: timedelta | None = None
     status: int | None = None
     may_be_processed: bool = False
-    is_tls: bool = False
+    cause: str | None = None
 
     def error(self) -> SignerError:
         """Return a new error for the port to raise."""
@@ -72,11 +72,7 @@ class Failure:
 CallResult = UpstreamResponse | Failure
 """The result of one call to the card API."""
 
-_CAUSE_FOR_STATUS: Final = {401: "credentials_refused", 429: "rate_limited"}
-_CAUSE_FOR_CODE: Final = {
-    ErrorCode.CARD_API_TIMEOUT: "timeout",
-    ErrorCode.CARD_API_INVALID_ANSWER: "invalid_response",
-}
+_CAUSE_FOR_STATUS: Final = {401: "credentials_refused", 403: "credentials_refused", 429: "rate_limited"}
 
 
 def cause_of(result: CallResult) -> str | None:
@@ -84,4 +80,4 @@ def cause_of(result: CallResult) -> str | None:
     if isinstance(result, UpstreamResponse):
         is_server_error = result.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         return "server_error" if is_server_error else _CAUSE_FOR_STATUS.get(result.status)
-    return "tls" if result.is_tls else _CAUSE_FOR_CODE.get(result.code, "unreachable")
+    return result.cause

@@ -35,7 +35,7 @@ class Bench:
             listener=self,
         )
 
-    def breaker_opened(self, *, opening: int, cool_down: timedelta) -> None:
+    def breaker_opened(self, *, opening: int, cool_down: timedelta, cause: str | None) -> None:
         """Record the event."""
         self.events.append(("opened", opening, cool_down.total_seconds()))
 
