@@ -160,7 +160,13 @@ CLOCK_SKEWED: Final = event(
     action="Check the time synchronisation of this machine. If its clock is right, tell the operator of the card API.",
     alert="ticket",
 )
-CLOCK_AGREED: Final = event("clock.agreed", "info", "The card API's clock and ours agree again.", "skew_seconds")
+CLOCK_AGREED: Final = event(
+    "clock.agreed",
+    "info",
+    "The card API's clock and ours agree again, duration_ms after they began to differ.",
+    "skew_seconds",
+    "duration_ms",
+)
 
 STORE_DOWN: Final = event(
     "store.down",

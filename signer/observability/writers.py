@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields as fields_of
 from datetime import timedelta
@@ -83,6 +84,9 @@ class StructlogRequestLog:
 class CardApiLog:
     """Writes changes of the circuit breaker (``BreakerListener``) and of the card API's clock (``ClockListener``)."""
 
+    def __init__(self) -> None:
+        self._skewed_at = 0.0
+
     def breaker_opened(self, *, opening: int, cool_down: timedelta, cause: str | None) -> None:
         """Write that the circuit breaker opened."""
         duration_ms = cool_down.total_seconds() * 1000
@@ -94,11 +98,13 @@ class CardApiLog:
 
     def clock_skewed(self, skew: timedelta) -> None:
         """Write that the clocks differ too much."""
+        self._skewed_at = time.monotonic()
         emit(events.CLOCK_SKEWED, skew_seconds=round(skew.total_seconds(), 1))
 
     def clock_agreed(self, skew: timedelta) -> None:
         """Write that the clocks agree again."""
-        emit(events.CLOCK_AGREED, skew_seconds=round(skew.total_seconds(), 1))
+        duration_ms = (time.monotonic() - self._skewed_at) * 1000
+        emit(events.CLOCK_AGREED, skew_seconds=round(skew.total_seconds(), 1), duration_ms=duration_ms)
 
 
 class StructlogDamageLog:

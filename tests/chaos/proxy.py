@@ -8,6 +8,7 @@ of a connection that was cut or whose client died, because the server executes t
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Protocol
@@ -85,6 +86,7 @@ class TappedProxy:
         host: str = "127.0.0.1",
         port: int | None = None,
         rewrite: Rewrite = lambda data: data,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.host = host
         self.port = free_port() if port is None else port
@@ -93,6 +95,7 @@ class TappedProxy:
         self._connect = connect
         self._tap_factory = tap_factory
         self._rewrite = rewrite
+        self._tls = tls
         self._may_pass = asyncio.Event()
         self._may_pass.set()
         self._cuts: set[asyncio.Event] = set()
@@ -102,7 +105,7 @@ class TappedProxy:
 
     async def open(self) -> None:
         """Start to listen."""
-        self._server = await asyncio.start_server(self._accept, self.host, self.port)
+        self._server = await asyncio.start_server(self._accept, self.host, self.port, ssl=self._tls)
 
     async def close(self) -> None:
         """Stop to listen, and close all connections."""

@@ -108,3 +108,4 @@ async def test_signatures_are_accepted_if_the_card_apis_clock_is_behind(site: Si
         while not site.log.of("clock.agreed"):
             assert (await (await site.ask(*site.customer())).json())["state"] == "verified"
     assert len(site.log.of("clock.skewed")) == 1
+    assert site.log.of("clock.agreed")[0]["duration_ms"] > 0
