@@ -43,7 +43,7 @@ class Outage:
     Attributes:
         is_failing: whether the last call failed. A caller whose call succeeded looks at this only.
         is_down: see above.
-        cause: of the last failure.
+        cause, reason: of the last failure.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Outage:
         self.cause = ""
         self._listener = listener
         self._monotonic = monotonic
-        self._reason = ""
+        self.reason = ""
         self._began = 0.0
         self._reported = 0.0
         self._reported_cause = ""
@@ -65,7 +65,7 @@ class Outage:
         now = self._monotonic()
         if not self.is_failing:
             self.is_failing, self._began = True, now
-        self.cause, self._reason = cause, reason
+        self.cause, self.reason = cause, reason
         if self.is_down:
             self.remind()
         elif is_certain or now - self._began >= CONFIRMED_AFTER:
@@ -75,7 +75,7 @@ class Outage:
     def succeeded(self) -> None:
         """Note that a call succeeded."""
         if self.is_down and self._listener is not None:
-            self._listener.up(self.cause, self._reason, timedelta(seconds=self._monotonic() - self._began))
+            self._listener.up(self.cause, self.reason, timedelta(seconds=self._monotonic() - self._began))
         self.is_failing = self.is_down = False
 
     def remind(self) -> None:
@@ -87,4 +87,4 @@ class Outage:
     def _report(self, lasted: timedelta | None) -> None:
         self._reported, self._reported_cause = self._monotonic(), self.cause
         if self._listener is not None:
-            self._listener.down(self.cause, self._reason, lasted)
+            self._listener.down(self.cause, self.reason, lasted)

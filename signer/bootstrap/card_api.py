@@ -6,7 +6,7 @@ A key that cannot be used at start ends the start. A token that fails later is r
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.http_transport import CallEnded, HttpTransport, open_session
 from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
 from signer.adapters.card_api.upstream_clock import UpstreamClock
+from signer.adapters.keys.backend import Problem
+from signer.adapters.keys.pkcs11.token import ProblemChanged
 from signer.adapters.request_signing.local_key import LocalRequestKey, load_request_key
 from signer.adapters.request_signing.pkcs11_key import Pkcs11RequestKey, open_pkcs11_request_key
 from signer.adapters.request_signing.request_key import RequestKey
@@ -24,7 +26,7 @@ from signer.application.ports import Clock
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
 from signer.observability.outage_log import OutageLog
-from signer.observability.writers import CardApiLog, emit
+from signer.observability.writers import CardApiLog
 from signer.web.health import without_places
 
 OpenRequestKey = LocalRequestKey | Pkcs11RequestKey
@@ -34,20 +36,19 @@ class RequestKeyHealth:
     """Whether the request key can sign, as its token reports it."""
 
     def __init__(self) -> None:
-        self._problem: str | None = None
+        self.outage = Outage(OutageLog(events.REQUEST_KEY_DOWN, events.REQUEST_KEY_UP))
 
-    def changed(self, problem: str | None) -> None:
+    def changed(self, problem: Problem | None) -> None:
         """Store and log a change that the token reports."""
-        if problem is not None:
-            emit(events.REQUEST_KEY_DOWN, reason=problem)
-        elif self._problem is not None:
-            emit(events.REQUEST_KEY_UP)
-        self._problem = problem
+        if problem is None:
+            self.outage.succeeded()
+        else:
+            self.outage.failed(problem.cause, problem.reason, is_certain=True)
 
     async def check(self) -> str | None:
         """Check readiness; raise ``Unavailable`` if requests to the card API cannot be signed now."""
-        if self._problem is not None:
-            reason = without_places(self._problem)
+        if self.outage.is_down:
+            reason = without_places(self.outage.reason)
             detail = f"The token with the request key does not work ({reason}); see the log."
             raise Unavailable(ErrorCode.CARD_API_UNAVAILABLE, detail)
         return None
@@ -112,9 +113,7 @@ async def open_client(
 
 
 @asynccontextmanager
-async def open_request_key(
-    settings: CardApiSettings, health_changed: Callable[[str | None], None]
-) -> AsyncIterator[OpenRequestKey]:
+async def open_request_key(settings: CardApiSettings, health_changed: ProblemChanged) -> AsyncIterator[OpenRequestKey]:
     """Load the request key, and close it at the end; raise ``RequestKeyError``."""
     if settings.signing_key_file is not None:
         yield load_request_key(settings.signing_key_file, settings.signing_key_id)

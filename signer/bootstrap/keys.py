@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from signer.adapters.keys.backend import (
     BackendResources,
-    HealthChanged,
     KeyBackend,
     KeyBackendError,
+    Problem,
     Progress,
     combined,
 )
@@ -27,9 +27,11 @@ from signer.adapters.keys.ring import LoadedKeyRing
 from signer.adapters.keys.secp256k1 import require_coincurve
 from signer.adapters.keys.settings import KeysSettings
 from signer.adapters.keys.verified_key import Signed
+from signer.application.outage import Outage
 from signer.application.ports import Clock
 from signer.application.reload_keys import ReloadCause, ReloadKeys
 from signer.observability import events
+from signer.observability.outage_log import OutageLog
 from signer.observability.writers import StructlogReloadLog, emit
 
 PROGRESS_LOG_INTERVAL: Final = 5.0
@@ -43,10 +45,12 @@ class Keys:
     Attributes:
         ring: the keys.
         reload: loads them again.
+        outages: of the backends that have failed, by URI.
     """
 
     ring: LoadedKeyRing
     reload: ReloadKeys
+    outages: Mapping[str, Outage]
     _watch: FileWatch | None
 
     async def load(self, progress: Progress = lambda _done, _total: None) -> None:
@@ -92,19 +96,49 @@ class Keys:
             await self._watch.run()
 
 
-def log_backend_health(uri: str, problem: str | None) -> None:
-    """Log that a backend has failed or recovered."""
-    if problem is None:
-        emit(events.KEY_BACKEND_UP, key_uri=uri)
-    else:
-        emit(events.KEY_BACKEND_DOWN, key_uri=uri, reason=problem)
+class _BackendHealth:
+    """What the backends report about themselves, and its log lines.
+
+    Attributes:
+        problems: the reason for each backend that is down, by URI.
+        outages: of the backends that have failed, by URI.
+    """
+
+    def __init__(self) -> None:
+        self.problems: dict[str, str] = {}
+        self.outages: dict[str, Outage] = {}
+        self._is_closed = False
+
+    def outage_of(self, uri: str) -> Outage:
+        """Return the outage of a backend."""
+        if uri not in self.outages:
+            self.outages[uri] = Outage(OutageLog(events.KEY_BACKEND_DOWN, events.KEY_BACKEND_UP, key_uri=uri))
+        return self.outages[uri]
+
+    def changed(self, uri: str, problem: Problem | None) -> None:
+        """See ``HealthChanged``."""
+        if self._is_closed:
+            return
+        if problem is None:
+            self.problems.pop(uri, None)
+            self.outage_of(uri).succeeded()
+        else:
+            self.problems[uri] = problem.reason
+            self.outage_of(uri).failed(problem.cause, problem.reason, is_certain=True)
+
+    def failing(self) -> Mapping[str, str]:
+        """Return the reason for each backend whose calls fail, by URI."""
+        return {uri: outage.reason for uri, outage in self.outages.items() if outage.is_down}
+
+    def close(self) -> None:
+        """Ignore what backends report while they close."""
+        self._is_closed = True
 
 
 @asynccontextmanager
 async def open_keys(
     settings: KeysSettings,
     clock: Clock,
-    health_changed: HealthChanged = log_backend_health,
     make_backend: Callable[[str, BackendResources], KeyBackend] = backend_for,
     signed: Signed | None = None,
 ) -> AsyncIterator[Keys]:
@@ -115,21 +149,10 @@ async def open_keys(
     """
     require_coincurve()
     async with AsyncExitStack() as stack:
-        problems: dict[str, str] = {}
-        closing = asyncio.Event()
-
-        def changed(uri: str, problem: str | None) -> None:
-            if closing.is_set() or (problem is None and uri not in problems):  # stopped, or it was not down
-                return
-            if problem is None:
-                del problems[uri]
-            else:
-                problems[uri] = problem
-            health_changed(uri, problem)
-
+        health = _BackendHealth()
         pool = OpeningPool(memory_budget=settings.open_memory << 20, threads=settings.open_threads)
         stack.callback(pool.close)
-        resources = BackendResources(opening=pool, health_changed=changed)
+        resources = BackendResources(opening=pool, health_changed=health.changed, outage_of=health.outage_of)
         backends: list[KeyBackend] = []
         errors: list[KeyBackendError] = []
         for uri in settings.uris:
@@ -139,15 +162,15 @@ async def open_keys(
                 errors.append(error)
         if errors:
             raise combined(errors)
-        ring = LoadedKeyRing(backends, settings, problems=problems, signed=signed)
+        ring = LoadedKeyRing(backends, settings, problems=health.problems, failing=health.failing, signed=signed)
         stack.push_async_callback(ring.close)
         reload = ReloadKeys(ring, clock, StructlogReloadLog())
         stack.push_async_callback(reload.close)
-        stack.callback(closing.set)
+        stack.callback(health.close)
 
         def reload_changed_files() -> None:
             reload.begin(ReloadCause.FILES)
 
         interval = settings.watch_every.total_seconds()
         watch = FileWatch(watched_files(settings.uris), interval, reload_changed_files) if interval else None
-        yield Keys(ring=ring, reload=reload, _watch=watch)
+        yield Keys(ring=ring, reload=reload, outages=health.outages, _watch=watch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from signer.application.admission import AdmissionGate
@@ -24,11 +24,11 @@ class ReadinessWatch:
 
     Args:
         readiness: the checks; a report is shared with ``/readyz``.
-        outages: those of the parts.
+        outages: returns those of the parts.
         admission: until it has opened once, the service is starting, and a failing check is no change.
     """
 
-    def __init__(self, readiness: Readiness, outages: Sequence[Outage], admission: AdmissionGate) -> None:
+    def __init__(self, readiness: Readiness, outages: Callable[[], Sequence[Outage]], admission: AdmissionGate) -> None:
         self._readiness = readiness
         self._outages = outages
         self._admission = admission
@@ -40,11 +40,12 @@ class ReadinessWatch:
         """Check until cancelled."""
         while True:
             failing = [result for result in await self._readiness.report() if result.error is not None]
-            for outage in self._outages:
+            outages = self._outages()
+            for outage in outages:
                 outage.remind()
             if self._admission.rejection is None:
                 self._note(failing)
-            is_calm = not failing and not any(outage.is_failing for outage in self._outages)
+            is_calm = not failing and not any(outage.is_failing for outage in outages)
             await asyncio.sleep(EVERY if is_calm else WHILE_FAILING)
 
     def _note(self, failing: Sequence[CheckResult]) -> None:

@@ -292,6 +292,10 @@ def _compose(
         "card_api": Check(card_api.client.check, ErrorCode.CARD_API_TIMEOUT),
     }
     readiness = Readiness(checks, request_log)
+
+    def outages() -> list[Outage]:
+        return [store_outage, card_api.client.outage, card_api.request_key.outage, *keys.outages.values()]
+
     handlers = Handlers(
         sign=sign,
         onboard=onboard,
@@ -311,5 +315,5 @@ def _compose(
         _sign=sign,
         _onboard=onboard,
         _recovery=recovery,
-        _watch=ReadinessWatch(readiness, [store_outage, card_api.client.outage], admission),
+        _watch=ReadinessWatch(readiness, outages, admission),
     )

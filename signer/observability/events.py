@@ -105,13 +105,16 @@ KEYS_RELOAD_FAILED: Final = event(
 KEY_BACKEND_DOWN: Final = event(
     "keys.backend_down",
     "error",
-    "A loaded key backend has failed. It is retried; this replica is not ready until it works again.",
+    "A loaded key backend has failed; written again every minute until it works. A token is tried again and makes this "
+    "replica unready meanwhile; for a KMS, the next signature shows whether it works.",
     "key_uri",
-    "reason",
+    *OUTAGE_FIELDS,
     action="Mend the key backend as reason says. A restart is not needed.",
     alert="page",
 )
-KEY_BACKEND_UP: Final = event("keys.backend_up", "info", "A key backend that had failed works again.", "key_uri")
+KEY_BACKEND_UP: Final = event(
+    "keys.backend_up", "info", "A key backend that had failed works again.", "key_uri", *OUTAGE_FIELDS
+)
 
 CARD_API_DOWN: Final = event(
     "card_api.down",
@@ -147,11 +150,11 @@ REQUEST_KEY_DOWN: Final = event(
     "card_api.request_key_down",
     "error",
     "The token with the request key has stopped working; it is tried again, and readiness is false meanwhile.",
-    "reason",
+    *OUTAGE_FIELDS,
     action="Mend the token as reason says: docs/keys/request-key.md. A restart is not needed.",
     alert="page",
 )
-REQUEST_KEY_UP: Final = event("card_api.request_key_up", "info", "The request key works again.")
+REQUEST_KEY_UP: Final = event("card_api.request_key_up", "info", "The request key works again.", *OUTAGE_FIELDS)
 CLOCK_SKEWED: Final = event(
     "clock.skewed",
     "warning",

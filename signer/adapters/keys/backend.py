@@ -14,17 +14,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from signer.adapters.keys.opening_pool import OpeningPool
+from signer.application.outage import Outage
 from signer.domain.ethereum import Eip191Message
 
 Progress = Callable[[int, int], None]
 """Called on the event loop with the number of keys processed, and the number of keys known so far."""
 
 
-HealthChanged = Callable[[str, str | None], None]
-"""Called on the event loop with a backend's URI and the reason when it fails, and with ``None`` when it recovers."""
+class Problem(NamedTuple):
+    """Why a backend does not work: one stable word for alerts, and a sentence for the operator."""
+
+    cause: str
+    reason: str
+
+
+HealthChanged = Callable[[str, Problem | None], None]
+"""Called on the event loop with a backend's URI and the problem when it fails, and with ``None`` when it recovers."""
 
 
 class KeyBackendError(Exception):
@@ -129,7 +137,9 @@ class BackendResources:
     Attributes:
         opening: the threads that open keys.
         health_changed: called when a loaded backend fails, and when it recovers.
+        outage_of: returns the outage of a backend whose health only its calls show, by its URI.
     """
 
     opening: OpeningPool
     health_changed: HealthChanged = field(default=lambda _uri, _problem: None)
+    outage_of: Callable[[str], Outage] = field(default=lambda _uri: Outage())

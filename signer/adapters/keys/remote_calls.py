@@ -46,12 +46,14 @@ class RemoteFailure(Exception):
     Attributes:
         reason: a sentence without its full stop, without secrets and without the vendor's text.
         kind: what the failure affects.
+        cause: one stable word for why.
     """
 
-    def __init__(self, reason: str, kind: FailureKind) -> None:
+    def __init__(self, reason: str, kind: FailureKind, cause: str = "error") -> None:
         super().__init__(reason)
         self.reason = reason
         self.kind = kind
+        self.cause = cause
 
     def as_unavailable(self) -> Unavailable:
         """Return the error that a key's ``sign`` raises."""
@@ -101,7 +103,7 @@ class RemoteCalls:
         started = now()
         deadline = started + timeout
         last = RemoteFailure(
-            f"{self._service} had no free slot for another call within {timeout:g} s", FailureKind.TRANSIENT
+            f"{self._service} had no free slot for another call within {timeout:g} s", FailureKind.TRANSIENT, "timeout"
         )
         attempt = 0
         try:
@@ -111,7 +113,7 @@ class RemoteCalls:
                         attempt += 1
                         if attempt == 1 and now() - started < timeout / 2:  # else the wait for a slot is to blame
                             last = RemoteFailure(
-                                f"{self._service} did not respond within {timeout:g} s", FailureKind.SERVICE
+                                f"{self._service} did not respond within {timeout:g} s", FailureKind.SERVICE, "timeout"
                             )
                         try:
                             return await call()

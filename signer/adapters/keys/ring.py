@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from heapq import merge
@@ -65,6 +65,7 @@ class LoadedKeyRing:
         settings: KeysSettings = _DEFAULTS,
         *,
         problems: Mapping[str, str] = MappingProxyType({}),
+        failing: Callable[[], Mapping[str, str]] = dict,
         signed: Signed | None = None,
     ) -> None:
         """Create an empty ring; ``load`` fills it, and ``close`` closes the backends.
@@ -73,12 +74,15 @@ class LoadedKeyRing:
             backends: in the order of the settings.
             settings: the section ``[keys]``.
             problems: the reason for each loaded backend that has failed since, by URI. Read by ``status``.
+            failing: returns the same for backends whose calls fail now. They do not count as down: only calls show when
+                they work again, and a replica that is not ready gets none.
             signed: called after each signature.
         """
         self._backends = tuple(backends)
         self._settings = settings
         self._expected = frozenset(AccountId.parse(owner).address for owner in settings.expected_owners)
         self._problems = problems
+        self._failing = failing
         self._signed = signed
         self._named = set(self._expected)
         self._contents = _Contents()
@@ -106,7 +110,7 @@ class LoadedKeyRing:
             loaded=len(contents.by_address),
             loading=self._is_loading,
             missing=() if self._is_loading else tuple(sorted(self._expected - contents.by_address.keys())),
-            failed={**contents.failed, **self._problems} if self._problems else contents.failed,
+            failed={**contents.failed, **self._problems, **self._failing()},
             is_down=bool(self._problems),
         )
 

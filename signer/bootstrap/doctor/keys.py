@@ -56,7 +56,7 @@ async def _check_backend(settings: Settings, number: int, report: Report, turn: 
         async with (
             asyncio.timeout(_OPEN_WITHIN.total_seconds()),
             turn if uri.partition(":")[0] in _IN_FILES else nullcontext(),
-            open_keys(settings.keys.model_copy(update=change), SystemClock(), lambda _uri, _problem: None) as keys,
+            open_keys(settings.keys.model_copy(update=change), SystemClock()) as keys,
         ):
             await keys.ring.load(progress)
             status = keys.ring.status()

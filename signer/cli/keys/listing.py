@@ -154,7 +154,7 @@ def _read_rows(
 
 
 async def _load_rows(settings: KeysSettings, read: ReadRows) -> list[Row]:
-    async with open_keys(settings, SystemClock(), lambda _uri, _problem: None) as keys:
+    async with open_keys(settings, SystemClock()) as keys:
         problem = None
         try:
             with key_progress() as progress:

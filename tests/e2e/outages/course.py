@@ -15,7 +15,7 @@ from signer.domain.ethereum import AccountId
 from tests.e2e.outages.site import Line, OutageSite, moment_of
 
 NAMED_WITHIN: Final = 15.0
-_PATIENCE: Final = 60.0
+_PATIENCE: Final = 30.0
 _POLL_SECONDS: Final = 0.1
 _CALL_EVERY: Final = 0.3
 _CALLERS: Final = 12

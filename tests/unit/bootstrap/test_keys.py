@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys, Progress
+from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys, Problem, Progress
 from signer.adapters.keys.in_memory_key import InMemoryKey
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.keys.opening_pool import available_cores
@@ -47,7 +47,7 @@ class ReportingBackend(GivenBackend):
 
     def report(self, problem: str | None) -> None:
         """Report the backend's health."""
-        self.resources.health_changed(self.uri, problem)
+        self.resources.health_changed(self.uri, None if problem is None else Problem("error", problem))
 
 
 class BackendFactory:

@@ -38,6 +38,7 @@ from signer.adapters.keys.backend import BackendResources, KeyBackendError, Load
 from signer.adapters.keys.key_uri import KeyUri
 from signer.adapters.keys.remote_calls import BACKOFF, FailureKind, RemoteCalls, RemoteFailure
 from signer.application.backoff import Backoff
+from signer.application.outage import Outage
 from signer.domain.ethereum import Eip191Message, address_of_public_key
 
 SERVICE: Final = "AWS KMS"
@@ -62,6 +63,7 @@ class AwsKmsKey:
     _kms: KmsClient = field(repr=False)
     _calls: RemoteCalls = field(repr=False)
     _arn: str = field(repr=False)
+    _outage: Outage = field(repr=False)
 
     async def sign(self, message: Eip191Message) -> bytes:
         """Return a DER signature, half of which are high-s."""
@@ -75,7 +77,11 @@ class AwsKmsKey:
         try:
             response = await self._calls.run(request)
         except RemoteFailure as failure:
+            if failure.kind is not FailureKind.KEY:
+                self._outage.failed(failure.cause, failure.reason)
             raise failure.as_unavailable() from failure
+        if self._outage.is_failing:
+            self._outage.succeeded()
         return bytes(response.get("Signature", b""))  # the finisher refuses an empty one
 
 
@@ -102,8 +108,10 @@ class AwsKmsBackend:
         sign_timeout: float = SIGN_TIMEOUT,
         load_timeout: float = LOAD_TIMEOUT,
         backoff: Backoff = BACKOFF,
+        outage: Outage | None = None,
     ) -> None:
         """Create the backend; nothing is opened before ``load``. Timeouts are in seconds, for each call."""
+        self._outage = outage or Outage()
         self._location = location
         self._load_timeout = load_timeout
         self._calls = RemoteCalls(
@@ -229,7 +237,7 @@ class AwsKmsBackend:
         address = _address(response["PublicKey"])
         if address is None:
             return arn, _UnusableKey("has no secp256k1 public key at AWS KMS", is_intended=False)
-        return arn, AwsKmsKey(address, self._display(arn), kms, self._calls, arn)
+        return arn, AwsKmsKey(address, self._display(arn), kms, self._calls, arn, self._outage)
 
     def _uri_of_failed(self, name: str) -> str:
         """Return the URI of a failed key. A URI that names one key means the key that it named at the last load."""
@@ -243,13 +251,14 @@ class AwsKmsBackend:
         return display_uri(resource, self._region)
 
 
-def create_awskms_backend(uri: KeyUri, resources: BackendResources) -> AwsKmsBackend:  # noqa: ARG001 - needs no threads
+def create_awskms_backend(uri: KeyUri, resources: BackendResources) -> AwsKmsBackend:
     """Create the backend of an ``awskms:`` URI.
 
     Raises:
         KeyUriInvalid: a part of it is missing, unknown or invalid.
     """
-    return AwsKmsBackend(KmsLocation.parse(uri))
+    location = KmsLocation.parse(uri)
+    return AwsKmsBackend(location, outage=resources.outage_of(location.uri))
 
 
 def _address(spki: bytes) -> str | None:

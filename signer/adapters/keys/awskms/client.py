@@ -67,7 +67,9 @@ async def kms_client(location: KmsLocation, timeout: float) -> AsyncIterator[Kms
         async with asyncio.timeout(timeout):
             client = await opening.__aenter__()
     except TimeoutError as exc:
-        raise RemoteFailure("the signer's AWS credentials were not found in time", FailureKind.SERVICE) from exc
+        raise RemoteFailure(
+            "the signer's AWS credentials were not found in time", FailureKind.SERVICE, "timeout"
+        ) from exc
     except (BotoCoreError, ValueError) as exc:
         raise classify(exc) from exc
     try:

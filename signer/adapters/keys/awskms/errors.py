@@ -68,16 +68,26 @@ _CLIENT_ERRORS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (aws.ConnectionError, "AWS KMS cannot be reached"),  # EndpointConnectionError among them
 )
 
+_CAUSE_FOR_ERROR: Final[dict[type[Exception], str]] = {
+    aws.NoCredentialsError: "authentication",
+    aws.PartialCredentialsError: "authentication",
+    aws.CredentialRetrievalError: "authentication",
+    aws.NoRegionError: "error",
+    aws.ProfileNotFound: "error",
+    aws.ConnectTimeoutError: "timeout",
+    aws.ReadTimeoutError: "timeout",
+}
+
 
 def classify(exc: Exception) -> RemoteFailure:
     """Convert an exception of botocore."""
     if isinstance(exc, aws.ClientError):
         return _classify_response(exc)
     if isinstance(exc, aws.ConnectionClosedError) or _was_reset(exc):  # AWS has closed an idle connection
-        return RemoteFailure("AWS KMS closed the connection without a response", FailureKind.TRANSIENT)
+        return RemoteFailure("AWS KMS closed the connection without a response", FailureKind.TRANSIENT, "unreachable")
     for kind, reason in _CLIENT_ERRORS:
         if isinstance(exc, kind):
-            return RemoteFailure(reason, FailureKind.SERVICE)
+            return RemoteFailure(reason, FailureKind.SERVICE, _CAUSE_FOR_ERROR.get(kind, "unreachable"))
     return RemoteFailure(f"AWS KMS cannot be used ({type(exc).__name__})", FailureKind.SERVICE)
 
 
@@ -91,11 +101,11 @@ def _classify_response(exc: aws.ClientError) -> RemoteFailure:
     code = str(exc.response.get("Error", {}).get("Code", ""))
     status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _THROTTLING or status == _TOO_MANY_REQUESTS:
-        return RemoteFailure(_THROTTLED, FailureKind.TRANSIENT)
+        return RemoteFailure(_THROTTLED, FailureKind.TRANSIENT, "throttled")
     if code in _KEY_ERRORS:
         return RemoteFailure(_KEY_ERRORS[code], FailureKind.KEY)
     if code in _SERVICE_ERRORS:
-        return RemoteFailure(_SERVICE_ERRORS[code], FailureKind.SERVICE)
+        return RemoteFailure(_SERVICE_ERRORS[code], FailureKind.SERVICE, "authentication")
     shown = code if _PRINTABLE_CODE.fullmatch(code) else "an unknown error"
     kind = FailureKind.TRANSIENT if status >= _SERVER_ERROR else FailureKind.SERVICE
     return RemoteFailure(f"AWS KMS responded with {shown} (HTTP {status})", kind)

@@ -14,7 +14,7 @@ from typing import Final
 
 from signer.adapters.keys.pkcs11.cryptoki.constants import Ckf, Ckr
 from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki, CryptokiError, TokenDescription
-from signer.adapters.keys.pkcs11.errors import PinRefused, TokenError, TokenMissing
+from signer.adapters.keys.pkcs11.errors import EMPTY_SLOT_ERRORS, PinRefused, TokenError, TokenMissing
 from signer.adapters.keys.pkcs11.modules import SharedModule
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
 from signer.adapters.keys.secret_files import KeyFileError, fingerprint_of, read_secret
@@ -30,7 +30,6 @@ _PIN_ERRORS: Final = frozenset(
         Ckr.USER_PIN_NOT_INITIALIZED,
     },
 )
-_EMPTY_SLOT_ERRORS: Final = frozenset({Ckr.TOKEN_NOT_PRESENT, Ckr.TOKEN_NOT_RECOGNIZED, Ckr.DEVICE_REMOVED})
 
 
 def find_token(cryptoki: Cryptoki, uri: Pkcs11Uri) -> tuple[int, TokenDescription]:
@@ -46,7 +45,7 @@ def find_token(cryptoki: Cryptoki, uri: Pkcs11Uri) -> tuple[int, TokenDescriptio
         try:
             token = cryptoki.describe_token(slot)
         except CryptokiError as error:
-            if error.code not in _EMPTY_SLOT_ERRORS:
+            if error.code not in EMPTY_SLOT_ERRORS:
                 raise
         else:
             if token.flags & Ckf.TOKEN_INITIALIZED:

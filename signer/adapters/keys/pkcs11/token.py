@@ -28,19 +28,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from signer.adapters.keys.backend import Progress
+from signer.adapters.keys.backend import Problem, Progress
 from signer.adapters.keys.pkcs11.connection import TokenConnection, TokenConnector
 from signer.adapters.keys.pkcs11.cryptoki.constants import KEY_ERRORS, OVERLOAD_ERRORS, STALE_HANDLE_ERRORS
 from signer.adapters.keys.pkcs11.cryptoki.library import CryptokiError
 from signer.adapters.keys.pkcs11.curves import Curve
-from signer.adapters.keys.pkcs11.errors import PinRefused, TokenUnavailable, reasons_of
+from signer.adapters.keys.pkcs11.errors import PinRefused, TokenUnavailable, problem_of
 from signer.adapters.keys.pkcs11.index import TokenIndex
 from signer.adapters.keys.pkcs11.sessions import CallHangs, SessionPool
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
 from signer.application.backoff import Backoff
 
-ProblemChanged = Callable[[str | None], None]
-"""Called on the event loop with the reason when the token stops working, and with ``None`` when it works again."""
+ProblemChanged = Callable[[Problem | None], None]
+"""Called on the event loop with the problem when the token stops working, and with ``None`` when it works again."""
 
 COOLDOWN_SECONDS: Final = 1.0
 """A connection that fails is replaced no sooner than this after it was made."""
@@ -70,7 +70,7 @@ class Pkcs11Token:
 
     def __init__(self, uri: Pkcs11Uri, curve: Curve, digest: bytes, problem_changed: ProblemChanged) -> None:
         """Create it; nothing is loaded or opened before ``load``. A key signs ``digest`` to show that it works."""
-        self.problem: str | None = None
+        self.problem: Problem | None = None
         self._call_timeout = uri.timeout
         self._problem_changed = problem_changed
         self._connector = TokenConnector(uri, curve, digest)
@@ -150,7 +150,8 @@ class Pkcs11Token:
         self._supervisor.cancel()
         await asyncio.wait({self._supervisor})
         self._needs_operator = True
-        self._connection, self.problem, self._public_reason = None, "the token has been closed", "it has been closed"
+        self._connection, self._public_reason = None, "it has been closed"
+        self.problem = Problem("error", "the token has been closed")
         self._is_settled.set()
         _settle(self._load, self._unavailable())
         await self._pool.close()
@@ -168,13 +169,15 @@ class Pkcs11Token:
                     await self._is_settled.wait()
             except TimeoutError:
                 if self._connection is None and self.problem is None:  # the attempt goes on; later callers do not wait
-                    self._set_problem("reconnecting to the token takes long", "it is being reconnected")
+                    self._set_problem(
+                        Problem("timeout", "reconnecting to the token takes long"), "it is being reconnected"
+                    )
         if self._connection is None:
             raise self._unavailable()
         return self._connection
 
     def _unavailable(self) -> TokenUnavailable:
-        reason = self.problem or "the token is being reconnected"
+        reason = self.problem.reason if self.problem else "the token is being reconnected"
         if self._needs_operator:
             return TokenUnavailable(reason, self._public_reason)
         retry_after = max(COOLDOWN_SECONDS, self._next_attempt_at - time.monotonic())
@@ -210,7 +213,7 @@ class Pkcs11Token:
 
     def _on_hang(self) -> None:
         """Refuse all callers until the token signs again."""
-        self._set_down("a call into the token's library does not return", "it does not respond")
+        self._set_down(Problem("timeout", "a call into the token's library does not return"), "it does not respond")
         self._next_attempt_at = time.monotonic()
         self._wake.set()
 
@@ -249,8 +252,9 @@ class Pkcs11Token:
         except Exception as exc:  # noqa: BLE001 - whatever it was, the next attempt follows
             self._needs_operator = isinstance(exc, PinRefused)
             if self._connection is None:
-                self._set_down(*reasons_of(exc))
-            unavailable = TokenUnavailable(*reasons_of(exc), self._unavailable().retry_after)
+                self._set_down(*problem_of(exc))
+            problem, public_reason = problem_of(exc)
+            unavailable = TokenUnavailable(problem.reason, public_reason, self._unavailable().retry_after)
             unavailable.__cause__ = exc
             _settle(load, unavailable)
             return
@@ -258,7 +262,8 @@ class Pkcs11Token:
             self._set_connected(connection)
             _settle(load, connection.index)
         else:
-            self._set_down("every thread hangs in a call into the token's library: restart", "it does not respond")
+            problem = Problem("timeout", "every thread hangs in a call into the token's library: restart")
+            self._set_down(problem, "it does not respond")
             _settle(load, self._unavailable())
 
     def _set_connected(self, connection: TokenConnection) -> None:
@@ -269,14 +274,14 @@ class Pkcs11Token:
         self._is_settled.set()
         self._set_problem(None, "")
 
-    def _set_down(self, problem: str, public_reason: str) -> None:
+    def _set_down(self, problem: Problem, public_reason: str) -> None:
         self._connection = None
         self._failures += 1
         self._next_attempt_at = time.monotonic() + BACKOFF.pause_after(self._failures).total_seconds()
         self._is_settled.set()
         self._set_problem(problem, public_reason)
 
-    def _set_problem(self, problem: str | None, public_reason: str) -> None:
+    def _set_problem(self, problem: Problem | None, public_reason: str) -> None:
         self._public_reason = public_reason
         if problem != self.problem:
             self.problem = problem

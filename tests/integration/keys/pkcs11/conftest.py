@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
+from signer.adapters.keys.backend import Problem
 from signer.adapters.keys.pkcs11 import modules, sessions
 from signer.adapters.keys.pkcs11 import token as token_module
 from signer.adapters.keys.pkcs11.backend import Pkcs11Backend
@@ -83,11 +84,12 @@ class OpenRing:
     @property
     def problem(self) -> str | None:
         """Why the token is down, or ``None``."""
-        return self.backend._token.problem
+        problem = self.backend._token.problem
+        return None if problem is None else problem.reason
 
-    def health_changed(self, _uri: str, problem: str | None) -> None:
+    def health_changed(self, _uri: str, problem: Problem | None) -> None:
         """Record what the backend reports."""
-        self.problems.append(problem)
+        self.problems.append(None if problem is None else problem.reason)
 
 
 @asynccontextmanager
@@ -96,7 +98,7 @@ async def open_ring(uri: str, *, operation_timeout: timedelta = timedelta(second
     resources = backend_resources()
     opened: OpenRing
 
-    def health_changed(uri: str, problem: str | None) -> None:
+    def health_changed(uri: str, problem: Problem | None) -> None:
         opened.health_changed(uri, problem)
 
     backend = backend_for(uri, replace(resources, health_changed=health_changed))

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from signer.adapters.keys.backend import Problem
 from signer.adapters.keys.pkcs11.cryptoki.constants import Cka
 from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import _private, _public, generate_key, open_token
@@ -75,7 +76,7 @@ async def test_request_key_of_missing_token_is_unavailable_until_it_returns(
 ) -> None:
     """The error gives the reason."""
     requests_token.module = fake.path
-    problems: list[str | None] = []
+    problems: list[Problem | None] = []
     key = await open_pkcs11_request_key(requests_token.uri(PATH), "key-1", problems.append)
     fake.remove()
     with pytest.raises(RequestKeyUnavailable, match="no token in") as refused:
