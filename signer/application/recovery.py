@@ -5,6 +5,8 @@
 * At most ``batch`` challenges are taken over or wait for it, at most ``max_concurrent`` of them at the same time. One
   that hangs keeps its own slot only: the next round does not wait for it.
 * If the store is down, a round finds nothing, and the next one tries again.
+* While the card API fails, a round takes over one challenge, which shows whether it works again: an outage costs few
+  calls and few log lines, however many challenges wait. The others are due then, and are taken over at once.
 * A drain stops the rounds and waits for running deliveries; those that do not end in time are handed back.
 """
 
@@ -31,6 +33,7 @@ class Recovery:
         every: the mean time between two rounds, jittered so that replicas do not run in step.
         batch: how many challenges are taken over, or wait to be, at most.
         max_concurrent: how many of them are delivered at the same time.
+        is_card_api_failing: returns whether the last call to the card API failed.
         on_unexpected_error: called with an error that is a bug; the other challenges go on.
         jitter: returns 0 … 1.
     """
@@ -43,6 +46,7 @@ class Recovery:
         every: timedelta,
         batch: int,
         max_concurrent: int,
+        is_card_api_failing: Callable[[], bool],
         on_unexpected_error: Callable[[Exception], None],
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -51,6 +55,7 @@ class Recovery:
         self._every = every.total_seconds()
         self._batch = batch
         self._slots = asyncio.Semaphore(max_concurrent)
+        self._is_card_api_failing = is_card_api_failing
         self._on_unexpected_error = on_unexpected_error
         self._jitter = jitter
         self._running: dict[str, asyncio.Task[bool]] = {}
@@ -74,17 +79,20 @@ class Recovery:
         Raises:
             Unavailable: the store's index cannot be read.
         """
-        free = self._batch - len(self._running)
-        if free <= 0:
+        if self._free() <= 0:
             return []
         due = await self._store.due(self._batch)
         new = [challenge_id for challenge_id in due if challenge_id not in self._running]
-        return [self._start(challenge_id) for challenge_id in new[: self._batch - len(self._running)]]
+        return [self._start(challenge_id) for challenge_id in new[: max(0, self._free())]]
 
     async def drain(self, within: timedelta) -> int:
         """Stop the rounds and wait for running deliveries; return how many had to be handed back."""
         self._draining.set()
         return await drain_tasks(list(self._running.values()), within)
+
+    def _free(self) -> int:
+        """Return how many more challenges may be taken over now."""
+        return (1 if self._is_card_api_failing() else self._batch) - len(self._running)
 
     def _start(self, challenge_id: str) -> asyncio.Task[bool]:
         task = asyncio.create_task(self._take_over(challenge_id))

@@ -1,4 +1,4 @@
-"""Runs the checks of readiness all the time, so that the log names what fails also if there are no requests."""
+"""The checks of readiness, which run all the time, so that the log names what fails also without requests."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from signer.adapters.redis_client.settings import RedisSettings
+from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.application.admission import AdmissionGate
 from signer.application.outage import Outage
+from signer.bootstrap.card_api import OpenCardApi
+from signer.bootstrap.keys import Keys
+from signer.domain.errors import ErrorCode
 from signer.observability import events
-from signer.observability.writers import emit
-from signer.web.health import CheckResult, Readiness
+from signer.observability.outage_log import OutageLog
+from signer.observability.writers import StructlogAudit, emit
+from signer.web.health import Check, CheckResult, Readiness, check_admission, check_keys
+from signer.web.request_summary import RequestLog
 
 EVERY: Final = 4.0
 """Seconds between two reports. With ``Outage``'s rule an outage is named within 10 s."""
@@ -29,7 +36,7 @@ class ReadinessWatch:
     """
 
     def __init__(self, readiness: Readiness, outages: Callable[[], Sequence[Outage]], admission: AdmissionGate) -> None:
-        self._readiness = readiness
+        self.readiness = readiness
         self._outages = outages
         self._admission = admission
         self._seen: frozenset[str] = frozenset()
@@ -39,7 +46,7 @@ class ReadinessWatch:
     async def run(self) -> None:
         """Check until cancelled."""
         while True:
-            failing = [result for result in await self._readiness.report() if result.error is not None]
+            failing = [result for result in await self.readiness.report() if result.error is not None]
             outages = self._outages()
             for outage in outages:
                 outage.remind()
@@ -62,3 +69,30 @@ class ReadinessWatch:
             emit(events.SERVICE_NOT_READY, checks=[result.name for result in failing], codes=codes, reason=reason)
             self._written = names
         self._seen = names
+
+
+def watch_readiness(
+    redis: RedisSettings,
+    store: RedisChallengeStore,
+    card_api: OpenCardApi,
+    keys: Keys,
+    admission: AdmissionGate,
+    audit: StructlogAudit,
+    request_log: RequestLog,
+) -> ReadinessWatch:
+    """Return the checks of this service, in the order of ``/readyz``, with their watch."""
+    servers = f"Redis at {redis.parsed_url.servers}"
+    store_outage = Outage(OutageLog(events.STORE_DOWN, events.STORE_UP, where=servers))
+    checks = {
+        "admission": check_admission(admission),
+        "audit": Check(audit.check_readiness),
+        "keys": check_keys(keys.ring),
+        "redis": Check(store.ping, ErrorCode.STORE_UNAVAILABLE, store_outage),
+        "request_key": Check(card_api.request_key.check),
+        "card_api": Check(card_api.client.check, ErrorCode.CARD_API_TIMEOUT),
+    }
+
+    def outages() -> list[Outage]:
+        return [store_outage, card_api.client.outage, card_api.request_key.outage, *keys.outages.values()]
+
+    return ReadinessWatch(Readiness(checks, request_log), outages, admission)

@@ -36,7 +36,6 @@ from signer.adapters.siwe_judge import JudgeError, check_parser_against_siwe
 from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardSignature
 from signer.application.onboard_customer import OnboardCustomer, OnboardingResult
-from signer.application.outage import Outage
 from signer.application.ports import Clock
 from signer.application.recovery import Recovery
 from signer.application.reload_keys import ReloadCause
@@ -46,7 +45,7 @@ from signer.application.sign_request import HandleSignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.bootstrap.card_api import OpenCardApi, open_card_api
 from signer.bootstrap.keys import Keys, open_keys
-from signer.bootstrap.readiness_watch import ReadinessWatch
+from signer.bootstrap.readiness_watch import ReadinessWatch, watch_readiness
 from signer.bootstrap.settings_check import find_problems
 from signer.config.settings import Settings
 from signer.domain.customer import CustomerIntent
@@ -54,13 +53,11 @@ from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
 from signer.observability import events
 from signer.observability.metrics import Metrics
-from signer.observability.outage_log import OutageLog
 from signer.observability.writers import StructlogAudit, StructlogDamageLog, StructlogRequestLog, emit
 from signer.web.app import create_http
 from signer.web.auth import Callers
 from signer.web.connections import HttpRunner
 from signer.web.handlers import Handlers
-from signer.web.health import Check, Readiness, check_admission, check_keys
 
 _SELF_CHECK_WITHIN: Final = timedelta(seconds=60)
 _STORE_CHECK_RETRY_SECONDS: Final = 5.0
@@ -277,32 +274,18 @@ def _compose(
         every=settings.forwarding.recover_every,
         batch=settings.forwarding.recover_batch,
         max_concurrent=settings.forwarding.recover_at_once,
+        is_card_api_failing=lambda: card_api.client.outage.is_failing,
         on_unexpected_error=lambda error: emit(events.RECOVERY_UNEXPECTED_ERROR, error=error),
     )
     request_log = StructlogRequestLog()
-    store_outage = Outage(
-        OutageLog(events.STORE_DOWN, events.STORE_UP, where=f"Redis at {settings.redis.parsed_url.servers}")
-    )
-    checks = {
-        "admission": check_admission(admission),
-        "audit": Check(audit.check_readiness),
-        "keys": check_keys(keys.ring),
-        "redis": Check(store.ping, ErrorCode.STORE_UNAVAILABLE, store_outage),
-        "request_key": Check(card_api.request_key.check),
-        "card_api": Check(card_api.client.check, ErrorCode.CARD_API_TIMEOUT),
-    }
-    readiness = Readiness(checks, request_log)
-
-    def outages() -> list[Outage]:
-        return [store_outage, card_api.client.outage, card_api.request_key.outage, *keys.outages.values()]
-
+    watch = watch_readiness(settings.redis, store, card_api, keys, admission, audit, request_log)
     handlers = Handlers(
         sign=sign,
         onboard=onboard,
         store=store,
         keys=keys.ring,
         reload=keys.reload,
-        readiness=readiness,
+        readiness=watch.readiness,
         settings=settings.http,
     )
     return Service(
@@ -315,5 +298,5 @@ def _compose(
         _sign=sign,
         _onboard=onboard,
         _recovery=recovery,
-        _watch=ReadinessWatch(readiness, outages, admission),
+        _watch=watch,
     )

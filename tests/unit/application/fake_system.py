@@ -90,6 +90,7 @@ class FakeSystem:
         shelf: the records.
         challenges: every challenge that was created, base64; no event may contain one.
         unexpected_errors: the errors that recovery reported as bugs.
+        is_card_api_failing: what recovery is told about the card API.
         replicas: every replica that was created.
     """
 
@@ -100,6 +101,7 @@ class FakeSystem:
     audit: FakeAuditLog = field(default_factory=FakeAuditLog)
     challenges: list[str] = field(default_factory=list)
     unexpected_errors: list[Exception] = field(default_factory=list)
+    is_card_api_failing: bool = False
     replicas: list[Replica] = field(default_factory=list)
 
     @property
@@ -187,6 +189,7 @@ class FakeSystem:
             every=timedelta(seconds=_POLL),
             batch=batch,
             max_concurrent=max_concurrent,
+            is_card_api_failing=lambda: self.is_card_api_failing,
             on_unexpected_error=self.unexpected_errors.append,
             jitter=jitter,
         )

@@ -29,7 +29,7 @@ def states(system: FakeSystem, challenges: list[str]) -> list[ChallengeState]:
     return [system.record_of(challenge).state for challenge in challenges]
 
 
-def hourly_recovery(replica: Replica, jitter: float = 0.0) -> Recovery:
+def hourly_recovery(replica: Replica, jitter: float = 0.0, *, is_failing: bool = False) -> Recovery:
     """Create a recovery whose pauses are longer than any test."""
     return Recovery(
         replica.store,
@@ -37,6 +37,7 @@ def hourly_recovery(replica: Replica, jitter: float = 0.0) -> Recovery:
         every=timedelta(hours=1),
         batch=64,
         max_concurrent=8,
+        is_card_api_failing=lambda: is_failing,
         on_unexpected_error=lambda error: pytest.fail(str(error)),
         jitter=lambda: jitter,
     )
@@ -52,6 +53,18 @@ async def test_nothing_is_taken_over_before_its_lease_ends(system: FakeSystem, r
     assert system.record_of(challenge).state is ChallengeState.VERIFIED
     assert await replica.tick() == 0
     assert len(system.card_api.submitted) == 1
+
+
+async def test_failing_card_api_gets_one_challenge_at_a_time(system: FakeSystem) -> None:
+    """The first one that is delivered shows that it works again, and the next tick takes over all others."""
+    replica = system.add_replica(batch=64)
+    challenges = await leave_signatures(system, 10)
+    system.is_card_api_failing = True
+    assert await replica.tick() == 1
+    assert await replica.tick() == 1
+    system.is_card_api_failing = False
+    assert await replica.tick() == 8
+    assert states(system, challenges) == [ChallengeState.VERIFIED] * 10
 
 
 async def test_tick_takes_over_at_most_one_batch(system: FakeSystem) -> None:
