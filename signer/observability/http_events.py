@@ -9,13 +9,16 @@ from signer.observability.event import FAILURE_FIELDS, RECORD_FIELDS, event
 HTTP_REQUEST: Final = event(
     "http.request",
     "info",
-    "The canonical line of a request. A request that was cut off has no status.",
+    "The canonical line of a request. A request that was cut off has no status. A warning if a caller got a 5xx that "
+    "says more than that this replica is busy or stops.",
     *RECORD_FIELDS,
     "method",
     "route",
     "status",
     "bytes_in",
     "duration_ms",
+    raised_level="warning",
+    action="For a warning: look up code in docs/errors.md. A line of the same time says which part is down.",
 )
 HTTP_PROBE: Final = event(
     "http.probe",

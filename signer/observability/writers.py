@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields as fields_of
 from datetime import timedelta
+from http import HTTPStatus
 from operator import attrgetter
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ _AUDIT_VALUES: Final = attrgetter(*_AUDIT_FIELDS)
 _REQUEST_FIELDS: Final = tuple(field.name for field in fields_of(RequestSummary))
 _REQUEST_VALUES: Final = attrgetter(*_REQUEST_FIELDS)
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
-_OK: Final = 200
+_BUSY: Final = frozenset({ErrorCode.OVERLOADED, ErrorCode.CHALLENGE_IN_PROGRESS, ErrorCode.SHUTTING_DOWN})
 _RETRY_AFTER_SECONDS: Final = 5.0
 
 
@@ -71,10 +72,12 @@ class StructlogRequestLog:
     """The port ``RequestLog``."""
 
     def request_finished(self, summary: RequestSummary) -> None:
-        """Write the canonical line of a request; for a probe that got 200, a debug line."""
-        is_probe = summary.route in _PROBES and summary.status == _OK
+        """Write the canonical line of a request; for a probe that got 200, a debug line; for a failure, a warning."""
+        is_probe = summary.route in _PROBES and summary.status == HTTPStatus.OK
         event = http_events.HTTP_PROBE if is_probe else http_events.HTTP_REQUEST
-        write_event(event, dict(zip(_REQUEST_FIELDS, _REQUEST_VALUES(summary), strict=True)))
+        is_failure = (summary.status or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR and summary.code not in _BUSY
+        is_raised = is_failure and summary.caller is not None  # strangers cause no warnings
+        write_event(event, dict(zip(_REQUEST_FIELDS, _REQUEST_VALUES(summary), strict=True)), is_raised=is_raised)
 
     def unexpected_error(self, error: Exception) -> None:
         """Write the type and the frames of an error."""
