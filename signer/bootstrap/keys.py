@@ -32,7 +32,7 @@ from signer.application.ports import Clock
 from signer.application.reload_keys import ReloadCause, ReloadKeys
 from signer.observability import events
 from signer.observability.outage_log import OutageLog
-from signer.observability.writers import StructlogReloadLog, emit
+from signer.observability.writers import ReloadLogLines, emit
 
 PROGRESS_LOG_INTERVAL: Final = 5.0
 """Seconds between two ``keys.loading`` log lines."""
@@ -164,7 +164,7 @@ async def open_keys(
             raise combined(errors)
         ring = LoadedKeyRing(backends, settings, problems=health.problems, failing=health.failing, signed=signed)
         stack.push_async_callback(ring.close)
-        reload = ReloadKeys(ring, clock, StructlogReloadLog())
+        reload = ReloadKeys(ring, clock, ReloadLogLines())
         stack.push_async_callback(reload.close)
         stack.callback(health.close)
 

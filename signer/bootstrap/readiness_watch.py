@@ -16,7 +16,7 @@ from signer.bootstrap.keys import Keys
 from signer.domain.errors import ErrorCode
 from signer.observability import events
 from signer.observability.outage_log import OutageLog
-from signer.observability.writers import StructlogAudit, emit
+from signer.observability.writers import AuditLogLines, emit
 from signer.web.health import Check, CheckResult, Readiness, check_admission, check_keys
 from signer.web.request_summary import RequestLog
 
@@ -77,7 +77,7 @@ def watch_readiness(
     card_api: OpenCardApi,
     keys: Keys,
     admission: AdmissionGate,
-    audit: StructlogAudit,
+    audit: AuditLogLines,
     request_log: RequestLog,
 ) -> ReadinessWatch:
     """Return the checks of this service, in the order of ``/readyz``, with their watch."""

@@ -53,7 +53,7 @@ from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import AccountId
 from signer.observability import events
 from signer.observability.metrics import Metrics
-from signer.observability.writers import StructlogAudit, StructlogDamageLog, StructlogRequestLog, emit
+from signer.observability.writers import AuditLogLines, DamageLogLines, RequestLogLines, emit
 from signer.web.app import create_http
 from signer.web.auth import Callers
 from signer.web.connections import HttpRunner
@@ -194,16 +194,14 @@ async def open_service(
         try:
             redis = await open_redis(settings.redis, None if metrics is None else metrics.store_called)
             stack.push_async_callback(redis.close)
-            card_api = await stack.enter_async_context(
-                open_card_api(settings.card_api, clock, None if metrics is None else metrics.card_api_called)
-            )
-            keys = await stack.enter_async_context(
-                open_keys(settings.keys, clock, signed=None if metrics is None else metrics.signed)
-            )
+            card_api_called = None if metrics is None else metrics.card_api_called
+            card_api = await stack.enter_async_context(open_card_api(settings.card_api, clock, card_api_called))
+            signed = None if metrics is None else metrics.signed
+            keys = await stack.enter_async_context(open_keys(settings.keys, clock, signed=signed))
             callers = Callers(settings.callers)
         except (ValueError, KeyBackendError, RequestKeyError) as error:
             raise StartFailed(str(error)) from error
-        audit = StructlogAudit(log_problem, required=settings.audit.required)
+        audit = AuditLogLines(log_problem, required=settings.audit.required)
         service = _compose(settings, clock, redis, card_api, keys, callers, audit)
         if metrics is not None:
             metrics.watch(keys.ring.status, service.backlog, log_problem)
@@ -218,10 +216,10 @@ def _compose(
     card_api: OpenCardApi,
     keys: Keys,
     callers: Callers,
-    audit: StructlogAudit,
+    audit: AuditLogLines,
 ) -> Service:
     policy = settings.policy_for_card_api.to_domain()
-    damage_log = StructlogDamageLog()
+    damage_log = DamageLogLines()
     store = RedisChallengeStore(redis, settings.redis, max_age=settings.policy.max_age, damage_log=damage_log)
     admission = AdmissionGate.closed()
     forward = ForwardSignature(
@@ -277,7 +275,7 @@ def _compose(
         is_card_api_failing=lambda: card_api.client.outage.is_failing,
         on_unexpected_error=lambda error: emit(events.RECOVERY_UNEXPECTED_ERROR, error=error),
     )
-    request_log = StructlogRequestLog()
+    request_log = RequestLogLines()
     watch = watch_readiness(settings.redis, store, card_api, keys, admission, audit, request_log)
     handlers = Handlers(
         sign=sign,

@@ -121,7 +121,7 @@ CARD_API_DOWN: Final = event(
     "error",
     "The card API does not work for this service, for the reason in cause; written again every minute until it does.",
     *OUTAGE_FIELDS,
-    action="Mend what reason names; docs/reliability.md lists the causes. Signatures wait for delivery meanwhile.",
+    action="Mend what reason names; docs/operations.md lists the causes. Signatures wait for delivery meanwhile.",
     alert="page",
 )
 CARD_API_UP: Final = event(
@@ -176,7 +176,7 @@ STORE_DOWN: Final = event(
     "error",
     "Redis does not work for this service, for the reason in cause; written again every minute until it does.",
     *OUTAGE_FIELDS,
-    action="Mend what reason names; docs/reliability.md lists the causes. Nothing is signed or lost meanwhile.",
+    action="Mend what reason names; docs/operations.md lists the causes. Nothing is signed or lost meanwhile.",
     alert="page",
 )
 STORE_UP: Final = event("store.up", "info", "Redis works again; duration_ms is the outage's.", *OUTAGE_FIELDS)

@@ -40,8 +40,8 @@ def emit(event: Event, *, error: BaseException | None = None, **fields: Any) -> 
     write_event(event, fields, error=error)
 
 
-class StructlogAudit:
-    """The port ``AuditLog``."""
+class AuditLogLines:
+    """The port ``AuditLog``, as log lines."""
 
     def __init__(self, log_problem: Callable[[], str | None] = lambda: None, *, required: bool = True) -> None:
         """Use ``LogWriter.problem``; if it returns one, ``check`` raises only if the log is ``required``."""
@@ -68,8 +68,8 @@ class StructlogAudit:
         return self._log_problem()
 
 
-class StructlogRequestLog:
-    """The port ``RequestLog``."""
+class RequestLogLines:
+    """The port ``RequestLog``, as log lines."""
 
     def request_finished(self, summary: RequestSummary) -> None:
         """Write the canonical line of a request; for a probe that got 200, a debug line; for a failure, a warning."""
@@ -110,8 +110,8 @@ class CardApiLog:
         emit(events.CLOCK_AGREED, skew_seconds=round(skew.total_seconds(), 1), duration_ms=duration_ms)
 
 
-class StructlogDamageLog:
-    """The protocol ``DamageLog``."""
+class DamageLogLines:
+    """The protocol ``DamageLog``, as log lines."""
 
     def record_damaged(self, key: str) -> None:
         """Write that the data of a key is damaged."""
@@ -126,8 +126,8 @@ class StructlogDamageLog:
         emit(events.STORE_INDEXES_FAILED, redis_keys=list(keys), reason=reason)
 
 
-class StructlogReloadLog:
-    """The port ``ReloadLog``."""
+class ReloadLogLines:
+    """The port ``ReloadLog``, as log lines."""
 
     def reloaded(self, reload: KeyReload, report: KeyReloadReport, duration_ms: float) -> None:
         """Write each key that could not be loaded, and the numbers of owners."""

@@ -138,9 +138,8 @@ class CardApiClient:
         """See ``CardApi.submit``."""
         request = self._requests.for_delivery(customer_id, submission.body, idempotency_key)
         result = await self._call(request, _now() + timeout.total_seconds())
-        delivery = delivery_result(result)
-        self._note(result, delivery_failure(result, delivery.verdict))
-        return delivery
+        self._note(result, delivery_failure(result))
+        return delivery_result(result)
 
     async def authenticate(self, *, timeout: timedelta) -> None:
         """See ``CardApi.authenticate``."""
@@ -204,8 +203,7 @@ class CardApiClient:
         """Note whether the card API works, by one call and what its response was parsed as."""
         failure = parsed if isinstance(parsed, Failure) else result if isinstance(result, Failure) else None
         if failure is not None and failure.cause is not None:
-            is_certain = self._transport.suspension() is not None
-            self.outage.failed(failure.cause, failure.detail, is_certain=is_certain)
+            self.outage.failed(failure.cause, failure.detail, is_certain=self._transport.suspension() is not None)
         elif self.outage.is_failing and isinstance(result, UpstreamResponse):
             self.outage.succeeded()
 

@@ -23,10 +23,7 @@ from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.record import parse_customer_id
 
 _V = DeliveryVerdict
-
-_RETRY_LATER: Final = frozenset(
-    {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS},
-)
+_RETRY_LATER: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 """The request was not processed, and is not at fault (RFC 9110 §15.5.9, RFC 8470, RFC 6585)."""
 _CREDENTIALS_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
@@ -93,8 +90,7 @@ class IssuedToken:
 
 
 _BEARER: Final = re.compile(r"[A-Za-z0-9\-._~+/]{1,7000}=*", re.ASCII)  # RFC 6750 §2.1, and it must fit into a header
-_LATEST_EXPIRY: Final = 10**15
-"""Unix seconds, or milliseconds; a later moment is malformed."""
+_LATEST_EXPIRY: Final = 10**15  # Unix seconds, or milliseconds
 
 
 def token_in(result: CallResult) -> IssuedToken | Failure:
@@ -235,6 +231,7 @@ _VERDICT_FOR_STATUS: Final[dict[int, DeliveryVerdict]] = {
     HTTPStatus.PERMANENT_REDIRECT: _V.NOT_PROCESSED,
     **dict.fromkeys(_RETRY_LATER, _V.NOT_PROCESSED),
 }
+_DELIVERY_STATUSES: Final = (_VERDICT_FOR_STATUS.keys() | {HTTPStatus.CONFLICT}) - _RETRY_LATER
 
 
 def delivery_result(result: CallResult) -> DeliveryResult:
@@ -253,10 +250,10 @@ def delivery_result(result: CallResult) -> DeliveryResult:
     return DeliveryResult(verdict, result.status, result.retry_after)
 
 
-def delivery_failure(result: CallResult, verdict: DeliveryVerdict) -> Failure | None:
-    """Return the failure of a delivery that got no response of the contract."""
-    is_unexpected = verdict in {_V.UNKNOWN, _V.CREDENTIALS_REFUSED, _V.NOT_PROCESSED}
-    return _failure_for(result, _POST_SIGNATURE) if is_unexpected and result.status != HTTPStatus.CONFLICT else None
+def delivery_failure(result: CallResult) -> Failure | None:
+    """Return why a delivery shows that the card API does not work; ``None`` if it got a response of the contract."""
+    is_usable = result.status in _DELIVERY_STATUSES and credentials_accepted(result)
+    return None if is_usable else _failure_for(result, _POST_SIGNATURE)
 
 
 _TEXT_FIELDS: Final = ("code", "message", "error", "errors", "title", "detail", "type", "reason", "description")

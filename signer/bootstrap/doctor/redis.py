@@ -27,7 +27,7 @@ from signer.bootstrap.doctor.findings import Part, Report, Result
 from signer.bootstrap.doctor.network import check_address, check_tls
 from signer.config.settings import Settings
 from signer.domain.errors import Unavailable
-from signer.observability.writers import StructlogDamageLog
+from signer.observability.writers import DamageLogLines
 
 _OLDEST_MAJOR: Final = 7
 _PINGS: Final = 5
@@ -174,7 +174,7 @@ async def _check_writes(settings: Settings, redis: RedisCalls, report: Report) -
     section = settings.redis
     key = f"{section.key_prefix}:config-check"
     max_age = settings.policy.max_age
-    await RedisChallengeStore(redis, section, max_age=max_age, damage_log=StructlogDamageLog()).ping()
+    await RedisChallengeStore(redis, section, max_age=max_age, damage_log=DamageLogLines()).ping()
     replicas = ReplicaWait(section.wait_for_replicas, section.wait_timeout)
     _, *confirmations = await redis.commands([("SET", key, "", "PX", 1), *replicas.commands(key)], key=key)
     replicas.check(confirmations)

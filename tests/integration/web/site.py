@@ -20,7 +20,7 @@ from signer.application.sign_challenge import SignChallenge
 from signer.application.sign_request import HandleSignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.domain.challenge import MAX_BASE64
-from signer.observability.writers import StructlogAudit, StructlogReloadLog, StructlogRequestLog
+from signer.observability.writers import AuditLogLines, ReloadLogLines, RequestLogLines
 from signer.web.app import create_http
 from signer.web.auth import Callers, generate_token
 from signer.web.connections import HttpRunner
@@ -144,7 +144,7 @@ async def open_site(
     with captured_logs() as log:
         clock, key, card_api, admission = FakeClock(NOW), FakeKey(SECRET_KEY), FakeCardApi(), AdmissionGate()
         store = FakeChallengeStore(now=clock.now)
-        keys, audit = FakeKeyRing([key]), StructlogAudit()
+        keys, audit = FakeKeyRing([key]), AuditLogLines()
         forward = ForwardSignature(
             store=store,
             card_api=card_api,
@@ -172,8 +172,8 @@ async def open_site(
         )
         token, digest = generate_token()
         reloader = FakeKeyReloader()
-        reload = ReloadKeys(reloader, clock, StructlogReloadLog())
-        request_log = StructlogRequestLog()
+        reload = ReloadKeys(reloader, clock, ReloadLogLines())
+        request_log = RequestLogLines()
         handlers = Handlers(
             sign=sign,
             onboard=OnboardCustomer(

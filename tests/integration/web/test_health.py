@@ -7,7 +7,7 @@ import pytest
 
 from signer.application.ports import KeyRingStatus
 from signer.domain.errors import ErrorCode, SignerError, Unavailable, UpstreamTimeout
-from signer.observability.writers import StructlogRequestLog
+from signer.observability.writers import RequestLogLines
 from signer.web import health
 from signer.web.health import Check, Readiness, check_keys
 from tests.integration.web.site import PROBLEM, Site
@@ -30,9 +30,9 @@ async def succeed() -> str | None:
 
 
 @pytest.fixture
-def request_log(site: Site) -> StructlogRequestLog:
+def request_log(site: Site) -> RequestLogLines:
     """A log that writes to the site's captured lines."""
-    return StructlogRequestLog()
+    return RequestLogLines()
 
 
 async def test_health_is_200_while_the_store_is_down(site: Site) -> None:
@@ -42,7 +42,7 @@ async def test_health_is_200_while_the_store_is_down(site: Site) -> None:
     assert (response.status, await response.json()) == (200, {"status": "ok"})
 
 
-async def test_readiness_is_200_if_every_check_passes(site: Site, request_log: StructlogRequestLog) -> None:
+async def test_readiness_is_200_if_every_check_passes(site: Site, request_log: RequestLogLines) -> None:
     """Each check has its name, and a detail if it returned one."""
     readiness = Readiness({"keys": check_keys(site.keys), "redis": Check(site.store.ping)}, request_log)
     assert [result.members() for result in await readiness.report()] == [
@@ -127,7 +127,7 @@ async def test_keys_lists_what_readiness_only_counts(site: Site) -> None:
     ],
 )
 async def test_failed_checks_keep_their_error_codes(
-    site: Site, request_log: StructlogRequestLog, error: SignerError
+    site: Site, request_log: RequestLogLines, error: SignerError
 ) -> None:
     """An unexpected error is ``internal_error``; only the log has more of it."""
     site.secrets.add(SECRET)
@@ -140,7 +140,7 @@ async def test_failed_checks_keep_their_error_codes(
 
 @pytest.mark.parametrize("code", [ErrorCode.INTERNAL_ERROR, ErrorCode.STORE_UNAVAILABLE])
 async def test_check_that_hangs_has_failed(
-    request_log: StructlogRequestLog, monkeypatch: pytest.MonkeyPatch, code: ErrorCode
+    request_log: RequestLogLines, monkeypatch: pytest.MonkeyPatch, code: ErrorCode
 ) -> None:
     """The other checks are not affected."""
     monkeypatch.setattr(health, "CHECK_WITHIN", timedelta(milliseconds=50))
@@ -155,7 +155,7 @@ async def test_check_that_hangs_has_failed(
 
 
 async def test_probes_within_a_second_share_one_report(
-    request_log: StructlogRequestLog, monkeypatch: pytest.MonkeyPatch
+    request_log: RequestLogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Concurrent probes and those of the next second get the same report; after that the checks run again."""
     runs = 0
@@ -174,7 +174,7 @@ async def test_probes_within_a_second_share_one_report(
     assert (await readiness.report())[0].detail == "2"
 
 
-async def test_cancelled_probe_does_not_cancel_the_checks(request_log: StructlogRequestLog) -> None:
+async def test_cancelled_probe_does_not_cancel_the_checks(request_log: RequestLogLines) -> None:
     """Another probe gets the report."""
     begun, go = asyncio.Event(), asyncio.Event()
 

@@ -16,7 +16,7 @@ from signer.observability.formats import FORMATS, read_line
 from signer.observability.http_events import HTTP_REQUEST, HTTP_UNEXPECTED_ERROR
 from signer.observability.logs import write_event
 from signer.observability.settings import LogFormat
-from signer.observability.writers import StructlogAudit
+from signer.observability.writers import AuditLogLines
 from tests.support.log_lines import captured_logs
 
 TIME = "2026-11-22T12:00:00.000001Z"
@@ -37,7 +37,7 @@ def write(name: str) -> None:
             event = AuditEvent(
                 name=EventName.SETTLED, customer_id=CUSTOMER, owner=OWNER, state="rejected", code="refused", attempt=2
             )
-            StructlogAudit().write(event)
+            AuditLogLines().write(event)
         case "request":
             details = {"method": "POST", "route": "/v1/customers", "status": 503, "code": "overloaded", "bytes_in": 90}
             write_event(HTTP_REQUEST, {"request_id": "r-1", "caller": "wallet", **details, "duration_ms": 1.2345})

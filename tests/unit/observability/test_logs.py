@@ -19,7 +19,7 @@ from signer.observability.events import (
 )
 from signer.observability.http_events import HTTP_UNEXPECTED_ERROR
 from signer.observability.logs import LibraryHandler, write_event
-from signer.observability.writers import StructlogAudit, StructlogRequestLog, emit
+from signer.observability.writers import AuditLogLines, RequestLogLines, emit
 from signer.web.request_summary import RequestSummary
 from tests.support.irregularities import irregularities
 from tests.support.log_lines import LogLines, captured_logs
@@ -55,7 +55,7 @@ def audit_event(name: EventName = EventName.SIGNED) -> AuditEvent:
 @pytest.mark.parametrize("name", EventName)
 def test_audit_event_becomes_one_line(log: LogLines, name: EventName) -> None:
     """The line has the event's fields and begins with a UTC timestamp (RFC 3339), the level and the name."""
-    StructlogAudit().write(audit_event(name))
+    AuditLogLines().write(audit_event(name))
     (line,) = log.all()
     assert irregularities(line) == ()
     assert list(line)[:3] == ["timestamp", "level", "event"]
@@ -84,7 +84,7 @@ def test_settlement_without_the_proof_that_was_asked_for_is_a_warning(
 ) -> None:
     """Mass rejections are seen by their level, in one line each; what is routine stays ``info``."""
     event = AuditEvent(name=EventName.SETTLED, customer_id="c", owner="o", state=state, code=code)
-    StructlogAudit().write(event)
+    AuditLogLines().write(event)
     (line,) = log.all()
     assert (line["event"], line["level"], line["state"]) == ("challenge.settled", level, state)
     assert irregularities(line) == ()
@@ -92,14 +92,14 @@ def test_settlement_without_the_proof_that_was_asked_for_is_a_warning(
 
 def test_field_without_a_value_is_left_out(log: LogLines) -> None:
     """A line has no nulls."""
-    StructlogAudit().write(AuditEvent(name=EventName.REFUSED, customer_id="c", owner="o"))
+    AuditLogLines().write(AuditEvent(name=EventName.REFUSED, customer_id="c", owner="o"))
     (line,) = log.all()
     assert line.keys() == {"timestamp", "level", "event", "customer_id", "owner"}
 
 
 def test_line_has_the_request_that_caused_it(log: LogLines) -> None:
     """Request id and caller come from the context; without a request the line has neither."""
-    audit = StructlogAudit()
+    audit = AuditLogLines()
     origin = ORIGIN.set(Origin("r-1", "wallet"))
     audit.write(audit_event())
     ORIGIN.reset(origin)
@@ -111,7 +111,7 @@ def test_line_has_the_request_that_caused_it(log: LogLines) -> None:
 
 async def test_task_that_outlives_its_request_keeps_the_request_id(log: LogLines) -> None:
     """A task started for a request logs that request's id after the request has ended."""
-    audit = StructlogAudit()
+    audit = AuditLogLines()
 
     async def work() -> None:
         await asyncio.sleep(0)
@@ -144,7 +144,7 @@ def summary_of(**changes: object) -> RequestSummary:
 )
 def test_request_becomes_one_line(log: LogLines, summary: RequestSummary, event: str, level: str) -> None:
     """A probe that got 200 is a debug line; every other request has its canonical line."""
-    StructlogRequestLog().request_finished(summary)
+    RequestLogLines().request_finished(summary)
     (line,) = log.all()
     assert irregularities(line) == ()
     assert (line["event"], line["level"], line["request_id"]) == (event, level, "r")
@@ -163,7 +163,7 @@ def test_error_is_shown_as_types_and_frames(log: LogLines) -> None:
     """The line has the type of the cause, but no message, value, source or path."""
     with pytest.raises(ValueError, match=SECRET) as caught:
         raise_secretly()
-    StructlogRequestLog().unexpected_error(caught.value)
+    RequestLogLines().unexpected_error(caught.value)
     (line,) = log.all()
     assert irregularities(line) == ()
     assert line["event"] == HTTP_UNEXPECTED_ERROR.name

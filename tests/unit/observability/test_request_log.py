@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from signer.observability.writers import StructlogRequestLog
+from signer.observability.writers import RequestLogLines
 from signer.web.request_summary import RequestSummary
 from tests.support.log_lines import captured_logs
 
@@ -30,6 +30,6 @@ def test_only_a_failure_that_a_caller_met_is_a_warning(
     """A stranger cannot cause warnings, and a busy replica is no failure."""
     with captured_logs() as lines:
         summary = RequestSummary(request_id="r-1", method="POST", status=status, code=code, caller=caller)
-        StructlogRequestLog().request_finished(summary)
+        RequestLogLines().request_finished(summary)
     [line] = lines.of("http.request")
     assert line["level"] == level
