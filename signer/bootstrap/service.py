@@ -103,6 +103,7 @@ class Service:
                 task.cancel()
             await asyncio.wait(tasks)
         self.admission.open()
+        self._watch.readiness.forget()
         background = (self._recovery.run(), self._warn_of_weak_store(), self._keys.watch())
         self._background |= {asyncio.create_task(work) for work in background}
 
@@ -123,6 +124,7 @@ class Service:
             raise Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "No key is loaded: see the part keys.")
         owner = AccountId.parse(f"{self._settings.policy.chains[0]}:{keys[0].address}")
         self.admission.open()
+        self._watch.readiness.forget()
         try:
             return await self._onboard(
                 CustomerIntent(owner, external_id, owner), within=self._settings.http.answer_within

@@ -76,6 +76,10 @@ class Readiness:
         self._report: asyncio.Task[tuple[CheckResult, ...]] | None = None
         self._reuse_until = 0.0
 
+    def forget(self) -> None:
+        """Forget the last report: what it says has just changed."""
+        self._report = None
+
     async def report(self) -> tuple[CheckResult, ...]:
         """Return the result of each check, in order; at most ``REUSE_FOR`` old."""
         report = self._report

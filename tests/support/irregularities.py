@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from signer.observability.challenge_events import CHALLENGE_EVENTS
 from signer.observability.event import CATALOGUE, COMMON
@@ -10,6 +11,9 @@ from signer.observability.events import SERVICE_READY
 from signer.observability.http_events import HTTP_REQUEST
 
 assert {SERVICE_READY.name, HTTP_REQUEST.name, *CHALLENGE_EVENTS} <= set(CATALOGUE), "all modules have to be imported"
+
+OUTAGES: Final = frozenset({"store.down", "card_api.down", "card_api.request_key_down", "keys.backend_down"})
+"""The errors that a fault of another part causes."""
 
 
 def irregularities(line: Mapping[str, object]) -> tuple[str, ...]:

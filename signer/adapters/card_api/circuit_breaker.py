@@ -73,6 +73,11 @@ class CircuitBreaker:
         self._is_probing = False
         self._suspended_until = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open or half-open."""
+        return self._openings > 0
+
     def suspension(self) -> Failure | None:
         """Return why a call would not be admitted now; ``None`` if it would. Changes nothing."""
         now = self._monotonic()

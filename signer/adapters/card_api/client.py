@@ -203,7 +203,7 @@ class CardApiClient:
         """Note whether the card API works, by one call and what its response was parsed as."""
         failure = parsed if isinstance(parsed, Failure) else result if isinstance(result, Failure) else None
         if failure is not None and failure.cause is not None:
-            self.outage.failed(failure.cause, failure.detail, is_certain=self._transport.suspension() is not None)
+            self.outage.failed(failure.cause, failure.detail, is_certain=self._transport.is_suspended_by_breaker)
         elif self.outage.is_failing and isinstance(result, UpstreamResponse):
             self.outage.succeeded()
 

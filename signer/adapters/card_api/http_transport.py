@@ -80,6 +80,11 @@ class HttpTransport:
         self._timeout = aiohttp.ClientTimeout(total=None, connect=self._connect_timeout)
         self._free_connections = asyncio.Semaphore(max_connections)
 
+    @property
+    def is_suspended_by_breaker(self) -> bool:
+        """Whether calls are suspended because several have failed, not at the card API's request."""
+        return self._breaker.is_open
+
     def suspension(self) -> Failure | None:
         """Return why no request would be sent now; ``None`` if one would."""
         return self._breaker.suspension()

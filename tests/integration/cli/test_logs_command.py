@@ -178,12 +178,22 @@ def running() -> Iterator[subprocess.Popen[bytes]]:
     """Run the command between two pipes."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
-        COMMAND, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        COMMAND,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=_take_interruptions,  # noqa: PLW1509 - a test has one thread
     ) as process:
         try:
             yield process
         finally:
             process.kill()
+
+
+def _take_interruptions() -> None:
+    """A shell that runs the tests in the background ignores SIGINT, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def send(process: subprocess.Popen[bytes], text: str) -> None:

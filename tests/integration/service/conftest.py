@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from signer.application.backoff import Backoff
+from signer.bootstrap.readiness_watch import ReadinessWatch
 from signer.domain.policy import SigningPolicy
 from tests.integration.service.site import Site, open_site
 from tests.support.servers import RedisServer, valkey
@@ -33,6 +35,17 @@ def skip_self_check(monkeypatch: pytest.MonkeyPatch) -> None:
         return
 
     monkeypatch.setattr("signer.bootstrap.service.check_parser_against_siwe", pass_check)
+
+
+@pytest.fixture(autouse=True)
+def watch_only_if_asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run no checks in the background: their calls would get the responses that a test prepares for its own."""
+
+    async def wait(_watch: ReadinessWatch) -> None:
+        await asyncio.Event().wait()
+
+    if "quick_watch" not in request.fixturenames:
+        monkeypatch.setattr("signer.bootstrap.readiness_watch.ReadinessWatch.run", wait)
 
 
 @pytest.fixture(autouse=True)
