@@ -238,7 +238,7 @@ def customers_are_created_once(run: Evidence) -> Iterator[Finding]:
 
 
 def logs_are_valid(run: Evidence) -> Iterator[Finding]:
-    """Each line is a registered event, and no error but an outage; only a killed process may leave an incomplete line."""
+    """Each line is a registered event, and no error but an outage; only a killed process may leave half a last line."""
     for process in run.processes:
         for number, line in enumerate(process.lines, 1):
             if line["event"] is None:
