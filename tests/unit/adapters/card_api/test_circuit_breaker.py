@@ -24,6 +24,7 @@ class Bench:
     jitter: Callable[[], float] = lambda: 1.0
     seconds: float = 1000.0
     events: list[tuple[str, int, float]] = field(default_factory=list)
+    cause: str | None = None
     breaker: CircuitBreaker = field(init=False)
 
     def __post_init__(self) -> None:
@@ -38,6 +39,7 @@ class Bench:
     def breaker_opened(self, *, opening: int, cool_down: timedelta, cause: str | None) -> None:
         """Record the event."""
         self.events.append(("opened", opening, cool_down.total_seconds()))
+        self.cause = cause
 
     def breaker_closed(self, *, openings: int, after: timedelta) -> None:
         """Record the event."""
@@ -330,3 +332,22 @@ def test_breaker_equals_model_for_any_order_of_steps(steps: list[tuple[Callable[
         if model.in_flight or step not in RESULTS:
             step(model, number)
             model.compare()
+
+
+def test_listener_is_told_why_the_last_call_failed() -> None:
+    """The log names the cause."""
+    bench = Bench(failures_to_open=2)
+    bench.breaker.report(bench.admit(), succeeded=False, cause="timeout")
+    bench.breaker.report(bench.admit(), succeeded=False, cause="server_error")
+    assert bench.cause == "server_error"
+
+
+def test_pause_that_was_asked_for_does_not_open_the_breaker() -> None:
+    """It is no outage."""
+    bench = Bench()
+    bench.breaker.suspend(timedelta(seconds=5))
+    assert bench.suspended_for() == 5
+    assert not bench.breaker.is_open
+    bench.seconds += 5
+    bench.open()
+    assert bench.breaker.is_open

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from signer.adapters.card_api.http_transport import parse_retry_after
+from signer.adapters.card_api.responses import delivery_failure
 from signer.adapters.card_api.results import Failure, UpstreamResponse
 from signer.adapters.card_api.upstream_clock import parse_http_date
 from signer.domain.errors import ErrorCode, Unavailable
@@ -58,3 +59,24 @@ def test_each_error_of_one_failure_is_new() -> None:
 def test_repr_hides_body() -> None:
     """Tokens and challenges stay out of logs."""
     assert "QUOTED" not in repr([UpstreamResponse(200, b"QUOTED")])
+
+
+@pytest.mark.parametrize(
+    ("cause", "result"),
+    [
+        (None, UpstreamResponse(204, b"")),
+        (None, UpstreamResponse(409, b"")),
+        ("credentials_refused", UpstreamResponse(401, b"")),
+        ("signature_refused", UpstreamResponse(400, b"text")),
+        ("rate_limited", UpstreamResponse(429, b"")),
+        ("server_error", UpstreamResponse(503, b"")),
+        ("invalid_response", UpstreamResponse(200, b"<html>")),
+        ("tls", Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="", cause="tls")),
+    ],
+)
+def test_delivery_that_shows_that_the_card_api_does_not_work_has_its_cause(
+    cause: str | None, result: UpstreamResponse | Failure
+) -> None:
+    """A response of the contract, whatever it says about the signature, shows that it works."""
+    failure = delivery_failure(result)
+    assert (None if failure is None else failure.cause) == cause
