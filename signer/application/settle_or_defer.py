@@ -64,6 +64,8 @@ REFUSAL_CONFIRMED_AFTER: Final = timedelta(minutes=3)
 _CHALLENGE_IS_NEW_FOR: Final = timedelta(seconds=30)
 _LEASE_MARGIN: Final = timedelta(seconds=2)
 """What must be left of the lease when a call to the card API ends, to settle the record."""
+_ALWAYS_NEW: Final = frozenset({_V.ACCEPTED.name.lower(), RecordCode.HANDED_BACK})
+_MAX_REMEMBERED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,11 @@ class ForwardingLimits:
 
 
 class SettleOrDefer:
-    """Decides what becomes of leased records, writes it to the store and logs it."""
+    """Decides what becomes of leased records, writes it to the store and logs it.
+
+    It remembers which challenges it has deferred: the next attempts, as long as they change nothing, are logged as
+    repeated. So an outage writes few lines about a challenge, however often its delivery is tried.
+    """
 
     def __init__(
         self,
@@ -104,6 +110,7 @@ class SettleOrDefer:
         self._jitter = jitter
         self._monotonic = monotonic
         self._upstream = UpstreamStatus(card_api=card_api, time_left=self.time_left)
+        self._deferred: set[str] = set()
 
     async def after_delivery(self, leased: LeasedRecord, result: DeliveryResult) -> ChallengeRecord:
         """Settle or defer a record whose delivery had this result."""
@@ -153,6 +160,7 @@ class SettleOrDefer:
             self.log(EventName.LEASE_LOST, leased.record)
             raise
         self.log(EventName.SETTLED, record, code=record.code, upstream_status=record.upstream_status)
+        self._deferred.discard(record.id)
         return record
 
     async def defer(
@@ -177,6 +185,7 @@ class SettleOrDefer:
     def log(self, name: EventName, record: ChallengeRecord, **details: Unpack[AuditDetails]) -> None:
         """Write an event about a delivery."""
         details.setdefault("attempt", record.attempts)
+        details["is_repeated"] = record.id in self._deferred and details.get("code") not in _ALWAYS_NEW
         self._audit.write(AuditEvent.about(name, record, **details))
 
     async def _pause(
@@ -192,6 +201,9 @@ class SettleOrDefer:
             raise
         duration_ms = pause.total_seconds() * 1000
         self.log(EventName.DEFERRED, record, code=code, duration_ms=duration_ms, upstream_status=status)
+        if len(self._deferred) >= _MAX_REMEMBERED:  # other replicas have settled some of them
+            self._deferred.clear()
+        self._deferred.add(record.id)
         return record
 
     async def _after_refusal(self, leased: LeasedRecord, result: DeliveryResult) -> ChallengeRecord:

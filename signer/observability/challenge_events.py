@@ -73,32 +73,38 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
         ),
         event(
             "challenge.taken_over",
-            "info",
-            "This replica continues a challenge that another replica or an earlier attempt did not settle.",
+            "debug",
+            "This replica continues a challenge that another replica or an earlier attempt did not settle. Debug if "
+            "this replica has deferred it before.",
             *RECORD_FIELDS,
             "attempt",
+            raised_level="info",
         ),
         event(
             "challenge.delivered",
-            "info",
+            "debug",
             "The signature was sent to the card API; code is the meaning of the response. If nothing was sent, only "
-            "challenge.deferred is written.",
+            "challenge.deferred is written. Debug if this replica has deferred the challenge before and the card API "
+            "has not accepted it.",
             *RECORD_FIELDS,
             "attempt",
             "status",
             "duration_ms",
             "idempotency_key",
+            raised_level="info",
         ),
         event(
             "challenge.deferred",
-            "warning",
-            "The delivery will be tried again after duration_ms.",
+            "debug",
+            "The delivery will be tried again after duration_ms. Debug if this replica has deferred the challenge "
+            "before; a warning for the first time and if a replica that stops hands the challenge back.",
             *RECORD_FIELDS,
             "attempt",
             "duration_ms",
             "upstream_status",
+            raised_level="warning",
             action="Nothing if it is rare: the delivery goes on until the challenge expires. If it goes on, code says "
-            "why (docs/states.md).",
+            "why (docs/states.md); the last code is in the record (GET /v1/challenges/{id}).",
             alert="none",
         ),
         event(

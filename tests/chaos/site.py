@@ -197,6 +197,7 @@ def _settings(
             "recover_every": RECOVER_EVERY,
             "settle_grace_period": SETTLE_GRACE_PERIOD,
         },
+        "logging": {"level": "debug"},  # shows every attempt
     }
     return as_toml(token_sha256, sections)
 

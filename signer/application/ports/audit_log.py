@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, TypedDict, Unpack
+from typing import Final, Protocol, TypedDict, Unpack
 
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
@@ -29,6 +29,9 @@ class EventName(StrEnum):
     LEASE_LOST = "challenge.lease_lost"
 
 
+_OF_ATTEMPTS: Final = frozenset({EventName.TAKEN_OVER, EventName.DELIVERED, EventName.DEFERRED})
+
+
 class AuditDetails(TypedDict, total=False):
     """The optional fields of an event; see ``AuditEvent``."""
 
@@ -39,6 +42,7 @@ class AuditDetails(TypedDict, total=False):
     duration_ms: float
     idempotency_key: str
     upstream_status: str | None
+    is_repeated: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,7 @@ class AuditEvent:
         duration_ms: how long the step took.
         idempotency_key: of the delivery, or of the creation of a customer.
         upstream_status: the customer's status at the card API when it was read last.
+        is_repeated: whether it is about one more attempt that leaves the outcome open; not shown.
     """
 
     name: EventName
@@ -72,13 +77,17 @@ class AuditEvent:
     duration_ms: float | None = None
     idempotency_key: str | None = None
     upstream_status: str | None = None
+    is_repeated: bool = False
 
     @property
-    def is_alarming(self) -> bool:
-        """Whether a challenge ended without the proof that its caller asked for.
+    def is_raised(self) -> bool:
+        """Whether the line has the raised level: of an attempt, if it says something new.
 
-        A superseded one did not: the caller can sign the newer one, and with ``refresh`` that is done at once.
+        Or if a challenge ended without the proof that its caller asked for. A superseded one did not: the caller can
+        sign the newer one, and with ``refresh`` that is done at once.
         """
+        if self.name in _OF_ATTEMPTS:
+            return not self.is_repeated
         ended = self.name is EventName.SETTLED and self.state in {ChallengeState.REJECTED, ChallengeState.EXPIRED}
         return ended and self.code != RecordCode.NOT_FORWARDED
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
+from collections.abc import Awaitable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from tests.e2e.outages.course import Step
+from tests.e2e.outages.keys import keys_to_break
 from tests.e2e.outages.site import Line, OutageSite, outage_site
 
 REQUESTS_PER_SECOND: Final = 30
 PENDING: Final = 48
-CUSTOMERS: Final = 16
 SECONDS: Final = 5.0
 LINES_FOR_REQUEST: Final = 3
 LINES_PER_SECOND: Final = 5
@@ -40,49 +42,61 @@ def stop_card_api(site: OutageSite) -> object:
     return site.close_front()
 
 
-@pytest.mark.needs("redis-server")
-@pytest.mark.parametrize(
-    "begin",
-    [
-        pytest.param(stop_redis, id="redis_down"),
-        pytest.param(stop_card_api, id="card_api_down"),
-        pytest.param(fault(kind="status", status=503), id="card_api_503"),
-        pytest.param(fault(kind="refuse_signature"), id="signatures_refused"),
-    ],
-)
-async def test_outage_writes_three_lines_for_a_request_and_five_a_second(tmp_path: Path, begin: Step) -> None:
-    """There are 30 requests a second, and 48 signatures that wait for their delivery."""
-    async with outage_site(tmp_path, http="answer_within = 2") as site:
-        customers = await site.create_customers(PENDING + CUSTOMERS)
-        await site.set_faults(BUSY)
-        skipped, began = len(site.read_lines()), time.monotonic()
-        pending = await asyncio.gather(*(sign(site, customer, is_given=True) for customer in customers[:PENDING]))
-        assert {state for _, state in pending} <= {"signed", "forwarding"}
-        check(site.read_lines()[skipped:], time.monotonic() - began)
+CASES: Final[dict[str, Step]] = {
+    "redis_down": stop_redis,
+    "card_api_down": stop_card_api,
+    "card_api_503": fault(kind="status", status=503),
+    "card_api_429": fault(kind="status", status=429),
+    "card_api_sends_garbage": fault(kind="garbage"),
+    "signatures_refused": fault(kind="refuse_signature"),
+    "deliveries_refused": fault(kind="refuse_signature", route="sign"),
+    "kms_throttled": lambda site: site.more_keys.kms.fail("ThrottlingException"),
+}
 
-        skipped, began = len(site.read_lines()), time.monotonic()
-        result = begin(site)
-        if result is not None:
-            await result  # type: ignore[misc]
-        statuses = await load(site, customers[PENDING:])
-        seconds = time.monotonic() - began
-        assert all(status >= 500 for status in statuses)
-        check(site.read_lines()[skipped:], seconds)
+
+@pytest.mark.needs("redis-server", "softhsm2-util")
+@pytest.mark.parametrize("case", CASES)
+async def test_outage_writes_three_lines_for_a_request_and_five_a_second(tmp_path: Path, case: str) -> None:
+    """There are 30 requests a second, each second one with a new challenge, and 48 signatures that wait.
+
+    While the KMS is throttled, the card API refuses the deliveries as before.
+    """
+    folder = tmp_path / "site"
+    folder.mkdir(mode=0o700)
+    with keys_to_break(tmp_path) as keys:
+        async with outage_site(folder, keys) as site:
+            waiting = await site.create_customers(PENDING)
+            owner = keys.owner_in_kms if case == "kms_throttled" else None
+            others = await site.create_customers(int(REQUESTS_PER_SECOND * SECONDS), owner)
+            await site.set_faults(BUSY)
+            skipped, began = len(site.read_lines()), time.monotonic()
+            pending = await asyncio.gather(*(sign(site, customer, is_given=True) for customer in waiting))
+            assert {state for _, state in pending} <= {"signed", "forwarding"}
+            check(site.read_lines()[skipped:], time.monotonic() - began)
+
+            skipped, began = len(site.read_lines()), time.monotonic()
+            result = CASES[case](site)
+            if isinstance(result, Awaitable):
+                await result
+            statuses = await load(site, others)
+            seconds = time.monotonic() - began
+            assert all(status != HTTPStatus.OK for status in statuses)
+            check(site.read_lines()[skipped:], seconds)
 
 
 async def load(site: OutageSite, customers: list[dict[str, Any]]) -> list[int]:
-    """Send requests at a steady rate; return their statuses."""
+    """Send one request for each customer at a steady rate; return their statuses."""
     calls: list[asyncio.Task[tuple[int, str | None]]] = []
-    for number in range(int(REQUESTS_PER_SECOND * SECONDS)):
-        calls.append(asyncio.create_task(sign(site, customers[number % len(customers)], is_given=False)))
+    for number, customer in enumerate(customers):
+        calls.append(asyncio.create_task(sign(site, customer, is_given=bool(number % 2))))
         await asyncio.sleep(1 / REQUESTS_PER_SECOND)
     return [status for status, _ in await asyncio.gather(*calls)]
 
 
 async def sign(site: OutageSite, customer: dict[str, Any], *, is_given: bool) -> tuple[int, str | None]:
     """Request a signature; return the status and the record's state."""
-    fields: dict[str, Any] = {"challenge": customer["challenge"]} if is_given else {}
-    status, body = await site.sign(customer["id"], **fields)
+    fields = {"challenge": customer["challenge"]} if is_given else {}
+    status, body = await site.sign(customer["id"], ownerId=customer["ownerId"], **fields)
     return status, body.get("state")
 
 

@@ -20,8 +20,8 @@ VERIFIED = [N.CLAIMED, N.SIGNED, N.DELIVERED, N.SETTLED]
 
 
 def fields_of(event: AuditEvent) -> dict[str, Any]:
-    """Return the fields of an event that are set, without its duration."""
-    values = {each.name: getattr(event, each.name) for each in fields(event)}
+    """Return the fields of an event that are set and shown, without its duration."""
+    values = {each.name: getattr(event, each.name) for each in fields(event) if each.name != "is_repeated"}
     return {name: value for name, value in values.items() if value is not None and name != "duration_ms"}
 
 
