@@ -11,6 +11,7 @@ import asyncio
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -94,9 +95,10 @@ class ValkeyProcess:
             return False
 
     def stop(self) -> None:
-        """Kill it: it has nothing to save."""
+        """Kill it, with the children that write its files: it has nothing to save."""
         if self._process is not None:
-            self._process.kill()
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._socket.unlink(missing_ok=True)
 

@@ -93,4 +93,5 @@ async def test_eviction_and_missing_persistence_are_weaknesses(server: RedisServ
     assert "appendonly yes" in forgets
     server.command("CONFIG", "SET", "maxmemory-policy", "noeviction", "appendonly", "yes")
     assert await find_weaknesses(redis, wait_for_replicas=0) == ()
+
     await redis.close()
