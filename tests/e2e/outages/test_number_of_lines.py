@@ -40,6 +40,7 @@ def stop_card_api(site: OutageSite) -> object:
     return site.close_front()
 
 
+@pytest.mark.heavy
 @pytest.mark.needs("redis-server")
 @pytest.mark.parametrize(
     "begin",
