@@ -34,6 +34,7 @@ from signer.adapters.card_api.responses import (
     delivery_failure,
     delivery_result,
     found_customer_in,
+    is_readable,
     status_in,
     token_in,
 )
@@ -158,8 +159,8 @@ class CardApiClient:
         suspension = self._transport.suspension()
         if suspension is not None:
             warnings.append(f"{suspension.detail.removesuffix('.')}; signatures wait for delivery")
-        elif self._trouble is not None:
-            warnings.append(self._trouble.detail.removesuffix("."))
+        elif self._trouble is not None or self.outage.is_down:
+            warnings.append((self._trouble.detail if self._trouble else self.outage.reason).removesuffix("."))
         skew = self._clock.skew
         if skew is not None and self._clock.is_skewed:
             seconds = round(abs(skew).total_seconds())
@@ -204,7 +205,7 @@ class CardApiClient:
         failure = parsed if isinstance(parsed, Failure) else result if isinstance(result, Failure) else None
         if failure is not None and failure.cause is not None:
             self.outage.failed(failure.cause, failure.detail, is_certain=self._transport.is_suspended_by_breaker)
-        elif self.outage.is_failing and isinstance(result, UpstreamResponse):
+        elif self.outage.is_failing and isinstance(result, UpstreamResponse) and is_readable(result):
             self.outage.succeeded()
 
     async def aclose(self) -> None:

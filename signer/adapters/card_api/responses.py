@@ -209,6 +209,11 @@ def _object_in(response: UpstreamResponse) -> dict[str, Any]:
     return payload if isinstance(payload, dict) else {}
 
 
+def is_readable(response: UpstreamResponse) -> bool:
+    """Return whether the response has no body, or JSON."""
+    return not response.body or _json_in(response) is not None
+
+
 def _json_in(response: UpstreamResponse) -> Any:  # noqa: ANN401 - any JSON value
     """Return the JSON value in the body; ``None`` if the body is not JSON."""
     try:

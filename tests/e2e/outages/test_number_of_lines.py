@@ -54,6 +54,7 @@ CASES: Final[dict[str, Step]] = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.needs("redis-server", "softhsm2-util")
 @pytest.mark.parametrize("case", CASES)
 async def test_outage_writes_three_lines_for_a_request_and_five_a_second(tmp_path: Path, case: str) -> None:

@@ -279,6 +279,7 @@ async def drive(
                 assert told.problems_at_end(outage) == []
 
 
+@pytest.mark.heavy
 @pytest.mark.needs("redis-server")
 async def test_outages_of_store_and_log_are_named_within_15_seconds_and_so_are_their_ends(
     tmp_path: Path, subtests: pytest.Subtests
@@ -288,6 +289,7 @@ async def test_outages_of_store_and_log_are_named_within_15_seconds_and_so_are_t
     await asyncio.gather(*(drive(tmp_path / name, outages, subtests) for name, outages in tables.items()))
 
 
+@pytest.mark.heavy
 @pytest.mark.needs("redis-server", "softhsm2-util")
 async def test_outages_of_card_api_and_keys_are_named_within_15_seconds_and_so_are_their_ends(
     tmp_path: Path, subtests: pytest.Subtests

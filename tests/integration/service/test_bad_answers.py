@@ -30,7 +30,7 @@ def on(route: str, fault: Fault, **details: Any) -> Fault:  # noqa: ANN401 - a f
     return Fault(fault.kind, route, status=fault.status, **details)
 
 
-IMPATIENT: dict[str, dict[str, object]] = {"http": {"answer_within": 0.6}}
+IMPATIENT: dict[str, dict[str, object]] = {"http": {"answer_within": 1.0}}
 bad = pytest.mark.parametrize("fault", BAD, ids=name)
 
 
