@@ -118,7 +118,7 @@ class Course:
 async def run(site: OutageSite, outage: Outage) -> Course:
     """Break the site, wait until that is named, repair it, and wait until its end is told."""
     customers = await site.create_customers(_CALLERS, outage.owner(site) if outage.owner else None)
-    await _poll(partial(_is_ready, site))
+    await _poll(partial(_is_calm, site, outage))
     skipped = len(site.read_lines())
     course = Course(began=time.time())
     began = await _step(outage.begin, site)
@@ -157,8 +157,10 @@ async def _poll(condition: Callable[[], Awaitable[bool]]) -> None:
                 await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _is_ready(site: OutageSite) -> bool:
-    return (await site.readiness())[0] == HTTPStatus.OK
+async def _is_calm(site: OutageSite, outage: Outage) -> bool:
+    """Return whether the replica is ready, and its report, which it reuses, does not still name the last outage."""
+    status, checks, _ = await site.readiness()
+    return status == HTTPStatus.OK and not any(_names(check, outage) for check in checks)
 
 
 async def _step(step: Step, site: OutageSite) -> object:
@@ -170,11 +172,16 @@ async def _is_named(site: OutageSite, outage: Outage, course: Course, skipped: i
     if outage.check and course.named_by_check is None:
         _, course.last_checks, moment = await site.readiness()
         check = next(each for each in course.last_checks if each["name"] == outage.check)
-        if check.get("code") == outage.code or outage.code in check.get("detail", ""):
+        if _names(check, outage):
             course.named_by_check = moment
     lines = site.read_lines()[skipped:] if outage.is_log_readable else []
     is_logged = not outage.is_log_readable or any(_has_cause(line, outage) for line in lines)
     return is_logged and (course.named_by_check is not None or not outage.check)
+
+
+def _names(check: Line, outage: Outage) -> bool:
+    is_named = check.get("code") == outage.code or outage.code in check.get("detail", "")
+    return check["name"] == outage.check and is_named
 
 
 def _has_cause(line: Line, outage: Outage) -> bool:

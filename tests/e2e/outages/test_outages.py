@@ -235,13 +235,13 @@ KEYS: Final = (
            "keys.backend_down", "token_gone", "keys", "key_backend_unavailable", "keys.uris.1", "keys.backend_up",
            owner=in_token),
     Outage("KMS throttled", lambda site: kms(site).fail("ThrottlingException"), lambda site: kms(site).recover(),
-           "keys.backend_down", "throttled", "keys", "1 failed", "keys.uris.2", "keys.backend_up",
+           "keys.backend_down", "throttled", "keys", "AWS KMS is throttling", "keys.uris.2", "keys.backend_up",
            owner=in_kms),
     Outage("KMS unreachable", lambda site: kms(site).cut(), lambda site: kms(site).recover(),
-           "keys.backend_down", "unreachable", "keys", "1 failed", "keys.uris.2", "keys.backend_up",
+           "keys.backend_down", "unreachable", "keys", "KMS closed the connection", "keys.uris.2", "keys.backend_up",
            owner=in_kms),
     Outage("keystore damaged", keystore("{"), keystore(None),
-           "keys.failed", "is not a keystore", "keys", "1 failed", "keys.uris.0", "keys.reloaded"),
+           "keys.failed", "is not a keystore", "keys", "is not a keystore", "keys.uris.0", "keys.reloaded"),
 )
 START: Final = (  # All but the third are repaired by a restart: the service reads its settings once.
     Outage("request key wrong", started_with_another_request_key, started_with("", ""),
