@@ -229,9 +229,9 @@ JUDGE_FAILED: Final = event(
 LOG_LINES_LOST: Final = event(
     "log.lines_lost",
     "error",
-    "The log could not be written, or not fast enough, and these lines are missing before this one.",
+    "The log could not be written in time: count lines are missing before this one.",
     "count",
-    action="Check whoever reads standard output, and its disk. What happened to the challenges is still in Redis.",
+    action="Check the program that reads standard output, and its disk. Redis still has the state of each challenge.",
     alert="ticket",
 )
 LIBRARY_MESSAGE: Final = event(

@@ -23,8 +23,8 @@ format or in OpenMetrics. Every other path is 404. Without `metrics.port` there 
 because the listener has no token: the operator decides who reaches it. `config/production.toml` and `k8s/base` set
 the port 9464.
 
-* The listener has no TLS either. It shows no secret, address, owner or customer, but whoever reaches it sees how much
-  you sign: let only your monitoring reach the port. In `k8s/base` the NetworkPolicy allows pods with the label
+* The listener has no TLS either. It shows no secret, address, owner or customer, but it shows how much you sign: let
+  only your monitoring reach the port. In `k8s/base` the NetworkPolicy allows pods with the label
   `challenge-signer/access: monitoring`.
 * Events are counted where they are written to the log, also those below `logging.level`, so both agree.
 * The values of every label are a closed set, and any other value is counted as `other`. So the number of series has a

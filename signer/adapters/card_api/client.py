@@ -30,16 +30,15 @@ from signer.adapters.card_api.responses import (
     IssuedToken,
     challenge_in,
     created_customer_in,
-    credentials_accepted,
     delivery_failure,
     delivery_result,
     found_customer_in,
-    is_readable,
     status_in,
     token_in,
 )
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
 from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
+from signer.adapters.card_api.unusable_responses import credentials_accepted, is_readable
 from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyUnavailable
 from signer.adapters.request_signing.signature_base import MessageSignatureError

@@ -26,7 +26,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from signer.adapters.card_api.circuit_breaker import CircuitBreaker
 from signer.adapters.card_api.requests import CardApiCall, CardApiRequest
-from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse, cause_of
+from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
+from signer.adapters.card_api.unusable_responses import cause_of
 from signer.adapters.card_api.upstream_clock import UpstreamClock, parse_http_date
 from signer.domain.errors import ErrorCode
 

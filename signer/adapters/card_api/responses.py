@@ -2,80 +2,43 @@
 
 * A delivery that may have been processed is ``UNKNOWN``, unless the contract says what its status means.
 * The two meanings of 409 are told apart by words in the body; a body with both meanings, or neither, is ambiguous.
-* The two meanings of 400 as well: our HTTP request was refused, before its body was looked at, or what the body says.
+* A response that is not one of the contract is a failure from ``unusable_responses``.
 * No text made here quotes a response.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
-from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse, cause_of
+from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
+from signer.adapters.card_api.unusable_responses import (
+    CREDENTIALS_REFUSED_STATUSES,
+    RETRY_LATER,
+    credentials_accepted,
+    failure_for,
+    invalid,
+    is_request_refused,
+    json_in,
+    mentions,
+    object_in,
+    texts_in,
+)
 from signer.application.ports import DeliveryResult, DeliveryVerdict, NewCustomer
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.record import parse_customer_id
 
 _V = DeliveryVerdict
-_RETRY_LATER: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
-"""The request was not processed, and is not at fault (RFC 9110 §15.5.9, RFC 8470, RFC 6585)."""
-_CREDENTIALS_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-
 _POST_TOKEN: Final = "POST auth/token"  # noqa: S105 - a route
 _POST_CUSTOMER: Final = "POST customers"
 _GET_CUSTOMERS: Final = "GET customers"
 _GET_CUSTOMER: Final = "GET customer"
 _GET_CHALLENGE: Final = "GET challenge"
 _POST_SIGNATURE: Final = "POST challenge/sign"
-
-
-def _invalid(detail: str) -> Failure:
-    return Failure(code=ErrorCode.CARD_API_INVALID_ANSWER, detail=detail, cause="invalid_response")
-
-
-def _failure_for(result: CallResult, operation: str) -> Failure:
-    """Return the failure of a call, by the status of its response."""
-    if isinstance(result, Failure):
-        return result
-    status = result.status
-    if credentials_accepted(result) is False:
-        refused = "our credentials, with a fresh token, or our request signature"
-        detail = (
-            f"The card API refused {refused} (status {status} on {operation}); check the API key, the request key, "
-            "signing_key_id and this machine's clock."
-        )
-        cause = "signature_refused" if status == HTTPStatus.BAD_REQUEST else "credentials_refused"
-        return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause=cause)
-    if status == HTTPStatus.NOT_FOUND and operation in {_GET_CHALLENGE, _GET_CUSTOMER}:
-        return Failure(code=ErrorCode.CUSTOMER_UNKNOWN, detail="The card API has no customer with this id.")
-    if status in _RETRY_LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Failure(
-            code=ErrorCode.CARD_API_UNAVAILABLE,
-            detail=f"The card API is unavailable (status {status} on {operation}); retry.",
-            transient=True,
-            retry_after=result.retry_after,
-            cause=cause_of(result) or "server_error",
-        )
-    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        return _invalid(f"The card API redirects {operation} (status {status}); redirects are not followed.")
-    return _invalid(f"Unexpected status {status} from the card API on {operation}; check card_api.base_url.")
-
-
-def credentials_accepted(result: CallResult) -> bool | None:
-    """Return whether the card API accepted our token and our request signature; ``None`` if that cannot be told."""
-    if isinstance(result, Failure):
-        return False if result.code is ErrorCode.CARD_API_CREDENTIALS_REFUSED else None
-    if result.status in _CREDENTIALS_REFUSED or _is_request_refused(result):
-        return False
-    is_success = result.status < HTTPStatus.MULTIPLE_CHOICES
-    is_about_more = HTTPStatus.BAD_REQUEST <= result.status < HTTPStatus.INTERNAL_SERVER_ERROR
-    return True if is_success or (is_about_more and result.status not in _RETRY_LATER) else None
 
 
 # --- POST /auth/token -------------------------------------------------------------------------------------------------
@@ -97,12 +60,12 @@ def token_in(result: CallResult) -> IssuedToken | Failure:
     """Parse the response to ``POST /auth/token``."""
     if isinstance(result, Failure):  # the call that waits for the token was not sent
         return replace(result, status=None, may_be_processed=False)
-    if result.status in _CREDENTIALS_REFUSED | {HTTPStatus.BAD_REQUEST}:
+    if result.status in CREDENTIALS_REFUSED_STATUSES | {HTTPStatus.BAD_REQUEST}:
         detail = f"The card API refused our API key and secret (status {result.status}); check both files."
         return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause="credentials_refused")
     if result.status != HTTPStatus.OK:
-        return _failure_for(result, _POST_TOKEN)
-    match _object_in(result):
+        return failure_for(result, _POST_TOKEN)
+    match object_in(result):
         case {"token": str() as token, "expiresAt": int() | float() as expires_at, **others} if (
             _BEARER.fullmatch(token)
             and 0 < expires_at < _LATEST_EXPIRY
@@ -110,7 +73,7 @@ def token_in(result: CallResult) -> IssuedToken | Failure:
             and str(others.get("tokenType", "Bearer")).lower() == "bearer"
         ):
             return IssuedToken(token, expires_at)
-    return _invalid(f"The card API's response to {_POST_TOKEN} has no bearer token with an expiresAt.")
+    return invalid(f"The card API's response to {_POST_TOKEN} has no bearer token with an expiresAt.")
 
 
 # --- Customers and challenges -----------------------------------------------------------------------------------------
@@ -122,17 +85,17 @@ def created_customer_in(result: CallResult) -> NewCustomer | Failure:
         return result
     if result.status == HTTPStatus.CONFLICT:
         return _creation_conflict(result)
-    if result.status == HTTPStatus.BAD_REQUEST and not _is_request_refused(result):
+    if result.status == HTTPStatus.BAD_REQUEST and not is_request_refused(result):
         detail = "The card API refused this chainId or externalId (status 400)."
         return Failure(code=ErrorCode.REQUEST_MALFORMED, detail=detail)
     if result.status not in {HTTPStatus.CREATED, HTTPStatus.OK}:
-        return _failure_for(result, _POST_CUSTOMER)
-    match _object_in(result):
+        return failure_for(result, _POST_CUSTOMER)
+    match object_in(result):
         case {"id": str() as customer_id, **others}:
             challenge = others.get("challenge")
             with suppress(MalformedRequest):
                 return NewCustomer(parse_customer_id(customer_id), challenge if isinstance(challenge, str) else None)
-    return _invalid(f"The card API's response to {_POST_CUSTOMER} has no id that is a UUID.")
+    return invalid(f"The card API's response to {_POST_CUSTOMER} has no id that is a UUID.")
 
 
 def _creation_conflict(response: UpstreamResponse) -> Failure:
@@ -147,7 +110,7 @@ def _creation_conflict(response: UpstreamResponse) -> Failure:
     return Failure(
         code=ErrorCode.CUSTOMER_EXISTS,
         detail="The card API has this customer and does not return its id.",
-        transient=not any(_texts_in(_object_in(response), _MAX_DEPTH)),  # a 409 that does not say is retried first
+        transient=not any(texts_in(response)),  # a 409 that does not say is retried first
         retry_after=response.retry_after,
     )
 
@@ -155,11 +118,11 @@ def _creation_conflict(response: UpstreamResponse) -> Failure:
 def found_customer_in(result: CallResult, intent: CustomerIntent) -> str | Failure:
     """Parse the response to ``GET /customers``: the id of the only customer with this account and external id."""
     if isinstance(result, Failure) or result.status != HTTPStatus.OK:
-        return _failure_for(result, _GET_CUSTOMERS)
-    payload = _json_in(result)
+        return failure_for(result, _GET_CUSTOMERS)
+    payload = json_in(result)
     lists = [member for member in payload.values() if isinstance(member, list)] if isinstance(payload, dict) else []
     if not isinstance(payload, list) and len(lists) != 1:
-        return _invalid(f"The card API's response to {_GET_CUSTOMERS} is not a list of customers.")
+        return invalid(f"The card API's response to {_GET_CUSTOMERS} is not a list of customers.")
     wanted = (intent.external_id, str(intent.account).lower())
     ids = {
         str(row.get("id")).lower()
@@ -172,7 +135,7 @@ def found_customer_in(result: CallResult, intent: CustomerIntent) -> str | Failu
     if len(ids) == 1:
         with suppress(MalformedRequest):
             return parse_customer_id(ids.pop())
-    return _invalid("The card API's list has several customers with this externalId and chainId, or a malformed id.")
+    return invalid("The card API's list has several customers with this externalId and chainId, or a malformed id.")
 
 
 def challenge_in(result: CallResult, *, is_new: bool = False) -> str | Failure:
@@ -183,43 +146,24 @@ def challenge_in(result: CallResult, *, is_new: bool = False) -> str | Failure:
             code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, transient=True, retry_after=result.retry_after
         )
     if isinstance(result, Failure) or result.status != HTTPStatus.OK:
-        return _failure_for(result, _GET_CHALLENGE)
-    match _object_in(result):
+        return failure_for(result, _GET_CHALLENGE, names_customer=True)
+    match object_in(result):
         case {"challenge": str() as challenge} if challenge:
             return challenge
-    return _invalid(f"The card API's response to {_GET_CHALLENGE} has no text in the field 'challenge'.")
+    return invalid(f"The card API's response to {_GET_CHALLENGE} has no text in the field 'challenge'.")
 
 
 def status_in(result: CallResult, customer_id: str) -> str | Failure:
     """Parse the response to ``GET /customers/{customerId}``: the customer's status."""
     if isinstance(result, Failure) or result.status != HTTPStatus.OK:
-        return _failure_for(result, _GET_CUSTOMER)
-    match _object_in(result):
+        return failure_for(result, _GET_CUSTOMER, names_customer=True)
+    match object_in(result):
         # A record is settled by this status: it must belong to this customer.
         case {"status": str() as status, **others} if (
             status and str(others.get("id", customer_id)).lower() == customer_id.lower()
         ):
             return status
-    return _invalid(f"The card API's response to {_GET_CUSTOMER} has no 'status', or is about another customer.")
-
-
-def _object_in(response: UpstreamResponse) -> dict[str, Any]:
-    """Return the JSON object in the body; an empty one if the body holds anything else."""
-    payload = _json_in(response)
-    return payload if isinstance(payload, dict) else {}
-
-
-def is_readable(response: UpstreamResponse) -> bool:
-    """Return whether the response has no body, or JSON."""
-    return not response.body or _json_in(response) is not None
-
-
-def _json_in(response: UpstreamResponse) -> Any:  # noqa: ANN401 - any JSON value
-    """Return the JSON value in the body; ``None`` if the body is not JSON."""
-    try:
-        return json.loads(response.body)
-    except (ValueError, RecursionError):
-        return None
+    return invalid(f"The card API's response to {_GET_CUSTOMER} has no 'status', or is about another customer.")
 
 
 # --- Deliveries -------------------------------------------------------------------------------------------------------
@@ -234,9 +178,9 @@ _VERDICT_FOR_STATUS: Final[dict[int, DeliveryVerdict]] = {
     # Both mean "repeat the request at another place" (RFC 9110 §15.4.8, §15.4.9). Other redirects may follow a success.
     HTTPStatus.TEMPORARY_REDIRECT: _V.NOT_PROCESSED,
     HTTPStatus.PERMANENT_REDIRECT: _V.NOT_PROCESSED,
-    **dict.fromkeys(_RETRY_LATER, _V.NOT_PROCESSED),
+    **dict.fromkeys(RETRY_LATER, _V.NOT_PROCESSED),
 }
-_DELIVERY_STATUSES: Final = (_VERDICT_FOR_STATUS.keys() | {HTTPStatus.CONFLICT}) - _RETRY_LATER
+_DELIVERY_STATUSES: Final = (_VERDICT_FOR_STATUS.keys() | {HTTPStatus.CONFLICT}) - RETRY_LATER
 
 
 def delivery_result(result: CallResult) -> DeliveryResult:
@@ -245,7 +189,7 @@ def delivery_result(result: CallResult) -> DeliveryResult:
         verdict = _VERDICT_FOR_STATUS.get(result.status, _V.UNKNOWN)
         if result.status == HTTPStatus.CONFLICT:
             verdict = _conflict_verdict(result)
-        elif _is_request_refused(result):
+        elif is_request_refused(result):
             verdict = _V.CREDENTIALS_REFUSED
     elif result.may_be_processed:
         verdict = _V.UNKNOWN
@@ -258,48 +202,17 @@ def delivery_result(result: CallResult) -> DeliveryResult:
 def delivery_failure(result: CallResult) -> Failure | None:
     """Return why a delivery shows that the card API does not work; ``None`` if it got a response of the contract."""
     is_usable = result.status in _DELIVERY_STATUSES and credentials_accepted(result)
-    return None if is_usable else _failure_for(result, _POST_SIGNATURE)
+    return None if is_usable else failure_for(result, _POST_SIGNATURE)
 
 
-_TEXT_FIELDS: Final = ("code", "message", "error", "errors", "title", "detail", "type", "reason", "description")
-_MAX_DEPTH: Final = 4
-_NOT_LETTERS: Final = re.compile(r"[^a-z]+")
 _IN_FLIGHT: Final = ("idempoten", "inflight", "inprogress", "beingprocessed")
 _ALREADY_SIGNED: Final = ("alreadysigned", "alreadybeensigned")
-_REQUEST_REFUSED: Final = ("requestsignature", "requiredsignature", "signatureinput", "contentdigest", "idempoten")
-
-
-def _is_request_refused(response: UpstreamResponse) -> bool:
-    """Return whether a 400 is about our HTTP request: its signature, its digest or its Idempotency-Key.
-
-    The card API's middleware refuses a request signature with 400 in plain text, before the body is looked at. Such a
-    response says nothing about the wallet's signature, so it is never final.
-    """
-    if response.status != HTTPStatus.BAD_REQUEST:
-        return False
-    return not _object_in(response) or _mentions(response, _REQUEST_REFUSED)
 
 
 def _conflict_verdict(response: UpstreamResponse) -> DeliveryVerdict:
     """Distinguish *already signed*, which is final, from *a request with this key is in flight*, which is repeated."""
-    in_flight = _mentions(response, _IN_FLIGHT)
-    signed = _mentions(response, _ALREADY_SIGNED)
+    in_flight = mentions(response, _IN_FLIGHT)
+    signed = mentions(response, _ALREADY_SIGNED)
     if in_flight == signed:
         return _V.CONFLICT_AMBIGUOUS
     return _V.NOT_PROCESSED if in_flight else _V.ALREADY_SIGNED
-
-
-def _mentions(response: UpstreamResponse, marks: tuple[str, ...]) -> bool:
-    texts = [_NOT_LETTERS.sub("", text.lower()) for text in _texts_in(_object_in(response), _MAX_DEPTH)]
-    return any(mark in text for mark in marks for text in texts)
-
-
-def _texts_in(value: object, depth: int) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict) and depth:
-        for name in _TEXT_FIELDS:
-            yield from _texts_in(value.get(name), depth - 1)
-    elif isinstance(value, list) and depth:
-        for item in value:
-            yield from _texts_in(item, depth - 1)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from http import HTTPStatus
-from typing import Final
 
 from signer.domain.errors import (
     BadUpstream,
@@ -71,13 +69,3 @@ class Failure:
 
 CallResult = UpstreamResponse | Failure
 """The result of one call to the card API."""
-
-_CAUSE_FOR_STATUS: Final = {401: "credentials_refused", 403: "credentials_refused", 429: "rate_limited"}
-
-
-def cause_of(result: CallResult) -> str | None:
-    """Return the stable word for why a request failed; ``None`` if it got a response that may be usable."""
-    if isinstance(result, UpstreamResponse):
-        is_server_error = result.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        return "server_error" if is_server_error else _CAUSE_FOR_STATUS.get(result.status)
-    return result.cause

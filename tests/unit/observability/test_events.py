@@ -36,7 +36,7 @@ def test_every_field_is_in_the_catalogue_of_fields() -> None:
 
 
 def test_event_of_level_warning_or_above_says_what_to_do() -> None:
-    """And whoever is to be told about an event is told what to do."""
+    """So does every event with an alert."""
     for event in CATALOGUE.values():
         if {event.level, event.raised_level} & {"warning", "error"} or event.alert != "none":
             assert event.action.endswith("."), event.name

@@ -7,6 +7,7 @@ import pytest
 from signer.adapters.card_api.http_transport import parse_retry_after
 from signer.adapters.card_api.responses import delivery_failure
 from signer.adapters.card_api.results import Failure, UpstreamResponse
+from signer.adapters.card_api.unusable_responses import cause_of
 from signer.adapters.card_api.upstream_clock import parse_http_date
 from signer.domain.errors import ErrorCode, Unavailable
 
@@ -70,6 +71,8 @@ def test_repr_hides_body() -> None:
         ("signature_refused", UpstreamResponse(400, b"text")),
         ("rate_limited", UpstreamResponse(429, b"")),
         ("server_error", UpstreamResponse(503, b"")),
+        ("server_error", UpstreamResponse(425, b"")),
+        ("invalid_response", UpstreamResponse(303, b"")),
         ("invalid_response", UpstreamResponse(200, b"<html>")),
         ("tls", Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="", cause="tls")),
     ],
@@ -80,3 +83,5 @@ def test_delivery_that_shows_that_the_card_api_does_not_work_has_its_cause(
     """A response of the contract, whatever it says about the signature, shows that it works."""
     failure = delivery_failure(result)
     assert (None if failure is None else failure.cause) == cause
+    if result.status != 200:  # only the operation tells that this one is invalid
+        assert cause_of(result) == cause, "the metrics have the same word"

@@ -1,0 +1,136 @@
+"""Why a response of the card API cannot be used: our request was refused, the card API fails, or the body is invalid.
+
+* The two meanings of 400 are told apart: our HTTP request was refused, before its body was looked at, or what the body
+  says.
+* ``cause_of`` is the only classification of failed calls: the log, the metrics and the circuit breaker use it.
+* No text made here quotes a response.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, Final
+
+from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
+from signer.domain.errors import ErrorCode
+
+RETRY_LATER: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+"""The request was not processed, and is not at fault (RFC 9110 §15.5.9, RFC 8470, RFC 6585)."""
+CREDENTIALS_REFUSED_STATUSES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+_REQUEST_REFUSED: Final = ("requestsignature", "requiredsignature", "signatureinput", "contentdigest", "idempoten")
+_TEXT_FIELDS: Final = ("code", "message", "error", "errors", "title", "detail", "type", "reason", "description")
+_MAX_DEPTH: Final = 4
+_NOT_LETTERS: Final = re.compile(r"[^a-z]+")
+
+
+def cause_of(result: CallResult) -> str | None:
+    """Return the stable word for why a call failed; ``None`` if it got a response that may be usable."""
+    if isinstance(result, Failure):
+        return result.cause
+    if result.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return "rate_limited"
+    if result.status >= HTTPStatus.INTERNAL_SERVER_ERROR or result.status in RETRY_LATER:
+        return "server_error"
+    if HTTPStatus.MULTIPLE_CHOICES <= result.status < HTTPStatus.BAD_REQUEST:
+        return "invalid_response"
+    if credentials_accepted(result) is False:
+        return "signature_refused" if result.status == HTTPStatus.BAD_REQUEST else "credentials_refused"
+    return None
+
+
+def invalid(detail: str) -> Failure:
+    """Return the failure of a call whose response is not one of the contract."""
+    return Failure(code=ErrorCode.CARD_API_INVALID_ANSWER, detail=detail, cause="invalid_response")
+
+
+def failure_for(result: CallResult, operation: str, *, names_customer: bool = False) -> Failure:
+    """Return the failure of a call, by the status of its response. ``names_customer``: a 404 is about the customer."""
+    if isinstance(result, Failure):
+        return result
+    status = result.status
+    if credentials_accepted(result) is False:
+        refused = "our credentials, with a fresh token, or our request signature"
+        detail = (
+            f"The card API refused {refused} (status {status} on {operation}); check the API key, the request key, "
+            "signing_key_id and this machine's clock."
+        )
+        return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause=cause_of(result))
+    if status == HTTPStatus.NOT_FOUND and names_customer:
+        return Failure(code=ErrorCode.CUSTOMER_UNKNOWN, detail="The card API has no customer with this id.")
+    if status in RETRY_LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Failure(
+            code=ErrorCode.CARD_API_UNAVAILABLE,
+            detail=f"The card API is unavailable (status {status} on {operation}); retry.",
+            transient=True,
+            retry_after=result.retry_after,
+            cause=cause_of(result),
+        )
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        return invalid(f"The card API redirects {operation} (status {status}); redirects are not followed.")
+    return invalid(f"Unexpected status {status} from the card API on {operation}; check card_api.base_url.")
+
+
+def credentials_accepted(result: CallResult) -> bool | None:
+    """Return whether the card API accepted our token and our request signature; ``None`` if that cannot be told."""
+    if isinstance(result, Failure):
+        return False if result.code is ErrorCode.CARD_API_CREDENTIALS_REFUSED else None
+    if result.status in CREDENTIALS_REFUSED_STATUSES or is_request_refused(result):
+        return False
+    is_success = result.status < HTTPStatus.MULTIPLE_CHOICES
+    is_about_more = HTTPStatus.BAD_REQUEST <= result.status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return True if is_success or (is_about_more and result.status not in RETRY_LATER) else None
+
+
+def object_in(response: UpstreamResponse) -> dict[str, Any]:
+    """Return the JSON object in the body; an empty one if the body holds anything else."""
+    payload = json_in(response)
+    return payload if isinstance(payload, dict) else {}
+
+
+def is_readable(response: UpstreamResponse) -> bool:
+    """Return whether the response has no body, or JSON."""
+    return not response.body or json_in(response) is not None
+
+
+def json_in(response: UpstreamResponse) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the JSON value in the body; ``None`` if the body is not JSON."""
+    try:
+        return json.loads(response.body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_request_refused(response: UpstreamResponse) -> bool:
+    """Return whether a 400 is about our HTTP request: its signature, its digest or its Idempotency-Key.
+
+    The card API's middleware refuses a request signature with 400 in plain text, before the body is looked at. Such a
+    response says nothing about the wallet's signature, so it is never final.
+    """
+    if response.status != HTTPStatus.BAD_REQUEST:
+        return False
+    return not object_in(response) or mentions(response, _REQUEST_REFUSED)
+
+
+def mentions(response: UpstreamResponse, marks: tuple[str, ...]) -> bool:
+    """Return whether the texts of the body have one of the marks: lower-case words without spaces."""
+    texts = [_NOT_LETTERS.sub("", text.lower()) for text in texts_in(response)]
+    return any(mark in text for mark in marks for text in texts)
+
+
+def texts_in(response: UpstreamResponse) -> Iterator[str]:
+    """Yield the texts of the fields that usual error bodies have."""
+    yield from _texts_in(object_in(response), _MAX_DEPTH)
+
+
+def _texts_in(value: object, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict) and depth:
+        for name in _TEXT_FIELDS:
+            yield from _texts_in(value.get(name), depth - 1)
+    elif isinstance(value, list) and depth:
+        for item in value:
+            yield from _texts_in(item, depth - 1)
