@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from signer.bootstrap.service import StartFailed
+from signer.bootstrap.start_checks import StartFailed
 from signer.observability.metrics import Metrics, counting
 from signer.web.metrics_endpoint import create_metrics_http
 

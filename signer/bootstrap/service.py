@@ -15,9 +15,8 @@ The life of a process:
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -30,9 +29,7 @@ from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore
 from signer.adapters.redis_store.customer_intents import RedisCustomerIntents
 from signer.adapters.redis_store.due_indexes import Backlog
-from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.adapters.request_signing.request_key import RequestKeyError
-from signer.adapters.siwe_judge import JudgeError, check_parser_against_siwe
 from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardSignature
 from signer.application.onboard_customer import OnboardCustomer, OnboardingResult
@@ -47,6 +44,7 @@ from signer.bootstrap.card_api import OpenCardApi, open_card_api
 from signer.bootstrap.keys import Keys, open_keys
 from signer.bootstrap.readiness_watch import ReadinessWatch, watch_readiness
 from signer.bootstrap.settings_check import find_problems
+from signer.bootstrap.start_checks import StartFailed, check_parser, warn_of_weak_store
 from signer.config.settings import Settings
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, Unavailable
@@ -59,14 +57,12 @@ from signer.web.auth import Callers
 from signer.web.connections import HttpRunner
 from signer.web.handlers import Handlers
 
-_SELF_CHECK_WITHIN: Final = timedelta(seconds=60)
-_STORE_CHECK_RETRY_SECONDS: Final = 5.0
 _WORK_LONGER_THAN_CALLER: Final = timedelta(seconds=2)
 _MAX_STORE_LOOKUP: Final = timedelta(seconds=1)
 
 
-class StartFailed(Exception):
-    """The service cannot start; the text tells the operator why."""
+async def _do_not_wait() -> None:
+    """Return at once."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,26 +81,33 @@ class Service:
     _watch: ReadinessWatch
     _background: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def prepare(self, progress: Progress = lambda _done, _total: None) -> None:
+    async def prepare(
+        self,
+        progress: Progress = lambda _done, _total: None,
+        wait_for_others: Callable[[], Awaitable[None]] = _do_not_wait,
+    ) -> None:
         """Check the parser and load the keys, then accept requests and start recovery.
 
         Args:
             progress: called with the numbers of keys that are done and that are expected.
+            wait_for_others: called in between; returns when the other workers are as far, if there are any.
 
         Raises:
             StartFailed: one of the two failed.
         """
         self._background.add(asyncio.create_task(self._watch.run()))
-        tasks = {asyncio.create_task(self._check_parser()), asyncio.create_task(self._load_keys(progress))}
+        tasks = {asyncio.create_task(check_parser(self._settings)), asyncio.create_task(self._load_keys(progress))}
         try:
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+        await wait_for_others()
         self.admission.open()
         self._watch.readiness.forget()
-        background = (self._recovery.run(), self._warn_of_weak_store(), self._keys.watch())
+        weak_store = warn_of_weak_store(self._redis, self._settings.redis.wait_for_replicas)
+        background = (self._recovery.run(), weak_store, self._keys.watch())
         self._background |= {asyncio.create_task(work) for work in background}
 
     def reload_keys(self) -> None:
@@ -145,29 +148,11 @@ class Service:
         if self._background:
             await asyncio.wait(self._background)
 
-    async def _check_parser(self) -> None:
-        started = time.perf_counter()
-        try:
-            await check_parser_against_siwe(self._settings.policy_for_card_api.to_domain(), _SELF_CHECK_WITHIN)
-        except JudgeError as error:
-            emit(events.JUDGE_FAILED, reason=str(error))
-            raise StartFailed(f"Self-check of the parser against siwe failed: {error}") from error
-        emit(events.JUDGE_PASSED, duration_ms=(time.perf_counter() - started) * 1000)
-
     async def _load_keys(self, progress: Progress) -> None:
         try:
             await self._keys.load(progress)
         except KeyBackendError as error:
             raise StartFailed(f"The keys could not be loaded: {error}") from error
-
-    async def _warn_of_weak_store(self) -> None:
-        """Warn if Redis is configured so that it can lose records; retry while Redis is unavailable."""
-        while True:
-            with suppress(Unavailable):
-                for weakness in await find_weaknesses(self._redis, self._settings.redis.wait_for_replicas):
-                    emit(events.STORE_WARNING, reason=weakness)
-                return
-            await asyncio.sleep(_STORE_CHECK_RETRY_SECONDS)
 
 
 @asynccontextmanager
@@ -177,6 +162,7 @@ async def open_service(
     clock: Clock | None = None,
     log_problem: Callable[[], str | None] = lambda: None,
     metrics: Metrics | None = None,
+    reload_others: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Service]:
     """Open what the service needs and compose it. It does not listen, and its admission is closed.
 
@@ -185,6 +171,7 @@ async def open_service(
         clock: the system's by default.
         log_problem: ``LogWriter.problem``; by default the log has none.
         metrics: where calls are counted, if they are.
+        reload_others: lets the other workers, if there are any, reload their keys.
 
     Raises:
         StartFailed: the settings name something that cannot be used.
@@ -204,7 +191,7 @@ async def open_service(
         except (ValueError, KeyBackendError, RequestKeyError) as error:
             raise StartFailed(str(error)) from error
         audit = AuditLogLines(log_problem, required=settings.audit.required)
-        service = _compose(settings, clock, redis, card_api, keys, callers, audit)
+        service = _compose(settings, clock, redis, card_api, keys, callers, audit, reload_others)
         if metrics is not None:
             metrics.watch(keys.ring.status, service.backlog, log_problem)
         stack.push_async_callback(service.close)
@@ -219,6 +206,7 @@ def _compose(
     keys: Keys,
     callers: Callers,
     audit: AuditLogLines,
+    reload_others: Callable[[], None],
 ) -> Service:
     policy = settings.policy_for_card_api.to_domain()
     damage_log = DamageLogLines()
@@ -287,6 +275,7 @@ def _compose(
         reload=keys.reload,
         readiness=watch.readiness,
         settings=settings.http,
+        reload_others=reload_others,
     )
     return Service(
         http=create_http(handlers, callers, request_log),

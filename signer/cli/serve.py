@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -23,10 +23,12 @@ import uvloop
 from aiohttp import web
 
 from signer.bootstrap.metrics import serving_metrics
-from signer.bootstrap.service import Service, StartFailed, open_service
+from signer.bootstrap.service import Service, open_service
+from signer.bootstrap.start_checks import StartFailed
 from signer.cli.hardening import harden
 from signer.cli.options import EXIT_CONFIG, config_option, default_file, exit_with_config_error
 from signer.cli.progress import key_progress
+from signer.cli.workers import Supervisor, Worker, reserve_port
 from signer.config.settings import ConfigError, Settings, load_settings
 from signer.observability import events
 from signer.observability.log_writer import LogWriter
@@ -45,46 +47,85 @@ _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 @click.command("serve")
 @config_option
-def serve_command(*, config_file: Path | None) -> None:
+@click.option("--workers", type=int, help="How many processes serve the port, in place of http.workers.")
+def serve_command(*, config_file: Path | None, workers: int | None) -> None:
     """Run the service until SIGTERM or SIGINT.
 
     After SIGTERM it takes requests for http.pre_stop more; after SIGINT it stops taking them at once.
     SIGHUP reloads the keys, as POST /v1/keys/reload does.
     """
+    if workers is not None:
+        os.environ["SIGNER_HTTP__WORKERS"] = str(workers)  # so that it is checked with the other settings
     try:
         settings = load_settings(config_file or default_file())
     except ConfigError as error:
         with open_log(LoggingSettings()):  # the log's own settings may be what is wrong
             emit(events.SERVICE_FAILED, reason=str(error))
         exit_with_config_error(str(error))
-    with open_log(settings.logging) as log:
+    worker = Worker(port=settings.http.port) if settings.http.workers == 1 else _become_worker(settings)
+    with open_log(settings.logging, worker=None if worker.is_alone else worker.index, lock=worker.log_lock) as log:
         _harden()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            sys.exit(runner.run(_serve(settings, log)))
+            sys.exit(runner.run(_serve(settings, log, worker)))
 
 
-async def _serve(settings: Settings, log: LogWriter) -> int:
+def _become_worker(settings: Settings) -> Worker:
+    """Start the workers and return in each of them. The supervisor ends here, after them."""
+    with ExitStack() as stack:
+        try:
+            port = reserve_port(settings.http, stack)
+        except OSError as error:
+            with open_log(settings.logging):
+                emit(events.SERVICE_FAILED, reason=_cannot_listen(settings.http, error))
+            sys.exit(EXIT_CONFIG)
+        harden()
+        supervisor = Supervisor(settings.http, port)
+        worker = supervisor.run()
+        if worker is not None:
+            return worker
+    with open_log(settings.logging):
+        for ended in supervisor.ended:
+            emit(events.WORKER_ENDED, worker=ended.index, reason=ended.predecessor, count=ended.ends_in_a_row)
+        if supervisor.failure is not None:
+            emit(events.SERVICE_FAILED, reason=supervisor.failure)
+    sys.exit(supervisor.status)
+
+
+async def _serve(settings: Settings, log: LogWriter, worker: Worker) -> int:
     started = time.perf_counter()
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[str] = loop.create_future()
     _stop_by_signal(stop)
     # SIGHUP would end the process by default. Before the keys are loaded there is nothing to reload.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    worker.receive_signals()
+    if worker.predecessor is not None:
+        pause = worker.pause.total_seconds()
+        emit(events.WORKER_ENDED, reason=worker.predecessor, count=worker.ends_in_a_row, duration_ms=pause * 1000)
+        if (await asyncio.wait({stop}, timeout=pause))[0]:
+            return 0
+    metrics_port = None if settings.metrics.port is None else settings.metrics.port + worker.index
     try:
         async with (
-            serving_metrics(settings.metrics.host, settings.metrics.port) as metrics,
-            open_service(settings, log_problem=log.problem, metrics=metrics) as service,
-            _listening(service.http, settings.http) as address,
+            serving_metrics(settings.metrics.host, metrics_port) as metrics,
+            open_service(
+                settings, log_problem=log.problem, metrics=metrics, reload_others=worker.reload_others
+            ) as service,
+            AsyncExitStack() as stack,
         ):
             loop.add_signal_handler(signal.SIGHUP, service.reload_keys)
+            listening = _listening(service.http, settings.http, worker)
+            # The successor of a worker listens when it is ready: until then the other workers get all connections.
+            address = {} if worker.predecessor else await stack.enter_async_context(listening)
             versions: dict[str, Any] = {"version": version("challenge-signer"), "python": platform.python_version()}
             emit(events.SERVICE_STARTED, **versions, **address)
-            with key_progress(enabled=settings.logging.format == "console") as progress:
-                preparing = asyncio.create_task(service.prepare(progress))
+            with key_progress(enabled=settings.logging.format == "console" and worker.is_alone) as progress:
+                preparing = asyncio.create_task(service.prepare(progress, worker.wait_for_others))
                 waiting: set[asyncio.Future[Any]] = {preparing, stop}
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not stop.done():
                 await preparing
+                address = address or await stack.enter_async_context(listening)
                 _tune_interpreter()
                 emit(events.SERVICE_READY, **address, duration_ms=_since(started))
                 await stop
@@ -131,7 +172,7 @@ def _stop_by_signal(stop: asyncio.Future[str]) -> None:
 
 
 @asynccontextmanager
-async def _listening(runner: HttpRunner, settings: HttpSettings) -> AsyncIterator[dict[str, Any]]:
+async def _listening(runner: HttpRunner, settings: HttpSettings, worker: Worker) -> AsyncIterator[dict[str, Any]]:
     """Listen while the context is open, and yield the host and the port.
 
     Raises:
@@ -140,7 +181,7 @@ async def _listening(runner: HttpRunner, settings: HttpSettings) -> AsyncIterato
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, settings.host, settings.port).start()
+            await web.TCPSite(runner, settings.host, worker.port, reuse_port=not worker.is_alone or None).start()
         except OSError as error:
             raise StartFailed(_cannot_listen(settings, error)) from error
         host, port = runner.addresses[0][:2]

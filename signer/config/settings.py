@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -39,6 +40,7 @@ from signer.web.settings import CallerSettings, HttpSettings, MetricsSettings
 DEFAULT_CONFIG_FILE: Final = Path("/etc/signer/signer.toml")
 ENVIRONMENT_PREFIX: Final = "SIGNER_"
 
+_HIGHEST_PORT: Final = 65535
 _TOOL_VARIABLES: Final = frozenset({"SIGNER_CONFIG", "SIGNER_REDIS_BINARY", "SIGNER_WITHOUT_ROOT"})
 # What Kubernetes injects for a Service called "signer" or "signer-…" (service links), as NAME=value. The value of
 # …_PORT is a URL, so that SIGNER_HTTP_PORT=8081, with one underscore too few, is still an error.
@@ -115,8 +117,14 @@ class Settings(BaseSettings):
             raise ValueError("redis.nonce_retention must be at least twice policy.max_age")
         if self.redis.lease < self.card_api.request_timeout + timedelta(seconds=4):
             raise ValueError("redis.lease must be at least card_api.request_timeout + 4 s")
-        if self.metrics.port == self.http.port:
-            raise ValueError("metrics.port must differ from http.port")
+        if self.http.workers > 1 and sys.platform != "linux":
+            raise ValueError("http.workers must be 1 on other systems than Linux")
+        if self.metrics.port is not None:
+            ports = range(self.metrics.port, self.metrics.port + self.http.workers)
+            if self.http.port in ports:
+                raise ValueError("metrics.port must differ from http.port; worker n, from 0, has metrics.port + n")
+            if ports[-1] > _HIGHEST_PORT:
+                raise ValueError(f"metrics.port + http.workers - 1 must be at most {_HIGHEST_PORT}")
         if self.audit.required and self.logging.level in {"warning", "error"}:
             raise ValueError(
                 "logging.level must be info or debug, because audit.required needs the lines of level info"

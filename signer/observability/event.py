@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 
 from signer.observability.settings import LogLevel
 
-COMMON: Final = frozenset({"timestamp", "level", "event", "request_id", "caller", "trace_id"})
-"""Fields that every line may have; the last three only if a request caused it."""
+COMMON: Final = frozenset({"timestamp", "level", "event", "request_id", "caller", "trace_id", "worker"})
+"""Fields that every line may have: ``worker`` if there are several, the three before only if a request caused it."""
 
 OBSERVERS: Final[list[Callable[[str, Mapping[str, Any]], None]]] = []
 """Called with the name and the fields of each event, also below ``logging.level``. They must not raise or wait."""

@@ -65,6 +65,18 @@ SERVICE_FAILED: Final = event(
     action="Correct what reason names, then start again. signer config check --files --online tries the settings.",
     alert="page",
 )
+WORKER_ENDED: Final = event(
+    "worker.ended",
+    "error",
+    "A worker process has ended unexpectedly, count times without a minute in between. If the line has duration_ms, a "
+    "new process has its place and begins after this time; else the service stops.",
+    "reason",
+    "count",
+    "duration_ms",
+    action="Read this worker's last lines before this one. If there are none and reason is SIGKILL, look for the "
+    "container's memory limit; after SIGSEGV or SIGABRT, suspect a native library, such as that of a PKCS#11 token.",
+    alert="ticket",
+)
 
 KEYS_LOADING: Final = event("keys.loading", "info", "Keys are being loaded.", "loaded", "expected")
 KEYS_LOADED: Final = event(

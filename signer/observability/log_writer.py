@@ -5,16 +5,19 @@
 * A line for which the queue has no room is dropped and counted; the count is reported when writing works again.
 * Strangers cause lines, and must not stop signing that way. So audit lines may use the whole queue, all other lines
   the first half. Above three quarters new work is refused; the last quarter is for lines of work that has begun.
+* If several processes write to one descriptor, each locks a file for some lines at a time, so that no line is torn.
 * A forked child process has a copy of the queue and no thread: it writes nothing.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 ROOM: Final = 8 << 20
@@ -29,6 +32,7 @@ FLUSH_WITHIN: Final = 2.0
 
 _LONGEST_WRITE: Final = 64 << 10  # a slow reader makes progress with each
 _RETRY_SECONDS: Final = 0.2
+_NEXT_TURN_SECONDS: Final = 0.0001  # or a process with many lines would lock again before the others wake up
 _GATHER_SECONDS: Final = 0.01  # a wake-up costs more than queueing a line, and interrupts the event loop
 
 
@@ -38,10 +42,12 @@ class LogWriter:
     Args:
         descriptor: stays open; blocking or not.
         report_lost: called by the thread with the number of dropped lines; it logs them without a limit of room.
+        lock: the descriptor of a file that all processes lock which write to ``descriptor``, if there are several.
     """
 
-    def __init__(self, descriptor: int, report_lost: Callable[[int], None]) -> None:
+    def __init__(self, descriptor: int, report_lost: Callable[[int], None], lock: int | None = None) -> None:
         self._descriptor: Final = descriptor
+        self._lock_file: Final = lock
         self._report_lost: Final = report_lost
         self._lock: Final = threading.RLock()  # reentrant: the garbage collector may log while a line is queued
         self._changed: Final = threading.Condition(self._lock)
@@ -98,16 +104,41 @@ class LogWriter:
             time.sleep(_GATHER_SECONDS)
             with self._lock:
                 lines, self._lines = self._lines, []
-            rest = memoryview(b"".join(lines))
+            data = b"".join(lines)
             lines.clear()
-            while rest:
-                if self._ends_at is not None and time.monotonic() > self._ends_at:
-                    return
-                rest = rest[self._write(rest) :]
+            start = 0
+            while start < len(data):
+                end = len(data) if self._lock_file is None else _end_of_turn(data, start)
+                with self._turn(is_last=end == len(data)):
+                    if not self._write_all(memoryview(data)[start:end]):
+                        return
+                start = end
             with self._lock:
                 lost, self._lost = self._lost, 0
             if lost:
                 self._report_lost(lost)
+
+    @contextmanager
+    def _turn(self, *, is_last: bool) -> Iterator[None]:
+        """Keep other processes from writing. The kernel ends the turn of a process that dies."""
+        if self._lock_file is None:
+            yield
+            return
+        fcntl.lockf(self._lock_file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock_file, fcntl.LOCK_UN)
+        if not is_last:
+            time.sleep(_NEXT_TURN_SECONDS)
+
+    def _write_all(self, lines: memoryview) -> bool:
+        """Return whether there was time to write all lines."""
+        while lines:
+            if self._ends_at is not None and time.monotonic() > self._ends_at:
+                return False
+            lines = lines[self._write(lines) :]
+        return True
 
     def _write(self, lines: memoryview) -> int:
         """Return how many bytes were written; wait a little after a failure."""
@@ -127,3 +158,9 @@ class LogWriter:
             self._progress_at = time.monotonic()
             self._failure = None
         return written
+
+
+def _end_of_turn(data: bytes, start: int) -> int:
+    """Return where the lines of a turn end: a pipe takes so many bytes whole, also from a process that is killed."""
+    limit = start + select.PIPE_BUF
+    return (data.rfind(b"\n", start, limit) + 1) or (data.find(b"\n", limit) + 1) or len(data)

@@ -38,17 +38,25 @@ class _Log:
     queue: Callable[[bytes, float], None] = lambda _line, _room: None
     render: Format = render_json
     lowest: int = len(_RANKS)
+    worker: int | None = None
 
 
 _log: Final = _Log()
 
 
 @contextmanager
-def open_log(settings: LoggingSettings) -> Iterator[LogWriter]:
-    """Log to standard output while the context is open, and write the last lines at its end."""
+def open_log(settings: LoggingSettings, *, worker: int | None = None, lock: int | None = None) -> Iterator[LogWriter]:
+    """Log to standard output while the context is open, and write the last lines at its end.
+
+    Args:
+        settings: the level and the format.
+        worker: added to each line, if several workers write to standard output.
+        lock: that of ``LogWriter``.
+    """
     # If standard output is closed, its number may go to any file: a descriptor that cannot be written takes its place.
     descriptor = os.open(os.devnull, os.O_RDONLY) if sys.stdout is None else sys.stdout.fileno()
-    writer = LogWriter(descriptor, lambda count: write_event(LOG_LINES_LOST, {"count": count}, room=math.inf))
+    writer = LogWriter(descriptor, lambda count: write_event(LOG_LINES_LOST, {"count": count}, room=math.inf), lock)
+    _log.worker = worker
     configure_logging(settings, writer.queue, colours=os.isatty(descriptor))
     try:
         yield writer
@@ -100,6 +108,8 @@ def write_event(
         fields.setdefault("caller", origin.caller)
         if origin.trace is not None:
             fields.setdefault("trace_id", origin.trace.id)
+    if _log.worker is not None:
+        fields.setdefault("worker", _log.worker)
     duration = fields.get("duration_ms")
     if isinstance(duration, float):
         fields["duration_ms"] = round(duration, 3)

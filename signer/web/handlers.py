@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -48,6 +49,7 @@ class Handlers:
     reload: ReloadKeys
     readiness: Readiness
     settings: HttpSettings
+    reload_others: Callable[[], None] = lambda: None
 
     async def sign_challenge(self, request: web.Request) -> web.Response:
         """Handle ``POST /v1/customers/{customerId}/challenge/sign``: 200, or 202 while the delivery goes on."""
@@ -109,6 +111,7 @@ class Handlers:
         if await self._read(request):
             raise MalformedRequest(ErrorCode.REQUEST_MALFORMED, "Send no body: this request always reloads all keys.")
         reload = self.reload.begin(ReloadCause.REQUEST)
+        self.reload_others()
         return _json(
             reload_body(reload),
             HTTPStatus.ACCEPTED,
@@ -123,7 +126,7 @@ class Handlers:
         if reload is None:
             raise NotFound(
                 ErrorCode.KEY_RELOAD_UNKNOWN,
-                "This replica has no reload with this id: another replica ran it, or it is too old. "
+                "This process has no reload with this id: another replica or worker ran it, or it is too old. "
                 "GET /v1/keys lists the keys that are loaded here.",
                 field="id",
             )

@@ -10,7 +10,7 @@ from signer.settings_types import Seconds, Section, Sha256, Span
 
 
 class HttpSettings(Section):
-    """``[http]``: the listening address and the limits of a request."""
+    """``[http]``: the listening address, the limits of a request, and the number of worker processes."""
 
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
@@ -19,6 +19,7 @@ class HttpSettings(Section):
     drain_within: Span = timedelta(seconds=20)
     max_body: int = Field(16_384, ge=1024, le=1_048_576)
     max_connections: int = Field(500, ge=1)
+    workers: int = Field(1, ge=1, le=64)
 
 
 class MetricsSettings(Section):

@@ -45,8 +45,9 @@ OTHERS = """
 FIELD_HEAD = """
 ## Fields
 
-Every line has `timestamp`, `level` and `event`, and if a request caused it, {common}. A field without a value is left
-out. No field holds a secret, a signature or the text of a challenge. What looks like a secret is shown as `***`.
+Every line has `timestamp`, `level` and `event`, and if a request caused it, {common}. With several workers it
+has `worker`. A field without a value is left out. No field holds a secret, a signature or the text of a challenge. What
+looks like a secret is shown as `***`.
 
 *customer*: the value belongs to one customer or account. You need this to decide how long logs are kept and who may
 read them. *ecs* and *gcp*: the field's name in these formats.
@@ -90,7 +91,7 @@ def events_page() -> str:
         for event in listed
         if event not in to_act_on
     )
-    common = _names(COMMON - {"timestamp", "level", "event"})
+    common = _names(COMMON - {"timestamp", "level", "event", "worker"})
     fields = FIELD_HEAD.format(common=common) + "".join(_field_rows())
     return HEAD + first + OTHERS + others + fields + FORMAT_HEAD + "".join(_examples())
 

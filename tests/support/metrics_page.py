@@ -31,6 +31,8 @@ the port 9464.
   limit, whatever callers send.
 * The text is made at most once a second, and the backlog is read from Redis at most every five seconds. While Redis
   is down or hangs, `/metrics` responds within about a second; the two figures of the backlog are NaN then.
+* With several workers (`http.workers`) each one has its own listener and its own metrics: worker n, from 0, listens on
+  `metrics.port` + n. Scrape all of these ports, and add them up as those of several replicas.
 * `signer_challenges_unsettled` and `signer_challenges_oldest_unsettled_age_seconds` are about Redis, so all replicas
   report the same: use `max`, not `sum`. All others are about one replica.
 

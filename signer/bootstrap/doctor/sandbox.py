@@ -13,7 +13,8 @@ from typing import Final
 from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
 from signer.adapters.keys.backend import KeyBackendError
 from signer.bootstrap.doctor.findings import Part, Report
-from signer.bootstrap.service import StartFailed, open_service
+from signer.bootstrap.service import open_service
+from signer.bootstrap.start_checks import StartFailed
 from signer.config.settings import Settings
 from signer.domain.errors import SignerError
 from signer.settings_types import is_loopback

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from signer.adapters.request_signing.local_key import load_request_key, write_request_key
-from signer.bootstrap.service import StartFailed, open_service
+from signer.bootstrap.service import open_service
+from signer.bootstrap.start_checks import StartFailed
 from signer.cli.main import main
 from signer.config.settings import ConfigError, Settings, load_settings
 from signer.simulator.app import RunningSimulator, serving

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 
+from signer.devsite.processes import signer_process
 from tests.integration.cli.installation import Installation
 
 
@@ -60,15 +62,29 @@ async def test_serve_names_why_it_does_not_start(name: str, site: Installation) 
     assert failed["reason"].startswith(reason.format(port=site.settings["http"]["port"]))
 
 
-async def test_serve_names_the_port_that_is_taken(site: Installation) -> None:
-    """Host, port and what to do."""
+@pytest.mark.parametrize("workers", ["1", "3"])
+async def test_serve_names_the_port_that_is_taken(site: Installation, workers: str) -> None:
+    """Host, port and what to do, once; also if workers of another service, which share it, listen there."""
     port = site.settings["http"]["port"]
-    with socket.create_server(("127.0.0.1", port)):
-        failed = await failure("-m", "signer", "serve", "--config", str(site.config_file), status=78)
+    serve = ("-m", "signer", "serve", "--config", str(site.config_file), "--workers", workers)
+    with socket.create_server(("127.0.0.1", port), reuse_port=True):
+        failed = await failure(*serve, status=78)
     assert failed["reason"] == (
         f"Cannot listen on 127.0.0.1:{port}: Address already in use. Stop the program that listens there "
         "(`signer doctor` names it), or change http.port."
     )
+
+
+async def test_workers_that_cannot_start_end_the_service(site: Installation) -> None:
+    """With the reason and the exit status of the first one that fails; no worker is started again."""
+    site.settings["keys"]["uris"] = ["keystore:/absent?password_file=/absent"]
+    serve = ("serve", "--config", str(site.config_file), "--workers", "2")
+    async with signer_process(*serve, environment=os.environ) as process:
+        assert await asyncio.wait_for(process.wait(), 60) == 78
+        failed = await process.wait_for("service.failed", 5)
+        ended = await process.wait_for("worker.ended", 5)
+    assert failed["reason"].startswith("The keys could not be loaded: the keystores /absent cannot be read")
+    assert (ended["reason"], "duration_ms" in ended) == ("exit status 78", False)
 
 
 async def test_serve_logs_an_unexpected_error_that_ends_it(site: Installation) -> None:

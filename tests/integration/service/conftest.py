@@ -34,7 +34,7 @@ def skip_self_check(monkeypatch: pytest.MonkeyPatch) -> None:
     async def pass_check(_policy: SigningPolicy, _within: timedelta) -> None:
         return
 
-    monkeypatch.setattr("signer.bootstrap.service.check_parser_against_siwe", pass_check)
+    monkeypatch.setattr("signer.bootstrap.start_checks.check_parser_against_siwe", pass_check)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from eth_account import Account
 from prometheus_client.parser import text_string_to_metric_families
 
 from signer.bootstrap.metrics import serving_metrics
-from signer.bootstrap.service import StartFailed
+from signer.bootstrap.start_checks import StartFailed
 from signer.observability import metrics as metrics_module
 from signer.observability.event import OBSERVERS
 from signer.observability.metrics import Metrics

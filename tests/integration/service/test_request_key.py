@@ -18,7 +18,7 @@ from signer.adapters.keys.pkcs11 import token as token_module
 from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import generate_key
 from signer.application.backoff import Backoff
-from signer.bootstrap.service import StartFailed
+from signer.bootstrap.start_checks import StartFailed
 from signer.devsite.local_keys import RequestKeyInToken
 from tests.integration.service.site import SECRET_KEY, Site, check_waiting, open_site
 from tests.support.fake_cryptoki import FakeCryptoki

@@ -37,3 +37,13 @@ def test_metrics_need_a_port_of_their_own() -> None:
     with pytest.raises(ValueError, match=r"metrics\.port must differ from http\.port"):
         Settings.model_validate({"http": {"port": 9464}, "metrics": {"port": 9464}})
     assert Settings.model_validate({"metrics": {"port": 9464}}).metrics.port == 9464
+
+
+@pytest.mark.parametrize(
+    ("port", "fault"), [(8079, r"metrics\.port must differ from http\.port"), (65535, "must be at most 65535")]
+)
+def test_metrics_of_each_worker_need_a_port_of_their_own(port: int, fault: str) -> None:
+    """Two workers have ``metrics.port`` and the next one."""
+    with pytest.raises(ValueError, match=fault):
+        Settings.model_validate({"http": {"workers": 2}, "metrics": {"port": port}})
+    assert Settings.model_validate({"http": {"workers": 2}, "metrics": {"port": port - 1}}).metrics.port == port - 1

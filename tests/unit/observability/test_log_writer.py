@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -305,3 +306,35 @@ def test_line_that_is_queued_while_a_line_is_queued_is_written(pipe: Pipe) -> No
         pipe.writer.queue(LINE)
     with suppress(OSError):
         assert text() == LINE
+
+
+def test_lines_of_two_processes_stay_whole_while_their_reader_is_slow() -> None:
+    """Short lines, and lines that no pipe takes at once; both processes get their turns."""
+    reads_from, writes_to = os.pipe()
+    code = """
+import os, sys
+from signer.observability.log_writer import LogWriter
+writer = LogWriter(1, lambda count: None, int(sys.argv[2]))
+name = sys.argv[1].encode()
+for number in range(600):
+    writer.queue(b"%s %d %s\\n" % (name, number, name * (9000 if number % 10 == 0 else number)), 1 << 30)
+writer.close(60)
+"""
+    lock = os.memfd_create("lock", 0)
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    writers = [subprocess.Popen([*command, name, str(lock)], stdout=writes_to, pass_fds=[lock]) for name in ("a", "b")]
+    os.close(writes_to)
+    os.close(lock)
+    parts: list[bytes] = []
+    while part := os.read(reads_from, 1 << 12):
+        parts.append(part)
+        if len(parts) % 100 == 0:
+            time.sleep(0.01)  # the reader is slow; nothing waits for it
+    os.close(reads_from)
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    lines = b"".join(parts).splitlines()
+    for name in (b"a", b"b"):
+        wanted = [b"%s %d %s" % (name, n, name * (9000 if n % 10 == 0 else n)) for n in range(600)]
+        assert [line for line in lines if line.startswith(name)] == wanted
+    assert len(lines) == 1200
+    assert sum(before[:1] != after[:1] for before, after in pairwise(lines)) > 1
