@@ -7,10 +7,10 @@ Redaction covers libraries and mistakes.
 * Within any text, so does whatever has the form of a secret: private keys, signatures and digests in hex; long base64
   (challenges, signatures, key material); JSON Web Tokens and bearer tokens; PEM blocks; passwords in URLs. A text that
   contains a decoded challenge is masked completely.
-* Bytes and objects are shown as their type only. Texts are cut at ``MAX_LENGTH`` characters.
+* Bytes and objects are shown as their type only. Texts are cut at ``MAX_LENGTH`` characters, after they are masked.
 
-Only ``key_uri`` and ``request_id`` may hold long runs of base64 characters: paths, names of cloud resources and trace
-ids look the same.
+Long runs of base64 characters are masked, except in ``key_uri`` and ``request_id``: a path, the name of a cloud
+resource or a trace id there looks the same.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _SECRET: Final = re.compile(
 _SECRET_OF_ANY_LENGTH: Final = re.compile(_SHAPES, re.VERBOSE | re.DOTALL | re.ASCII)
 _SIWE: Final = " wants you to sign in with your "
 
-# Most texts hold no secret. A few substrings show it in a tenth of the time of the full patterns.
+# Most texts hold no secret. Looking for a few substrings first takes a tenth of the time of the full patterns.
 _RUN_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-"
 _RUNS: Final = bytes(ord("x") if byte in _RUN_CHARACTERS else ord(" ") for byte in range(256))
 _LONG_RUN: Final = b"x" * 43
@@ -76,17 +76,17 @@ def redact(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_clean(fields: Mapping[str, Any], line: str) -> bool:
-    """Return whether the texts of a line hold no secret. May be wrong only in one direction: ``False`` without one.
+    """Return whether the texts of a line hold no secret: ``True`` is certain, ``False`` may be wrong.
 
     Args:
         fields: numbers and texts, under names that are not sensitive.
-        line: the same as JSON in ASCII. Its escapes make runs of characters longer, never shorter.
+        line: the same as JSON in ASCII. Its escapes make runs longer, never shorter, so no secret is missed.
     """
     if len(line) > MAX_LENGTH:
         return False
     for name in _MAY_BE_LONG:
         value = fields.get(name)
-        if isinstance(value, str) and len(value) >= len(_LONG_RUN) and _masked_identifier(value) == value:
+        if isinstance(value, str) and len(value) >= len(_LONG_RUN) and _mask_shapes(value) == value:
             line = line.replace(value, "", 1)
     has_space = " " in line or "\\" in line
     return not (_has_suspect_words(line) if has_space else "@" in line or "eyJ" in line) and not _has_long_run(line)
@@ -94,25 +94,24 @@ def is_clean(fields: Mapping[str, Any], line: str) -> bool:
 
 def masked_text(text: str) -> str:
     """Return the text with ``***`` in place of whatever has the form of a secret."""
-    if len(text) > MAX_LENGTH:
-        text = text[:MAX_LENGTH] + "…"
-    if not _is_suspect(text):
-        return text
-    return MASK if _SIWE in text else _SECRET.sub(MASK, text)
+    start = text[: 2 * MAX_LENGTH]  # a secret that is cut in two would not be found
+    if _is_suspect(start):
+        start = MASK if _SIWE in start else _SECRET.sub(MASK, start)
+    return start[:MAX_LENGTH] + "…" if len(start) > MAX_LENGTH else start
 
 
 def masked_identifier(identifier: str) -> str:
     """Return a URI or an id, masked as a text, except that length alone does not make a secret."""
-    return _masked_identifier(identifier) if _is_suspect(identifier) else identifier
+    return _mask_shapes(identifier) if _is_suspect(identifier) else identifier
 
 
 @lru_cache(maxsize=1024)
-def _masked_identifier(identifier: str) -> str:
+def _mask_shapes(identifier: str) -> str:
     return _SECRET_OF_ANY_LENGTH.sub(MASK, identifier)
 
 
 def _is_suspect(text: str) -> bool:
-    """Return whether the text may hold a secret. May be wrong only in one direction: ``True`` without a secret."""
+    """Return whether the text may hold a secret: ``False`` is certain, ``True`` may be wrong."""
     return _has_suspect_words(text) or _has_long_run(text)
 
 
@@ -129,7 +128,7 @@ def _has_long_run(text: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def is_sensitive_name(name: str) -> bool:
-    """Return whether a field with this name may hold a secret. Paths and URIs as keys of a mapping are no names."""
+    """Return whether a field with this name may hold a secret. A name with ``/`` or ``:`` is a path or a URI."""
     lowered = name.lower()
     if lowered in _HARMLESS_NAMES or "/" in name or ":" in name:
         return False
@@ -145,7 +144,7 @@ def _redacted(name: str, value: object) -> object:
 
 
 def _masked(name: object, value: object, depth: int) -> object:
-    """Mask a value of any kind."""
+    """Mask the value of a field, or what is in it, at most ``_MAX_DEPTH`` levels deep."""
     if isinstance(name, str) and is_sensitive_name(name):
         return MASK
     if value is None or isinstance(value, (bool, int, float)):

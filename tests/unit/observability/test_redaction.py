@@ -138,6 +138,17 @@ def test_credentials_in_a_text_are_masked(text: str, expected: str) -> None:
     assert masked_text(text) == expected
 
 
+@pytest.mark.parametrize(
+    "secret", ["Ab1" * 100, "https://user:" + "p" * 30 + "@host/", "-----BEGIN KEY-----\n" + "b " * 50]
+)
+def test_secret_across_the_cut_is_masked(secret: str) -> None:
+    """Wherever a long text is cut, no part of a secret is left."""
+    for before in range(1, len(secret), 7):
+        text = masked_text("- " * ((MAX_LENGTH - before) // 2) + secret + " ." * MAX_LENGTH)
+        assert len(text) <= MAX_LENGTH + 1
+        assert not any(part in text for part in ("Ab1", "ppp", "b b")), before
+
+
 def test_long_text_is_cut_and_masked() -> None:
     """One text can neither fill the log nor make redaction slow."""
     text = masked_text(f"redis://:{PASSWORD}@cache " + "://a:" * 100_000)
