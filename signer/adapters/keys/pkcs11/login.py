@@ -2,8 +2,8 @@
 
 * A token is found by its description, never by its slot, and exactly one token has to match.
 * The PIN is read from its file for each login into one buffer, which is passed to the library and then overwritten.
-* A PIN that was refused is not tried again, because tokens lock after a few wrong PINs. The signer remembers it as a
-  hash under a key of this process. It tries no PIN if the token says that one more wrong PIN locks it.
+* A wrong PIN from a file is not tried again, because tokens lock after a few wrong PINs. Only a keyed hash of it is
+  kept; the key is random and lives in this process. No PIN is tried if the token says that one more wrong PIN locks it.
 * A login belongs to the process: if the token is logged in already, that login is used.
 """
 
@@ -20,16 +20,17 @@ from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
 from signer.adapters.keys.secret_files import KeyFileError, fingerprint_of, read_secret
 
 _MAX_PIN_BYTES: Final = 1024
-_PIN_ERRORS: Final = frozenset(
-    {
-        Ckr.PIN_INCORRECT,
-        Ckr.PIN_INVALID,
-        Ckr.PIN_LEN_RANGE,
-        Ckr.PIN_EXPIRED,
-        Ckr.PIN_LOCKED,
-        Ckr.USER_PIN_NOT_INITIALIZED,
-    },
-)
+_WRONG_PIN: Final = frozenset({Ckr.PIN_INCORRECT, Ckr.PIN_INVALID, Ckr.PIN_LEN_RANGE})
+_NO_USABLE_PIN: Final = {
+    Ckr.PIN_EXPIRED: "the PIN has expired: set a new one",
+    Ckr.PIN_LOCKED: "the PIN is locked: the security officer has to set a new one",
+    Ckr.USER_PIN_NOT_INITIALIZED: "the token has no user PIN yet: the security officer has to set one",
+}
+"""The same PIN may be right later, so it is not remembered as a wrong one."""
+
+
+class _WrongPin(PinRefused):
+    """The PIN itself is wrong."""
 
 
 def find_token(cryptoki: Cryptoki, uri: Pkcs11Uri) -> tuple[int, TokenDescription]:
@@ -65,7 +66,7 @@ def log_in(
     """Log in, if the token requires it and this process is not logged in; blocking.
 
     Raises:
-        PinRefused: the token refused the PIN, or is about to lock or locked.
+        PinRefused: the token refused the PIN, is locked, or would be locked by one more wrong PIN.
         TokenError: there is no PIN.
         CryptokiError: a call failed.
     """
@@ -88,8 +89,8 @@ def log_in(
 def _log_in_from_file(module: SharedModule, cryptoki: Cryptoki, session: int, serial: bytes, pin_file: Path) -> None:
     try:
         pin = read_secret(pin_file, _MAX_PIN_BYTES)
-    except KeyFileError as refusal:
-        raise TokenError(f"the PIN file {pin_file} {refusal}") from refusal
+    except KeyFileError as error:
+        raise TokenError(f"the PIN file {pin_file} {error}") from error
     try:
         if not pin:
             raise TokenError(f"the PIN file {pin_file} is empty")
@@ -98,9 +99,9 @@ def _log_in_from_file(module: SharedModule, cryptoki: Cryptoki, session: int, se
             raise PinRefused(f"the token has refused the PIN in {pin_file}, which is not tried again: change the file")
         try:
             _log_in(cryptoki, session, pin)
-        except PinRefused:
+        except _WrongPin as error:
             module.refused_pins[serial] = fingerprint
-            raise
+            raise PinRefused(f"{error}; it is not tried again: change the file {pin_file}") from error
         module.refused_pins.pop(serial, None)
     finally:
         pin[:] = bytes(len(pin))
@@ -112,8 +113,10 @@ def _log_in(cryptoki: Cryptoki, session: int, pin: bytearray | None) -> None:
     except CryptokiError as error:
         if error.code == Ckr.USER_ALREADY_LOGGED_IN:  # another backend logged in meanwhile
             return
-        if error.code in _PIN_ERRORS:
-            raise PinRefused(f"the token does not accept the PIN ({error}); it is not tried again") from error
+        if error.code in _WRONG_PIN:
+            raise _WrongPin(f"the token does not accept the PIN ({error})") from error
+        if error.code in _NO_USABLE_PIN:
+            raise PinRefused(f"{_NO_USABLE_PIN[Ckr(error.code)]} ({error})") from error
         raise
 
 

@@ -97,6 +97,20 @@ async def test_no_pin_is_tried_if_token_is_about_to_lock_or_locked(
     assert fake.calls("C_Login") == 0
 
 
+@pytest.mark.parametrize("code", [Ckr.PIN_EXPIRED, Ckr.PIN_LOCKED, Ckr.USER_PIN_NOT_INITIALIZED])
+async def test_pin_that_may_be_right_later_is_tried_again(token: SoftHsmToken, fake: FakeCryptoki, code: Ckr) -> None:
+    """The officer may set the PIN that the file already holds."""
+    fake.fail("C_Login", code, times=1)
+    resources = backend_resources()
+    backend = backend_for(token.uri(), resources)
+    with pytest.raises(KeyBackendError, match=f"set (a new )?one.*{code.name}"):
+        await backend.load(lambda _done, _total: None)
+    assert len((await backend.load(lambda _done, _total: None)).keys) > 0
+    await backend.close()
+    resources.opening.close()
+    assert fake.calls("C_Login") == 2
+
+
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\r\n"])
 async def test_one_newline_at_the_end_is_removed(token: SoftHsmToken, ending: bytes) -> None:
     """The PIN is the rest of the file."""
