@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import tomllib
@@ -293,6 +294,9 @@ def test_healthcheck_fails_if_nothing_listens(tmp_path: Path) -> None:
     result = run("healthcheck", "--config", str(file))
     assert result.exit_code == 1
     assert "No response from 127.0.0.1:1" in result.output
+    as_json = run("healthcheck", "--json", "--config", str(file))
+    assert as_json.exit_code == 1
+    assert json.loads(as_json.output) == {"status": None, "checks": [], "reason": result.output.strip()}
 
 
 @pytest.mark.parametrize("key", ["no-file", "id=/does/not/exist"])
