@@ -5,8 +5,8 @@
 * The intent is stored before the POST, and the customer's id right after it. After a crash in between, the same request
   repeats the POST under the same Idempotency-Key: no second customer is created and the id is not lost.
 * If the card API has the customer already (409), its id is looked up in the list of customers, once for each request.
-* The challenge in the response to the creation is signed; the same request again fetches the current one.
-* If the id is known, the customer is not created again; the request continues with the known id.
+* If the id is known from an earlier request, the customer is not created again.
+* Then the customer's challenge is signed: the one in the response to the creation, else the current one.
 * If something fails after the id is known, the response still has the id.
 """
 
@@ -60,7 +60,7 @@ class OnboardCustomer:
         card_api: CardApi,
         sign: HandleSignRequest,
         audit: AuditLog,
-        create_timeout: timedelta,
+        card_api_timeout: timedelta,
     ) -> None:
         self._admission = admission
         self._policy = policy
@@ -69,7 +69,7 @@ class OnboardCustomer:
         self._card_api = card_api
         self._sign = sign
         self._audit = audit
-        self._create_timeout = create_timeout
+        self._card_api_timeout = card_api_timeout
         self._single_flight = SingleFlight(self._create, _MAX_CONCURRENT)
 
     async def __call__(self, intent: CustomerIntent, *, within: timedelta) -> OnboardingResult:
@@ -77,10 +77,11 @@ class OnboardCustomer:
 
         Raises:
             NotFound, RefusedByPolicy: ``owner_unknown``, ``chain_not_allowed``; nothing was sent.
-            Unavailable: ``key_backend_unavailable``; nothing was sent.
-            Unavailable: ``customer_lookup_failed``: the card API has this customer, and its id could not be found.
-            Unavailable, UpstreamTimeout, BadUpstream: the customer may have been created; the same request again finds
-                or creates it, once.
+            Unavailable: what ``AdmissionGate.check`` and ``SingleFlight.run`` raise; ``challenge_in_progress``: the
+                creation takes longer than ``within``; ``key_backend_unavailable``, ``audit_unavailable``: nothing was
+                sent; ``customer_lookup_failed``: the card API has this customer, and its id could not be found.
+            Unavailable, UpstreamTimeout, BadUpstream: with any other code, the customer may have been created; the same
+                request again finds or creates it, once.
         """
         self._admission.check()
         loop = asyncio.get_running_loop()
@@ -115,7 +116,7 @@ class OnboardCustomer:
         self._audit.check()
         await key.sign(self_test_message())  # before the POST: a key that cannot sign must leave no customer behind
         try:
-            customer = await self._card_api.create_customer(intent, timeout=self._create_timeout)
+            customer = await self._card_api.create_customer(intent, timeout=self._card_api_timeout)
             event = EventName.CUSTOMER_CREATED
         except Conflict:
             customer = NewCustomer(await self._find(intent), challenge=None)
@@ -126,7 +127,7 @@ class OnboardCustomer:
 
     async def _find(self, intent: CustomerIntent) -> str:
         try:
-            return await self._card_api.find_customer(intent, timeout=self._create_timeout)
+            return await self._card_api.find_customer(intent, timeout=self._card_api_timeout)
         except SignerError as error:
             self._log(EventName.CUSTOMER_LOOKUP_FAILED, intent, None, error.code)
             raise Unavailable(

@@ -49,7 +49,7 @@ class SignRequest:
         challenge: base64 as the card API issued it; ``None`` to fetch the current one.
         forward: whether the signature is delivered to the card API.
         refresh: whether a challenge that has expired, or was replaced upstream, may be exchanged for the current one.
-        is_new: whether this service has created the customer, so that the card API may not find it yet.
+        is_new: whether the customer may be so new that the card API does not find it yet.
         issued: base64, the challenge in the card API's response to the creation of this customer. It is used instead of
             fetching one, if it can be. Requests that differ only in it are equal.
     """

@@ -254,7 +254,7 @@ def _compose(
         card_api=card_api.client,
         sign=sign,
         audit=audit,
-        create_timeout=settings.card_api.request_timeout,
+        card_api_timeout=settings.card_api.request_timeout,
     )
     recovery = Recovery(
         store,

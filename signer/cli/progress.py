@@ -12,19 +12,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def key_progress(*, enabled: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar while the context is open, if standard error is a terminal, and yield what updates it."""
+    """Show a bar while the context is open, if standard error is a terminal.
+
+    Yields the function ``(done, total)`` that updates it; without a bar it does nothing.
+    """
     if not (enabled and sys.stderr.isatty()):
         yield lambda _done, _total: None
         return
     columns = (
-        TextColumn("loading keys"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("keys", total=None)
+        task = bar.add_task("loading keys", total=None)
 
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)

@@ -85,7 +85,7 @@ def _become_worker(settings: Settings) -> Worker:
             return worker
     with open_log(settings.logging):
         for ended in supervisor.ended:
-            emit(events.WORKER_ENDED, worker=ended.index, reason=ended.predecessor, count=ended.ends_in_a_row)
+            emit(events.WORKER_ENDED, worker=ended.index, reason=ended.predecessor_end, count=ended.ends_in_a_row)
         if supervisor.failure is not None:
             emit(events.SERVICE_FAILED, reason=supervisor.failure)
     sys.exit(supervisor.status)
@@ -99,9 +99,9 @@ async def _serve(settings: Settings, log: LogWriter, worker: Worker) -> int:
     # SIGHUP would end the process by default. Before the keys are loaded there is nothing to reload.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     worker.receive_signals()
-    if worker.predecessor is not None:
+    if worker.predecessor_end is not None:
         pause = worker.pause.total_seconds()
-        emit(events.WORKER_ENDED, reason=worker.predecessor, count=worker.ends_in_a_row, duration_ms=pause * 1000)
+        emit(events.WORKER_ENDED, reason=worker.predecessor_end, count=worker.ends_in_a_row, duration_ms=pause * 1000)
         if (await asyncio.wait({stop}, timeout=pause))[0]:
             return 0
     metrics_port = None if settings.metrics.port is None else settings.metrics.port + worker.index
@@ -116,7 +116,7 @@ async def _serve(settings: Settings, log: LogWriter, worker: Worker) -> int:
             loop.add_signal_handler(signal.SIGHUP, service.reload_keys)
             listening = _listening(service.http, settings.http, worker)
             # The successor of a worker listens when it is ready: until then the other workers get all connections.
-            address = {} if worker.predecessor else await stack.enter_async_context(listening)
+            address = {} if worker.predecessor_end else await stack.enter_async_context(listening)
             versions: dict[str, Any] = {"version": version("challenge-signer"), "python": platform.python_version()}
             emit(events.SERVICE_STARTED, **versions, **address)
             with key_progress(enabled=settings.logging.format == "console" and worker.is_alone) as progress:

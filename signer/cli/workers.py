@@ -5,8 +5,8 @@ and no secret. It writes no log line while a worker runs: the successor of a wor
 
 * Each worker listens on the port by itself (``SO_REUSEPORT``), and the kernel shares out the connections.
 * Until all workers are ready, none accepts requests, and the end of one ends the service.
-* Later a worker that ends is replaced, at first soon, then after growing pauses. If every worker has ended
-  ``MAX_ENDS`` times in a row, the service ends.
+* Later a worker that ends is replaced, first after a quarter of a second, then after growing pauses. If every worker
+  has ended ``MAX_ENDS`` times in a row, the service ends.
 * SIGTERM, SIGINT and SIGHUP are passed on to all workers. A worker that does not stop in time is killed.
 * The kernel kills the workers if the supervisor dies.
 
@@ -33,7 +33,7 @@ from signer.web.connections import CLOSE_WITHIN
 from signer.web.settings import HttpSettings
 
 MAX_ENDS: Final = 5
-"""How often every worker may end in a row."""
+"""The service ends if every worker has ended this often in a row."""
 STEADY_AFTER: Final = 60.0
 """Seconds after which the end of a worker does not count as one in a row."""
 ENDS_WITHIN: Final = CLOSE_WITHIN + 3.0
@@ -44,23 +44,26 @@ _PR_SET_PDEATHSIG: Final = 1
 _FAILED: Final = 1
 
 # From a worker to the supervisor. Real-time signals are queued, so none hides another.
-_IS_READY: Final = getattr(signal, "SIGRTMIN", 0)  # other systems than Linux have none
-_RELOADS: Final = _IS_READY + 1
+_READY_SIGNAL: Final = getattr(signal, "SIGRTMIN", 0)  # other systems than Linux have none
+_RELOAD_SIGNAL: Final = _READY_SIGNAL + 1
 # From the supervisor to each worker, once.
-_ALL_READY: Final = signal.SIGUSR1
-_STOP: Final = frozenset({signal.SIGTERM, signal.SIGINT})
-_BLOCKED: Final = frozenset({*_STOP, signal.SIGHUP, signal.SIGCHLD, _ALL_READY, _IS_READY, _RELOADS})
+_ALL_READY_SIGNAL: Final = signal.SIGUSR1
+# From outside to the supervisor, which passes them on.
+_STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+_BLOCKED: Final = frozenset(
+    {*_STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD, _ALL_READY_SIGNAL, _READY_SIGNAL, _RELOAD_SIGNAL}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """What a process of the service gets from the supervisor. The only process of a service has none.
+    """What a process of the service is told at its start. Without a supervisor, only ``port`` is set.
 
     Attributes:
         port: to listen on.
         index: from 0; a successor has the same.
         log_lock: the descriptor of a file that a process locks while it writes log lines.
-        predecessor: how the worker ended whose place this one takes, if any.
+        predecessor_end: how the worker ended whose place this one takes, if any.
         ends_in_a_row: how often workers of this index have ended, without a minute between them.
         pause: to wait before it starts.
         supervisor: its process id.
@@ -69,7 +72,7 @@ class Worker:
     port: int
     index: int = 0
     log_lock: int | None = None
-    predecessor: str | None = None
+    predecessor_end: str | None = None
     ends_in_a_row: int = 0
     pause: timedelta = timedelta(0)
     supervisor: int = 0
@@ -86,16 +89,16 @@ class Worker:
 
     async def wait_for_others(self) -> None:
         """Wait until all workers are ready, as this one is. A successor does not wait."""
-        if not self.is_alone and self.predecessor is None:
+        if not self.is_alone and self.predecessor_end is None:
             all_ready = asyncio.Event()
-            asyncio.get_running_loop().add_signal_handler(_ALL_READY, all_ready.set)
-            os.kill(self.supervisor, _IS_READY)
+            asyncio.get_running_loop().add_signal_handler(_ALL_READY_SIGNAL, all_ready.set)
+            os.kill(self.supervisor, _READY_SIGNAL)
             await all_ready.wait()
 
     def reload_others(self) -> None:
         """Let the other workers reload their keys."""
         if not self.is_alone:
-            os.kill(self.supervisor, _RELOADS)
+            os.kill(self.supervisor, _RELOAD_SIGNAL)
 
 
 def reserve_port(settings: HttpSettings, stack: ExitStack) -> int:
@@ -108,11 +111,13 @@ def reserve_port(settings: HttpSettings, stack: ExitStack) -> int:
     port = settings.port
     for family, kind, _, _, address in dict.fromkeys(found):
         reserved = stack.enter_context(socket.socket(family, kind))
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as asyncio does, and below
+        # asyncio sets these options, too, when a worker listens.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             reserved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         reserved.bind((address[0], port, *address[2:]))
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # after bind, which fails if the port is shared
+        # Not earlier: with this option, bind would succeed although another program has the port.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         port = reserved.getsockname()[1]
     return port
 
@@ -136,7 +141,7 @@ class Supervisor:
     Attributes:
         status: the exit status.
         failure: why the service ends, if no worker has logged that.
-        ended: workers whose end no successor has logged, with ``predecessor`` for their own end.
+        ended: what successors would have been told, of workers whose end no successor has logged.
     """
 
     def __init__(self, settings: HttpSettings, port: int) -> None:
@@ -187,11 +192,11 @@ class Supervisor:
             self._kill_at = time.monotonic() + ENDS_WITHIN
         elif received.si_signo == signal.SIGCHLD:
             return self._reap()
-        elif received.si_signo in _STOP:
+        elif received.si_signo in _STOP_SIGNALS:
             self._stop(received.si_signo)
-        elif received.si_signo == _IS_READY:
+        elif received.si_signo == _READY_SIGNAL:
             self._worker_is_ready(received.si_pid)
-        elif received.si_signo in {signal.SIGHUP, _RELOADS}:
+        elif received.si_signo in {signal.SIGHUP, _RELOAD_SIGNAL}:
             self._send(signal.SIGHUP, all_but=received.si_pid)
         return ()
 
@@ -215,7 +220,7 @@ class Supervisor:
         reason = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
         ends = process.ends_in_a_row + 1
         pause = _RESTART.pause_after(ends)
-        ended = replace(process.worker, predecessor=reason, ends_in_a_row=ends, pause=pause)
+        ended = replace(process.worker, predecessor_end=reason, ends_in_a_row=ends, pause=pause)
         if not is_stopping and not self._not_ready:
             if min([ends, *(other.ends_in_a_row for other in self._processes.values())]) < MAX_ENDS:
                 return [ended]
@@ -236,7 +241,7 @@ class Supervisor:
         if process is not None and self._not_ready:
             self._not_ready.discard(process.worker.index)
             if not self._not_ready:
-                self._send(_ALL_READY)
+                self._send(_ALL_READY_SIGNAL)
 
     def _send(self, number: int, *, all_but: int = 0) -> None:
         for pid in self._processes:

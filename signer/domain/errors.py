@@ -1,7 +1,7 @@
-"""Every error that callers can see, each with a stable code.
+"""The errors of this service, each with a stable code.
 
 The code is the contract: HTTP problem, log event and command line use the same code, and its meaning never changes.
-The class says who can do something about it. ``signer.web.problems`` maps classes to HTTP statuses.
+``signer.web.problems`` maps the classes to HTTP statuses. ``docs/errors.md`` says what to do about each code.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """The stable error codes. Append; never rename."""
+    """The stable error codes. Add to the right group; never rename or reuse one."""
 
     # The request.
     REQUEST_MALFORMED = "request_malformed"
@@ -133,7 +133,7 @@ class MalformedChallenge(MalformedRequest):
 
 
 class RefusedByPolicy(SignerError):
-    """The challenge is well formed, and the policy does not allow it."""
+    """The policy does not allow the challenge, which is well formed, or the chain or the owner of the request."""
 
 
 class Unauthenticated(SignerError):
@@ -141,15 +141,15 @@ class Unauthenticated(SignerError):
 
 
 class NotFound(SignerError):
-    """There is no such challenge, customer or key."""
+    """There is no such challenge, customer, key, route or reload."""
 
 
 class Conflict(SignerError):
-    """The nonce was claimed for another message, or the message for another customer."""
+    """The request conflicts with what exists: a nonce or a message that was claimed otherwise, or a customer."""
 
 
 class Unavailable(SignerError):
-    """A dependency is down or busy; nothing was lost. Retry after ``retry_after`` seconds."""
+    """This service, or a part that it needs, is down or busy. Retry after ``retry_after`` seconds."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class LeaseLost(Unavailable):
 
 
 class RecordDamaged(SignerError):
-    """Stored data is missing or malformed, so nothing is signed or sent with it."""
+    """Stored data is missing, malformed or of another type, so nothing is signed or sent with it."""
 
     def __init__(self, detail: str = "") -> None:
         default = (
@@ -199,4 +199,4 @@ class ChallengeRefused(BadUpstream):
 
 
 class UpstreamTimeout(Unavailable):
-    """The card API did not respond in time."""
+    """The card API did not respond in time, and may have carried out the request."""

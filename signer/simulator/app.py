@@ -21,6 +21,7 @@ STATE = web.AppKey("STATE", SimulatorState)
 
 _MAX_BODY = 64 * 1024
 _SHUTDOWN_SECONDS = 1.0
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_entity_too_large"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class RunningSimulator:
 
     Attributes:
         origin: scheme, host and port: ``http://127.0.0.1:8081``.
-        state: its state.
+        state: its customers, challenges and faults.
     """
 
     origin: str
@@ -87,10 +88,11 @@ async def _date(request: web.Request, handler: _Handler) -> web.StreamResponse:
 
 @web.middleware
 async def _errors_as_json(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Convert aiohttp's errors (unknown path or method, body too large) to the API's form."""
+    """Convert aiohttp's errors (unknown path or method, body too large) to the card API's form."""
     try:
         return await handler(request)
     except web.HTTPException as exc:
         status = HTTPStatus(exc.status)
         headers = tuple((name, value) for name, value in exc.headers.items() if name == "Allow")
-        return error_response(status, status.name.lower(), status.phrase, headers=headers).to_response()
+        code = _CODES.get(status, "error")
+        return error_response(status, code, status.phrase, headers=headers).to_response()

@@ -65,12 +65,12 @@ def error_response(
 
 
 def bad_request(code: str, message: str) -> Refusal:
-    """Return a 400."""
+    """Return the exception for a 400."""
     return Refusal(HTTPStatus.BAD_REQUEST, code, message)
 
 
 def unauthorized(code: str, message: str) -> Refusal:
-    """Return a 401."""
+    """Return the exception for a 401."""
     return Refusal(HTTPStatus.UNAUTHORIZED, code, message)
 
 
@@ -82,7 +82,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     """
     try:
         payload = json.loads(body)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise bad_request("invalid_request", "the body is not JSON") from exc
     if not isinstance(payload, dict):
         raise bad_request("invalid_request", "the body is not a JSON object")
@@ -97,5 +97,5 @@ def read_text(payload: dict[str, Any], field: str) -> str:
     """
     value = payload.get(field)
     if not isinstance(value, str) or not value:
-        raise bad_request("invalid_request", f"{field} is missing or not a string")
+        raise bad_request("invalid_request", f"{field} is missing, empty or not a string")
     return value

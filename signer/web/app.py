@@ -40,7 +40,7 @@ _METHODS: Final = hdrs.METH_ALL | {"unknown"}  # of a request that cannot be par
 
 
 def create_http(handlers: Handlers, callers: Callers, request_log: RequestLog) -> HttpRunner:
-    """Return the runner of the HTTP server. It opens nothing and closes nothing."""
+    """Return the runner of the HTTP server, which the caller starts and stops."""
     app = web.Application(middlewares=[_authenticate(callers)], client_max_size=handlers.settings.max_body)
     app.router.add_post("/v1/customers", handlers.create_customer)
     app.router.add_post("/v1/customers/{customerId}/challenge/sign", handlers.sign_challenge)

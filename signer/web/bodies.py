@@ -40,7 +40,7 @@ class SignBody:
         owner: the account whose key signs.
         challenge: base64 as the card API issued it; ``None`` to fetch it from the card API.
         forward: whether the signature is delivered to the card API.
-        refresh: whether to sign the customer's current challenge if this one has expired or was replaced.
+        refresh: whether to sign the customer's current challenge if the given one has expired or was replaced.
     """
 
     owner: AccountId

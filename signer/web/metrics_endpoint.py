@@ -1,6 +1,7 @@
-"""The listener of ``GET /metrics``, which Prometheus scrapes without a token. It is not the API's: no caller needs it.
+"""The listener of ``GET /metrics``, which Prometheus scrapes without a token. Its port is not that of the API.
 
-Its connections are those of the API, with their limits, and there are few of them.
+Connections have the same time limits as those of the API, and at most ``MAX_CONNECTIONS`` are open. Every other request
+gets 404.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ MetricsText = Callable[[str], Awaitable[tuple[bytes, str]]]
 """Returns the text and its Content-Type for the value of ``Accept``."""
 
 
-def create_metrics_http(text: MetricsText) -> HttpRunner:
-    """Return the runner of the listener. It opens nothing and closes nothing."""
+def create_metrics_http(render: MetricsText) -> HttpRunner:
+    """Return the runner of the listener, which the caller starts and stops."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         connection = connection_of(request)
         if connection.fault is None and request.method == "GET" and request.rel_url.raw_path == "/metrics":
-            body, content_type = await text(request.headers.get("Accept", ""))
+            body, content_type = await render(request.headers.get("Accept", ""))
             response = web.Response(body=body, headers={"Content-Type": content_type})
         else:
             response = web.Response(status=HTTPStatus.NOT_FOUND)

@@ -24,7 +24,8 @@ def parse_base_url(text: str) -> URL:
     """Return the URL, encoded as it is sent, without a slash at its end.
 
     Raises:
-        ValueError: it is not https (or http to a loopback address), or holds more than host and path; never quotes it.
+        ValueError: it is not https (or http to a loopback address), or holds more than host, port and path. The text of
+            the error never quotes the URL.
     """
     try:
         url = URL(text)
@@ -32,7 +33,7 @@ def parse_base_url(text: str) -> URL:
     except ValueError:  # its text may quote a password
         raise ValueError("is not a URL") from None
     if not host or url.scheme not in {"https", "http"}:
-        raise ValueError("is not an absolute https URL")
+        raise ValueError("is not an absolute http or https URL")
     if "@" in authority:
         raise ValueError("holds a user or a password; set api_key_file and api_secret_file instead")
     if url.raw_query_string or url.raw_fragment:
@@ -42,7 +43,7 @@ def parse_base_url(text: str) -> URL:
     return url.with_path(url.raw_path.rstrip("/"), encoded=True)
 
 
-def _base_url(text: str) -> str:
+def _checked_base_url(text: str) -> str:
     parse_base_url(text)
     return text
 
@@ -52,13 +53,13 @@ class CardApiSettings(Section):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    base_url: Annotated[str, AfterValidator(_base_url)] = "https://api.sandbox.offblocks.xyz/v1"
+    base_url: Annotated[str, AfterValidator(_checked_base_url)] = "https://api.sandbox.offblocks.xyz/v1"
     api_key_file: Path = Path("/run/secrets/signer/card-api/api-key")
     api_secret_file: Path = Path("/run/secrets/signer/card-api/api-secret")
     signing_key_file: Path | None = Path("/run/secrets/signer/card-api/signing-key.pem")
     signing_key_uri: KeyUriText | None = Field(None, description="instead of signing_key_file: pkcs11:…;object=…?…")
     signing_key_id: str = Field("", description="keyid, as PUT /v1/auth/signing returned it")
-    signature_form: SignatureForm = SignatureForm.HEX
+    signature_form: SignatureForm = Field(SignatureForm.HEX, description="of the owner's signature in the body")
     covered_components: tuple[str, ...] = _DEFAULT_PROFILE.covered_components
     signature_label: str = _DEFAULT_PROFILE.label
     digest_algorithm: DigestAlgorithm = _DEFAULT_PROFILE.digest_algorithm
@@ -72,7 +73,7 @@ class CardApiSettings(Section):
             return given
         if given.get("signing_key_file") is not None:
             raise ValueError("signing_key_file and signing_key_uri are both set: leave one of them out")
-        return {**given, "signing_key_file": None}
+        return {**given, "signing_key_file": None}  # the URI replaces the default file
 
     @model_validator(mode="after")
     def _check(self) -> Self:

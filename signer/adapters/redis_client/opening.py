@@ -44,11 +44,11 @@ _KEEP_ALIVE: Final = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.T
 """The kernel closes an idle connection whose server does not respond for this long: 30 s in all."""
 
 _PLAINTEXT: Final = (
-    "The store's servers name one on another machine, and redis.url has no TLS: begin it with rediss, or set "
+    "Sentinel or the cluster names a server on another machine, and redis.url has no TLS: begin it with rediss, or set "
     "redis.allow_plaintext."
 )
 _NO_ADDRESS: Final = Address("", 0)
-"""The address of a Unix socket."""
+"""In place of an address, for a Unix socket."""
 
 
 async def open_redis(settings: RedisSettings, call_ended: CallEnded | None = None) -> RedisCalls:

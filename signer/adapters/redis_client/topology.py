@@ -1,7 +1,8 @@
-"""Which server a call goes to, and how it reaches another one when that server is not the right one any more.
+"""Which server a call is sent to, and what happens if that server is no longer the right one.
 
 * ``SingleServer`` is one server and never changes. ``DiscoveredTopology`` is what Sentinel and Cluster share: primaries
-  change, and are looked up again when a call fails because of it, or is suspiciously slow (a server may hang).
+  change, and are looked up again when a call fails because of such a change, or is suspiciously slow (a server may
+  hang).
 * A call that was refused by the wrong node is sent to the right one until its deadline. A call that may have been
   carried out is repeated by ``RedisCalls`` only.
 * A server that is not the primary any more is closed, which fails the calls that wait for it.
@@ -31,16 +32,16 @@ class Topology(ABC):
     async def send(
         self, key: str, commands: Sequence[Command], deadline: float, *, wait_for_failover: bool = True
     ) -> list[Any]:
-        """Send commands to the server that has ``key`` and return their responses, errors included.
+        """Send commands to the server that has ``key``; return their responses, errors of single commands included.
 
         Args:
             key: one of the keys of the commands; any text if they have none.
             commands: at least one; all use one connection.
             deadline: by the event loop's clock.
-            wait_for_failover: whether to wait until a failover has ended.
+            wait_for_failover: whether to send again what the wrong server refused, until the deadline.
 
         Raises:
-            RedisError, TimeoutError: there is no response.
+            RedisError, TimeoutError: there is no response, or the right server was not found by the deadline.
         """
 
     async def group_by_node(self, keys: Sequence[str]) -> list[list[int]]:
@@ -108,13 +109,13 @@ class DiscoveredTopology(Topology):
                     raise
                 error = exc
             else:
-                refusal = first_error(responses)
-                if refusal is None or not is_wrong_node(refusal):
+                error_in_responses = first_error(responses)
+                if error_in_responses is None or not is_wrong_node(error_in_responses):
                     return responses
                 if not wait_for_failover:
                     self._refresher.request()
                     return responses
-                error = refusal
+                error = error_in_responses
             redirect = None if node is None or redirects >= _MAX_REDIRECTS else self._redirect(error, key, node)
             if redirect is None:
                 node, asking, redirects = None, False, 0
@@ -153,7 +154,7 @@ class DiscoveredTopology(Topology):
         """Return the primary that has ``key``, if it is known."""
 
     def _redirect(self, error: RedisError, key: str, node: Node) -> tuple[Node, bool] | None:  # noqa: ARG002
-        """Return the node that ``error`` of ``node`` names, and whether it needs ``ASKING``."""
+        """Return the node that ``error`` of ``node`` names, and whether it needs ``ASKING``; Sentinel names none."""
         return None
 
     @abstractmethod

@@ -11,18 +11,21 @@ Rules:
 * A record and its pointer are kept for ``nonce_retention`` after the first claim, the submission until the record is
   final. A final record is never written again, not even its ``forward``.
 * The index names a challenge until it is final: due at the end of its lease or pause, else at its deadline.
-* Each call carries a token, and the record keeps the token of its last move: a call that is repeated because its reply
-  was lost changes nothing more and returns the same result.
+* Each call carries a call token, and the record keeps that of its last move: a call that is repeated because its
+  response was lost changes nothing more and returns the same result.
 * The fencing token grows with each new lease. A holder whose lease has ended may still write until another replica
   takes the record over, because until then no other replica can have signed or sent anything. What the holder may still
   POST is limited by ``Lease.remaining_at``.
-* The clock may be set. Leases and pauses last at most twice their length all the same, and ``due`` also returns what
-  the index would return too late. An expired challenge without a record is not claimed, and Redis forgets no record
-  before its challenge expires: a nonce that was forgotten because the clock was set ahead is not signed again.
-* With ``wait_for_replicas``, an unsettled record is returned only if that many replicas have it.
-* Stored data may be damaged. A record with a missing or malformed field, or of another type, moves nowhere and is never
-  claimed; ``begin_forwarding`` ends it as ``expired`` with the code ``record_damaged``. A state that only a newer
-  release knows is left to that release until a day after the deadline.
+* The clock may be set. If it is set back, leases and pauses last at most twice their length, and ``due`` also returns
+  what the index would return too late. An expired challenge without a record is not claimed, and Redis forgets no
+  record before its challenge expires: a nonce that was forgotten because the clock was set ahead is not signed again
+  (docs/redis.md has the limit of this).
+* With ``wait_for_replicas``, ``claim``, ``record_signature``, ``begin_forwarding`` and ``get`` return an unsettled
+  record only if that many Redis replicas have it.
+* Stored data may be damaged. Nothing is signed or sent with a record that has a missing or malformed field or is of
+  another type. ``begin_forwarding`` ends it as ``expired`` with the code ``record_damaged``; if the key is no hash,
+  only its id leaves the index. A state that only a newer release knows is left to that release until a day after the
+  deadline.
 """
 
 from __future__ import annotations
@@ -54,20 +57,21 @@ IDEMPOTENCY_KEY_MEMORY: Final = timedelta(hours=1)
 """How long the card API remembers an Idempotency-Key: its contract, not a setting."""
 
 _PROBE_ARGUMENT: Final = b"x" * (128 << 10)
-"""Longer than every submission: Redis counts the memory of a request too, so the probe is refused before a move is."""
+"""Longer than every submission: Redis counts the memory of a request too, so a nearly full Redis refuses the probe
+before it refuses a move."""
 
 _RANDOM: Final = secrets.SystemRandom()
 _OUTCOME_FOR_NAME: Final = {outcome.name.lower().encode(): outcome for outcome in ClaimOutcome}
 
 
 def _tokens() -> Iterator[str]:
-    """Yield a different token for each call of this object, and of any other one."""
+    """Yield call tokens that are unique, also among other stores and processes."""
     prefix = secrets.token_hex(8)
     return (f"{prefix}{number:x}" for number in count())
 
 
 class ForbiddenMove(RuntimeError):
-    """Raised only by a bug in this service: ``signer.domain.lifecycle.MOVES`` lacks the requested move."""
+    """Raised only by a bug in this service: ``signer.domain.lifecycle`` does not allow the move from this state."""
 
 
 def longest_wait(settings: RedisSettings, max_age: timedelta) -> timedelta:
@@ -140,7 +144,7 @@ class RedisChallengeStore:
             submission.signature,
             confirmed=True,
         )
-        if result.record.submission != submission:  # changed since; a takeover checks it
+        if result.record.submission != submission:  # changed in Redis since: a takeover checks it
             raise LeaseLost
         return result.leased_record
 
@@ -238,7 +242,7 @@ class RedisChallengeStore:
         return await self._indexes.due(limit)
 
     async def backlog(self) -> Backlog:
-        """Return how many challenges are unsettled; raise ``Unavailable``."""
+        """Return how many challenges are unsettled, and the age of the oldest; raise ``Unavailable``."""
         return await self._indexes.backlog()
 
     async def ping(self) -> None:

@@ -98,7 +98,7 @@ class CardApi(Protocol):
         Args:
             customer_id: the customer.
             timeout: of the whole call.
-            is_new: whether this service has just created the customer, so that the card API may not find it yet. Then a
+            is_new: whether the customer may be so new that the card API does not find it yet. Then a
                 404 is retried until the timeout, and ends as ``card_api_unavailable``.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
@@ -15,11 +16,11 @@ from tests.support.topologies import ClusterSite, SentinelSite, cluster_site, se
 
 _PATIENCE_SECONDS: Final = 30.0
 
-ROWS = (
+STORES = (
     "fake",
     "valkey-unix",
     "valkey-tcp",
-    "valkey-strict",
+    "valkey-one-node-cluster",
     "valkey-sentinel",
     "valkey-cluster",
     pytest.param("redis", marks=pytest.mark.needs("redis-server")),
@@ -38,8 +39,10 @@ def strict_server() -> Iterator[RedisServer]:
     """A cluster of one node, which refuses a script whose keys are not all on one slot."""
     with valkey("--cluster-enabled", "yes") as server:
         server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        ends = time.monotonic() + 30
         while "cluster_state:ok" not in server.command("CLUSTER", "INFO"):
-            pass
+            assert time.monotonic() < ends, "the cluster of one node does not become ready"
+            time.sleep(0.01)
         yield server
 
 
@@ -64,7 +67,7 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(params=ROWS)
+@pytest.fixture(params=STORES)
 async def under_test(request: pytest.FixtureRequest) -> AsyncIterator[StoreUnderTest]:
     """One of the stores."""
     row: str = request.param
@@ -78,14 +81,14 @@ async def under_test(request: pytest.FixtureRequest) -> AsyncIterator[StoreUnder
 
 
 def _servers(request: pytest.FixtureRequest, row: str) -> tuple[str, Sequence[RedisServer]]:
-    """Return a store's URL, and the servers that have its keys."""
+    """Return a store's URL, and its primaries."""
     if row == "valkey-cluster":
-        nodes: ClusterSite = request.getfixturevalue("cluster")
-        return nodes.url, nodes.nodes[:3]
+        cluster: ClusterSite = request.getfixturevalue("cluster")
+        return cluster.url, cluster.nodes[: cluster.primaries]
     if row == "valkey-sentinel":
         site: SentinelSite = request.getfixturevalue("sentinels")
         return site.url, site.servers[:1]
-    fixture = {"valkey-strict": "strict_server", "redis": "redis_server"}.get(row, "valkey_server")
+    fixture = {"valkey-one-node-cluster": "strict_server", "redis": "redis_server"}.get(row, "valkey_server")
     server: RedisServer = request.getfixturevalue(fixture)
     return (server.url if row == "valkey-unix" else server.tcp_url), [server]
 

@@ -34,7 +34,7 @@ REFUSED = {
     f"[[callers]]\nname = 'a'\ntoken_sha256 = '{'0' * 64}'\n[card_api]\n{ID}": (
         "callers.0.token_sha256: is a placeholder; `signer token a` prints"
     ),
-    f"{STARTS}base_url = 'nonsense'": "card_api.base_url: is not an absolute https URL",
+    f"{STARTS}base_url = 'nonsense'": "card_api.base_url: is not an absolute http or https URL",
     f"{STARTS}covered_components = ['@nonsense']": "card_api: ",
     f"{STARTS}covered_components = ['content-digest']": "card_api: cannot sign the request: @signature-params",
     f"{STARTS}covered_components = ['x-unknown']": "card_api: cannot sign the request: x-unknown is covered",

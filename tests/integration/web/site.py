@@ -184,7 +184,7 @@ async def open_site(
                 card_api=card_api,
                 sign=sign,
                 audit=audit,
-                create_timeout=timedelta(seconds=8),
+                card_api_timeout=timedelta(seconds=8),
             ),
             store=store,
             keys=keys,

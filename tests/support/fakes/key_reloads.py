@@ -9,7 +9,7 @@ from signer.application.reload_keys import KeyReload
 
 
 class FakeKeyReloader:
-    """Returns ``report``, or raises ``error``, once ``open`` is set, as it is at first.
+    """Returns ``report``, or raises ``error`` one time, once ``open`` is set, as it is at first.
 
     Attributes:
         begun: how many reloads have started.
@@ -31,8 +31,9 @@ class FakeKeyReloader:
         self.at_once = max(self.at_once, self._under_way)
         try:
             await self.open.wait()
-            if self.error is not None:
-                raise self.error
+            error, self.error = self.error, None
+            if error is not None:
+                raise error
             return self.report
         finally:
             self._under_way -= 1

@@ -45,7 +45,7 @@ class WalletBackend:
             sign=replica.sign,
             audit=system.audit,
             admission=replica.admission,
-            create_timeout=timedelta(seconds=8),
+            card_api_timeout=timedelta(seconds=8),
         )
 
     async def onboard_alice(

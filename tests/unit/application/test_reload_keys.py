@@ -15,11 +15,11 @@ from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.key_reloads import FakeKeyReloader, FakeReloadLog
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-REPORT = KeyReloadReport(("0xA",), ("0xB",), ("0xC", "0xD"), {"given:e": "is broken"})
+REPORT = KeyReloadReport(added=("0xA",), removed=("0xB",), unchanged=("0xC", "0xD"), failed={"given:e": "is broken"})
 
 
 @dataclass
-class Bench:
+class Harness:
     """The use case with its fakes."""
 
     reloader: FakeKeyReloader = field(default_factory=FakeKeyReloader)
@@ -45,90 +45,91 @@ class Bench:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
+async def harness() -> AsyncIterator[Harness]:
     """A use case that is closed at the end."""
-    bench = Bench()
-    yield bench
-    await bench.reload.close()
+    harness = Harness()
+    yield harness
+    await harness.reload.close()
 
 
-async def test_reload_is_pending_until_it_has_its_report(bench: Bench) -> None:
+async def test_reload_is_pending_until_it_has_its_report(harness: Harness) -> None:
     """``begin`` does not wait; the result is logged once."""
-    bench.reloader.report = REPORT
-    begun = bench.reload.begin(ReloadCause.REQUEST)
+    harness.reloader.report = REPORT
+    begun = harness.reload.begin(ReloadCause.REQUEST)
     assert (begun.state, begun.cause, begun.asked_at) == (ReloadState.PENDING, ReloadCause.REQUEST, NOW)
     assert (begun.ended_at, begun.report) == (None, None)
     assert len(begun.id) == 32
-    assert bench.reload.find(begun.id) == begun
-    bench.clock.advance(timedelta(seconds=3))
-    ended = await bench.wait_until_ended(begun.id)
+    assert harness.reload.find(begun.id) == begun
+    harness.clock.advance(timedelta(seconds=3))
+    ended = await harness.wait_until_ended(begun.id)
     assert (ended.state, ended.asked_at, ended.ended_at) == (ReloadState.DONE, NOW, NOW + timedelta(seconds=3))
     assert ended.report is REPORT
-    assert [(logged.id, report) for logged, report in bench.log.records] == [(begun.id, REPORT)]
+    assert [(logged.id, report) for logged, report in harness.log.records] == [(begun.id, REPORT)]
 
 
-async def test_requests_during_a_reload_share_the_next_one(bench: Bench) -> None:
-    """It starts after they arrived; its cause is the first one's."""
-    bench.reloader.open.clear()
-    first = bench.reload.begin(ReloadCause.REQUEST)
-    await bench.wait_until_started(1)
-    shared = [bench.reload.begin(cause) for cause in (ReloadCause.SIGNAL, ReloadCause.FILES, ReloadCause.REQUEST)]
+async def test_requests_during_a_reload_share_the_next_one(harness: Harness) -> None:
+    """The next reload starts after all of them arrived; its cause is that of the first."""
+    harness.reloader.open.clear()
+    first = harness.reload.begin(ReloadCause.REQUEST)
+    await harness.wait_until_started(1)
+    shared = [harness.reload.begin(cause) for cause in (ReloadCause.SIGNAL, ReloadCause.FILES, ReloadCause.REQUEST)]
     assert {reload.id for reload in shared} == {shared[0].id}
     assert shared[0].id != first.id
     assert shared[2].cause is ReloadCause.SIGNAL
-    assert bench.reloader.begun == 1
-    bench.reloader.open.set()
-    await bench.wait_until_ended(shared[0].id)
-    assert (bench.reloader.begun, bench.reloader.at_once) == (2, 1)
-    assert [logged.id for logged, _ in bench.log.records] == [first.id, shared[0].id]
+    assert harness.reloader.begun == 1
+    harness.reloader.open.set()
+    await harness.wait_until_ended(shared[0].id)
+    assert (harness.reloader.begun, harness.reloader.at_once) == (2, 1)
+    assert [logged.id for logged, _ in harness.log.records] == [first.id, shared[0].id]
 
 
-async def test_requests_before_a_reload_starts_share_it(bench: Bench) -> None:
-    """It sees every change that they know of."""
-    reload_ids = {bench.reload.begin(ReloadCause.REQUEST).id for _ in range(10)}
+async def test_requests_before_a_reload_starts_share_it(harness: Harness) -> None:
+    """A reload that has not started yet sees every change that the requests know of."""
+    reload_ids = {harness.reload.begin(ReloadCause.REQUEST).id for _ in range(10)}
     assert len(reload_ids) == 1
-    await bench.wait_until_ended(reload_ids.pop())
-    assert bench.reloader.begun == 1
+    await harness.wait_until_ended(reload_ids.pop())
+    assert harness.reloader.begun == 1
 
 
-async def test_request_after_last_reload_starts_another_one(bench: Bench) -> None:
-    """It does not get the old result."""
-    first = await bench.wait_until_ended(bench.reload.begin(ReloadCause.REQUEST).id)
-    await asyncio.sleep(0)
-    second = await bench.wait_until_ended(bench.reload.begin(ReloadCause.SIGNAL).id)
-    assert (first.id != second.id, second.state, bench.reloader.begun) == (True, ReloadState.DONE, 2)
+async def test_request_after_last_reload_starts_another_one(harness: Harness) -> None:
+    """A request does not get the result of a reload that ended before it."""
+    first = await harness.wait_until_ended(harness.reload.begin(ReloadCause.REQUEST).id)
+    await asyncio.sleep(0)  # the task of the first one ends
+    second = await harness.wait_until_ended(harness.reload.begin(ReloadCause.SIGNAL).id)
+    assert (first.id != second.id, second.state, harness.reloader.begun) == (True, ReloadState.DONE, 2)
 
 
-async def test_unexpected_error_fails_only_its_reload(bench: Bench) -> None:
-    """It is logged, and the waiting reload runs."""
-    bench.reloader.error = RuntimeError("a defect")
-    bench.reloader.open.clear()
-    first = bench.reload.begin(ReloadCause.FILES)
-    await bench.wait_until_started(1)
-    second = bench.reload.begin(ReloadCause.REQUEST)
-    bench.reloader.open.set()
-    failed = await bench.wait_until_ended(first.id)
+async def test_unexpected_error_fails_only_its_reload(harness: Harness) -> None:
+    """The error is logged, and the waiting reload runs and succeeds."""
+    harness.reloader.error = error = RuntimeError("a defect")
+    harness.reloader.open.clear()
+    first = harness.reload.begin(ReloadCause.FILES)
+    await harness.wait_until_started(1)
+    second = harness.reload.begin(ReloadCause.REQUEST)
+    harness.reloader.open.set()
+    failed = await harness.wait_until_ended(first.id)
     assert (failed.state, failed.report, failed.ended_at) == (ReloadState.FAILED, None, NOW)
-    assert (await bench.wait_until_ended(second.id)).state is ReloadState.FAILED
-    assert [logged.id for logged, error in bench.log.records if error is bench.reloader.error] == [first.id, second.id]
+    assert (await harness.wait_until_ended(second.id)).state is ReloadState.DONE
+    assert [logged.id for logged, result in harness.log.records if result is error] == [first.id]
 
 
-async def test_only_last_results_are_kept(bench: Bench) -> None:
+async def test_only_last_results_are_kept(harness: Harness) -> None:
     """Memory does not grow with the number of reloads."""
     ids = [
-        (await bench.wait_until_ended(bench.reload.begin(ReloadCause.REQUEST).id)).id for _ in range(RESULTS_KEPT + 2)
+        (await harness.wait_until_ended(harness.reload.begin(ReloadCause.REQUEST).id)).id
+        for _ in range(RESULTS_KEPT + 2)
     ]
-    assert [bench.reload.find(each) is not None for each in ids] == [False, False, *[True] * RESULTS_KEPT]
-    assert bench.reload.find("0" * 32) is None
+    assert [harness.reload.find(each) is not None for each in ids] == [False, False, *[True] * RESULTS_KEPT]
+    assert harness.reload.find("0" * 32) is None
 
 
 async def test_close_cancels_running_reload() -> None:
-    """Closing without a reload works too."""
-    bench = Bench()
-    bench.reloader.open.clear()
-    reload = bench.reload.begin(ReloadCause.REQUEST)
-    await bench.wait_until_started(1)
-    await bench.reload.close()
-    assert bench.reload.find(reload.id) == reload
-    assert bench.log.records == []
-    await Bench().reload.close()
+    """Close leaves the reload pending, without a result; closing without a reload does nothing."""
+    harness = Harness()
+    harness.reloader.open.clear()
+    reload = harness.reload.begin(ReloadCause.REQUEST)
+    await harness.wait_until_started(1)
+    await harness.reload.close()
+    assert harness.reload.find(reload.id) == reload
+    assert harness.log.records == []
+    await Harness().reload.close()

@@ -19,7 +19,7 @@ def say(*words):
 supervisor = workers.Supervisor(HttpSettings(workers=2, pre_stop=0, drain_within=0.1), 0)
 worker = supervisor.run()
 if worker is None:
-    say("status", supervisor.status, supervisor.failure, *(each.predecessor for each in supervisor.ended))
+    say("status", supervisor.status, supervisor.failure, *(each.predecessor_end for each in supervisor.ended))
     sys.exit(supervisor.status)
 """
 RECEIVING: Final = "signal.signal(signal.SIGTERM, lambda *_: os._exit(0))\nworker.receive_signals()\n"

@@ -1,4 +1,4 @@
-r"""``hd:`` many keys that BIP-32 derives from one encrypted seed.
+r"""The ``hd:`` backend: many keys that BIP-32 derives from one encrypted seed.
 
 ::
 
@@ -91,7 +91,7 @@ class HdBackend:
         return LoadedKeys(tuple(keys.values()), failures)
 
     async def close(self) -> None:
-        """Release the seed."""
+        """Release the seed; no load may run."""
         self._branch = None
         self._keys = {}
 
@@ -116,7 +116,8 @@ class HdBackend:
     def _open(self, text: bytearray, seed: EncryptedSecret) -> Branch | str:
         """Return the branch, or the reason why the seed cannot be opened; blocking.
 
-        It raises nothing, because an exception's frames would hold the secret.
+        It raises nothing, because the traceback of an exception would keep the local variables alive, and so the
+        secret.
         """
         try:
             password = read_password(self._password)
@@ -128,7 +129,7 @@ class HdBackend:
             return f"cannot be opened: {refusal}"
         except Exception as exc:  # noqa: BLE001 - see above
             return f"could not be opened ({type(exc).__name__})"
-        return branch or f"has no key at {self._path} (BIP-32): use another account"
+        return branch or f"has no key at {self._path} (BIP-32): use another path"
 
     def _known_keys(self, indexes: IndexRanges) -> dict[int, HdKey]:
         """Return the keys that the last load derived; blocking."""
@@ -170,7 +171,7 @@ def write_seed(path: Path, seed: bytes, password: bytes, *, work: int = WORK_FOR
     """
     if not password or password.endswith(b"\n"):
         raise ValueError("a seed's password must not be empty and must not end with a newline")
-    ExtendedKey.from_seed(seed)
+    ExtendedKey.from_seed(seed)  # raises ValueError if the seed has another length
     text = encrypt_seed(seed, password, work=work)
     del seed, password  # a traceback of a later failure could show local variables
     write_new_file(path, text)

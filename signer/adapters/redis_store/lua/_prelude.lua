@@ -5,10 +5,10 @@
 --          scored by when each one is              the same token and gets the same result.
 --          next due
 --
--- A script returns its outcome, the current instant, and the record's fields in the order of FIELDS. If the record is
--- damaged, all scripts but end_damaged.lua return `damaged`, and change nothing.
+-- A script returns its outcome, the current instant, and the record's fields in the order of FIELDS. If `read` finds the
+-- record damaged, all scripts but end_damaged.lua return `damaged` and change nothing: scripts.py appends this check.
 
-local LONGEST_FIELD = 131072 -- the service writes none as long, and reading a longer one would delay other calls
+local LONGEST_FIELD = 131072 -- the service writes no field of this length, and sending one would delay other calls
 local id, token = ARGV[1], ARGV[2]
 local record, is_damaged = read(KEYS[1])
 
@@ -22,7 +22,7 @@ local function result(outcome)
   return {outcome, now, fields}
 end
 
--- Returns that the call does not apply to this record. A record that is gone or final is removed from the index.
+-- Returns the result of a call that does not apply to this record. A record that is gone or final leaves the index.
 local function not_applicable()
   if not record or FINAL[record.state] then
     redis.call('ZREM', KEYS[2], id)
@@ -34,8 +34,8 @@ local function is_repeat()
   return record and record.token == token
 end
 
--- Whether a lease or a pause that the record's last move set has not ended. None lasts longer than twice its length: if it
--- would, the clock was set back since. Ending it early is safe, because the fencing token shuts its holder out.
+-- Whether the lease or the pause that the record's last move set is still running. If more than twice its length is left,
+-- the clock was set back, and it counts as ended. That is safe, because the fencing token shuts its holder out.
 local function is_pending(ends)
   return ends > now and ends - now <= 2 * (ends - record.updated_at)
 end
@@ -51,8 +51,9 @@ local function is_deliverable(key_memory)
 end
 
 -- Returns why the holder of the lease `fence` must not move the record from `source` to `target`; nil if it may.
--- An ended lease is still valid until another replica takes the record over, because that changes the fencing token.
-local function refusal(fence, source, target)
+-- A holder whose lease has ended may still move the record until another replica takes it over, which changes the
+-- fencing token. Only a state that needs a lease may follow itself in MOVES.
+local function why_not(fence, source, target)
   if not record or record.fence ~= tonumber(fence) or not MOVES[record.state .. '>' .. record.state] then
     return 'lease_lost'
   end
@@ -61,8 +62,8 @@ local function refusal(fence, source, target)
   end
 end
 
--- Writes one move. `due` is when the record is next due; nil removes it from the index. If the index has another type,
--- only a final state is written.
+-- Writes one move. `due` is when the record is next due; nil removes it from the index. The order matters: if the index is
+-- damaged, ZADD fails before the record is written, and ZREM after a final state is written.
 local function move(state, due, ...)
   if due then
     redis.call('ZADD', KEYS[2], due, id)

@@ -1,9 +1,9 @@
--- forwarding → signed, due after a pause. The pause ends at the deadline at the latest: the card API is then asked what
--- became of the attempt.
--- ARGV  3 fence  4 code  5 pause (µs)  6 upstream_status  7 refused_since
+-- forwarding → signed, due after a pause. A pause that begins before the deadline ends at the deadline at the latest: the
+-- card API is then asked what became of the attempt.
+-- ARGV  3 fencing token  4 code  5 pause (µs)  6 upstream_status  7 refused_since
 
 if not is_repeat() then
-  local why = refusal(ARGV[3], 'forwarding', 'signed')
+  local why = why_not(ARGV[3], 'forwarding', 'signed')
   if why then
     return result(why)
   end

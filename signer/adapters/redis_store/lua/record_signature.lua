@@ -2,7 +2,7 @@
 -- ARGV  3 fence  4 lease (µs)  5 key memory (µs)  6 submission  7 signature
 
 if not is_repeat() then
-  local why = refusal(ARGV[3], 'claimed', 'signed')
+  local why = why_not(ARGV[3], 'claimed', 'signed')
   if why then
     return result(why)
   end

@@ -2,7 +2,7 @@
 -- ARGV  3 fence  4 code
 
 if not is_repeat() then
-  local why = refusal(ARGV[3], 'claimed', 'released')
+  local why = why_not(ARGV[3], 'claimed', 'released')
   if why then
     return result(why)
   end

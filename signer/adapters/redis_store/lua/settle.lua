@@ -2,7 +2,7 @@
 -- ARGV  3 fence  4 state  5 code  6 superseded_by  7 upstream_status
 
 if not is_repeat() then
-  local why = refusal(ARGV[3], 'forwarding', ARGV[4])
+  local why = why_not(ARGV[3], 'forwarding', ARGV[4])
   if why or not FINAL[ARGV[4]] then
     return result(why or 'forbidden')
   end

@@ -104,7 +104,7 @@ async def test_post_is_signed_over_default_components() -> None:
 
 
 async def test_get_does_not_cover_fields_of_a_body() -> None:
-    """Without a body there is no digest, and Idempotency-Key is optional."""
+    """A GET has no digest, and may lack Idempotency-Key."""
     key = RecordingKey()
     headers = await _signer(key).headers_for(**FETCH_REQUEST)
     covered = '("@method" "@authority" "@path" "authorization")'
@@ -122,7 +122,7 @@ async def test_optional_fields_are_covered_if_present() -> None:
 
 
 async def test_rfc9530_2_empty_body_has_a_digest() -> None:
-    """No body has none."""
+    """An empty body has a digest; a missing one has none."""
     headers = await _signer(RecordingKey()).headers_for(**SIGN_REQUEST | {"body": b""})
     assert headers["Content-Digest"] == "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"
 
@@ -139,16 +139,16 @@ async def test_rfc9530_2_empty_body_has_a_digest() -> None:
     ids=["post-token", "post-type", "post-idempotency", "get-token", "bodiless-post-idempotency"],
 )
 async def test_missing_covered_field_is_refused(request_: dict[str, Any], missing: str) -> None:
-    """Also on the second attempt."""
+    """It is refused again at a second call."""
     signer = _signer(RecordingKey())
     for _ in range(2):
-        with pytest.raises(RequestNotSignable, match="missing from the request") as refusal:
+        with pytest.raises(RequestNotSignable, match="missing from the request") as caught:
             await signer.headers_for(**request_)
-        assert refusal.value.component == missing
+        assert caught.value.component == missing
 
 
 async def test_rfc9421_2_1_names_are_lower_cased_and_values_stripped() -> None:
-    """Of aiohttp's multidict, too."""
+    """The same holds for aiohttp's multidict."""
     key = RecordingKey()
     headers = CIMultiDict({name.upper(): f" \t{value} " for name, value in SIGN_REQUEST["headers"].items()})
     await _signer(key).headers_for(**SIGN_REQUEST | {"headers": headers})
@@ -226,10 +226,10 @@ async def test_rfc9421_2_5_request_through_the_signer() -> None:
 async def test_malformed_request_is_refused(change: dict[str, Any], component: str) -> None:
     """The error names the component and quotes no token, and nothing is signed."""
     key = RecordingKey()
-    with pytest.raises(RequestNotSignable) as refusal:
+    with pytest.raises(RequestNotSignable) as caught:
         await _signer(key).headers_for(**SIGN_REQUEST | change)
-    assert refusal.value.component == component
-    assert "Bearer" not in str(refusal.value)
+    assert caught.value.component == component
+    assert "Bearer" not in str(caught.value)
     assert not key.bases
 
 
@@ -272,10 +272,10 @@ async def test_request_without_covered_component_is_refused() -> None:
 )
 def test_invalid_setting_is_refused(setting: dict[str, Any], text: str) -> None:
     """The error gives the reason."""
-    with pytest.raises(SignatureProfileInvalid, match=re.escape(text)) as refusal:
+    with pytest.raises(SignatureProfileInvalid, match=re.escape(text)) as caught:
         SignatureProfile(**setting)
-    assert isinstance(refusal.value, MessageSignatureError)
-    assert isinstance(refusal.value, ValueError)
+    assert isinstance(caught.value, MessageSignatureError)
+    assert isinstance(caught.value, ValueError)
 
 
 def test_default_profile() -> None:
@@ -288,7 +288,7 @@ def test_default_profile() -> None:
 
 
 async def test_rfc8941_3_3_3_keyid_is_escaped() -> None:
-    """Quotes and backslashes, in the base and in the header."""
+    """Quotes and backslashes are escaped in the base and in the header."""
     key = RecordingKey(r'a"b\c, %s  d')
     headers = await _signer(key).headers_for(**FETCH_REQUEST)
     assert r';keyid="a\"b\\c, %s  d";alg=' in headers["Signature-Input"]

@@ -1,8 +1,8 @@
 """PKCS #11 v2.40 through ctypes: only the calls that the signer needs (ADR 6).
 
-* A ``Cryptoki`` is one initialisation of one library. After ``finalize`` every call fails with
-  ``CKR_CRYPTOKI_NOT_INITIALIZED`` and does not enter the library, where an old session handle could be another
-  session's by then.
+* A ``Cryptoki`` is one library that is loaded and initialised once. After ``finalize`` every call fails with
+  ``CKR_CRYPTOKI_NOT_INITIALIZED`` and does not enter the library: after a new initialisation the number of an old
+  session may belong to another one.
 * The GIL is released during a call. Several threads may call at once (``CKF_OS_LOCKING_OK``); a session is used by one
   thread at a time, which the caller ensures.
 * ``_calls_in_progress`` records which thread is inside a call, and since when: ``finalize`` waits for these threads,
@@ -67,7 +67,7 @@ class TokenDescription:
 
 
 class Cryptoki:
-    """One initialisation of one PKCS #11 library."""
+    """One PKCS #11 library, initialised at most once."""
 
     def __init__(self, path: Path) -> None:
         """Load the library. ``initialize`` starts it.
@@ -96,7 +96,7 @@ class Cryptoki:
 
         Raises:
             LibraryBusy: a call did not return within ``timeout`` seconds, or other code in this process has initialised
-                the library. It can still be used.
+                the library. In both cases the library stays usable.
         """
         if not self._initialized_by_us:
             raise LibraryBusy("another part of this process has initialised the library")
@@ -107,7 +107,7 @@ class Cryptoki:
                 self._refuses_calls = False
                 raise LibraryBusy("a call into the library does not return")
             time.sleep(_POLL_SECONDS)
-        self._code_of("C_Finalize", None)
+        self._code_of("C_Finalize", None)  # if it fails, there is nothing left to do
 
     def abandon(self) -> None:
         """Refuse new calls, and leave the library as it is."""
@@ -162,7 +162,7 @@ class Cryptoki:
     # --- Keys ---------------------------------------------------------------------------------------------------------
 
     def sign(self, session: int, key: int, digest: bytes, size: int) -> bytes:
-        """Sign a digest (CKM_ECDSA) with the key of this handle, and return ``r ‖ s``, ``size`` bytes."""
+        """Sign a digest (CKM_ECDSA) with the key of this handle, and return ``r ‖ s``, at most ``size`` bytes."""
         signature, length = (c_char * size)(), c_ulong(size)
         self._call("C_SignInit", session, byref(c.ECDSA), key)
         self._call("C_Sign", session, digest, len(digest), signature, byref(length))
