@@ -27,6 +27,7 @@ from signer.adapters.card_api.http_transport import HttpTransport
 from signer.adapters.card_api.read_retries import ReadRetries
 from signer.adapters.card_api.requests import SAMPLE_ID, CardApiRequest, CardApiRequests
 from signer.adapters.card_api.responses import (
+    READINESS,
     IssuedToken,
     challenge_in,
     created_customer_in,
@@ -154,8 +155,7 @@ class CardApiClient:
             self._note(token)
             raise token.error()
         refusal = await self._check_credentials()
-        warnings: list[str] = []
-        suspension = self._transport.suspension()
+        warnings, suspension = list[str](), self._transport.suspension()
         if suspension is not None:
             warnings.append(f"{suspension.detail.removesuffix('.')}; signatures wait for delivery")
         elif self._trouble is not None or self.outage.is_down:
@@ -176,8 +176,8 @@ class CardApiClient:
         if not is_shown and now >= self._next_own_call:
             self._next_own_call = now + (_WHILE_FAILING if is_failing else OWN_CALL_INTERVAL).total_seconds()
             deadline = _now() + _OWN_CALL_WITHIN.total_seconds()
-            result = await self._send_with_token(self._requests.for_customer(SAMPLE_ID), deadline)
-            status = status_in(result, SAMPLE_ID)
+            result = await self._send_with_token(self._requests.for_customer(SAMPLE_ID, READINESS), deadline)
+            status = status_in(result, SAMPLE_ID, READINESS)
             if result.status != HTTPStatus.FORBIDDEN:
                 self._note(result, status)
             failure = status if isinstance(status, Failure) and status.code is not ErrorCode.CUSTOMER_UNKNOWN else None

@@ -20,6 +20,7 @@ from signer.domain.errors import ErrorCode
 RETRY_LATER: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 """The request was not processed, and is not at fault (RFC 9110 §15.5.9, RFC 8470, RFC 6585)."""
 CREDENTIALS_REFUSED_STATUSES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+WHAT_TO_CHECK: Final = "check card_api.base_url and the proxies between; else ask the card API's operator"
 _REQUEST_REFUSED: Final = ("requestsignature", "requiredsignature", "signatureinput", "contentdigest", "idempoten")
 _TEXT_FIELDS: Final = ("code", "message", "error", "errors", "title", "detail", "type", "reason", "description")
 _MAX_DEPTH: Final = 4

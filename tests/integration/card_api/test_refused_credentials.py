@@ -10,6 +10,7 @@ from signer.simulator.faults import FaultKind
 from tests.integration.card_api.calling import API_SECRET, KEY_ID, SOON, Calling, request_key
 from tests.integration.card_api.conftest import StartCalling
 
+OWN = "GET customer (readiness's own call)"
 REFUSED = ErrorCode.CARD_API_CREDENTIALS_REFUSED
 
 
@@ -118,10 +119,10 @@ async def test_403_about_the_customer_of_readiness_is_no_refusal(calling: Callin
 @pytest.mark.parametrize(
     ("fault", "detail"),
     [
-        ({"kind": FaultKind.STATUS, "status": 503}, "The card API is unavailable (status 503 on GET customer); retry"),
-        ({"kind": FaultKind.STATUS, "status": 200}, "The card API's response to GET customer has no 'status'"),
-        ({"kind": FaultKind.DROP_REQUEST}, "The connection to the card API was lost"),
-        ({"kind": FaultKind.LATENCY, "seconds": 30}, "The card API did not respond in time; retry"),
+        ({"kind": FaultKind.STATUS, "status": 503}, f"The card API is unavailable (status 503 on {OWN})"),
+        ({"kind": FaultKind.STATUS, "status": 200}, f"The card API's response to {OWN} has no 'status'"),
+        ({"kind": FaultKind.DROP_REQUEST}, f"The card API closed the connection before it responded to {OWN}"),
+        ({"kind": FaultKind.LATENCY, "seconds": 30}, f"The card API did not respond to {OWN} within 1 s"),
     ],
 )
 async def test_readiness_names_card_api_that_does_not_work(
