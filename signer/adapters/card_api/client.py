@@ -158,8 +158,10 @@ class CardApiClient:
         warnings, suspension = list[str](), self._transport.suspension()
         if suspension is not None:
             warnings.append(f"{suspension.detail.removesuffix('.')}; signatures wait for delivery")
-        elif self._trouble is not None or self.outage.is_down:
-            warnings.append((self._trouble.detail if self._trouble else self.outage.reason).removesuffix("."))
+        elif self._trouble is not None:
+            warnings.append(self._trouble.shown.removesuffix("."))
+        elif self.outage.is_down:
+            warnings.append(f"{self.outage.cause}: {self.outage.reason.removesuffix('.')}")
         skew = self._clock.skew
         if skew is not None and self._clock.is_skewed:
             seconds = round(abs(skew).total_seconds())

@@ -28,7 +28,7 @@ from signer.adapters.card_api.circuit_breaker import CircuitBreaker
 from signer.adapters.card_api.network_failures import network_failure, not_sent, unreadable
 from signer.adapters.card_api.requests import CardApiCall, CardApiRequest
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
-from signer.adapters.card_api.unusable_responses import cause_of
+from signer.adapters.card_api.unusable_responses import cause_of, failure_for
 from signer.adapters.card_api.upstream_clock import UpstreamClock, parse_http_date
 from signer.domain.errors import ErrorCode
 
@@ -125,25 +125,24 @@ class HttpTransport:
         """Send an admitted call and report to the breaker whether the card API works, if the result shows it."""
         had_fair_time = deadline - asyncio.get_running_loop().time() >= _FAIR_TIME
         succeeded: bool | None = None
-        retry_after: timedelta | None = None
-        cause: str | None = None
+        failure: Failure | None = None
         started = time.perf_counter()
         try:
             result = await self._exchange(request, headers, deadline)
-            cause = cause_of(result)
             if self._call_ended is not None:
-                self._call_ended(request.call, time.perf_counter() - started, cause)
-            retry_after = result.retry_after
+                self._call_ended(request.call, time.perf_counter() - started, cause_of(result))
             if isinstance(result, UpstreamResponse):
                 succeeded = result.status < HTTPStatus.INTERNAL_SERVER_ERROR
             elif result.code is ErrorCode.CARD_API_INVALID_ANSWER and result.status is not None:
                 succeeded = True  # it responded, but the response is too long
             elif had_fair_time or result.code is not ErrorCode.CARD_API_TIMEOUT:
                 succeeded = False
+            if succeeded is False:
+                failure = failure_for(result, request.operation)
         finally:
-            self._breaker.report(call, succeeded=succeeded, retry_after=retry_after, cause=cause)
-        if result.status == HTTPStatus.TOO_MANY_REQUESTS and retry_after is not None:
-            self._breaker.suspend(retry_after)
+            self._breaker.report(call, succeeded=succeeded, failure=failure)
+        if result.status == HTTPStatus.TOO_MANY_REQUESTS and result.retry_after is not None:
+            self._breaker.suspend(result.retry_after)
         return result
 
     async def _exchange(self, request: CardApiRequest, headers: Mapping[str, str], deadline: float) -> CallResult:

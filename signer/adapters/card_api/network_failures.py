@@ -24,14 +24,13 @@ _NO_CONNECTION: Final = (
     aiohttp.InvalidURL,
 )
 _CERTIFICATE_REASONS: Final = {  # OpenSSL's X509_V_ERR_…
-    9: "its certificate is not valid yet: check this machine's clock",
-    10: "its certificate has expired: it must be renewed, if this machine's clock is right",
-    62: "its certificate is for another host name: check card_api.base_url and proxies",
-    64: "its certificate is for another IP address: check card_api.base_url and proxies",
+    9: "its certificate is not valid yet; check this machine's clock",
+    10: "its certificate has expired; renew it, if this machine's clock is right",
+    62: "its certificate is for another host name; check card_api.base_url and proxies",
+    64: "its certificate is for another IP address; check card_api.base_url and proxies",
 }
 _UNKNOWN_ISSUER: Final = (
-    "its certificate is not trusted, because its issuer is unknown: add the CA to this machine's, or name it in "
-    "SSL_CERT_FILE"
+    "its certificate has an unknown issuer; add the CA to this machine's, or name it in SSL_CERT_FILE"
 )
 
 
@@ -73,25 +72,25 @@ def network_failure(
 
 def _reason_for_no_connection(error: Exception, within: float) -> str:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return f"no connection within {within:.2g} s (DNS, TCP and TLS): check card_api.base_url and firewalls"
+        return f"no connection within {within:.2g} s (DNS, TCP and TLS); check card_api.base_url and firewalls"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "DNS does not resolve its host name: check card_api.base_url and this machine's DNS"
+        return "DNS does not resolve its host name; check card_api.base_url and this machine's DNS"
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return _CERTIFICATE_REASONS.get(cause.verify_code, _UNKNOWN_ISSUER)
     if isinstance(cause, ssl.SSLError):
-        return f"it does not speak TLS as we do ({cause.reason}): check card_api.base_url and proxies"
+        return f"it does not speak TLS as we do ({cause.reason}); check card_api.base_url and proxies"
     if isinstance(cause, ConnectionError):
         is_refused = isinstance(cause, ConnectionRefusedError)
         what = "refuses the connection" if is_refused else "closed the connection before a request was sent"
-        return f"it {what}: check card_api.base_url, and that it runs"
+        return f"it {what}; check card_api.base_url, and that it runs"
     number = getattr(cause, "errno", None)
-    return f"no connection ({os.strerror(number) if number else 'no address accepts one'}): check card_api.base_url"
+    return f"no connection ({os.strerror(number) if number else 'no address accepts one'}); check card_api.base_url"
 
 
 def not_sent(operation: str, reason: str, cause: str | None) -> Failure:
     """Return the failure of a call that cannot have been processed."""
-    detail = f"The card API cannot be reached for {operation}: {reason}."
+    detail = f"The card API cannot be reached for {operation}, because {reason}."
     return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, transient=True, cause=cause)
 
 
@@ -99,7 +98,7 @@ def unreadable(operation: str, what: str, status: int | None) -> Failure:
     """Return the failure of a call whose response cannot be read."""
     return Failure(
         code=ErrorCode.CARD_API_INVALID_ANSWER,
-        detail=f"The card API's response to {operation} {what}: {WHAT_TO_CHECK}.",
+        detail=f"The card API's response to {operation} {what}; {WHAT_TO_CHECK}.",
         status=status,
         may_be_processed=True,
         cause="invalid_response",

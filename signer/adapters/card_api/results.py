@@ -51,6 +51,11 @@ class Failure:
     may_be_processed: bool = False
     cause: str | None = None
 
+    @property
+    def shown(self) -> str:
+        """The cause and the detail, for readiness."""
+        return f"{self.cause}: {self.detail}" if self.cause else self.detail
+
     def error(self) -> SignerError:
         """Return a new error for the port to raise."""
         if self.code is ErrorCode.CUSTOMER_UNKNOWN:

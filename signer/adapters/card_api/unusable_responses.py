@@ -64,7 +64,7 @@ def failure_for(result: CallResult, operation: str, *, names_customer: bool = Fa
     if status in RETRY_LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Failure(
             code=ErrorCode.CARD_API_UNAVAILABLE,
-            detail=f"The card API is unavailable (status {status} on {operation}); retry.",
+            detail=f"The card API is unavailable (status {status} on {operation}); ask its operator.",
             transient=True,
             retry_after=result.retry_after,
             cause=cause_of(result),

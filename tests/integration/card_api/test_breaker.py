@@ -230,11 +230,14 @@ async def test_token_request_is_the_probe_without_a_token(bench: Bench) -> None:
 
 
 async def test_check_warns_while_breaker_is_open(bench: Bench) -> None:
-    """With a valid token the replica can sign, so it is ready; the warning says that it does not deliver now."""
+    """With a valid token the replica can sign, so it is ready; the warning says why it does not deliver now."""
     assert await bench.calling.client.check() is None
     await bench.open()
     warning = await bench.calling.client.check()
-    assert warning == "Paused after repeated card API failures; retry after 10 s; signatures wait for delivery"
+    assert warning == (
+        "server_error: The card API is unavailable (status 503 on POST challenge/sign); ask its operator. "
+        "Paused after repeated card API failures; retry after 10 s; signatures wait for delivery"
+    )
 
 
 async def test_rfc6585_4_retry_after_of_429_suspends_all_calls(bench: Bench) -> None:

@@ -75,7 +75,7 @@ class TestNoConnection:
 
         server = await start_raw(afterwards=respond_in_plain)
         client = make_client(server.base_url.replace("http:", "https:"), session, tmp_path, read_attempts=1)
-        with pytest.raises(Unavailable, match=r"it does not speak TLS as we do \(WRONG_VERSION_NUMBER\): check"):
+        with pytest.raises(Unavailable, match=r"it does not speak TLS as we do \(WRONG_VERSION_NUMBER\); check"):
             await client.check()
         assert received[:1] == b"\x16"  # RFC 8446 §5.1: a handshake record
         assert API_KEY.encode() not in received

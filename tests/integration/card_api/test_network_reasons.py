@@ -49,7 +49,7 @@ async def test_unknown_host_is_named_as_failure_of_dns(session: aiohttp.ClientSe
     cause, reason = await reason_of_check(client)
     assert cause == "unreachable"
     assert reason == (
-        "The card API cannot be reached for POST auth/token: DNS does not resolve its host name: check "
+        "The card API cannot be reached for POST auth/token, because DNS does not resolve its host name; check "
         "card_api.base_url and this machine's DNS."
     )
 
@@ -61,7 +61,9 @@ async def test_refused_connection_is_named(session: aiohttp.ClientSession, tmp_p
         client = make_client(f"http://127.0.0.1:{unused.getsockname()[1]}/v1", session, tmp_path, read_attempts=1)
         cause, reason = await reason_of_check(client)
     assert cause == "unreachable"
-    assert reason.startswith("The card API cannot be reached for POST auth/token: it refuses the connection: check ")
+    assert reason.startswith(
+        "The card API cannot be reached for POST auth/token, because it refuses the connection; check "
+    )
 
 
 async def test_connection_that_nothing_accepts_is_named_with_its_time(
@@ -77,7 +79,7 @@ async def test_connection_that_nothing_accepts_is_named_with_its_time(
     )
     cause, reason = await reason_of_check(client)
     assert cause == "unreachable"
-    assert "for POST auth/token: no connection within 0.2 s (DNS, TCP and TLS): check " in reason
+    assert "for POST auth/token, because no connection within 0.2 s (DNS, TCP and TLS); check " in reason
 
 
 async def test_short_call_without_connection_is_told_from_one_without_response(
@@ -90,7 +92,7 @@ async def test_short_call_without_connection_is_told_from_one_without_response(
     client._requests = make_client(f"http://127.0.0.1:{full_port}/v1", session, tmp_path)._requests
     await deliver_something(client, timedelta(seconds=1.2))
     assert client.outage.cause == "unreachable"
-    assert "for POST challenge/sign: no connection within 0.96 s" in client.outage.reason
+    assert "for POST challenge/sign, because no connection within 0.96 s" in client.outage.reason
 
 
 async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
@@ -109,11 +111,11 @@ async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> N
         ),
         (
             b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
-            *("invalid_response", "The card API's response to {} is not HTTP: check card_api.base_url and the proxies"),
+            *("invalid_response", "The card API's response to {} is not HTTP; check card_api.base_url and the proxies"),
         ),
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n{",
-            *("invalid_response", "The card API's response to {} is longer than the 65536 bytes that are read: check "),
+            *("invalid_response", "The card API's response to {} is longer than the 65536 bytes that are read; check "),
         ),
     ],
 )
@@ -157,9 +159,9 @@ async def trusting(tmp_path: Path) -> AsyncIterator[tuple[CertificateAuthority, 
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("expired", "its certificate has expired: it must be renewed"),
-        ("other name", "its certificate is for another IP address: check card_api.base_url"),
-        ("unknown issuer", "its certificate is not trusted, because its issuer is unknown: add the CA to"),
+        ("expired", "its certificate has expired; renew it"),
+        ("other name", "its certificate is for another IP address; check card_api.base_url"),
+        ("unknown issuer", "its certificate has an unknown issuer; add the CA to"),
     ],
 )
 async def test_certificate_is_refused_with_the_reason(
@@ -180,7 +182,7 @@ async def test_certificate_is_refused_with_the_reason(
         base_url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         cause, text = await reason_of_check(make_client(base_url, session, tmp_path, read_attempts=1))
     assert cause == "tls"
-    assert text.startswith(f"The card API cannot be reached for POST auth/token: {reason}")
+    assert text.startswith(f"The card API cannot be reached for POST auth/token, because {reason}")
 
 
 async def test_connection_that_is_closed_in_the_tls_handshake_is_named(
@@ -196,4 +198,4 @@ async def test_connection_that_is_closed_in_the_tls_handshake_is_named(
     base_url = server.base_url.replace("http:", "https:")
     cause, text = await reason_of_check(make_client(base_url, session, tmp_path, read_attempts=1))
     assert cause == "unreachable"
-    assert text.startswith("The card API cannot be reached for POST auth/token: it closed the connection")
+    assert text.startswith("The card API cannot be reached for POST auth/token, because it closed the connection")

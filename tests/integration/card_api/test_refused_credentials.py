@@ -119,10 +119,16 @@ async def test_403_about_the_customer_of_readiness_is_no_refusal(calling: Callin
 @pytest.mark.parametrize(
     ("fault", "detail"),
     [
-        ({"kind": FaultKind.STATUS, "status": 503}, f"The card API is unavailable (status 503 on {OWN})"),
-        ({"kind": FaultKind.STATUS, "status": 200}, f"The card API's response to {OWN} has no 'status'"),
-        ({"kind": FaultKind.DROP_REQUEST}, f"The card API closed the connection before it responded to {OWN}"),
-        ({"kind": FaultKind.LATENCY, "seconds": 30}, f"The card API did not respond to {OWN} within 1 s"),
+        ({"kind": FaultKind.STATUS, "status": 503}, f"server_error: The card API is unavailable (status 503 on {OWN})"),
+        (
+            {"kind": FaultKind.STATUS, "status": 200},
+            f"invalid_response: The card API's response to {OWN} has no 'status'",
+        ),
+        (
+            {"kind": FaultKind.DROP_REQUEST},
+            f"unreachable: The card API closed the connection before it responded to {OWN}",
+        ),
+        ({"kind": FaultKind.LATENCY, "seconds": 30}, f"timeout: The card API did not respond to {OWN} within 1 s"),
     ],
 )
 async def test_readiness_names_card_api_that_does_not_work(

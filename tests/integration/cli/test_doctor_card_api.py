@@ -72,7 +72,7 @@ BROKEN: Final[dict[str, tuple[Callable[[Installation], object], int, str, str, s
     ),
     "5xx": (
         fault(FaultKind.STATUS, route="token", status=503),
-        *(1, "credentials", "failed", "is unavailable (status 503 on POST auth/token)", "retry"),
+        *(1, "credentials", "failed", "is unavailable (status 503 on POST auth/token)", "Ask its operator"),
     ),
     "too-slow": (
         fault(FaultKind.LATENCY, seconds=30),

@@ -53,7 +53,8 @@ async def test_signatures_are_delivered_once_after_an_outage(site: Site) -> None
     customers = [site.customer() for _ in range(MANY)]
     records = [await check_waiting(response) for response in await sign_all(site, customers, with_challenge=True)]
     opened = await site.logged("card_api.breaker_opened")
-    assert opened["opening"] == 1
+    assert (opened["opening"], opened["cause"]) == (1, "server_error")
+    assert opened["reason"].startswith("The card API is unavailable (status 503 on ")
     site.calm()
     for record in records:
         assert (await site.settled(record["id"]))["state"] == "verified"
@@ -76,7 +77,7 @@ async def test_replica_whose_key_id_is_wrong_is_not_ready(start: StartSite) -> N
 async def test_replica_is_ready_while_the_circuit_breaker_is_open(
     start: StartSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has its access token and can sign; the detail says that requests to the card API are paused."""
+    """It has its access token and can sign; the detail says why, and that requests to the card API are paused."""
     monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", LONG_COOL_DOWN)
     monkeypatch.setattr("signer.bootstrap.card_api.FAILURES_TO_OPEN", 1)
     site = await start()
@@ -90,7 +91,10 @@ async def test_replica_is_ready_while_the_circuit_breaker_is_open(
                 break
             await asyncio.sleep(0.05)  # a report is good for a second
     assert check["ok"]
-    assert check["detail"].startswith("Paused after repeated card API failures; retry after ")
+    assert check["detail"].startswith(
+        "server_error: The card API is unavailable (status 503 on POST challenge/sign); ask its operator. "
+    )
+    assert "Paused after repeated card API failures; retry after " in check["detail"]
 
 
 async def test_signatures_are_accepted_if_the_card_apis_clock_is_behind(site: Site) -> None:
