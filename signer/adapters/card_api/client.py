@@ -163,7 +163,7 @@ class CardApiClient:
         elif self.outage.is_down:
             warnings.append(f"{self.outage.cause}: {self.outage.reason.removesuffix('.')}")
         skew = self._clock.skew
-        if skew is not None and self._clock.is_skewed:
+        if skew is not None and self._clock.is_skewed and refusal is None:
             seconds = round(abs(skew).total_seconds())
             warnings.append(f"its clock is {seconds} s {'ahead of' if skew > timedelta(0) else 'behind'} ours")
         if refusal is not None:

@@ -16,7 +16,6 @@ from typing import Final
 
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
 from signer.adapters.card_api.unusable_responses import (
-    CREDENTIALS_REFUSED_STATUSES,
     RETRY_LATER,
     credentials_accepted,
     failure_for,
@@ -61,7 +60,7 @@ def token_in(result: CallResult) -> IssuedToken | Failure:
     """Parse the response to ``POST /auth/token``."""
     if isinstance(result, Failure):  # the call that waits for the token was not sent
         return replace(result, status=None, may_be_processed=False)
-    if result.status in CREDENTIALS_REFUSED_STATUSES | {HTTPStatus.BAD_REQUEST}:
+    if result.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED}:
         detail = f"The card API refused our API key and secret (status {result.status}); check both files."
         return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause="credentials_refused")
     if result.status != HTTPStatus.OK:

@@ -23,11 +23,17 @@ from signer.domain.errors import (
 
 @dataclass(frozen=True, slots=True)
 class UpstreamResponse:
-    """A complete HTTP response; ``retry_after`` is the pause that the card API asked for."""
+    """A complete HTTP response.
+
+    Attributes:
+        retry_after: the pause that the card API asked for.
+        skew: how far the card API's clock is ahead of ours; ``None`` if that is unknown.
+    """
 
     status: int
     body: bytes = field(repr=False)
     retry_after: timedelta | None = None
+    skew: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +74,8 @@ class Failure:
             return BadUpstream(self.code, self.detail)
         family = UpstreamTimeout if self.code is ErrorCode.CARD_API_TIMEOUT else Unavailable
         if self.retry_after is None:
-            return family(self.code, self.detail)
-        return family(self.code, self.detail, retry_after=self.retry_after.total_seconds())
+            return family(self.code, self.detail, cause=self.cause)
+        return family(self.code, self.detail, retry_after=self.retry_after.total_seconds(), cause=self.cause)
 
 
 CallResult = UpstreamResponse | Failure

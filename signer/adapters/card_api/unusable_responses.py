@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, Final
 
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
+from signer.adapters.card_api.upstream_clock import TOLERATED_SKEW
 from signer.domain.errors import ErrorCode
 
 RETRY_LATER: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
@@ -22,6 +24,18 @@ RETRY_LATER: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY
 CREDENTIALS_REFUSED_STATUSES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 WHAT_TO_CHECK: Final = "check card_api.base_url and the proxies between; else ask the card API's operator"
 _REQUEST_REFUSED: Final = ("requestsignature", "requiredsignature", "signatureinput", "contentdigest", "idempoten")
+_FORBIDDEN: Final = (
+    "ask its operator what this API key, and requests from this address, may do, and check the proxies between"
+)
+_ADVICE_FOR_MARK: Final = {
+    "idempoten": "it names the Idempotency-Key: report this to the developers",
+    "digest": "it names the Content-Digest: check card_api.digest_algorithm, and proxies that change bodies",
+    "keyid": "it names the key id: set card_api.signing_key_id to the one that PUT /v1/auth/signing returned",
+    "future": "it names the time of the signature: set the clocks of both machines by NTP",
+    "component": "it names what the signature covers: check card_api.covered_components",
+}
+"""By words in the response: the vendor's own middleware says no more than "invalid required signature"."""
+_LONGEST_TEXT: Final = 1024
 _TEXT_FIELDS: Final = ("code", "message", "error", "errors", "title", "detail", "type", "reason", "description")
 _MAX_DEPTH: Final = 4
 _NOT_LETTERS: Final = re.compile(r"[^a-z]+")
@@ -38,7 +52,7 @@ def cause_of(result: CallResult) -> str | None:
     if HTTPStatus.MULTIPLE_CHOICES <= result.status < HTTPStatus.BAD_REQUEST:
         return "invalid_response"
     if credentials_accepted(result) is False:
-        return "signature_refused" if result.status == HTTPStatus.BAD_REQUEST else "credentials_refused"
+        return "signature_refused" if _is_signature_refused(result) else "credentials_refused"
     return None
 
 
@@ -53,12 +67,7 @@ def failure_for(result: CallResult, operation: str, *, names_customer: bool = Fa
         return result
     status = result.status
     if credentials_accepted(result) is False:
-        refused = "our credentials, with a fresh token, or our request signature"
-        detail = (
-            f"The card API refused {refused} (status {status} on {operation}); check the API key, the request key, "
-            "signing_key_id and this machine's clock."
-        )
-        return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause=cause_of(result))
+        return _refusal(result, operation)
     if status == HTTPStatus.NOT_FOUND and names_customer:
         return Failure(code=ErrorCode.CUSTOMER_UNKNOWN, detail="The card API has no customer with this id.")
     if status in RETRY_LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -72,6 +81,47 @@ def failure_for(result: CallResult, operation: str, *, names_customer: bool = Fa
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return invalid(f"The card API redirects {operation} (status {status}); redirects are not followed.")
     return invalid(f"Unexpected status {status} from the card API on {operation}; check card_api.base_url.")
+
+
+def _is_signature_refused(response: UpstreamResponse) -> bool:
+    is_named = response.status == HTTPStatus.UNAUTHORIZED and "signature" in _words_in(response)
+    return response.status == HTTPStatus.BAD_REQUEST or is_named
+
+
+def _refusal(response: UpstreamResponse, operation: str) -> Failure:
+    """Return why a request with a token was refused: what is wrong with it, as far as the response shows that.
+
+    The card API issued the token, so the API key and its secret are right.
+    """
+    call = f"(status {response.status} on {operation})"
+    if response.status == HTTPStatus.FORBIDDEN:
+        detail = f"The card API forbids a call {call} with a token that it issued; {_FORBIDDEN}."
+    elif _is_signature_refused(response):
+        detail = f"The card API accepted our API key and refused our request signature {call}; {_advice(response)}."
+    else:
+        what = "a token that it had just issued, or our request signature"
+        detail = f"The card API refused {what} {call}; {_advice(response)}."
+    return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause=cause_of(response))
+
+
+def _advice(response: UpstreamResponse) -> str:
+    """Return what to check about a request signature."""
+    words = _words_in(response)
+    for mark, advice in _ADVICE_FOR_MARK.items():
+        if mark in words:
+            return advice
+    skew = response.skew
+    if skew is not None and abs(skew) > TOLERATED_SKEW:
+        side = "ahead of" if skew > timedelta(0) else "behind"
+        return f"its clock is {round(abs(skew).total_seconds())} s {side} ours: set the clocks of both machines by NTP"
+    clocks = "compare the clocks, then" if skew is None else "the clocks agree, so"
+    return f"{clocks} check card_api.signing_key_id, then the key registered under it: run signer doctor"
+
+
+def _words_in(response: UpstreamResponse) -> str:
+    """Return the letters of a short body that is no page; a text that no proxy writes says what was refused."""
+    text = response.body[:_LONGEST_TEXT].decode("latin-1").lower()
+    return "" if "<" in text else _NOT_LETTERS.sub("", text)
 
 
 def credentials_accepted(result: CallResult) -> bool | None:

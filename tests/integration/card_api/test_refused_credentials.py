@@ -194,3 +194,55 @@ async def test_accepted_credentials_cost_one_call(calling: Calling) -> None:
         assert await readiness(calling) is None
         calling.monotonic.advance(EVIDENCE_LASTS.total_seconds() / 7)
     assert calling.outcomes("customer") == {"404": 1}
+
+
+AGREE = "; the clocks agree, so check card_api.signing_key_id, then the key registered under it: run signer doctor"
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "reason"),
+    [
+        (400, "signature_refused", "accepted our API key and refused our request signature (status 400 on {})" + AGREE),
+        (
+            401,
+            "signature_refused",
+            "accepted our API key and refused our request signature (status 401 on {}); it names the key id: set ",
+        ),
+    ],
+)
+async def test_refused_request_key_is_told_from_refused_api_key(
+    start: StartCalling, status: int, cause: str, reason: str
+) -> None:
+    """As far as the response shows it; the measured clock is no suspect."""
+    calling = await start({"signing_keys": {}, "request_signature_status": status})
+    assert await readiness(calling) is REFUSED
+    assert calling.client.outage.cause == cause
+    assert calling.client.outage.reason.startswith(f"The card API {reason.format(OWN)}")
+
+
+async def test_clock_that_makes_signatures_invalid_is_named(calling: Calling) -> None:
+    """The card API's clock is behind ours by more than a signature is back-dated."""
+    calling.simulator.state.clock.offset = -90.0
+    with pytest.raises(Unavailable) as error:
+        await calling.client.check()
+    assert f"request signature (status 400 on {OWN}); its clock is " in error.value.detail
+    assert error.value.detail.endswith(" s behind ours: set the clocks of both machines by NTP")
+
+
+async def test_refused_token_is_told_from_refused_signature(calling: Calling) -> None:
+    """A 401 that names no signature can mean both."""
+    assert await readiness(calling) is None
+    calling.fault(FaultKind.STATUS, "challenge", status=401)
+    assert await read_challenge(calling) is REFUSED
+    reason = "The card API refused a token that it had just issued, or our request signature (status 401 on GET chall"
+    assert calling.client.outage.cause == "credentials_refused"
+    assert calling.client.outage.reason.startswith(reason)
+
+
+async def test_forbidden_call_is_told_from_refused_credentials(calling: Calling) -> None:
+    """The contract has no 403: it comes from a gateway, or from rights that were taken away."""
+    calling.fault(FaultKind.STATUS, "challenge", status=403)
+    assert await read_challenge(calling) is REFUSED
+    assert calling.client.outage.reason.startswith(
+        "The card API forbids a call (status 403 on GET challenge) with a token that it issued; ask its operator what "
+    )

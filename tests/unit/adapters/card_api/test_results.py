@@ -85,3 +85,24 @@ def test_delivery_that_shows_that_the_card_api_does_not_work_has_its_cause(
     assert (None if failure is None else failure.cause) == cause
     if result.status != 200:  # only the operation tells that this one is invalid
         assert cause_of(result) == cause, "the metrics have the same word"
+
+
+@pytest.mark.parametrize(
+    ("body", "skew", "advice"),
+    [
+        (b"invalid required signature", None, "compare the clocks, then check card_api.signing_key_id, then the key"),
+        (b"invalid required signature", timedelta(seconds=2), "the clocks agree, so check card_api.signing_key_id"),
+        (b"invalid required signature", timedelta(seconds=61), "its clock is 61 s ahead of ours: set the clocks"),
+        (b"unknown key id", timedelta(seconds=61), "it names the key id: set card_api.signing_key_id"),
+        (b"created lies in the future", None, "it names the time of the signature: set the clocks"),
+        (b"missing Content-Digest", None, "it names the Content-Digest: check card_api.digest_algorithm"),
+        (b"Idempotency-Key is missing", None, "it names the Idempotency-Key: report this"),
+        (b"missing component @path", None, "it names what the signature covers: check card_api.covered_components"),
+        (b"<html>digest, keyid</html>", None, "compare the clocks, then check card_api.signing_key_id"),
+    ],
+)
+def test_refused_request_signature_says_what_to_check(body: bytes, skew: timedelta | None, advice: str) -> None:
+    """One thing if the response or the clocks show it, else everything in order."""
+    failure = delivery_failure(UpstreamResponse(400, body, skew=skew))
+    assert failure is not None
+    assert f"(status 400 on POST challenge/sign); {advice}" in failure.detail
