@@ -19,12 +19,12 @@ from signer.adapters.card_api.unusable_responses import (
     RETRY_LATER,
     credentials_accepted,
     failure_for,
-    invalid,
     is_request_refused,
     json_in,
     mentions,
     object_in,
     texts_in,
+    unpromised,
 )
 from signer.application.ports import DeliveryResult, DeliveryVerdict, NewCustomer
 from signer.domain.customer import CustomerIntent
@@ -73,7 +73,7 @@ def token_in(result: CallResult) -> IssuedToken | Failure:
             and str(others.get("tokenType", "Bearer")).lower() == "bearer"
         ):
             return IssuedToken(token, expires_at)
-    return invalid(f"The card API's response to {POST_TOKEN} has no bearer token with an expiresAt.")
+    return unpromised(result, POST_TOKEN, "has no bearer token with an expiresAt")
 
 
 # --- Customers and challenges -----------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def created_customer_in(result: CallResult) -> NewCustomer | Failure:
             challenge = others.get("challenge")
             with suppress(MalformedRequest):
                 return NewCustomer(parse_customer_id(customer_id), challenge if isinstance(challenge, str) else None)
-    return invalid(f"The card API's response to {POST_CUSTOMER} has no id that is a UUID.")
+    return unpromised(result, POST_CUSTOMER, "has no id that is a UUID")
 
 
 def _creation_conflict(response: UpstreamResponse) -> Failure:
@@ -122,7 +122,7 @@ def found_customer_in(result: CallResult, intent: CustomerIntent) -> str | Failu
     payload = json_in(result)
     lists = [member for member in payload.values() if isinstance(member, list)] if isinstance(payload, dict) else []
     if not isinstance(payload, list) and len(lists) != 1:
-        return invalid(f"The card API's response to {GET_CUSTOMERS} is not a list of customers.")
+        return unpromised(result, GET_CUSTOMERS, "is not a list of customers")
     wanted = (intent.external_id, str(intent.account).lower())
     ids = {
         str(row.get("id")).lower()
@@ -135,22 +135,25 @@ def found_customer_in(result: CallResult, intent: CustomerIntent) -> str | Failu
     if len(ids) == 1:
         with suppress(MalformedRequest):
             return parse_customer_id(ids.pop())
-    return invalid("The card API's list has several customers with this externalId and chainId, or a malformed id.")
+    return unpromised(
+        result, GET_CUSTOMERS, "has several customers with this externalId and chainId, or a malformed id"
+    )
 
 
 def challenge_in(result: CallResult, *, is_new: bool = False) -> str | Failure:
     """Parse the response to ``GET …/challenge``: the base64 text, unchanged."""
-    if is_new and isinstance(result, UpstreamResponse) and result.status == HTTPStatus.NOT_FOUND:
+    if isinstance(result, Failure) or result.status != HTTPStatus.OK:
+        failure = failure_for(result, GET_CHALLENGE, names_customer=True)
+        if not is_new or failure.code is not ErrorCode.CUSTOMER_UNKNOWN:
+            return failure
         detail = "The card API has created this customer and does not find it yet (status 404); retry."
         return Failure(
             code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, transient=True, retry_after=result.retry_after
         )
-    if isinstance(result, Failure) or result.status != HTTPStatus.OK:
-        return failure_for(result, GET_CHALLENGE, names_customer=True)
     match object_in(result):
         case {"challenge": str() as challenge} if challenge:
             return challenge
-    return invalid(f"The card API's response to {GET_CHALLENGE} has no text in the field 'challenge'.")
+    return unpromised(result, GET_CHALLENGE, "has no text in the field 'challenge'")
 
 
 def status_in(result: CallResult, customer_id: str, operation: str = GET_CUSTOMER) -> str | Failure:
@@ -163,7 +166,7 @@ def status_in(result: CallResult, customer_id: str, operation: str = GET_CUSTOME
             status and str(others.get("id", customer_id)).lower() == customer_id.lower()
         ):
             return status
-    return invalid(f"The card API's response to {operation} has no 'status', or is about another customer.")
+    return unpromised(result, operation, "has no 'status', or is about another customer")
 
 
 # --- Deliveries -------------------------------------------------------------------------------------------------------

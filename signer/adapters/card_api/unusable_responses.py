@@ -49,15 +49,16 @@ def cause_of(result: CallResult) -> str | None:
         return "rate_limited"
     if result.status >= HTTPStatus.INTERNAL_SERVER_ERROR or result.status in RETRY_LATER:
         return "server_error"
-    if HTTPStatus.MULTIPLE_CHOICES <= result.status < HTTPStatus.BAD_REQUEST:
-        return "invalid_response"
-    if credentials_accepted(result) is False:
+    accepted = credentials_accepted(result)
+    if accepted is False:
         return "signature_refused" if _is_signature_refused(result) else "credentials_refused"
-    return None
+    return "invalid_response" if accepted is None else None
 
 
-def invalid(detail: str) -> Failure:
-    """Return the failure of a call whose response is not one of the contract."""
+def unpromised(response: UpstreamResponse, operation: str, what: str) -> Failure:
+    """Return the failure of a call whose response is not one of the contract: not JSON, or else ``what``."""
+    what = what if is_readable(response) else "is not JSON"
+    detail = f"The card API's response to {operation} (status {response.status}) {what}; {WHAT_TO_CHECK}."
     return Failure(code=ErrorCode.CARD_API_INVALID_ANSWER, detail=detail, cause="invalid_response")
 
 
@@ -68,7 +69,7 @@ def failure_for(result: CallResult, operation: str, *, names_customer: bool = Fa
     status = result.status
     if credentials_accepted(result) is False:
         return _refusal(result, operation)
-    if status == HTTPStatus.NOT_FOUND and names_customer:
+    if status == HTTPStatus.NOT_FOUND and names_customer and is_readable(result):
         return Failure(code=ErrorCode.CUSTOMER_UNKNOWN, detail="The card API has no customer with this id.")
     if status in RETRY_LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Failure(
@@ -79,8 +80,8 @@ def failure_for(result: CallResult, operation: str, *, names_customer: bool = Fa
             cause=cause_of(result),
         )
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        return invalid(f"The card API redirects {operation} (status {status}); redirects are not followed.")
-    return invalid(f"Unexpected status {status} from the card API on {operation}; check card_api.base_url.")
+        return unpromised(result, operation, "is a redirect, which is not followed")
+    return unpromised(result, operation, "has a status that its contract does not have there")
 
 
 def _is_signature_refused(response: UpstreamResponse) -> bool:
@@ -132,7 +133,8 @@ def credentials_accepted(result: CallResult) -> bool | None:
         return False
     is_success = result.status < HTTPStatus.MULTIPLE_CHOICES
     is_about_more = HTTPStatus.BAD_REQUEST <= result.status < HTTPStatus.INTERNAL_SERVER_ERROR
-    return True if is_success or (is_about_more and result.status not in RETRY_LATER) else None
+    is_judged = is_about_more and result.status not in RETRY_LATER and is_readable(result)  # a page is a proxy's
+    return True if is_success or is_judged else None
 
 
 def object_in(response: UpstreamResponse) -> dict[str, Any]:

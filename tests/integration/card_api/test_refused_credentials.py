@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from signer.adapters.card_api.client import EVIDENCE_LASTS, OWN_CALL_INTERVAL
+from signer.application.outage import Outage
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
 from signer.simulator.faults import FaultKind
 from tests.integration.card_api.calling import API_SECRET, KEY_ID, SOON, Calling, request_key
@@ -122,7 +123,7 @@ async def test_403_about_the_customer_of_readiness_is_no_refusal(calling: Callin
         ({"kind": FaultKind.STATUS, "status": 503}, f"server_error: The card API is unavailable (status 503 on {OWN})"),
         (
             {"kind": FaultKind.STATUS, "status": 200},
-            f"invalid_response: The card API's response to {OWN} has no 'status'",
+            f"invalid_response: The card API's response to {OWN} (status 200) has no 'status'",
         ),
         (
             {"kind": FaultKind.DROP_REQUEST},
@@ -246,3 +247,23 @@ async def test_forbidden_call_is_told_from_refused_credentials(calling: Calling)
     assert calling.client.outage.reason.startswith(
         "The card API forbids a call (status 403 on GET challenge) with a token that it issued; ask its operator what "
     )
+
+
+async def test_404_of_a_proxy_begins_an_outage_that_only_the_card_api_ends(calling: Calling) -> None:
+    """After 2 s, as every other failure. A page says nothing about credentials or customers."""
+    outage = calling.client.outage = Outage(monotonic=calling.monotonic)
+    assert await readiness(calling) is None
+    calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
+    calling.fault(FaultKind.WRONG_CONTENT_TYPE, "customer")
+    assert await readiness(calling) is None
+    assert (outage.is_failing, outage.is_down, outage.cause) == (True, False, "invalid_response")
+    calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+    detail = await calling.client.check()
+    assert calling.outcomes("customer").keys() == {"404"}
+    assert outage.is_down
+    assert detail is not None
+    assert detail.startswith(f"invalid_response: The card API's response to {OWN} (status 404) is not JSON; check ")
+    calling.calm()
+    calling.monotonic.advance(1)
+    assert await calling.client.check() is None
+    assert not outage.is_failing

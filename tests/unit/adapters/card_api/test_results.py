@@ -7,7 +7,7 @@ import pytest
 from signer.adapters.card_api.http_transport import parse_retry_after
 from signer.adapters.card_api.responses import delivery_failure
 from signer.adapters.card_api.results import Failure, UpstreamResponse
-from signer.adapters.card_api.unusable_responses import cause_of
+from signer.adapters.card_api.unusable_responses import cause_of, failure_for
 from signer.adapters.card_api.upstream_clock import parse_http_date
 from signer.domain.errors import ErrorCode, Unavailable
 
@@ -73,6 +73,9 @@ def test_repr_hides_body() -> None:
         ("server_error", UpstreamResponse(503, b"")),
         ("server_error", UpstreamResponse(425, b"")),
         ("invalid_response", UpstreamResponse(303, b"")),
+        ("invalid_response", UpstreamResponse(404, b"<html>Not Found</html>")),
+        (None, UpstreamResponse(404, b'{"code": "customer_not_found"}')),
+        (None, UpstreamResponse(404, b"")),
         ("invalid_response", UpstreamResponse(200, b"<html>")),
         ("tls", Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="", cause="tls")),
     ],
@@ -85,6 +88,23 @@ def test_delivery_that_shows_that_the_card_api_does_not_work_has_its_cause(
     assert (None if failure is None else failure.cause) == cause
     if result.status != 200:  # only the operation tells that this one is invalid
         assert cause_of(result) == cause, "the metrics have the same word"
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"<html>Not Found</html>", "is not JSON"),
+        (b"404 page not found", "is not JSON"),
+        (b'{"code": "no_route"}', "has a status that its contract does not have there"),
+    ],
+)
+def test_404_to_a_call_without_customer_says_what_is_wrong_with_it(body: bytes, what: str) -> None:
+    """And then what to check."""
+    failure = failure_for(UpstreamResponse(404, body), "GET customers")
+    assert failure.detail == (
+        f"The card API's response to GET customers (status 404) {what}; check card_api.base_url and the proxies "
+        "between; else ask the card API's operator."
+    )
 
 
 @pytest.mark.parametrize(
