@@ -181,7 +181,8 @@ class HttpTransport:
         requested = response.headers.get("Retry-After")
         now = parse_http_date(response.headers.get("Date", "")) or self._clock.now()
         retry_after = None if requested is None else parse_retry_after(requested, now)
-        return UpstreamResponse(response.status, body, retry_after, self._clock.skew)
+        took = within - (deadline - asyncio.get_running_loop().time())
+        return UpstreamResponse(response.status, body, retry_after, took, self._clock.skew)
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes | None:

@@ -53,9 +53,9 @@ def network_failure(
         return unreadable(operation, "is not HTTP", status)
     is_timeout = isinstance(error, TimeoutError)
     if is_timeout and status is None:
-        detail = f"The card API did not respond to {operation} within {within:.2g} s."
+        detail = f"The card API did not respond to {operation} within {_shown(within)} s."
     elif is_timeout:
-        detail = f"The card API's response to {operation} was not complete within {within:.2g} s."
+        detail = f"The card API's response to {operation} was not complete within {_shown(within)} s."
     elif status is None:
         detail = f"The card API closed the connection before it responded to {operation}."
     else:
@@ -72,7 +72,7 @@ def network_failure(
 
 def _reason_for_no_connection(error: Exception, within: float) -> str:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return f"no connection within {within:.2g} s (DNS, TCP and TLS); check card_api.base_url and firewalls"
+        return f"no connection within {_shown(within)} s (DNS, TCP and TLS); check card_api.base_url and firewalls"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "DNS does not resolve its host name; check card_api.base_url and this machine's DNS"
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
@@ -86,6 +86,10 @@ def _reason_for_no_connection(error: Exception, within: float) -> str:
         return f"it {what}; check card_api.base_url, and that it runs"
     number = getattr(cause, "errno", None)
     return f"no connection ({os.strerror(number) if number else 'no address accepts one'}); check card_api.base_url"
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds:.1f}".removesuffix(".0")
 
 
 def not_sent(operation: str, reason: str, cause: str | None) -> Failure:

@@ -27,12 +27,14 @@ class UpstreamResponse:
 
     Attributes:
         retry_after: the pause that the card API asked for.
+        took: the seconds until it was complete.
         skew: how far the card API's clock is ahead of ours; ``None`` if that is unknown.
     """
 
     status: int
     body: bytes = field(repr=False)
     retry_after: timedelta | None = None
+    took: float = 0.0
     skew: timedelta | None = None
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from signer.adapters.card_api.client import EVIDENCE_LASTS, OWN_CALL_INTERVAL
-from signer.application.outage import Outage
+from signer.adapters.card_api.health import EVIDENCE_LASTS, OWN_CALL_INTERVAL
+from signer.application.outage import CONFIRMED_AFTER
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
 from signer.simulator.faults import FaultKind
 from tests.integration.card_api.calling import API_SECRET, KEY_ID, SOON, Calling, request_key
@@ -129,7 +129,6 @@ async def test_403_about_the_customer_of_readiness_is_no_refusal(calling: Callin
             {"kind": FaultKind.DROP_REQUEST},
             f"unreachable: The card API closed the connection before it responded to {OWN}",
         ),
-        ({"kind": FaultKind.LATENCY, "seconds": 30}, f"timeout: The card API did not respond to {OWN} within 1 s"),
     ],
 )
 async def test_readiness_names_card_api_that_does_not_work(
@@ -251,13 +250,14 @@ async def test_forbidden_call_is_told_from_refused_credentials(calling: Calling)
 
 async def test_404_of_a_proxy_begins_an_outage_that_only_the_card_api_ends(calling: Calling) -> None:
     """After 2 s, as every other failure. A page says nothing about credentials or customers."""
-    outage = calling.client.outage = Outage(monotonic=calling.monotonic)
+    outage = calling.client.outage
+    outage._monotonic = calling.monotonic
     assert await readiness(calling) is None
     calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
     calling.fault(FaultKind.WRONG_CONTENT_TYPE, "customer")
     assert await readiness(calling) is None
     assert (outage.is_failing, outage.is_down, outage.cause) == (True, False, "invalid_response")
-    calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+    calling.monotonic.advance(CONFIRMED_AFTER)
     detail = await calling.client.check()
     assert calling.outcomes("customer").keys() == {"404"}
     assert outage.is_down
@@ -267,3 +267,40 @@ async def test_404_of_a_proxy_begins_an_outage_that_only_the_card_api_ends(calli
     calling.monotonic.advance(1)
     assert await calling.client.check() is None
     assert not outage.is_failing
+
+
+async def test_lasting_403_to_readiness_is_an_outage_and_the_replica_stays_ready(calling: Calling) -> None:
+    """The contract has 404 for a customer that does not exist. Nothing shows yet that requests are refused."""
+    outage = calling.client.outage
+    outage._monotonic = calling.monotonic
+    calling.fault(FaultKind.STATUS, "customer", status=403)
+    assert await readiness(calling) is None
+    assert (outage.is_failing, outage.is_down) == (True, False)
+    calling.monotonic.advance(CONFIRMED_AFTER)
+    detail = await calling.client.check()
+    assert outage.is_down
+    assert detail is not None
+    assert detail.startswith(
+        f"credentials_refused: The card API forbids a call (status 403 on {OWN}) with a token that"
+    )
+
+
+async def test_403_to_readiness_alone_is_no_outage(calling: Calling) -> None:
+    """If another call is accepted meanwhile, it is how this card API says that there is no such customer."""
+    outage = calling.client.outage
+    outage._monotonic = calling.monotonic
+    calling.fault(FaultKind.STATUS, "customer", status=403)
+    assert await readiness(calling) is None
+    assert await read_challenge(calling) is None
+    assert not outage.is_failing
+    for _ in range(3):
+        calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
+        assert await calling.client.check() is None
+        assert not outage.is_failing
+    calling.calm()
+    calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
+    assert await calling.client.check() is None
+    calling.fault(FaultKind.STATUS, "customer", status=403)
+    calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
+    await calling.client.check()
+    assert outage.is_failing, "it has said 404 since then"
