@@ -95,9 +95,9 @@ class CardApiHealth:
 
     def explain(self, failure: Failure) -> Failure:
         """Return why there is no token: while it is being fetched, the outage says more than that it takes long."""
-        return (
-            replace(failure, detail=self._outage.shown) if failure is NO_TOKEN and self._outage.is_failing else failure
-        )
+        if failure is NO_TOKEN and self._outage.is_failing:
+            return replace(failure, detail=self._outage.shown)
+        return failure
 
     async def check(self, deadline: float) -> str | None:
         """See ``CardApi.check``; wait for the own call until ``deadline``."""

@@ -9,6 +9,7 @@ import pytest
 
 from signer.adapters.card_api.health import EVIDENCE_LASTS
 from signer.application.ports import DeliveryVerdict
+from signer.domain.errors import UpstreamTimeout
 from signer.simulator.faults import FaultKind
 from tests.integration.card_api.calling import Calling
 
@@ -64,9 +65,21 @@ async def test_card_api_that_is_slower_than_the_call_of_readiness_stays_down_unt
         assert re.fullmatch(
             r"timeout: The card API did not respond to GET customer \(.+ own call\) within .+ s", detail
         )
+        assert reports.causes == ["down: timeout"]
         assert (await calling.deliver(*calling.customer())).verdict is DeliveryVerdict.ACCEPTED
     assert reports.causes == ["down: timeout"]
     calling.calm()
     calling.monotonic.advance(1)
     assert await calling.client.check() is None
     assert reports.causes == ["down: timeout", "up: timeout"]
+
+
+async def test_replica_whose_token_is_being_fetched_says_why_that_takes_long(calling: Calling) -> None:
+    """The failed attempts say more than that there is no token yet."""
+    calling.fault(FaultKind.LATENCY, "token", seconds=30)
+    with pytest.raises(UpstreamTimeout, match="issued no token in time"):
+        await calling.client.check()
+    assert not calling.client.outage.is_failing
+    calling.client.outage.failed("unreachable", "An attempt failed.")
+    with pytest.raises(UpstreamTimeout, match=r"unreachable: An attempt failed\."):
+        await calling.client.check()
