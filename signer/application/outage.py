@@ -3,7 +3,8 @@
 The rule:
 
 * *Down* if calls have failed for ``CONFIRMED_AFTER`` without one that succeeded, so that a single failure among many
-  calls that work changes nothing; at once if the failure is certain to last (the circuit breaker has opened).
+  calls that work changes nothing; at once if the failure is certain to last (the circuit breaker has opened, or a long
+  call had no response while no other call was accepted).
 * *Up* at the first call that succeeds.
 * While it is down, ``remind`` reports it again every ``REPEATED_EVERY``, and a new cause after ``CHANGED_AFTER``.
 
@@ -59,6 +60,11 @@ class Outage:
         self._began = 0.0
         self._reported = 0.0
         self._reported_cause = ""
+
+    @property
+    def shown(self) -> str:
+        """The cause and the reason, for readiness."""
+        return f"{self.cause}: {self.reason}"
 
     def failed(self, cause: str, reason: str, *, is_certain: bool = False) -> None:
         """Note that a call failed. ``reason`` is a sentence for the operator, without secrets."""

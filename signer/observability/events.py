@@ -145,10 +145,9 @@ CARD_API_BREAKER_OPENED: Final = event(
     "The circuit breaker opened after repeated failures of the card API and stays open for duration_ms; opening counts "
     "the openings in a row.",
     "opening",
-    "cause",
-    "duration_ms",
-    action="Check the card API and the network to it. What is signed is delivered when it works again, if that is "
-    "before the challenge expires.",
+    *OUTAGE_FIELDS,
+    action="Mend what reason names: the card API, or the network to it. What is signed is delivered when it works "
+    "again, if that is before the challenge expires.",
     alert="ticket",
 )
 CARD_API_BREAKER_CLOSED: Final = event(

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from operator import attrgetter
 from typing import Any, Final
 
+from signer.adapters.card_api.results import Failure
 from signer.application.ports import AuditEvent, EventName, KeyReloadReport
 from signer.application.reload_keys import KeyReload
 from signer.domain.errors import ErrorCode, Unavailable
@@ -90,10 +91,11 @@ class CardApiLog:
     def __init__(self) -> None:
         self._skewed_at = 0.0
 
-    def breaker_opened(self, *, opening: int, cool_down: timedelta, cause: str | None) -> None:
+    def breaker_opened(self, *, opening: int, cool_down: timedelta, failure: Failure) -> None:
         """Write that the circuit breaker opened."""
-        duration_ms = cool_down.total_seconds() * 1000
-        emit(events.CARD_API_BREAKER_OPENED, opening=opening, duration_ms=duration_ms, cause=cause)
+        duration_ms, reason = cool_down.total_seconds() * 1000, failure.detail
+        opened = events.CARD_API_BREAKER_OPENED
+        emit(opened, opening=opening, duration_ms=duration_ms, cause=failure.cause, reason=reason)
 
     def breaker_closed(self, *, openings: int, after: timedelta) -> None:
         """Write that the circuit breaker closed."""

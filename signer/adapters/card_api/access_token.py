@@ -33,8 +33,10 @@ SHORTEST_LIFETIME: Final = timedelta(minutes=1)
 LONGEST_LIFETIME: Final = timedelta(days=1)
 """Limit what a wrong clock, or a wrong ``expiresAt`` such as one in milliseconds, can do."""
 
+NO_TOKEN: Final = Failure(code=ErrorCode.CARD_API_TIMEOUT, detail="The card API issued no token in time; retry.")
+"""A caller's time was over. It has no cause: the attempts to fetch the token show whether the card API works."""
+
 _MAX_CREDENTIAL: Final = 4096
-_NO_TOKEN: Final = "The card API issued no token in time; retry."  # noqa: S105 - a sentence
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +86,7 @@ class AccessTokenSource:
             async with asyncio.timeout_at(deadline):
                 return await asyncio.shield(self._start_fetch())
         except TimeoutError:
-            return Failure(code=ErrorCode.CARD_API_TIMEOUT, detail=_NO_TOKEN, cause="timeout")
+            return NO_TOKEN
 
     async def replace(self, refused: AccessToken, deadline: float) -> AccessToken | Failure:
         """Return another token than the refused one; the same one if renewals are paused."""

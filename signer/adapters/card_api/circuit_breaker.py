@@ -35,11 +35,14 @@ PROBE_WAIT: Final = timedelta(seconds=1)
 """The shortest wait for the other calls while a probe is in flight."""
 
 
+_NO_REASON: Final = Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="The card API fails.")
+
+
 class BreakerListener(Protocol):
     """Called when a breaker opens and closes. The methods must not raise or block."""
 
-    def breaker_opened(self, *, opening: int, cool_down: timedelta, cause: str | None) -> None:
-        """Report opening number ``opening`` since the breaker was last closed, and why the last call failed."""
+    def breaker_opened(self, *, opening: int, cool_down: timedelta, failure: Failure) -> None:
+        """Report opening number ``opening`` since the breaker was last closed, and the failure of the last call."""
         ...
 
     def breaker_closed(self, *, openings: int, after: timedelta) -> None:
@@ -72,6 +75,7 @@ class CircuitBreaker:
         self._open_until = 0.0
         self._is_probing = False
         self._suspended_until = 0.0
+        self._failure = _NO_REASON  # that opened it last
 
     @property
     def is_open(self) -> bool:
@@ -88,8 +92,11 @@ class CircuitBreaker:
         retry_after = timedelta(seconds=max(requested, open_for))
         if retry_after <= timedelta(0):
             return None
-        cause = "at the card API's request" if requested > open_for else "after repeated card API failures"
-        detail = f"Paused {cause}; retry after {retry_after.total_seconds():.3g} s."
+        when = f"retry after {retry_after.total_seconds():.3g} s."
+        if requested > open_for:
+            detail = f"Paused at the card API's request; {when}"
+        else:
+            detail = f"{self._failure.shown} Paused after repeated card API failures; {when}"
         return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, retry_after=retry_after)
 
     def admit(self) -> int | Failure:
@@ -110,12 +117,11 @@ class CircuitBreaker:
         generation: int,
         *,
         succeeded: bool | None,
-        retry_after: timedelta | None = None,
-        cause: str | None = None,
+        failure: Failure | None = None,
     ) -> None:
         """Report an admitted call's result, once. ``succeeded`` is ``None`` if it shows nothing about the card API.
 
-        ``retry_after`` is the pause that the card API asked for when the call failed, ``cause`` one word for why.
+        ``failure`` says why the call failed, and for how long the card API asked for a pause.
         """
         if generation != self._generation:
             return
@@ -128,7 +134,7 @@ class CircuitBreaker:
         else:
             self._failures += 1
             if self._is_probing or self._failures >= self._failures_to_open:
-                self._open(retry_after, cause)
+                self._open(failure or _NO_REASON)
 
     def _close(self) -> None:
         openings, after = self._openings, timedelta(seconds=self._monotonic() - self._first_opened)
@@ -138,7 +144,8 @@ class CircuitBreaker:
         if self._listener is not None:
             self._listener.breaker_closed(openings=openings, after=after)
 
-    def _open(self, retry_after: timedelta | None, cause: str | None) -> None:
+    def _open(self, failure: Failure) -> None:
+        self._failure = failure
         now = self._monotonic()
         if not self._openings:
             self._first_opened = now
@@ -146,8 +153,8 @@ class CircuitBreaker:
         self._openings += 1
         self._is_probing = False
         cool_down = self._cool_down.pause_after(self._openings, self._jitter)
-        if retry_after is not None:
-            cool_down = max(cool_down, min(retry_after, self._cool_down.longest_pause))
+        if failure.retry_after is not None:
+            cool_down = max(cool_down, min(failure.retry_after, self._cool_down.longest_pause))
         self._open_until = now + cool_down.total_seconds()
         if self._listener is not None:
-            self._listener.breaker_opened(opening=self._openings, cool_down=cool_down, cause=cause)
+            self._listener.breaker_opened(opening=self._openings, cool_down=cool_down, failure=failure)

@@ -7,9 +7,6 @@
 * A timeout covers the whole call, including the wait for a token.
 * While the circuit breaker is open, a call ends at once with the time after which to retry.
 * A request that cannot be signed is not sent, and is no failure of the card API.
-* Readiness makes a call of its own unless a call has shown within ``EVIDENCE_LASTS`` that our credentials are accepted:
-  a call that is refused for another reason must not make every replica unready, one that is not ready gets no requests
-  whose success would show that it works again, and one without requests must notice a key that was replaced.
 """
 
 from __future__ import annotations
@@ -17,16 +14,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Final, TypeVar
 
 from signer.adapters.card_api.access_token import AccessToken, AccessTokenSource, read_credentials
+from signer.adapters.card_api.health import OWN_CALL_WITHIN, CardApiHealth
 from signer.adapters.card_api.http_transport import HttpTransport
 from signer.adapters.card_api.read_retries import ReadRetries
 from signer.adapters.card_api.requests import SAMPLE_ID, CardApiRequest, CardApiRequests
 from signer.adapters.card_api.responses import (
+    READINESS,
     IssuedToken,
     challenge_in,
     created_customer_in,
@@ -38,7 +36,6 @@ from signer.adapters.card_api.responses import (
 )
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
 from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
-from signer.adapters.card_api.unusable_responses import credentials_accepted, is_readable
 from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyUnavailable
 from signer.adapters.request_signing.signature_base import MessageSignatureError
@@ -54,12 +51,7 @@ _T = TypeVar("_T")
 _TOO_LATE: Final = Failure(
     code=ErrorCode.CARD_API_TIMEOUT, detail="The deadline passed before the request to the card API was sent; retry."
 )
-OWN_CALL_INTERVAL: Final = timedelta(seconds=5)
-"""Between two calls of readiness: short for an operator who has corrected a key, and no load."""
-EVIDENCE_LASTS: Final = timedelta(seconds=7)
-"""With a probe each 5 s, readiness shows within 15 s that the credentials are refused, also without any request."""
-_WHILE_FAILING: Final = timedelta(seconds=1)
-_OWN_CALL_WITHIN: Final = timedelta(seconds=1)  # shorter than the check's deadline: a slow card API refuses nothing
+_CHECK_WITHIN: Final = timedelta(seconds=1.2)  # shorter than the deadline of a check of readiness
 
 
 class CardApiClient:
@@ -84,14 +76,9 @@ class CardApiClient:
         self._clock = clock
         self._retries = retries or ReadRetries()
         self._list_lock = asyncio.Lock()  # a list can be long: one at a time is in memory
-        self._monotonic = monotonic
-        self._are_credentials_accepted: bool | None = None  # by the last call that shows it
-        self._evidence_ends = 0.0
-        self._refusal: Failure | None = None  # of readiness's own call
-        self._trouble: Failure | None = None  # of readiness's own call, if it has no usable response
-        self._next_own_call = 0.0
         self._requests = CardApiRequests(parse_base_url(settings.base_url), signer)
         self._tokens = AccessTokenSource(self._fetch_token, now=lambda: clock.now().timestamp(), monotonic=monotonic)
+        self._health = CardApiHealth(self.outage, transport, clock, self._read_sample, monotonic)
 
     async def check_signing(self) -> None:
         """See ``CardApiRequests.check_signing``: finds a wrong profile or key at start."""
@@ -116,7 +103,7 @@ class CardApiClient:
         async with self._list_lock:
             result = await self._call(self._requests.for_customers(), deadline)
         customer_id = found_customer_in(result, intent)
-        self._note(result, customer_id)
+        self._health.note(result, customer_id)
         if isinstance(customer_id, Failure):
             raise customer_id.error()
         return customer_id
@@ -138,7 +125,7 @@ class CardApiClient:
         """See ``CardApi.submit``."""
         request = self._requests.for_delivery(customer_id, submission.body, idempotency_key)
         result = await self._call(request, _now() + timeout.total_seconds())
-        self._note(result, delivery_failure(result))
+        self._health.note(result, delivery_failure(result))
         return delivery_result(result)
 
     async def authenticate(self, *, timeout: timedelta) -> None:
@@ -149,66 +136,16 @@ class CardApiClient:
 
     async def check(self) -> str | None:
         """See ``CardApi.check``."""
-        token = await self._tokens.current(_now() + self._settings.request_timeout.total_seconds())
+        deadline = _now() + _CHECK_WITHIN.total_seconds()
+        token = await self._tokens.current(deadline)
         if isinstance(token, Failure):
-            self._note(token)
-            raise token.error()
-        refusal = await self._check_credentials()
-        warnings: list[str] = []
-        suspension = self._transport.suspension()
-        if suspension is not None:
-            warnings.append(f"{suspension.detail.removesuffix('.')}; signatures wait for delivery")
-        elif self._trouble is not None or self.outage.is_down:
-            warnings.append((self._trouble.detail if self._trouble else self.outage.reason).removesuffix("."))
-        skew = self._clock.skew
-        if skew is not None and self._clock.is_skewed:
-            seconds = round(abs(skew).total_seconds())
-            warnings.append(f"its clock is {seconds} s {'ahead of' if skew > timedelta(0) else 'behind'} ours")
-        if refusal is not None:
-            raise replace(refusal, detail="; ".join((refusal.detail.removesuffix("."), *warnings))).error()
-        return "; ".join(warnings) or None
-
-    async def _check_credentials(self) -> Failure | None:
-        """Return the failure if the card API has refused a call of readiness itself, and accepted no call since."""
-        now = self._monotonic()
-        is_failing = self.outage.is_failing
-        is_shown = self._are_credentials_accepted and now < self._evidence_ends and not is_failing
-        if not is_shown and now >= self._next_own_call:
-            self._next_own_call = now + (_WHILE_FAILING if is_failing else OWN_CALL_INTERVAL).total_seconds()
-            deadline = _now() + _OWN_CALL_WITHIN.total_seconds()
-            result = await self._send_with_token(self._requests.for_customer(SAMPLE_ID), deadline)
-            status = status_in(result, SAMPLE_ID)
-            if result.status != HTTPStatus.FORBIDDEN:
-                self._note(result, status)
-            failure = status if isinstance(status, Failure) and status.code is not ErrorCode.CUSTOMER_UNKNOWN else None
-            # If no call was refused before, a 403 may be how the card API says that there is no such customer.
-            is_clear = self._are_credentials_accepted is False or result.status != HTTPStatus.FORBIDDEN
-            accepted = self._remember_credentials(result) if is_clear else True
-            if accepted is False:
-                self._refusal = failure
-            self._trouble = failure if accepted is not False else None
-        return self._refusal
-
-    def _remember_credentials(self, result: CallResult) -> bool | None:
-        """Return whether the call shows that our credentials are accepted, and remember it."""
-        accepted = credentials_accepted(result)
-        if accepted is not None:
-            self._are_credentials_accepted = accepted
-            self._evidence_ends = self._monotonic() + EVIDENCE_LASTS.total_seconds()
-        if accepted:
-            self._refusal = self._trouble = None
-        return accepted
-
-    def _note(self, result: CallResult, parsed: object = None) -> None:
-        """Note whether the card API works, by one call and what its response was parsed as."""
-        failure = parsed if isinstance(parsed, Failure) else result if isinstance(result, Failure) else None
-        if failure is not None and failure.cause is not None:
-            self.outage.failed(failure.cause, failure.detail, is_certain=self._transport.is_suspended_by_breaker)
-        elif self.outage.is_failing and isinstance(result, UpstreamResponse) and is_readable(result):
-            self.outage.succeeded()
+            self._health.note(token)
+            raise self._health.explain(token).error()
+        return await self._health.check(deadline)
 
     async def aclose(self) -> None:
         """Cancel background work. The session stays open."""
+        await self._health.aclose()
         await self._tokens.aclose()
 
     async def _read(
@@ -223,7 +160,7 @@ class CardApiClient:
         async def attempt() -> _T | Failure:
             result = await self._call(request, deadline)
             parsed = parse(result)
-            self._note(result, parsed)
+            self._health.note(result, parsed)
             return parsed
 
         parsed = await (retries or self._retries).run(deadline, attempt)
@@ -234,7 +171,7 @@ class CardApiClient:
     async def _call(self, request: CardApiRequest, deadline: float) -> CallResult:
         """Send the request with a token, and remember whether our credentials were accepted."""
         result = await self._send_with_token(request, deadline)
-        self._remember_credentials(result)
+        self._health.remember_credentials(result)
         return result
 
     async def _send_with_token(self, request: CardApiRequest, deadline: float) -> CallResult:
@@ -273,6 +210,11 @@ class CardApiClient:
         # A key may sign without giving the event loop a chance to time out: check the deadline again.
         return await self._transport.send(request, headers, deadline) if _now() < deadline else _TOO_LATE
 
+    async def _read_sample(self) -> CallResult:
+        within = min(OWN_CALL_WITHIN, self._settings.request_timeout)
+        request = self._requests.for_customer(SAMPLE_ID, READINESS)
+        return await self._send_with_token(request, _now() + within.total_seconds())
+
     async def _fetch_token(self) -> IssuedToken | Failure:
         key_file, secret_file = self._settings.api_key_file, self._settings.api_secret_file
         credentials = await asyncio.to_thread(read_credentials, key_file, secret_file)
@@ -282,7 +224,9 @@ class CardApiClient:
         deadline = _now() + self._settings.request_timeout.total_seconds()
 
         async def attempt() -> IssuedToken | Failure:
-            return token_in(await self._transport.send(request, request.headers, deadline))
+            token = token_in(await self._transport.send(request, request.headers, deadline))
+            self._health.note(token, is_long=True)
+            return token
 
         return await self._retries.run(deadline, attempt)
 

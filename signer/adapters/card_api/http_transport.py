@@ -25,9 +25,10 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from signer.adapters.card_api.circuit_breaker import CircuitBreaker
+from signer.adapters.card_api.network_failures import network_failure, not_sent, unreadable
 from signer.adapters.card_api.requests import CardApiCall, CardApiRequest
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
-from signer.adapters.card_api.unusable_responses import cause_of
+from signer.adapters.card_api.unusable_responses import cause_of, failure_for
 from signer.adapters.card_api.upstream_clock import UpstreamClock, parse_http_date
 from signer.domain.errors import ErrorCode
 
@@ -42,6 +43,8 @@ LONGEST_RETRY_AFTER: Final = timedelta(minutes=5)
 
 _FAIR_TIME: Final = 1.0
 """Seconds. A request that had less time and timed out says nothing about the card API."""
+_CONNECT_SHARE: Final = 0.8
+"""Of a short call's time: so that its failure shows whether there was no connection or no response."""
 _SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
@@ -93,12 +96,12 @@ class HttpTransport:
     async def send(self, request: CardApiRequest, headers: Mapping[str, str], deadline: float) -> CallResult:
         """Send one request with all headers but Host and Content-Length; read the response until ``deadline``."""
         if self._session.closed:
-            return _not_sent("shutting down", None)
+            return not_sent(request.operation, "this replica is shutting down", None)
         suspension = self.suspension()
         if suspension is not None:
             return suspension
         if not await self._acquire_connection(deadline):
-            return _not_sent("every connection is in use", None)
+            return not_sent(request.operation, "every connection is in use", None)
         try:
             call = self._breaker.admit()
             if isinstance(call, Failure):  # since the caller began to wait for a connection
@@ -122,29 +125,32 @@ class HttpTransport:
         """Send an admitted call and report to the breaker whether the card API works, if the result shows it."""
         had_fair_time = deadline - asyncio.get_running_loop().time() >= _FAIR_TIME
         succeeded: bool | None = None
-        retry_after: timedelta | None = None
-        cause: str | None = None
+        failure: Failure | None = None
         started = time.perf_counter()
         try:
             result = await self._exchange(request, headers, deadline)
-            cause = cause_of(result)
             if self._call_ended is not None:
-                self._call_ended(request.call, time.perf_counter() - started, cause)
-            retry_after = result.retry_after
+                self._call_ended(request.call, time.perf_counter() - started, cause_of(result))
             if isinstance(result, UpstreamResponse):
                 succeeded = result.status < HTTPStatus.INTERNAL_SERVER_ERROR
             elif result.code is ErrorCode.CARD_API_INVALID_ANSWER and result.status is not None:
                 succeeded = True  # it responded, but the response is too long
             elif had_fair_time or result.code is not ErrorCode.CARD_API_TIMEOUT:
                 succeeded = False
+            if succeeded is False:
+                failure = failure_for(result, request.operation)
         finally:
-            self._breaker.report(call, succeeded=succeeded, retry_after=retry_after, cause=cause)
-        if result.status == HTTPStatus.TOO_MANY_REQUESTS and retry_after is not None:
-            self._breaker.suspend(retry_after)
+            self._breaker.report(call, succeeded=succeeded, failure=failure)
+        if result.status == HTTPStatus.TOO_MANY_REQUESTS and result.retry_after is not None:
+            self._breaker.suspend(result.retry_after)
         return result
 
     async def _exchange(self, request: CardApiRequest, headers: Mapping[str, str], deadline: float) -> CallResult:
         sent_at = self._clock.now()
+        within = deadline - asyncio.get_running_loop().time()
+        timeout = self._timeout
+        if _FAIR_TIME <= within < self._connect_timeout / _CONNECT_SHARE:
+            timeout = aiohttp.ClientTimeout(total=None, connect=within * _CONNECT_SHARE)
         response: aiohttp.ClientResponse | None = None
         try:
             async with asyncio.timeout_at(deadline):
@@ -156,21 +162,27 @@ class HttpTransport:
                     allow_redirects=False,
                     raise_for_status=False,
                     auto_decompress=False,
-                    timeout=self._timeout,
+                    timeout=timeout,
                 )
                 self._clock.observe(response.headers.get("Date"), sent_at)
                 body = await _read(response, request.max_response)
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:  # TimeoutError is an OSError
-            return _network_failure(error, None if response is None else response.status)
+            status = None if response is None else response.status
+            connect_within = timeout.connect or within
+            return network_failure(
+                error, request.operation, status=status, within=within, connect_within=connect_within
+            )
         finally:
             if response is not None:
                 response.release()  # returns the connection to the pool, or closes it if the body was not read
         if body is None:
-            return _unreadable(f"it is longer than {request.max_response} bytes", response.status)
+            what = f"is longer than the {request.max_response} bytes that are read"
+            return unreadable(request.operation, what, response.status)
         requested = response.headers.get("Retry-After")
         now = parse_http_date(response.headers.get("Date", "")) or self._clock.now()
         retry_after = None if requested is None else parse_retry_after(requested, now)
-        return UpstreamResponse(response.status, body, retry_after)
+        took = within - (deadline - asyncio.get_running_loop().time())
+        return UpstreamResponse(response.status, body, retry_after, took, self._clock.skew)
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
@@ -197,56 +209,3 @@ def parse_retry_after(text: str, now: datetime) -> timedelta | None:
         return min(timedelta(seconds=int(text)), LONGEST_RETRY_AFTER)
     moment = parse_http_date(text)
     return None if moment is None else min(max(moment - now, timedelta(0)), LONGEST_RETRY_AFTER)
-
-
-_NO_CONNECTION: Final = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ClientConnectorCertificateError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.InvalidURL,
-    aiohttp.ServerFingerprintMismatch,
-)
-
-
-def _network_failure(error: Exception, status: int | None) -> Failure:
-    """Classify a network error. Of aiohttp's exception only the name of its class is kept."""
-    name = type(error).__name__
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        reason = "its certificate is not trusted: add its CA to this machine's, or name it in SSL_CERT_FILE"
-        return _not_sent(reason, "tls")
-    if isinstance(error, _NO_CONNECTION):
-        return _not_sent(name, "tls" if isinstance(error, aiohttp.ClientSSLError) else "unreachable")
-    if isinstance(error, (aiohttp.ClientResponseError, HttpProcessingError)):
-        return _unreadable(name, status)
-    if isinstance(error, TimeoutError):
-        return Failure(
-            code=ErrorCode.CARD_API_TIMEOUT,
-            detail="The card API did not respond in time; retry.",
-            status=status,
-            may_be_processed=True,
-            cause="timeout",
-        )
-    return Failure(
-        code=ErrorCode.CARD_API_UNAVAILABLE,
-        detail=f"The connection to the card API was lost before the response was complete ({name}); retry.",
-        transient=True,
-        status=status,
-        may_be_processed=True,
-        cause="unreachable",
-    )
-
-
-def _not_sent(reason: str, cause: str | None) -> Failure:
-    detail = f"The card API cannot be reached ({reason}); retry."
-    return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, transient=True, cause=cause)
-
-
-def _unreadable(reason: str, status: int | None) -> Failure:
-    detail = f"The card API's response cannot be read ({reason})."
-    return Failure(
-        code=ErrorCode.CARD_API_INVALID_ANSWER,
-        detail=detail,
-        status=status,
-        may_be_processed=True,
-        cause="invalid_response",
-    )

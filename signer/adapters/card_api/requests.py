@@ -18,6 +18,14 @@ from typing import Final, Literal, get_args
 from yarl import URL
 
 from signer.adapters.card_api.access_token import AccessToken, ApiCredentials
+from signer.adapters.card_api.responses import (
+    GET_CHALLENGE,
+    GET_CUSTOMER,
+    GET_CUSTOMERS,
+    POST_CUSTOMER,
+    POST_SIGNATURE,
+    POST_TOKEN,
+)
 from signer.adapters.request_signing.signature_base import Scheme
 from signer.adapters.request_signing.signer import MessageSigner, content_digest
 from signer.application.origin import ORIGIN
@@ -40,10 +48,12 @@ CARD_API_CALLS: Final[tuple[CardApiCall, ...]] = get_args(CardApiCall)
 class CardApiRequest:
     """What is the same in every attempt of one request: everything but Authorization and the signature.
 
-    Body and headers are never shown: they can hold credentials. ``max_response`` is in bytes.
+    Body and headers are never shown: they can hold credentials. ``operation`` is the call's name in texts, and
+    ``max_response`` is in bytes.
     """
 
     call: CardApiCall
+    operation: str
     method: Literal["GET", "POST"]
     url: URL
     headers: Mapping[str, str] = field(repr=False)
@@ -77,29 +87,31 @@ class CardApiRequests:
         """``POST /auth/token``. It is not signed: there is no token yet."""
         body = json.dumps({"apiKey": credentials.api_key, "apiSecret": credentials.api_secret}).encode()
         headers = {**self._post_headers, "Content-Digest": content_digest(body, "sha-256")}
-        return CardApiRequest("token", "POST", self._token_url, headers, body)
+        return CardApiRequest("token", POST_TOKEN, "POST", self._token_url, headers, body)
 
     def for_new_customer(self, body: bytes, idempotency_key: str) -> CardApiRequest:
         """``POST /customers``."""
-        return self._post("create_customer", self._customers_url, body, idempotency_key)
+        return self._post("create_customer", POST_CUSTOMER, self._customers_url, body, idempotency_key)
 
     def for_customers(self) -> CardApiRequest:
         """``GET /customers``: the list of all customers."""
-        return CardApiRequest("find_customer", "GET", self._customers_url, self._get_headers, None, MAX_CUSTOMER_LIST)
+        url = self._customers_url
+        return CardApiRequest("find_customer", GET_CUSTOMERS, "GET", url, self._get_headers, None, MAX_CUSTOMER_LIST)
 
-    def for_customer(self, customer_id: str) -> CardApiRequest:
+    def for_customer(self, customer_id: str, operation: str = GET_CUSTOMER) -> CardApiRequest:
         """``GET /customers/{customerId}``."""
-        return CardApiRequest("read_customer", "GET", self._customer_url(customer_id), self._get_headers, None)
+        url = self._customer_url(customer_id)
+        return CardApiRequest("read_customer", operation, "GET", url, self._get_headers, None)
 
     def for_challenge(self, customer_id: str) -> CardApiRequest:
         """``GET /customers/{customerId}/challenge``."""
-        return CardApiRequest(
-            "fetch_challenge", "GET", self._customer_url(customer_id, "/challenge"), self._get_headers, None
-        )
+        url = self._customer_url(customer_id, "/challenge")
+        return CardApiRequest("fetch_challenge", GET_CHALLENGE, "GET", url, self._get_headers, None)
 
     def for_delivery(self, customer_id: str, body: bytes, idempotency_key: str) -> CardApiRequest:
         """``POST /customers/{customerId}/challenge/sign``."""
-        return self._post("deliver", self._customer_url(customer_id, "/challenge/sign"), body, idempotency_key)
+        url = self._customer_url(customer_id, "/challenge/sign")
+        return self._post("deliver", POST_SIGNATURE, url, body, idempotency_key)
 
     async def signed_headers(self, request: CardApiRequest, token: AccessToken) -> dict[str, str]:
         """Return all headers of one attempt; raise ``MessageSignatureError`` or ``RequestKeyError``."""
@@ -119,8 +131,9 @@ class CardApiRequests:
             sent["traceparent"] = f"00-{origin.trace.id}-{secrets.token_hex(8)}-{origin.trace.flags}"
         return sent
 
-    def _post(self, call: CardApiCall, url: URL, body: bytes, idempotency_key: str) -> CardApiRequest:
-        return CardApiRequest(call, "POST", url, {**self._post_headers, "Idempotency-Key": idempotency_key}, body)
+    def _post(self, call: CardApiCall, operation: str, url: URL, body: bytes, idempotency_key: str) -> CardApiRequest:
+        headers = {**self._post_headers, "Idempotency-Key": idempotency_key}
+        return CardApiRequest(call, operation, "POST", url, headers, body)
 
     def _customer_url(self, customer_id: str, suffix: str = "") -> URL:
         # Only a UUID may become part of a path.

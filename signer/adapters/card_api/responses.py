@@ -16,16 +16,15 @@ from typing import Final
 
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
 from signer.adapters.card_api.unusable_responses import (
-    CREDENTIALS_REFUSED_STATUSES,
     RETRY_LATER,
     credentials_accepted,
     failure_for,
-    invalid,
     is_request_refused,
     json_in,
     mentions,
     object_in,
     texts_in,
+    unpromised,
 )
 from signer.application.ports import DeliveryResult, DeliveryVerdict, NewCustomer
 from signer.domain.customer import CustomerIntent
@@ -33,12 +32,13 @@ from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.record import parse_customer_id
 
 _V = DeliveryVerdict
-_POST_TOKEN: Final = "POST auth/token"  # noqa: S105 - a route
-_POST_CUSTOMER: Final = "POST customers"
-_GET_CUSTOMERS: Final = "GET customers"
-_GET_CUSTOMER: Final = "GET customer"
-_GET_CHALLENGE: Final = "GET challenge"
-_POST_SIGNATURE: Final = "POST challenge/sign"
+POST_TOKEN: Final = "POST auth/token"  # noqa: S105 - a route
+POST_CUSTOMER: Final = "POST customers"
+GET_CUSTOMERS: Final = "GET customers"
+GET_CUSTOMER: Final = "GET customer"
+READINESS: Final = "GET customer (readiness's own call)"
+GET_CHALLENGE: Final = "GET challenge"
+POST_SIGNATURE: Final = "POST challenge/sign"
 
 
 # --- POST /auth/token -------------------------------------------------------------------------------------------------
@@ -60,11 +60,11 @@ def token_in(result: CallResult) -> IssuedToken | Failure:
     """Parse the response to ``POST /auth/token``."""
     if isinstance(result, Failure):  # the call that waits for the token was not sent
         return replace(result, status=None, may_be_processed=False)
-    if result.status in CREDENTIALS_REFUSED_STATUSES | {HTTPStatus.BAD_REQUEST}:
+    if result.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED}:
         detail = f"The card API refused our API key and secret (status {result.status}); check both files."
         return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause="credentials_refused")
     if result.status != HTTPStatus.OK:
-        return failure_for(result, _POST_TOKEN)
+        return failure_for(result, POST_TOKEN)
     match object_in(result):
         case {"token": str() as token, "expiresAt": int() | float() as expires_at, **others} if (
             _BEARER.fullmatch(token)
@@ -73,7 +73,7 @@ def token_in(result: CallResult) -> IssuedToken | Failure:
             and str(others.get("tokenType", "Bearer")).lower() == "bearer"
         ):
             return IssuedToken(token, expires_at)
-    return invalid(f"The card API's response to {_POST_TOKEN} has no bearer token with an expiresAt.")
+    return unpromised(result, POST_TOKEN, "has no bearer token with an expiresAt")
 
 
 # --- Customers and challenges -----------------------------------------------------------------------------------------
@@ -89,13 +89,13 @@ def created_customer_in(result: CallResult) -> NewCustomer | Failure:
         detail = "The card API refused this chainId or externalId (status 400)."
         return Failure(code=ErrorCode.REQUEST_MALFORMED, detail=detail)
     if result.status not in {HTTPStatus.CREATED, HTTPStatus.OK}:
-        return failure_for(result, _POST_CUSTOMER)
+        return failure_for(result, POST_CUSTOMER)
     match object_in(result):
         case {"id": str() as customer_id, **others}:
             challenge = others.get("challenge")
             with suppress(MalformedRequest):
                 return NewCustomer(parse_customer_id(customer_id), challenge if isinstance(challenge, str) else None)
-    return invalid(f"The card API's response to {_POST_CUSTOMER} has no id that is a UUID.")
+    return unpromised(result, POST_CUSTOMER, "has no id that is a UUID")
 
 
 def _creation_conflict(response: UpstreamResponse) -> Failure:
@@ -118,11 +118,11 @@ def _creation_conflict(response: UpstreamResponse) -> Failure:
 def found_customer_in(result: CallResult, intent: CustomerIntent) -> str | Failure:
     """Parse the response to ``GET /customers``: the id of the only customer with this account and external id."""
     if isinstance(result, Failure) or result.status != HTTPStatus.OK:
-        return failure_for(result, _GET_CUSTOMERS)
+        return failure_for(result, GET_CUSTOMERS)
     payload = json_in(result)
     lists = [member for member in payload.values() if isinstance(member, list)] if isinstance(payload, dict) else []
     if not isinstance(payload, list) and len(lists) != 1:
-        return invalid(f"The card API's response to {_GET_CUSTOMERS} is not a list of customers.")
+        return unpromised(result, GET_CUSTOMERS, "is not a list of customers")
     wanted = (intent.external_id, str(intent.account).lower())
     ids = {
         str(row.get("id")).lower()
@@ -135,35 +135,38 @@ def found_customer_in(result: CallResult, intent: CustomerIntent) -> str | Failu
     if len(ids) == 1:
         with suppress(MalformedRequest):
             return parse_customer_id(ids.pop())
-    return invalid("The card API's list has several customers with this externalId and chainId, or a malformed id.")
+    return unpromised(
+        result, GET_CUSTOMERS, "has several customers with this externalId and chainId, or a malformed id"
+    )
 
 
 def challenge_in(result: CallResult, *, is_new: bool = False) -> str | Failure:
     """Parse the response to ``GET …/challenge``: the base64 text, unchanged."""
-    if is_new and isinstance(result, UpstreamResponse) and result.status == HTTPStatus.NOT_FOUND:
+    if isinstance(result, Failure) or result.status != HTTPStatus.OK:
+        failure = failure_for(result, GET_CHALLENGE, names_customer=True)
+        if not is_new or failure.code is not ErrorCode.CUSTOMER_UNKNOWN:
+            return failure
         detail = "The card API has created this customer and does not find it yet (status 404); retry."
         return Failure(
             code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, transient=True, retry_after=result.retry_after
         )
-    if isinstance(result, Failure) or result.status != HTTPStatus.OK:
-        return failure_for(result, _GET_CHALLENGE, names_customer=True)
     match object_in(result):
         case {"challenge": str() as challenge} if challenge:
             return challenge
-    return invalid(f"The card API's response to {_GET_CHALLENGE} has no text in the field 'challenge'.")
+    return unpromised(result, GET_CHALLENGE, "has no text in the field 'challenge'")
 
 
-def status_in(result: CallResult, customer_id: str) -> str | Failure:
+def status_in(result: CallResult, customer_id: str, operation: str = GET_CUSTOMER) -> str | Failure:
     """Parse the response to ``GET /customers/{customerId}``: the customer's status."""
     if isinstance(result, Failure) or result.status != HTTPStatus.OK:
-        return failure_for(result, _GET_CUSTOMER, names_customer=True)
+        return failure_for(result, operation, names_customer=True)
     match object_in(result):
         # A record is settled by this status: it must belong to this customer.
         case {"status": str() as status, **others} if (
             status and str(others.get("id", customer_id)).lower() == customer_id.lower()
         ):
             return status
-    return invalid(f"The card API's response to {_GET_CUSTOMER} has no 'status', or is about another customer.")
+    return unpromised(result, operation, "has no 'status', or is about another customer")
 
 
 # --- Deliveries -------------------------------------------------------------------------------------------------------
@@ -202,7 +205,7 @@ def delivery_result(result: CallResult) -> DeliveryResult:
 def delivery_failure(result: CallResult) -> Failure | None:
     """Return why a delivery shows that the card API does not work; ``None`` if it got a response of the contract."""
     is_usable = result.status in _DELIVERY_STATUSES and credentials_accepted(result)
-    return None if is_usable else failure_for(result, _POST_SIGNATURE)
+    return None if is_usable else failure_for(result, POST_SIGNATURE)
 
 
 _IN_FLIGHT: Final = ("idempoten", "inflight", "inprogress", "beingprocessed")

@@ -23,11 +23,19 @@ from signer.domain.errors import (
 
 @dataclass(frozen=True, slots=True)
 class UpstreamResponse:
-    """A complete HTTP response; ``retry_after`` is the pause that the card API asked for."""
+    """A complete HTTP response.
+
+    Attributes:
+        retry_after: the pause that the card API asked for.
+        took: the seconds until it was complete.
+        skew: how far the card API's clock is ahead of ours; ``None`` if that is unknown.
+    """
 
     status: int
     body: bytes = field(repr=False)
     retry_after: timedelta | None = None
+    took: float = 0.0
+    skew: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +59,11 @@ class Failure:
     may_be_processed: bool = False
     cause: str | None = None
 
+    @property
+    def shown(self) -> str:
+        """The cause and the detail, for readiness."""
+        return f"{self.cause}: {self.detail}" if self.cause else self.detail
+
     def error(self) -> SignerError:
         """Return a new error for the port to raise."""
         if self.code is ErrorCode.CUSTOMER_UNKNOWN:
@@ -63,8 +76,8 @@ class Failure:
             return BadUpstream(self.code, self.detail)
         family = UpstreamTimeout if self.code is ErrorCode.CARD_API_TIMEOUT else Unavailable
         if self.retry_after is None:
-            return family(self.code, self.detail)
-        return family(self.code, self.detail, retry_after=self.retry_after.total_seconds())
+            return family(self.code, self.detail, cause=self.cause)
+        return family(self.code, self.detail, retry_after=self.retry_after.total_seconds(), cause=self.cause)
 
 
 CallResult = UpstreamResponse | Failure

@@ -11,16 +11,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, Final
 
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
+from signer.adapters.card_api.upstream_clock import TOLERATED_SKEW
 from signer.domain.errors import ErrorCode
 
 RETRY_LATER: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 """The request was not processed, and is not at fault (RFC 9110 §15.5.9, RFC 8470, RFC 6585)."""
 CREDENTIALS_REFUSED_STATUSES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+WHAT_TO_CHECK: Final = "check card_api.base_url and the proxies between; else ask the card API's operator"
 _REQUEST_REFUSED: Final = ("requestsignature", "requiredsignature", "signatureinput", "contentdigest", "idempoten")
+_FORBIDDEN: Final = (
+    "ask its operator what this API key, and requests from this address, may do, and check the proxies between"
+)
+_ADVICE_FOR_MARK: Final = {
+    "idempoten": "it names the Idempotency-Key: report this to the developers",
+    "digest": "it names the Content-Digest: check card_api.digest_algorithm, and proxies that change bodies",
+    "keyid": "it names the key id: set card_api.signing_key_id to the one that PUT /v1/auth/signing returned",
+    "future": "it names the time of the signature: set the clocks of both machines by NTP",
+    "component": "it names what the signature covers: check card_api.covered_components",
+}
+"""By words in the response: the vendor's own middleware says no more than "invalid required signature"."""
+_LONGEST_TEXT: Final = 1024
 _TEXT_FIELDS: Final = ("code", "message", "error", "errors", "title", "detail", "type", "reason", "description")
 _MAX_DEPTH: Final = 4
 _NOT_LETTERS: Final = re.compile(r"[^a-z]+")
@@ -34,15 +49,16 @@ def cause_of(result: CallResult) -> str | None:
         return "rate_limited"
     if result.status >= HTTPStatus.INTERNAL_SERVER_ERROR or result.status in RETRY_LATER:
         return "server_error"
-    if HTTPStatus.MULTIPLE_CHOICES <= result.status < HTTPStatus.BAD_REQUEST:
-        return "invalid_response"
-    if credentials_accepted(result) is False:
-        return "signature_refused" if result.status == HTTPStatus.BAD_REQUEST else "credentials_refused"
-    return None
+    accepted = credentials_accepted(result)
+    if accepted is False:
+        return "signature_refused" if _is_signature_refused(result) else "credentials_refused"
+    return "invalid_response" if accepted is None else None
 
 
-def invalid(detail: str) -> Failure:
-    """Return the failure of a call whose response is not one of the contract."""
+def unpromised(response: UpstreamResponse, operation: str, what: str) -> Failure:
+    """Return the failure of a call whose response is not one of the contract: not JSON, or else ``what``."""
+    what = what if is_readable(response) else "is not JSON"
+    detail = f"The card API's response to {operation} (status {response.status}) {what}; {WHAT_TO_CHECK}."
     return Failure(code=ErrorCode.CARD_API_INVALID_ANSWER, detail=detail, cause="invalid_response")
 
 
@@ -52,25 +68,61 @@ def failure_for(result: CallResult, operation: str, *, names_customer: bool = Fa
         return result
     status = result.status
     if credentials_accepted(result) is False:
-        refused = "our credentials, with a fresh token, or our request signature"
-        detail = (
-            f"The card API refused {refused} (status {status} on {operation}); check the API key, the request key, "
-            "signing_key_id and this machine's clock."
-        )
-        return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause=cause_of(result))
-    if status == HTTPStatus.NOT_FOUND and names_customer:
+        return _refusal(result, operation)
+    if status == HTTPStatus.NOT_FOUND and names_customer and is_readable(result):
         return Failure(code=ErrorCode.CUSTOMER_UNKNOWN, detail="The card API has no customer with this id.")
     if status in RETRY_LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Failure(
             code=ErrorCode.CARD_API_UNAVAILABLE,
-            detail=f"The card API is unavailable (status {status} on {operation}); retry.",
+            detail=f"The card API is unavailable (status {status} on {operation}); ask its operator.",
             transient=True,
             retry_after=result.retry_after,
             cause=cause_of(result),
         )
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        return invalid(f"The card API redirects {operation} (status {status}); redirects are not followed.")
-    return invalid(f"Unexpected status {status} from the card API on {operation}; check card_api.base_url.")
+        return unpromised(result, operation, "is a redirect, which is not followed")
+    return unpromised(result, operation, "has a status that its contract does not have there")
+
+
+def _is_signature_refused(response: UpstreamResponse) -> bool:
+    is_named = response.status == HTTPStatus.UNAUTHORIZED and "signature" in _words_in(response)
+    return response.status == HTTPStatus.BAD_REQUEST or is_named
+
+
+def _refusal(response: UpstreamResponse, operation: str) -> Failure:
+    """Return why a request with a token was refused: what is wrong with it, as far as the response shows that.
+
+    The card API issued the token, so the API key and its secret are right.
+    """
+    call = f"(status {response.status} on {operation})"
+    if response.status == HTTPStatus.FORBIDDEN:
+        detail = f"The card API forbids a call {call} with a token that it issued; {_FORBIDDEN}."
+    elif _is_signature_refused(response):
+        detail = f"The card API accepted our API key and refused our request signature {call}; {_advice(response)}."
+    else:
+        what = "a token that it had just issued, or our request signature"
+        detail = f"The card API refused {what} {call}; {_advice(response)}."
+    return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause=cause_of(response))
+
+
+def _advice(response: UpstreamResponse) -> str:
+    """Return what to check about a request signature."""
+    words = _words_in(response)
+    for mark, advice in _ADVICE_FOR_MARK.items():
+        if mark in words:
+            return advice
+    skew = response.skew
+    if skew is not None and abs(skew) > TOLERATED_SKEW:
+        side = "ahead of" if skew > timedelta(0) else "behind"
+        return f"its clock is {round(abs(skew).total_seconds())} s {side} ours: set the clocks of both machines by NTP"
+    clocks = "compare the clocks, then" if skew is None else "the clocks agree, so"
+    return f"{clocks} check card_api.signing_key_id, then the key registered under it: run signer doctor"
+
+
+def _words_in(response: UpstreamResponse) -> str:
+    """Return the letters of a short body that is no page; a text that no proxy writes says what was refused."""
+    text = response.body[:_LONGEST_TEXT].decode("latin-1").lower()
+    return "" if "<" in text else _NOT_LETTERS.sub("", text)
 
 
 def credentials_accepted(result: CallResult) -> bool | None:
@@ -81,7 +133,8 @@ def credentials_accepted(result: CallResult) -> bool | None:
         return False
     is_success = result.status < HTTPStatus.MULTIPLE_CHOICES
     is_about_more = HTTPStatus.BAD_REQUEST <= result.status < HTTPStatus.INTERNAL_SERVER_ERROR
-    return True if is_success or (is_about_more and result.status not in RETRY_LATER) else None
+    is_judged = is_about_more and result.status not in RETRY_LATER and is_readable(result)  # a page is a proxy's
+    return True if is_success or is_judged else None
 
 
 def object_in(response: UpstreamResponse) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from signer.bootstrap.card_api import OpenRequestKey, open_client, open_request_
 from signer.bootstrap.doctor.findings import Part, Report
 from signer.bootstrap.doctor.network import check_address, check_tls
 from signer.config.settings import Settings
-from signer.domain.errors import ErrorCode, NotFound, SignerError
+from signer.domain.errors import NotFound, SignerError
 
 CALL_WITHIN: Final = timedelta(seconds=4)
 """Of each step, so that the whole part ends in time."""
@@ -107,7 +107,7 @@ async def _check_signature(client: CardApiClient, clock: UpstreamClock, key: Ope
     except NotFound:
         report.ok("request_signature", f"accepted; {_identity(key)}")
     except SignerError as error:
-        if error.code is not ErrorCode.CARD_API_CREDENTIALS_REFUSED:
+        if error.cause != "signature_refused":
             report.says("request_signature", error.detail)
             return
         found = f"the card API refused the signed request; {_identity(key)}"

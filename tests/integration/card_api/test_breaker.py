@@ -229,12 +229,25 @@ async def test_token_request_is_the_probe_without_a_token(bench: Bench) -> None:
     assert bench.is_closed()
 
 
+async def test_breaker_that_token_requests_opened_is_an_outage(bench: Bench) -> None:
+    """Each failed attempt to fetch a token is noted, so that the outage is named without any other call."""
+    bench.calling.fault(FaultKind.STATUS, "token", status=503)
+    with pytest.raises(Unavailable, match=r"^card_api_unavailable: server_error: .*POST auth/token.* Paused after"):
+        await bench.calling.client.check()
+    outage = bench.calling.client.outage
+    assert (outage.is_down, outage.cause) == (True, "server_error")
+    assert outage.reason == "The card API is unavailable (status 503 on POST auth/token); ask its operator."
+
+
 async def test_check_warns_while_breaker_is_open(bench: Bench) -> None:
-    """With a valid token the replica can sign, so it is ready; the warning says that it does not deliver now."""
+    """With a valid token the replica can sign, so it is ready; the warning says why it does not deliver now."""
     assert await bench.calling.client.check() is None
     await bench.open()
     warning = await bench.calling.client.check()
-    assert warning == "Paused after repeated card API failures; retry after 10 s; signatures wait for delivery"
+    assert warning == (
+        "server_error: The card API is unavailable (status 503 on POST challenge/sign); ask its operator. "
+        "Paused after repeated card API failures; retry after 10 s; signatures wait for delivery"
+    )
 
 
 async def test_rfc6585_4_retry_after_of_429_suspends_all_calls(bench: Bench) -> None:

@@ -147,7 +147,7 @@ async def test_longer_list_is_not_read(
     """One byte more is an invalid response."""
     server = await start_raw(token_response(), http(200, list_of(intent, MAX_CUSTOMER_LIST + 1)))
     client = make_client(server.base_url, session, tmp_path)
-    with pytest.raises(BadUpstream, match="longer than 4194304 bytes"):
+    with pytest.raises(BadUpstream, match="longer than the 4194304 bytes"):
         await client.find_customer(intent, timeout=SOON)
     await client.aclose()
 

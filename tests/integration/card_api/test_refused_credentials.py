@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from signer.adapters.card_api.client import EVIDENCE_LASTS, OWN_CALL_INTERVAL
+from signer.adapters.card_api.health import EVIDENCE_LASTS, OWN_CALL_INTERVAL
+from signer.application.outage import CONFIRMED_AFTER
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
 from signer.simulator.faults import FaultKind
 from tests.integration.card_api.calling import API_SECRET, KEY_ID, SOON, Calling, request_key
 from tests.integration.card_api.conftest import StartCalling
 
+OWN = "GET customer (readiness's own call)"
 REFUSED = ErrorCode.CARD_API_CREDENTIALS_REFUSED
 
 
@@ -118,10 +120,15 @@ async def test_403_about_the_customer_of_readiness_is_no_refusal(calling: Callin
 @pytest.mark.parametrize(
     ("fault", "detail"),
     [
-        ({"kind": FaultKind.STATUS, "status": 503}, "The card API is unavailable (status 503 on GET customer); retry"),
-        ({"kind": FaultKind.STATUS, "status": 200}, "The card API's response to GET customer has no 'status'"),
-        ({"kind": FaultKind.DROP_REQUEST}, "The connection to the card API was lost"),
-        ({"kind": FaultKind.LATENCY, "seconds": 30}, "The card API did not respond in time; retry"),
+        ({"kind": FaultKind.STATUS, "status": 503}, f"server_error: The card API is unavailable (status 503 on {OWN})"),
+        (
+            {"kind": FaultKind.STATUS, "status": 200},
+            f"invalid_response: The card API's response to {OWN} (status 200) has no 'status'",
+        ),
+        (
+            {"kind": FaultKind.DROP_REQUEST},
+            f"unreachable: The card API closed the connection before it responded to {OWN}",
+        ),
     ],
 )
 async def test_readiness_names_card_api_that_does_not_work(
@@ -187,3 +194,113 @@ async def test_accepted_credentials_cost_one_call(calling: Calling) -> None:
         assert await readiness(calling) is None
         calling.monotonic.advance(EVIDENCE_LASTS.total_seconds() / 7)
     assert calling.outcomes("customer") == {"404": 1}
+
+
+AGREE = "; the clocks agree, so check card_api.signing_key_id, then the key registered under it: run signer doctor"
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "reason"),
+    [
+        (400, "signature_refused", "accepted our API key and refused our request signature (status 400 on {})" + AGREE),
+        (
+            401,
+            "signature_refused",
+            "accepted our API key and refused our request signature (status 401 on {}); it names the key id: set ",
+        ),
+    ],
+)
+async def test_refused_request_key_is_told_from_refused_api_key(
+    start: StartCalling, status: int, cause: str, reason: str
+) -> None:
+    """As far as the response shows it; the measured clock is no suspect."""
+    calling = await start({"signing_keys": {}, "request_signature_status": status})
+    assert await readiness(calling) is REFUSED
+    assert calling.client.outage.cause == cause
+    assert calling.client.outage.reason.startswith(f"The card API {reason.format(OWN)}")
+
+
+async def test_clock_that_makes_signatures_invalid_is_named(calling: Calling) -> None:
+    """The card API's clock is behind ours by more than a signature is back-dated."""
+    calling.simulator.state.clock.offset = -90.0
+    with pytest.raises(Unavailable) as error:
+        await calling.client.check()
+    assert f"request signature (status 400 on {OWN}); its clock is " in error.value.detail
+    assert error.value.detail.endswith(" s behind ours: set the clocks of both machines by NTP")
+
+
+async def test_refused_token_is_told_from_refused_signature(calling: Calling) -> None:
+    """A 401 that names no signature can mean both."""
+    assert await readiness(calling) is None
+    calling.fault(FaultKind.STATUS, "challenge", status=401)
+    assert await read_challenge(calling) is REFUSED
+    reason = "The card API refused a token that it had just issued, or our request signature (status 401 on GET chall"
+    assert calling.client.outage.cause == "credentials_refused"
+    assert calling.client.outage.reason.startswith(reason)
+
+
+async def test_forbidden_call_is_told_from_refused_credentials(calling: Calling) -> None:
+    """The contract has no 403: it comes from a gateway, or from rights that were taken away."""
+    calling.fault(FaultKind.STATUS, "challenge", status=403)
+    assert await read_challenge(calling) is REFUSED
+    assert calling.client.outage.reason.startswith(
+        "The card API forbids a call (status 403 on GET challenge) with a token that it issued; ask its operator what "
+    )
+
+
+async def test_404_of_a_proxy_begins_an_outage_that_only_the_card_api_ends(calling: Calling) -> None:
+    """After 2 s, as every other failure. A page says nothing about credentials or customers."""
+    outage = calling.client.outage
+    outage._monotonic = calling.monotonic
+    assert await readiness(calling) is None
+    calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
+    calling.fault(FaultKind.WRONG_CONTENT_TYPE, "customer")
+    assert await readiness(calling) is None
+    assert (outage.is_failing, outage.is_down, outage.cause) == (True, False, "invalid_response")
+    calling.monotonic.advance(CONFIRMED_AFTER)
+    detail = await calling.client.check()
+    assert calling.outcomes("customer").keys() == {"404"}
+    assert outage.is_down
+    assert detail is not None
+    assert detail.startswith(f"invalid_response: The card API's response to {OWN} (status 404) is not JSON; check ")
+    calling.calm()
+    calling.monotonic.advance(1)
+    assert await calling.client.check() is None
+    assert not outage.is_failing
+
+
+async def test_lasting_403_to_readiness_is_an_outage_and_the_replica_stays_ready(calling: Calling) -> None:
+    """The contract has 404 for a customer that does not exist. Nothing shows yet that requests are refused."""
+    outage = calling.client.outage
+    outage._monotonic = calling.monotonic
+    calling.fault(FaultKind.STATUS, "customer", status=403)
+    assert await readiness(calling) is None
+    assert (outage.is_failing, outage.is_down) == (True, False)
+    calling.monotonic.advance(CONFIRMED_AFTER)
+    detail = await calling.client.check()
+    assert outage.is_down
+    assert detail is not None
+    assert detail.startswith(
+        f"credentials_refused: The card API forbids a call (status 403 on {OWN}) with a token that"
+    )
+
+
+async def test_403_to_readiness_alone_is_no_outage(calling: Calling) -> None:
+    """If another call is accepted meanwhile, it is how this card API says that there is no such customer."""
+    outage = calling.client.outage
+    outage._monotonic = calling.monotonic
+    calling.fault(FaultKind.STATUS, "customer", status=403)
+    assert await readiness(calling) is None
+    assert await read_challenge(calling) is None
+    assert not outage.is_failing
+    for _ in range(3):
+        calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
+        assert await calling.client.check() is None
+        assert not outage.is_failing
+    calling.calm()
+    calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
+    assert await calling.client.check() is None
+    calling.fault(FaultKind.STATUS, "customer", status=403)
+    calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
+    await calling.client.check()
+    assert outage.is_failing, "it has said 404 since then"

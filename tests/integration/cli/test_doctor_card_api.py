@@ -64,15 +64,15 @@ BROKEN: Final[dict[str, tuple[Callable[[Installation], object], int, str, str, s
     ),
     "garbage": (
         fault(FaultKind.GARBAGE, route="token"),
-        *(1, "credentials", "failed", "response to POST auth/token has no bearer token", ""),
+        *(1, "credentials", "failed", "response to POST auth/token (status 200) is not JSON", "Check card_api"),
     ),
     "garbage-read": (
         fault(FaultKind.STATUS, route="customer", status=200),
-        *(1, "request_signature", "failed", "response to GET customer has no 'status'", ""),
+        *(1, "request_signature", "failed", "response to GET customer (status 200) has no 'status'", "Check card_"),
     ),
     "5xx": (
         fault(FaultKind.STATUS, route="token", status=503),
-        *(1, "credentials", "failed", "is unavailable (status 503 on POST auth/token)", "retry"),
+        *(1, "credentials", "failed", "is unavailable (status 503 on POST auth/token)", "Ask its operator"),
     ),
     "too-slow": (
         fault(FaultKind.LATENCY, seconds=30),

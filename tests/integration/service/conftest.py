@@ -37,6 +37,11 @@ def skip_self_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("signer.bootstrap.start_checks.check_parser_against_siwe", pass_check)
 
 
+@pytest.fixture
+def usual_watch() -> None:
+    """Run the checks in the background, as the service does."""
+
+
 @pytest.fixture(autouse=True)
 def watch_only_if_asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run no checks in the background: their calls would get the responses that a test prepares for its own."""
@@ -44,7 +49,7 @@ def watch_only_if_asked(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     async def wait(_watch: ReadinessWatch) -> None:
         await asyncio.Event().wait()
 
-    if "quick_watch" not in request.fixturenames:
+    if not {"quick_watch", "usual_watch"} & set(request.fixturenames):
         monkeypatch.setattr("signer.bootstrap.readiness_watch.ReadinessWatch.run", wait)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 
 import pytest
@@ -53,7 +54,8 @@ async def test_signatures_are_delivered_once_after_an_outage(site: Site) -> None
     customers = [site.customer() for _ in range(MANY)]
     records = [await check_waiting(response) for response in await sign_all(site, customers, with_challenge=True)]
     opened = await site.logged("card_api.breaker_opened")
-    assert opened["opening"] == 1
+    assert (opened["opening"], opened["cause"]) == (1, "server_error")
+    assert opened["reason"].startswith("The card API is unavailable (status 503 on ")
     site.calm()
     for record in records:
         assert (await site.settled(record["id"]))["state"] == "verified"
@@ -76,7 +78,7 @@ async def test_replica_whose_key_id_is_wrong_is_not_ready(start: StartSite) -> N
 async def test_replica_is_ready_while_the_circuit_breaker_is_open(
     start: StartSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has its access token and can sign; the detail says that requests to the card API are paused."""
+    """It has its access token and can sign; the detail says why, and that requests to the card API are paused."""
     monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", LONG_COOL_DOWN)
     monkeypatch.setattr("signer.bootstrap.card_api.FAILURES_TO_OPEN", 1)
     site = await start()
@@ -90,7 +92,10 @@ async def test_replica_is_ready_while_the_circuit_breaker_is_open(
                 break
             await asyncio.sleep(0.05)  # a report is good for a second
     assert check["ok"]
-    assert check["detail"].startswith("Paused after repeated card API failures; retry after ")
+    assert check["detail"].startswith(
+        "server_error: The card API is unavailable (status 503 on POST challenge/sign); ask its operator. "
+    )
+    assert "Paused after repeated card API failures; retry after " in check["detail"]
 
 
 async def test_signatures_are_accepted_if_the_card_apis_clock_is_behind(site: Site) -> None:
@@ -109,3 +114,33 @@ async def test_signatures_are_accepted_if_the_card_apis_clock_is_behind(site: Si
             assert (await (await site.ask(*site.customer())).json())["state"] == "verified"
     assert len(site.log.of("clock.skewed")) == 1
     assert site.log.of("clock.agreed")[0]["duration_ms"] > 0
+
+
+@pytest.mark.usefixtures("usual_watch")
+@pytest.mark.parametrize("has_token", [True, False])
+async def test_end_of_an_outage_is_noticed_without_requests_when_the_cool_down_is_over(
+    start: StartSite, monkeypatch: pytest.MonkeyPatch, has_token: bool
+) -> None:
+    """By the call of readiness, within seconds, in the log and in readiness."""
+    cool_down = timedelta(seconds=3)
+    monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", Backoff(first_pause=cool_down, longest_pause=cool_down))
+    monkeypatch.setattr("signer.bootstrap.card_api.FAILURES_TO_OPEN", 1)
+    site = await start()
+    assert (await site.readiness())["ok"]
+    site.fault(DOWN)
+    if not has_token:
+        site.simulator.state.revoke_tokens()
+    customer_id, _ = site.customer()
+    assert (await site.ask(customer_id)).status == 503
+    await site.logged("card_api.down")
+    site.calm()
+    repaired = time.monotonic()
+    up = await site.logged("card_api.up")
+    assert up["cause"] == "server_error"
+    while (check := await site.readiness()) != {"name": "card_api", "ok": True}:
+        assert "server_error" in check["detail"]
+        assert time.monotonic() < repaired + 30
+        await asyncio.sleep(0.1)  # a report is good for a second
+    assert time.monotonic() - repaired < cool_down.total_seconds() + 8
+    assert [line["event"] for line in site.log.of("card_api.down")] == ["card_api.down"]
+    assert await site.logged("card_api.breaker_closed")

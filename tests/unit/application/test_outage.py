@@ -69,6 +69,7 @@ def test_certain_failure_is_reported_at_once(part: Part) -> None:
     """The circuit breaker has opened."""
     part.fail(is_certain=True)
     assert part.reports == [("down", "timeout", None)]
+    assert part.outage.shown == "timeout: It is timeout."
 
 
 def test_outage_is_repeated_every_minute_without_calls(part: Part) -> None:

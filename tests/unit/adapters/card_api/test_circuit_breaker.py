@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 from signer.adapters.card_api.circuit_breaker import PROBE_WAIT, CircuitBreaker
 from signer.adapters.card_api.results import Failure
 from signer.application.backoff import Backoff
+from signer.domain.errors import ErrorCode
 
 COOL_DOWN = Backoff(first_pause=timedelta(seconds=4), longest_pause=timedelta(seconds=20))
+
+
+def failure_of(cause: str, retry_after: timedelta | None = None) -> Failure:
+    """Return the failure of a call."""
+    return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="It failed.", cause=cause, retry_after=retry_after)
 
 
 @dataclass
@@ -24,7 +30,7 @@ class Bench:
     jitter: Callable[[], float] = lambda: 1.0
     seconds: float = 1000.0
     events: list[tuple[str, int, float]] = field(default_factory=list)
-    cause: str | None = None
+    failure: Failure | None = None
     breaker: CircuitBreaker = field(init=False)
 
     def __post_init__(self) -> None:
@@ -36,10 +42,10 @@ class Bench:
             listener=self,
         )
 
-    def breaker_opened(self, *, opening: int, cool_down: timedelta, cause: str | None) -> None:
+    def breaker_opened(self, *, opening: int, cool_down: timedelta, failure: Failure) -> None:
         """Record the event."""
         self.events.append(("opened", opening, cool_down.total_seconds()))
-        self.cause = cause
+        self.failure = failure
 
     def breaker_closed(self, *, openings: int, after: timedelta) -> None:
         """Record the event."""
@@ -58,7 +64,7 @@ class Bench:
     def fail(self, times: int = 1, retry_after: timedelta | None = None) -> None:
         """Make calls that fail."""
         for _ in range(times):
-            self.breaker.report(self.admit(), succeeded=False, retry_after=retry_after)
+            self.breaker.report(self.admit(), succeeded=False, failure=failure_of("server_error", retry_after))
 
     def succeed(self) -> None:
         """Make a call that succeeds."""
@@ -71,6 +77,12 @@ class Bench:
         assert suspension == self.breaker.suspension()
         assert suspension.retry_after is not None
         return suspension.retry_after.total_seconds()
+
+    def suspension(self) -> str:
+        """Return why a call is suspended."""
+        suspension = self.breaker.suspension()
+        assert suspension is not None
+        return suspension.detail
 
     def open(self) -> None:
         """Make the breaker open."""
@@ -96,7 +108,7 @@ def test_consecutive_failures_open_breaker_for_cool_down(bench: Bench) -> None:
     suspension = bench.breaker.suspension()
     assert suspension is not None
     assert suspension.retry_after == timedelta(seconds=1)
-    assert suspension.detail == "Paused after repeated card API failures; retry after 1 s."
+    assert suspension.detail == ("server_error: It failed. Paused after repeated card API failures; retry after 1 s.")
 
 
 def test_success_resets_failure_count(bench: Bench) -> None:
@@ -334,12 +346,17 @@ def test_breaker_equals_model_for_any_order_of_steps(steps: list[tuple[Callable[
             model.compare()
 
 
-def test_listener_is_told_why_the_last_call_failed() -> None:
-    """The log names the cause."""
+def test_failure_that_opened_breaker_is_in_log_and_suspension() -> None:
+    """The last one, with its cause and its sentence; that of a probe replaces it."""
     bench = Bench(failures_to_open=2)
-    bench.breaker.report(bench.admit(), succeeded=False, cause="timeout")
-    bench.breaker.report(bench.admit(), succeeded=False, cause="server_error")
-    assert bench.cause == "server_error"
+    bench.breaker.report(bench.admit(), succeeded=False, failure=failure_of("timeout"))
+    bench.breaker.report(bench.admit(), succeeded=False, failure=failure_of("server_error"))
+    assert bench.failure == failure_of("server_error")
+    assert bench.failure.shown in bench.suspension()
+    bench.seconds += 4
+    bench.breaker.report(bench.admit(), succeeded=False, failure=failure_of("tls"))
+    assert bench.failure == failure_of("tls")
+    assert bench.suspension().startswith("tls: It failed. Paused after repeated card API failures; retry after ")
 
 
 def test_pause_that_was_asked_for_does_not_open_the_breaker() -> None:

@@ -192,6 +192,14 @@ class TestConflict:
         assert delivery_result(UpstreamResponse(409, body)).verdict is V.CONFLICT_AMBIGUOUS
 
 
+def is_json(body: bytes) -> bool:
+    """Return whether the body is JSON, and more than null."""
+    try:
+        return json.loads(body) is not None
+    except (ValueError, RecursionError):
+        return False
+
+
 class TestReading:
     """The result of a read, and its failures."""
 
@@ -217,6 +225,15 @@ class TestReading:
         failure = challenge_in(UpstreamResponse(status, b'{"challenge": "YQ=="}', A_MINUTE))
         assert isinstance(failure, Failure)
         assert (type(failure.error()), failure.code, failure.transient) == (error, code, transient)
+
+    @pytest.mark.parametrize("body", [b"<html>Not Found</html>", b"404 page not found"])
+    def test_404_that_is_not_json_says_nothing_about_the_customer(self, body: bytes) -> None:
+        """A proxy sent it, which may not know the card API."""
+        page = UpstreamResponse(404, body)
+        for failure in (challenge_in(page), challenge_in(page, is_new=True), status_in(page, CUSTOMER)):
+            assert isinstance(failure, Failure)
+            assert (failure.code, failure.cause) == (ErrorCode.CARD_API_INVALID_ANSWER, "invalid_response")
+            assert "(status 404) is not JSON; check card_api.base_url" in failure.detail
 
     def test_failure_of_transport_is_returned(self) -> None:
         """Its code and detail are right for a read as they are."""
@@ -253,6 +270,8 @@ class TestReading:
         failure = challenge_in(UpstreamResponse(200, body))
         assert isinstance(failure, Failure)
         assert failure.code is ErrorCode.CARD_API_INVALID_ANSWER
+        what = "is not JSON" if body and not is_json(body) else "has no text in the field 'challenge'"
+        assert f"response to GET challenge (status 200) {what}; check card_api.base_url" in failure.detail
 
     @pytest.mark.parametrize(
         "payload",

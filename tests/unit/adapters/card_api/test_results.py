@@ -7,7 +7,7 @@ import pytest
 from signer.adapters.card_api.http_transport import parse_retry_after
 from signer.adapters.card_api.responses import delivery_failure
 from signer.adapters.card_api.results import Failure, UpstreamResponse
-from signer.adapters.card_api.unusable_responses import cause_of
+from signer.adapters.card_api.unusable_responses import cause_of, failure_for
 from signer.adapters.card_api.upstream_clock import parse_http_date
 from signer.domain.errors import ErrorCode, Unavailable
 
@@ -73,6 +73,9 @@ def test_repr_hides_body() -> None:
         ("server_error", UpstreamResponse(503, b"")),
         ("server_error", UpstreamResponse(425, b"")),
         ("invalid_response", UpstreamResponse(303, b"")),
+        ("invalid_response", UpstreamResponse(404, b"<html>Not Found</html>")),
+        (None, UpstreamResponse(404, b'{"code": "customer_not_found"}')),
+        (None, UpstreamResponse(404, b"")),
         ("invalid_response", UpstreamResponse(200, b"<html>")),
         ("tls", Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="", cause="tls")),
     ],
@@ -85,3 +88,41 @@ def test_delivery_that_shows_that_the_card_api_does_not_work_has_its_cause(
     assert (None if failure is None else failure.cause) == cause
     if result.status != 200:  # only the operation tells that this one is invalid
         assert cause_of(result) == cause, "the metrics have the same word"
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"<html>Not Found</html>", "is not JSON"),
+        (b"404 page not found", "is not JSON"),
+        (b'{"code": "no_route"}', "has a status that its contract does not have there"),
+    ],
+)
+def test_404_to_a_call_without_customer_says_what_is_wrong_with_it(body: bytes, what: str) -> None:
+    """And then what to check."""
+    failure = failure_for(UpstreamResponse(404, body), "GET customers")
+    assert failure.detail == (
+        f"The card API's response to GET customers (status 404) {what}; check card_api.base_url and the proxies "
+        "between; else ask the card API's operator."
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "skew", "advice"),
+    [
+        (b"invalid required signature", None, "compare the clocks, then check card_api.signing_key_id, then the key"),
+        (b"invalid required signature", timedelta(seconds=2), "the clocks agree, so check card_api.signing_key_id"),
+        (b"invalid required signature", timedelta(seconds=61), "its clock is 61 s ahead of ours: set the clocks"),
+        (b"unknown key id", timedelta(seconds=61), "it names the key id: set card_api.signing_key_id"),
+        (b"created lies in the future", None, "it names the time of the signature: set the clocks"),
+        (b"missing Content-Digest", None, "it names the Content-Digest: check card_api.digest_algorithm"),
+        (b"Idempotency-Key is missing", None, "it names the Idempotency-Key: report this"),
+        (b"missing component @path", None, "it names what the signature covers: check card_api.covered_components"),
+        (b"<html>digest, keyid</html>", None, "compare the clocks, then check card_api.signing_key_id"),
+    ],
+)
+def test_refused_request_signature_says_what_to_check(body: bytes, skew: timedelta | None, advice: str) -> None:
+    """One thing if the response or the clocks show it, else everything in order."""
+    failure = delivery_failure(UpstreamResponse(400, body, skew=skew))
+    assert failure is not None
+    assert f"(status 400 on POST challenge/sign); {advice}" in failure.detail
