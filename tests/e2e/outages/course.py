@@ -39,6 +39,7 @@ class Outage:
         doctor: the check of ``signer doctor`` that does not pass.
         up: the event at its end.
         owner: whose challenges are signed meanwhile; by default the site's.
+        call_every: the seconds between two requests of callers.
         is_log_readable: whether the log can be read before the repair; if not, the outage lasts ``NAMED_WITHIN``.
     """
 
@@ -52,6 +53,7 @@ class Outage:
     doctor: str
     up: str
     owner: Callable[[OutageSite], AccountId] | None = None
+    call_every: float = _CALL_EVERY
     is_log_readable: bool = True
 
 
@@ -127,7 +129,7 @@ async def run(site: OutageSite, outage: Outage) -> Course:
     tasks: list[asyncio.Task[Any]] = []
     try:
         if outage.check:
-            tasks.append(asyncio.create_task(site.call(customers, _CALL_EVERY)))
+            tasks.append(asyncio.create_task(site.call(customers, outage.call_every)))
         named = partial(_poll, partial(_is_named, site, outage, course, skipped))
         if outage.is_log_readable:
             tasks.append(doctor := asyncio.create_task(site.doctor()))

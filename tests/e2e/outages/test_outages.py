@@ -189,6 +189,9 @@ def in_kms(site: OutageSite) -> AccountId:
     return site.more_keys.owner_in_kms
 
 
+ONE_REQUEST: Final = 3600.0
+"""Seconds to the next one."""
+
 # fmt: off
 STORE: Final = (
     Outage("Redis down", lambda site: site.redis.stop(), lambda site: site.redis.start(),
@@ -236,7 +239,10 @@ KEYS: Final = (
            owner=in_token),
     Outage("KMS throttled", lambda site: kms(site).fail("ThrottlingException"), lambda site: kms(site).recover(),
            "keys.backend_down", "throttled", "keys", "AWS KMS is throttling", "keys.uris.2", "keys.backend_up",
-           owner=in_kms),
+           owner=in_kms, call_every=ONE_REQUEST),
+    Outage("KMS denies the key", lambda site: kms(site).fail("AccessDeniedException"), lambda site: kms(site).recover(),
+           "keys.backend_down", "permission", "keys", "AWS denies the signer this KMS key", "keys.uris.2",
+           "keys.backend_up", owner=in_kms, call_every=ONE_REQUEST),
     Outage("KMS unreachable", lambda site: kms(site).cut(), lambda site: kms(site).recover(),
            "keys.backend_down", "unreachable", "keys", "KMS closed the connection", "keys.uris.2", "keys.backend_up",
            owner=in_kms),
