@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from typing import Final
@@ -34,6 +35,8 @@ _CODE_FOR_TEXT: Final = {
     "Protocol error: unauthenticated": "NOAUTH",  # a long command before the login
 }
 """Codes for errors that begin without one, or with the general ``ERR``."""
+
+_FORBIDDEN_COMMAND: Final = re.compile(r"run the '([A-Za-z|._-]{1,64})' command")
 
 _WRONG_NODE_CODES: Final = frozenset(
     {"READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"},
@@ -126,6 +129,12 @@ def error_code(exc: Exception) -> str:
     return getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
 
 
+def forbidden_command(exc: Exception) -> str | None:
+    """Return the command that the ACL forbids, in the words of an ACL; ``None`` if it forbids a key, or names none."""
+    found = _FORBIDDEN_COMMAND.search(str(exc))
+    return None if found is None else found[1]
+
+
 def is_reply_lost(exc: Exception) -> bool:
     """Return whether the call may have been carried out, so that only repeating it can tell."""
     if isinstance(exc, (*SERVER_REFUSALS, CannotConnect)):
@@ -158,11 +167,7 @@ def _cause_and_detail(exc: Exception) -> tuple[str, str]:
     if isinstance(exc, PrimaryNotFound):
         return exc.cause, str(exc)
     if isinstance(exc, (ResponseError, *SERVER_REFUSALS)):
-        text = str(exc)
-        code = next((code for begin, code in _CODE_FOR_TEXT.items() if text.startswith(begin)), error_code(exc))
-        is_login = isinstance(exc, AuthenticationError)
-        default = ("authentication", _REFUSED) if is_login else ("error", f"The store returned an error ({code}).")
-        return _CAUSE_AND_DETAIL_FOR_CODE.get(code, default)
+        return _of_response(exc)
     if isinstance(exc, (RedisTimeoutError, TimeoutError)):
         return "timeout", f"The store did not answer in time; retry. {_MAY_EXPECT_NO_TLS}"
     if isinstance(exc.__context__, ssl.SSLError):
@@ -171,6 +176,16 @@ def _cause_and_detail(exc: Exception) -> tuple[str, str]:
     if str(exc).startswith(_TOO_MANY_CLIENTS):
         return "configuration", "The store has too many clients: raise its maxclients."
     return "unreachable", _why_unreachable(exc)
+
+
+def _of_response(exc: Exception) -> tuple[str, str]:
+    text = str(exc)
+    code = next((code for begin, code in _CODE_FOR_TEXT.items() if text.startswith(begin)), error_code(exc))
+    if code == "NOPERM" and (command := forbidden_command(exc)) is not None:
+        return "permission", f"The store's ACL lacks +{command}, which the signer needs; see docs/redis.md."
+    is_login = isinstance(exc, AuthenticationError)
+    default = ("authentication", _REFUSED) if is_login else ("error", f"The store returned an error ({code}).")
+    return _CAUSE_AND_DETAIL_FOR_CODE.get(code, default)
 
 
 def _why_unreachable(exc: Exception) -> str:

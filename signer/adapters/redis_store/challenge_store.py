@@ -42,6 +42,7 @@ from signer.adapters.redis_client.shared_connection import Part
 from signer.adapters.redis_store import scripts
 from signer.adapters.redis_store.damage import DamageLog
 from signer.adapters.redis_store.due_indexes import Backlog, DueIndexes
+from signer.adapters.redis_store.rights import check_rights
 from signer.adapters.redis_store.script_results import MICROSECOND, ScriptResult, microseconds, parse_record
 from signer.adapters.redis_store.shard_keys import ShardKeys
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
@@ -96,6 +97,7 @@ class RedisChallengeStore:
     ) -> None:
         self._redis = redis
         self._damage_log = damage_log
+        self._settings = settings
         self._indexes = DueIndexes(redis, settings.key_prefix, longest_wait(settings, max_age), damage_log)
         self._new_token = new_token or _tokens().__next__
         self._prefix = settings.key_prefix
@@ -243,7 +245,9 @@ class RedisChallengeStore:
 
     async def ping(self) -> None:
         """See ``ChallengeStore.ping``. It takes a random shard, so that in time it tests every node of a cluster."""
-        shard = ShardKeys(self._prefix, f"{_RANDOM.randrange(SHARDS):02x}")
+        number = f"{_RANDOM.randrange(SHARDS):02x}"
+        await check_rights(self._redis, self._settings, number)
+        shard = ShardKeys(self._prefix, number)
         confirmation = self._replica_wait.commands(shard.confirmation)
         _, *confirmations = await self._redis.script(scripts.PROBE, shard.probes, (_PROBE_ARGUMENT,), *confirmation)
         self._replica_wait.check(confirmations)

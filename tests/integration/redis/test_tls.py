@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -100,19 +100,38 @@ async def test_documented_rights_are_sufficient_for_every_call(site: Site) -> No
     await redis.close()
 
 
-async def test_ping_reports_a_missing_right(site: Site) -> None:
-    """Readiness fails and names the ACL before a move fails because of it."""
-    site.server.command("ACL", "SETUSER", "signer", "-zadd")
+@pytest.mark.parametrize("commands", [("zadd",), ("eval", "hdel"), ("wait",), ("select",)])
+async def test_ping_names_the_missing_right(site: Site, commands: Sequence[str]) -> None:
+    """Readiness fails before a move fails because of it, also if no cached script shows it, or the login needs it."""
+    url = f"{site.settings.url}/{'1' if commands == ('select',) else '0'}"
+    settings = changed(site.settings, url=url, wait_for_replicas=int(commands == ("wait",)))
+    site.server.command("ACL", "SETUSER", "signer", *(f"-{name}" for name in commands))
     try:
-        assert "ACL" in (await _refusal(site.settings)).detail
+        refused = await _refusal(settings)
     finally:
-        site.server.command("ACL", "SETUSER", "signer", "+zadd")
+        rights = [f"+{name}" for name in commands if f"+{name}" in ACL_COMMANDS]
+        site.server.command("ACL", "SETUSER", "signer", *rights)
+    named = " ".join(f"+{name}" for name in commands)
+    assert (refused.cause, f"lacks {named}," in refused.detail) == ("permission", True), refused.detail
+
+
+async def test_right_that_only_checks_need_keeps_the_replica_ready(site: Site) -> None:
+    """Everything can be signed; the warning about Redis's configuration names the right."""
+    site.server.command("ACL", "SETUSER", "signer", "-info", "-ping")
+    redis = await open_redis(site.settings)
+    try:
+        await real_store(redis, site.settings).ping()
+        [weakness] = await find_weaknesses(redis, wait_for_replicas=0)
+    finally:
+        site.server.command("ACL", "SETUSER", "signer", "+info", "+ping")
+        await redis.close()
+    assert "+info" in weakness
 
 
 async def test_keys_with_another_prefix_are_refused(site: Site) -> None:
     """The user has rights for the keys of its own prefix only."""
     async with _store(changed(site.settings, key_prefix="another")) as store:
-        with pytest.raises(Unavailable, match="ACL"):
+        with pytest.raises(Unavailable, match="lacks ~another:"):
             await store.ping()
 
 
