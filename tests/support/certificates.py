@@ -46,19 +46,21 @@ class CertificateAuthority:
         self.ca_file = folder / "ca.pem"
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def server(self, *names: str) -> Certificate:
+    def server(self, *names: str, valid_for: timedelta = _VALID_FOR) -> Certificate:
         """Create a server's certificate for DNS names and IP addresses; by default for 127.0.0.1 and localhost."""
-        return self._issue("server", ExtendedKeyUsageOID.SERVER_AUTH, names or ("127.0.0.1", "localhost"))
+        return self._issue("server", ExtendedKeyUsageOID.SERVER_AUTH, names or ("127.0.0.1", "localhost"), valid_for)
 
     def client(self, name: str = "signer") -> Certificate:
         """Create a client's certificate."""
         return self._issue("client", ExtendedKeyUsageOID.CLIENT_AUTH, (name,))
 
-    def _issue(self, kind: str, usage: x509.ObjectIdentifier, names: tuple[str, ...]) -> Certificate:
+    def _issue(
+        self, kind: str, usage: x509.ObjectIdentifier, names: tuple[str, ...], valid_for: timedelta = _VALID_FOR
+    ) -> Certificate:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         certificate = (
-            _builder(subject, self._name, key)
+            _builder(subject, self._name, key, valid_for)
             .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(_usage(signs_certificates=False), critical=True)
@@ -84,6 +86,7 @@ def _builder(
     subject: x509.Name,
     issuer: x509.Name,
     key: ec.EllipticCurvePrivateKey,
+    valid_for: timedelta = _VALID_FOR,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -92,8 +95,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + _VALID_FOR)
+        .not_valid_before(now - timedelta(days=2))
+        .not_valid_after(now + valid_for)
     )
 
 

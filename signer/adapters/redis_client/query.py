@@ -16,6 +16,7 @@ from signer.adapters.redis_client.failures import (
     forbidden_command,
     is_closed_by_server,
     root_cause,
+    tls_problem,
 )
 from signer.adapters.redis_client.node import Node, first_error
 from signer.adapters.redis_client.shared_connection import Command
@@ -73,9 +74,9 @@ def _why(causes: Sequence[Exception], nodes: str, login_settings: str) -> tuple[
     if any(isinstance(cause, AuthenticationError) for cause in causes):
         advice = f"check the user and its password file ({login_settings})"
         return "authentication", f"{nodes} refused the login: {advice}."
-    if any(isinstance(cause.__context__, ssl.SSLError) for cause in causes):
-        advice = "check the CA, the client certificate and its key, and the names"
-        return "tls", f"{nodes} cannot be reached over TLS: {advice}."
+    tls = next((cause.__context__ for cause in causes if isinstance(cause.__context__, ssl.SSLError)), None)
+    if tls is not None:
+        return "tls", f"{nodes} cannot be reached over TLS: of one of them, {tls_problem(tls)}."
     if any(isinstance(cause, ResponseError) for cause in causes):
         return "configuration", f"{nodes} return an error: check that redis.url begins with the right scheme."
     is_closed = any(map(is_closed_by_server, causes))

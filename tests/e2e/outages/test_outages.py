@@ -11,6 +11,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -211,9 +212,12 @@ STORE: Final = (
            "store.down", "read_only", "redis", "store_unavailable", "redis.server", "store.up"),
     Outage("database of Redis wrong", redis_again("--databases", "1"), redis_again("--databases", "16"),
            "store.down", "wrong_database", "redis", "store_unavailable", "redis.login", "store.up"),
-    Outage("TLS of Redis not trusted", lambda site: site.use_redis_certificate(trusted=False),
-           lambda site: site.use_redis_certificate(trusted=True),
-           "store.down", "tls", "redis", "store_unavailable", "redis.tls", "store.up"),
+    Outage("TLS of Redis not trusted", lambda site: site.use_redis_certificate(is_known=False),
+           lambda site: site.use_redis_certificate(),
+           "store.down", "tls", "redis", "its certificate is of an unknown issuer", "redis.tls", "store.up"),
+    Outage("certificate of Redis expired", lambda site: site.use_redis_certificate(valid_for=timedelta(seconds=-1)),
+           lambda site: site.use_redis_certificate(),
+           "store.down", "tls", "redis", "has expired", "redis.tls", "store.up"),
 )
 CARD_API: Final = (
     Outage("card API down", lambda site: site.close_front(), lambda site: site.open_front(),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.application.ports import ChallengeStore
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, RecordCode
-from tests.support.certificates import CertificateAuthority
+from tests.support.certificates import Certificate, CertificateAuthority
 from tests.support.challenge_stores import changed, claim_granted, claim_of, real_store, sign
 from tests.support.servers import RedisServer, debian_redis
 
@@ -176,30 +177,33 @@ async def test_missing_client_certificate_is_refused(site: Site) -> None:
     await _refusal(changed(site.settings, cert_file=None, key_file=None))
 
 
-async def test_server_with_another_ca_is_refused(site: Site, tmp_path: Path) -> None:
-    """Only the given CA is trusted."""
-    another = CertificateAuthority(tmp_path, "another CA")
-    assert "TLS" in (await _refusal(changed(site.settings, ca_file=another.ca_file))).detail
-
-
 async def test_system_cas_are_used_without_ca_file(site: Site) -> None:
     """None of them issued the certificate of the server."""
-    assert "TLS" in (await _refusal(changed(site.settings, ca_file=None))).detail
+    assert "unknown issuer" in (await _refusal(changed(site.settings, ca_file=None))).detail
 
 
-async def test_server_with_another_name_is_refused(tmp_path: Path) -> None:
-    """Its certificate comes from the right CA, for another host."""
-    authority = CertificateAuthority(tmp_path)
-    files = authority.server("redis.example.org")
+@pytest.mark.parametrize("url", ["rediss://{}", "rediss+cluster://{}"])
+async def test_message_says_why_certificate_is_not_trusted(tmp_path: Path, url: str) -> None:
+    """It has expired, has an unknown issuer, or another name, also if the server is found by others."""
+    authority, another = CertificateAuthority(tmp_path / "ca"), CertificateAuthority(tmp_path / "another", "another CA")
 
-    def options(port: int) -> tuple[str, ...]:
+    def options(files: Certificate, port: int) -> tuple[str, ...]:
         return (
             *("--tls-port", str(port), "--tls-auth-clients", "no", "--tls-ca-cert-file", str(authority.ca_file)),
             *("--tls-cert-file", str(files.cert_file), "--tls-key-file", str(files.key_file)),
         )
 
-    with debian_redis(options) as server:
-        assert "TLS" in (await _refusal(RedisSettings(url=server.tls_url, ca_file=authority.ca_file))).detail
+    expired = partial(authority.server, valid_for=timedelta(hours=-1))
+    issuers: dict[str, Callable[[], Certificate]] = {
+        "its certificate, or its CA's, has expired: renew": expired,
+        "its certificate is of an unknown issuer: name its CA in redis.ca_file": another.server,
+        "its certificate is for another name: name the server in": partial(authority.server, "redis.example.org"),
+    }
+    for reason, issue in issuers.items():
+        with debian_redis(partial(options, issue())) as server:
+            location = server.tls_url.removeprefix("rediss://").partition("/")[0]
+            refused = await _refusal(RedisSettings(url=url.format(location), ca_file=authority.ca_file))
+        assert (refused.cause, reason in refused.detail) == ("tls", True), refused.detail
 
 
 async def test_missing_certificate_file_is_reported_as_tls_failure(site: Site, tmp_path: Path) -> None:
