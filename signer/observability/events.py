@@ -75,6 +75,7 @@ KEY_FAILED: Final = event(
     "error",
     "One key could not be loaded. If it was loaded before, it stays in use until it opens or is gone.",
     "key_uri",
+    "cause",
     "reason",
     action="Mend the key as reason says, then POST /v1/keys/reload. signer keys check tries all keys.",
     alert="ticket",

@@ -32,7 +32,7 @@ from signer.adapters.keys.backend import (
 )
 from signer.adapters.keys.settings import KeysSettings
 from signer.adapters.keys.verified_key import Signed, VerifiedKey, self_test
-from signer.application.ports import KeyReloadReport, KeyRingStatus, SigningKey
+from signer.application.ports import KeyFailure, KeyReloadReport, KeyRingStatus, SigningKey
 from signer.domain.ethereum import AccountId
 
 _DEFAULTS: Final = KeysSettings()
@@ -179,7 +179,7 @@ class LoadedKeyRing:
             except Exception as exc:  # noqa: BLE001 - a vendor's error that the backend did not convert
                 errors[index] = KeyBackendError(f"the key backend {backend.uri} cannot be used ({type(exc).__name__})")
                 errors[index].__cause__ = exc
-            return LoadedKeys((), {backend.uri: str(errors[index])})
+            return LoadedKeys((), {backend.uri: KeyFailure(str(errors[index]), errors[index].cause)})
 
         loaded = await asyncio.gather(*(load(index, backend) for index, backend in enumerate(self._backends)))
         return loaded, errors

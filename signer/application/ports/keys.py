@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from signer.domain.ethereum import Eip191Message, EvmSignature
 
@@ -29,6 +29,24 @@ class SigningKey(Protocol):
             Unavailable: ``key_backend_unavailable``, or ``key_signature_invalid`` if the backend's signature is wrong.
         """
         ...
+
+
+class KeyFailure(str):
+    """Why a key, or a key backend, cannot be used, in a sentence; ``cause`` is one stable word for it."""
+
+    __slots__ = ("cause",)
+    cause: str
+
+    def __new__(cls, reason: str, cause: str) -> Self:
+        """Create it."""
+        failure = super().__new__(cls, reason)
+        failure.cause = cause
+        return failure
+
+    @staticmethod
+    def cause_of(reason: str) -> str:
+        """Return the cause of a reason; ``error`` if it has none."""
+        return reason.cause if isinstance(reason, KeyFailure) else "error"
 
 
 @dataclass(frozen=True, slots=True)

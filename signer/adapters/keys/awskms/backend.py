@@ -40,6 +40,7 @@ from signer.adapters.keys.key_uri import KeyUri
 from signer.adapters.keys.remote_calls import BACKOFF, FailureKind, RemoteCalls, RemoteFailure
 from signer.application.backoff import Backoff
 from signer.application.outage import Outage
+from signer.application.ports import KeyFailure
 from signer.domain.ethereum import Eip191Message, address_of_public_key
 
 SERVICE: Final = "AWS KMS"
@@ -90,11 +91,13 @@ class _UnusableKey:
 
     Attributes:
         reason: follows the key's URI.
+        cause: one stable word for it.
         is_intended: whether the key's owner may want this state: such a key is ignored if it was found by tag.
     """
 
     reason: str
     is_intended: bool
+    cause: str = "error"
 
 
 class AwsKmsBackend:
@@ -136,7 +139,9 @@ class AwsKmsBackend:
         try:
             keys, failures = await self._load(progress)
         except RemoteFailure as failure:
-            raise KeyBackendError(f"the key backend {self.uri} cannot be used: {failure.reason}") from failure
+            raise KeyBackendError(
+                f"the key backend {self.uri} cannot be used: {failure.reason}", failure.cause
+            ) from failure
         self._keys = keys
         self._health.loaded({key.uri for key in keys.values()} | failures.keys())
         return LoadedKeys([keys[arn] for arn in sorted(keys)], failures)
@@ -164,11 +169,11 @@ class AwsKmsBackend:
             except RemoteFailure as failure:
                 if failure.kind is not FailureKind.KEY:
                     raise
-                arn, result = name, _UnusableKey(failure.reason, is_intended=False)
+                arn, result = name, _UnusableKey(failure.reason, is_intended=False, cause=failure.cause)
             if isinstance(result, AwsKmsKey):
                 keys[arn] = result
             elif isinstance(selector, str) or not result.is_intended:
-                failures[self._uri_of_failed(name)] = result.reason
+                failures[self._uri_of_failed(name)] = KeyFailure(result.reason, result.cause)
             done += 1
             progress(done, len(names))
 
