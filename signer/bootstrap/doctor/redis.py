@@ -70,7 +70,7 @@ async def _check_tls(settings: RedisSettings, address: Address, report: Report) 
     try:
         context = connection.ssl_context.get()
     except ssl.SSLError as error:
-        report.failed("tls", str(error.args[0]), "Check redis.ca_file, redis.cert_file and redis.key_file.")
+        report.failed("tls", str(error.args[0]), "Check redis.ca_file, redis.cert_file and redis.key_file.", "tls")
         return False
     return await check_tls(report, address, context, _TLS_ACTION)
 
@@ -82,13 +82,15 @@ async def _check_login(settings: RedisSettings, redis: RedisCalls, report: Repor
             check = "topology"
             primaries, uncovered = await redis.primaries(), await redis.uncovered_slots()
             if uncovered:
-                report.failed(check, f"{uncovered} slots have no primary", "Assign the slots to a primary.")
+                report.failed(
+                    check, f"{uncovered} slots have no primary", "Assign the slots to a primary.", "unreachable"
+                )
             else:
                 report.ok(check, f"primary: {', '.join(primaries)}")
         check = "login"
         await redis.command("PING")
     except Unavailable as error:
-        report.says(check, error.detail)
+        report.says(check, error.detail, error.cause)
         return False
     report.ok(check, f"as user {settings.username or 'default'}, database {url.database}")
     return True
@@ -100,7 +102,7 @@ async def _check_server(settings: Settings, redis: RedisCalls, report: Report) -
         try:
             missing |= await check(settings, redis, report) or set()
         except Unavailable as error:
-            report.says(name, error.detail)
+            report.says(name, error.detail, error.cause)
     if "+info" in missing:
         for name in _ABOUT_INFO:
             report.skipped(name, "the user may not run INFO")
@@ -108,7 +110,7 @@ async def _check_server(settings: Settings, redis: RedisCalls, report: Report) -
     try:
         await _check_info(settings, redis, report)
     except Unavailable as error:
-        report.says("server", error.detail)
+        report.says("server", error.detail, error.cause)
 
 
 # --- What the user may do, and how fast -------------------------------------------------------------------------------
@@ -122,7 +124,7 @@ async def _check_rights(settings: Settings, redis: RedisCalls, report: Report) -
         report.ok("rights", f"all commands are allowed on {section.key_prefix}:*")
         return set()
     user, rights = section.username or "default", " ".join(lacking)
-    report.failed("rights", f"the ACL of user {user} lacks {rights}", f"ACL SETUSER {user} {rights}")
+    report.failed("rights", f"the ACL of user {user} lacks {rights}", f"ACL SETUSER {user} {rights}", "permission")
     return set(lacking)
 
 
@@ -166,12 +168,14 @@ async def _check_info(settings: Settings, redis: RedisCalls, report: Report) -> 
     for server, replication, memory, persistence in infos:
         judge_server(server, replication, report)
         if persistence.get("aof_last_write_status", "ok") != "ok":
-            report.failed("persistence", "the last write of the append-only file failed", "Check the server's disk.")
+            report.failed(
+                "persistence", "the last write of the append-only file failed", "Check the server's disk.", "full"
+            )
         _judge_memory(memory, report)
     wait_for = settings.redis.wait_for_replicas
     weaknesses = [each for each in await find_weaknesses(redis, wait_for) if each.topic != "slots"]
     for weakness in weaknesses:
-        report.says(weakness.topic, weakness, Result.WARNING)
+        report.says(weakness.topic, weakness, "configuration", Result.WARNING)
     weak = {weakness.topic for weakness in weaknesses}
     [fsync] = await redis.attempt([("CONFIG", "GET", "appendfsync")])
     how = fsync[1].decode() if isinstance(fsync, list) and fsync else None
@@ -196,10 +200,12 @@ def judge_server(server: Mapping[str, str], replication: Mapping[str, str], repo
     version = server.get("redis_version", "0")
     name = f"Valkey {server['valkey_version']}" if is_valkey else f"Redis {version}"
     if int(version.partition(".")[0]) < _OLDEST_MAJOR:
-        report.failed("server", f"{name} is too old", f"Use Redis {_OLDEST_MAJOR} or newer, or Valkey.")
+        report.failed(
+            "server", f"{name} is too old", f"Use Redis {_OLDEST_MAJOR} or newer, or Valkey.", "configuration"
+        )
     elif replication.get("role") != "master":
         action = "Name the primary in redis.url, or use redis+sentinel://."
-        report.failed("server", f"{name} is a read-only replica", action)
+        report.failed("server", f"{name} is a read-only replica", action, "read_only")
     else:
         report.ok("server", f"{name}, a primary")
 

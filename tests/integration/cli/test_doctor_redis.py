@@ -97,6 +97,17 @@ BROKEN_REDIS: Final[dict[str, tuple[Break, int, str, str, str, str]]] = {
     ),
     "too-few": (change("wait_for_replicas", 1), 1, "replicas", "warning", "Redis has 0 replicas", "until that many"),
 }
+CAUSES_OF_REDIS: Final = {
+    "down": "unreachable",
+    "expects-no-tls": "timeout",
+    "password": "authentication",
+    "database": "wrong_database",
+    "right": "permission",
+    "wait": "permission",
+    "keys": "permission",
+    "full": "full",
+    "replicas": "replication",
+}
 
 
 @pytest.mark.parametrize("name", BROKEN_REDIS)
@@ -110,7 +121,7 @@ async def test_doctor_names_what_is_wrong_with_redis(name: str, site: Installati
     finally:
         for key, value in {**before, "appendonly": "yes", "appendfsync": "everysec"}.items():
             server.command("CONFIG", "SET", key, value)
-    assert_failed(found[f"redis {check}"], result, text, action)
+    assert_failed(found[f"redis {check}"], result, text, action, CAUSES_OF_REDIS.get(name))
     assert found["card_api request_signature"]["result"] == "ok"
     if check in {"address", "login", "tls"}:
         assert found["redis writes"]["found"] == f"{check} failed"
