@@ -49,20 +49,21 @@ def tried_commands(keys: ShardKeys, *, waits: bool, is_cluster: bool) -> dict[st
     }
 
 
-async def missing_rights(redis: RedisCalls, settings: RedisSettings, shard: str) -> list[str]:
+async def missing_rights(redis: RedisCalls, settings: RedisSettings, shard: str, *, patient: bool = True) -> list[str]:
     """Return what the ACL lacks on a shard, in the words of ``ACL SETUSER``; raise ``Unavailable``."""
     keys = ShardKeys(settings.key_prefix, shard)
     is_cluster = settings.parsed_url.deployment is Deployment.CLUSTER
     tried = tried_commands(keys, waits=settings.wait_for_replicas > 0, is_cluster=is_cluster)
-    responses = await redis.attempt(list(tried.values()), key=keys.probes[0])
+    responses = await redis.attempt(list(tried.values()), key=keys.probes[0], patient=patient)
     refusals = {name: each for name, each in zip(tried, responses, strict=True) if _is_forbidden(each)}
     commands = sorted(f"+{name}" for name, each in refusals.items() if forbidden_command(each) is not None)
     return [*commands, *([f"~{settings.key_prefix}:*"] if len(commands) < len(refusals) else [])]
 
 
-async def check_rights(redis: RedisCalls, settings: RedisSettings, shard: str) -> None:
+async def check_rights(redis: RedisCalls, settings: RedisSettings, shard: str, *, patient: bool = True) -> None:
     """Raise ``Unavailable``, with what is missing, if the ACL lacks a right that signing needs."""
-    lacking = [right for right in await missing_rights(redis, settings, shard) if right not in _FOR_CHECKS_ONLY]
+    missing = await missing_rights(redis, settings, shard, patient=patient)
+    lacking = [right for right in missing if right not in _FOR_CHECKS_ONLY]
     if lacking:
         detail = f"The store's ACL lacks {' '.join(lacking)}, which the signer needs; see docs/redis.md."
         raise Unavailable(ErrorCode.STORE_UNAVAILABLE, detail, cause="permission")

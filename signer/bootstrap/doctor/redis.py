@@ -102,7 +102,7 @@ async def _check_server(settings: Settings, redis: RedisCalls, report: Report) -
         try:
             missing |= await check(settings, redis, report) or set()
         except Unavailable as error:
-            report.says(name, error.detail, error.cause)
+            report.says(name, f"{error.place} fails; {error.detail}" if error.place else error.detail, error.cause)
     if "+info" in missing:
         for name in _ABOUT_INFO:
             report.skipped(name, "the user may not run INFO")
