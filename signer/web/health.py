@@ -131,7 +131,9 @@ def check_keys(keys: KeyRing) -> Check:
 
     async def run() -> str:
         status = keys.status()
-        counts = f"{status.loaded} loaded, {len(status.missing)} missing, {len(status.failed)} failed"
+        backends = len(status.failed_backends)
+        counts = f"keys: {status.loaded} loaded, {len(status.missing)} missing, {len(status.failed) - backends} failed"
+        counts += f"; backends: {backends} failed"
         counts += f" ({kinds})" if (kinds := _kinds_of(status.failed)) else ""
         if status.is_ready:
             return counts

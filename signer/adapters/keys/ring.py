@@ -106,12 +106,14 @@ class LoadedKeyRing:
     def status(self) -> KeyRingStatus:
         """See ``KeyRing.status``. No owner counts as missing during the first load."""
         contents = self._contents
+        failed = {**contents.failed, **self._problems, **self._failing()}
         return KeyRingStatus(
             loaded=len(contents.by_address),
             loading=self._is_loading,
             missing=() if self._is_loading else tuple(sorted(self._expected - contents.by_address.keys())),
-            failed={**contents.failed, **self._problems, **self._failing()},
+            failed=failed,
             is_down=bool(self._problems),
+            failed_backends=frozenset(backend.uri for backend in self._backends if backend.uri in failed),
         )
 
     # --- Loading ------------------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ class KeyRingStatus:
         loading: whether the first load is still running.
         missing: expected owners (EIP-55) without a key.
         failed: the reason for each key or backend that cannot be used, by URI.
+        failed_backends: those URIs of them that name a whole backend.
         is_down: whether a backend has failed since it was loaded, so that its keys do not sign.
     """
 
@@ -66,6 +67,7 @@ class KeyRingStatus:
     missing: tuple[str, ...]
     failed: Mapping[str, str]
     is_down: bool = False
+    failed_backends: frozenset[str] = frozenset()
 
     @property
     def is_ready(self) -> bool:

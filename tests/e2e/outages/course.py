@@ -100,7 +100,9 @@ class Course:
             found.append(f"/readyz has no check {outage.check} with {outage.code!r}; it has {self.last_checks}")
         elif (self.named_by_check or 0) - self.began > NAMED_WITHIN:
             found.append("/readyz named it after too late")
-        if not self.findings.get(outage.doctor, "").startswith(("failed", "warning")):
+        finding, has_cause = self.findings.get(outage.doctor, ""), bool(named and "cause" in named[0])
+        wanted = (f"failed {outage.cause}:", "warning") if has_cause else ("failed", "warning")
+        if not finding.startswith(wanted):
             found.append(f"the doctor says {self.findings.get(outage.doctor)!r} of {outage.doctor}: {self.findings}")
         return found
 

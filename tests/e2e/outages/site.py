@@ -212,7 +212,7 @@ class OutageSite(LocalSite):
             return response.status, report["checks"], moment
 
     async def doctor(self) -> dict[str, str]:
-        """Run the doctor, and return the result of each check, by ``part.check``, with what was found."""
+        """Run the doctor, and return the result of each check, by ``part.check``, with its cause and what was found."""
         command = ("doctor", "--config", str(self.config), "--json")
         environment = {**_environment(), **self._keys_environment}
         lines: list[str] = []
@@ -220,7 +220,10 @@ class OutageSite(LocalSite):
             process.echo = lines.append
             await asyncio.wait_for(process.wait(), _DOCTOR_WITHIN)
         report = json.loads("\n".join(lines))
-        return {f"{each['part']}.{each['check']}": f"{each['result']}: {each['found']}" for each in report["checks"]}
+        return {
+            f"{each['part']}.{each['check']}": f"{each['result']} {each['cause']}: {each['found']}"
+            for each in report["checks"]
+        }
 
     # --- What callers do ----------------------------------------------------------------------------------------------
 

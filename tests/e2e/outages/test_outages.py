@@ -254,7 +254,7 @@ KEYS: Final = (
            "keys.backend_down", "unreachable", "keys", "KMS closed the connection", "keys.uris.2", "keys.backend_up",
            owner=in_kms),
     Outage("keystore damaged", keystore("{"), keystore(None),
-           "keys.failed", "is not a keystore", "keys", "is not a keystore", "keys.uris.0", "keys.reloaded"),
+           "keys.failed", "damaged", "keys", "is not a keystore", "keys.uris.0", "keys.reloaded"),
 )
 START: Final = (  # All but the third are repaired by a restart: the service reads its settings once.
     Outage("request key wrong", started_with_another_request_key, started_with("", ""),
@@ -264,7 +264,7 @@ START: Final = (  # All but the third are repaired by a restart: the service rea
            "card_api.down", "signature_refused", "card_api", "card_api_credentials_refused",
            "card_api.request_signature", "service.ready"),
     Outage("keystore password wrong", started_with_wrong_password, write_right_password,
-           "keys.failed", "password", "keys", "key_backend_unavailable", "keys.uris.0", "keys.reloaded"),
+           "keys.failed", "authentication", "keys", "key_backend_unavailable", "keys.uris.0", "keys.reloaded"),
     Outage("port taken", PORT.take, PORT.free,
            "service.failed", "http.port", "", "", "service.port", "service.ready"),
 )
