@@ -257,15 +257,15 @@ class SignChallenge:
         except SignerError as error:
             is_invalid = error.code is ErrorCode.KEY_SIGNATURE_INVALID
             code = RecordCode.KEY_SIGNATURE_INVALID if is_invalid else RecordCode.KEY_BACKEND_UNAVAILABLE
-            await self._release(lease, code, key)
+            await self._release(lease, code, {"key_uri": key.uri, "cause": error.cause, "reason": error.detail})
             raise
         except asyncio.CancelledError:
             with suppress(SignerError):
-                await self._release(lease, RecordCode.HANDED_BACK, key)
+                await self._release(lease, RecordCode.HANDED_BACK, {"key_uri": key.uri})
             raise
 
-    async def _release(self, lease: Lease, code: RecordCode, key: SigningKey) -> None:
-        self._log(EventName.RELEASED, await self._store.release(lease, code), key_uri=key.uri)
+    async def _release(self, lease: Lease, code: RecordCode, why: AuditDetails) -> None:
+        self._log(EventName.RELEASED, await self._store.release(lease, code), **why)
 
     async def _deliver(
         self, leased: LeasedRecord | None, claimed: ClaimResult, deadline: float, *, forward: bool

@@ -28,7 +28,7 @@ from signer.adapters.keys.secp256k1 import require_coincurve
 from signer.adapters.keys.settings import KeysSettings
 from signer.adapters.keys.verified_key import Signed
 from signer.application.outage import Outage
-from signer.application.ports import Clock
+from signer.application.ports import Clock, KeyFailure
 from signer.application.reload_keys import ReloadCause, ReloadKeys
 from signer.observability import events
 from signer.observability.outage_log import OutageLog
@@ -81,7 +81,7 @@ class Keys:
             logging.cancel()
         status = self.ring.status()
         for uri, reason in status.failed.items():
-            emit(events.KEY_FAILED, key_uri=uri, reason=reason)
+            emit(events.KEY_FAILED, key_uri=uri, cause=KeyFailure.cause_of(reason), reason=reason)
         emit(
             events.KEYS_LOADED,
             loaded=status.loaded,
@@ -123,12 +123,12 @@ class _BackendHealth:
             self.problems.pop(uri, None)
             self.outage_of(uri).succeeded()
         else:
-            self.problems[uri] = problem.reason
+            self.problems[uri] = KeyFailure(problem.reason, problem.cause)
             self.outage_of(uri).failed(problem.cause, problem.reason, is_certain=True)
 
     def failing(self) -> Mapping[str, str]:
         """Return the reason for each backend whose calls fail, by URI."""
-        return {uri: outage.reason for uri, outage in self.outages.items() if outage.is_down}
+        return {uri: KeyFailure(outage.reason, outage.cause) for uri, outage in self.outages.items() if outage.is_down}
 
     def close(self) -> None:
         """Ignore what backends report while they close."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from signer.web.settings import HttpSettings
+from signer.web.settings import HttpSettings, MetricsSettings
 
 _TIMEOUT_SECONDS: Final = 3.0
 _LOOPBACK_FOR_ANY: Final = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
@@ -36,12 +36,12 @@ class ProbeResponse:
         return self.server == "challenge-signer"
 
 
-def host_of(settings: HttpSettings) -> str:
+def host_of(settings: HttpSettings | MetricsSettings) -> str:
     """Return the host at which the service can be reached from this machine."""
     return _LOOPBACK_FOR_ANY.get(settings.host, settings.host)
 
 
-def probe(settings: HttpSettings, path: str) -> ProbeResponse:
+def probe(settings: HttpSettings | MetricsSettings, path: str) -> ProbeResponse:
     """Send a probe; blocking.
 
     Raises:

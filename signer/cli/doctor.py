@@ -56,7 +56,11 @@ def doctor_command(*, config_file: Path | None, as_json: bool, no_color: bool, s
     except ConfigError as error:
         action = "Correct it; config/default.toml describes the settings"
         lines = str(error).splitlines()
-        show([Finding("configuration", "settings", Result.FAILED, line, action) for line in lines], as_json, no_color)
+        show(
+            [Finding("configuration", "settings", Result.FAILED, line, action, "configuration") for line in lines],
+            as_json,
+            no_color,
+        )
         sys.exit(EXIT_CONFIG)
     if sandbox and not (yes or is_sandbox(settings.card_api)):
         raise click.UsageError("card_api.base_url is not a sandbox: --yes creates a customer there nevertheless.")

@@ -149,7 +149,11 @@ class Conflict(SignerError):
 
 
 class Unavailable(SignerError):
-    """This service, or a part that it needs, is down or busy. Retry after ``retry_after`` seconds."""
+    """This service, or a part that it needs, is down or busy. Retry after ``retry_after`` seconds.
+
+    Attributes:
+        place: the server that failed, if there are several; for the log and operators only.
+    """
 
     def __init__(
         self,
@@ -159,9 +163,15 @@ class Unavailable(SignerError):
         retry_after: float = 1.0,
         field: str | None = None,
         cause: str | None = None,
+        place: str = "",
     ) -> None:
         super().__init__(code, detail, field=field, cause=cause)
         self.retry_after = retry_after
+        self.place = place
+
+
+class PartlyUnavailable(Unavailable):
+    """Some servers of a dependency are down; the others work."""
 
 
 class LeaseLost(Unavailable):

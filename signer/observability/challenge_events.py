@@ -64,8 +64,10 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
             "The key backend failed; the nonce stays claimed for this message and can be signed later.",
             *RECORD_FIELDS,
             "key_uri",
-            action="Nothing if it is rare: the caller may repeat the request. If it goes on, check the key backend in "
-            "key_uri.",
+            "cause",
+            "reason",
+            action="Nothing if it is rare: the caller may repeat the request. If it goes on, mend the key backend in "
+            "key_uri as reason says.",
             alert="none",
         ),
         event(

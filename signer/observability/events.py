@@ -87,6 +87,7 @@ KEY_FAILED: Final = event(
     "error",
     "One key could not be loaded. If it was loaded before, it stays in use until it opens or is gone.",
     "key_uri",
+    "cause",
     "reason",
     action="Mend the key as reason says, then POST /v1/keys/reload. signer keys check tries all keys.",
     alert="ticket",
@@ -117,8 +118,8 @@ KEYS_RELOAD_FAILED: Final = event(
 KEY_BACKEND_DOWN: Final = event(
     "keys.backend_down",
     "error",
-    "A loaded key backend has failed; written again every minute until it works. A token is tried again and makes this "
-    "replica unready meanwhile; for a KMS, the next signature shows whether it works.",
+    "A loaded key backend has failed; written again every minute until it works. It is tried again "
+    "every few seconds. A token makes this replica unready meanwhile, a KMS does not. Of a KMS it may be one key.",
     "key_uri",
     *OUTAGE_FIELDS,
     action="Mend the key backend as reason says. A restart is not needed.",

@@ -41,7 +41,9 @@ CARD_API_CAUSES: Final = (
     *("unreachable", "timeout", "tls", "credentials_refused", "signature_refused", "server_error"),
     *("invalid_response", "rate_limited"),
 )
-KEY_CAUSES: Final = ("unreachable", "timeout", "authentication", "throttled", "token_gone", "damaged", "error")
+KEY_CAUSES: Final = (
+    *("unreachable", "timeout", "authentication", "permission", "throttled", "token_gone", "damaged", "error"),
+)
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BACKENDS: Final = tuple(BACKEND_FOR_SCHEME)

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from signer.adapters.card_api.results import Failure
-from signer.application.ports import AuditEvent, EventName, KeyReloadReport
+from signer.application.ports import AuditEvent, EventName, KeyFailure, KeyReloadReport
 from signer.application.reload_keys import KeyReload
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events, http_events
@@ -134,7 +134,7 @@ class ReloadLogLines:
     def reloaded(self, reload: KeyReload, report: KeyReloadReport, duration_ms: float) -> None:
         """Write each key that could not be loaded, and the numbers of owners."""
         for uri, reason in report.failed.items():
-            emit(events.KEY_FAILED, key_uri=uri, reason=reason)
+            emit(events.KEY_FAILED, key_uri=uri, cause=KeyFailure.cause_of(reason), reason=reason)
         emit(
             events.KEYS_RELOADED,
             reload_id=reload.id,

@@ -19,7 +19,7 @@ from typing import Any, Final
 from signer.application.admission import AdmissionGate
 from signer.application.outage import Outage
 from signer.application.ports import KeyRing
-from signer.domain.errors import ErrorCode, SignerError, Unavailable
+from signer.domain.errors import ErrorCode, PartlyUnavailable, SignerError, Unavailable
 from signer.web.request_summary import RequestLog
 
 CHECK_WITHIN: Final = timedelta(seconds=1.5)
@@ -39,7 +39,8 @@ class Check:
     """One check of readiness.
 
     Attributes:
-        run: returns a short detail or ``None``; raises a ``SignerError`` if this replica is not ready.
+        run: returns a short detail or ``None``; raises a ``SignerError`` if this replica is not ready. After
+            ``PartlyUnavailable`` it stays ready: other replicas have the same problem, and all would get no requests.
         timeout_code: the error code if it does not return in time.
         outage: of the part that it checks, if nothing else notes the part's failures.
     """
@@ -109,8 +110,10 @@ class Readiness:
             self._log.unexpected_error(caught)
             error = SignerError(ErrorCode.INTERNAL_ERROR, "The check itself failed. The service's log has the error.")
         if check.outage is not None:
-            check.outage.failed(error.cause or "error", error.detail)
-        return CheckResult(name, error, error.detail)
+            place = f"{error.place}: " if isinstance(error, Unavailable) and error.place else ""
+            check.outage.failed(error.cause or "error", f"{place}{error.detail}")
+        is_partial = isinstance(error, PartlyUnavailable)
+        return CheckResult(name, None if is_partial else error, error.detail)
 
 
 def check_admission(admission: AdmissionGate) -> Check:
@@ -128,7 +131,9 @@ def check_keys(keys: KeyRing) -> Check:
 
     async def run() -> str:
         status = keys.status()
-        counts = f"{status.loaded} loaded, {len(status.missing)} missing, {len(status.failed)} failed"
+        backends = len(status.failed_backends)
+        counts = f"keys: {status.loaded} loaded, {len(status.missing)} missing, {len(status.failed) - backends} failed"
+        counts += f"; backends: {backends} failed"
         counts += f" ({kinds})" if (kinds := _kinds_of(status.failed)) else ""
         if status.is_ready:
             return counts

@@ -73,7 +73,7 @@ class Failure:
         if self.code is ErrorCode.REQUEST_MALFORMED:
             return MalformedRequest(self.code, self.detail)
         if self.code is ErrorCode.CARD_API_INVALID_ANSWER:
-            return BadUpstream(self.code, self.detail)
+            return BadUpstream(self.code, self.detail, cause=self.cause)
         family = UpstreamTimeout if self.code is ErrorCode.CARD_API_TIMEOUT else Unavailable
         if self.retry_after is None:
             return family(self.code, self.detail, cause=self.cause)

@@ -36,7 +36,11 @@ HealthChanged = Callable[[str, Problem | None], None]
 
 
 class KeyBackendError(Exception):
-    """The configured keys cannot be used. The text says what to do and contains no secret."""
+    """The configured keys cannot be used. The text says what to do, without secrets; ``cause`` is a stable word."""
+
+    def __init__(self, reason: str, cause: str = "error") -> None:
+        super().__init__(reason)
+        self.cause = cause
 
 
 class KeyUriInvalid(KeyBackendError):
@@ -63,7 +67,7 @@ def combined(errors: Sequence[KeyBackendError]) -> KeyBackendError:
     if len(errors) == 1:
         return errors[0]
     kind = KeyUriInvalid if all(isinstance(error, KeyUriInvalid) for error in errors) else KeyBackendError
-    return kind("; ".join(map(str, errors)))
+    return kind("; ".join(map(str, errors)), errors[0].cause)
 
 
 class BackendKey(Protocol):

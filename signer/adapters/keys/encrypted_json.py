@@ -63,6 +63,7 @@ class EncryptedSecret:
             raise KeyFileError(
                 f"needs {self.memory >> 20} MiB to open and the budget is {budget >> 20} MiB: "
                 "raise keys.open_memory, or re-encrypt it with less work",
+                "error",
             )
 
     def decrypt(self, password: bytes) -> bytes:
@@ -76,7 +77,7 @@ class EncryptedSecret:
             secret = decode_keyfile_json({"version": _VERSION, "crypto": dict(self.crypto)}, password)  # type: ignore[arg-type] # see the module
         if secret is None:
             hint = " (the password file is empty)" if not password else ""
-            raise KeyFileError(f"the password does not open it{hint}")
+            raise KeyFileError(f"the password does not open it{hint}", "authentication")
         return secret
 
 
@@ -108,7 +109,7 @@ def parse_keystore(text: bytes | bytearray) -> Web3Keystore:
     if not isinstance(document, dict):
         raise KeyFileError("is not a keystore: it is not a JSON object")
     if document.get("version") != _VERSION:
-        raise KeyFileError("is not version 3 of Web3 Secret Storage")
+        raise KeyFileError("is not version 3 of Web3 Secret Storage", "error")
     secret = parse_crypto(document, min_bytes=1, max_bytes=_SECRET_BYTES)
     return Web3Keystore(secret.memory, secret.crypto, _address(document))
 
@@ -121,7 +122,7 @@ def parse_crypto(document: Mapping[str, Any], *, min_bytes: int, max_bytes: int)
     """
     crypto = _object(document, "crypto")
     if crypto.get("cipher") != _CIPHER:
-        raise KeyFileError(f"has an unsupported cipher: only {_CIPHER} is supported")
+        raise KeyFileError(f"has an unsupported cipher: only {_CIPHER} is supported", "error")
     _check_hex(crypto, "ciphertext", min_bytes, max_bytes)
     _check_hex(crypto, "mac", _MAC_BYTES, _MAC_BYTES)
     _check_hex(_object(crypto, "cipherparams"), "iv", 1, _IV_BYTES)  # some writers drop leading zeros
@@ -151,7 +152,7 @@ def _derivation_memory(crypto: Mapping[str, Any]) -> int:
     _integer(parameters, "dklen", _MIN_DERIVED_BYTES, _MAX_DERIVED_BYTES)
     if kdf == "pbkdf2":
         if parameters.get("prf") != _PRF:
-            raise KeyFileError(f"has an unsupported kdfparams.prf: only {_PRF} is supported")
+            raise KeyFileError(f"has an unsupported kdfparams.prf: only {_PRF} is supported", "error")
         _integer(parameters, "c", 1, _MAX_ITERATIONS)
         return 0
     if kdf == "scrypt":
@@ -161,7 +162,7 @@ def _derivation_memory(crypto: Mapping[str, Any]) -> int:
         if n & (n - 1):
             raise KeyFileError("has a kdfparams.n that is not a power of two (RFC 7914 §2)")
         return _SCRYPT_BLOCK_BYTES * r * (n + p)
-    raise KeyFileError("has an unsupported kdf: only scrypt and pbkdf2 are supported")
+    raise KeyFileError("has an unsupported kdf: only scrypt and pbkdf2 are supported", "error")
 
 
 def _address(document: Mapping[str, Any]) -> str | None:

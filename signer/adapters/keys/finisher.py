@@ -78,6 +78,7 @@ class SignatureFinisher:
             if readable
             else "The key backend returned something that is not a secp256k1 signature; nothing was signed.",
             retry_after=_RETRY_AFTER,
+            cause="error",
         )
 
     def _is_owner(self, public_key: bytes) -> bool:

@@ -61,6 +61,7 @@ class RemoteFailure(Exception):
             ErrorCode.KEY_BACKEND_UNAVAILABLE,
             f"{self.reason[:1].upper()}{self.reason[1:]}; nothing was signed.",
             retry_after=_RETRY_AFTER[self.kind],
+            cause=self.cause,
         )
 
 

@@ -32,7 +32,7 @@ from signer.adapters.keys.backend import (
 )
 from signer.adapters.keys.settings import KeysSettings
 from signer.adapters.keys.verified_key import Signed, VerifiedKey, self_test
-from signer.application.ports import KeyReloadReport, KeyRingStatus, SigningKey
+from signer.application.ports import KeyFailure, KeyReloadReport, KeyRingStatus, SigningKey
 from signer.domain.ethereum import AccountId
 
 _DEFAULTS: Final = KeysSettings()
@@ -106,12 +106,14 @@ class LoadedKeyRing:
     def status(self) -> KeyRingStatus:
         """See ``KeyRing.status``. No owner counts as missing during the first load."""
         contents = self._contents
+        failed = {**contents.failed, **self._problems, **self._failing()}
         return KeyRingStatus(
             loaded=len(contents.by_address),
             loading=self._is_loading,
             missing=() if self._is_loading else tuple(sorted(self._expected - contents.by_address.keys())),
-            failed={**contents.failed, **self._problems, **self._failing()},
+            failed=failed,
             is_down=bool(self._problems),
+            failed_backends=frozenset(backend.uri for backend in self._backends if backend.uri in failed),
         )
 
     # --- Loading ------------------------------------------------------------------------------------------------------
@@ -179,7 +181,7 @@ class LoadedKeyRing:
             except Exception as exc:  # noqa: BLE001 - a vendor's error that the backend did not convert
                 errors[index] = KeyBackendError(f"the key backend {backend.uri} cannot be used ({type(exc).__name__})")
                 errors[index].__cause__ = exc
-            return LoadedKeys((), {backend.uri: str(errors[index])})
+            return LoadedKeys((), {backend.uri: KeyFailure(str(errors[index]), errors[index].cause)})
 
         loaded = await asyncio.gather(*(load(index, backend) for index, backend in enumerate(self._backends)))
         return loaded, errors

@@ -16,7 +16,11 @@ _FINGERPRINT_KEY: Final = secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)
 
 
 class KeyFileError(Exception):
-    """A keystore, a seed file or a password file cannot be used; the text is the reason."""
+    """A keystore, a seed file or a password file cannot be used; the text is the reason, ``cause`` a stable word."""
+
+    def __init__(self, reason: str, cause: str = "damaged") -> None:
+        super().__init__(reason)
+        self.cause = cause
 
 
 class NotCopyable:
@@ -46,11 +50,12 @@ def read_file(path: Path, max_bytes: int) -> bytearray:
             while more := file.readinto(memoryview(content)[length:]):
                 length += more
     except OSError as exc:
-        raise KeyFileError(f"cannot be read ({exc.strerror})") from exc
+        cause = "permission" if isinstance(exc, PermissionError) else "unreachable"
+        raise KeyFileError(f"cannot be read ({exc.strerror})", cause) from exc
     del content[length:]
     if length > max_bytes:
         content.clear()  # a traceback could show it
-        raise KeyFileError(f"is too long (over {max_bytes} bytes): name another file")
+        raise KeyFileError(f"is too long (over {max_bytes} bytes): name another file", "error")
     return content
 
 
@@ -73,7 +78,7 @@ def read_secret(path: Path, max_bytes: int) -> bytearray:
     doubt = _doubt_about(secret)
     if doubt is not None:
         secret.clear()  # a traceback could show it
-        raise KeyFileError(doubt)
+        raise KeyFileError(doubt, "authentication")
     return secret
 
 
@@ -99,7 +104,7 @@ def read_password(path: Path) -> bytes:
     try:
         return bytes(read_secret(path, _MAX_PASSWORD_BYTES))
     except KeyFileError as refusal:
-        raise KeyFileError(f"the password file {path} {refusal}") from refusal
+        raise KeyFileError(f"the password file {path} {refusal}", refusal.cause) from refusal
 
 
 def write_new_file(path: Path, content: bytes) -> None:

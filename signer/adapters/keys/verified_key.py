@@ -9,6 +9,7 @@ from typing import Final
 
 from signer.adapters.keys.backend import BackendKey
 from signer.adapters.keys.finisher import SignatureFinisher
+from signer.application.ports import KeyFailure
 from signer.domain.errors import ErrorCode, SignerError, Unavailable
 from signer.domain.ethereum import Eip191Message, EvmSignature, self_test_message
 
@@ -50,7 +51,7 @@ class VerifiedKey:
         except SignerError:
             raise
         except TimeoutError as exc:
-            raise _unavailable(f"The key backend did not sign within {self._timeout:g} s.") from exc
+            raise _unavailable(f"The key backend did not sign within {self._timeout:g} s.", "timeout") from exc
         except Exception as exc:
             raise _unavailable("The key backend failed with an unexpected error.") from exc
         if self._signed is not None:
@@ -78,12 +79,12 @@ async def self_test(keys: Sequence[VerifiedKey]) -> dict[VerifiedKey, str]:
             try:
                 await key.sign(message)
             except SignerError as error:
-                failed[key] = f"fails its self-test: {error.detail}"
+                failed[key] = KeyFailure(f"fails its self-test: {error.detail}", error.cause or "error")
             await asyncio.sleep(0)  # a key in memory never yields to the event loop
 
     await asyncio.gather(*(test_in_turn() for _ in range(_CONCURRENT_SELF_TESTS)))
     return failed
 
 
-def _unavailable(detail: str) -> Unavailable:
-    return Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, detail, retry_after=_RETRY_AFTER)
+def _unavailable(detail: str, cause: str = "error") -> Unavailable:
+    return Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, detail, retry_after=_RETRY_AFTER, cause=cause)

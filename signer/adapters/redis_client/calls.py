@@ -98,16 +98,29 @@ class RedisCalls:
         """Send several commands about one key in one round trip and return their responses; raise ``Unavailable``."""
         return _raise_first_error(await self._send(key, commands))
 
-    async def attempt(self, commands: Sequence[Command], *, key: str = "") -> list[Any]:
-        """Send commands as ``commands`` does; return a ``RedisError`` in the place of each that was refused."""
-        return await self._send(key, commands)
+    async def attempt(self, commands: Sequence[Command], *, key: str = "", patient: bool = True) -> list[Any]:
+        """Send commands as ``commands`` does; return a ``RedisError`` in the place of each that was refused.
 
-    async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Part], *more: Command) -> list[Any]:
-        """Run a script and then ``more`` in the same round trip; return all responses; raise ``Unavailable``."""
+        ``patient`` says whether to wait for a failover.
+        """
+        return await self._send(key, commands, patient=patient)
+
+    async def script(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[Part],
+        *more: Command,
+        patient: bool = True,
+    ) -> list[Any]:
+        """Run a script and then ``more`` in the same round trip; return all responses; raise ``Unavailable``.
+
+        ``patient`` says whether to wait for a failover.
+        """
         tail = (len(keys), *keys, *arguments)
-        responses = await self._send(keys[0], [("EVALSHA", script.sha1, *tail), *more])
+        responses = await self._send(keys[0], [("EVALSHA", script.sha1, *tail), *more], patient=patient)
         if isinstance(responses[0], NoScriptError):
-            responses = await self._send(keys[0], [("EVAL", script.source, *tail), *more])
+            responses = await self._send(keys[0], [("EVAL", script.source, *tail), *more], patient=patient)
         return _raise_first_error(responses)
 
     async def scatter(self, script: Script, calls: Sequence[ScriptCall], *, patient: bool = True) -> list[Any]:
@@ -151,6 +164,15 @@ class RedisCalls:
         with _raising_unavailable():
             return [str(node.address) for node in await self._topology.primaries()]
 
+    async def group_by_node(self, keys: Sequence[str]) -> list[list[int]]:
+        """Return the indexes of the keys, one list for each server; raise ``Unavailable``."""
+        with _raising_unavailable():
+            return await self._topology.group_by_node(keys)
+
+    def address_of(self, key: str) -> str:
+        """Return the address of the server that has ``key``; empty if none is known."""
+        return self._topology.address_of(key)
+
     async def uncovered_slots(self) -> int:
         """Return the number of a cluster's slots without a primary; raise ``Unavailable``."""
         with _raising_unavailable():
@@ -160,13 +182,16 @@ class RedisCalls:
         """Fail the calls in progress and close all connections."""
         await self._topology.close()
 
-    async def _send(self, key: str, commands: Sequence[Command]) -> list[Any]:
+    async def _send(self, key: str, commands: Sequence[Command], *, patient: bool = True) -> list[Any]:
         is_repeated = False
         loop = asyncio.get_running_loop()
         started = time.perf_counter()
         while True:
             try:
-                responses = await self._topology.send(key, commands, loop.time() + self._timeout)
+                deadline = loop.time() + self._timeout
+                responses = await self._topology.send(key, commands, deadline, wait_for_failover=patient)
+                if not patient and isinstance(first_error(responses), AskError):  # the slot was moved
+                    responses = await self._topology.send(key, commands, deadline)
             except (RedisError, TimeoutError) as exc:
                 if is_repeated or not is_reply_lost(exc):
                     self._report(started, exc)
@@ -183,8 +208,7 @@ class RedisCalls:
 
     async def _scatter(self, commands: Sequence[tuple[str, Command]], *, patient: bool) -> list[Any]:
         """Send commands, each about its own key, and return their responses, errors included."""
-        with _raising_unavailable():
-            groups = await self._topology.group_by_node([key for key, _ in commands])
+        groups = await self.group_by_node([key for key, _ in commands])
         if len(groups) == 1 and patient:
             return await self._send(commands[0][0], [command for _, command in commands])
         results: list[Any] = [None] * len(commands)

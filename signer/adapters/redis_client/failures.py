@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from typing import Final
@@ -35,10 +36,26 @@ _CODE_FOR_TEXT: Final = {
 }
 """Codes for errors that begin without one, or with the general ``ERR``."""
 
+_FORBIDDEN_COMMAND: Final = re.compile(r"run the '([A-Za-z|._-]{1,64})' command")
+
 _WRONG_NODE_CODES: Final = frozenset(
     {"READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"},
 )
 """Errors of a server that is not, or not yet, the primary of the slot; ``UNBLOCKED`` ends a ``WAIT`` in that case."""
+
+_UNKNOWN_ISSUER: Final = "its certificate is of an unknown issuer: name its CA in redis.ca_file"
+_OTHER_NAME: Final = "its certificate is for another name: name the server in redis.url as its certificate does"
+_TLS_PROBLEMS: Final = {
+    9: "its certificate is not valid yet: check the clocks, or issue it again",
+    10: "its certificate, or its CA's, has expired: renew it",
+    18: _UNKNOWN_ISSUER,
+    19: _UNKNOWN_ISSUER,
+    20: _UNKNOWN_ISSUER,
+    21: _UNKNOWN_ISSUER,
+    62: _OTHER_NAME,
+    64: _OTHER_NAME,
+}
+"""By OpenSSL's ``X509_V_ERR_…``."""
 
 _REFUSED: Final = "The store refused the user or the password; check the user's name and the password file."
 _MOVED: Final = (
@@ -126,6 +143,25 @@ def error_code(exc: Exception) -> str:
     return getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
 
 
+def forbidden_command(exc: Exception) -> str | None:
+    """Return the command that the ACL forbids, in the words of an ACL; ``None`` if it forbids a key, or names none."""
+    found = _FORBIDDEN_COMMAND.search(str(exc))
+    return None if found is None else found[1]
+
+
+def tls_problem(error: ssl.SSLError) -> str:
+    """Return why a TLS handshake failed, and what to do about it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        other = f"its certificate is not trusted ({error.verify_message})"
+        return _TLS_PROBLEMS.get(error.verify_code, other)
+    reason = str(getattr(error, "reason", None))
+    if "ALERT" in reason and "CERTIFICATE" in reason:
+        return "it does not accept our client certificate: check redis.cert_file and key_file"
+    if reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}:
+        return "its port does not speak TLS: begin redis.url with redis, not rediss"
+    return "check redis.ca_file, cert_file and key_file; if its port expects no TLS, begin redis.url with redis"
+
+
 def is_reply_lost(exc: Exception) -> bool:
     """Return whether the call may have been carried out, so that only repeating it can tell."""
     if isinstance(exc, (*SERVER_REFUSALS, CannotConnect)):
@@ -158,19 +194,24 @@ def _cause_and_detail(exc: Exception) -> tuple[str, str]:
     if isinstance(exc, PrimaryNotFound):
         return exc.cause, str(exc)
     if isinstance(exc, (ResponseError, *SERVER_REFUSALS)):
-        text = str(exc)
-        code = next((code for begin, code in _CODE_FOR_TEXT.items() if text.startswith(begin)), error_code(exc))
-        is_login = isinstance(exc, AuthenticationError)
-        default = ("authentication", _REFUSED) if is_login else ("error", f"The store returned an error ({code}).")
-        return _CAUSE_AND_DETAIL_FOR_CODE.get(code, default)
+        return _of_response(exc)
     if isinstance(exc, (RedisTimeoutError, TimeoutError)):
         return "timeout", f"The store did not answer in time; retry. {_MAY_EXPECT_NO_TLS}"
     if isinstance(exc.__context__, ssl.SSLError):
-        advice = "check its name, redis.ca_file, cert_file and key_file"
-        return "tls", f"TLS with the store failed: {advice}. {_MAY_EXPECT_NO_TLS}"
+        return "tls", f"TLS with the store failed: {tls_problem(exc.__context__)}."
     if str(exc).startswith(_TOO_MANY_CLIENTS):
         return "configuration", "The store has too many clients: raise its maxclients."
     return "unreachable", _why_unreachable(exc)
+
+
+def _of_response(exc: Exception) -> tuple[str, str]:
+    text = str(exc)
+    code = next((code for begin, code in _CODE_FOR_TEXT.items() if text.startswith(begin)), error_code(exc))
+    if code == "NOPERM" and (command := forbidden_command(exc)) is not None:
+        return "permission", f"The store's ACL lacks +{command}, which the signer needs; see docs/redis.md."
+    is_login = isinstance(exc, AuthenticationError)
+    default = ("authentication", _REFUSED) if is_login else ("error", f"The store returned an error ({code}).")
+    return _CAUSE_AND_DETAIL_FOR_CODE.get(code, default)
 
 
 def _why_unreachable(exc: Exception) -> str:

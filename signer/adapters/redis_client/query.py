@@ -13,13 +13,16 @@ from signer.adapters.redis_client.failures import (
     MAY_EXPECT_TLS,
     PrimaryNotFound,
     error_code,
+    forbidden_command,
     is_closed_by_server,
     root_cause,
+    tls_problem,
 )
 from signer.adapters.redis_client.node import Node, first_error
 from signer.adapters.redis_client.shared_connection import Command
 
 _GRACE_SECONDS: Final = 0.05
+_CANNOT_BE_REACHED: Final = "cannot be reached: check redis.url, and that they run."
 _UNKNOWN_NAME: Final = "No such "
 """How the error of a Sentinel begins that does not know the name."""
 
@@ -64,17 +67,21 @@ def _why(causes: Sequence[Exception], nodes: str, login_settings: str) -> tuple[
     """Return the cause for the log, and the sentence."""
     if any(_UNKNOWN_NAME in str(cause) for cause in causes):
         return "configuration", "The Sentinels know no primary by the name in redis.url; correct the name."
-    if any(isinstance(cause, AuthenticationError) or error_code(cause) == "NOPERM" for cause in causes):
-        advice = f"check the user, its password file and its ACL ({login_settings})"
+    for cause in causes:
+        if error_code(cause) == "NOPERM":
+            right = f"lacks +{command}" if (command := forbidden_command(cause)) else "forbids a command"
+            return "permission", f"{nodes} refuse the signer, because their ACL {right}; see docs/redis.md."
+    if any(isinstance(cause, AuthenticationError) for cause in causes):
+        advice = f"check the user and its password file ({login_settings})"
         return "authentication", f"{nodes} refused the login: {advice}."
-    if any(isinstance(cause.__context__, ssl.SSLError) for cause in causes):
-        advice = "check the CA, the client certificate and its key, and the names"
-        return "tls", f"{nodes} cannot be reached over TLS: {advice}."
+    tls = next((cause.__context__ for cause in causes if isinstance(cause.__context__, ssl.SSLError)), None)
+    if tls is not None:
+        return "tls", f"{nodes} cannot be reached over TLS: of one of them, {tls_problem(tls)}."
     if any(isinstance(cause, ResponseError) for cause in causes):
         return "configuration", f"{nodes} return an error: check that redis.url begins with the right scheme."
-    if any(map(is_closed_by_server, causes)):
-        return "unreachable", f"{nodes} closed the connection; retry. {MAY_EXPECT_TLS}"
-    return "unreachable", f"{nodes} cannot be reached: check redis.url, and that they run."
+    is_closed = any(map(is_closed_by_server, causes))
+    what = f"closed the connection; retry. {MAY_EXPECT_TLS}" if is_closed else _CANNOT_BE_REACHED
+    return "unreachable", f"{nodes} {what}"
 
 
 def _has_succeeded(task: asyncio.Task[list[Any]]) -> bool:

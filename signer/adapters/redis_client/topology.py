@@ -52,6 +52,10 @@ class Topology(ABC):
     async def primaries(self) -> Sequence[Node]:
         """Return every known primary; raises as ``send`` does."""
 
+    @abstractmethod
+    def address_of(self, key: str) -> str:
+        """Return the address of the server that has ``key``; empty if none is known."""
+
     async def uncovered_slots(self) -> int:
         """Return the number of slots without a primary."""
         return 0
@@ -81,6 +85,10 @@ class SingleServer(Topology):
     async def primaries(self) -> Sequence[Node]:
         """See ``Topology.primaries``."""
         return (self._node,)
+
+    def address_of(self, key: str) -> str:  # noqa: ARG002 - the server has every key
+        """See ``Topology.address_of``."""
+        return str(self._node.address)
 
     async def close(self) -> None:
         """See ``Topology.close``."""
@@ -126,6 +134,11 @@ class DiscoveredTopology(Topology):
             else:
                 node, asking = redirect
                 redirects += 1
+
+    def address_of(self, key: str) -> str:
+        """See ``Topology.address_of``."""
+        node = self._node_of(key)
+        return "" if node is None else str(node.address)
 
     async def close(self) -> None:
         """See ``Topology.close``."""

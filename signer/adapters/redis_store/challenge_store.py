@@ -45,22 +45,18 @@ from signer.adapters.redis_client.shared_connection import Part
 from signer.adapters.redis_store import scripts
 from signer.adapters.redis_store.damage import DamageLog
 from signer.adapters.redis_store.due_indexes import Backlog, DueIndexes
+from signer.adapters.redis_store.probing import probe
 from signer.adapters.redis_store.script_results import MICROSECOND, ScriptResult, microseconds, parse_record
 from signer.adapters.redis_store.shard_keys import ShardKeys
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, LeaseLost, MalformedRequest, RecordDamaged, Unavailable
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
-from signer.domain.record import SHARDS, ChallengeRecord, Submission, parse_challenge_id, shard_of
+from signer.domain.record import ChallengeRecord, Submission, parse_challenge_id, shard_of
 
 IDEMPOTENCY_KEY_MEMORY: Final = timedelta(hours=1)
 """How long the card API remembers an Idempotency-Key: its contract, not a setting."""
 
-_PROBE_ARGUMENT: Final = b"x" * (128 << 10)
-"""Longer than every submission: Redis counts the memory of a request too, so a nearly full Redis refuses the probe
-before it refuses a move."""
-
-_RANDOM: Final = secrets.SystemRandom()
 _OUTCOME_FOR_NAME: Final = {outcome.name.lower().encode(): outcome for outcome in ClaimOutcome}
 
 
@@ -100,6 +96,7 @@ class RedisChallengeStore:
     ) -> None:
         self._redis = redis
         self._damage_log = damage_log
+        self._settings = settings
         self._indexes = DueIndexes(redis, settings.key_prefix, longest_wait(settings, max_age), damage_log)
         self._new_token = new_token or _tokens().__next__
         self._prefix = settings.key_prefix
@@ -246,11 +243,8 @@ class RedisChallengeStore:
         return await self._indexes.backlog()
 
     async def ping(self) -> None:
-        """See ``ChallengeStore.ping``. It takes a random shard, so that in time it tests every node of a cluster."""
-        shard = ShardKeys(self._prefix, f"{_RANDOM.randrange(SHARDS):02x}")
-        confirmation = self._replica_wait.commands(shard.confirmation)
-        _, *confirmations = await self._redis.script(scripts.PROBE, shard.probes, (_PROBE_ARGUMENT,), *confirmation)
-        self._replica_wait.check(confirmations)
+        """See ``ChallengeStore.ping``. It probes every primary of a cluster."""
+        await probe(self._redis, self._settings)
 
     async def _run(
         self,

@@ -7,6 +7,7 @@ from typing import Final, Literal, Self
 
 from signer.adapters.redis_client.calls import RedisCalls
 from signer.adapters.redis_client.query import parse_info
+from signer.domain.errors import Unavailable
 
 _QUERY: Final = (("INFO", "memory"), ("INFO", "persistence"), ("INFO", "replication"))
 
@@ -29,7 +30,12 @@ class Weakness(str):
 
 async def find_weaknesses(redis: RedisCalls, wait_for_replicas: int) -> tuple[Weakness, ...]:
     """Return one sentence for each weakness of any primary; raise ``Unavailable``."""
-    responses = await redis.every_primary(_QUERY)
+    try:
+        responses = await redis.every_primary(_QUERY)
+    except Unavailable as error:
+        if error.cause != "permission":
+            raise
+        return (Weakness("persistence", f"Redis does not show its configuration. {error.detail}"),)
     found = [weakness for infos in responses for weakness in _of_primary(infos, wait_for_replicas)]
     uncovered = await redis.uncovered_slots()
     if uncovered:

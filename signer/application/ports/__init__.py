@@ -20,6 +20,7 @@ from signer.application.ports.challenge_store import (
 from signer.application.ports.clock import Clock
 from signer.application.ports.customer_intents import CustomerIntents
 from signer.application.ports.keys import (
+    KeyFailure,
     KeyReloader,
     KeyReloadReport,
     KeyRing,
@@ -42,6 +43,7 @@ __all__ = [
     "DeliveryResult",
     "DeliveryVerdict",
     "EventName",
+    "KeyFailure",
     "KeyReloadReport",
     "KeyReloader",
     "KeyRing",

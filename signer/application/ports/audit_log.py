@@ -42,6 +42,8 @@ class AuditDetails(TypedDict, total=False):
     duration_ms: float
     idempotency_key: str
     upstream_status: str | None
+    cause: str | None
+    reason: str | None
     is_repeated: bool
 
 
@@ -62,6 +64,8 @@ class AuditEvent:
         duration_ms: how long the step took.
         idempotency_key: of the delivery, or of the creation of a customer.
         upstream_status: the customer's status at the card API when it was read last.
+        cause: why the key did not sign: one stable word.
+        reason: the same in a sentence.
         is_repeated: whether it is about one more attempt that leaves the outcome open; not shown.
     """
 
@@ -77,6 +81,8 @@ class AuditEvent:
     duration_ms: float | None = None
     idempotency_key: str | None = None
     upstream_status: str | None = None
+    cause: str | None = None
+    reason: str | None = None
     is_repeated: bool = False
 
     @property

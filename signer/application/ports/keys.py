@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from signer.domain.ethereum import Eip191Message, EvmSignature
 
@@ -31,6 +31,24 @@ class SigningKey(Protocol):
         ...
 
 
+class KeyFailure(str):
+    """Why a key, or a key backend, cannot be used, in a sentence; ``cause`` is one stable word for it."""
+
+    __slots__ = ("cause",)
+    cause: str
+
+    def __new__(cls, reason: str, cause: str) -> Self:
+        """Create it."""
+        failure = super().__new__(cls, reason)
+        failure.cause = cause
+        return failure
+
+    @staticmethod
+    def cause_of(reason: str) -> str:
+        """Return the cause of a reason; ``error`` if it has none."""
+        return reason.cause if isinstance(reason, KeyFailure) else "error"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRingStatus:
     """The state of the keys, for readiness and for operators.
@@ -40,6 +58,7 @@ class KeyRingStatus:
         loading: whether the first load is still running.
         missing: expected owners (EIP-55) without a key.
         failed: the reason for each key or backend that cannot be used, by URI.
+        failed_backends: those URIs of them that name a whole backend.
         is_down: whether a backend has failed since it was loaded, so that its keys do not sign.
     """
 
@@ -48,6 +67,7 @@ class KeyRingStatus:
     missing: tuple[str, ...]
     failed: Mapping[str, str]
     is_down: bool = False
+    failed_backends: frozenset[str] = frozenset()
 
     @property
     def is_ready(self) -> bool:

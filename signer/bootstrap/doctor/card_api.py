@@ -64,11 +64,11 @@ async def _check_request_key(settings: CardApiSettings, report: Report, stack: A
         async with asyncio.timeout(CALL_WITHIN.total_seconds()):
             key = await stack.enter_async_context(open_request_key(settings, lambda _problem: None))
     except RequestKeyError as error:
-        report.failed("request_key", str(error), _LOAD)
+        report.failed("request_key", str(error), _LOAD, getattr(error.__cause__, "cause", "configuration"))
         return None
     except TimeoutError:
         found = f"the token of the request key does not respond within {CALL_WITHIN.total_seconds():g} s"
-        report.failed("request_key", found, "Check the token, and card_api.signing_key_uri.")
+        report.failed("request_key", found, "Check the token, and card_api.signing_key_uri.", "timeout")
         return None
     report.ok("request_key", f"signs; {_identity(key)}")
     return key
@@ -93,9 +93,9 @@ async def _check_calls(settings: CardApiSettings, key: OpenRequestKey | None, re
             if key is not None:
                 await _check_signature(client, clock, key, report)
     except SignerError as error:
-        report.says(check, error.detail)
+        report.says(check, error.detail, error.cause)
     except (MessageSignatureError, RequestKeyError) as error:
-        report.says(check, str(error))
+        report.says(check, str(error), None)
     if clock.skew is not None:
         report.clock("clock", clock.skew.total_seconds())
 
@@ -108,11 +108,11 @@ async def _check_signature(client: CardApiClient, clock: UpstreamClock, key: Ope
         report.ok("request_signature", f"accepted; {_identity(key)}")
     except SignerError as error:
         if error.cause != "signature_refused":
-            report.says("request_signature", error.detail)
+            report.says("request_signature", error.detail, error.cause)
             return
         found = f"the card API refused the signed request; {_identity(key)}"
         clocks = "the clocks agree" if clock.skew is not None and not clock.is_skewed else "see the clock"
-        report.failed("request_signature", f"{found}; {clocks}", _REGISTER)
+        report.failed("request_signature", f"{found}; {clocks}", _REGISTER, "signature_refused")
         return
     milliseconds = (time.perf_counter() - started) * 1000
     if milliseconds > _SLOW_MILLISECONDS:

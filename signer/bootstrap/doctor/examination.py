@@ -24,7 +24,7 @@ def all_parts(settings: Settings, config_file: Path | None, exposed: Mapping[str
         redis_part(settings),
         card_api_part(settings),
         keys_part(settings),
-        service_part(),
+        service_part(settings),
     ]
 
 

@@ -21,6 +21,10 @@ from signer.config.settings import Settings
 PART_WITHIN: Final = timedelta(seconds=9)
 """Of each part; all run at once, so the whole command needs little more."""
 
+OWN_CAUSES: Final = frozenset(
+    {"clock", "configuration", "duplicate", "limits", "log", "missing", "not_ready", "taken", "unreadable"}
+)
+"""The causes of findings besides those of the events ``… .down``; docs/operations.md explains them."""
 _END_WITHIN: Final = 0.5
 _SHOWN: Final = 3
 _END_OF_FACT: Final = re.compile(r"[:;.] ")
@@ -38,13 +42,21 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the table; ``action`` is what to do about it, empty if nothing."""
+    """One line of the table.
+
+    Attributes:
+        part, check, result: stable names.
+        found: what the check has found.
+        action: what to do about it; empty if nothing.
+        cause: one stable word for why it failed; empty if it did not, or if a warning has none.
+    """
 
     part: str
     check: str
     result: Result
     found: str
     action: str = ""
+    cause: str = ""
 
 
 class Report:
@@ -68,20 +80,20 @@ class Report:
         """Add that the service works, and something is to be done."""
         self._add(check, Result.WARNING, found, action)
 
-    def failed(self, check: str, found: str, action: str) -> None:
+    def failed(self, check: str, found: str, action: str, cause: str) -> None:
         """Add that the service does not work so."""
-        self._add(check, Result.FAILED, found, action)
+        self._add(check, Result.FAILED, found, action, cause)
 
     def skipped(self, check: str, reason: str) -> None:
         """Add that a check could not be made."""
         self._add(check, Result.SKIPPED, reason)
 
-    def says(self, check: str, text: str, result: Result = Result.FAILED) -> None:
-        """Add a text that says what happened, then what to do."""
+    def says(self, check: str, text: str, cause: str | None, result: Result = Result.FAILED) -> None:
+        """Add a text that says what happened, then what to do; without a ``cause`` it is ``error``."""
         ends = (end for end in _END_OF_FACT.finditer(text) if _is_outside_parentheses(text[: end.start()]))
         fact = next(ends, None)
         found, action = (text, "") if fact is None else (text[: fact.start()], text[fact.end() :])
-        self._add(check, result, found, action[:1].upper() + action[1:])
+        self._add(check, result, found, action[:1].upper() + action[1:], cause or "error")
 
     def clock(self, check: str, difference: float) -> None:
         """Add by how many seconds another clock is ahead of ours."""
@@ -90,22 +102,24 @@ class Report:
             self.ok(check, found)
             return
         result = Result.FAILED if abs(difference) > LONGEST_BACKDATE.total_seconds() else Result.WARNING
-        self._add(check, result, found, "Set the clocks of both machines by NTP.")
+        self._add(check, result, found, "Set the clocks of both machines by NTP.", "clock")
 
     def finish(self, fault: str | None) -> None:
         """Add a finding for each check that has none; ``fault`` is why the part did not end by itself."""
         made = {finding.check for finding in self.findings}
         left = [check for check in self._checks if check not in made]
         if fault is not None and left:
-            self.failed(left.pop(0), fault, "Run the command again; if it stays so, look at this part by hand.")
+            action = "Run the command again; if it stays so, look at this part by hand."
+            self.failed(left.pop(0), fault, action, "timeout" if self.hangs else "error")
         failed = [finding.check for finding in self.findings if finding.result is Result.FAILED]
         for check in left:
             self.skipped(check, f"{failed[-1] if failed else 'an earlier check'} failed")
         places = {check: place for place, check in enumerate(self._checks)}
         self.findings.sort(key=lambda finding: places.get(finding.check, len(places)))
 
-    def _add(self, check: str, result: Result, found: str, action: str = "") -> None:
-        self.findings.append(Finding(self._part, check, result, found.removesuffix("."), action.removesuffix(".")))
+    def _add(self, check: str, result: Result, found: str, action: str = "", cause: str = "") -> None:
+        found, action = found.removesuffix("."), action.removesuffix(".")
+        self.findings.append(Finding(self._part, check, result, found, action, cause))
 
 
 def listed(texts: Iterable[object]) -> str:

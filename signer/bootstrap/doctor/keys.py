@@ -11,7 +11,7 @@ from typing import Final
 
 from signer.adapters.clock import SystemClock
 from signer.adapters.keys.backend import KeyBackendError
-from signer.application.ports import KeyRingStatus
+from signer.application.ports import KeyFailure, KeyRingStatus
 from signer.bootstrap.doctor.findings import PART_WITHIN, Part, Report, listed
 from signer.bootstrap.keys import open_keys
 from signer.config.settings import Settings
@@ -32,7 +32,9 @@ def keys_part(settings: Settings) -> Part:
 async def _check(settings: Settings, report: Report) -> None:
     uris = settings.keys.uris
     if not uris:
-        report.failed("owners", "keys.uris is empty", "Name a key backend in keys.uris; see docs/keys/README.md.")
+        report.failed(
+            "owners", "keys.uris is empty", "Name a key backend in keys.uris; see docs/keys/README.md.", "configuration"
+        )
         return
     turn = asyncio.Lock()
     found = await asyncio.gather(*(_check_backend(settings, number, report, turn) for number in range(len(uris))))
@@ -62,7 +64,7 @@ async def _check_backend(settings: Settings, number: int, report: Report, turn: 
             status = keys.ring.status()
             loaded = keys.ring.keys()
     except KeyBackendError as error:
-        report.failed(check, str(error), f"Correct keys.uris, or the backend; {_CHECK_EACH}.")
+        report.failed(check, str(error), f"Correct keys.uris, or the backend; {_CHECK_EACH}.", error.cause)
         return None
     except TimeoutError:
         report.hangs = True
@@ -77,15 +79,18 @@ def _judge_slow(check: str, uri: str, done: tuple[int, int], report: Report) -> 
     if done[0]:
         report.warning(check, f"{uri}: opened {done[0]} of {done[1]} keys {within} and stopped", f"{_CHECK_EACH}.")
     else:
-        report.failed(check, f"{uri}: no key was opened {within}", "Check the backend and the network to it.")
+        report.failed(
+            check, f"{uri}: no key was opened {within}", "Check the backend and the network to it.", "timeout"
+        )
 
 
 def _judge_status(check: str, uri: str, status: KeyRingStatus, report: Report) -> None:
     if status.failed:
         found = f"{uri}: {status.loaded} keys sign, {len(status.failed)} failed: {_shown(status.failed)}"
-        report.failed(check, found, f"Mend or remove what failed; {_CHECK_EACH}.")
+        cause = KeyFailure.cause_of(next(iter(status.failed.values())))
+        report.failed(check, found, f"Mend or remove what failed; {_CHECK_EACH}.", cause)
     elif not status.loaded:
-        report.failed(check, f"{uri}: no key", "Add a key with `signer keys new`, or correct the URI.")
+        report.failed(check, f"{uri}: no key", "Add a key with `signer keys new`, or correct the URI.", "missing")
     else:
         report.ok(
             check,
@@ -99,10 +104,10 @@ def _check_owners(settings: Settings, counts: Mapping[str, int], report: Report)
     twice = sorted(address for address, count in counts.items() if count > 1)
     if missing:
         found = f"{len(missing)} of {len(expected)} expected owners have no key: {listed(missing)}"
-        report.failed("owners", found, "Add their keys, or remove them from keys.expected_owners.")
+        report.failed("owners", found, "Add their keys, or remove them from keys.expected_owners.", "missing")
     if twice and settings.keys.duplicates == "refuse":
         found = f"{len(twice)} owners have two keys: {listed(twice)}"
-        report.failed("owners", found, 'Remove one of the keys, or set keys.duplicates = "first".')
+        report.failed("owners", found, 'Remove one of the keys, or set keys.duplicates = "first".', "duplicate")
     elif not missing:
         report.ok("owners", f"{len(counts)} in all; {len(expected)} expected, all present")
 

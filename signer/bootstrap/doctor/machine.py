@@ -37,7 +37,7 @@ def configuration_part() -> Part:
 async def _check_settings(settings: Settings, report: Report) -> None:
     problems = await find_problems(settings)
     for problem in problems:
-        report.failed("settings", problem, "Correct this setting; config/default.toml describes it.")
+        report.failed("settings", problem, "Correct this setting; config/default.toml describes it.", "configuration")
     if not problems:
         report.ok("settings", "the service starts with them")
 
@@ -68,7 +68,7 @@ def files_part(config_file: Path | None) -> Part:
         named = list(named_files(settings))
         for problem in unusable_files(settings):
             action = "Correct the path, or let the signer's user (or its group) read the file."
-            report.failed("readable", problem, action)
+            report.failed("readable", problem, action, "unreadable")
         if all(finding.check != "readable" for finding in report.findings):
             report.ok("readable", f"all {len(named)} files that the settings name")
         secrets = {path for name, path in named if name not in _PUBLIC and path.suffix not in _LIBRARY}
@@ -136,7 +136,7 @@ def limits_part(exposed: Mapping[str, str]) -> Part:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != resource.RLIM_INFINITY and soft < wanted:
             found = f"{soft} are allowed, and http.max_connections = {settings.http.max_connections} needs {wanted}"
-            report.failed("open_files", found, "Raise the limit (ulimit -n), or lower http.max_connections.")
+            report.failed("open_files", found, "Raise the limit (ulimit -n), or lower http.max_connections.", "limits")
         else:
             report.ok("open_files", f"{soft} allowed, {wanted} needed")
         for measure, reason in exposed.items():

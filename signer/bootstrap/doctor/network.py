@@ -24,7 +24,7 @@ async def check_address(report: Report, addresses: Sequence[Address], setting: s
     problems = [f"{address} {problem}" for address, problem in zip(addresses, outcomes, strict=True) if problem]
     action = f"Check {setting}, DNS, the network policy, and that the server runs."
     if not reached:
-        report.failed("address", "; ".join(problems), action)
+        report.failed("address", "; ".join(problems), action, "unreachable")
         return None
     if problems:
         report.warning("address", "; ".join(problems), action)
@@ -65,14 +65,16 @@ async def check_tls(report: Report, address: Address, context: ssl.SSLContext, s
                 address.host, address.port, ssl=context, server_hostname=address.host
             )
     except ssl.SSLCertVerificationError as error:
-        report.failed("tls", f"the certificate of {address} is not trusted ({error.verify_message})", setting)
+        report.failed("tls", f"the certificate of {address} is not trusted ({error.verify_message})", setting, "tls")
         return False
     except TimeoutError:
-        report.failed("tls", f"{address} does not finish the TLS handshake within {_CONNECT_WITHIN:g} s", setting)
+        report.failed(
+            "tls", f"{address} does not finish the TLS handshake within {_CONNECT_WITHIN:g} s", setting, "timeout"
+        )
         return False
     except OSError as error:
         reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
-        report.failed("tls", f"{address} does not speak TLS as we do ({reason})", setting)
+        report.failed("tls", f"{address} does not speak TLS as we do ({reason})", setting, "tls")
         return False
     protocol, certificate = writer.get_extra_info("ssl_object").version(), writer.get_extra_info("peercert")
     writer.transport.abort()

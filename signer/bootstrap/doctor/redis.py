@@ -7,21 +7,17 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
-
-from redis.exceptions import RedisError
+from typing import Final
 
 from signer.adapters.clock import SystemClock
-from signer.adapters.redis_client.calls import RedisCalls, ReplicaWait, Script
+from signer.adapters.redis_client.calls import RedisCalls, ReplicaWait
 from signer.adapters.redis_client.connections import TlsConnection
-from signer.adapters.redis_client.failures import error_code
 from signer.adapters.redis_client.opening import connection_to, open_redis
 from signer.adapters.redis_client.query import parse_info
 from signer.adapters.redis_client.settings import RedisSettings
-from signer.adapters.redis_client.shared_connection import Command
 from signer.adapters.redis_client.urls import Address, Deployment
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore
-from signer.adapters.redis_store.shard_keys import ShardKeys
+from signer.adapters.redis_store.rights import missing_rights
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.bootstrap.doctor.findings import Part, Report, Result
 from signer.bootstrap.doctor.network import check_address, check_tls
@@ -39,7 +35,6 @@ _TLS_ACTION: Final = (
     "Name the server's CA in redis.ca_file, and the server as its certificate does in redis.url; if its port expects "
     "no TLS, begin redis.url with redis."
 )
-_NO_OP: Final = Script.of("return 1")
 
 
 def redis_part(settings: Settings) -> Part:
@@ -75,7 +70,7 @@ async def _check_tls(settings: RedisSettings, address: Address, report: Report) 
     try:
         context = connection.ssl_context.get()
     except ssl.SSLError as error:
-        report.failed("tls", str(error.args[0]), "Check redis.ca_file, redis.cert_file and redis.key_file.")
+        report.failed("tls", str(error.args[0]), "Check redis.ca_file, redis.cert_file and redis.key_file.", "tls")
         return False
     return await check_tls(report, address, context, _TLS_ACTION)
 
@@ -87,13 +82,15 @@ async def _check_login(settings: RedisSettings, redis: RedisCalls, report: Repor
             check = "topology"
             primaries, uncovered = await redis.primaries(), await redis.uncovered_slots()
             if uncovered:
-                report.failed(check, f"{uncovered} slots have no primary", "Assign the slots to a primary.")
+                report.failed(
+                    check, f"{uncovered} slots have no primary", "Assign the slots to a primary.", "unreachable"
+                )
             else:
                 report.ok(check, f"primary: {', '.join(primaries)}")
         check = "login"
         await redis.command("PING")
     except Unavailable as error:
-        report.says(check, error.detail)
+        report.says(check, error.detail, error.cause)
         return False
     report.ok(check, f"as user {settings.username or 'default'}, database {url.database}")
     return True
@@ -105,68 +102,30 @@ async def _check_server(settings: Settings, redis: RedisCalls, report: Report) -
         try:
             missing |= await check(settings, redis, report) or set()
         except Unavailable as error:
-            report.says(name, error.detail)
-    if "info" in missing:
+            report.says(name, f"{error.place} fails; {error.detail}" if error.place else error.detail, error.cause)
+    if "+info" in missing:
         for name in _ABOUT_INFO:
             report.skipped(name, "the user may not run INFO")
         return
     try:
         await _check_info(settings, redis, report)
     except Unavailable as error:
-        report.says("server", error.detail)
+        report.says("server", error.detail, error.cause)
 
 
 # --- What the user may do, and how fast -------------------------------------------------------------------------------
 
 
-def tried_commands(keys: ShardKeys, *, waits: bool, is_cluster: bool) -> dict[str, Command]:
-    """Return a harmless call of each command that the service needs, by its name in an ACL."""
-    record, index, pointer = keys.probes
-    commands: dict[str, Command] = {
-        "ping": ("PING",),
-        "info": ("INFO", "server"),
-        "time": ("TIME",),
-        "eval": ("EVAL", _NO_OP.source, 1, record),
-        "evalsha": ("EVALSHA", _NO_OP.sha1, 1, record),
-        "hset": ("HSET", record, "probe", 1),
-        "hmget": ("HMGET", record, "probe"),
-        "pexpire": ("PEXPIRE", record, 1),
-        "hdel": ("HDEL", record, "probe"),
-        "set": ("SET", pointer, "probe", "PX", 1),
-        "get": ("GET", pointer),
-        "zadd": ("ZADD", index, 1, "probe"),
-        "zrangebyscore": ("ZRANGEBYSCORE", index, "-inf", 1, "LIMIT", 0, 1),
-        "zrem": ("ZREM", index, "probe"),
-    }
-    if waits:
-        commands["wait"] = ("WAIT", 0, 1)
-    if is_cluster:
-        commands |= {"cluster|info": ("CLUSTER", "INFO"), "cluster|slots": ("CLUSTER", "SLOTS"), "asking": ("ASKING",)}
-    return commands
-
-
 async def _check_rights(settings: Settings, redis: RedisCalls, report: Report) -> set[str]:
-    """Try each command, because the service's user may not ask what it may do. Return the forbidden ones."""
+    """Return the rights that the user lacks."""
     section = settings.redis
-    keys = ShardKeys(section.key_prefix, "00")
-    is_cluster = section.parsed_url.deployment is Deployment.CLUSTER
-    tried = tried_commands(keys, waits=section.wait_for_replicas > 0, is_cluster=is_cluster)
-    responses = await redis.attempt(list(tried.values()), key=keys.probes[0])
-    refusals = {name: str(each) for name, each in zip(tried, responses, strict=True) if _is_forbidden(each)}
-    commands = {name for name, text in refusals.items() if "key" not in text}
-    if not refusals:
-        report.ok("rights", f"all {len(tried)} commands are allowed on {section.key_prefix}:*")
+    lacking = await missing_rights(redis, section, "00")
+    if not lacking:
+        report.ok("rights", f"all commands are allowed on {section.key_prefix}:*")
         return set()
-    lacking = [*(f"+{name}" for name in sorted(commands)), *([f"~{section.key_prefix}:*"] * (commands < set(refusals)))]
-    user = section.username or "default"
-    report.failed(
-        "rights", f"the ACL of user {user} lacks {' '.join(lacking)}", f"ACL SETUSER {user} {' '.join(lacking)}"
-    )
-    return commands
-
-
-def _is_forbidden(response: Any) -> bool:  # noqa: ANN401 - any response
-    return isinstance(response, RedisError) and error_code(response) == "NOPERM"
+    user, rights = section.username or "default", " ".join(lacking)
+    report.failed("rights", f"the ACL of user {user} lacks {rights}", f"ACL SETUSER {user} {rights}", "permission")
+    return set(lacking)
 
 
 async def _check_writes(settings: Settings, redis: RedisCalls, report: Report) -> None:
@@ -209,12 +168,14 @@ async def _check_info(settings: Settings, redis: RedisCalls, report: Report) -> 
     for server, replication, memory, persistence in infos:
         judge_server(server, replication, report)
         if persistence.get("aof_last_write_status", "ok") != "ok":
-            report.failed("persistence", "the last write of the append-only file failed", "Check the server's disk.")
+            report.failed(
+                "persistence", "the last write of the append-only file failed", "Check the server's disk.", "full"
+            )
         _judge_memory(memory, report)
     wait_for = settings.redis.wait_for_replicas
     weaknesses = [each for each in await find_weaknesses(redis, wait_for) if each.topic != "slots"]
     for weakness in weaknesses:
-        report.says(weakness.topic, weakness, Result.WARNING)
+        report.says(weakness.topic, weakness, "configuration", Result.WARNING)
     weak = {weakness.topic for weakness in weaknesses}
     [fsync] = await redis.attempt([("CONFIG", "GET", "appendfsync")])
     how = fsync[1].decode() if isinstance(fsync, list) and fsync else None
@@ -239,10 +200,12 @@ def judge_server(server: Mapping[str, str], replication: Mapping[str, str], repo
     version = server.get("redis_version", "0")
     name = f"Valkey {server['valkey_version']}" if is_valkey else f"Redis {version}"
     if int(version.partition(".")[0]) < _OLDEST_MAJOR:
-        report.failed("server", f"{name} is too old", f"Use Redis {_OLDEST_MAJOR} or newer, or Valkey.")
+        report.failed(
+            "server", f"{name} is too old", f"Use Redis {_OLDEST_MAJOR} or newer, or Valkey.", "configuration"
+        )
     elif replication.get("role") != "master":
         action = "Name the primary in redis.url, or use redis+sentinel://."
-        report.failed("server", f"{name} is a read-only replica", action)
+        report.failed("server", f"{name} is a read-only replica", action, "read_only")
     else:
         report.ok("server", f"{name}, a primary")
 

@@ -37,17 +37,20 @@ def sandbox_part(log_problem: Callable[[], str | None]) -> Part:
         try:
             async with open_service(settings, log_problem=log_problem) as service:
                 result = await service.onboard_for_test(external_id)
-        except (StartFailed, KeyBackendError, SignerError) as error:
-            report.says(_CHECK, error.detail if isinstance(error, SignerError) else str(error))
+        except SignerError as error:
+            report.says(_CHECK, error.detail, error.cause)
+            return
+        except (StartFailed, KeyBackendError) as error:
+            report.says(_CHECK, str(error), "configuration")
             return
         found = f"customer {result.customer_id} (externalId {external_id}) was created"
         record = result.record
         if record is None:
             detail = result.error and result.error.detail
-            report.failed(_CHECK, f"{found} and its challenge is not signed ({detail})", "See docs/errors.md.")
+            report.failed(_CHECK, f"{found} and its challenge is not signed ({detail})", "See docs/errors.md.", "error")
         elif not record.state.is_proof:
             state = f"{record.state} ({record.code or 'no code'})"
-            report.failed(_CHECK, f"{found}; its challenge {record.id} is {state}", "See docs/states.md.")
+            report.failed(_CHECK, f"{found}; its challenge {record.id} is {state}", "See docs/states.md.", "error")
         else:
             report.ok(_CHECK, f"{found} for {record.owner}; its challenge {record.id} is {record.state}")
 

@@ -1,4 +1,4 @@
-"""The checks of the service on this machine: its port, and if it runs, its readiness and its log."""
+"""The checks of the service on this machine: its ports, and if it runs, its readiness and its log."""
 
 from __future__ import annotations
 
@@ -13,44 +13,57 @@ from typing import Final
 from signer.bootstrap.doctor.findings import Part, Report
 from signer.bootstrap.running_service import ProbeResponse, probe
 from signer.config.settings import Settings
-from signer.web.settings import HttpSettings
+from signer.web.settings import HttpSettings, MetricsSettings
 
 _LISTENING: Final = "0A"
 """The state of a socket in ``/proc/net/tcp``."""
 _NOT_RUNNING: Final = "the service does not run here"
 
 
-def service_part() -> Part:
-    """Return the part."""
-    return Part("service", ("port", "log", "readiness"), _check)
+def service_part(settings: Settings) -> Part:
+    """Return the part for these settings."""
+    metrics = () if settings.metrics.port is None else ("metrics_port",)
+    return Part("service", ("port", *metrics, "log", "readiness"), _check)
 
 
 async def _check(settings: Settings, report: Report) -> None:
-    section = settings.http
+    if settings.metrics.port is not None:
+        await _check_port("metrics_port", settings.metrics, "/metrics", "metrics", report)
+    response = await _check_port("port", settings.http, "/readyz", "http", report)
+    if response is None:
+        report.skipped("log", _NOT_RUNNING)
+        report.skipped("readiness", _NOT_RUNNING)
+    else:
+        _judge_readiness(response, report)
+
+
+async def _check_port(
+    check: str, section: HttpSettings | MetricsSettings, path: str, name: str, report: Report
+) -> ProbeResponse | None:
+    """Check that the service can listen, or does; return its response to ``path`` if it does."""
     where = f"{section.host}:{section.port}"
     try:
         taken = await asyncio.to_thread(_bind, section)
     except OSError as error:
-        report.failed("port", f"{where} cannot be listened on ({error.strerror})", "Correct http.host and http.port.")
-        return
+        action = f"Correct {name}.host and {name}.port."
+        report.failed(check, f"{where} cannot be listened on ({error.strerror})", action, "configuration")
+        return None
     if not taken:
-        report.ok("port", f"{where} is free" if section.port else "any free port")
-        report.skipped("log", _NOT_RUNNING)
-        report.skipped("readiness", _NOT_RUNNING)
-        return
+        report.ok(check, f"{where} is free" if section.port else "any free port")
+        return None
     response = None
     with suppress(OSError, http.client.HTTPException):
-        response = await asyncio.to_thread(probe, section, "/readyz")
+        response = await asyncio.to_thread(probe, section, path)
     if response is None or not response.is_ours:
-        holder = await asyncio.to_thread(_holder_of, section.port)
+        holder = await asyncio.to_thread(_holder_of, section.port or 0)
         found = f"{where} is taken by another program{holder}"
-        report.failed("port", found, "Stop that program, or set another http.port.")
-        return
-    report.ok("port", f"a challenge signer listens on {where}; another one with these settings cannot start")
-    _judge_readiness(response, report)
+        report.failed(check, found, f"Stop that program, or set another {name}.port.", "taken")
+        return None
+    report.ok(check, f"a challenge signer listens on {where}; another one with these settings cannot start")
+    return response
 
 
-def _bind(settings: HttpSettings) -> bool:
+def _bind(settings: HttpSettings | MetricsSettings) -> bool:
     """Return whether the port is taken; blocking.
 
     Raises:
@@ -98,11 +111,11 @@ def _judge_readiness(response: ProbeResponse, report: Report) -> None:
         else:
             report.ok("log", "the running service writes it")
     else:
-        report.says("log", str(audit.get("detail", "it cannot be written")))
+        report.says("log", str(audit.get("detail", "it cannot be written")), "log")
     failed = [f"{name} ({check.get('detail')})" for name, check in by_name.items() if not check.get("ok")]
     if response.status == http.client.OK:
         report.ok("readiness", "the running service is ready")
     else:
         action = "See the other parts of this table; `signer healthcheck --ready` shows each check."
         what = "; ".join(failed) or f"status {response.status}"
-        report.failed("readiness", f"the running service is not ready: {what}", action)
+        report.failed("readiness", f"the running service is not ready: {what}", action, "not_ready")

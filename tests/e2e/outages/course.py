@@ -39,6 +39,7 @@ class Outage:
         doctor: the check of ``signer doctor`` that does not pass.
         up: the event at its end.
         owner: whose challenges are signed meanwhile; by default the site's.
+        call_every: the seconds between two requests of callers.
         is_log_readable: whether the log can be read before the repair; if not, the outage lasts ``NAMED_WITHIN``.
     """
 
@@ -52,6 +53,7 @@ class Outage:
     doctor: str
     up: str
     owner: Callable[[OutageSite], AccountId] | None = None
+    call_every: float = _CALL_EVERY
     is_log_readable: bool = True
 
 
@@ -98,7 +100,9 @@ class Course:
             found.append(f"/readyz has no check {outage.check} with {outage.code!r}; it has {self.last_checks}")
         elif (self.named_by_check or 0) - self.began > NAMED_WITHIN:
             found.append("/readyz named it after too late")
-        if not self.findings.get(outage.doctor, "").startswith(("failed", "warning")):
+        finding, has_cause = self.findings.get(outage.doctor, ""), bool(named and "cause" in named[0])
+        wanted = (f"failed {outage.cause}:", "warning") if has_cause else ("failed", "warning")
+        if not finding.startswith(wanted):
             found.append(f"the doctor says {self.findings.get(outage.doctor)!r} of {outage.doctor}: {self.findings}")
         return found
 
@@ -127,7 +131,7 @@ async def run(site: OutageSite, outage: Outage) -> Course:
     tasks: list[asyncio.Task[Any]] = []
     try:
         if outage.check:
-            tasks.append(asyncio.create_task(site.call(customers, _CALL_EVERY)))
+            tasks.append(asyncio.create_task(site.call(customers, outage.call_every)))
         named = partial(_poll, partial(_is_named, site, outage, course, skipped))
         if outage.is_log_readable:
             tasks.append(doctor := asyncio.create_task(site.doctor()))

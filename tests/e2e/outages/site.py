@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
@@ -145,9 +145,9 @@ class OutageSite(LocalSite):
         await self.close_front()
         await self.open_front()
 
-    def use_redis_certificate(self, *, trusted: bool) -> None:
-        """Let Redis use a certificate that the service trusts or not, also for the connections that are open."""
-        files = self._certificate if trusted else self._strangers.server()
+    def use_redis_certificate(self, *, is_known: bool = True, valid_for: timedelta = timedelta(days=1)) -> None:
+        """Let Redis use a new certificate, of a CA that the service knows or not; cut the connections."""
+        files = (self._authority if is_known else self._strangers).server(valid_for=valid_for)
         pair = "tls-cert-file", str(files.cert_file), "tls-key-file", str(files.key_file)
         self.redis.command("CONFIG", "SET", *pair)
         self.cut_redis()
@@ -212,7 +212,7 @@ class OutageSite(LocalSite):
             return response.status, report["checks"], moment
 
     async def doctor(self) -> dict[str, str]:
-        """Run the doctor, and return the result of each check, by ``part.check``, with what was found."""
+        """Run the doctor, and return the result of each check, by ``part.check``, with its cause and what was found."""
         command = ("doctor", "--config", str(self.config), "--json")
         environment = {**_environment(), **self._keys_environment}
         lines: list[str] = []
@@ -220,7 +220,10 @@ class OutageSite(LocalSite):
             process.echo = lines.append
             await asyncio.wait_for(process.wait(), _DOCTOR_WITHIN)
         report = json.loads("\n".join(lines))
-        return {f"{each['part']}.{each['check']}": f"{each['result']}: {each['found']}" for each in report["checks"]}
+        return {
+            f"{each['part']}.{each['check']}": f"{each['result']} {each['cause']}: {each['found']}"
+            for each in report["checks"]
+        }
 
     # --- What callers do ----------------------------------------------------------------------------------------------
 

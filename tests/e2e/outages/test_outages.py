@@ -11,6 +11,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -189,6 +190,9 @@ def in_kms(site: OutageSite) -> AccountId:
     return site.more_keys.owner_in_kms
 
 
+ONE_REQUEST: Final = 3600.0
+"""Seconds to the next one."""
+
 # fmt: off
 STORE: Final = (
     Outage("Redis down", lambda site: site.redis.stop(), lambda site: site.redis.start(),
@@ -196,7 +200,10 @@ STORE: Final = (
     Outage("password of Redis wrong", password("another"), password(REDIS_PASSWORD),
            "store.down", "authentication", "redis", "store_unavailable", "redis.login", "store.up"),
     Outage("ACL right missing", redis("ACL", "SETUSER", "signer", "-zadd"), redis("ACL", "SETUSER", "signer", "+zadd"),
-           "store.down", "permission", "redis", "store_unavailable", "redis.rights", "store.up"),
+           "store.down", "permission", "redis", "The store's ACL lacks +zadd", "redis.rights", "store.up"),
+    Outage("ACL lacks keys", redis("ACL", "SETUSER", "signer", "resetkeys"),
+           redis("ACL", "SETUSER", "signer", "~signer:*"),
+           "store.down", "permission", "redis", "The store's ACL lacks ~signer:*", "redis.rights", "store.up"),
     Outage("Redis stalled", lambda site: site.redis.pause(), lambda site: site.redis.resume(),
            "store.down", "timeout", "redis", "store_unavailable", "redis.tls", "store.up"),
     Outage("Redis full", redis("CONFIG", "SET", "maxmemory", 1), redis("CONFIG", "SET", "maxmemory", 0),
@@ -205,9 +212,12 @@ STORE: Final = (
            "store.down", "read_only", "redis", "store_unavailable", "redis.server", "store.up"),
     Outage("database of Redis wrong", redis_again("--databases", "1"), redis_again("--databases", "16"),
            "store.down", "wrong_database", "redis", "store_unavailable", "redis.login", "store.up"),
-    Outage("TLS of Redis not trusted", lambda site: site.use_redis_certificate(trusted=False),
-           lambda site: site.use_redis_certificate(trusted=True),
-           "store.down", "tls", "redis", "store_unavailable", "redis.tls", "store.up"),
+    Outage("TLS of Redis not trusted", lambda site: site.use_redis_certificate(is_known=False),
+           lambda site: site.use_redis_certificate(),
+           "store.down", "tls", "redis", "its certificate is of an unknown issuer", "redis.tls", "store.up"),
+    Outage("certificate of Redis expired", lambda site: site.use_redis_certificate(valid_for=timedelta(seconds=-1)),
+           lambda site: site.use_redis_certificate(),
+           "store.down", "tls", "redis", "has expired", "redis.tls", "store.up"),
 )
 CARD_API: Final = (
     Outage("card API down", lambda site: site.close_front(), lambda site: site.open_front(),
@@ -243,12 +253,15 @@ KEYS: Final = (
            owner=in_token),
     Outage("KMS throttled", lambda site: kms(site).fail("ThrottlingException"), lambda site: kms(site).recover(),
            "keys.backend_down", "throttled", "keys", "AWS KMS is throttling", "keys.uris.2", "keys.backend_up",
-           owner=in_kms),
+           owner=in_kms, call_every=ONE_REQUEST),
+    Outage("KMS denies the key", lambda site: kms(site).fail("AccessDeniedException"), lambda site: kms(site).recover(),
+           "keys.backend_down", "permission", "keys", "AWS denies the signer this KMS key", "keys.uris.2",
+           "keys.backend_up", owner=in_kms, call_every=ONE_REQUEST),
     Outage("KMS unreachable", lambda site: kms(site).cut(), lambda site: kms(site).recover(),
            "keys.backend_down", "unreachable", "keys", "KMS closed the connection", "keys.uris.2", "keys.backend_up",
            owner=in_kms),
     Outage("keystore damaged", keystore("{"), keystore(None),
-           "keys.failed", "is not a keystore", "keys", "is not a keystore", "keys.uris.0", "keys.reloaded"),
+           "keys.failed", "damaged", "keys", "is not a keystore", "keys.uris.0", "keys.reloaded"),
 )
 START: Final = (  # All but the third are repaired by a restart: the service reads its settings once.
     Outage("request key wrong", started_with_another_request_key, started_with("", ""),
@@ -258,7 +271,7 @@ START: Final = (  # All but the third are repaired by a restart: the service rea
            "card_api.down", "signature_refused", "card_api", "card_api_credentials_refused",
            "card_api.request_signature", "service.ready"),
     Outage("keystore password wrong", started_with_wrong_password, write_right_password,
-           "keys.failed", "password", "keys", "key_backend_unavailable", "keys.uris.0", "keys.reloaded"),
+           "keys.failed", "authentication", "keys", "key_backend_unavailable", "keys.uris.0", "keys.reloaded"),
     Outage("port taken", PORT.take, PORT.free,
            "service.failed", "http.port", "", "", "service.port", "service.ready"),
 )

@@ -14,7 +14,9 @@ from click.testing import CliRunner, Result
 
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.request_signing.local_key import load_request_key, write_request_key
+from signer.bootstrap.doctor.findings import OWN_CAUSES
 from signer.cli.main import main
+from signer.observability.metric_table import CARD_API_CAUSES, KEY_CAUSES, STORE_CAUSES
 from signer.simulator.app import RunningSimulator, serving
 from signer.simulator.settings import SimulatorSettings
 from tests.support.servers import RedisServer, free_port
@@ -23,6 +25,9 @@ SECRET_KEY: Final = bytes.fromhex("4c0883a69102937d6231471b5dbb6204fe51296170827
 PASSWORD: Final = "a password of the keystores"
 API_SECRET: Final = "c0ffee-secret-of-the-tests"
 SECRETS: Final = (PASSWORD, API_SECRET, SECRET_KEY.hex(), "a password of redis")
+
+CAUSES: Final = {*STORE_CAUSES, *CARD_API_CAUSES, *KEY_CAUSES, *OWN_CAUSES}
+ANY: Final = CAUSES | {""}
 
 
 @dataclass(slots=True)
@@ -57,6 +62,8 @@ class Installation:
         """Return each finding by its part and check; the last one of a check that has several."""
         result = await self.run("--json")
         checks = json.loads(result.stdout)["checks"]
+        unexplained = [each for each in checks if each["cause"] not in (CAUSES if each["result"] == "failed" else ANY)]
+        assert unexplained == []
         assert result.exit_code == status, [each for each in checks if each["result"] == "failed"]
         return {f"{each['part']} {each['check']}": each for each in checks}
 
@@ -95,8 +102,9 @@ def _write_files(folder: Path) -> tuple[str, str]:
     return keystore.stem, load_request_key(folder / "request-key.pem", "registered").public_pem.decode()
 
 
-def assert_failed(found: dict[str, str], result: str, text: str, action: str) -> None:
+def assert_failed(found: dict[str, str], result: str, text: str, action: str, cause: str | None = None) -> None:
     """Check one finding."""
+    assert cause is None or found["cause"] == cause, found
     assert (found["result"], text in found["found"], action.lower() in found["action"].lower()) == (
         result,
         True,

@@ -46,7 +46,7 @@ async def test_json_of_doctor_has_the_documented_members(site: Installation) -> 
     assert set(document) == {"result", "checks"}
     assert document["result"] in {"ok", "warning"}
     for each in document["checks"]:
-        assert set(each) == {"part", "check", "result", "found", "action"}
+        assert set(each) == {"part", "check", "result", "found", "action", "cause"}
         assert each["result"] in {"ok", "warning", "failed", "skipped"}
         assert each["action"] or each["result"] in {"ok", "skipped"}
 

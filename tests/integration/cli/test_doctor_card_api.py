@@ -88,6 +88,21 @@ BROKEN: Final[dict[str, tuple[Callable[[Installation], object], int, str, str, s
     ),
     "skew": (fault(FaultKind.WRONG_DATE, seconds=30), 0, "clock", "warning", "s ahead of ours", "NTP"),
 }
+CAUSES: Final = {
+    "down": "unreachable",
+    "secret": "credentials_refused",
+    "secret-file": "credentials_refused",
+    "key-id": "signature_refused",
+    "request-key": "signature_refused",
+    "request-key-file": "unreachable",
+    "garbage": "invalid_response",
+    "garbage-read": "invalid_response",
+    "5xx": "server_error",
+    "too-slow": "timeout",
+    "slow": "",
+    "clock": "clock",
+    "skew": "clock",
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -101,7 +116,7 @@ async def test_doctor_names_what_is_wrong_with_card_api(
     harm, status, check, result, text, action = BROKEN[name]
     harm(site)
     found = await site.findings(status)
-    assert_failed(found[f"card_api {check}"], result, text, action)
+    assert_failed(found[f"card_api {check}"], result, text, action, CAUSES[name])
     assert found["redis writes"]["result"] == "ok"
     if name == "secret":
         assert found["card_api clock"]["result"] == "ok"  # a refusal has a Date, too

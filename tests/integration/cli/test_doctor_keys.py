@@ -56,6 +56,15 @@ BROKEN: Final[dict[str, tuple[Callable[[Installation], object], str, str, str]]]
     ),
     "twice": (owner_twice, "owners", "1 owners have two keys: 0x", "keys.duplicates"),
 }
+CAUSES: Final = {
+    "none": "configuration",
+    "empty": "error",
+    "password": "authentication",
+    "damaged": "damaged",
+    "absent": "unreachable",
+    "missing": "missing",
+    "twice": "duplicate",
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -64,7 +73,7 @@ async def test_doctor_names_what_is_wrong_with_keys(name: str, site: Installatio
     harm, check, text, action = BROKEN[name]
     harm(site)
     found = await site.findings(1)
-    assert_failed(found[f"keys {check}"], "failed", text, action)
+    assert_failed(found[f"keys {check}"], "failed", text, action, CAUSES[name])
     assert found["card_api request_signature"]["result"] == "ok"
 
 

@@ -12,6 +12,7 @@ from aiohttp import web
 from signer.bootstrap.doctor import machine
 from signer.config.settings import load_settings
 from tests.integration.cli.installation import Installation, assert_failed
+from tests.support.servers import free_port
 
 
 async def test_doctor_names_files_that_others_may_read_or_change(site: Installation) -> None:
@@ -75,7 +76,19 @@ async def test_doctor_names_program_that_has_the_port(host: str, site: Installat
     finally:
         await runner.cleanup()
     text = f"{host}:{port} is taken by another program (process {os.getpid()}, "
-    assert_failed(found["service port"], "failed", text, "http.port")
+    assert_failed(found["service port"], "failed", text, "http.port", "taken")
+
+
+async def test_doctor_names_program_that_has_the_metrics_port(site: Installation) -> None:
+    """The service would not start."""
+    port = free_port()
+    site.settings["metrics"] = {"port": port}
+    assert (await site.findings(0))["service metrics_port"]["found"] == f"127.0.0.1:{port} is free"
+    with socket.create_server(("127.0.0.1", port)):
+        found = await site.findings(1)
+    text = f"127.0.0.1:{port} is taken by another program (process {os.getpid()}, "
+    assert_failed(found["service metrics_port"], "failed", text, "metrics.port", "taken")
+    assert found["service port"]["result"] == "ok"
 
 
 async def test_port_that_is_taken_on_ipv4_only_is_free_for_ipv6(site: Installation) -> None:

@@ -10,9 +10,9 @@ from typing import Final
 import pytest
 
 from signer.adapters.redis_client.opening import ACL_COMMANDS, CLUSTER_ACL_COMMANDS
+from signer.adapters.redis_store.rights import tried_commands
 from signer.adapters.redis_store.shard_keys import ShardKeys
 from signer.bootstrap.doctor import redis
-from signer.bootstrap.doctor.redis import tried_commands
 from tests.integration.cli.installation import Installation, assert_failed
 from tests.support.certificates import CertificateAuthority
 from tests.support.servers import RedisServer, debian_redis, valkey
@@ -39,7 +39,7 @@ def write_password(site: Installation, password: str) -> None:
 
 def wait_without_right(site: Installation, server: RedisServer) -> None:
     """Wait for a replica as a user that may not."""
-    use_user(site, server, *RIGHTS, "-wait")
+    use_user(site, server, *RIGHTS, "-wait", "-zadd")
     site.settings["redis"]["wait_for_replicas"] = 1
 
 
@@ -73,7 +73,7 @@ BROKEN_REDIS: Final[dict[str, tuple[Break, int, str, str, str, str]]] = {
     ),
     "wait": (
         wait_without_right,
-        *(1, "rights", "failed", "the ACL of user signer lacks +wait", "ACL SETUSER signer +wait"),
+        *(1, "rights", "failed", "the ACL of user signer lacks +wait +zadd", "ACL SETUSER signer +wait +zadd"),
     ),
     "keys": (
         lambda site, server: use_user(site, server, *RIGHTS, "resetkeys", "~another:*"),
@@ -97,6 +97,17 @@ BROKEN_REDIS: Final[dict[str, tuple[Break, int, str, str, str, str]]] = {
     ),
     "too-few": (change("wait_for_replicas", 1), 1, "replicas", "warning", "Redis has 0 replicas", "until that many"),
 }
+CAUSES_OF_REDIS: Final = {
+    "down": "unreachable",
+    "expects-no-tls": "timeout",
+    "password": "authentication",
+    "database": "wrong_database",
+    "right": "permission",
+    "wait": "permission",
+    "keys": "permission",
+    "full": "full",
+    "replicas": "replication",
+}
 
 
 @pytest.mark.parametrize("name", BROKEN_REDIS)
@@ -110,7 +121,7 @@ async def test_doctor_names_what_is_wrong_with_redis(name: str, site: Installati
     finally:
         for key, value in {**before, "appendonly": "yes", "appendfsync": "everysec"}.items():
             server.command("CONFIG", "SET", key, value)
-    assert_failed(found[f"redis {check}"], result, text, action)
+    assert_failed(found[f"redis {check}"], result, text, action, CAUSES_OF_REDIS.get(name))
     assert found["card_api request_signature"]["result"] == "ok"
     if check in {"address", "login", "tls"}:
         assert found["redis writes"]["found"] == f"{check} failed"
@@ -200,4 +211,4 @@ async def test_doctor_checks_each_primary_of_a_cluster(site: Installation) -> No
     checks = [each for each in json.loads(good.stdout)["checks"] if each["part"] == "redis"]
     assert (good.exit_code, [each for each in checks if each["result"] == "failed"]) == (0, [])
     assert len([each for each in checks if each["check"] == "server"]) == 3
-    assert_failed(found["redis topology"], "failed", "refused the login", "redis.password_file")
+    assert_failed(found["redis topology"], "failed", "lacks +cluster|slots", "docs/redis.md")

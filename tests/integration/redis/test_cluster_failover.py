@@ -13,6 +13,7 @@ from redis.crc import key_slot
 from signer.adapters.redis_client.opening import ACL_COMMANDS, CLUSTER_ACL_COMMANDS, open_redis
 from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.application.ports import ClaimOutcome
+from signer.domain.errors import PartlyUnavailable, Unavailable
 from signer.domain.lifecycle import ChallengeState
 from tests.support.challenge_stores import (
     OWNER,
@@ -129,6 +130,38 @@ async def test_due_returns_ids_of_the_other_nodes_while_one_is_down() -> None:
             site.nodes[2].stop()
             await assert_unavailable("store|Store", store.due(100))
             site.nodes[1].resume()
+
+
+@pytest.mark.parametrize(("full_coverage", "kind"), [("no", PartlyUnavailable), ("yes", Unavailable)])
+async def test_ping_names_primary_that_fails_each_time(full_coverage: str, kind: type[Unavailable]) -> None:
+    """Also if the others say that the whole cluster is down; else they can be used. Only ``place`` has the address."""
+    with cluster_site("--cluster-require-full-coverage", full_coverage, replicas=0) as site:
+        node, *others = site.nodes
+
+        def info(node: RedisServer) -> str:
+            return str(node.command("CLUSTER", "INFO"))
+
+        async def assert_named(cause: str) -> None:
+            if kind is Unavailable:
+                wait_until(lambda: all("cluster_state:fail" in info(other) for other in others), "It does not fail")
+            for _ in range(4):
+                with pytest.raises(Unavailable) as caught:
+                    await store.ping()
+                error = caught.value
+                assert (type(error), error.cause, error.place) == (kind, cause, f"127.0.0.1:{node.port}")
+                assert error.detail.startswith("Of 3 primaries of the store's cluster, 1 cannot be used: ")
+                assert str(node.port) not in error.detail
+
+        async with open_store(site.url) as store:
+            await store.ping()
+            node.stop()
+            await assert_named("unreachable")
+            node.start()
+            site.settle()
+            await store.ping()
+            node.pause()
+            await assert_named("timeout")
+            node.resume()
 
 
 # --- slots that move --------------------------------------------------------------------------------------------------

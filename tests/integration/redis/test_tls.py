@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from signer.adapters.redis_store.weaknesses import find_weaknesses
 from signer.application.ports import ChallengeStore
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, RecordCode
-from tests.support.certificates import CertificateAuthority
+from tests.support.certificates import Certificate, CertificateAuthority
 from tests.support.challenge_stores import changed, claim_granted, claim_of, real_store, sign
 from tests.support.servers import RedisServer, debian_redis
 
@@ -100,19 +101,38 @@ async def test_documented_rights_are_sufficient_for_every_call(site: Site) -> No
     await redis.close()
 
 
-async def test_ping_reports_a_missing_right(site: Site) -> None:
-    """Readiness fails and names the ACL before a move fails because of it."""
-    site.server.command("ACL", "SETUSER", "signer", "-zadd")
+@pytest.mark.parametrize("commands", [("zadd",), ("eval", "hdel"), ("wait",), ("select",)])
+async def test_ping_names_the_missing_right(site: Site, commands: Sequence[str]) -> None:
+    """Readiness fails before a move fails because of it, also if no cached script shows it, or the login needs it."""
+    url = f"{site.settings.url}/{'1' if commands == ('select',) else '0'}"
+    settings = changed(site.settings, url=url, wait_for_replicas=int(commands == ("wait",)))
+    site.server.command("ACL", "SETUSER", "signer", *(f"-{name}" for name in commands))
     try:
-        assert "ACL" in (await _refusal(site.settings)).detail
+        refused = await _refusal(settings)
     finally:
-        site.server.command("ACL", "SETUSER", "signer", "+zadd")
+        rights = [f"+{name}" for name in commands if f"+{name}" in ACL_COMMANDS]
+        site.server.command("ACL", "SETUSER", "signer", *rights)
+    named = " ".join(f"+{name}" for name in commands)
+    assert (refused.cause, f"lacks {named}," in refused.detail) == ("permission", True), refused.detail
+
+
+async def test_right_that_only_checks_need_keeps_the_replica_ready(site: Site) -> None:
+    """Everything can be signed; the warning about Redis's configuration names the right."""
+    site.server.command("ACL", "SETUSER", "signer", "-info", "-ping")
+    redis = await open_redis(site.settings)
+    try:
+        await real_store(redis, site.settings).ping()
+        [weakness] = await find_weaknesses(redis, wait_for_replicas=0)
+    finally:
+        site.server.command("ACL", "SETUSER", "signer", "+info", "+ping")
+        await redis.close()
+    assert "+info" in weakness
 
 
 async def test_keys_with_another_prefix_are_refused(site: Site) -> None:
     """The user has rights for the keys of its own prefix only."""
     async with _store(changed(site.settings, key_prefix="another")) as store:
-        with pytest.raises(Unavailable, match="ACL"):
+        with pytest.raises(Unavailable, match="lacks ~another:"):
             await store.ping()
 
 
@@ -157,30 +177,33 @@ async def test_missing_client_certificate_is_refused(site: Site) -> None:
     await _refusal(changed(site.settings, cert_file=None, key_file=None))
 
 
-async def test_server_with_another_ca_is_refused(site: Site, tmp_path: Path) -> None:
-    """Only the given CA is trusted."""
-    another = CertificateAuthority(tmp_path, "another CA")
-    assert "TLS" in (await _refusal(changed(site.settings, ca_file=another.ca_file))).detail
-
-
 async def test_system_cas_are_used_without_ca_file(site: Site) -> None:
     """None of them issued the certificate of the server."""
-    assert "TLS" in (await _refusal(changed(site.settings, ca_file=None))).detail
+    assert "unknown issuer" in (await _refusal(changed(site.settings, ca_file=None))).detail
 
 
-async def test_server_with_another_name_is_refused(tmp_path: Path) -> None:
-    """Its certificate comes from the right CA, for another host."""
-    authority = CertificateAuthority(tmp_path)
-    files = authority.server("redis.example.org")
+@pytest.mark.parametrize("url", ["rediss://{}", "rediss+cluster://{}"])
+async def test_message_says_why_certificate_is_not_trusted(tmp_path: Path, url: str) -> None:
+    """It has expired, has an unknown issuer, or another name, also if the server is found by others."""
+    authority, another = CertificateAuthority(tmp_path / "ca"), CertificateAuthority(tmp_path / "another", "another CA")
 
-    def options(port: int) -> tuple[str, ...]:
+    def options(files: Certificate, port: int) -> tuple[str, ...]:
         return (
             *("--tls-port", str(port), "--tls-auth-clients", "no", "--tls-ca-cert-file", str(authority.ca_file)),
             *("--tls-cert-file", str(files.cert_file), "--tls-key-file", str(files.key_file)),
         )
 
-    with debian_redis(options) as server:
-        assert "TLS" in (await _refusal(RedisSettings(url=server.tls_url, ca_file=authority.ca_file))).detail
+    expired = partial(authority.server, valid_for=timedelta(hours=-1))
+    issuers: dict[str, Callable[[], Certificate]] = {
+        "its certificate, or its CA's, has expired: renew": expired,
+        "its certificate is of an unknown issuer: name its CA in redis.ca_file": another.server,
+        "its certificate is for another name: name the server in": partial(authority.server, "redis.example.org"),
+    }
+    for reason, issue in issuers.items():
+        with debian_redis(partial(options, issue())) as server:
+            location = server.tls_url.removeprefix("rediss://").partition("/")[0]
+            refused = await _refusal(RedisSettings(url=url.format(location), ca_file=authority.ca_file))
+        assert (refused.cause, reason in refused.detail) == ("tls", True), refused.detail
 
 
 async def test_missing_certificate_file_is_reported_as_tls_failure(site: Site, tmp_path: Path) -> None:

@@ -46,14 +46,14 @@ async def test_readiness_is_200_if_every_check_passes(site: Site, request_log: R
     """Each check has its name, and a detail if it returned one."""
     readiness = Readiness({"keys": check_keys(site.keys), "redis": Check(site.store.ping)}, request_log)
     assert [result.members() for result in await readiness.report()] == [
-        {"name": "keys", "ok": True, "detail": "1 loaded, 0 missing, 0 failed"},
+        {"name": "keys", "ok": True, "detail": "keys: 1 loaded, 0 missing, 0 failed; backends: 0 failed"},
         {"name": "redis", "ok": True},
     ]
     response = await site.client.get("/readyz")
     assert response.status == 200
     assert await response.json() == {
         "status": "ready",
-        "checks": [{"name": "keys", "ok": True, "detail": "1 loaded, 0 missing, 0 failed"}],
+        "checks": [{"name": "keys", "ok": True, "detail": "keys: 1 loaded, 0 missing, 0 failed; backends: 0 failed"}],
     }
     assert [line["event"] for line in site.log.all()] == ["http.probe"]
 
@@ -66,7 +66,8 @@ async def test_readiness_is_503_with_the_checks_if_one_fails(site: Site) -> None
     assert (response.status, response.content_type) == (503, PROBLEM)
     assert response.headers["Retry-After"] == "1"
     assert (problem["status"], problem["code"]) == (503, "key_backend_unavailable")
-    detail = "2 loaded, 1 missing, 1 failed (fake: no file); still loading. GET /v1/keys lists them with the reasons."
+    counts = "keys: 2 loaded, 1 missing, 1 failed; backends: 0 failed (fake: no file)"
+    detail = f"{counts}; still loading. GET /v1/keys lists them with the reasons."
     assert problem["checks"] == [
         {"name": "keys", "ok": False, "code": "key_backend_unavailable", "detail": detail},
     ]
@@ -98,10 +99,11 @@ async def test_readiness_is_503_with_the_checks_if_one_fails(site: Site) -> None
 )
 async def test_readiness_names_the_kind_of_failed_keys_only(site: Site, failed: dict[str, str], kinds: str) -> None:
     """The reason, without what a stranger must not see: paths, labels, serial numbers, owners."""
-    site.keys.state = KeyRingStatus(0, loading=False, missing=(), failed=failed)
+    backends = frozenset(uri for uri in failed if uri.startswith("pkcs11:"))
+    site.keys.state = KeyRingStatus(0, loading=False, missing=(), failed=failed, failed_backends=backends)
     [check] = (await (await site.client.get("/readyz")).json())["checks"]
-    detail = f"0 loaded, 0 missing, {len(failed)} failed ({kinds}). GET /v1/keys lists them with the reasons."
-    assert check["detail"] == detail
+    counts = f"keys: 0 loaded, 0 missing, {len(failed) - len(backends)} failed; backends: {len(backends)} failed"
+    assert check["detail"] == f"{counts} ({kinds}). GET /v1/keys lists them with the reasons."
 
 
 async def test_keys_lists_what_readiness_only_counts(site: Site) -> None:

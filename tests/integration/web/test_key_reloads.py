@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 
-from signer.application.ports import KeyReloadReport
+from signer.application.ports import KeyFailure, KeyReloadReport
 from tests.integration.web.site import PROBLEM, Site
 
 REPORT = KeyReloadReport(
     added=("0x43158f45b5EbD7b1179130130DF00393928C2691",),
     removed=(),
     unchanged=("0x22227A31dd842196A246d8f3b775998560eAa61d",),
-    failed={"keystore:/keys/b.json": "the password does not open it", "awskms:x": "is disabled"},
+    failed={
+        "keystore:/keys/b.json": KeyFailure("the password does not open it", "authentication"),
+        "awskms:x": "is disabled",
+    },
     kept=("0x22227A31dd842196A246d8f3b775998560eAa61d",),
 )
 
@@ -63,7 +66,7 @@ async def test_reload_is_accepted_and_its_result_follows(site: Site) -> None:
 
 
 async def test_reload_logs_its_counts_and_each_failure(site: Site) -> None:
-    """``keys.reloaded`` and each ``keys.failed`` have the id and the caller of the request."""
+    """``keys.reloaded`` and each ``keys.failed`` have the id and the caller of the request; the latter also a cause."""
     site.reloader.report = REPORT
     response = await site.client.post("/v1/keys/reload", headers=site.authorization | {"X-Request-Id": "me"})
     await result_of(site, response.headers["Location"])
@@ -73,6 +76,7 @@ async def test_reload_logs_its_counts_and_each_failure(site: Site) -> None:
     assert (line["reload_id"], line["cause"]) == ((await response.json())["id"], "request")
     assert (line["request_id"], line["caller"]) == ("me", "wallet")
     assert {failed["key_uri"]: failed["reason"] for failed in site.log.of("keys.failed")} == dict(REPORT.failed)
+    assert [failed["cause"] for failed in site.log.of("keys.failed")] == ["authentication", "error"]
 
 
 async def test_concurrent_requests_share_one_reload(site: Site) -> None:

@@ -152,14 +152,15 @@ async def test_conflict_is_logged_as_conflicted(system: FakeSystem, replica: Rep
 
 
 async def test_key_backend_failure_logs_released_and_refused(system: FakeSystem, replica: Replica) -> None:
-    """The release has the key's URI and the reason."""
-    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "The key backend is down.")
+    """The release has the key's URI, the cause and the reason."""
+    system.key.failure = Unavailable(ErrorCode.KEY_BACKEND_UNAVAILABLE, "The key backend is down.", cause="throttled")
     challenge = system.issue_challenge()
     code = await error_code(replica, system, challenge)
     assert system.audit.names == [N.CLAIMED, N.RELEASED, N.REFUSED]
     released = system.audit.events[1]
     assert (released.challenge_id, released.state) == (system.id_of(challenge), "released")
     assert (released.code, released.key_uri) == (code, system.key.uri)
+    assert (released.cause, released.reason) == ("throttled", "The key backend is down.")
 
 
 async def test_lost_lease_is_logged_once_without_signed_event(system: FakeSystem, replica: Replica) -> None:

@@ -12,12 +12,28 @@ import pytest
 from signer.adapters.keys.settings import KeysSettings
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.bootstrap.doctor.examination import all_parts, examine
-from signer.bootstrap.doctor.findings import Part, Report
+from signer.bootstrap.doctor.findings import OWN_CAUSES, Part, Report
 from signer.bootstrap.doctor.redis import judge_server
 from signer.bootstrap.doctor.sandbox import sandbox_part
 from signer.config.settings import Settings
 
 CHECKS = ("first", "second", "third")
+
+
+def test_every_cause_of_findings_is_documented() -> None:
+    """Those of the log have a table of their own."""
+    page = Path("docs/operations.md").read_text()
+    table = page.partition("| cause | of |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([a-z_]+)`", table.replace("metrics.port", ""))) == OWN_CAUSES
+
+
+def test_failed_finding_has_a_cause() -> None:
+    """Also if the failed call knows none."""
+    report = Report("part", CHECKS)
+    report.says("first", "It is down: start it.", None)
+    report.failed("second", "it is down", "start it", "unreachable")
+    report.clock("third", 3600)
+    assert [each.cause for each in report.findings] == ["error", "unreachable", "clock"]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +48,7 @@ CHECKS = ("first", "second", "third")
 def test_report_splits_what_happened_from_what_to_do(text: str, found: str, action: str) -> None:
     """At the first colon, semicolon or full stop that is not within parentheses."""
     report = Report("part", CHECKS)
-    report.says("first", text)
+    report.says("first", text, None)
     assert [(each.found, each.action) for each in report.findings] == [(found, action)]
 
 
@@ -73,7 +89,7 @@ async def test_checks_behind_a_failed_one_are_skipped_with_the_reason() -> None:
     """In the order of the part."""
 
     async def run(_settings: Settings, report: Report) -> None:
-        report.failed("second", "it is down", "start it")
+        report.failed("second", "it is down", "start it", "unreachable")
         report.ok("first", "fine")
 
     findings, hangs = await examined(Part("part", CHECKS, run))

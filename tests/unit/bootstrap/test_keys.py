@@ -15,6 +15,7 @@ from signer.adapters.keys.in_memory_key import InMemoryKey
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.keys.opening_pool import available_cores
 from signer.adapters.keys.settings import KeysSettings
+from signer.application.ports import KeyFailure
 from signer.bootstrap import keys as bootstrap_keys
 from signer.bootstrap.keys import Keys, open_keys
 from tests.contract.key_backends.doubles import GivenBackend
@@ -95,12 +96,13 @@ async def test_progress_of_slow_load_is_logged_at_intervals(log: LogLines, monke
 
 
 async def test_each_key_that_cannot_be_loaded_is_logged(log: LogLines) -> None:
-    """A backend that cannot start raises an error."""
+    """With its cause, also if the backend knows none. A backend that cannot start raises an error."""
     make = BackendFactory()
     async with open_keys(KeysSettings(uris=("test:a",), **UNWATCHED), CLOCK, make_backend=make) as keys:
-        make.made[0].failures = {"test:b": "is broken"}
+        make.made[0].failures = {"test:b": "is broken", "test:c": KeyFailure("is another's", "authentication")}
         await keys.load()
-    assert [(line["key_uri"], line["reason"]) for line in log.of("keys.failed")] == [("test:b", "is broken")]
+    failed = [(line["key_uri"], line["cause"], line["reason"]) for line in log.of("keys.failed")]
+    assert failed == [("test:b", "error", "is broken"), ("test:c", "authentication", "is another's")]
     async with open_keys(KeysSettings(uris=("test:a",), **UNWATCHED), CLOCK, make_backend=make) as keys:
         make.made[1].error = KeyBackendError("is locked")
         with pytest.raises(KeyBackendError, match="is locked"):

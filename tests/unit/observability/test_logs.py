@@ -46,6 +46,8 @@ def audit_event(name: EventName = EventName.SIGNED) -> AuditEvent:
         "status": 204,
         "duration_ms": 1.23456,
         "upstream_status": "active",
+        "cause": "throttled",
+        "reason": "AWS KMS is throttling.",
         "idempotency_key": "5cb5c7a0-6d3c-5a58-8d6a-0d1f8f0c9d11",
     }
     fields = {field: value for field, value in values.items() if field in CHALLENGE_EVENTS[name].fields}

@@ -21,7 +21,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,12 +33,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from signer.adapters.keys.awskms.client import KmsClient, KmsResponse, Operation, kms_client
 from signer.adapters.keys.awskms.errors import classify
+from signer.adapters.keys.awskms.health import PROBE_EVERY, KmsHealth
 from signer.adapters.keys.awskms.uri import KmsLocation, KmsTag, display_uri
 from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys, Progress
 from signer.adapters.keys.key_uri import KeyUri
 from signer.adapters.keys.remote_calls import BACKOFF, FailureKind, RemoteCalls, RemoteFailure
 from signer.application.backoff import Backoff
 from signer.application.outage import Outage
+from signer.application.ports import KeyFailure
 from signer.domain.ethereum import Eip191Message, address_of_public_key
 
 SERVICE: Final = "AWS KMS"
@@ -63,7 +65,7 @@ class AwsKmsKey:
     _kms: KmsClient = field(repr=False)
     _calls: RemoteCalls = field(repr=False)
     _arn: str = field(repr=False)
-    _outage: Outage = field(repr=False)
+    _health: KmsHealth = field(repr=False)
 
     async def sign(self, message: Eip191Message) -> bytes:
         """Return a DER signature, half of which are high-s."""
@@ -77,11 +79,9 @@ class AwsKmsKey:
         try:
             response = await self._calls.run(request)
         except RemoteFailure as failure:
-            if failure.kind is not FailureKind.KEY:
-                self._outage.failed(failure.cause, failure.reason)
+            self._health.failed(self, failure)
             raise failure.as_unavailable() from failure
-        if self._outage.is_failing:
-            self._outage.succeeded()
+        self._health.succeeded(self)
         return bytes(response.get("Signature", b""))  # the finisher refuses an empty one
 
 
@@ -91,11 +91,13 @@ class _UnusableKey:
 
     Attributes:
         reason: follows the key's URI.
+        cause: one stable word for it.
         is_intended: whether the key's owner may want this state: such a key is ignored if it was found by tag.
     """
 
     reason: str
     is_intended: bool
+    cause: str = "error"
 
 
 class AwsKmsBackend:
@@ -108,10 +110,11 @@ class AwsKmsBackend:
         sign_timeout: float = SIGN_TIMEOUT,
         load_timeout: float = LOAD_TIMEOUT,
         backoff: Backoff = BACKOFF,
-        outage: Outage | None = None,
+        outage_of: Callable[[str], Outage] = lambda _uri: Outage(),
+        probe_every: float = PROBE_EVERY,
     ) -> None:
         """Create the backend; nothing is opened before ``load``. Timeouts are in seconds, for each call."""
-        self._outage = outage or Outage()
+        self._health = KmsHealth(location.uri, outage_of, probe_every=probe_every)
         self._location = location
         self._load_timeout = load_timeout
         self._calls = RemoteCalls(
@@ -136,12 +139,16 @@ class AwsKmsBackend:
         try:
             keys, failures = await self._load(progress)
         except RemoteFailure as failure:
-            raise KeyBackendError(f"the key backend {self.uri} cannot be used: {failure.reason}") from failure
+            raise KeyBackendError(
+                f"the key backend {self.uri} cannot be used: {failure.reason}", failure.cause
+            ) from failure
         self._keys = keys
+        self._health.loaded({key.uri for key in keys.values()} | failures.keys())
         return LoadedKeys([keys[arn] for arn in sorted(keys)], failures)
 
     async def close(self) -> None:
-        """Close the client and its connections."""
+        """End the probes, and close the client and its connections."""
+        await self._health.close()
         self._keys = {}
         self._client = None
         await self._open_client.aclose()
@@ -162,11 +169,11 @@ class AwsKmsBackend:
             except RemoteFailure as failure:
                 if failure.kind is not FailureKind.KEY:
                     raise
-                arn, result = name, _UnusableKey(failure.reason, is_intended=False)
+                arn, result = name, _UnusableKey(failure.reason, is_intended=False, cause=failure.cause)
             if isinstance(result, AwsKmsKey):
                 keys[arn] = result
             elif isinstance(selector, str) or not result.is_intended:
-                failures[self._uri_of_failed(name)] = result.reason
+                failures[self._uri_of_failed(name)] = KeyFailure(result.reason, result.cause)
             done += 1
             progress(done, len(names))
 
@@ -237,7 +244,7 @@ class AwsKmsBackend:
         address = _address(response["PublicKey"])
         if address is None:
             return arn, _UnusableKey("has no secp256k1 public key at AWS KMS", is_intended=False)
-        return arn, AwsKmsKey(address, self._display(arn), kms, self._calls, arn, self._outage)
+        return arn, AwsKmsKey(address, self._display(arn), kms, self._calls, arn, self._health)
 
     def _uri_of_failed(self, name: str) -> str:
         """Return the URI of a failed key. A URI that names one key means the key that it named at the last load."""
@@ -258,7 +265,7 @@ def create_awskms_backend(uri: KeyUri, resources: BackendResources) -> AwsKmsBac
         KeyUriInvalid: a part of it is missing, unknown or invalid.
     """
     location = KmsLocation.parse(uri)
-    return AwsKmsBackend(location, outage=resources.outage_of(location.uri))
+    return AwsKmsBackend(location, outage_of=resources.outage_of)
 
 
 def _address(spki: bytes) -> str | None:

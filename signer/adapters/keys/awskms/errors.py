@@ -29,6 +29,7 @@ _KEY_ERRORS: Final = {
     "UnsupportedOperationException": "the KMS key is of a kind that cannot sign",
     "ValidationException": "AWS KMS says that the name is neither a key's nor an alias's",
 }
+_CAUSE_FOR_CODE: Final = {"AccessDeniedException": "permission"}
 _SERVICE_ERRORS: Final = {
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
@@ -103,7 +104,7 @@ def _classify_response(exc: aws.ClientError) -> RemoteFailure:
     if code in _THROTTLING or status == _TOO_MANY_REQUESTS:
         return RemoteFailure(_THROTTLED, FailureKind.TRANSIENT, "throttled")
     if code in _KEY_ERRORS:
-        return RemoteFailure(_KEY_ERRORS[code], FailureKind.KEY)
+        return RemoteFailure(_KEY_ERRORS[code], FailureKind.KEY, _CAUSE_FOR_CODE.get(code, "error"))
     if code in _SERVICE_ERRORS:
         return RemoteFailure(_SERVICE_ERRORS[code], FailureKind.SERVICE, "authentication")
     shown = code if _PRINTABLE_CODE.fullmatch(code) else "an unknown error"

@@ -36,6 +36,7 @@ from signer.adapters.keys.secret_files import (
     text_of,
     write_new_file,
 )
+from signer.application.ports import KeyFailure
 
 SCHEME: Final = "hd"
 _BATCH: Final = 500
@@ -74,7 +75,7 @@ class HdBackend:
         known = self._branch
         branch = await self._pool.run(partial(self._open, text, seed), memory=seed.memory)
         if isinstance(branch, str):
-            raise KeyBackendError(f"the seed {self._seed} {branch}")
+            raise KeyBackendError(f"the seed {self._seed} {branch}", KeyFailure.cause_of(branch))
         keys = await self._pool.run(partial(self._known_keys, indexes)) if branch is known else {}
         failures: dict[str, str] = {}
         progress(len(keys), len(indexes))
@@ -102,13 +103,13 @@ class HdBackend:
             seed = parse_seed_file(text)
             seed.check_memory(self._pool.memory_budget)
         except KeyFileError as refusal:
-            raise KeyBackendError(f"the seed {self._seed} {refusal}") from refusal
+            raise KeyBackendError(f"the seed {self._seed} {refusal}", refusal.cause) from refusal
         indexes = self._indexes
         if isinstance(indexes, Path):
             try:
                 indexes = IndexRanges.parse(text_of(read_file(indexes, _MAX_INDEXES_BYTES)))
             except KeyFileError as refusal:
-                raise KeyBackendError(f"the list of indexes {indexes} {refusal}") from refusal
+                raise KeyBackendError(f"the list of indexes {indexes} {refusal}", refusal.cause) from refusal
             except ValueError as exc:
                 raise KeyBackendError(f"the indexes in {indexes} {exc}") from exc
         return text, seed, indexes
@@ -126,7 +127,7 @@ class HdBackend:
                 return self._branch
             branch = Branch.of_seed(seed.decrypt(password), self._path, file_uri(SCHEME, self._seed), fingerprint)
         except KeyFileError as refusal:
-            return f"cannot be opened: {refusal}"
+            return KeyFailure(f"cannot be opened: {refusal}", refusal.cause)
         except Exception as exc:  # noqa: BLE001 - see above
             return f"could not be opened ({type(exc).__name__})"
         return branch or f"has no key at {self._path} (BIP-32): use another path"

@@ -50,7 +50,7 @@ def parse_seed_file(text: bytes | bytearray) -> EncryptedSecret:
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise KeyFileError(f'is not a seed file: it is not a JSON object with "format": "{_FORMAT}"')
     if document.get("version") != _VERSION:
-        raise KeyFileError(f"is a seed file of an unsupported version: only {_VERSION} is supported")
+        raise KeyFileError(f"is a seed file of an unsupported version: only {_VERSION} is supported", "error")
     return parse_crypto(document, min_bytes=MIN_SEED_BYTES, max_bytes=MAX_SEED_BYTES)
 
 

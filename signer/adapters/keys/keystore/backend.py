@@ -41,6 +41,7 @@ from signer.adapters.keys.key_uri import KeyUri, file_uri
 from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.secret_files import KeyFileError, fingerprint_of, read_file, write_new_file
+from signer.application.ports import KeyFailure
 from signer.domain.ethereum import checksum_address
 
 SCHEME: Final = "keystore"
@@ -75,7 +76,7 @@ class UnopenedKeystore:
         """Return why the file is refused if its ``address`` is not the owner of its key."""
         if self.keystore.address in {None, owner}:
             return None
-        return f"has the address {self.keystore.address} and the key of {owner}"
+        return KeyFailure(f"has the address {self.keystore.address} and the key of {owner}", "damaged")
 
 
 class KeystoreBackend:
@@ -136,9 +137,9 @@ class KeystoreBackend:
                 return known
             key = InMemoryKey(found.keystore.decrypt(password), found.uri)
         except KeyFileError as refusal:
-            return str(refusal)
+            return KeyFailure(str(refusal), refusal.cause)
         except ValueError:
-            return "does not hold a secp256k1 key"
+            return KeyFailure("does not hold a secp256k1 key", "damaged")
         except Exception as exc:  # noqa: BLE001 - see above
             return f"could not be opened ({type(exc).__name__})"
         return found.address_mismatch(key.address) or (fingerprint, key)
@@ -175,7 +176,7 @@ def read_keystores(
             keystore = parse_keystore(text)
             keystore.check_memory(memory_budget)
         except KeyFileError as refusal:
-            failures[file_uri(SCHEME, each)] = str(refusal)
+            failures[file_uri(SCHEME, each)] = KeyFailure(str(refusal), refusal.cause)
         else:
             found.append(UnopenedKeystore(each, text, keystore))
     return found, failures

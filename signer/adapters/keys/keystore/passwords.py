@@ -27,7 +27,7 @@ class PasswordSource:
         try:
             self.read_for(Path(), None)
         except KeyFileError as refusal:
-            raise KeyBackendError(str(refusal)) from refusal
+            raise KeyBackendError(str(refusal), refusal.cause) from refusal
 
     def is_password_file(self, path: Path) -> bool:
         """Return whether ``path`` is a password file and not a keystore."""
@@ -73,4 +73,6 @@ class PasswordDirectory(PasswordSource):
             for suffix in PASSWORD_SUFFIXES:
                 if (path := self._files.get(name + suffix)) is not None:
                     return read_password(path)
-        raise KeyFileError(f"has no password: {self._directory} has no file {names[0]}{PASSWORD_SUFFIXES[0]}")
+        raise KeyFileError(
+            f"has no password: {self._directory} has no file {names[0]}{PASSWORD_SUFFIXES[0]}", "authentication"
+        )

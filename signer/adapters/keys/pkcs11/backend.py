@@ -39,6 +39,7 @@ class Pkcs11Key:
                 ErrorCode.KEY_BACKEND_UNAVAILABLE,
                 f"The token that holds the key did not sign: {exc.public_reason}.",
                 retry_after=exc.retry_after,
+                cause=exc.cause,
             ) from exc
 
 
@@ -64,7 +65,7 @@ class Pkcs11Backend:
         try:
             index = await self._token.load(progress)
         except TokenUnavailable as exc:
-            raise KeyBackendError(f"the token {self._uri} cannot be used: {exc}") from exc
+            raise KeyBackendError(f"the token {self._uri} cannot be used: {exc}", exc.cause) from exc
         # Each address takes two Keccak-256, too slow for the event loop with thousands of keys.
         self._keys = await self._opening.run(partial(self._keys_of, index))
         return LoadedKeys(tuple(self._keys.values()), index.failures)

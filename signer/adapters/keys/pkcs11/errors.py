@@ -42,15 +42,22 @@ class TokenUnavailable(Exception):
 
     Attributes:
         public_reason: the reason for a caller of the API.
+        cause: one stable word for the log.
         retry_after: seconds after which a retry makes sense.
     """
 
     def __init__(
-        self, reason: str, public_reason: str | None = None, retry_after: float = _RETRY_AFTER_OPERATOR
+        self,
+        reason: str,
+        public_reason: str | None = None,
+        retry_after: float = _RETRY_AFTER_OPERATOR,
+        *,
+        cause: str = "error",
     ) -> None:
         super().__init__(reason)
         self.public_reason = reason if public_reason is None else public_reason
         self.retry_after = retry_after
+        self.cause = cause
 
 
 def problem_of(exc: Exception) -> tuple[Problem, str]:

@@ -177,11 +177,11 @@ class Pkcs11Token:
         return self._connection
 
     def _unavailable(self) -> TokenUnavailable:
-        reason = self.problem.reason if self.problem else "the token is being reconnected"
+        cause, reason = self.problem or Problem("error", "the token is being reconnected")
         if self._needs_operator:
-            return TokenUnavailable(reason, self._public_reason)
+            return TokenUnavailable(reason, self._public_reason, cause=cause)
         retry_after = max(COOLDOWN_SECONDS, self._next_attempt_at - time.monotonic())
-        return TokenUnavailable(reason, self._public_reason or "it is being reconnected", retry_after)
+        return TokenUnavailable(reason, self._public_reason or "it is being reconnected", retry_after, cause=cause)
 
     # --- Checking -----------------------------------------------------------------------------------------------------
 
@@ -254,7 +254,8 @@ class Pkcs11Token:
             if self._connection is None:
                 self._set_down(*problem_of(exc))
             problem, public_reason = problem_of(exc)
-            unavailable = TokenUnavailable(problem.reason, public_reason, self._unavailable().retry_after)
+            retry_after = self._unavailable().retry_after
+            unavailable = TokenUnavailable(problem.reason, public_reason, retry_after, cause=problem.cause)
             unavailable.__cause__ = exc
             _settle(load, unavailable)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -49,12 +50,13 @@ async def open_backend() -> AsyncIterator[Opener]:
     """Create backends of URIs, with short pauses."""
     backends: list[AwsKmsBackend] = []
 
-    def make(uri: str, *, sign_timeout: float = 10, load_timeout: float = 10) -> AwsKmsBackend:
+    def make(uri: str, *, sign_timeout: float = 10, load_timeout: float = 10, **options: Any) -> AwsKmsBackend:  # noqa: ANN401 - the backend's
         backend = AwsKmsBackend(
             KmsLocation.parse(KeyUri.parse(uri)),
             sign_timeout=sign_timeout,
             load_timeout=load_timeout,
             backoff=Backoff(first_pause=timedelta(milliseconds=5), longest_pause=timedelta(milliseconds=10)),
+            **options,
         )
         backends.append(backend)
         return backend

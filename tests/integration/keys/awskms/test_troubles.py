@@ -9,6 +9,7 @@ import pytest
 
 from signer.adapters.keys.backend import BackendKey
 from signer.adapters.keys.ring import LoadedKeyRing
+from signer.application.ports import KeyFailure
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.ethereum import self_test_message
 from tests.integration.keys.awskms.conftest import Opener
@@ -59,7 +60,8 @@ async def test_refusal_is_explained_and_not_retried(
     """Each of the vendor's errors becomes one clear sentence after one call."""
     key = await open_key()
     endpoint.fail(code, status, operation="Sign")
-    assert reason in (await refusal(key)).detail
+    refused = await refusal(key)
+    assert (reason in refused.detail, bool(refused.cause)) == (True, True)
     assert endpoint.count("Sign") == 1
 
 
@@ -150,4 +152,5 @@ async def test_reload_keeps_keys_when_kms_fails(server: KmsServer, endpoint: Kms
     endpoint.fail("ThrottlingException", operation="DescribeKey")
     report = await ring.reload()
     assert report.unchanged == (ring.keys()[0].address,)
-    assert "throttling" in report.failed[backend.uri]
+    reason = report.failed[backend.uri]
+    assert ("throttling" in reason, KeyFailure.cause_of(reason)) == (True, "throttled")

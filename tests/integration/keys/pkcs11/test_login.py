@@ -22,12 +22,13 @@ pytestmark = [pytest.mark.needs("softhsm2-util", "gcc"), pytest.mark.usefixtures
 WRONG_PIN = b"000000"
 
 
-async def assert_load_fails(uri: str, reason: str) -> None:
-    """Check that loading fails with ``reason``, and that the text does not hold the PIN."""
+async def assert_load_fails(uri: str, reason: str) -> str:
+    """Check that loading fails with ``reason``, and that the text does not hold the PIN; return the cause."""
     with pytest.raises(KeyBackendError, match=reason) as refused:
         async with open_ring(uri):
             pass
     assert PIN.decode() not in str(refused.value)
+    return refused.value.cause
 
 
 async def test_wrong_pin_is_tried_once(token: SoftHsmToken, fake: FakeCryptoki) -> None:
@@ -122,7 +123,7 @@ async def test_one_newline_at_the_end_is_removed(token: SoftHsmToken, ending: by
 async def test_space_at_the_end_belongs_to_the_pin(token: SoftHsmToken) -> None:
     """So the PIN is wrong."""
     token.pin_file.write_bytes(PIN + b" ")
-    await assert_load_fails(token.uri(), "does not accept the PIN")
+    assert await assert_load_fails(token.uri(), "does not accept the PIN") == "authentication"
 
 
 @pytest.mark.parametrize("content", [PIN + b"\n\n", PIN + b"\r", PIN.decode().encode("utf-16"), b"\xef\xbb\xbf" + PIN])

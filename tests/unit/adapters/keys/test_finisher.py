@@ -61,7 +61,7 @@ def refusal(given: bytes, secret: int = SECRET) -> Unavailable:
     """Return the error of a signature that must be refused."""
     with pytest.raises(Unavailable) as refused:
         SignatureFinisher(address_of(secret)).finish(given, DIGEST)
-    assert refused.value.code is ErrorCode.KEY_SIGNATURE_INVALID
+    assert (refused.value.code, refused.value.cause) == (ErrorCode.KEY_SIGNATURE_INVALID, "error")
     return refused.value
 
 

@@ -52,6 +52,16 @@ async def test_expected_owner_without_key_is_missing() -> None:
     assert (ring.status().missing, ring.status().is_ready) == ((), True)
 
 
+async def test_status_says_which_failures_are_of_whole_backends() -> None:
+    """The others are of single keys."""
+    one, other = GivenBackend([key(1)]), GivenBackend([key(2)], uri="other:")
+    ring = LoadedKeyRing([one, other], problems={"other:": "has been taken out"})
+    one.failures = {"given:9": "is damaged"}
+    await ring.load()
+    assert ring.status().failed.keys() == {"given:9", "other:"}
+    assert ring.status().failed_backends == {"other:"}
+
+
 async def test_keys_of_all_backends_are_ordered_by_address() -> None:
     """Progress is the sum over all backends."""
     seen: list[tuple[int, int]] = []

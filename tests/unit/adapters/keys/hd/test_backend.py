@@ -246,7 +246,7 @@ async def test_load_fails_with_wrong_password(folder: Path, pool: OpeningPool) -
     """The error names the file; no traceback contains the password or the seed."""
     (folder / "password").write_bytes(b"another word")
     error = await failure(backend(folder, pool))
-    assert "the password does not open it" in str(error)
+    assert ("the password does not open it" in str(error), error.cause) == (True, "authentication")
     shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
     assert "another word" not in shown
     assert SEED.hex() not in shown

@@ -21,6 +21,7 @@ from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
+from signer.application.ports import KeyFailure
 from tests.support.fakes.keys import opening_pool
 
 T = TypeVar("T")
@@ -275,7 +276,7 @@ async def test_load_fails_when_path_or_password_is_unreadable(
 # --- Failures ---------------------------------------------------------------------------------------------------------
 
 
-async def test_each_failure_has_its_reason(keys: Path, password_file: Path, pool: OpeningPool) -> None:
+async def test_each_failure_has_its_reason_and_cause(keys: Path, password_file: Path, pool: OpeningPool) -> None:
     """The other keystores load."""
     good = write(keys, 0)
     write(keys, 1, b"another password").rename(keys / "wrong-password.json")
@@ -296,6 +297,15 @@ async def test_each_failure_has_its_reason(keys: Path, password_file: Path, pool
         "dangling.json": "cannot be read (No such file or directory)",
         "loop.json": "cannot be read (Too many levels of symbolic links)",
         "foreign.json": f"has the address {OWNERS[3]} and the key of {OWNERS[2]}",
+    }
+    causes = {name: KeyFailure.cause_of(reason) for name, reason in reasons.items()}
+    assert causes == {
+        "wrong-password.json": "authentication",
+        "broken.json": "damaged",
+        "huge.json": "error",
+        "dangling.json": "unreachable",
+        "loop.json": "unreachable",
+        "foreign.json": "damaged",
     }
 
 
