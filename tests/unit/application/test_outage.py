@@ -98,3 +98,12 @@ def test_part_that_never_failed_reports_nothing(part: Part) -> None:
     part.now += REPEATED_EVERY
     part.outage.remind()
     assert part.reports == []
+
+
+def test_outage_without_listener_is_down_and_reports_nothing() -> None:
+    """As in a command that needs no log."""
+    outage = Outage()
+    outage.failed("timeout", "It is timeout.", is_certain=True)
+    assert outage.is_down
+    outage.succeeded()
+    assert not outage.is_down
