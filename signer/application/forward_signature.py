@@ -52,7 +52,6 @@ class ForwardSignature:
         self._settling = SettleOrDefer(
             store=store,
             card_api=card_api,
-            clock=clock,
             audit=audit,
             limits=limits,
             jitter=jitter,

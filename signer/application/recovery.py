@@ -2,11 +2,12 @@
 
 * Every replica reads the store's index of due challenges again and again; there is no leader. Each challenge is taken
   over by one compare-and-set, so two replicas that read the index at the same time do no harm.
-* At most ``batch`` challenges are taken over or wait for it, at most ``max_concurrent`` of them at the same time. One
-  that hangs keeps its own slot only: the next round does not wait for it.
+* At most ``batch`` challenges are in work or wait for it, and at most ``max_concurrent`` of them are in work at the
+  same time. One that hangs keeps its own slot only: the next round does not wait for it.
 * If the store is down, a round finds nothing, and the next one tries again.
 * While the card API fails, a round takes over one challenge, which shows whether it works again: an outage costs few
-  calls and few log lines, however many challenges wait. The others are due then, and are taken over at once.
+  calls and few log lines, however many challenges wait. The others stay due, and are taken over as soon as a call works
+  again.
 * A drain stops the rounds and waits for running deliveries; those that do not end in time are handed back.
 """
 
@@ -34,7 +35,7 @@ class Recovery:
         batch: how many challenges are taken over, or wait to be, at most.
         max_concurrent: how many of them are delivered at the same time.
         is_card_api_failing: returns whether the last call to the card API failed.
-        on_unexpected_error: called with an error that is a bug; the other challenges go on.
+        on_unexpected_error: called with an error that is a bug; recovery goes on.
         jitter: returns 0 … 1.
     """
 
@@ -67,10 +68,14 @@ class Recovery:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._draining.wait(), self._every * (0.5 + self._jitter()))
             if not self._draining.is_set():
-                with suppress(Unavailable):
-                    await self.tick()
+                try:
+                    await self.start_round()
+                except Unavailable:
+                    pass
+                except Exception as error:  # noqa: BLE001 - the next round may work
+                    self._on_unexpected_error(error)
 
-    async def tick(self) -> Sequence[asyncio.Task[bool]]:
+    async def start_round(self) -> Sequence[asyncio.Task[bool]]:
         """Start to take over what is due now; do not wait for it.
 
         Returns:
@@ -82,6 +87,8 @@ class Recovery:
         if self._free() <= 0:
             return []
         due = await self._store.due(self._batch)
+        if self._draining.is_set():  # meanwhile: nothing would wait for these tasks
+            return []
         new = [challenge_id for challenge_id in due if challenge_id not in self._running]
         return [self._start(challenge_id) for challenge_id in new[: max(0, self._free())]]
 

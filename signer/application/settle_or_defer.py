@@ -1,13 +1,14 @@
 """Decide what follows the result of a delivery: settle the record, or defer it.
 
-* After a response that leaves the outcome open, the same request is repeated. After the third such response, and at the
-  challenge's deadline, the customer's status is read: a card API may remember a failure under an Idempotency-Key.
+* After a response that leaves the outcome open, the same request is repeated. From the third attempt on, if there was a
+  response, and at the challenge's deadline, the customer's status is read: a card API may remember a failure under an
+  Idempotency-Key.
 * A 404 is final only if the customer is not found either, the card API issues a new token then, and the challenge is at
   least 30 seconds old: a card API may show a customer that was just created a little later.
 * A 400 after which the same challenge is still current may be caused by this replica, for example by its clock. It is
   final only if every attempt of at least three minutes, by the store's clock, got one: other replicas have tried too.
-* "Not proven" ends a record as expired only after a grace period after the challenge's deadline: until then a POST
-  may be processed. A record that must not be sent any more is rejected at once.
+* "Not proven" ends a record as expired only after a grace period after the challenge's deadline, by the store's clock:
+  until then a POST may be processed. A record that must not be sent any more is rejected at once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from signer.application.ports import (
     AuditLog,
     CardApi,
     ChallengeStore,
-    Clock,
     DeliveryResult,
     DeliveryVerdict,
     EventName,
@@ -97,14 +97,12 @@ class SettleOrDefer:
         *,
         store: ChallengeStore,
         card_api: CardApi,
-        clock: Clock,
         audit: AuditLog,
         limits: ForwardingLimits,
         jitter: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._clock = clock
         self._audit = audit
         self._limits = limits
         self._jitter = jitter
@@ -132,7 +130,7 @@ class SettleOrDefer:
         code: RecordCode = RecordCode.NOT_DELIVERED,
     ) -> ChallengeRecord:
         """Settle a record that must not be sent: as verified if the card API has the proof, else as ``state``."""
-        record, now = leased.record, self._clock.now()
+        record, now = leased.record, leased.record.updated_at  # by the store's clock, at the begin of this lease
         customer = await self._upstream.customer(leased)
         leased, proven = customer.noted_in(leased), customer.is_proven
         if proven:
@@ -207,7 +205,7 @@ class SettleOrDefer:
         return record
 
     async def _after_refusal(self, leased: LeasedRecord, result: DeliveryResult) -> ChallengeRecord:
-        """Find out what a 400 means: the challenge was replaced by a new one, or its signature refused."""
+        """Decide after a 400: the challenge was replaced, or every attempt of some minutes was refused; else defer."""
         record = leased.record
         attempt_began = record.updated_at
         refused_since = record.refused_since or attempt_began
@@ -238,7 +236,7 @@ def _final_state(
 ) -> tuple[ChallengeState, RecordCode | None] | None:
     """Return the final state and its code; ``None`` if the outcome is open."""
     is_new = record.updated_at - record.issued_at < _CHALLENGE_IS_NEW_FOR
-    if customer is not None and customer.is_unknown and verdict is _V.CUSTOMER_UNKNOWN and not is_new:
+    if customer is not None and customer.has_no_customer and verdict is _V.CUSTOMER_UNKNOWN and not is_new:
         return ChallengeState.REJECTED, RecordCode.CUSTOMER_UNKNOWN_UPSTREAM
     if customer is not None and customer.is_proven and verdict in _PROVEN_STATE_FOR_VERDICT:
         return _PROVEN_STATE_FOR_VERDICT[verdict], RecordCode.CONFIRMED_BY_CUSTOMER_STATUS

@@ -36,7 +36,7 @@ from signer.application.ports import (
     SigningKey,
 )
 from signer.application.sign_request import (
-    EXPIRED,
+    EXPIRY_REFUSALS,
     SignRequest,
     can_reuse,
     in_progress,
@@ -185,7 +185,7 @@ class SignChallenge:
             self._policy.check_time_left(challenge, now)
         except RefusedByPolicy as refusal:
             error = refusal if is_given else refused_upstream(refusal)
-            if refusal.code in EXPIRED:
+            if refusal.code in EXPIRY_REFUSALS:
                 return error
             raise error from None
         return None

@@ -32,7 +32,7 @@ from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import ChallengeRecord, challenge_id
 
-EXPIRED: Final = frozenset({ErrorCode.CHALLENGE_EXPIRED, ErrorCode.CHALLENGE_EXPIRES_TOO_SOON})
+EXPIRY_REFUSALS: Final = frozenset({ErrorCode.CHALLENGE_EXPIRED, ErrorCode.CHALLENGE_EXPIRES_TOO_SOON})
 """The refusals after which a newer challenge may pass."""
 _ABOUT_THE_OWNER: Final = frozenset({ErrorCode.OWNER_MISMATCH, ErrorCode.CHAIN_MISMATCH})
 _MIN_LOOKUP: Final = timedelta(milliseconds=250)
@@ -107,8 +107,8 @@ class HandleSignRequest:
             The record: done, or with its signature still to be delivered.
 
         Raises:
-            MalformedChallenge, RefusedByPolicy, NotFound, Conflict: for the challenge that the error is about, no nonce
-                was claimed and nothing was signed.
+            MalformedChallenge, RefusedByPolicy, NotFound, Conflict: this request claimed no nonce for the challenge
+                that the error is about, and nothing was signed.
             ChallengeRefused: the same, for a challenge that was fetched.
             Unavailable: ``challenge_in_progress`` if the time was too short; else which part is down, or that this
                 process accepts no work. Retry.
@@ -129,7 +129,7 @@ class HandleSignRequest:
         return await self._single_flight.drain(within)
 
     async def _signed_record(self, request: SignRequest) -> ChallengeRecord:
-        """Return the record if it is signed; the caller's time is over and the work continues."""
+        """Return the record if it is signed, after the caller's time is over; else raise ``challenge_in_progress``."""
         if request.challenge is None:
             record = await self._store.find(request.customer_id, request.owner)
             if record is not None and not can_reuse(record):  # it belongs to an earlier challenge
@@ -192,7 +192,7 @@ def require_key(keys: KeyRing, owner: AccountId) -> SigningKey:
 def refused_upstream(refusal: MalformedChallenge | RefusedByPolicy) -> ChallengeRefused:
     """Return the error for a challenge that the card API issued and this service refuses; no caller can correct it."""
     what = f"The card API issued a challenge that is not signed ({refusal.code})."
-    if refusal.code in EXPIRED:
+    if refusal.code in EXPIRY_REFUSALS:
         advice = "Send the same request again. A customer that is verified may have no newer challenge."
     elif refusal.code in _ABOUT_THE_OWNER:
         advice = (

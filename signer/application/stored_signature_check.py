@@ -3,8 +3,8 @@
 * The stored submission must hold the very message of the record, and a signature of its owner over that message.
 * It must equal, byte for byte, the submission that is built again from these parts: no other owner, no more members, no
   member twice. Either form of the signature is accepted, because the setting may have changed since.
-* The message must pass this replica's policy by this replica's clock. Its age is not checked here: the store's clock
-  decides whether the deadline has passed.
+* The message must pass this replica's policy by this replica's clock. After the record's deadline no refusal counts:
+  nothing is sent then, and the store's clock decides whether it has expired.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class StoredSignatureCheck:
         try:
             self.policy.check(challenge, record.owner, now)
         except RefusedByPolicy as refusal:
-            if record.expires_at > now:
+            if record.expires_at > now:  # later the rules about its age fail in any case
                 return RecordCode.NOT_YET_VALID if refusal.code in _TOO_EARLY else RecordCode.POLICY_CHANGED
         return None
 

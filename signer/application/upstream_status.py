@@ -28,16 +28,16 @@ class CustomerReading:
 
     Attributes:
         status: ``None`` if it could not be read.
-        is_unknown: whether the card API, and not a gateway in front of it, does not know the customer.
+        has_no_customer: whether the card API, and not a gateway in front of it, does not know the customer.
     """
 
     status: CustomerStatus | None = None
-    is_unknown: bool = False
+    has_no_customer: bool = False
 
     @property
     def is_proven(self) -> bool | None:
         """Whether the card API has the proof of ownership; ``None`` if that is not known."""
-        if self.is_unknown or self.status is _NOT_PROVEN:
+        if self.has_no_customer or self.status is _NOT_PROVEN:
             return False
         return True if self.status in _PROVEN else None
 
@@ -66,7 +66,7 @@ class UpstreamStatus:
             status = await self._read(leased, self.card_api.customer_status)
             return CustomerReading(CustomerStatus(status.lower()))  # the card API's guide writes them in both cases
         except NotFound:
-            return CustomerReading(is_unknown=await self._responds(leased))
+            return CustomerReading(has_no_customer=await self._responds(leased))
         except SignerError:
             return CustomerReading()
 
@@ -78,7 +78,7 @@ class UpstreamStatus:
             return None
 
     async def _responds(self, leased: LeasedRecord) -> bool:
-        """A gateway that has lost the card API responds 404 to everything. A new token proves that it is there."""
+        """Return whether the card API itself responds: a gateway that has lost it says 404, and issues no token."""
         try:
             await self.card_api.authenticate(timeout=self.time_left(leased))
         except SignerError:

@@ -15,11 +15,11 @@ The life of a process:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from signer.adapters.clock import SystemClock
 from signer.adapters.keys.backend import KeyBackendError, Progress
@@ -61,10 +61,6 @@ _WORK_LONGER_THAN_CALLER: Final = timedelta(seconds=2)
 _MAX_STORE_LOOKUP: Final = timedelta(seconds=1)
 
 
-async def _do_not_wait() -> None:
-    """Return at once."""
-
-
 @dataclass(slots=True, kw_only=True)
 class Service:
     """A composed service. ``admission`` is closed until ``prepare`` is done; ``backlog`` is that of all replicas."""
@@ -84,7 +80,7 @@ class Service:
     async def prepare(
         self,
         progress: Progress = lambda _done, _total: None,
-        wait_for_others: Callable[[], Awaitable[None]] = _do_not_wait,
+        wait_for_others: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Check the parser and load the keys, then accept requests and start recovery.
 
@@ -93,9 +89,9 @@ class Service:
             wait_for_others: called in between; returns when the other workers are as far, if there are any.
 
         Raises:
-            StartFailed: one of the two failed.
+            StartFailed: the check of the parser or the loading of the keys failed.
         """
-        self._background.add(asyncio.create_task(self._watch.run()))
+        self._start(self._watch.run())
         tasks = {asyncio.create_task(check_parser(self._settings)), asyncio.create_task(self._load_keys(progress))}
         try:
             await asyncio.gather(*tasks)
@@ -103,18 +99,19 @@ class Service:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-        await wait_for_others()
+        if wait_for_others is not None:
+            await wait_for_others()
         self.admission.open()
         self._watch.readiness.forget()
-        weak_store = warn_of_weak_store(self._redis, self._settings.redis.wait_for_replicas)
-        background = (self._recovery.run(), weak_store, self._keys.watch())
-        self._background |= {asyncio.create_task(work) for work in background}
+        self._start(self._recovery.run())
+        self._start(self._keys.watch())
+        self._start(warn_of_weak_store(self._redis, self._settings.redis.wait_for_replicas))
 
     def reload_keys(self) -> None:
         """Start a reload of the keys, as ``POST /v1/keys/reload`` does. The log has the result."""
         self._keys.reload.begin(ReloadCause.SIGNAL)
 
-    async def onboard_for_test(self, external_id: str) -> OnboardingResult:
+    async def onboard_for_doctor(self, external_id: str) -> OnboardingResult:
         """Load the keys and create a customer of the first one, as a caller's request does, without recovery.
 
         Raises:
@@ -148,11 +145,22 @@ class Service:
         if self._background:
             await asyncio.wait(self._background)
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(_report_unexpected_end)
+        self._background.add(task)
+
     async def _load_keys(self, progress: Progress) -> None:
         try:
             await self._keys.load(progress)
         except KeyBackendError as error:
             raise StartFailed(f"The keys could not be loaded: {error}") from error
+
+
+def _report_unexpected_end(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        emit(events.SERVICE_UNEXPECTED_ERROR, error=error)
 
 
 @asynccontextmanager

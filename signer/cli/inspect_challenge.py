@@ -66,9 +66,10 @@ def inspect(
         challenge = decode_challenge(encoded, max_base64=max_base64)
     except SignerError as error:
         return Inspection(None, error, at)
-    verdicts = tuple(policy.verdicts(challenge, owner, at))
+    verdicts = tuple(policy.rule_results(challenge, owner, at))
     try:
         policy.check(challenge, owner, at)
+        policy.check_time_left(challenge, at)
     except RefusedByPolicy as error:
         return Inspection(challenge, error, at, verdicts)
     about = find_disagreement(challenge.message, challenge)

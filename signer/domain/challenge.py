@@ -169,40 +169,40 @@ def parse_challenge(message: bytes) -> Challenge:
     match = _FORM.fullmatch(text)
     if match is None:
         raise MalformedChallenge(ErrorCode.CHALLENGE_NOT_SIWE, _form_detail(text), field="challenge")
-    field = match.groupdict()
-    _check(rfc3986.AUTHORITY.fullmatch(field["domain"]) and field["domain"], ErrorCode.DOMAIN_MALFORMED)
-    _check(ADDRESS.fullmatch(field["address"]), ErrorCode.ADDRESS_MALFORMED)
-    address = field["address"]
+    fields = match.groupdict()
+    _check(rfc3986.AUTHORITY.fullmatch(fields["domain"]) and fields["domain"], ErrorCode.DOMAIN_MALFORMED)
+    _check(ADDRESS.fullmatch(fields["address"]), ErrorCode.ADDRESS_MALFORMED)
+    address = fields["address"]
     _check(checksum_address(address) == address, ErrorCode.ADDRESS_CHECKSUM_WRONG, address)
-    _check(field["statement"] is None or STATEMENT.fullmatch(field["statement"]), ErrorCode.STATEMENT_MALFORMED)
-    uri = rfc3986.URI.fullmatch(field["uri"])
+    _check(fields["statement"] is None or STATEMENT.fullmatch(fields["statement"]), ErrorCode.STATEMENT_MALFORMED)
+    uri = rfc3986.URI.fullmatch(fields["uri"])
     if uri is None:
         raise _malformed(ErrorCode.URI_MALFORMED)
-    _check(field["version"] == "1", ErrorCode.VERSION_NOT_SUPPORTED)
-    _check(CHAIN_REFERENCE.fullmatch(field["chain_id"]), ErrorCode.CHAIN_ID_MALFORMED)
-    _check(_NONCE.fullmatch(field["nonce"]), ErrorCode.NONCE_MALFORMED)
-    issued_at = _date_time(field["issued_at"], ErrorCode.ISSUED_AT_MALFORMED)
-    expires, begins = field["expiration_time"], field["not_before"]
+    _check(fields["version"] == "1", ErrorCode.VERSION_NOT_SUPPORTED)
+    _check(CHAIN_REFERENCE.fullmatch(fields["chain_id"]), ErrorCode.CHAIN_ID_MALFORMED)
+    _check(_NONCE.fullmatch(fields["nonce"]), ErrorCode.NONCE_MALFORMED)
+    issued_at = _date_time(fields["issued_at"], ErrorCode.ISSUED_AT_MALFORMED)
+    expires, begins = fields["expiration_time"], fields["not_before"]
     expiration_time = None if expires is None else _date_time(expires, ErrorCode.EXPIRATION_TIME_MALFORMED)
     not_before = None if begins is None else _date_time(begins, ErrorCode.NOT_BEFORE_MALFORMED)
-    request_id = field["request_id"]
+    request_id = fields["request_id"]
     _check(request_id is None or rfc3986.PCHARS.fullmatch(request_id), ErrorCode.REQUEST_ID_MALFORMED)
     return Challenge(
         message=message,
-        scheme=field["scheme"],
-        domain=field["domain"],
+        scheme=fields["scheme"],
+        domain=fields["domain"],
         address=address,
-        statement=field["statement"],
-        uri=field["uri"],
+        statement=fields["statement"],
+        uri=fields["uri"],
         uri_scheme=uri["scheme"],
         uri_authority=uri["authority"],
-        chain_id=int(field["chain_id"]),
-        nonce=field["nonce"],
+        chain_id=int(fields["chain_id"]),
+        nonce=fields["nonce"],
         issued_at=issued_at,
         expiration_time=expiration_time,
         not_before=not_before,
         request_id=request_id,
-        resources=_resources(field["resources"]),
+        resources=_resources(fields["resources"]),
     )
 
 

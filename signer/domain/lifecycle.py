@@ -2,14 +2,13 @@
 
 ::
 
-                ┌──────────── takeover after the lease ───────────┐
-                ▼                                                 │
-    (claim) ─▶ claimed ─▶ signed ─▶ forwarding ─▶ verified        │
-                │  ▲        ▲           │  ├────▶ already_signed  │
-      released ◀┘  │        └── retry ──┘  ├────▶ superseded      │
-         └─────────┘                       ├────▶ rejected        │
-       (backend was down)                  └────▶ expired ────────┘
+    (claim) ─▶ claimed ─▶ signed ─▶ forwarding ─▶ verified
+                │  ▲        ▲           │  ├────▶ already_signed
+      released ◀┘  │        └── retry ──┘  ├────▶ superseded
+         └─────────┘                       ├────▶ rejected
+      (the key did not sign)               └────▶ expired
 
+* ``claimed``, ``released`` and ``signed`` can become ``expired``, too.
 * The first stored state is ``claimed``: a refused request uses up no nonce.
 * ``claimed`` and ``forwarding`` need a lease; a takeover keeps the state and changes the lease holder.
 * A final state never changes.
@@ -67,7 +66,7 @@ MOVES: Final[dict[ChallengeState, frozenset[ChallengeState]]] = {
 
 
 class CustomerStatus(StrEnum):
-    """The status of a customer at the card API. States of accounts are other words."""
+    """The status of a customer at the card API; not the state of an account, which has other words."""
 
     INITIATING = "initiating"
     SCREENING = "screening"

@@ -59,7 +59,7 @@ class SigningPolicy:
             detail = f"ownerId is on chain {owner.chain}, which is not in policy.chains ({allowed})."
             raise RefusedByPolicy(ErrorCode.CHAIN_NOT_ALLOWED, detail, field="ownerId")
 
-    def verdicts(self, challenge: Challenge, owner: AccountId, now: datetime) -> Iterator[tuple[Rule, bool]]:
+    def rule_results(self, challenge: Challenge, owner: AccountId, now: datetime) -> Iterator[tuple[Rule, bool]]:
         """Return every rule and whether it holds, also after the first that fails."""
         return ((rule, rule.holds(_Case(self, challenge, owner, now))) for rule in RULES)
 
@@ -68,8 +68,9 @@ class SigningPolicy:
         deadline = challenge.deadline(self.max_age)
         if deadline - now < self.min_remaining:
             limit = f"policy.min_remaining ({_seconds(self.min_remaining)})"
+            field = "expirationTime" if deadline == challenge.expiration_time else "issuedAt"
             detail = f"The challenge expires at {_time(deadline)}, in less than {limit}; fetch a new one."
-            raise RefusedByPolicy(ErrorCode.CHALLENGE_EXPIRES_TOO_SOON, detail, field="challenge.issuedAt")
+            raise RefusedByPolicy(ErrorCode.CHALLENGE_EXPIRES_TOO_SOON, detail, field=f"challenge.{field}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,16 @@ SERVICE_FAILED: Final = event(
     action="Correct what reason names, then start again. signer config check --files --online tries the settings.",
     alert="page",
 )
+SERVICE_UNEXPECTED_ERROR: Final = event(
+    "service.unexpected_error",
+    "error",
+    "Recovery, the watch of readiness or the watch of key files has ended with an unexpected error: a bug in this "
+    "service. The replica still serves requests.",
+    "error",
+    "frames",
+    action="Restart this replica. Report error, frames and the version in service.started to the developers.",
+    alert="page",
+)
 WORKER_ENDED: Final = event(
     "worker.ended",
     "error",

@@ -3,8 +3,9 @@
 * The thread takes everything that is queued and writes it in order, at most 64 KiB at a time. A write that fails
   (broken pipe, full disk) is repeated until it works.
 * A line for which the queue has no room is dropped and counted; the count is reported when writing works again.
-* Strangers cause lines, and must not stop signing that way. So audit lines may use the whole queue, all other lines
-  the first half. Above three quarters new work is refused; the last quarter is for lines of work that has begun.
+* Requests without a token cause lines, too. They must not fill the queue and so stop signing: audit lines may use the
+  whole queue, all other lines the first half. Above three quarters new work is refused; the last quarter is for lines
+  of work that has begun.
 * If several processes write to one descriptor, each locks a file for some lines at a time, so that no line is torn.
 * A forked child process has a copy of the queue and no thread: it writes nothing.
 """
@@ -40,9 +41,9 @@ class LogWriter:
     """Writes lines to a file descriptor.
 
     Args:
-        descriptor: stays open; blocking or not.
-        report_lost: called by the thread with the number of dropped lines; it logs them without a limit of room.
-        lock: the descriptor of a file that all processes lock which write to ``descriptor``, if there are several.
+        descriptor: stays open; blocking or not. report_lost: called by the thread with the number of dropped lines; it
+        logs the number, however full the queue is. lock: the descriptor of a file that all processes lock which write
+        to ``descriptor``, if there are several.
     """
 
     def __init__(self, descriptor: int, report_lost: Callable[[int], None], lock: int | None = None) -> None:
@@ -54,7 +55,7 @@ class LogWriter:
         self._lines: list[bytes] = []
         self._size = 0  # bytes that are queued or being written
         self._lost = 0
-        self._progress_at = 0.0  # of the last write, or when the queue was last empty
+        self._progress_at = 0.0  # when bytes were last written, or a line came into the empty queue
         self._failure: str | None = None
         self._ends_at: float | None = None
         self._reader: Final = select.poll()
@@ -66,19 +67,19 @@ class LogWriter:
         """Queue one line, if the queue is then not longer than ``room``. Never waits and never raises."""
         length = len(line)
         with self._lock:
-            size = self._size + length
-            if size > room:
+            if self._size + length > room:
                 self._lost += 1
                 return
-            if size == length:
-                self._progress_at = time.monotonic()
-            self._size = size
+            was_empty = not self._size
+            self._size += length  # no call before this, in which a line could be queued
             self._lines.append(line)
+            if was_empty:
+                self._progress_at = time.monotonic()
             if len(self._lines) == 1:
                 self._changed.notify()
 
     def problem(self) -> str | None:
-        """Return why lines cannot be written now, or ``None``. For one thread only."""
+        """Return why lines cannot be written now, or ``None``. Only one thread may call it: it polls without a lock."""
         if self._failure is not None:
             return f"The log cannot be written: {self._failure}."
         if self._reader.poll(0):

@@ -26,7 +26,7 @@ from signer.simulator.responses import Refusal, bad_request
 from signer.simulator.settings import SimulatorSettings
 
 
-class CustomerStatus(StrEnum):
+class SimulatedStatus(StrEnum):
     """The status of a customer."""
 
     INITIATING = "initiating"
@@ -37,11 +37,11 @@ class CustomerStatus(StrEnum):
     REJECTED = "rejected"
 
 
-MOVES: Mapping[str, tuple[CustomerStatus, CustomerStatus]] = {
-    "verify": (CustomerStatus.VERIFYING, CustomerStatus.ACTIVE),
-    "reject": (CustomerStatus.VERIFYING, CustomerStatus.REJECTED),
-    "deactivate": (CustomerStatus.ACTIVE, CustomerStatus.INACTIVE),
-    "activate": (CustomerStatus.INACTIVE, CustomerStatus.ACTIVE),
+MOVES: Mapping[str, tuple[SimulatedStatus, SimulatedStatus]] = {
+    "verify": (SimulatedStatus.VERIFYING, SimulatedStatus.ACTIVE),
+    "reject": (SimulatedStatus.VERIFYING, SimulatedStatus.REJECTED),
+    "deactivate": (SimulatedStatus.ACTIVE, SimulatedStatus.INACTIVE),
+    "activate": (SimulatedStatus.INACTIVE, SimulatedStatus.ACTIVE),
 }
 """The requested changes of a customer's status: from, to. Only the card API itself can ``activate``."""
 
@@ -57,7 +57,7 @@ class Customer:
     challenge: IssuedChallenge
     created_at: float
     updated_at: float
-    status: CustomerStatus = CustomerStatus.INITIATING
+    status: SimulatedStatus = SimulatedStatus.INITIATING
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def to_json(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class CustomerRegistry:
 
     def current_challenge(self, customer: Customer) -> IssuedChallenge:
         """Return the challenge to sign, a new one if the last has expired; or the one that was signed."""
-        if customer.status is CustomerStatus.INITIATING and self._is_expired(customer.challenge):
+        if customer.status is SimulatedStatus.INITIATING and self._is_expired(customer.challenge):
             self._replace_challenge(customer)
         return customer.challenge
 
@@ -171,14 +171,14 @@ class CustomerRegistry:
         """
         owner, message = _account("ownerId", owner_id), _decode_challenge(challenge)
         async with customer.lock:
-            if customer.status is not CustomerStatus.INITIATING:
+            if customer.status is not SimulatedStatus.INITIATING:
                 raise Refusal(HTTPStatus.CONFLICT, "challenge_already_signed", "the challenge was signed already")
             try:
                 await self._validate(customer, owner, message, signature)
             except Refusal:
                 self._replace_challenge(customer)
                 raise
-            customer.status = CustomerStatus.SCREENING
+            customer.status = SimulatedStatus.SCREENING
             customer.updated_at = self._clock.now()
 
     async def _validate(self, customer: Customer, owner: Account, message: bytes, signature: str) -> None:
@@ -199,8 +199,8 @@ class CustomerRegistry:
     def _screened(self, customer: Customer) -> Customer:
         """Return the customer, after its screening has ended if it is time."""
         screened_at = customer.updated_at + self._screening_time
-        if customer.status is CustomerStatus.SCREENING and self._clock.now() >= screened_at:
-            customer.status, customer.updated_at = CustomerStatus.VERIFYING, screened_at
+        if customer.status is SimulatedStatus.SCREENING and self._clock.now() >= screened_at:
+            customer.status, customer.updated_at = SimulatedStatus.VERIFYING, screened_at
         return customer
 
     def _is_expired(self, challenge: IssuedChallenge) -> bool:

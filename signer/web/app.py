@@ -95,6 +95,8 @@ async def _handle(
         error = caught
     except web.HTTPException as caught:
         error = error_of_http_exception(caught)
+        if error.code is ErrorCode.INTERNAL_ERROR:
+            request_log.unexpected_error(caught)
     except Exception as caught:  # noqa: BLE001 - the caller gets a problem, the log gets the error
         request_log.unexpected_error(caught)
         error = unexpected_error()

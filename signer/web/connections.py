@@ -40,7 +40,7 @@ PROBE_CONNECTIONS: Final = 16
 """How many connections above ``http.max_connections`` are accepted, for probes. Each gets one response."""
 
 CLOSE_WITHIN: Final = 2.0
-"""Seconds which connections have to end when the server closes."""
+"""Seconds that open connections have to end in when the server closes."""
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 CreateRequest = Callable[..., web.BaseRequest]
@@ -154,10 +154,10 @@ class HttpServer(web.Server):
             message = message._replace(method="unknown")
         else:
             connection.fault = fault_of(message)
-        if connection.fault is not None:  # the target may be unusable, and no other version than ours is repeated
+        if connection.fault is not None:  # the target may be unusable; the response has our version
             message = message._replace(url=ERROR.url, version=HttpVersion11)
         headers = CIMultiDict(message.headers)
-        expectations = headers.popall(hdrs.EXPECT, ())  # of any other than 100-continue, fault_of has said so
+        expectations = headers.popall(hdrs.EXPECT, ())  # fault_of has refused every one but 100-continue
         mended = message._replace(headers=CIMultiDictProxy(headers))
         request = self._create(mended, payload, connection, *rest)
         request[EXPECTS_CONTINUE] = any(expectations) and message.version == HttpVersion11

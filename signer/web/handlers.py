@@ -148,7 +148,7 @@ class Handlers:
         return problem(error, summary.request_id, status=HTTPStatus.SERVICE_UNAVAILABLE, extensions={"checks": checks})
 
     async def _read_json(self, request: web.Request) -> bytes:
-        """Return the body of a request that is JSON without a Content-Encoding, and note its length.
+        """Check that the body is announced as JSON without a Content-Encoding; return it, and note its length.
 
         Raises:
             MalformedRequest: ``media_type_not_supported``, or as ``_read``.

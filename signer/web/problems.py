@@ -27,7 +27,7 @@ from signer.domain.errors import (
 )
 from signer.web.error_table import ERRORS
 
-BAD_UPSTREAM_RETRY_AFTER: Final = 5.0
+_BAD_UPSTREAM_RETRY_AFTER: Final = 5
 """Seconds, after a response of the card API that could not be understood."""
 
 _WWW_AUTHENTICATE: Final = 'Bearer realm="challenge-signer"'
@@ -112,4 +112,4 @@ def _retry_after(error: SignerError) -> int | None:
     """Return whole seconds, at least one: with 0 every client would retry immediately."""
     if isinstance(error, Unavailable):
         return max(1, math.ceil(error.retry_after))
-    return math.ceil(BAD_UPSTREAM_RETRY_AFTER) if isinstance(error, BadUpstream) else None
+    return _BAD_UPSTREAM_RETRY_AFTER if isinstance(error, BadUpstream) else None

@@ -4,8 +4,8 @@
   a signature, and goes to the configured host only.
 * A response is read up to a limit and never decompressed: neither a long nor a compressed one costs memory.
 * A network error becomes a ``Failure``. aiohttp's exceptions do not leave this module: some hold the request's headers.
-* No connection, no complete response and a 5xx are failures for the circuit breaker. Any other response is a success;
-  a 429 with ``Retry-After`` also suspends calls.
+* No connection, no complete response and a 5xx are failures for the circuit breaker. Any other response is a success,
+  also if it is too long; a 429 with ``Retry-After`` also suspends calls.
 * At most ``MAX_CONNECTIONS`` requests are in flight. Others wait for a free one, and then check the breaker again.
 * A POST is sent once. aiohttp itself repeats a GET if a kept connection turns out to be closed.
 """
@@ -134,7 +134,7 @@ class HttpTransport:
             if isinstance(result, UpstreamResponse):
                 succeeded = result.status < HTTPStatus.INTERNAL_SERVER_ERROR
             elif result.code is ErrorCode.CARD_API_INVALID_ANSWER and result.status is not None:
-                succeeded = True  # it responded, but the response is too long
+                succeeded = result.status < HTTPStatus.INTERNAL_SERVER_ERROR  # the response is too long
             elif had_fair_time or result.code is not ErrorCode.CARD_API_TIMEOUT:
                 succeeded = False
             if succeeded is False:

@@ -99,7 +99,7 @@ def read_password(path: Path) -> bytes:
     """Return the password in a file: its bytes without one newline at the end; blocking.
 
     Raises:
-        KeyFileError: the file cannot be read, or is too long.
+        KeyFileError: as ``read_secret``; the text names the file.
     """
     try:
         return bytes(read_secret(path, _MAX_PASSWORD_BYTES))

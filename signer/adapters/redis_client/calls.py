@@ -80,9 +80,9 @@ class RedisCalls:
     """An open Redis and the rules for calling it.
 
     Args:
-        topology: from here on it belongs to this object, which closes it.
-        timeout: the longest time for one call; a call that is repeated may take it twice.
-        call_ended: called at the end of each call, except those to several nodes of a cluster.
+        topology: from here on it belongs to this object, which closes it. timeout: the longest time for sending a call
+        once. One whose response was lost is sent twice, and so may be its script. call_ended: called at the end of each
+        call, except those to several nodes of a cluster.
     """
 
     def __init__(self, topology: Topology, *, timeout: timedelta, call_ended: CallEnded | None = None) -> None:
@@ -219,18 +219,21 @@ class RedisCalls:
         return results
 
     async def _query_node(self, commands: Sequence[tuple[str, Command]], group: Sequence[int]) -> Sequence[Any]:
-        """Send one server its commands, without waiting for a failover; only redirected ones are sent again."""
+        """Send one server its commands, without waiting for a failover; only redirected ones are sent again, once."""
         deadline = asyncio.get_running_loop().time() + self._timeout
         own = [commands[index] for index in group]
         try:
             responses = await self._topology.send(
                 own[0][0], [command for _, command in own], deadline, wait_for_failover=False
             )
-            for index, (key, command) in enumerate(own):
-                if isinstance(responses[index], AskError):  # redis-py's MovedError is one
-                    [responses[index]] = await self._topology.send(key, [command], deadline)
         except (RedisError, TimeoutError) as exc:
             return [exc] * len(group)
+        for index, (key, command) in enumerate(own):
+            if isinstance(responses[index], AskError):  # redis-py's MovedError is one
+                try:
+                    [responses[index]] = await self._topology.send(key, [command], deadline)
+                except (RedisError, TimeoutError) as exc:
+                    responses[index] = exc
         return responses
 
 

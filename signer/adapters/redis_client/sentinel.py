@@ -26,13 +26,13 @@ _LOGIN: Final = "redis.sentinel_username, redis.sentinel_password_file"
 
 
 class SentinelTopology(DiscoveredTopology):
-    """The primary that ``sentinels`` know as ``service``; they have ``timeout`` seconds for naming it."""
+    """The primary that the Sentinels call ``primary_name``; they have ``timeout`` seconds to say where it is."""
 
     def __init__(
-        self, service: str, sentinels: Sequence[Node], open_node: Callable[[Address], Node], *, timeout: float
+        self, primary_name: str, sentinels: Sequence[Node], open_node: Callable[[Address], Node], *, timeout: float
     ) -> None:
         super().__init__()
-        self._service = service
+        self._primary_name = primary_name
         self._sentinels = sentinels
         self._open_node = open_node
         self._timeout = timeout
@@ -62,8 +62,8 @@ class SentinelTopology(DiscoveredTopology):
     async def _follow_primary(self) -> None:
         commands = (
             # This address names the promoted replica as soon as it accepts writes.
-            ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service),
-            ("SENTINEL", "MASTER", self._service),
+            ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._primary_name),
+            ("SENTINEL", "MASTER", self._primary_name),
         )
         views = await query_all(
             self._sentinels, commands, timeout=self._timeout, name="The store's Sentinels", login_settings=_LOGIN

@@ -31,7 +31,10 @@ _MAX_AGES_READ: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How many challenges are unsettled, and the age of the oldest of them in seconds."""
+    """How many challenges are unsettled, at most ``_MAX_COUNTED`` for each shard.
+
+    ``oldest_age`` is the age in seconds of the oldest whose delivery is requested, among the first of each shard.
+    """
 
     unsettled: int
     oldest_age: float
@@ -45,7 +48,7 @@ class _Index:
     due: list[str] = field(default_factory=list)
     skipped: int = 0
     junk: int = 0
-    is_read_on: bool = True
+    must_read_again: bool = True
     error: Unavailable | None = None
 
 
@@ -72,7 +75,7 @@ class DueIndexes:
         await self._read(indexes, limit)
         self._report_failed({index.keys.index: index.error for index in indexes if index.error is not None})
         for _ in range(1, _MAX_READS):
-            read_on = [index for index in indexes if index.is_read_on and len(index.due) < limit]
+            read_on = [index for index in indexes if index.must_read_again and len(index.due) < limit]
             if not read_on:
                 break
             await self._read(read_on, limit)
@@ -99,7 +102,7 @@ class DueIndexes:
             index.error = result if isinstance(result, Unavailable) else None
             removed, names = result if isinstance(result, list) else (0, [])
             index.junk += removed
-            index.is_read_on = removed > 0
+            index.must_read_again = removed > 0
             if names:
                 found.append((index, [name.decode("ascii") for name in names]))
         if found:
@@ -118,7 +121,7 @@ class DueIndexes:
             index.due += movable
             index.junk += removed
             index.skipped += len(ids) - removed
-            index.is_read_on |= len(movable) < len(ids)
+            index.must_read_again |= len(movable) < len(ids)
 
     def _report_failed(self, failed: dict[str, Unavailable]) -> None:
         keys = sorted(failed)

@@ -36,7 +36,7 @@ def sandbox_part(log_problem: Callable[[], str | None]) -> Part:
         external_id = f"signer-doctor-{uuid.uuid4()}"
         try:
             async with open_service(settings, log_problem=log_problem) as service:
-                result = await service.onboard_for_test(external_id)
+                result = await service.onboard_for_doctor(external_id)
         except SignerError as error:
             report.says(_CHECK, error.detail, error.cause)
             return

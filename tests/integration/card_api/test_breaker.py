@@ -18,7 +18,7 @@ from signer.domain.errors import ErrorCode, NotFound, Unavailable
 from signer.simulator.faults import FaultKind
 from tests.integration.card_api.calling import SOON, Calling, Stopwatch, deliver_something, make_client
 from tests.integration.card_api.conftest import StartCalling, StartRaw
-from tests.integration.card_api.raw_server import token_response
+from tests.integration.card_api.raw_server import http, token_response
 
 V = DeliveryVerdict
 COOL_DOWN = timedelta(seconds=10)
@@ -80,6 +80,19 @@ async def bench(start_bench: StartBench) -> Bench:
     """A simulator behind a breaker."""
     started: Bench = await start_bench()
     return started
+
+
+async def test_5xx_that_is_too_long_opens_breaker(
+    session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path
+) -> None:
+    """A gateway's page: its status counts, although the page is not read."""
+    server = await start_raw(token_response(), http(502, b"<html>" + b"x" * 70_000))
+    breaker = make_breaker(Stopwatch())
+    client = make_client(server.base_url, session, tmp_path, breaker=breaker)
+    await client.authenticate(timeout=SOON)
+    for _ in range(3):
+        await deliver_something(client)
+    assert breaker._openings == 1
 
 
 @pytest.mark.parametrize(

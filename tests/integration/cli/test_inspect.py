@@ -33,13 +33,21 @@ CHAIN = ("--chain", "280")
 """The chain of the golden challenge, which the default settings do not list."""
 
 
-@pytest.mark.parametrize("at", [GOLDEN["valid_from"], IN_ITS_HOUR, GOLDEN["valid_until"]])
+@pytest.mark.parametrize("at", [GOLDEN["valid_from"], IN_ITS_HOUR])
 def test_golden_challenge_is_accepted_in_its_hour(at: str) -> None:
     """Exit 0; the fields and the rules are printed."""
     result = golden("--at", at, *CHAIN)
     assert result.exit_code == 0, result.output
     assert "would be signed" in result.output
     assert "5ufoiEqDaFvmfo78" in result.output
+    assert result.output.count("holds") == 16
+
+
+def test_challenge_that_expires_too_soon_is_refused_as_by_the_service() -> None:
+    """All rules hold, and policy.min_remaining is not left."""
+    result = golden("--at", GOLDEN["valid_until"], *CHAIN)
+    assert result.exit_code == 1
+    assert "refused: challenge_expires_too_soon" in result.output
     assert result.output.count("holds") == 16
 
 

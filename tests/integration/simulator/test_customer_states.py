@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from signer.simulator.app import RunningSimulator
-from signer.simulator.customers import CustomerStatus
+from signer.simulator.customers import SimulatedStatus
 from tests.integration.simulator.conftest import StartSimulator
 from tests.integration.simulator.wallet_backend import OWNER_ID, STRANGER, WalletBackend, delivery
 
-S = CustomerStatus
+S = SimulatedStatus
 UNKNOWN_CUSTOMER = "00000000-0000-4000-8000-000000000000"
 VERIFY, REJECT = "/v1/simulator/customers/{}/verify", "/v1/simulator/customers/{}/reject"
 DEACTIVATE, ACTIVATE = "/v1/customers/{}/deactivate", "/_sim/activate/{}"

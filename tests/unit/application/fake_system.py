@@ -76,9 +76,9 @@ class Replica:
     recovery: Recovery
     admission: AdmissionGate
 
-    async def tick(self) -> int:
+    async def run_round(self) -> int:
         """Run one round of recovery and wait for its takeovers; return how many records changed."""
-        return sum(await asyncio.gather(*await self.recovery.tick()))
+        return sum(await asyncio.gather(*await self.recovery.start_round()))
 
 
 @dataclass(slots=True)

@@ -82,7 +82,7 @@ async def test_each_attempt_logs_delivered_and_each_pause_logs_deferred(
     system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 429, timedelta(seconds=20)))
     await no_retry_replica.sign(system.request(challenge), within=LONG_TIMEOUT)
     system.advance(timedelta(seconds=20))
-    await no_retry_replica.tick()
+    await no_retry_replica.run_round()
     assert system.audit.names == [N.CLAIMED, N.SIGNED, N.DELIVERED, N.DEFERRED, N.TAKEN_OVER, N.DELIVERED, N.SETTLED]
     deferred = system.audit.events_named(N.DEFERRED)[0]
     assert (deferred.state, deferred.code, deferred.duration_ms) == ("signed", "card_api_busy", 20_000)
@@ -110,8 +110,8 @@ async def test_expiry_is_logged_once_as_settled(system: FakeSystem, replica: Rep
     await replica.sign(system.request(challenge, forward=False), within=LONG_TIMEOUT)
     system.audit.events.clear()
     system.advance(timedelta(hours=1))
-    await replica.tick()
-    await replica.tick()
+    await replica.run_round()
+    await replica.run_round()
     [event] = system.audit.events
     assert (event.name, event.state, event.code) == (N.SETTLED, "expired", "not_forwarded")
 
@@ -198,7 +198,7 @@ async def test_events_have_the_origin_of_the_request_that_started_the_work(
     assert system.audit.origins == [origin] * 4
     await system.sign_and_record(system.add_replica(), other)
     system.advance(LEASE)
-    await replica.tick()
+    await replica.run_round()
     assert set(system.audit.origins[4:]) == {None}
 
 

@@ -61,7 +61,7 @@ async def test_replica_whose_clock_is_ahead_defers_instead_of_expiring(system: F
     assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.NO_TIME_LEFT)
     assert (system.card_api.submitted, system.card_api.read_count) == ([], 0)
     system.advance(timedelta(minutes=1))
-    assert await system.add_replica().tick() == 1
+    assert await system.add_replica().run_round() == 1
     assert system.record_of(challenge).state is ChallengeState.VERIFIED
 
 
@@ -78,7 +78,7 @@ def test_no_post_outlasts_the_deadline_while_card_api_fails(steps: list[int], ji
         for step in [*steps, 3600, 60]:
             system.advance(timedelta(seconds=step))
             sent = len(system.card_api.submitted)
-            await replica.tick()
+            await replica.run_round()
             for timeout in system.card_api.timeouts[sent:]:
                 assert system.clock.now() + timeout <= DEADLINE
         return system.record_of(challenge)

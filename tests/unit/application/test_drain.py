@@ -65,7 +65,7 @@ async def test_cancelled_delivery_is_handed_back_and_caller_gets_signature(
     result = await caller
     assert (result.state, result.code) == (ChallengeState.SIGNED, RecordCode.HANDED_BACK)
     system.card_api.open.set()
-    assert await system.add_replica().tick() == 1
+    assert await system.add_replica().run_round() == 1
     record = system.record_of(challenge)
     assert (record.state, record.signature) == (ChallengeState.VERIFIED, result.signature)
     assert len(system.card_api.submitted) == 2

@@ -69,7 +69,7 @@ async def test_each_request_calls_failing_backend_once(system: FakeSystem, repli
         await fail_signing(system, replica, challenge, FAILURES["unavailable"])
         assert system.key.asked == calls
     system.advance(DEADLINE - NOW)
-    assert await replica.tick() == 1
+    assert await replica.run_round() == 1
     record = system.record_of(challenge)
     assert (record.state, record.code) == (ChallengeState.EXPIRED, RecordCode.NOT_SIGNED)
 

@@ -42,7 +42,7 @@ async def test_caller_gets_other_replicas_result_if_lease_is_lost_during_deliver
 
     async def settle_on_other_replica() -> None:
         system.advance(LEASE)
-        assert await other_replica.tick() == 1
+        assert await other_replica.run_round() == 1
 
     replica.store.before["settle"] = settle_on_other_replica
     record = await replica.sign(system.request(challenge), within=LEASE)
@@ -61,7 +61,7 @@ async def test_caller_gets_other_replicas_result_if_lease_is_lost_during_retry(
 
     async def settle_on_other_replica() -> None:
         system.advance(LEASE)
-        assert await other_replica.tick() == 1
+        assert await other_replica.run_round() == 1
 
     replica.store.before["settle"] = settle_on_other_replica
     record = await replica.sign(system.request(challenge), within=LEASE)

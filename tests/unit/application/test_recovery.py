@@ -47,55 +47,55 @@ async def test_nothing_is_taken_over_before_its_lease_ends(system: FakeSystem, r
     """After that it is delivered once."""
     challenge = system.issue_challenge()
     await system.sign_and_record(system.add_replica(), challenge)
-    assert await replica.tick() == 0
+    assert await replica.run_round() == 0
     system.advance(LEASE)
-    assert await replica.tick() == 1
+    assert await replica.run_round() == 1
     assert system.record_of(challenge).state is ChallengeState.VERIFIED
-    assert await replica.tick() == 0
+    assert await replica.run_round() == 0
     assert len(system.card_api.submitted) == 1
 
 
 async def test_failing_card_api_gets_one_challenge_at_a_time(system: FakeSystem) -> None:
-    """The first one that is delivered shows that it works again, and the next tick takes over all others."""
+    """The first one that is delivered shows that it works again, and the next round takes over all others."""
     replica = system.add_replica(batch=64)
     challenges = await leave_signatures(system, 10)
     system.is_card_api_failing = True
-    assert await replica.tick() == 1
-    assert await replica.tick() == 1
+    assert await replica.run_round() == 1
+    assert await replica.run_round() == 1
     system.is_card_api_failing = False
-    assert await replica.tick() == 8
+    assert await replica.run_round() == 8
     assert states(system, challenges) == [ChallengeState.VERIFIED] * 10
 
 
-async def test_tick_takes_over_at_most_one_batch(system: FakeSystem) -> None:
-    """The next ticks take over the others, each once."""
+async def test_round_takes_over_at_most_one_batch(system: FakeSystem) -> None:
+    """The next rounds take over the others, each once."""
     replica = system.add_replica(batch=4)
     challenges = await leave_signatures(system, 10)
-    assert [await replica.tick() for _ in range(4)] == [4, 4, 2, 0]
+    assert [await replica.run_round() for _ in range(4)] == [4, 4, 2, 0]
     assert states(system, challenges) == [ChallengeState.VERIFIED] * 10
     assert len(system.card_api.submitted) == 10
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-async def test_tick_delivers_at_most_max_concurrent_at_a_time(system: FakeSystem, limit: int) -> None:
+async def test_round_delivers_at_most_max_concurrent_at_a_time(system: FakeSystem, limit: int) -> None:
     """All are delivered in the end."""
     replica = system.add_replica(max_concurrent=limit)
     await leave_signatures(system, 10)
     system.card_api.open.clear()
-    ticking = asyncio.create_task(replica.tick())
+    rounds = asyncio.create_task(replica.run_round())
     await system.wait_until(lambda: len(system.card_api.submitted) == limit)
     system.card_api.open.set()
-    assert await ticking == 10
+    assert await rounds == 10
     assert system.card_api.max_in_flight == limit
     assert len(system.card_api.submitted) == 10
 
 
 async def test_store_failure_for_one_challenge_does_not_stop_others(system: FakeSystem, replica: Replica) -> None:
-    """The next tick takes it over."""
+    """The next round takes it over."""
     challenges = await leave_signatures(system, 5)
     replica.store.lose_call("begin_forwarding")
-    assert await replica.tick() == 4
-    assert await replica.tick() == 1
+    assert await replica.run_round() == 4
+    assert await replica.run_round() == 1
     assert states(system, challenges) == [ChallengeState.VERIFIED] * 5
 
 
@@ -106,15 +106,45 @@ async def test_lost_lease_of_one_challenge_does_not_stop_others(system: FakeSyst
 
     async def take_over_on_other_replica() -> None:
         system.advance(LEASE)
-        await other_replica.tick()
+        await other_replica.run_round()
 
     replica.store.before["settle"] = take_over_on_other_replica
-    await replica.tick()
+    await replica.run_round()
     assert states(system, challenges) == [ChallengeState.VERIFIED] * 5
 
 
+async def test_unexpected_error_of_a_round_does_not_end_recovery(system: FakeSystem, replica: Replica) -> None:
+    """The error is reported, and the next round delivers."""
+    error = ValueError("a defect")
+
+    async def fail() -> None:
+        raise error
+
+    [challenge] = await leave_signatures(system, 1)
+    replica.store.before["due"] = fail
+    running = asyncio.create_task(replica.recovery.run())
+    await system.wait_until(lambda: system.has_state(challenge, ChallengeState.VERIFIED))
+    assert system.unexpected_errors == [error]
+    await replica.recovery.drain(LONG_TIMEOUT)
+    await running
+
+
+async def test_round_that_meets_a_drain_takes_nothing_over(system: FakeSystem, replica: Replica) -> None:
+    """Nothing would wait for its takeovers: another replica makes them."""
+    [challenge] = await leave_signatures(system, 1)
+
+    async def drain() -> None:
+        assert await replica.recovery.drain(LONG_TIMEOUT) == 0
+
+    replica.store.after["due"] = drain
+    assert await replica.recovery.start_round() == []
+    assert not system.card_api.submitted
+    assert await system.add_replica().run_round() == 1
+    assert system.record_of(challenge).state is ChallengeState.VERIFIED
+
+
 async def test_unexpected_error_of_one_challenge_does_not_stop_others(system: FakeSystem, replica: Replica) -> None:
-    """The error is reported, and the next tick delivers this one."""
+    """The error is reported, and the next round delivers this one."""
     error = RuntimeError("a defect")
 
     async def fail() -> None:
@@ -122,9 +152,9 @@ async def test_unexpected_error_of_one_challenge_does_not_stop_others(system: Fa
 
     challenges = await leave_signatures(system, 5)
     replica.store.before["begin_forwarding"] = fail
-    assert await replica.tick() == 4
+    assert await replica.run_round() == 4
     assert system.unexpected_errors == [error]
-    assert await replica.tick() == 1
+    assert await replica.run_round() == 1
     assert states(system, challenges) == [ChallengeState.VERIFIED] * 5
 
 
@@ -136,21 +166,21 @@ async def test_damaged_record_of_one_challenge_does_not_stop_others(system: Fake
 
     challenges = await leave_signatures(system, 5)
     replica.store.before["begin_forwarding"] = fail
-    assert await replica.tick() == 5
+    assert await replica.run_round() == 5
     assert system.unexpected_errors == []
     assert sum(state is ChallengeState.VERIFIED for state in states(system, challenges)) == 4
 
 
-async def test_concurrent_ticks_of_two_replicas_deliver_each_challenge_once(system: FakeSystem) -> None:
+async def test_concurrent_rounds_of_two_replicas_deliver_each_challenge_once(system: FakeSystem) -> None:
     """Each is sent by one of them."""
     first, second = system.add_replica(max_concurrent=20), system.add_replica(max_concurrent=20)
     challenges = await leave_signatures(system, 10)
     system.card_api.open.clear()
-    ticking = [asyncio.create_task(replica.tick()) for replica in (first, second, first, second)]
+    rounds = [asyncio.create_task(replica.run_round()) for replica in (first, second, first, second)]
     await system.wait_until(lambda: len(system.card_api.submitted) == 10)
-    assert await system.add_replica().tick() == 0
+    assert await system.add_replica().run_round() == 0
     system.card_api.open.set()
-    assert sum(await asyncio.gather(*ticking)) == 10
+    assert sum(await asyncio.gather(*rounds)) == 10
     assert states(system, challenges) == [ChallengeState.VERIFIED] * 10
     assert len(system.card_api.submitted) == len(set(system.card_api.submitted)) == 10
 
@@ -161,7 +191,8 @@ async def test_caller_and_recovery_of_two_replicas_deliver_challenge_once(system
     caller, first, second = system.add_replica(), system.add_replica(), system.add_replica()
     await system.sign_and_record(caller, challenge)
     system.advance(LEASE)
-    await asyncio.gather(caller.sign(system.request(challenge), within=LONG_TIMEOUT), first.tick(), second.tick())
+    request = system.request(challenge)
+    await asyncio.gather(caller.sign(request, within=LONG_TIMEOUT), first.run_round(), second.run_round())
     assert system.record_of(challenge).state is ChallengeState.VERIFIED
     assert (len(system.card_api.submitted), system.card_api.max_in_flight) == (1, 1)
 
@@ -254,12 +285,12 @@ async def test_delivery_that_hangs_does_not_stop_later_rounds(system: FakeSystem
     assert system.has_state(hanging, ChallengeState.VERIFIED)
 
 
-async def test_ticks_hold_at_most_one_batch(system: FakeSystem) -> None:
+async def test_rounds_hold_at_most_one_batch(system: FakeSystem) -> None:
     """The deliveries hang, and more is due."""
     replica = system.add_replica(max_concurrent=1, batch=4)
     await leave_signatures(system, 10)
     system.card_api.open.clear()
-    begun = [len(await replica.recovery.tick()) for _ in range(3)]
+    begun = [len(await replica.recovery.start_round()) for _ in range(3)]
     assert begun == [4, 0, 0]
     system.card_api.open.set()
     assert await replica.recovery.drain(LONG_TIMEOUT) == 0
@@ -279,7 +310,7 @@ async def test_drain_hands_back_deliveries_that_take_too_long(system: FakeSystem
     assert states(system, challenges) == [ChallengeState.SIGNED] * 3
     assert {system.record_of(challenge).code for challenge in challenges} == {RecordCode.HANDED_BACK}
     system.card_api.open.set()
-    assert await system.add_replica().tick() == 3
+    assert await system.add_replica().run_round() == 3
     assert states(system, challenges) == [ChallengeState.VERIFIED] * 3
     assert len(set(system.card_api.submitted)) == 3
 
@@ -289,8 +320,8 @@ async def test_deferred_challenge_is_taken_over_after_each_pause(system: FakeSys
     [challenge] = await leave_signatures(system, 1)
     system.card_api.verdicts.extend([DeliveryResult(DeliveryVerdict.NOT_PROCESSED, 503)] * 3)
     for attempt in (2, 3, 4):
-        assert await replica.tick() == 1
-        assert await replica.tick() == 0
+        assert await replica.run_round() == 1
+        assert await replica.run_round() == 0
         system.advance(forwarding_limits().backoff.pause_after(attempt, lambda: 1.0))
-    assert await replica.tick() == 1
+    assert await replica.run_round() == 1
     assert system.record_of(challenge).state is ChallengeState.VERIFIED

@@ -64,7 +64,7 @@ async def test_one_replica_whose_requests_are_refused_ends_no_challenge(
         assert record.state is ChallengeState.SIGNED
         record = await attempt_again(system, skewed, record)
     system.advance(PAUSE)
-    assert sum([await other.tick() for other in others]) == 1
+    assert sum([await other.run_round() for other in others]) == 1
     assert system.record_of(challenge).state is ChallengeState.VERIFIED
     assert len(set(system.card_api.submitted)) == 1
 

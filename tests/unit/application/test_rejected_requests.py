@@ -302,7 +302,7 @@ async def test_refused_request_does_not_turn_forwarding_on(system: FakeSystem, r
         with pytest.raises(Conflict):
             await replica.sign(request, within=LONG_TIMEOUT)
     assert system.record_of(challenge).forward is False
-    assert await replica.tick() == 0
+    assert await replica.run_round() == 0
     assert CUSTOMER not in {customer for customer, _, _ in system.card_api.submitted}
 
 

@@ -32,11 +32,11 @@ async def test_attempts_that_change_nothing_are_repeated_until_one_is_accepted(
     assert raised(system) == [N.DELIVERED, N.DEFERRED]
     for _ in range(2):
         system.advance(timedelta(seconds=30))
-        assert await no_retry_replica.tick() == 1
+        assert await no_retry_replica.run_round() == 1
         assert system.audit.names == [N.TAKEN_OVER, N.DELIVERED, N.DEFERRED]
         assert raised(system) == []
     system.advance(timedelta(seconds=30))
-    assert await no_retry_replica.tick() == 1
+    assert await no_retry_replica.run_round() == 1
     assert system.audit.names == [N.TAKEN_OVER, N.DELIVERED, N.SETTLED]
     assert raised(system) == [N.DELIVERED]
 
@@ -47,7 +47,7 @@ async def test_another_replica_logs_its_first_attempt_as_new(system: FakeSystem,
     await no_retry_replica.sign(system.request(system.issue_challenge()), within=LONG_TIMEOUT)
     raised(system)
     system.advance(timedelta(seconds=30))
-    assert await system.add_replica().tick() == 1
+    assert await system.add_replica().run_round() == 1
     assert raised(system) == [N.TAKEN_OVER, N.DELIVERED, N.DEFERRED]
 
 

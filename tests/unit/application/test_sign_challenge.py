@@ -82,7 +82,7 @@ async def test_signature_without_forward_is_not_delivered(system: FakeSystem, re
     assert (record.state, record.attempts, record.is_done) == (ChallengeState.SIGNED, 0, True)
     assert record.signature is not None
     system.advance(10 * MINUTE)
-    assert await replica.tick() == 0
+    assert await replica.run_round() == 0
     assert not system.card_api.submitted
 
 
@@ -110,7 +110,7 @@ async def test_later_request_without_forward_does_not_stop_delivery(
     assert await no_retry_replica.sign(request, within=LONG_TIMEOUT) == waiting
     assert (waiting.state, waiting.forward) == (ChallengeState.SIGNED, True)
     system.advance(MINUTE)
-    assert await no_retry_replica.tick() == 1
+    assert await no_retry_replica.run_round() == 1
     assert system.record_of(challenge).state is ChallengeState.VERIFIED
 
 
@@ -178,7 +178,7 @@ async def test_request_without_challenge_fetches_new_one_after_failed_proof(
     await replica.sign(system.request(old, forward=end != "expired"), within=LONG_TIMEOUT)
     if end == "expired":
         system.advance(timedelta(hours=1))
-        await replica.tick()
+        await replica.run_round()
         new = system.make_challenge(nonce="anothernonce1", issued_at="2026-11-22T13:00:20Z")
     assert system.record_of(old).state == end
     system.card_api.issue(CUSTOMER, new)

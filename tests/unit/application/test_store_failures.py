@@ -186,6 +186,6 @@ async def test_recovery_delivers_again_after_store_outage_during_post(system: Fa
     await check_store_unavailable(replica, system.request(challenge))
     system.shelf.is_down = False
     system.advance(LEASE)
-    assert await system.add_replica().tick() == 1
+    assert await system.add_replica().run_round() == 1
     assert system.record_of(challenge).state is ChallengeState.VERIFIED
     assert len(system.card_api.submitted) == 2

@@ -34,7 +34,7 @@ async def test_signature_is_returned_at_once_and_delivered_by_recovery(suspended
     assert replica.store.journal == ["claim", "record_signature", "defer"]
     suspended.card_api.suspension = None
     suspended.advance(SUSPENSION)
-    assert await replica.tick() == 1
+    assert await replica.run_round() == 1
     assert suspended.record_of(challenge).state is ChallengeState.VERIFIED
 
 

@@ -332,6 +332,15 @@ async def test_maybe_sent_signature_expires_after_grace_period(system: FakeSyste
     assert not system.card_api.submitted
 
 
+async def test_replica_with_a_fast_clock_waits_for_the_grace_period_of_the_store(system: FakeSystem) -> None:
+    """Its own clock is two hours ahead: by that, the card API could not be processing the POST any more."""
+    challenge = await maybe_sent(system)
+    system.advance(system.record_of(challenge).expires_at - system.clock.now())
+    replica = system.add_replica(clock=FakeClock(system.clock.now() + timedelta(hours=2)))
+    record = await take_over(system, replica, challenge)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN)
+
+
 async def test_proof_within_grace_period_settles_as_verified(system: FakeSystem) -> None:
     """The card API finishes a POST just after the deadline."""
     challenge = await maybe_sent(system)

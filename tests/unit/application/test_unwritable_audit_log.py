@@ -45,5 +45,5 @@ async def test_recovery_delivers_while_the_audit_log_cannot_be_written(system: F
     await system.sign_and_record(replica, challenge)
     system.audit.is_down = True
     system.advance(2 * LEASE)
-    assert await replica.tick() == 1
+    assert await replica.run_round() == 1
     assert system.has_state(challenge, ChallengeState.VERIFIED)

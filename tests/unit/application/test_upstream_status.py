@@ -45,7 +45,7 @@ async def test_repeated_5xx_is_not_settled_as_verified_if_status_proves_nothing(
     await replica.forward.attempt(leased)
     for _ in range(2):
         system.advance(timedelta(minutes=1))
-        await replica.tick()
+        await replica.run_round()
     record = system.record_of(challenge)
     assert record.attempts == 3
     assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.CARD_API_UNAVAILABLE)
@@ -80,13 +80,13 @@ async def test_record_keeps_the_status_until_it_is_read_again(system: FakeSystem
     await replica.forward.attempt(await system.sign_and_record(replica, challenge))
     assert system.record_of(challenge).upstream_status is CustomerStatus.INITIATING
     system.advance(timedelta(minutes=1))
-    await replica.tick()
+    await replica.run_round()
     system.advance(timedelta(minutes=1))
     system.card_api.failures.append(Unavailable(ErrorCode.CARD_API_UNAVAILABLE, "The card API is down."))
-    await replica.tick()
+    await replica.run_round()
     system.advance(timedelta(minutes=1))
     system.card_api.open.clear()
-    [delivering] = await replica.recovery.tick()
+    [delivering] = await replica.recovery.start_round()
     await system.wait_until(lambda: len(system.card_api.submitted) == 4)
     delivering.cancel()
     await asyncio.wait([delivering])

@@ -172,7 +172,7 @@ def test_rule_13_refuses_before_not_before() -> None:
 
 def failing(message: Message, now: datetime = ISSUED_AT, owner: AccountId = THIS_OWNER) -> list[ErrorCode]:
     """Return the code of every rule that fails."""
-    return [rule.code for rule, holds in POLICY.verdicts(challenge(message), owner, now) if not holds]
+    return [rule.code for rule, holds in POLICY.rule_results(challenge(message), owner, now) if not holds]
 
 
 def test_rule_14_fails_if_not_before_is_not_before_expiration() -> None:
@@ -252,7 +252,7 @@ def test_rule_16_refuses_resource_that_is_not_listed(
 
 def test_verdicts_cover_every_rule() -> None:
     """Rules after the first failure are evaluated too."""
-    rules = [rule for rule, _ in POLICY.verdicts(challenge(), THIS_OWNER, ISSUED_AT)]
+    rules = [rule for rule, _ in POLICY.rule_results(challenge(), THIS_OWNER, ISSUED_AT)]
     assert tuple(rules) == RULES
     assert failing(Message(statement="Sign in.")) == []
     assert failing(WRONG, owner=OTHER_OWNER) == [
@@ -283,7 +283,7 @@ def test_time_left_refuses_less_than_min_remaining() -> None:
     POLICY.check_time_left(challenge(), last)
     with pytest.raises(RefusedByPolicy) as error:
         POLICY.check_time_left(challenge(), last + INSTANT)
-    assert error.value.code is ErrorCode.CHALLENGE_EXPIRES_TOO_SOON
+    assert (error.value.code, error.value.field) == (ErrorCode.CHALLENGE_EXPIRES_TOO_SOON, "challenge.issuedAt")
     limit = "policy.min_remaining (30 s)"
     assert (
         error.value.detail == f"The challenge expires at 2026-11-22T13:00:00Z, in less than {limit}; fetch a new one."
@@ -295,8 +295,9 @@ def test_time_left_counts_to_earlier_of_max_age_and_expiration_time() -> None:
     """An earlier Expiration Time is the deadline; a later one is not."""
     soon = challenge(Message(expiration_time=instant(ISSUED_AT + timedelta(minutes=1))))
     POLICY.check_time_left(soon, ISSUED_AT + timedelta(seconds=30))
-    with pytest.raises(RefusedByPolicy):
+    with pytest.raises(RefusedByPolicy) as error:
         POLICY.check_time_left(soon, ISSUED_AT + timedelta(seconds=30) + INSTANT)
+    assert error.value.field == "challenge.expirationTime"
     late = challenge(Message(expiration_time=instant(ISSUED_AT + timedelta(hours=2))))
     with pytest.raises(RefusedByPolicy):
         POLICY.check_time_left(late, ISSUED_AT + timedelta(hours=1))

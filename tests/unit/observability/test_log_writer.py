@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -338,3 +339,21 @@ writer.close(60)
         assert [line for line in lines if line.startswith(name)] == wanted
     assert len(lines) == 1200
     assert sum(before[:1] != after[:1] for before, after in pairwise(lines)) > 1
+
+
+def test_line_that_is_queued_within_queue_is_counted(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The garbage collector may log at any call. A wrong size would look like a reader that takes no lines."""
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep)
+
+    def log_once() -> float:
+        clock.monotonic = time.monotonic
+        pipe.writer.queue(b"inner\n")
+        return time.monotonic()
+
+    pipe.fill()
+    monkeypatch.setattr(log_writer, "time", clock)
+    clock.monotonic = log_once
+    pipe.writer.queue(b"outer line\n")
+    assert pipe.writer._size == len(b"inner\nouter line\n")
+    assert pipe.read_on()().endswith(b"outer line\ninner\n")
+    assert pipe.writer._size == 0

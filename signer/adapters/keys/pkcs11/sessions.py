@@ -34,8 +34,8 @@ _CLOSED_SESSION_ERRORS: Final = frozenset(
 )
 
 
-class CallHangs(Exception):
-    """A call into the library does not return."""
+class NoSession(Exception):
+    """There is no session to sign with: a call into the library does not return, or the pool is closed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +47,7 @@ class _Job:
     digest: bytes
     signature: asyncio.Future[bytes]
 
-    def settle(self, outcome: bytes | Exception | None) -> None:
+    def finish(self, outcome: bytes | Exception | None) -> None:
         """Set the signature or the error; ``None`` cancels."""
         if self.signature.done():
             return
@@ -89,7 +89,7 @@ class _SigningThread(threading.Thread):
                 outcome = self._sign(job)
                 with self._lock:
                     self.job = None
-                self._pool.deliver(self, job, outcome)
+                self._pool.hand_over(self, job, outcome)
         self._close_session()
         with suppress(RuntimeError):
             self._pool.remove(self)
@@ -155,7 +155,7 @@ class SessionPool:
         self._call_timeout = call_timeout
         self._on_hang = on_hang
         self._done: deque[tuple[_SigningThread, _Job, bytes | Exception | None]] = deque()
-        self._delivery_is_scheduled = False
+        self._finish_is_scheduled = False
         self._unfinished = 0
         self._hang_check: asyncio.TimerHandle | None = None
         self._all_ended = asyncio.Event()
@@ -172,7 +172,7 @@ class SessionPool:
 
         Raises:
             CryptokiError: a call failed.
-            CallHangs: a call does not return.
+            NoSession: a call does not return, or the pool is closed.
         """
         job = _Job(connection, key, digest, self._loop.create_future())
         self._unfinished += 1
@@ -186,7 +186,7 @@ class SessionPool:
         for thread in [thread for thread in self._threads if thread.hangs and not thread.is_replaced]:
             if len(self._threads) < 2 * self._size and thread.end_after_call():
                 self._start_thread()
-            elif thread.job is None:  # its call has returned, and the delivery is scheduled
+            elif thread.job is None:  # its call has returned, and its job is about to be finished
                 thread.hangs = False
         return not all(thread.hangs for thread in self._threads)
 
@@ -203,12 +203,12 @@ class SessionPool:
 
     # --- Called by the threads ----------------------------------------------------------------------------------------
 
-    def deliver(self, thread: _SigningThread, job: _Job, outcome: bytes | Exception | None) -> None:
-        """Settle a job on the event loop, together with others that finish at about the same time."""
+    def hand_over(self, thread: _SigningThread, job: _Job, outcome: bytes | Exception | None) -> None:
+        """Finish a job on the event loop, together with others that finish at about the same time."""
         self._done.append((thread, job, outcome))
-        if not self._delivery_is_scheduled:
-            self._delivery_is_scheduled = True
-            self._loop.call_soon_threadsafe(self._settle_done)
+        if not self._finish_is_scheduled:
+            self._finish_is_scheduled = True
+            self._loop.call_soon_threadsafe(self._finish_done)
 
     def remove(self, thread: _SigningThread) -> None:
         """Forget a thread that ends."""
@@ -221,12 +221,12 @@ class SessionPool:
         self._threads.append(thread)
         thread.start()
 
-    def _settle_done(self) -> None:
-        self._delivery_is_scheduled = False
+    def _finish_done(self) -> None:
+        self._finish_is_scheduled = False
         while self._done:
             thread, job, outcome = self._done.popleft()
             self._unfinished -= 1
-            job.settle(outcome)
+            job.finish(outcome)
             thread.hangs = False
 
     def _remove(self, thread: _SigningThread) -> None:
@@ -250,7 +250,7 @@ class SessionPool:
             thread.hangs = True
             job = thread.job
             if job is not None:
-                job.settle(CallHangs())
+                job.finish(NoSession())
         if hung:
             self._fail_waiting_jobs()
             self._on_hang()
@@ -263,4 +263,4 @@ class SessionPool:
                     self.jobs.put(None)
                     return
                 self._unfinished -= 1
-                job.settle(CallHangs())
+                job.finish(NoSession())

@@ -35,7 +35,7 @@ from signer.adapters.keys.pkcs11.cryptoki.library import CryptokiError
 from signer.adapters.keys.pkcs11.curves import Curve
 from signer.adapters.keys.pkcs11.errors import PinRefused, TokenUnavailable, problem_of
 from signer.adapters.keys.pkcs11.index import TokenIndex
-from signer.adapters.keys.pkcs11.sessions import CallHangs, SessionPool
+from signer.adapters.keys.pkcs11.sessions import NoSession, SessionPool
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
 from signer.application.backoff import Backoff
 
@@ -131,7 +131,7 @@ class Pkcs11Token:
                 raise TokenUnavailable("the key is not in it any more") from error
             try:
                 return await self._pool.sign(connection, handle, digest)
-            except CallHangs as exc:
+            except NoSession as exc:
                 raise self._unavailable() from exc
             except CryptokiError as exc:
                 error = exc

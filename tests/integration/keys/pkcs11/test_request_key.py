@@ -95,7 +95,7 @@ async def test_request_key_of_missing_token_is_unavailable_until_it_returns(
     [
         ("", "does not name the request key"),
         (";object=nothing", "no such key on secp384r1"),
-        (";object=owner%200", "1 private keys on other curves"),
+        (";object=owner%200", "1 private keys on other or unnamed curves"),
         (";slot-id=1", "unsupported attribute"),
     ],
 )
