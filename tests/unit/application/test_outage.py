@@ -97,3 +97,12 @@ def test_part_that_never_failed_reports_nothing(part: Part) -> None:
     part.now += REPEATED_EVERY
     part.outage.remind()
     assert part.reports == []
+
+
+def test_outage_without_listener_is_only_remembered() -> None:
+    """No report is made."""
+    outage = Outage(None, monotonic=lambda: 100.0)
+    outage.failed("timeout", "It is timeout.", is_certain=True)
+    assert outage.is_down
+    outage.succeeded()
+    assert not outage.is_down
