@@ -16,13 +16,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -214,15 +213,7 @@ def _threads() -> Iterator[str]:
 
 
 def _child_processes() -> Iterator[str]:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:  # there is none
-        return
-    ours = str(os.getpid())
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command, _, rest = (folder / "stat").read_text().rpartition(")")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if rest.split()[1] == ours:
-            yield f"child process {command})"
+    for started in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread, or the child, has ended
+            for child in started.read_text().split():
+                yield f"child process {child} ({Path('/proc', child, 'comm').read_text().strip()})"
