@@ -1,7 +1,9 @@
-"""Set-up of all tests: Hypothesis profiles, tests whose program is missing, and the check for what a test leaves open.
+"""Set-up of all tests: Hypothesis profiles, coverage, missing programs, and the check for what a test leaves open.
 
 * ``HYPOTHESIS_PROFILE`` picks ``dev`` (100 examples for each property, the default) or ``heavy`` (5,000, what
   ``make test-all`` uses). Neither has a deadline: a busy machine is no failure.
+* With ``--cov``, only the tests in ``tests/unit`` are measured: they alone must cover all lines, and measuring doubles
+  the time of all Python code.
 * A test marked ``needs("redis-server")`` runs that program. ``make test`` installs missing programs. Those that it
   cannot install without root are named in ``TESTS_WITHOUT``; only then are these tests deselected, and the last lines
   of the run say so. Without that variable a missing program is a failure.
@@ -11,8 +13,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Final
 
 import pytest
+from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
 from tests.support.leaks import LeakGuard
@@ -23,6 +29,7 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "dev")
 
+_UNIT_TESTS: Final = Path(__file__).parent / "unit"
 _left_out: dict[str, int] = {}
 
 
@@ -44,6 +51,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Measure no coverage during a test that is not a unit test."""
+    coverage = Coverage.current()
+    if coverage is None or item.path.is_relative_to(_UNIT_TESTS):
+        return (yield)
+    coverage.stop()
+    try:
+        return (yield)
+    finally:
+        coverage.start()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

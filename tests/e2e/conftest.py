@@ -1,18 +1,27 @@
-"""Complete sites for the end-to-end tests: processes, HTTP and a Valkey."""
+"""Complete sites for the end-to-end tests: processes, HTTP and a Valkey.
+
+Starting a site takes two seconds of CPU time. A test that stops nothing and needs no settings of its own
+takes the fixture ``site`` and the mark ``on_shared_site``; every other one opens its own with ``open_site``.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import aiohttp
 import pytest
+import pytest_asyncio
 
 from signer.devsite.site import LocalSite, Replica, SiteOptions, local_site
 
 OpenSite = Callable[..., Awaitable[LocalSite]]
+on_shared_site = pytest.mark.asyncio(loop_scope="module")
+_AT_DEBUG_LEVEL: Final = {"logging": 'level = "debug"'}
 
 
 async def log_lines(replicas: Sequence[Replica], event: str, at_least: int = 1) -> list[dict[str, Any]]:
@@ -38,7 +47,7 @@ async def open_site(tmp_path: Path) -> AsyncIterator[OpenSite]:
             **settings: str,
         ) -> LocalSite:
             options = SiteOptions(
-                settings={"logging": 'level = "debug"', **settings},
+                settings=_AT_DEBUG_LEVEL | settings,
                 simulate=simulate,
                 keys=kind,
                 expected_owners=expected_owners,
@@ -46,3 +55,31 @@ async def open_site(tmp_path: Path) -> AsyncIterator[OpenSite]:
             return await stack.enter_async_context(local_site(tmp_path, options=options))
 
         yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def _shared_site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalSite]:
+    """One site for the tests of a module."""
+    options = SiteOptions(settings=_AT_DEBUG_LEVEL)
+    async with local_site(tmp_path_factory.mktemp("site"), options=options) as site:
+        yield site
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def site(_shared_site: LocalSite) -> AsyncIterator[LocalSite]:
+    """The module's site, without faults, counted requests, unread log lines and open connections of other tests."""
+    async with aiohttp.ClientSession() as http:
+        for part in ("faults", "ledger"):
+            (await http.delete(f"{_shared_site.card_api}/_sim/{part}")).raise_for_status()
+        await _read_old_lines(_shared_site, http)
+        of_the_module, _shared_site.http = _shared_site.http, http
+        yield _shared_site
+        _shared_site.http = of_the_module
+
+
+async def _read_old_lines(site: LocalSite, http: aiohttp.ClientSession) -> None:
+    """Read the log up to the line of a request that is sent now."""
+    last = str(uuid.uuid4())
+    await http.get(f"{site.base_url}/v1/keys", headers=site.authorization | {"X-Request-Id": last})
+    while not any(line.get("request_id") == last for line in await log_lines(site.replicas, "http.request")):
+        pass

@@ -12,7 +12,7 @@ from typing import Any
 import redis
 
 from signer.devsite.site import LocalSite
-from tests.e2e.conftest import OpenSite, log_lines
+from tests.e2e.conftest import OpenSite, log_lines, on_shared_site
 
 QUICK = {"card_api": "request_timeout = 2", "redis": "lease = 6", "http": "answer_within = 2"}
 
@@ -69,9 +69,9 @@ async def test_signature_is_delivered_after_sigkill_and_restart(open_site: OpenS
     assert b"submission" not in stored(site, signed["challenge_id"])
 
 
-async def test_delivery_is_retried_after_a_lost_response(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_delivery_is_retried_after_a_lost_response(site: LocalSite) -> None:
     """Both deliveries have one Idempotency-Key, so the card API has one signature."""
-    site = await open_site(**QUICK)
     customer = await site.create_customer()
     await site.set_faults({"kind": "drop_reply", "route": "sign", "times": 1})
     status, record = await site.sign(customer["id"])
@@ -171,9 +171,9 @@ async def test_stopping_replica_hands_an_unfinished_delivery_back(open_site: Ope
     assert len({entry["idempotencyKey"] for entry in (await site.ledger(customer["id"]))["entries"]}) == 1
 
 
-async def test_challenge_replaced_by_the_card_api_is_superseded(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_challenge_replaced_by_the_card_api_is_superseded(site: LocalSite) -> None:
     """The next request without a challenge signs the new one."""
-    site = await open_site(**QUICK)
     customer = await site.create_customer()
     async with site.http.post(f"{site.card_api}/_sim/expire/{customer['id']}") as response:
         response.raise_for_status()
@@ -183,9 +183,9 @@ async def test_challenge_replaced_by_the_card_api_is_superseded(open_site: OpenS
     assert (status, fresh["state"], fresh["id"]) == (200, "verified", record["supersededBy"])
 
 
-async def test_revoked_access_token_is_renewed(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_revoked_access_token_is_renewed(site: LocalSite) -> None:
     """The caller gets the verified record."""
-    site = await open_site(**QUICK)
     customer = await site.create_customer()
     async with site.http.post(f"{site.card_api}/_sim/revoke-tokens") as response:
         response.raise_for_status()

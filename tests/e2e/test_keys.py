@@ -16,7 +16,7 @@ from eth_account import Account
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.devsite.processes import ChildProcess, ProcessFailed, signer_process
 from signer.devsite.site import LocalSite
-from tests.e2e.conftest import OpenSite, log_lines
+from tests.e2e.conftest import OpenSite, log_lines, on_shared_site
 from tests.support.irregularities import irregularities
 from tests.support.kubernetes_mounts import update_mounted_secret
 from tests.support.missing_packages import without
@@ -119,9 +119,9 @@ async def test_sighup_reloads_keys(open_site: OpenSite) -> None:
     assert (await site.sign(customer["id"]))[1]["state"] == "verified"
 
 
-async def test_sighup_during_start_is_ignored(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_sighup_during_start_is_ignored(site: LocalSite) -> None:
     """The default action of the signal would end the process."""
-    site = await open_site(keys=UNWATCHED)
     serve = ("serve", "--config", str(site.folder / "signer.toml"))
     async with signer_process(*serve, environment=LEAST) as process:
         await process.wait_for("service.started", 30)
@@ -163,9 +163,9 @@ async def test_service_exits_if_backend_cannot_start(open_site: OpenSite) -> Non
         assert await process.wait() == 78
 
 
-async def test_service_starts_without_any_extra(open_site: OpenSite, tmp_path: Path) -> None:
+@on_shared_site
+async def test_service_starts_without_any_extra(site: LocalSite, tmp_path: Path) -> None:
     """A backend that needs an extra says which one to install."""
-    site = await open_site()
     gone = tmp_path / "gone"
     gone.mkdir()
     environment = LEAST | {"PYTHONPATH": str(without(gone, "aiobotocore", "botocore", "boto3", "moto", "awscrt"))}
@@ -218,9 +218,9 @@ def start_and_stop(command: list[str], environment: dict[str, str]) -> tuple[str
         return terminal.shown, status
 
 
-async def test_service_is_hardened(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_service_is_hardened(site: LocalSite) -> None:
     """The kernel confirms ``service.hardened``: no core files."""
-    site = await open_site()
     serve = ("serve", "--config", str(site.folder / "signer.toml"))
     async with signer_process(*serve, environment=LEAST) as process:
         hardened = await process.wait_for("service.hardened", 30)

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from signer.devsite.site import LocalSite
-from tests.e2e.conftest import OpenSite
+from tests.e2e.conftest import OpenSite, on_shared_site
 
 QUICK = {"card_api": "request_timeout = 2", "redis": "lease = 6", "http": "answer_within = 2"}
 OTHER_ACCOUNT = "eip155:324:0x22227A31dd842196A246d8f3b775998560eAa61d"
@@ -26,9 +26,9 @@ async def created(site: LocalSite) -> int:
     return int(counters.get("create_customer", {}).get("201", 0))
 
 
-async def test_customer_is_created_and_verified_in_one_call(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_customer_is_created_and_verified_in_one_call(site: LocalSite) -> None:
     """The response is 201 with customer and record; repeated requests get the same one and create nothing."""
-    site = await open_site()
     status, customer = await onboard(site, "alice")
     assert (status, customer["record"]["state"]) == (201, "verified")
     assert customer["customerId"] == customer["record"]["customerId"]
@@ -39,18 +39,18 @@ async def test_customer_is_created_and_verified_in_one_call(open_site: OpenSite)
     assert (await site.sign(customer["customerId"]))[1] == customer["record"]
 
 
-async def test_onboarding_fetches_no_challenge(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_onboarding_fetches_no_challenge(site: LocalSite) -> None:
     """The challenge in the response to the creation is signed."""
-    site = await open_site()
     assert (await onboard(site, "grace"))[0] == 201
     async with site.http.get(f"{site.card_api}/_sim/ledger") as response:
         counters = (await response.json())["counters"]
     assert (counters["create_customer"], "challenge" in counters) == ({"201": 1}, False)
 
 
-async def test_creation_is_retried_after_a_lost_response(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_creation_is_retried_after_a_lost_response(site: LocalSite) -> None:
     """The retry has the same Idempotency-Key, so the card API returns the customer that it created."""
-    site = await open_site(**QUICK)
     await site.set_faults({"kind": "drop_reply", "route": "create_customer", "times": 1})
     status, customer = await onboard(site, "bob")
     assert (status, customer["record"]["state"]) == (201, "verified")
@@ -81,9 +81,9 @@ async def dropped(site: LocalSite) -> int:
     return int(counters.get("create_customer", {}).get("dropped", 0))
 
 
-async def test_problem_after_the_creation_has_the_customer_id(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_problem_after_the_creation_has_the_customer_id(site: LocalSite) -> None:
     """The challenge is unusable; the same request completes the customer later."""
-    site = await open_site(**QUICK)
     await site.set_faults({"kind": "challenge_pem"})
     status, problem = await onboard(site, "dave")
     assert (status, problem["code"], problem["reason"]) == (502, "card_api_challenge_refused", "challenge_not_siwe")
@@ -101,9 +101,9 @@ async def test_created_customer_with_undelivered_signature_is_202(open_site: Ope
     assert customer["record"]["state"] in {"signed", "forwarding"}
 
 
-async def test_invalid_customer_is_refused_and_not_created(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_invalid_customer_is_refused_and_not_created(site: LocalSite) -> None:
     """Nothing is sent to the card API."""
-    site = await open_site()
     cases: list[tuple[dict[str, Any], int, str]] = [
         ({"ownerId": OTHER_ACCOUNT}, 404, "owner_unknown"),
         ({"externalId": ""}, 400, "request_malformed"),
@@ -117,18 +117,18 @@ async def test_invalid_customer_is_refused_and_not_created(open_site: OpenSite) 
     assert await created(site) == 0
 
 
-async def test_creation_that_commits_and_then_answers_500_is_found(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_creation_that_commits_and_then_answers_500_is_found(site: LocalSite) -> None:
     """The repeated creation gets 409, and the customer is in the card API's list."""
-    site = await open_site(**QUICK)
     await site.set_faults({"kind": "status_after_commit", "route": "create_customer", "times": 1})
-    status, customer = await onboard(site, "grace")
+    status, customer = await onboard(site, "heidi")
     assert (status, customer["record"]["state"]) == (201, "verified")
-    assert await onboard(site, "grace") == (201, customer)
+    assert await onboard(site, "heidi") == (201, customer)
 
 
-async def test_customer_that_exists_at_the_card_api_is_found(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_customer_that_exists_at_the_card_api_is_found(site: LocalSite) -> None:
     """This service never created it."""
-    site = await open_site(**QUICK)
     created = await site.create_customer()
     status, customer = await onboard(site, created["externalId"])
     assert (status, customer["customerId"], customer["record"]["state"]) == (201, created["id"], "verified")

@@ -10,8 +10,9 @@ import re
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
+from signer.devsite.site import LocalSite
 from signer.domain.challenge import decode_challenge
-from tests.e2e.conftest import OpenSite, log_lines
+from tests.e2e.conftest import OpenSite, log_lines, on_shared_site
 from tests.support.irregularities import irregularities
 
 
@@ -24,9 +25,9 @@ def with_another_time(challenge: str) -> str:
     return base64.b64encode(other.encode()).decode()
 
 
-async def test_challenge_is_fetched_signed_delivered_and_verified(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_challenge_is_fetched_signed_delivered_and_verified(site: LocalSite) -> None:
     """The signature is the owner's over the bytes of the challenge; the card API received it once."""
-    site = await open_site()
     customer = await site.create_customer()
     status, record = await site.sign(customer["id"])
     assert (status, record["state"], record["code"], record["attempts"]) == (200, "verified", None, 1)
@@ -61,9 +62,9 @@ async def test_concurrent_requests_to_two_replicas_get_one_signature(open_site: 
     assert sum(line["event"] == "challenge.signed" for line in lines) == 1
 
 
-async def test_nonce_is_signed_for_one_message_only(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_nonce_is_signed_for_one_message_only(site: LocalSite) -> None:
     """Another message with the same nonce and the same message for another customer are conflicts."""
-    site = await open_site()
     customer, stranger = await site.create_customer(), await site.create_customer()
     first = await site.sign(customer["id"], challenge=customer["challenge"], forward=False)
     assert (first[0], first[1]["state"]) == (200, "signed")
@@ -75,9 +76,9 @@ async def test_nonce_is_signed_for_one_message_only(open_site: OpenSite) -> None
     assert (await site.sign(customer["id"], challenge=customer["challenge"]))[1]["state"] == "verified"
 
 
-async def test_log_of_good_and_bad_requests_has_no_secret(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_log_of_good_and_bad_requests_has_no_secret(site: LocalSite) -> None:
     """At debug level every line is in the catalogue and none has a key, password, token, signature or challenge."""
-    site = await open_site()
     customer = await site.create_customer()
     await site.set_faults({"kind": "status", "route": "sign", "times": 1, "status": 503})
     await site.sign(customer["id"], challenge=customer["challenge"] + "=")
@@ -121,9 +122,9 @@ async def test_log_of_good_and_bad_requests_has_no_secret(open_site: OpenSite) -
     assert "eyJ" not in written
 
 
-async def test_each_request_has_one_canonical_line(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_each_request_has_one_canonical_line(site: LocalSite) -> None:
     """It has the caller's request id, the challenge, the customer, the owner and the outcome."""
-    site = await open_site()
     customer = await site.create_customer()
     url = f"{site.base_url}/v1/customers/{customer['id']}/challenge/sign"
     headers = {**site.authorization, "X-Request-Id": "wallet-4711"}
@@ -156,9 +157,9 @@ async def test_each_request_has_one_canonical_line(open_site: OpenSite) -> None:
     assert signed["key_uri"].startswith("keystore:")
 
 
-async def test_malformed_body_is_400_with_code_and_detail(open_site: OpenSite) -> None:
+@on_shared_site
+async def test_malformed_body_is_400_with_code_and_detail(site: LocalSite) -> None:
     """The problem has a stable code and a sentence."""
-    site = await open_site()
     customer = await site.create_customer()
     url = f"{site.base_url}/v1/customers/{customer['id']}/challenge/sign"
     headers = {**site.authorization, "Content-Type": "application/json"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,13 @@ def build(source: str, library: Path, folder: Path) -> Path:
     return library
 
 
+@cache
+def _built() -> bytes:
+    """Compile the module, once for each process."""
+    with tempfile.TemporaryDirectory() as folder:
+        return build(_SOURCE.read_text(), Path(folder) / "libfakecryptoki.so", Path(folder)).read_bytes()
+
+
 class FakeCryptoki:
     """The controls of one such module.
 
@@ -32,8 +41,9 @@ class FakeCryptoki:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Build it. Each folder has its own module, with its own state."""
-        self.path = build(_SOURCE.read_text(), folder / "libfakecryptoki.so", folder)
+        """Copy it. Each folder has its own module, with its own state."""
+        self.path = folder / "libfakecryptoki.so"
+        self.path.write_bytes(_built())
         self._library = ctypes.CDLL(str(self.path))
         assert self._library.fake_wrap(str(softhsm_library()).encode()) == 0
 

@@ -16,13 +16,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +34,11 @@ _FORGOTTEN_BY_AIOHTTP: Final = {"RequestHandler.start", "RequestHandler._handle_
 _GRACE_SECONDS: Final = 2.0
 _LOOP_TURNS: Final = 10
 _POLL_SECONDS: Final = 0.002
+
+_YOUNG, _ALL = 1, 2
+"""Generations: the objects since the last collection of this kind, or all of them, which takes ten times as long."""
+
+_NEVER: Final = 1_000_000
 
 
 _shared: Counter[str] = Counter()
@@ -83,9 +87,10 @@ class LeakGuard:
         asyncio.Runner.close = self._close_runner  # type: ignore[method-assign]
 
     def pytest_collection_finish(self) -> None:
-        """Leave all modules out of later garbage collections, which makes them quick."""
+        """Leave all modules out of later garbage collections; let what a test creates stay young until its end."""
         gc.collect()
         gc.freeze()
+        gc.set_threshold(gc.get_threshold()[0], _NEVER)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -109,12 +114,16 @@ class LeakGuard:
             return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
         """Fail the test for what it leaves; but not if it failed already, because its traceback keeps objects alive."""
         result = yield
+        getattr(item, "funcargs", {}).clear()  # what fixtures returned is garbage of this test, not of the next one
         if item.session.testsfailed == self._failures:
-            if self._loops or open_resources() - self._before - _shared:
+            is_last_of_module = nextitem is None or nextitem.path != item.path
+            if is_last_of_module or open_resources() - self._before - _shared:
                 self._findings += _collect_garbage()
+            elif self._loops:
+                self._findings += _collect_garbage(_YOUNG)
             left = self._still_open()
             self._findings += [
                 f"still open: {name}" + f" ({count} times)" * (count > 1) for name, count in left.items()
@@ -168,11 +177,11 @@ async def _let_cancelled_tasks_end() -> None:
         await asyncio.sleep(0)
 
 
-def _collect_garbage() -> list[str]:
+def _collect_garbage(generation: int = _ALL) -> list[str]:
     """Collect garbage; return the warnings and errors that its finalizers raise."""
     raised: list[str] = []
     with _unraisable_hook(lambda args: raised.append(f"collected: {args.exc_value!r} in {args.object!r}")):
-        gc.collect()
+        gc.collect(generation)
     return raised
 
 
@@ -204,15 +213,7 @@ def _threads() -> Iterator[str]:
 
 
 def _child_processes() -> Iterator[str]:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:  # there is none
-        return
-    ours = str(os.getpid())
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command, _, rest = (folder / "stat").read_text().rpartition(")")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if rest.split()[1] == ours:
-            yield f"child process {command})"
+    for started in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread, or the child, has ended
+            for child in started.read_text().split():
+                yield f"child process {child} ({Path('/proc', child, 'comm').read_text().strip()})"

@@ -27,14 +27,14 @@ STORES = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def valkey_server() -> Iterator[RedisServer]:
-    """A Valkey for the session."""
+    """A Valkey for all tests of this folder."""
     with valkey() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def strict_server() -> Iterator[RedisServer]:
     """A cluster of one node, which refuses a script whose keys are not all on one slot."""
     with valkey("--cluster-enabled", "yes") as server:
@@ -46,23 +46,23 @@ def strict_server() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sentinels() -> Iterator[SentinelSite]:
     """A primary, two replicas and three Sentinels, patient enough for a slow machine."""
     with sentinel_site(down_after=_PATIENCE_SECONDS) as site:
         yield site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[ClusterSite]:
     """Three primaries with a replica each."""
     with cluster_site(timeout=_PATIENCE_SECONDS) as site:
         yield site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def redis_server() -> Iterator[RedisServer]:
-    """Debian's Redis for the session."""
+    """Debian's Redis, for all of them."""
     with debian_redis() as server:
         yield server
 

@@ -35,11 +35,11 @@ FAMILIES = [
 ]
 
 
-@pytest.mark.parametrize("code", list(ErrorCode))
-def test_code_equals_name_in_snake_case(code: ErrorCode) -> None:
+def test_code_equals_name_in_snake_case() -> None:
     """Codes are safe for JSON, log lines and metrics."""
-    assert code.value == code.name.lower()
-    assert re.fullmatch(r"[a-z][a-z0-9_]+[a-z0-9]", code.value)
+    for code in ErrorCode:
+        assert code.value == code.name.lower()
+        assert re.fullmatch(r"[a-z][a-z0-9_]+[a-z0-9]", code.value)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

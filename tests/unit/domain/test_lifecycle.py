@@ -60,7 +60,7 @@ def test_docstring_draws_every_state() -> None:
     assert {state.value for state in STATES} <= set(re.findall(r"[a-z_]+", drawing))
 
 
-@pytest.mark.parametrize("code", list(RecordCode))
-def test_record_code_equals_name_in_snake_case(code: RecordCode) -> None:
+def test_record_code_equals_name_in_snake_case() -> None:
     """As for the error codes."""
-    assert code.value == code.name.lower()
+    for code in RecordCode:
+        assert code.value == code.name.lower()

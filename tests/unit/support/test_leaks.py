@@ -37,6 +37,16 @@ async def test_unclosed_session():
     cycle = [aiohttp.ClientSession()]
     cycle.append(cycle)
 
+@pytest.fixture
+async def session():
+    cycle = [aiohttp.ClientSession()]
+    cycle.append(cycle)
+    return cycle
+
+async def test_unclosed_session_of_fixture(session): ...
+
+async def test_clean_after_session(): ...
+
 async def test_unclosed_generator():
     async def numbers():
         yield 1
@@ -84,6 +94,7 @@ EXPECTED = {
     "test_pending_task": "pending task",
     "test_unclosed_connection": "unclosed transport|unclosed <socket",
     "test_unclosed_session": "Unclosed client session",
+    "test_unclosed_session_of_fixture": "Unclosed client session",
     "test_unclosed_generator": "async generator not closed",
     "test_unseen_exception": "exception was never retrieved",
     "test_open_socket": r"still open: descriptor socket",
