@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import sys
 import threading
 import time
@@ -213,7 +214,18 @@ def _threads() -> Iterator[str]:
 
 
 def _child_processes() -> Iterator[str]:
-    for started in Path("/proc/self/task").glob("*/children"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # the thread, or the child, has ended
-            for child in started.read_text().split():
-                yield f"child process {child} ({Path('/proc', child, 'comm').read_text().strip()})"
+    for child in _child_ids():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            yield f"child process {child} ({Path('/proc', child, 'comm').read_text().strip()})"
+
+
+def _child_ids() -> Iterator[str]:
+    by_thread = list(Path("/proc/self/task").glob("*/children"))
+    for file in by_thread:
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            yield from file.read_text().split()
+    if not by_thread:  # a kernel without CONFIG_PROC_CHILDREN
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                    yield folder.name
