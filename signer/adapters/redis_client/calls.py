@@ -1,10 +1,10 @@
-"""Calls to Redis: bounded in time, repeated once if the reply was lost, with errors of this service.
+"""Calls to Redis: bounded in time, repeated once if the response was lost, with errors of this service.
 
 Rules:
 
 * One deadline covers the whole call, connecting included.
-* A call whose connection broke, or whose reply did not come in time, may have been carried out. It is repeated at once,
-  unchanged, with a new deadline: every call has to be safe to repeat. redis-py's own retries are off.
+* A call whose connection broke, or whose response did not come in time, may have been carried out. It is repeated at
+  once, unchanged, with a new deadline: every call has to be safe to repeat. redis-py's own retries are off.
 * A call goes to the server that has its key and follows it within the same deadline: see ``topology``.
 * A script is called by its SHA-1; a server that does not know it (restarted, failed over, flushed) is sent its source.
 * ``WAIT`` follows the command: see ``node``.
@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from redis.exceptions import AskError, NoScriptError, RedisError, ResponseError
 
-from signer.adapters.redis_client.failures import cause_of, is_reply_lost, is_wrong_node, unavailable
+from signer.adapters.redis_client.failures import cause_of, is_response_lost, is_wrong_node, unavailable
 from signer.adapters.redis_client.node import first_error
 from signer.adapters.redis_client.shared_connection import Command, Part
 from signer.adapters.redis_client.topology import Topology
@@ -98,7 +98,7 @@ class RedisCalls:
         """Send several commands about one key in one round trip and return their responses; raise ``Unavailable``."""
         return _raise_first_error(await self._send(key, commands))
 
-    async def attempt(self, commands: Sequence[Command], *, key: str = "", patient: bool = True) -> list[Any]:
+    async def try_commands(self, commands: Sequence[Command], *, key: str = "", patient: bool = True) -> list[Any]:
         """Send commands as ``commands`` does; return a ``RedisError`` in the place of each that was refused.
 
         ``patient`` says whether to wait for a failover.
@@ -193,7 +193,7 @@ class RedisCalls:
                 if not patient and isinstance(first_error(responses), AskError):  # the slot was moved
                     responses = await self._topology.send(key, commands, deadline)
             except (RedisError, TimeoutError) as exc:
-                if is_repeated or not is_reply_lost(exc):
+                if is_repeated or not is_response_lost(exc):
                     self._report(started, exc)
                     raise unavailable(exc) from exc
                 is_repeated = True

@@ -162,7 +162,7 @@ def tls_problem(error: ssl.SSLError) -> str:
     return "check redis.ca_file, cert_file and key_file; if its port expects no TLS, begin redis.url with redis"
 
 
-def is_reply_lost(exc: Exception) -> bool:
+def is_response_lost(exc: Exception) -> bool:
     """Return whether the call may have been carried out, so that only repeating it can tell."""
     if isinstance(exc, (*SERVER_REFUSALS, CannotConnect)):
         return False

@@ -54,7 +54,7 @@ async def missing_rights(redis: RedisCalls, settings: RedisSettings, shard: str,
     keys = ShardKeys(settings.key_prefix, shard)
     is_cluster = settings.parsed_url.deployment is Deployment.CLUSTER
     tried = tried_commands(keys, waits=settings.wait_for_replicas > 0, is_cluster=is_cluster)
-    responses = await redis.attempt(list(tried.values()), key=keys.probes[0], patient=patient)
+    responses = await redis.try_commands(list(tried.values()), key=keys.probes[0], patient=patient)
     refusals = {name: each for name, each in zip(tried, responses, strict=True) if _is_forbidden(each)}
     commands = sorted(f"+{name}" for name, each in refusals.items() if forbidden_command(each) is not None)
     return [*commands, *([f"~{settings.key_prefix}:*"] if len(commands) < len(refusals) else [])]

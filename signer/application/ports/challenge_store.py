@@ -88,7 +88,7 @@ class LeasedRecord:
 
 
 class ChallengeStore(Protocol):
-    """The records. Every method is one atomic step, and repeating a call whose reply was lost changes nothing more.
+    """The records. Every method is one atomic step, and repeating a call whose response was lost changes nothing more.
 
     All methods raise ``Unavailable`` (``store_unavailable``) if the store cannot be reached or refuses writes. Methods
     with a lease raise ``LeaseLost`` if another replica has taken the record over. All methods about one challenge,

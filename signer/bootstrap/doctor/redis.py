@@ -177,7 +177,7 @@ async def _check_info(settings: Settings, redis: RedisCalls, report: Report) -> 
     for weakness in weaknesses:
         report.says(weakness.topic, weakness, "configuration", Result.WARNING)
     weak = {weakness.topic for weakness in weaknesses}
-    [fsync] = await redis.attempt([("CONFIG", "GET", "appendfsync")])
+    [fsync] = await redis.try_commands([("CONFIG", "GET", "appendfsync")])
     how = fsync[1].decode() if isinstance(fsync, list) and fsync else None
     if how == "no":
         found = "appendfsync no, so a crash of the machine forgets the nonces of up to 30 s"

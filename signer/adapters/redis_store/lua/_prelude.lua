@@ -1,7 +1,7 @@
 -- What every script that moves a record begins with, after _record.lua.
 --
 -- KEYS[1]  the record, a hash             ARGV[1]  the challenge's id
--- KEYS[2]  the index of its shard: ids,   ARGV[2]  the token of this call. A call whose reply was lost is repeated with
+-- KEYS[2]  the index of its shard: ids,   ARGV[2]  the token of this call. A call whose response was lost is repeated with
 --          scored by when each one is              the same token and gets the same result.
 --          next due
 --
