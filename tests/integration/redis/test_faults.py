@@ -53,7 +53,7 @@ async def _forwarding(store: ChallengeStore) -> Lease:
     ],
     ids=["record_signature", "release", "defer", "settle"],
 )
-async def test_move_is_made_once_after_lost_reply(
+async def test_move_is_made_once_after_lost_response(
     proxy: LossyProxy,
     before: Callable[[ChallengeStore], Awaitable[Lease]],
     move: Callable[[ChallengeStore, Lease], Awaitable[object]],
@@ -71,7 +71,7 @@ async def test_move_is_made_once_after_lost_reply(
         assert (record.state, record.attempts, record.fencing_token) == (state, attempts, 1)
 
 
-async def test_claim_returns_same_lease_after_lost_reply(proxy: LossyProxy) -> None:
+async def test_claim_returns_same_lease_after_lost_response(proxy: LossyProxy) -> None:
     """It is not held under a lease that no replica knows of."""
     async with open_store(proxy.url) as store:
         await store.ping()
@@ -82,7 +82,7 @@ async def test_claim_returns_same_lease_after_lost_reply(proxy: LossyProxy) -> N
         assert claimed.record.fencing_token == 1
 
 
-async def test_begin_forwarding_counts_one_attempt_after_lost_reply(proxy: LossyProxy) -> None:
+async def test_begin_forwarding_counts_one_attempt_after_lost_response(proxy: LossyProxy) -> None:
     """It returns the lease of the lost reply."""
     async with open_store(proxy.url) as store:
         lease = await _forwarding(store)
@@ -94,7 +94,7 @@ async def test_begin_forwarding_counts_one_attempt_after_lost_reply(proxy: Lossy
         assert (held.record.attempts, held.lease.fencing_token) == (2, 2)
 
 
-async def test_expire_returns_the_record_after_lost_reply(proxy: LossyProxy, server: RedisServer) -> None:
+async def test_expire_returns_the_record_after_lost_response(proxy: LossyProxy, server: RedisServer) -> None:
     """The caller has to write an event."""
     async with open_store(proxy.url) as store:
         lease = await claim_granted(store, claim_of())
@@ -107,7 +107,7 @@ async def test_expire_returns_the_record_after_lost_reply(proxy: LossyProxy, ser
         assert expired.code == RecordCode.NOT_SIGNED
 
 
-async def test_reads_succeed_after_lost_reply(proxy: LossyProxy) -> None:
+async def test_reads_succeed_after_lost_response(proxy: LossyProxy) -> None:
     """Each of them once."""
     async with open_store(proxy.url) as store:
         lease = await _claimed(store)
