@@ -25,7 +25,7 @@ from signer.bootstrap.card_api import OpenRequestKey, open_client, open_request_
 from signer.bootstrap.doctor.findings import Part, Report
 from signer.bootstrap.doctor.network import check_address, check_tls
 from signer.config.settings import Settings
-from signer.domain.errors import NotFound, SignerError
+from signer.domain.errors import NotFound, SignerError, UpstreamTimeout
 
 CALL_WITHIN: Final = timedelta(seconds=4)
 """Of each step, so that the whole part ends in time."""
@@ -93,7 +93,7 @@ async def _check_calls(settings: CardApiSettings, key: OpenRequestKey | None, re
             if key is not None:
                 await _check_signature(client, clock, key, report)
     except SignerError as error:
-        report.says(check, error.detail, error.cause)
+        report.says(check, error.detail, "timeout" if isinstance(error, UpstreamTimeout) else error.cause)
     except (MessageSignatureError, RequestKeyError) as error:
         report.says(check, str(error), None)
     if clock.skew is not None:
