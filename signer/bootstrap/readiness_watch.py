@@ -56,19 +56,20 @@ class ReadinessWatch:
             await asyncio.sleep(EVERY if is_calm else WHILE_FAILING)
 
     def _note(self, failing: Sequence[CheckResult]) -> None:
-        """Write a change; failing checks have to be the same twice, so that one slow report is no change."""
-        names = frozenset(result.name for result in failing)
-        if not names and self._written:
+        """Write a change; a check has to fail twice in a row, so that one slow report is no change."""
+        lasting = [result for result in failing if result.name in self._seen]
+        names = frozenset(result.name for result in lasting)
+        if not failing and self._written:
             emit(events.SERVICE_READY_AGAIN, duration_ms=(time.monotonic() - self._since) * 1000)
-            self._written = names
-        elif names and names == self._seen and names != self._written:
+            self._written = frozenset()
+        elif names and names != self._written:
             if not self._written:
                 self._since = time.monotonic()
-            reason = " ".join(f"{result.name}: {result.detail}" for result in failing)
-            codes = [str(result.error.code) for result in failing if result.error is not None]
-            emit(events.SERVICE_NOT_READY, checks=[result.name for result in failing], codes=codes, reason=reason)
+            reason = " ".join(f"{result.name}: {result.detail}" for result in lasting)
+            codes = [str(result.error.code) for result in lasting if result.error is not None]
+            emit(events.SERVICE_NOT_READY, checks=[result.name for result in lasting], codes=codes, reason=reason)
             self._written = names
-        self._seen = names
+        self._seen = frozenset(result.name for result in failing)
 
 
 def watch_readiness(

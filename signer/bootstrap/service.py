@@ -144,6 +144,7 @@ class Service:
             task.cancel()
         if self._background:
             await asyncio.wait(self._background)
+        await self._watch.readiness.aclose()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -141,7 +141,7 @@ class Supervisor:
     Attributes:
         status: the exit status.
         failure: why the service ends, if no worker has logged that.
-        ended: what successors would have been told, of workers whose end no successor has logged.
+        ended: the workers that ended without a successor, which would have logged it; ``predecessor_end`` says how.
     """
 
     def __init__(self, settings: HttpSettings, port: int) -> None:
@@ -217,7 +217,7 @@ class Supervisor:
         is_stopping = self._kill_at is not None
         if is_stopping and status == 0:
             return ()
-        reason = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+        reason = f"exit status {status}" if status >= 0 else _name_of(-status)
         ends = process.ends_in_a_row + 1
         pause = _RESTART.pause_after(ends)
         ended = replace(process.worker, predecessor_end=reason, ends_in_a_row=ends, pause=pause)
@@ -247,3 +247,10 @@ class Supervisor:
         for pid in self._processes:
             if pid != all_but:
                 os.kill(pid, number)
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # of a real-time signal
+        return f"signal {number}"

@@ -134,10 +134,10 @@ class ChallengeRecord:
         expires_at: the deadline, after which nothing is delivered.
         attempts: how often a replica got a lease to deliver, which a POST need not have followed; ``first_attempt_at``
             is when the first did.
-        superseded_by: the id of the challenge that replaced this one. fencing_token: the number of the current or last
-        lease. upstream_status: the customer's status at the card API when it was read last; ``None`` if it never was.
-        refused_since: when the present, unbroken series of attempts with a 400 began; ``None`` if the last one got
-        none.
+        superseded_by: the id of the challenge that replaced this one.
+        fencing_token: the number of the current or last lease.
+        upstream_status: the customer's status at the card API when it was read last; ``None`` if it never was.
+        refused_since: when the present, unbroken series of attempts with a 400 began; ``None`` if the last got none.
     """
 
     id: str

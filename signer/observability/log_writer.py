@@ -41,9 +41,9 @@ class LogWriter:
     """Writes lines to a file descriptor.
 
     Args:
-        descriptor: stays open; blocking or not. report_lost: called by the thread with the number of dropped lines; it
-        logs the number, however full the queue is. lock: the descriptor of a file that all processes lock which write
-        to ``descriptor``, if there are several.
+        descriptor: stays open; blocking or not.
+        report_lost: called by the thread with the number of dropped lines; it logs that, however full the queue is.
+        lock: the descriptor of a file that all processes lock which write to ``descriptor``, if there are several.
     """
 
     def __init__(self, descriptor: int, report_lost: Callable[[int], None], lock: int | None = None) -> None:
@@ -85,7 +85,8 @@ class LogWriter:
         if self._reader.poll(0):
             return "The log cannot be written: its reader is gone."
         if self._size and time.monotonic() - self._progress_at > STALLED_AFTER:
-            return f"The reader of the log has taken no lines for {STALLED_AFTER:g} s."
+            or_worker = "" if self._lock_file is None else ", or another worker was stopped while it wrote"
+            return f"The reader of the log has taken no lines for {STALLED_AFTER:g} s{or_worker}."
         return "The log is written too slowly: its queue is full." if self._size > ROOM_FOR_WORK else None
 
     def close(self, within: float = FLUSH_WITHIN) -> None:

@@ -60,6 +60,7 @@ _SECRET: Final = re.compile(
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
 _SECRET_OF_ANY_LENGTH: Final = re.compile(_SHAPES, re.VERBOSE | re.DOTALL | re.ASCII)
+_LAST_WORD: Final = re.compile(r"\S*\Z")
 _SIWE: Final = " wants you to sign in with your "
 
 # Most texts hold no secret. Looking for a few substrings first takes a tenth of the time of the full patterns.
@@ -94,7 +95,9 @@ def is_clean(fields: Mapping[str, Any], line: str) -> bool:
 
 def masked_text(text: str) -> str:
     """Return the text with ``***`` in place of whatever has the form of a secret."""
-    start = text[: 2 * MAX_LENGTH]  # a secret that is cut in two would not be found
+    start = text[: 2 * MAX_LENGTH]
+    if len(text) > len(start):
+        start = _LAST_WORD.sub("…", start)  # a secret that is cut in two would not be found
     if _is_suspect(start):
         start = MASK if _SIWE in start else _SECRET.sub(MASK, start)
     return start[:MAX_LENGTH] + "…" if len(start) > MAX_LENGTH else start

@@ -88,6 +88,12 @@ class Readiness:
             report = self._report = asyncio.create_task(self._run_all())
         return await asyncio.shield(report)  # a request that is cancelled must not cancel the others' report
 
+    async def aclose(self) -> None:
+        """Cancel a report that is being made; no later one may be requested."""
+        if self._report is not None:
+            self._report.cancel()
+            await asyncio.wait({self._report})
+
     async def _run_all(self) -> tuple[CheckResult, ...]:
         results = await asyncio.gather(*(self._run(name, check) for name, check in self._checks.items()))
         self._reuse_until = time.monotonic() + REUSE_FOR.total_seconds()

@@ -80,9 +80,9 @@ class RedisCalls:
     """An open Redis and the rules for calling it.
 
     Args:
-        topology: from here on it belongs to this object, which closes it. timeout: the longest time for sending a call
-        once. One whose response was lost is sent twice, and so may be its script. call_ended: called at the end of each
-        call, except those to several nodes of a cluster.
+        topology: from here on it belongs to this object, which closes it.
+        timeout: the longest time for sending a call once. One whose response was lost is sent twice.
+        call_ended: called at the end of each call, except those to several nodes of a cluster.
     """
 
     def __init__(self, topology: Topology, *, timeout: timedelta, call_ended: CallEnded | None = None) -> None:
@@ -103,7 +103,7 @@ class RedisCalls:
 
         ``patient`` says whether to wait for a failover.
         """
-        return await self._send(key, commands, patient=patient)
+        return await self._send(key, commands, patient=patient, may_be_refused=True)
 
     async def script(
         self,
@@ -182,7 +182,9 @@ class RedisCalls:
         """Fail the calls in progress and close all connections."""
         await self._topology.close()
 
-    async def _send(self, key: str, commands: Sequence[Command], *, patient: bool = True) -> list[Any]:
+    async def _send(
+        self, key: str, commands: Sequence[Command], *, patient: bool = True, may_be_refused: bool = False
+    ) -> list[Any]:
         is_repeated = False
         loop = asyncio.get_running_loop()
         started = time.perf_counter()
@@ -198,7 +200,7 @@ class RedisCalls:
                     raise unavailable(exc) from exc
                 is_repeated = True
             else:
-                self._report(started, first_error(responses))
+                self._report(started, None if may_be_refused else first_error(responses))
                 return responses
 
     def _report(self, started: float, error: Exception | None) -> None:

@@ -1,4 +1,4 @@
-"""Whether the store can be used now: writes as a claim does, to every primary, as readiness wants to know it.
+"""Readiness's check of the store: write to every primary as a claim does.
 
 A cluster has several. Each is probed each time, so that the result is the same while one of them fails. It takes less
 time than readiness waits, so that the one that hangs can be named.
@@ -49,6 +49,8 @@ async def probe(redis: RedisCalls, settings: RedisSettings) -> None:
         places = (redis.address_of(ShardKeys(settings.key_prefix, number).index) for number, _ in failing)
         error = failing[0][1]
         detail = f"Of {len(probed)} primaries of the store's cluster, {len(failing)} cannot be used: {error.detail}"
+        if kind is Unavailable and len(failing) < len(probed):
+            detail = f"A primary of the store's cluster fails, and the cluster accepts no calls: {error.detail}"
         raise kind(error.code, detail, cause=error.cause, place=", ".join(filter(None, places)))
 
 

@@ -18,7 +18,7 @@ from signer.adapters.redis_client.urls import Deployment
 from signer.adapters.redis_store.shard_keys import ShardKeys
 from signer.domain.errors import ErrorCode, Unavailable
 
-_FOR_CHECKS_ONLY: Final = frozenset({"+info", "+ping"})
+FOR_CHECKS_ONLY: Final = frozenset({"+info", "+ping"})
 """Rights without which everything can be signed and delivered."""
 _NO_OP: Final = Script.of("return 1")
 
@@ -63,7 +63,7 @@ async def missing_rights(redis: RedisCalls, settings: RedisSettings, shard: str,
 async def check_rights(redis: RedisCalls, settings: RedisSettings, shard: str, *, patient: bool = True) -> None:
     """Raise ``Unavailable``, with what is missing, if the ACL lacks a right that signing needs."""
     missing = await missing_rights(redis, settings, shard, patient=patient)
-    lacking = [right for right in missing if right not in _FOR_CHECKS_ONLY]
+    lacking = [right for right in missing if right not in FOR_CHECKS_ONLY]
     if lacking:
         detail = f"The store's ACL lacks {' '.join(lacking)}, which the signer needs; see docs/redis.md."
         raise Unavailable(ErrorCode.STORE_UNAVAILABLE, detail, cause="permission")

@@ -38,4 +38,4 @@ async def find_unreachable(settings: Settings) -> list[str]:
     """Return one line for each way in which Redis and the card API do not do what the service needs."""
     findings, _ = await examine(settings, [redis_part(settings), card_api_part(settings)])
     failed = [finding for finding in findings if finding.result is Result.FAILED]
-    return [f"{finding.part}: {finding.found}: {finding.action}." for finding in failed]
+    return [": ".join(filter(None, (each.part, each.found, each.action))) + "." for each in failed]

@@ -81,7 +81,7 @@ BROKEN_REDIS: Final[dict[str, tuple[Break, int, str, str, str, str]]] = {
     ),
     "info": (
         lambda site, server: use_user(site, server, *RIGHTS, "-info"),
-        *(1, "server", "skipped", "the user may not run INFO", ""),
+        *(0, "server", "skipped", "the user may not run INFO", ""),
     ),
     "full": (configure("maxmemory", "1"), 1, "writes", "failed", "The store is full", "raise its maxmemory"),
     "nearly-full": (configure("maxmemory", "1"), 1, "eviction", "warning", "of maxmemory is used", "nonce_retention"),
@@ -128,6 +128,15 @@ async def test_doctor_names_what_is_wrong_with_redis(name: str, site: Installati
         assert found["redis clock"]["result"] == "skipped"
 
 
+async def test_right_that_only_checks_need_is_a_warning(site: Installation, server: RedisServer) -> None:
+    """The service signs and delivers without it."""
+    use_user(site, server, *RIGHTS, "-ping", "-info")
+    found = await site.findings(0)
+    assert_failed(found["redis rights"], "warning", "lacks +info +ping", "ACL SETUSER")
+    assert found["redis login"]["result"] == found["redis writes"]["result"] == "ok"
+    assert found["redis server"]["result"] == "skipped"
+
+
 async def test_doctor_names_read_only_replica(site: Installation, server: RedisServer) -> None:
     """Its role, and the write that it refuses."""
     with valkey() as replica:
@@ -151,9 +160,9 @@ async def test_doctor_names_redis_that_hangs(site: Installation, server: RedisSe
 
 
 async def test_doctor_names_slow_redis(site: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the median of some PINGs."""
+    """By the median of some calls."""
     monkeypatch.setattr(redis, "_SLOW_MILLISECONDS", 0.0)
-    assert_failed((await site.findings(0))["redis latency"], "warning", "median of 5 PINGs", "Run Redis near")
+    assert_failed((await site.findings(0))["redis latency"], "warning", "median of 5 calls", "Run Redis near")
 
 
 @pytest.mark.needs("redis-server")

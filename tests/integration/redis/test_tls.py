@@ -119,9 +119,11 @@ async def test_ping_names_the_missing_right(site: Site, commands: Sequence[str])
 async def test_right_that_only_checks_need_keeps_the_replica_ready(site: Site) -> None:
     """Everything can be signed; the warning about Redis's configuration names the right."""
     site.server.command("ACL", "SETUSER", "signer", "-info", "-ping")
-    redis = await open_redis(site.settings)
+    causes: list[str | None] = []
+    redis = await open_redis(site.settings, lambda _seconds, cause: causes.append(cause))
     try:
         await real_store(redis, site.settings).ping()
+        assert set(causes) == {None}  # no call failed
         [weakness] = await find_weaknesses(redis, wait_for_replicas=0)
     finally:
         site.server.command("ACL", "SETUSER", "signer", "+info", "+ping")

@@ -71,3 +71,11 @@ def test_worker_that_does_not_stop_is_killed_after_the_drain() -> None:
     output = output_of(process)
     assert time.monotonic() - started >= 0.3
     assert (process.returncode, output) == (1, "status 1 None SIGKILL SIGKILL\n")
+
+
+def test_worker_that_a_signal_without_a_name_ends_is_reported() -> None:
+    """Real-time signals have only numbers."""
+    number = int(signal.SIGRTMIN) + 1
+    process = supervise(f"if worker.index:\n    os.kill(os.getpid(), {number})\n" + READY)
+    output = output_of(process)
+    assert (process.returncode, output) == (1, f"status 1 None signal {number}\n")

@@ -149,6 +149,16 @@ def test_secret_across_the_cut_is_masked(secret: str) -> None:
         assert not any(part in text for part in ("Ab1", "ppp", "b b")), before
 
 
+@pytest.mark.parametrize("secret", ["0x" + "ab12" * 20, "cs_" + "Ab1" * 15])
+def test_secret_across_the_end_of_what_is_read_is_not_shown(secret: str) -> None:
+    """The masks before it make the text short enough to show its end."""
+    other = "0123456789abcdef" * 100 + " "
+    for before in range(1, len(secret), 3):
+        text = masked_text((other * 6)[: 2 * MAX_LENGTH - before - 1] + " " + secret + " the end")
+        assert len(text) < 100
+        assert secret[:before] not in text, before
+
+
 def test_long_text_is_cut_and_masked() -> None:
     """One text can neither fill the log nor make redaction slow."""
     text = masked_text(f"redis://:{PASSWORD}@cache " + "://a:" * 100_000)
