@@ -133,7 +133,7 @@ async def test_broken_response_is_named_with_its_call(
     await deliver_something(client)
     assert client.outage.reason.startswith(reason.format("POST challenge/sign"))
     await client.check()
-    assert client.outage.reason.startswith(reason.format("GET customer (readiness's own call)"))
+    assert client.outage.reason.startswith(reason.format("readiness's own GET customer"))
 
 
 async def test_missing_response_is_named_with_its_time(
