@@ -103,7 +103,7 @@ class CardApiClient:
         """See ``CardApi.find_customer``."""
         deadline = _now() + timeout.total_seconds()
         async with self._list_lock:
-            result = await self._call(self._requests.for_customers(), deadline)
+            result = await self._call(self._requests.for_customers(intent), deadline)
         customer_id = found_customer_in(result, intent)
         self._health.note(result, customer_id)
         if isinstance(customer_id, Failure):
