@@ -67,7 +67,7 @@ class CardApiRequest:
     url: URL
     headers: Mapping[str, str] = field(repr=False)
     body: bytes | None = field(repr=False)
-    parse: Callable[[CallResult], object]
+    parse: Callable[[CallResult], object] = field(repr=False)
     max_response: int = MAX_BODY
 
 

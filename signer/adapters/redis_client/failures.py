@@ -17,6 +17,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from signer.adapters.certificate_problems import certificate_problem
 from signer.domain.errors import ErrorCode, Unavailable
 
 MAY_EXPECT_TLS: Final = "If this happens each time, its port may expect TLS: begin redis.url with rediss."
@@ -42,20 +43,6 @@ _WRONG_NODE_CODES: Final = frozenset(
     {"READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"},
 )
 """Errors of a server that is not, or not yet, the primary of the slot; ``UNBLOCKED`` ends a ``WAIT`` in that case."""
-
-_UNKNOWN_ISSUER: Final = "its certificate is of an unknown issuer: name its CA in redis.ca_file"
-_OTHER_NAME: Final = "its certificate is for another name: name the server in redis.url as its certificate does"
-_TLS_PROBLEMS: Final = {
-    9: "its certificate is not valid yet: check the clocks, or issue it again",
-    10: "its certificate, or its CA's, has expired: renew it",
-    18: _UNKNOWN_ISSUER,
-    19: _UNKNOWN_ISSUER,
-    20: _UNKNOWN_ISSUER,
-    21: _UNKNOWN_ISSUER,
-    62: _OTHER_NAME,
-    64: _OTHER_NAME,
-}
-"""By OpenSSL's ``X509_V_ERR_…``."""
 
 _REFUSED: Final = "The store refused the user or the password; check the user's name and the password file."
 _MOVED: Final = (
@@ -152,8 +139,7 @@ def forbidden_command(exc: Exception) -> str | None:
 def tls_problem(error: ssl.SSLError) -> str:
     """Return why a TLS handshake failed, and what to do about it."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        other = f"its certificate is not trusted ({error.verify_message})"
-        return _TLS_PROBLEMS.get(error.verify_code, other)
+        return certificate_problem(error, ca="redis.ca_file", url="redis.url")
     reason = str(getattr(error, "reason", None))
     if "ALERT" in reason and "CERTIFICATE" in reason:
         return "it does not accept our client certificate: check redis.cert_file and key_file"

@@ -162,9 +162,10 @@ async def trusting(tmp_path: Path) -> AsyncIterator[tuple[CertificateAuthority, 
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("expired", "its certificate has expired; renew it"),
-        ("other name", "its certificate is for another IP address; check card_api.base_url"),
-        ("unknown issuer", "its certificate has an unknown issuer; add the CA to"),
+        ("expired", "its certificate has expired, or its CA's: check this machine's clock, or renew it"),
+        ("other purpose", "its certificate is not trusted (unsuitable certificate purpose)"),
+        ("other name", "its certificate is for another name: name the server in card_api.base_url as its"),
+        ("unknown issuer", "its certificate is of an unknown issuer: add its CA to SSL_CERT_FILE or this machine's"),
     ],
 )
 async def test_certificate_is_refused_with_the_reason(
@@ -174,6 +175,8 @@ async def test_certificate_is_refused_with_the_reason(
     authority, session = trusting
     if kind == "expired":
         files = authority.server(valid_for=timedelta(minutes=-1))
+    elif kind == "other purpose":
+        files = authority.client()
     elif kind == "other name":
         files = authority.server("card-api.example")
     else:

@@ -50,7 +50,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
         ("redis+sentinel://127.0.0.1:{tls}/name", EXPECTS_TLS),
         ("redis+cluster://127.0.0.1:{tls}", EXPECTS_TLS),
         ("redis://127.0.0.1:{plain}/99", NO_DATABASE),
-        ("rediss://127.0.0.1:{tls}", "TLS with the store failed: its certificate is of an unknown issuer: name its CA"),
+        ("rediss://127.0.0.1:{tls}", "TLS with the store failed: its certificate is of an unknown issuer: add its CA"),
         ("rediss://127.0.0.1:{plain}", "If its port expects no TLS, redis.url must begin with redis, not rediss"),
         ("redis://127.0.0.1:1", r"cannot be reached \(connection refused\): check redis.url, and that the server runs"),
         ("unix:///absent", "cannot be reached: check redis.url, and that the server runs"),
