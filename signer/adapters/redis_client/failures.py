@@ -98,6 +98,10 @@ class CannotConnect(RedisConnectionError):
     """No connection could be opened, so nothing was sent; the cause is redis-py's own error."""
 
 
+class TlsTimeout(TimeoutError):
+    """No connection with TLS was open in time."""
+
+
 class PrimaryNotFound(RedisError):
     """No server names the primary. The text goes to the caller as it is.
 
@@ -182,7 +186,8 @@ def _cause_and_detail(exc: Exception) -> tuple[str, str]:
     if isinstance(exc, (ResponseError, *SERVER_REFUSALS)):
         return _of_response(exc)
     if isinstance(exc, (RedisTimeoutError, TimeoutError)):
-        return "timeout", f"The store did not answer in time; retry. {_MAY_EXPECT_NO_TLS}"
+        advice = f" {_MAY_EXPECT_NO_TLS}" if isinstance(exc, TlsTimeout) else ""
+        return "timeout", f"The store did not answer in time; retry.{advice}"
     if isinstance(exc.__context__, ssl.SSLError):
         return "tls", f"TLS with the store failed: {tls_problem(exc.__context__)}."
     if str(exc).startswith(_TOO_MANY_CLIENTS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.servers import debian_redis, free_port, valkey
 
 EXPECTS_TLS = "its port may expect TLS: begin redis.url with rediss"
 NO_DATABASE = "no database of this number: correct redis.url"
+QUICK = timedelta(seconds=0.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +69,16 @@ async def test_message_names_database_over_a_socket() -> None:
     with valkey() as server:
         async with open_store(f"{server.url}?db=99") as store:
             await assert_unavailable(NO_DATABASE, store.ping())
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize("kind", ["url", "tcp_url"])
+async def test_message_about_a_timeout_without_tls_names_no_tls(kind: str, is_open: bool) -> None:
+    """Over a Unix socket and over TCP; while a connection is opened, and after that."""
+    with valkey() as server:
+        async with open_store(getattr(server, kind), command_timeout=QUICK) as store:
+            if is_open:
+                await store.ping()
+            server.pause()
+            await assert_unavailable(r": The store did not answer in time; retry\.$", store.ping())
+            server.resume()
