@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 from typing import Final, TypeVar
 
@@ -24,6 +25,7 @@ from signer.adapters.card_api.http_transport import HttpTransport
 from signer.adapters.card_api.read_retries import ReadRetries
 from signer.adapters.card_api.requests import SAMPLE_ID, CardApiRequest, CardApiRequests
 from signer.adapters.card_api.responses import (
+    POST_TOKEN,
     READINESS,
     IssuedToken,
     challenge_in,
@@ -101,7 +103,7 @@ class CardApiClient:
         """See ``CardApi.find_customer``."""
         deadline = _now() + timeout.total_seconds()
         async with self._list_lock:
-            result = await self._call(self._requests.for_customers(), deadline)
+            result = await self._call(self._requests.for_customers(intent), deadline)
         customer_id = found_customer_in(result, intent)
         self._health.note(result, customer_id)
         if isinstance(customer_id, Failure):
@@ -139,7 +141,7 @@ class CardApiClient:
         deadline = _now() + _CHECK_WITHIN.total_seconds()
         token = await self._tokens.current(deadline)
         if isinstance(token, Failure):
-            self._health.note(token)
+            self._health.note(token, is_own=True)
             raise self._health.explain(token).error()
         return await self._health.check(deadline)
 
@@ -221,11 +223,18 @@ class CardApiClient:
         if isinstance(credentials, Failure):
             return credentials
         request = self._requests.for_token(credentials)
-        deadline = _now() + self._settings.request_timeout.total_seconds()
+        loop, within = asyncio.get_running_loop(), OWN_CALL_WITHIN.total_seconds()
+        deadline = loop.time() + self._settings.request_timeout.total_seconds()
+        detail = f"The card API did not respond to {POST_TOKEN} within {within:g} s."
+        hangs = Failure(code=ErrorCode.CARD_API_TIMEOUT, detail=detail, cause="timeout")
 
         async def attempt() -> IssuedToken | Failure:
-            token = token_in(await self._transport.send(request, request.headers, deadline))
-            self._health.note(token, is_long=True)
+            late = loop.call_later(within, partial(self._health.note, hangs, is_own=True))
+            try:
+                token = token_in(await self._transport.send(request, request.headers, deadline))
+            finally:
+                late.cancel()
+            self._health.note(token)
             return token
 
         return await self._retries.run(deadline, attempt)

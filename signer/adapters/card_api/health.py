@@ -1,12 +1,13 @@
 """Whether the card API works for us, by the results of calls, for the log and for readiness.
 
-* Readiness makes a call of its own unless a call has shown within ``EVIDENCE_LASTS`` that our credentials are accepted:
-  a call that is refused for another reason must not make every replica unready, one that is not ready gets no requests
-  whose success would show that it works again, and one without requests must notice a key that was replaced.
+* Readiness makes a call of its own if no call within ``EVIDENCE_LASTS`` has shown that our credentials are accepted.
+  There are three reasons: a call may be refused for a reason that concerns only its customer; a replica that is not
+  ready gets no requests that could show that it works again; a replica without requests must notice that a key was
+  replaced.
 * Its call goes on if a check ends before it: it has ``OWN_CALL_WITHIN``, and only a response within that time ends an
   outage. So a slow card API is either down or not, and does not alternate with each call.
-* A 403 to it is an outage, for the contract has 404 for a customer that does not exist; but if another call is accepted
-  meanwhile, it is how this card API says that. It makes no replica unready unless another call was refused.
+* Its success does not end an outage while another call fails: the card API may fail for that call only.
+* A 403 to it may mean that there is no such customer: it is only shown, unless the last other call was refused.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ from signer.domain.errors import ErrorCode
 
 OWN_CALL_INTERVAL: Final = timedelta(seconds=5)
 """Between two calls of readiness: short for an operator who has corrected a key, and no load."""
-EVIDENCE_LASTS: Final = timedelta(seconds=7)
-"""With a probe each 5 s, readiness shows within 15 s that the credentials are refused, also without any request."""
+EVIDENCE_LASTS: Final = timedelta(seconds=6)
+"""So that an outage is named within 15 s, also without any request. The next check is at most 4 s after these 6 s. If
+the card API hangs, that is certain ``OWN_CALL_WITHIN`` later: 6 + 4 + 5 = 15 s. If it refuses our credentials, a second
+call, at most 3 s after the first, confirms it: 6 + 4 + 3 = 13 s."""
 OWN_CALL_WITHIN: Final = timedelta(seconds=5)
-"""So that an outage is named within 15 s; at most ``card_api.request_timeout``."""
+"""At most ``card_api.request_timeout``."""
 _WHILE_FAILING: Final = timedelta(seconds=1)
 
 
@@ -64,22 +67,25 @@ class CardApiHealth:
         self._own_call_began = float("-inf")
         self._refusal: Failure | None = None  # of the own call
         self._trouble: Failure | None = None  # of the own call, if it has no usable response
-        self._is_own_call_forbidden = False
-        self._is_403_harmless = False
+        self._other_call_failed = float("-inf")
 
-    def note(self, result: object, parsed: object = None, *, is_long: bool = False) -> None:
+    def note(self, result: object, parsed: object = None, *, is_own: bool = False) -> None:
         """Note whether the card API works, by one call and what its response was parsed as.
 
-        A timeout of a long call is certain to be an outage if no other call was accepted meanwhile.
+        A timeout of readiness's own call is certain to be an outage if no other call was accepted meanwhile.
         """
+        now = self._monotonic()
         failure = parsed if isinstance(parsed, Failure) else result if isinstance(result, Failure) else None
         is_paused = self._transport.is_suspended_by_breaker
         if failure is not None and failure.cause is not None:
-            is_alone = is_long and failure.cause == "timeout" and self._monotonic() >= self._evidence_ends
+            if not is_own:
+                self._other_call_failed = now
+            is_alone = is_own and failure.cause == "timeout" and now >= self._evidence_ends
             self._outage.failed(failure.cause, failure.detail, is_certain=is_paused or is_alone)
         elif self._outage.is_failing and not is_paused and isinstance(result, UpstreamResponse):
             is_quick = result.took <= OWN_CALL_WITHIN.total_seconds()
-            if is_quick and is_readable(result):
+            fails_elsewhere = is_own and now < self._other_call_failed + OWN_CALL_INTERVAL.total_seconds()
+            if is_quick and is_readable(result) and not fails_elsewhere:
                 self._outage.succeeded()
 
     def remember_credentials(self, result: CallResult) -> bool | None:
@@ -88,7 +94,6 @@ class CardApiHealth:
         if accepted is not None:
             self._are_credentials_accepted = accepted
             self._evidence_ends = self._monotonic() + EVIDENCE_LASTS.total_seconds()
-            self._is_403_harmless = accepted and self._is_own_call_forbidden
         if accepted:
             self._refusal = self._trouble = None
         return accepted
@@ -140,15 +145,10 @@ class CardApiHealth:
     async def _make_own_call(self) -> None:
         result = await self._read_sample()
         status = status_in(result, SAMPLE_ID, READINESS)
-        self._is_own_call_forbidden = is_forbidden = result.status == HTTPStatus.FORBIDDEN
-        if is_forbidden and self._is_403_harmless:
-            self._trouble = None
-            self.note(result)
-            return
-        self.note(result, status, is_long=True)
+        counts = result.status != HTTPStatus.FORBIDDEN or self._are_credentials_accepted is False
+        self.note(result, status if counts else None, is_own=True)
         failure = status if isinstance(status, Failure) and status.code is not ErrorCode.CUSTOMER_UNKNOWN else None
-        is_clear = self._are_credentials_accepted is False or not is_forbidden
-        is_refused = is_clear and self.remember_credentials(result) is False
+        is_refused = counts and self.remember_credentials(result) is False
         if is_refused:
             self._refusal = failure
         is_shown = failure is not None and failure.cause is not None and not is_refused

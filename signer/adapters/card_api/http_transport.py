@@ -28,7 +28,7 @@ from signer.adapters.card_api.circuit_breaker import CircuitBreaker
 from signer.adapters.card_api.network_failures import network_failure, not_sent, unreadable
 from signer.adapters.card_api.requests import CardApiCall, CardApiRequest
 from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
-from signer.adapters.card_api.unusable_responses import cause_of, failure_for
+from signer.adapters.card_api.unusable_responses import failure_for
 from signer.adapters.card_api.upstream_clock import UpstreamClock, parse_http_date
 from signer.domain.errors import ErrorCode
 
@@ -129,8 +129,10 @@ class HttpTransport:
         started = time.perf_counter()
         try:
             result = await self._exchange(request, headers, deadline)
+            took = time.perf_counter() - started
             if self._call_ended is not None:
-                self._call_ended(request.call, time.perf_counter() - started, cause_of(result))
+                parsed = request.parse(result)
+                self._call_ended(request.call, took, parsed.cause if isinstance(parsed, Failure) else None)
             if isinstance(result, UpstreamResponse):
                 succeeded = result.status < HTTPStatus.INTERNAL_SERVER_ERROR
             elif result.code is ErrorCode.CARD_API_INVALID_ANSWER and result.status is not None:

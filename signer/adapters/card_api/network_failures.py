@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from signer.adapters.card_api.results import Failure
 from signer.adapters.card_api.unusable_responses import WHAT_TO_CHECK
+from signer.adapters.certificate_problems import certificate_problem
 from signer.domain.errors import ErrorCode
 
 _NO_CONNECTION: Final = (
@@ -22,15 +23,6 @@ _NO_CONNECTION: Final = (
     aiohttp.ClientConnectorCertificateError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
-)
-_CERTIFICATE_REASONS: Final = {  # OpenSSL's X509_V_ERR_…
-    9: "its certificate is not valid yet; check this machine's clock",
-    10: "its certificate has expired; renew it, if this machine's clock is right",
-    62: "its certificate is for another host name; check card_api.base_url and proxies",
-    64: "its certificate is for another IP address; check card_api.base_url and proxies",
-}
-_UNKNOWN_ISSUER: Final = (
-    "its certificate has an unknown issuer; add the CA to this machine's, or name it in SSL_CERT_FILE"
 )
 
 
@@ -77,7 +69,7 @@ def _reason_for_no_connection(error: Exception, within: float) -> str:
         return "DNS does not resolve its host name; check card_api.base_url and this machine's DNS"
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return _CERTIFICATE_REASONS.get(cause.verify_code, _UNKNOWN_ISSUER)
+        return certificate_problem(cause, ca="SSL_CERT_FILE or this machine's CAs", url="card_api.base_url")
     if isinstance(cause, ssl.SSLError):
         return f"it does not speak TLS as we do ({cause.reason}); check card_api.base_url and proxies"
     if isinstance(cause, ConnectionError):

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from typing import Final, Literal, get_args
 
@@ -25,10 +26,18 @@ from signer.adapters.card_api.responses import (
     POST_CUSTOMER,
     POST_SIGNATURE,
     POST_TOKEN,
+    challenge_in,
+    created_customer_in,
+    delivery_failure,
+    found_customer_in,
+    status_in,
+    token_in,
 )
+from signer.adapters.card_api.results import CallResult
 from signer.adapters.request_signing.signature_base import Scheme
 from signer.adapters.request_signing.signer import MessageSigner, content_digest
 from signer.application.origin import ORIGIN
+from signer.domain.customer import CustomerIntent
 from signer.domain.record import parse_customer_id
 
 MAX_BODY: Final = 65_536
@@ -48,8 +57,8 @@ CARD_API_CALLS: Final[tuple[CardApiCall, ...]] = get_args(CardApiCall)
 class CardApiRequest:
     """What is the same in every attempt of one request: everything but Authorization and the signature.
 
-    Body and headers are never shown: they can hold credentials. ``operation`` is the call's name in texts, and
-    ``max_response`` is in bytes.
+    Body and headers are never shown: they can hold credentials. ``operation`` is the call's name in texts, ``parse``
+    returns a ``Failure`` if a result cannot be used, and ``max_response`` is in bytes.
     """
 
     call: CardApiCall
@@ -58,6 +67,7 @@ class CardApiRequest:
     url: URL
     headers: Mapping[str, str] = field(repr=False)
     body: bytes | None = field(repr=False)
+    parse: Callable[[CallResult], object] = field(repr=False)
     max_response: int = MAX_BODY
 
 
@@ -87,31 +97,37 @@ class CardApiRequests:
         """``POST /auth/token``. It is not signed: there is no token yet."""
         body = json.dumps({"apiKey": credentials.api_key, "apiSecret": credentials.api_secret}).encode()
         headers = {**self._post_headers, "Content-Digest": content_digest(body, "sha-256")}
-        return CardApiRequest("token", POST_TOKEN, "POST", self._token_url, headers, body)
+        return CardApiRequest("token", POST_TOKEN, "POST", self._token_url, headers, body, token_in)
 
     def for_new_customer(self, body: bytes, idempotency_key: str) -> CardApiRequest:
         """``POST /customers``."""
-        return self._post("create_customer", POST_CUSTOMER, self._customers_url, body, idempotency_key)
+        return self._post(
+            "create_customer", POST_CUSTOMER, self._customers_url, body, idempotency_key, created_customer_in
+        )
 
-    def for_customers(self) -> CardApiRequest:
+    def for_customers(self, intent: CustomerIntent) -> CardApiRequest:
         """``GET /customers``: the list of all customers."""
         url = self._customers_url
-        return CardApiRequest("find_customer", GET_CUSTOMERS, "GET", url, self._get_headers, None, MAX_CUSTOMER_LIST)
+        parse = partial(found_customer_in, intent=intent)
+        return CardApiRequest(
+            "find_customer", GET_CUSTOMERS, "GET", url, self._get_headers, None, parse, MAX_CUSTOMER_LIST
+        )
 
     def for_customer(self, customer_id: str, operation: str = GET_CUSTOMER) -> CardApiRequest:
         """``GET /customers/{customerId}``."""
         url = self._customer_url(customer_id)
-        return CardApiRequest("read_customer", operation, "GET", url, self._get_headers, None)
+        parse = partial(status_in, customer_id=customer_id, operation=operation)
+        return CardApiRequest("read_customer", operation, "GET", url, self._get_headers, None, parse)
 
     def for_challenge(self, customer_id: str) -> CardApiRequest:
         """``GET /customers/{customerId}/challenge``."""
         url = self._customer_url(customer_id, "/challenge")
-        return CardApiRequest("fetch_challenge", GET_CHALLENGE, "GET", url, self._get_headers, None)
+        return CardApiRequest("fetch_challenge", GET_CHALLENGE, "GET", url, self._get_headers, None, challenge_in)
 
     def for_delivery(self, customer_id: str, body: bytes, idempotency_key: str) -> CardApiRequest:
         """``POST /customers/{customerId}/challenge/sign``."""
         url = self._customer_url(customer_id, "/challenge/sign")
-        return self._post("deliver", POST_SIGNATURE, url, body, idempotency_key)
+        return self._post("deliver", POST_SIGNATURE, url, body, idempotency_key, delivery_failure)
 
     async def signed_headers(self, request: CardApiRequest, token: AccessToken) -> dict[str, str]:
         """Return all headers of one attempt; raise ``MessageSignatureError`` or ``RequestKeyError``."""
@@ -131,9 +147,17 @@ class CardApiRequests:
             sent["traceparent"] = f"00-{origin.trace.id}-{secrets.token_hex(8)}-{origin.trace.flags}"
         return sent
 
-    def _post(self, call: CardApiCall, operation: str, url: URL, body: bytes, idempotency_key: str) -> CardApiRequest:
+    def _post(
+        self,
+        call: CardApiCall,
+        operation: str,
+        url: URL,
+        body: bytes,
+        idempotency_key: str,
+        parse: Callable[[CallResult], object],
+    ) -> CardApiRequest:
         headers = {**self._post_headers, "Idempotency-Key": idempotency_key}
-        return CardApiRequest(call, operation, "POST", url, headers, body)
+        return CardApiRequest(call, operation, "POST", url, headers, body, parse)
 
     def _customer_url(self, customer_id: str, suffix: str = "") -> URL:
         # Only a UUID may become part of a path.

@@ -36,7 +36,7 @@ POST_TOKEN: Final = "POST auth/token"  # noqa: S105 - a route
 POST_CUSTOMER: Final = "POST customers"
 GET_CUSTOMERS: Final = "GET customers"
 GET_CUSTOMER: Final = "GET customer"
-READINESS: Final = "GET customer (readiness's own call)"
+READINESS: Final = "readiness's own GET customer"
 GET_CHALLENGE: Final = "GET challenge"
 POST_SIGNATURE: Final = "POST challenge/sign"
 

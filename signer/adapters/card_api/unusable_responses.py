@@ -2,7 +2,7 @@
 
 * The two meanings of 400 are told apart: our HTTP request was refused, before its body was looked at, or what the body
   says.
-* ``cause_of`` is the only classification of failed calls: the log, the metrics and the circuit breaker use it.
+* The cause of a call's ``Failure`` is the only classification: the log, the metrics and the circuit breaker use it.
 * No text made here quotes a response.
 """
 
@@ -41,20 +41,6 @@ _MAX_DEPTH: Final = 4
 _NOT_LETTERS: Final = re.compile(r"[^a-z]+")
 
 
-def cause_of(result: CallResult) -> str | None:
-    """Return the stable word for why a call failed; ``None`` if it got a response that may be usable."""
-    if isinstance(result, Failure):
-        return result.cause
-    if result.status == HTTPStatus.TOO_MANY_REQUESTS:
-        return "rate_limited"
-    if result.status >= HTTPStatus.INTERNAL_SERVER_ERROR or result.status in RETRY_LATER:
-        return "server_error"
-    accepted = credentials_accepted(result)
-    if accepted is False:
-        return "signature_refused" if _is_signature_refused(result) else "credentials_refused"
-    return "invalid_response" if accepted is None else None
-
-
 def unpromised(response: UpstreamResponse, operation: str, what: str) -> Failure:
     """Return the failure of a call whose response is not one of the contract: not JSON, or else ``what``."""
     what = what if is_readable(response) else "is not JSON"
@@ -77,7 +63,7 @@ def failure_for(result: CallResult, operation: str, *, names_customer: bool = Fa
             detail=f"The card API is unavailable (status {status} on {operation}); ask its operator.",
             transient=True,
             retry_after=result.retry_after,
-            cause=cause_of(result),
+            cause="rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else "server_error",
         )
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return unpromised(result, operation, "is a redirect, which is not followed")
@@ -102,7 +88,8 @@ def _refusal(response: UpstreamResponse, operation: str) -> Failure:
     else:
         what = "a token that it had just issued, or our request signature"
         detail = f"The card API refused {what} {call}; {_advice(response)}."
-    return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause=cause_of(response))
+    cause = "signature_refused" if _is_signature_refused(response) else "credentials_refused"
+    return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause=cause)
 
 
 def _advice(response: UpstreamResponse) -> str:

@@ -23,11 +23,14 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from signer.adapters.redis_client.failures import SERVER_REFUSALS, CannotConnect
+from signer.adapters.redis_client.failures import SERVER_REFUSALS, CannotConnect, TlsTimeout
 
 
 class RedisConnection(AbstractConnection):
     """The differences from redis-py's connections that all three kinds share."""
+
+    timed_out: type[TimeoutError] = TimeoutError
+    """If no connection is open in time."""
 
     async def connect(self) -> None:
         """Connect and log in, within ``redis.connect_timeout`` in all: redis-py bounds the connection only.
@@ -41,7 +44,9 @@ class RedisConnection(AbstractConnection):
                 await super().connect()  # type: ignore[no-untyped-call]
         except SERVER_REFUSALS:
             raise
-        except (RedisConnectionError, RedisTimeoutError, TimeoutError) as exc:
+        except (RedisTimeoutError, TimeoutError):
+            raise CannotConnect from self.timed_out()
+        except RedisConnectionError as exc:
             raise CannotConnect from exc
 
     async def disconnect(
@@ -74,6 +79,8 @@ class TcpConnection(RedisConnection, Connection):
 
 class TlsConnection(RedisConnection, SSLConnection):
     """``rediss://``; see ``RedisSettings`` for the files."""
+
+    timed_out = TlsTimeout
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from signer.adapters.certificate_problems import certificate_problem
 from signer.domain.errors import ErrorCode, Unavailable
 
 MAY_EXPECT_TLS: Final = "If this happens each time, its port may expect TLS: begin redis.url with rediss."
@@ -42,20 +43,6 @@ _WRONG_NODE_CODES: Final = frozenset(
     {"READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"},
 )
 """Errors of a server that is not, or not yet, the primary of the slot; ``UNBLOCKED`` ends a ``WAIT`` in that case."""
-
-_UNKNOWN_ISSUER: Final = "its certificate is of an unknown issuer: name its CA in redis.ca_file"
-_OTHER_NAME: Final = "its certificate is for another name: name the server in redis.url as its certificate does"
-_TLS_PROBLEMS: Final = {
-    9: "its certificate is not valid yet: check the clocks, or issue it again",
-    10: "its certificate, or its CA's, has expired: renew it",
-    18: _UNKNOWN_ISSUER,
-    19: _UNKNOWN_ISSUER,
-    20: _UNKNOWN_ISSUER,
-    21: _UNKNOWN_ISSUER,
-    62: _OTHER_NAME,
-    64: _OTHER_NAME,
-}
-"""By OpenSSL's ``X509_V_ERR_…``."""
 
 _REFUSED: Final = "The store refused the user or the password; check the user's name and the password file."
 _MOVED: Final = (
@@ -111,6 +98,10 @@ class CannotConnect(RedisConnectionError):
     """No connection could be opened, so nothing was sent; the cause is redis-py's own error."""
 
 
+class TlsTimeout(TimeoutError):
+    """No connection with TLS was open in time."""
+
+
 class PrimaryNotFound(RedisError):
     """No server names the primary. The text goes to the caller as it is.
 
@@ -152,8 +143,7 @@ def forbidden_command(exc: Exception) -> str | None:
 def tls_problem(error: ssl.SSLError) -> str:
     """Return why a TLS handshake failed, and what to do about it."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        other = f"its certificate is not trusted ({error.verify_message})"
-        return _TLS_PROBLEMS.get(error.verify_code, other)
+        return certificate_problem(error, ca="redis.ca_file", url="redis.url")
     reason = str(getattr(error, "reason", None))
     if "ALERT" in reason and "CERTIFICATE" in reason:
         return "it does not accept our client certificate: check redis.cert_file and key_file"
@@ -196,7 +186,8 @@ def _cause_and_detail(exc: Exception) -> tuple[str, str]:
     if isinstance(exc, (ResponseError, *SERVER_REFUSALS)):
         return _of_response(exc)
     if isinstance(exc, (RedisTimeoutError, TimeoutError)):
-        return "timeout", f"The store did not answer in time; retry. {_MAY_EXPECT_NO_TLS}"
+        advice = f" {_MAY_EXPECT_NO_TLS}" if isinstance(exc, TlsTimeout) else ""
+        return "timeout", f"The store did not answer in time; retry.{advice}"
     if isinstance(exc.__context__, ssl.SSLError):
         return "tls", f"TLS with the store failed: {tls_problem(exc.__context__)}."
     if str(exc).startswith(_TOO_MANY_CLIENTS):

@@ -125,7 +125,7 @@ class Node:
         task = self._opening
         done, _ = await asyncio.wait({task}, timeout=max(deadline - asyncio.get_running_loop().time(), 0))
         if not done:
-            raise TimeoutError
+            raise self._new_connection().timed_out
         if task.cancelled():
             raise RedisConnectionError(_CLOSED)
         return task.result()

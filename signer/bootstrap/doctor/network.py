@@ -57,7 +57,7 @@ async def _connect(address: Address, report: Report) -> str | None:
     return None
 
 
-async def check_tls(report: Report, address: Address, context: ssl.SSLContext, setting: str) -> bool:
+async def check_tls(report: Report, address: Address, context: ssl.SSLContext, action: str) -> bool:
     """Check that the server's certificate is trusted, and how long it is valid."""
     try:
         async with asyncio.timeout(_CONNECT_WITHIN):
@@ -65,16 +65,16 @@ async def check_tls(report: Report, address: Address, context: ssl.SSLContext, s
                 address.host, address.port, ssl=context, server_hostname=address.host
             )
     except ssl.SSLCertVerificationError as error:
-        report.failed("tls", f"the certificate of {address} is not trusted ({error.verify_message})", setting, "tls")
+        report.failed("tls", f"the certificate of {address} is not trusted ({error.verify_message})", action, "tls")
         return False
     except TimeoutError:
         report.failed(
-            "tls", f"{address} does not finish the TLS handshake within {_CONNECT_WITHIN:g} s", setting, "timeout"
+            "tls", f"{address} does not finish the TLS handshake within {_CONNECT_WITHIN:g} s", action, "timeout"
         )
         return False
     except OSError as error:
         reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
-        report.failed("tls", f"{address} does not speak TLS as we do ({reason})", setting, "tls")
+        report.failed("tls", f"{address} does not speak TLS as we do ({reason})", action, "tls")
         return False
     protocol, certificate = writer.get_extra_info("ssl_object").version(), writer.get_extra_info("peercert")
     writer.transport.abort()

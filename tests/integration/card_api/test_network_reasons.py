@@ -133,7 +133,7 @@ async def test_broken_response_is_named_with_its_call(
     await deliver_something(client)
     assert client.outage.reason.startswith(reason.format("POST challenge/sign"))
     await client.check()
-    assert client.outage.reason.startswith(reason.format("GET customer (readiness's own call)"))
+    assert client.outage.reason.startswith(reason.format("readiness's own GET customer"))
 
 
 async def test_missing_response_is_named_with_its_time(
@@ -162,9 +162,10 @@ async def trusting(tmp_path: Path) -> AsyncIterator[tuple[CertificateAuthority, 
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("expired", "its certificate has expired; renew it"),
-        ("other name", "its certificate is for another IP address; check card_api.base_url"),
-        ("unknown issuer", "its certificate has an unknown issuer; add the CA to"),
+        ("expired", "its certificate has expired, or its CA's: check this machine's clock, or renew it"),
+        ("other purpose", "its certificate is not trusted (unsuitable certificate purpose)"),
+        ("other name", "its certificate is for another name: name the server in card_api.base_url as its"),
+        ("unknown issuer", "its certificate is of an unknown issuer: add its CA to SSL_CERT_FILE or this machine's"),
     ],
 )
 async def test_certificate_is_refused_with_the_reason(
@@ -174,6 +175,8 @@ async def test_certificate_is_refused_with_the_reason(
     authority, session = trusting
     if kind == "expired":
         files = authority.server(valid_for=timedelta(minutes=-1))
+    elif kind == "other purpose":
+        files = authority.client()
     elif kind == "other name":
         files = authority.server("card-api.example")
     else:

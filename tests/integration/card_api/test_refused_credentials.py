@@ -11,7 +11,7 @@ from signer.simulator.faults import FaultKind
 from tests.integration.card_api.calling import API_SECRET, KEY_ID, SOON, Calling, request_key
 from tests.integration.card_api.conftest import StartCalling
 
-OWN = "GET customer (readiness's own call)"
+OWN = "readiness's own GET customer"
 REFUSED = ErrorCode.CARD_API_CREDENTIALS_REFUSED
 
 
@@ -171,9 +171,11 @@ async def test_403_for_everything_makes_readiness_fail(calling: Calling) -> None
     calling.fault(FaultKind.STATUS, "customer", status=403)
     assert await readiness(calling) is None
     calling.fault(FaultKind.STATUS, "*", status=403)
+    calling.client.outage._monotonic = calling.monotonic
     assert await read_challenge(calling) is REFUSED
     calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
     assert await readiness(calling) is REFUSED
+    assert calling.client.outage.is_down
 
 
 @pytest.mark.parametrize("fault", [{"kind": FaultKind.STATUS, "status": 503}, {"kind": FaultKind.DROP_REQUEST}])
@@ -269,38 +271,26 @@ async def test_404_of_a_proxy_begins_an_outage_that_only_the_card_api_ends(calli
     assert not outage.is_failing
 
 
-async def test_lasting_403_to_readiness_is_an_outage_and_the_replica_stays_ready(calling: Calling) -> None:
-    """The contract has 404 for a customer that does not exist. Nothing shows yet that requests are refused."""
+async def test_403_to_readiness_alone_is_shown_and_is_no_outage(calling: Calling) -> None:
+    """A card API may say so that there is no such customer. The replica stays ready."""
     outage = calling.client.outage
     outage._monotonic = calling.monotonic
     calling.fault(FaultKind.STATUS, "customer", status=403)
-    assert await readiness(calling) is None
-    assert (outage.is_failing, outage.is_down) == (True, False)
-    calling.monotonic.advance(CONFIRMED_AFTER)
-    detail = await calling.client.check()
-    assert outage.is_down
-    assert detail is not None
-    assert detail.startswith(
-        f"credentials_refused: The card API forbids a call (status 403 on {OWN}) with a token that"
-    )
-
-
-async def test_403_to_readiness_alone_is_no_outage(calling: Calling) -> None:
-    """If another call is accepted meanwhile, it is how this card API says that there is no such customer."""
-    outage = calling.client.outage
-    outage._monotonic = calling.monotonic
-    calling.fault(FaultKind.STATUS, "customer", status=403)
-    assert await readiness(calling) is None
-    assert await read_challenge(calling) is None
-    assert not outage.is_failing
     for _ in range(3):
-        calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
-        assert await calling.client.check() is None
+        detail = await calling.client.check() or ""
+        assert detail.startswith(f"credentials_refused: The card API forbids a call (status 403 on {OWN}) with a token")
         assert not outage.is_failing
-    calling.calm()
-    calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
+        calling.monotonic.advance(OWN_CALL_INTERVAL.total_seconds())
+    assert await read_challenge(calling) is None
     assert await calling.client.check() is None
+
+
+async def test_403_to_readiness_ends_an_outage(calling: Calling) -> None:
+    """A replica without requests would report it for ever."""
+    calling.fault(FaultKind.STATUS, "customer", status=503)
+    assert await readiness(calling) is None
+    assert calling.client.outage.is_failing
     calling.fault(FaultKind.STATUS, "customer", status=403)
-    calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
-    await calling.client.check()
-    assert outage.is_failing, "it has said 404 since then"
+    calling.monotonic.advance(1)
+    assert await readiness(calling) is None
+    assert not calling.client.outage.is_failing

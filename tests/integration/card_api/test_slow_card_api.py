@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from signer.adapters.card_api.health import EVIDENCE_LASTS
+from signer.adapters.card_api.health import EVIDENCE_LASTS, OWN_CALL_WITHIN
 from signer.application.ports import DeliveryVerdict
+from signer.bootstrap.readiness_watch import EVERY
 from signer.domain.errors import UpstreamTimeout
 from signer.simulator.faults import FaultKind
 from tests.integration.card_api.calling import Calling
@@ -63,7 +64,7 @@ async def test_card_api_that_is_slower_than_the_call_of_readiness_stays_down_unt
         calling.monotonic.advance(EVIDENCE_LASTS.total_seconds())
         detail = await calling.client.check() or ""
         assert re.fullmatch(
-            r"timeout: The card API did not respond to GET customer \(.+ own call\) within .+ s", detail
+            r"timeout: The card API did not respond to readiness's own GET customer within .+ s", detail
         )
         assert reports.causes == ["down: timeout"]
         assert (await calling.deliver(*calling.customer())).verdict is DeliveryVerdict.ACCEPTED
@@ -83,3 +84,20 @@ async def test_replica_whose_token_is_being_fetched_says_why_that_takes_long(cal
     calling.client.outage.failed("unreachable", "An attempt failed.")
     with pytest.raises(UpstreamTimeout, match=r"unreachable: An attempt failed\."):
         await calling.client.check()
+
+
+async def test_token_that_does_not_come_is_an_outage_before_its_call_ends(
+    calling: Calling, reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call for a token may be longer than that of readiness."""
+    monkeypatch.setattr("signer.adapters.card_api.client.OWN_CALL_WITHIN", timedelta(seconds=0.1))
+    calling.fault(FaultKind.LATENCY, "token", seconds=30)
+    reason = r"timeout: The card API did not respond to POST auth/token within 0\.1 s\."
+    with pytest.raises(UpstreamTimeout, match=reason):
+        await calling.client.check()
+    assert reports.causes == ["down: timeout"]
+
+
+def test_card_api_that_hangs_is_named_within_15_seconds() -> None:
+    """The last evidence, then a check, then its call."""
+    assert EVIDENCE_LASTS + timedelta(seconds=EVERY) + OWN_CALL_WITHIN <= timedelta(seconds=15)

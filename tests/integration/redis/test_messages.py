@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.servers import debian_redis, free_port, valkey
 
 EXPECTS_TLS = "its port may expect TLS: begin redis.url with rediss"
 NO_DATABASE = "no database of this number: correct redis.url"
+QUICK = timedelta(seconds=0.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
         ("redis+sentinel://127.0.0.1:{tls}/name", EXPECTS_TLS),
         ("redis+cluster://127.0.0.1:{tls}", EXPECTS_TLS),
         ("redis://127.0.0.1:{plain}/99", NO_DATABASE),
-        ("rediss://127.0.0.1:{tls}", "TLS with the store failed: its certificate is of an unknown issuer: name its CA"),
+        ("rediss://127.0.0.1:{tls}", "TLS with the store failed: its certificate is of an unknown issuer: add its CA"),
         ("rediss://127.0.0.1:{plain}", "If its port expects no TLS, redis.url must begin with redis, not rediss"),
         ("redis://127.0.0.1:1", r"cannot be reached \(connection refused\): check redis.url, and that the server runs"),
         ("unix:///absent", "cannot be reached: check redis.url, and that the server runs"),
@@ -67,3 +69,16 @@ async def test_message_names_database_over_a_socket() -> None:
     with valkey() as server:
         async with open_store(f"{server.url}?db=99") as store:
             await assert_unavailable(NO_DATABASE, store.ping())
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize("kind", ["url", "tcp_url"])
+async def test_message_about_a_timeout_without_tls_names_no_tls(kind: str, is_open: bool) -> None:
+    """Over a Unix socket and over TCP; while a connection is opened, and after that."""
+    with valkey() as server:
+        async with open_store(getattr(server, kind), command_timeout=QUICK) as store:
+            if is_open:
+                await store.ping()
+            server.pause()
+            await assert_unavailable(r": The store did not answer in time; retry\.$", store.ping())
+            server.resume()

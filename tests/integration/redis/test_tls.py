@@ -186,7 +186,7 @@ async def test_system_cas_are_used_without_ca_file(site: Site) -> None:
 
 @pytest.mark.parametrize("url", ["rediss://{}", "rediss+cluster://{}"])
 async def test_message_says_why_certificate_is_not_trusted(tmp_path: Path, url: str) -> None:
-    """It has expired, has an unknown issuer, or another name, also if the server is found by others."""
+    """It has expired, has an unknown issuer, another purpose or another name, also if the server is found by others."""
     authority, another = CertificateAuthority(tmp_path / "ca"), CertificateAuthority(tmp_path / "another", "another CA")
 
     def options(files: Certificate, port: int) -> tuple[str, ...]:
@@ -197,8 +197,9 @@ async def test_message_says_why_certificate_is_not_trusted(tmp_path: Path, url: 
 
     expired = partial(authority.server, valid_for=timedelta(hours=-1))
     issuers: dict[str, Callable[[], Certificate]] = {
-        "its certificate, or its CA's, has expired: renew": expired,
-        "its certificate is of an unknown issuer: name its CA in redis.ca_file": another.server,
+        "its certificate has expired, or its CA's: check this machine's clock, or renew it": expired,
+        "its certificate is of an unknown issuer: add its CA to redis.ca_file": another.server,
+        "its certificate is not trusted (unsuitable certificate purpose)": authority.client,
         "its certificate is for another name: name the server in": partial(authority.server, "redis.example.org"),
     }
     for reason, issue in issuers.items():
