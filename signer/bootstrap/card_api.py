@@ -27,7 +27,6 @@ from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events
 from signer.observability.outage_log import OutageLog
 from signer.observability.writers import CardApiLog
-from signer.web.health import without_places
 
 OpenRequestKey = LocalRequestKey | Pkcs11RequestKey
 
@@ -48,8 +47,7 @@ class RequestKeyHealth:
     async def check(self) -> str | None:
         """Check readiness; raise ``Unavailable`` if requests to the card API cannot be signed now."""
         if self.outage.is_down:
-            reason = without_places(self.outage.reason)
-            detail = f"The token with the request key does not work ({reason}); see the log."
+            detail = f"The token with the request key does not work ({self.outage.cause}); see the log."
             raise Unavailable(ErrorCode.CARD_API_UNAVAILABLE, detail)
         return None
 

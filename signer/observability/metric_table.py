@@ -181,7 +181,8 @@ BREAKER_OPEN: Final = _gauge(
 )
 OUTAGES: Final = _gauge(
     "signer_outages",
-    "Outages that last now: 1 if the part is down for this cause, of keys the number of key backends.",
+    "Outages that last now: 1 if the part is down for this cause, of keys the number of key backends, and of single "
+    "keys in a KMS.",
     is_complete=False,
     part=("store", "card_api", "request_key", "keys"),
     cause=_ALL_CAUSES,

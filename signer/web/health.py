@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any, Final
 
 from signer.application.admission import AdmissionGate
 from signer.application.outage import Outage
-from signer.application.ports import KeyRing
+from signer.application.ports import KeyFailure, KeyRing
 from signer.domain.errors import ErrorCode, PartlyUnavailable, SignerError, Unavailable
 from signer.web.request_summary import RequestLog
 
@@ -29,9 +28,6 @@ REUSE_FOR: Final = timedelta(seconds=1)
 """How long a report is reused."""
 
 _SHOWN_KINDS: Final = 3
-_DETAILS: Final = re.compile(r"[:;] | \(")
-"""Where the places, tokens and owners may begin that a reason names."""
-_PLACE: Final = re.compile(r"\S*[/=@]\S*|0x[0-9A-Fa-f]{8,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +136,7 @@ def check_keys(keys: KeyRing) -> Check:
         backends = len(status.failed_backends)
         counts = f"keys: {status.loaded} loaded, {len(status.missing)} missing, {len(status.failed) - backends} failed"
         counts += f"; backends: {backends} failed"
-        counts += f" ({kinds})" if (kinds := _kinds_of(status.failed)) else ""
+        counts += f"; reasons: {kinds}" if (kinds := _kinds_of(status.failed)) else ""
         if status.is_ready:
             return counts
         loading = "; still loading" if status.loading else ""
@@ -150,12 +146,7 @@ def check_keys(keys: KeyRing) -> Check:
     return Check(run)
 
 
-def without_places(reason: str) -> str:
-    """Return the first part of a reason, without paths, labels and owners."""
-    return _PLACE.sub("…", _DETAILS.split(reason, 1)[0])
-
-
 def _kinds_of(failed: Mapping[str, str]) -> str:
-    """Return the kinds of backends that failed, each with the reason."""
-    kinds = dict.fromkeys(f"{uri.partition(':')[0]}: {without_places(reason)}" for uri, reason in failed.items())
-    return "; ".join(list(kinds)[:_SHOWN_KINDS])
+    """Return the kinds of failed keys and backends, each with the cause: a reason may name a path, label or owner."""
+    kinds = dict.fromkeys(f"{uri.partition(':')[0]}: {KeyFailure.cause_of(reason)}" for uri, reason in failed.items())
+    return ", ".join(list(kinds)[:_SHOWN_KINDS])

@@ -249,19 +249,19 @@ CARD_API: Final = (
 )
 KEYS: Final = (
     Outage("HSM token gone", lambda site: token(site).take_out(), lambda site: token(site).put_back(),
-           "keys.backend_down", "token_gone", "keys", "key_backend_unavailable", "keys.uris.1", "keys.backend_up",
+           "keys.backend_down", "token_gone", "keys", "pkcs11: token_gone", "keys.uris.1", "keys.backend_up",
            owner=in_token),
     Outage("KMS throttled", lambda site: kms(site).fail("ThrottlingException"), lambda site: kms(site).recover(),
-           "keys.backend_down", "throttled", "keys", "AWS KMS is throttling", "keys.uris.2", "keys.backend_up",
+           "keys.backend_down", "throttled", "keys", "awskms: throttled", "keys.uris.2", "keys.backend_up",
            owner=in_kms, call_every=ONE_REQUEST),
     Outage("KMS denies the key", lambda site: kms(site).fail("AccessDeniedException"), lambda site: kms(site).recover(),
-           "keys.backend_down", "permission", "keys", "AWS denies the signer this KMS key", "keys.uris.2",
+           "keys.backend_down", "permission", "keys", "awskms: permission", "keys.uris.2",
            "keys.backend_up", owner=in_kms, call_every=ONE_REQUEST),
     Outage("KMS unreachable", lambda site: kms(site).cut(), lambda site: kms(site).recover(),
-           "keys.backend_down", "unreachable", "keys", "KMS closed the connection", "keys.uris.2", "keys.backend_up",
+           "keys.backend_down", "unreachable", "keys", "awskms: unreachable", "keys.uris.2", "keys.backend_up",
            owner=in_kms),
     Outage("keystore damaged", keystore("{"), keystore(None),
-           "keys.failed", "damaged", "keys", "is not a keystore", "keys.uris.0", "keys.reloaded"),
+           "keys.failed", "damaged", "keys", "keystore: damaged", "keys.uris.0", "keys.reloaded"),
 )
 START: Final = (  # All but the third are repaired by a restart: the service reads its settings once.
     Outage("request key wrong", started_with_another_request_key, started_with("", ""),
@@ -271,7 +271,7 @@ START: Final = (  # All but the third are repaired by a restart: the service rea
            "card_api.down", "signature_refused", "card_api", "card_api_credentials_refused",
            "card_api.request_signature", "service.ready"),
     Outage("keystore password wrong", started_with_wrong_password, write_right_password,
-           "keys.failed", "authentication", "keys", "key_backend_unavailable", "keys.uris.0", "keys.reloaded"),
+           "keys.failed", "authentication", "keys", "keystore: authentication", "keys.uris.0", "keys.reloaded"),
     Outage("port taken", PORT.take, PORT.free,
            "service.failed", "http.port", "", "", "service.port", "service.ready"),
 )

@@ -28,7 +28,7 @@ from tests.support.softhsm import PIN, SoftHsm, SoftHsmToken, folder_in_memory, 
 pytestmark = pytest.mark.needs("softhsm2-util", "gcc")
 
 PATH = ";object=requests"
-REASON = "The token with the request key does not work (no token in … matches …); see the log."
+REASON = "The token with the request key does not work (token_gone); see the log."
 StartWithToken = Callable[..., Awaitable[Site]]
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.application.ports import KeyRingStatus
+from signer.application.ports import KeyFailure, KeyRingStatus
 from signer.domain.errors import ErrorCode, SignerError, Unavailable, UpstreamTimeout
 from signer.observability.writers import RequestLogLines
 from signer.web import health
@@ -66,7 +66,7 @@ async def test_readiness_is_503_with_the_checks_if_one_fails(site: Site) -> None
     assert (response.status, response.content_type) == (503, PROBLEM)
     assert response.headers["Retry-After"] == "1"
     assert (problem["status"], problem["code"]) == (503, "key_backend_unavailable")
-    counts = "keys: 2 loaded, 1 missing, 1 failed; backends: 0 failed (fake: no file)"
+    counts = "keys: 2 loaded, 1 missing, 1 failed; backends: 0 failed; reasons: fake: error"
     detail = f"{counts}; still loading. GET /v1/keys lists them with the reasons."
     assert problem["checks"] == [
         {"name": "keys", "ok": False, "code": "key_backend_unavailable", "detail": detail},
@@ -80,30 +80,26 @@ async def test_readiness_is_503_with_the_checks_if_one_fails(site: Site) -> None
 @pytest.mark.parametrize(
     ("failed", "kinds"),
     [
-        ({"keystore:/run/a.json": "the password does not open it"}, "keystore: the password does not open it"),
+        ({"hd:/mnt/s": KeyFailure("the seed /mnt/Acme Corp seed cannot be opened", "permission")}, "hd: permission"),
+        ({"pkcs11:token=Acme%20Corp": KeyFailure("no token Acme Corp", "token_gone")}, "pkcs11: token_gone"),
         (
-            {"pkcs11:token=cards": "no token in /usr/lib/hsm.so matches pkcs11:token=cards; present: vault (4F1C)"},
-            "pkcs11: no token in … matches …",
+            {"awskms:alias/a": KeyFailure("is throttled", "throttled"), "hd:/s": "of Acme Corp"},
+            "awskms: throttled, hd: error",
         ),
+        ({f"keystore:/run/{number}.json": f"is {number}" for number in range(9)}, "keystore: error"),
         (
-            {"keystore:/run/k": "the password file /run/p cannot be read (No such file or directory)"},
-            "keystore: the password file … cannot be read",
+            {f"hd:/run/{cause}": KeyFailure("no", cause) for cause in ("timeout", "damaged", "error", "throttled")},
+            "hd: timeout, hd: damaged, hd: error",
         ),
-        (
-            {"awskms:alias/a": "of 0x43158f45b5EbD7b1179130130DF00393928C2691 is throttled", "hd:/s": "is too long"},
-            "awskms: of … is throttled; hd: is too long",
-        ),
-        ({f"keystore:/run/{number}.json": "the same" for number in range(9)}, "keystore: the same"),
-        ({f"hd:/run/{number}": f"is {number}" for number in range(9)}, "hd: is 0; hd: is 1; hd: is 2"),
     ],
 )
 async def test_readiness_names_the_kind_of_failed_keys_only(site: Site, failed: dict[str, str], kinds: str) -> None:
-    """The reason, without what a stranger must not see: paths, labels, serial numbers, owners."""
+    """One word each, because a reason has what a stranger must not see: paths, labels, serial numbers, owners."""
     backends = frozenset(uri for uri in failed if uri.startswith("pkcs11:"))
     site.keys.state = KeyRingStatus(0, loading=False, missing=(), failed=failed, failed_backends=backends)
     [check] = (await (await site.client.get("/readyz")).json())["checks"]
     counts = f"keys: 0 loaded, 0 missing, {len(failed) - len(backends)} failed; backends: {len(backends)} failed"
-    assert check["detail"] == f"{counts} ({kinds}). GET /v1/keys lists them with the reasons."
+    assert check["detail"] == f"{counts}; reasons: {kinds}. GET /v1/keys lists them with the reasons."
 
 
 async def test_keys_lists_what_readiness_only_counts(site: Site) -> None:

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from itertools import count
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
@@ -16,11 +14,14 @@ from signer.adapters.keys.backend import BackendKey, LoadedKeys
 from signer.adapters.keys.remote_calls import FailureKind, RemoteFailure
 from signer.application.outage import Outage
 from signer.domain.errors import Unavailable
-from signer.domain.ethereum import self_test_message
+from signer.domain.ethereum import Eip191Message, self_test_message
 from tests.integration.keys.awskms.conftest import Opener
 from tests.support.kms_server import KmsEndpoint, KmsServer
 
 PROBE_EVERY = 0.05
+BACKEND = "awskms:?tag=x"
+DENIED = RemoteFailure("denied", FailureKind.KEY, "permission")
+BUSY = RemoteFailure("busy", FailureKind.TRANSIENT, "throttled")
 
 Reload = Callable[[], Awaitable[LoadedKeys]]
 
@@ -73,13 +74,44 @@ def reports() -> Reports:
 
 
 async def loaded(opener: Opener, uri: str, reports: Reports) -> tuple[str, Sequence[BackendKey], Reload]:
-    """Load a backend; return its URI, its keys, and how to load it again."""
+    """Load a backend whose keys pass their self-test; return its URI, its keys, and how to load it again."""
     backend = opener(uri, outage_of=reports.outage_of, probe_every=PROBE_EVERY)
 
     async def reload() -> LoadedKeys:
         return await backend.load(lambda _done, _total: None)
 
-    return backend.uri, (await reload()).keys, reload
+    keys = (await reload()).keys
+    for key in keys:
+        await key.sign(self_test_message())
+    return backend.uri, keys, reload
+
+
+class HeldKey:
+    """A key whose signature fails when the test says so."""
+
+    address = ""
+
+    def __init__(self, name: str, watched: health.KmsHealth) -> None:
+        self.uri = f"awskms:{name}"
+        self.begun, self.goes_on = asyncio.Event(), asyncio.Event()
+        self._watched = watched
+
+    async def sign(self, message: Eip191Message) -> bytes:
+        """See ``BackendKey.sign``."""
+        self.begun.set()
+        await self.goes_on.wait()
+        self._watched.failed(self, DENIED)
+        raise DENIED.as_unavailable()
+
+
+def watch(reports: Reports, *names: str) -> tuple[health.KmsHealth, list[HeldKey]]:
+    """Return the health of a backend, and its keys, which have signed."""
+    watched = health.KmsHealth(BACKEND, reports.outage_of, probe_every=0)
+    keys = [HeldKey(name, watched) for name in names]
+    watched.loaded({key.uri for key in keys})
+    for key in keys:
+        watched.succeeded(key)
+    return watched, keys
 
 
 async def fail_once(key: BackendKey) -> None:
@@ -138,15 +170,11 @@ async def test_key_that_aws_denies_is_named_and_the_backend_is_not(
 
 async def test_signature_of_another_key_does_not_end_outage_of_a_key(reports: Reports) -> None:
     """It ends that of the backend."""
-    watched = health.KmsHealth("awskms:?tag=x", reports.outage_of)
-    denied, other = (cast("BackendKey", SimpleNamespace(uri=f"awskms:{name}")) for name in ("denied", "other"))
-    watched.failed(denied, RemoteFailure("denied", FailureKind.KEY, "permission"))
-    watched.failed(denied, RemoteFailure("busy", FailureKind.TRANSIENT, "throttled"))
+    watched, [denied, other] = watch(reports, "denied", "other")
+    watched.failed(denied, DENIED)
+    watched.failed(denied, BUSY)
     watched.succeeded(other)
-    assert {uri: outage.is_failing for uri, outage in reports.outages.items()} == {
-        denied.uri: True,
-        "awskms:?tag=x": False,
-    }
+    assert {uri: outage.is_failing for uri, outage in reports.outages.items()} == {denied.uri: True, BACKEND: False}
     await watched.close()
 
 
@@ -184,3 +212,101 @@ async def test_keys_that_aws_denies_are_named_up_to_limit(
     for key in keys:
         await fail_once(key)
     assert reports.outages.keys() == {key.uri for key in keys[:2]}
+
+
+async def test_outage_of_backend_begins_however_many_keys_are_denied(
+    reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is for single keys."""
+    monkeypatch.setattr(health, "_MOST_OUTAGES", 1)
+    watched, [denied, other] = watch(reports, "denied", "other")
+    watched.failed(denied, DENIED)
+    watched.failed(other, BUSY)
+    assert reports.outages[BACKEND].is_failing
+    await watched.close()
+
+
+async def test_outage_of_backend_ends_if_key_that_probes_it_is_disabled(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, reports: Reports, tag: str
+) -> None:
+    """KMS has responded, and accepted our credentials. The key has its own outage then."""
+    server.new_key(tag)
+    uri, [key], _ = await loaded(open_backend, endpoint.uri(f"?tag=Purpose%3D{tag}"), reports)
+    endpoint.fail("ExpiredTokenException", operation="Sign", times=2)
+    endpoint.fail("DisabledException", operation="Sign")
+    await fail_once(key)
+    await reports.until((uri, "down", "authentication"))
+    await reports.until((key.uri, "down", "error"))
+    assert (uri, "up", "authentication") in reports.all
+    assert not reports.outages[uri].is_failing
+
+
+async def test_outage_of_single_key_goes_on_if_its_cause_changes(reports: Reports) -> None:
+    """Its URI is the backend's, so it is one outage."""
+    watched = health.KmsHealth("awskms:only", reports.outage_of)
+    only = HeldKey("only", watched)
+    watched.loaded({only.uri})
+    watched.succeeded(only)
+    for failure in (BUSY, BUSY, DENIED):
+        watched.failed(only, failure)
+    assert {report[1] for report in reports.all} == {"down"}
+    assert (reports.outages[only.uri].is_down, reports.outages[only.uri].cause) == (True, "permission")
+    await watched.close()
+
+
+async def test_outage_of_backend_ends_at_load_without_key_that_probes_it(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, reports: Reports, tag: str
+) -> None:
+    """The load has called KMS. The key that failed last is the one that probes."""
+    server.new_key(tag)
+    server.new_key(tag)
+    uri, [key, last], reload = await loaded(open_backend, endpoint.uri(f"?tag=Purpose%3D{tag}"), reports)
+    endpoint.fail("ExpiredTokenException", operation="Sign")
+    await fail_once(key)
+    await fail_once(last)
+    await reports.until((uri, "down", "authentication"))
+    server.client.schedule_key_deletion(KeyId=last.uri.split(":")[1].split("?")[0], PendingWindowInDays=7)
+    await reload()
+    assert (uri, "up", "authentication") in reports.all
+    signed = endpoint.count("Sign")
+    await asyncio.sleep(3 * PROBE_EVERY)  # what must not happen has no effect to wait for
+    assert endpoint.count("Sign") - signed <= 1  # one may have been on its way
+
+
+async def test_key_that_has_not_signed_since_load_has_no_outage(
+    server: KmsServer, endpoint: KmsEndpoint, open_backend: Opener, reports: Reports
+) -> None:
+    """It has failed its self-test, which ``keys.failed`` says, and is not probed; but it shows that KMS responds."""
+    backend = open_backend(endpoint.uri(server.new_key()), outage_of=reports.outage_of, probe_every=PROBE_EVERY)
+    [key] = (await backend.load(lambda _done, _total: None)).keys
+    for code, times in (("AccessDeniedException", 1), ("ExpiredTokenException", 2), ("AccessDeniedException", 100)):
+        endpoint.fail(code, operation="Sign", times=times)
+    await fail_once(key)
+    await asyncio.sleep(3 * PROBE_EVERY)  # what must not happen has no effect to wait for
+    assert (reports.outages, endpoint.count("Sign")) == ({}, 1)
+    await fail_once(key)
+    await reports.until((backend.uri, "down", "authentication"))
+    await reports.until((backend.uri, "up", "authentication"))
+
+
+async def test_key_that_a_load_removes_is_not_probed_again(reports: Reports) -> None:
+    """Neither the one whose probe is under way, nor the next one of the same round."""
+    watched, [first, second] = watch(reports, "first", "second")
+    watched.failed(first, DENIED)
+    watched.failed(second, DENIED)
+    await first.begun.wait()
+    watched.loaded(frozenset())
+    first.begun.clear()
+    first.goes_on.set()
+    assert watched._probe is not None
+    await asyncio.wait_for(watched._probe, 20)
+    assert [key.begun.is_set() for key in (first, second)] == [False, False]
+    assert not any(outage.is_failing for outage in reports.outages.values())
+
+
+async def test_failure_after_the_end_begins_no_probe(reports: Reports) -> None:
+    """Nobody would end it."""
+    watched, [key] = watch(reports, "late")
+    await watched.close()
+    watched.failed(key, DENIED)
+    assert (reports.outages, watched._probe) == ({}, None)
