@@ -142,7 +142,7 @@ class AwsKmsBackend:
             raise KeyBackendError(
                 f"the key backend {self.uri} cannot be used: {failure.reason}", failure.cause
             ) from failure
-        self._keys = keys
+        self._keys = {arn: key for arn, key in self._keys.items() if key.uri in failures} | keys
         self._health.loaded({key.uri for key in keys.values()} | failures.keys())
         return LoadedKeys([keys[arn] for arn in sorted(keys)], failures)
 

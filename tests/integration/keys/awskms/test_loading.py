@@ -231,10 +231,12 @@ async def test_reload_keeps_keys_that_the_signer_may_not_see_any_more(
         await ring.load()
         for operation in ("ListResourceTags", "DescribeKey"):
             endpoint.fail("AccessDeniedException", operation=operation)
+        await ring.reload()
         report = await ring.reload()
         assert (report.removed, report.kept) == ((), (server.owner(key_id),)), name
         assert "denies the signer this KMS key" in str(report.failed)
         endpoint.recover()
+        await ring.reload()
         report = await ring.reload()
         assert (report.unchanged, report.kept, report.failed) == ((server.owner(key_id),), (), {}), name
 
