@@ -40,6 +40,7 @@ _YOUNG, _ALL = 1, 2
 """Generations: the objects since the last collection of this kind, or all of them, which takes ten times as long."""
 
 _NEVER: Final = 1_000_000
+_CHILD: Final = "child process "
 
 
 _shared: Counter[str] = Counter()
@@ -127,7 +128,7 @@ class LeakGuard:
                 self._findings += _collect_garbage(_YOUNG)
             left = self._still_open()
             self._findings += [
-                f"still open: {name}" + f" ({count} times)" * (count > 1) for name, count in left.items()
+                f"still open: {_with_command(name)}" + f" ({count} times)" * (count > 1) for name, count in left.items()
             ]
             if not item.get_closest_marker("asyncio_errors"):
                 self._findings += self._asyncio_errors.messages
@@ -215,8 +216,15 @@ def _threads() -> Iterator[str]:
 
 def _child_processes() -> Iterator[str]:
     for child in _child_ids():
+        yield f"{_CHILD}{child}"
+
+
+def _with_command(name: str) -> str:
+    """Add the command of a child process, which is known a little later than its id."""
+    if name.startswith(_CHILD):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            yield f"child process {child} ({Path('/proc', child, 'comm').read_text().strip()})"
+            return f"{name} ({Path('/proc', name.removeprefix(_CHILD), 'comm').read_text().strip()})"
+    return name
 
 
 def _child_ids() -> Iterator[str]:

@@ -5,13 +5,16 @@
 * A connection never changes. After any change of the token a new connection replaces it. The old login session closes
   only when the new one is open, so the login does not end in between.
 * A library that was initialised before may know only tokens and slots that no longer exist. If connecting through it
-  fails, the library is reinitialised and the connector tries once more. There are no other retries here.
+  fails, the library is reinitialised and the connector tries once more.
+* It also tries once more after ``CKR_GENERAL_ERROR``: SoftHSM reports this while another process writes to the token,
+  as a login does, and workers start at the same time. There are no other retries here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +33,8 @@ from signer.adapters.keys.pkcs11.modules import SharedModule, share_module
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
 
 _CHECKS_PER_TIMEOUT: Final = 4
+_WRITE_SECONDS: Final = 0.2
+"""Longer than a token writes."""
 
 _T = TypeVar("_T")
 
@@ -165,12 +170,15 @@ class TokenConnector:
         try:
             return self._connect(module, cryptoki, report)
         except (CryptokiError, TokenMissing) as error:
-            if cryptoki is not previous:
+            if cryptoki is previous:
+                try:
+                    cryptoki = module.reinitialize(cryptoki)
+                except LibraryBusy:
+                    raise error from None
+            elif isinstance(error, CryptokiError) and error.code == Ckr.GENERAL_ERROR:
+                time.sleep(_WRITE_SECONDS)
+            else:
                 raise
-            try:
-                cryptoki = module.reinitialize(cryptoki)
-            except LibraryBusy:
-                raise error from None
         return self._connect(module, cryptoki, report)
 
     def _connect(self, module: SharedModule, cryptoki: Cryptoki, report: Report) -> TokenConnection:

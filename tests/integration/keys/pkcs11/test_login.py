@@ -98,6 +98,18 @@ async def test_no_pin_is_tried_if_token_is_about_to_lock_or_locked(
     assert fake.calls("C_Login") == 0
 
 
+@pytest.mark.parametrize("function", ["C_GetTokenInfo", "C_Login"])
+async def test_token_that_another_process_writes_to_is_tried_again(
+    token: SoftHsmToken, fake: FakeCryptoki, function: str
+) -> None:
+    """SoftHSM reports a general error then, which would end the start of a worker."""
+    fake.fail(function, Ckr.GENERAL_ERROR, times=1)
+    async with open_ring(token.uri()) as opened:
+        await assert_signs(opened)
+    fake.fail(function, Ckr.GENERAL_ERROR, times=2)
+    await assert_load_fails(token.uri(), "CKR_GENERAL_ERROR")
+
+
 @pytest.mark.parametrize("code", [Ckr.PIN_EXPIRED, Ckr.PIN_LOCKED, Ckr.USER_PIN_NOT_INITIALIZED])
 async def test_pin_that_may_be_right_later_is_tried_again(token: SoftHsmToken, fake: FakeCryptoki, code: Ckr) -> None:
     """The officer may set the PIN that the file already holds."""
