@@ -2,7 +2,7 @@
 
 * Nothing is called while all signatures succeed: each call costs money and counts towards the account's quota.
 * A failed signature begins a probe: the same key signs the fixed text of the self-test every ``PROBE_EVERY`` until it
-  succeeds. If the first probe fails, too, the outage is reported; so a single throttled signature pages nobody. The end
+  succeeds. If the first probe fails, too, the outage is reported; so one throttled signature causes no alert. The end
   of the outage needs no signature of a caller either.
 * The probe is ``Sign``, because no cheaper call shows the end: ``DescribeKey`` has another quota and another right. It
   costs some 0.2 dollars a day, while an outage lasts.

@@ -305,7 +305,7 @@ async def test_key_that_a_load_removes_is_not_probed_again(reports: Reports) -> 
 
 
 async def test_failure_after_the_end_begins_no_probe(reports: Reports) -> None:
-    """Nobody would end it."""
+    """A closed backend would never end the probe."""
     watched, [key] = watch(reports, "late")
     await watched.close()
     watched.failed(key, DENIED)
