@@ -110,6 +110,7 @@ async def _run_child(lines: bytes, timeout: timedelta, python: str) -> bytes:
         )
     except OSError as exc:
         raise JudgeError(f"The child process could not be started ({exc.strerror}).") from exc
+    assert child.stdin is not None  # noqa: S101 - it is a pipe
     try:
         async with asyncio.timeout(timeout.total_seconds()):
             output, _ = await child.communicate(lines)
@@ -120,6 +121,9 @@ async def _run_child(lines: bytes, timeout: timedelta, python: str) -> bytes:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
+        child.stdin.close()
+        with contextlib.suppress(OSError):  # it ended before it had read everything: asyncio would log that
+            await child.stdin.wait_closed()
     if child.returncode != 0:
         raise _died(f"exited with status {child.returncode}")
     return output

@@ -151,9 +151,11 @@ async def test_repeated_sigterm_does_not_kill_a_stopping_process(open_site: Open
 
 async def test_stopping_replica_hands_an_unfinished_delivery_back(open_site: OpenSite) -> None:
     """The drain ends during a POST; another replica continues without waiting for the lease."""
-    site = await open_site(**QUICK | {"http": "answer_within = 2\ndrain_within = 0.3", "redis": "lease = 60"})
+    site = await open_site(
+        card_api="request_timeout = 15", http="answer_within = 15\ndrain_within = 0.3", redis="lease = 60"
+    )
     customer = await site.create_customer()
-    await site.set_faults({"kind": "latency", "route": "sign", "seconds": 1.5, "times": 1})
+    await site.set_faults({"kind": "latency", "route": "sign", "seconds": 8, "times": 1})
     request = asyncio.create_task(site.sign(customer["id"]))
     stopping = site.replicas[0].process
     signed = await stopping.wait_for("challenge.signed", 10)

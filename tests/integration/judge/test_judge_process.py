@@ -17,6 +17,7 @@ import pytest
 
 import signer
 from signer.adapters import siwe_judge
+from signer.adapters.challenge_examples import examples
 from signer.adapters.siwe_judge import JudgeError, check_parser_against_siwe
 from signer.domain.policy import SigningPolicy
 from tests.support.messages import DEFAULT_POLICY
@@ -129,6 +130,14 @@ async def test_child_that_fails_or_writes_garbage_is_reported(tmp_path: Path, sc
     error = await failure(python=write_interpreter(tmp_path, script))
     assert how in str(error)
     assert "python -m signer.adapters.siwe_judge" in str(error)
+
+
+async def test_child_that_reads_nothing_leaves_no_error_of_asyncio(tmp_path: Path) -> None:
+    """The examples are longer than a pipe holds, so the child ends while they are written."""
+    domains = frozenset(f"{number:0>60}.example.org" for number in range(40))
+    assert sum(map(len, examples(replace(POLICY, domains=domains)))) > 65_536
+    error = await failure(replace(POLICY, domains=domains), python=write_interpreter(tmp_path, "sleep 0.2; exit 3"))
+    assert "status 3" in str(error)
 
 
 async def test_child_that_cannot_be_started_is_reported(tmp_path: Path) -> None:
