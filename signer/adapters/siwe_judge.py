@@ -13,8 +13,8 @@ and writes one verdict a line: ``null``, or what the two parsers disagree about.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import subprocess
 import sys
 import sysconfig
 from datetime import datetime, timedelta
@@ -97,33 +97,26 @@ async def check_parser_against_siwe(policy: SigningPolicy, timeout: timedelta, *
 
 
 async def _run_child(lines: bytes, timeout: timedelta, python: str) -> bytes:
+    # A thread reads and writes: asyncio's pipes raise or log an error if the child ends before it has read everything.
     try:
-        child = await asyncio.create_subprocess_exec(
-            python,
-            "-P",
-            "-m",
-            _MODULE,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+        child = subprocess.Popen(  # noqa: ASYNC220, S603 - a few milliseconds; our own module
+            [python, "-P", "-m", _MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env=_child_environment(),
         )
     except OSError as exc:
         raise JudgeError(f"The child process could not be started ({exc.strerror}).") from exc
-    assert child.stdin is not None  # noqa: S101 - it is a pipe
-    try:
-        async with asyncio.timeout(timeout.total_seconds()):
-            output, _ = await child.communicate(lines)
-    except TimeoutError:
-        raise JudgeError(f"The child process did not finish within {timeout.total_seconds():g} s.") from None
-    finally:
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
-        child.stdin.close()
-        with contextlib.suppress(OSError):  # it ended before it had read everything: asyncio would log that
-            await child.stdin.wait_closed()
+    with child:
+        reading = asyncio.create_task(asyncio.to_thread(child.communicate, lines, timeout.total_seconds()))
+        try:
+            output, _ = await asyncio.shield(reading)
+        except subprocess.TimeoutExpired:
+            raise JudgeError(f"The child process did not finish within {timeout.total_seconds():g} s.") from None
+        finally:
+            child.kill()
+            await asyncio.wait({reading})
     if child.returncode != 0:
         raise _died(f"exited with status {child.returncode}")
     return output
