@@ -164,12 +164,12 @@ class TappedProxy:
                 await asyncio.wait({downstream}, timeout=_LAST_ANSWERS_WITHIN_SECONDS)
         finally:
             self._cuts.discard(cut)
+            server_writer.transport.abort()  # before the wait, which `close` may cancel
             for task in (upstream, downstream, cutting):
                 task.cancel()
             await asyncio.wait({upstream, downstream, cutting})
             ended = (task for task in (upstream, downstream) if not task.cancelled())
             self.errors += [error for task in ended if (error := task.exception()) is not None]
-            server_writer.transport.abort()
 
     async def _forward_requests(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, tap: Tap) -> None:
         with suppress(OSError):

@@ -20,6 +20,7 @@ from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import Submission, challenge_id
 from tests.chaos.moves import Move, StoreTap, Trace
 from tests.chaos.plan import ChaosFaultKind, Plan, fault_phases, fault_weights_for
+from tests.chaos.proxy import Connect, Connection
 from tests.chaos.stores import SingleNode, single_node
 from tests.support.challenge_stores import MAX_AGE
 from tests.support.fakes.damage_log import FakeDamageLog
@@ -52,6 +53,32 @@ async def traced_store(trace: Trace) -> AsyncIterator[tuple[RedisChallengeStore,
             await redis.close()
             await proxy.close()
             assert proxy.errors == []
+
+
+async def test_proxy_closes_its_connections_whenever_it_is_closed() -> None:
+    """Also in each of the moments after a client has left, in which the proxy ends the connection itself."""
+    async with single_node() as node:
+        for turns in range(12):
+            _, [proxy] = await node.open_proxies(lambda _way: StoreTap(Trace(), "1.1"))
+            opened: list[Connection] = []
+            connect = proxy._connect
+
+            async def remembered(connect: Connect = connect, opened: list[Connection] = opened) -> Connection:
+                opened.append(await connect())
+                return opened[-1]
+
+            proxy._connect = remembered
+            reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
+            writer.write(b"*1\r\n$4\r\nPING\r\n")
+            assert await reader.readline() == b"+PONG\r\n"
+            writer.close()
+            await writer.wait_closed()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for task in proxy._connections:  # as `close` does, after a pause of its own
+                task.cancel()
+            await proxy.close()
+            assert [to_server.transport.is_closing() for _, to_server in opened] == [True], turns
 
 
 async def test_trace_records_every_move() -> None:
