@@ -89,9 +89,9 @@ class CircuitBreaker:
         open_for = self._open_until - now if self._openings else 0.0
         if self._is_probing:
             open_for = max(open_for, PROBE_WAIT.total_seconds())
-        retry_after = timedelta(seconds=max(requested, open_for))
-        if retry_after <= timedelta(0):
+        if requested <= 0 and open_for <= 0:
             return None
+        retry_after = timedelta(seconds=max(requested, open_for))
         when = f"retry after {retry_after.total_seconds():.3g} s."
         if requested > open_for:
             detail = f"Paused at the card API's request; {when}"

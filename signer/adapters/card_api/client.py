@@ -201,8 +201,11 @@ class CardApiClient:
         if suspension is not None:
             return suspension  # before signing: a signature that is not sent is wasted
         try:
-            async with asyncio.timeout_at(deadline):
+            if self._signer.signs_at_once:
                 headers = await self._requests.signed_headers(request, token)
+            else:
+                async with asyncio.timeout_at(deadline):
+                    headers = await self._requests.signed_headers(request, token)
         except TimeoutError:
             return _TOO_LATE
         except RequestKeyUnavailable as error:

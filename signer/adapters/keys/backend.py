@@ -83,6 +83,11 @@ class BackendKey(Protocol):
         """The key's location, without secrets."""
         ...
 
+    @property
+    def signs_at_once(self) -> bool:
+        """Whether ``sign`` never waits, so that it needs no deadline."""
+        ...
+
     async def sign(self, message: Eip191Message) -> bytes:
         """Sign ``message.digest``, or hash and sign ``message.preimage``.
 

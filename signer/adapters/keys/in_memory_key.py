@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from coincurve import PrivateKey
 
 from signer.adapters.keys.secret_files import NotCopyable
@@ -21,6 +23,7 @@ class InMemoryKey(NotCopyable):
 
     address: str
     uri: str
+    signs_at_once: ClassVar[bool] = True
 
     def __init__(self, secret: bytes, uri: str) -> None:
         """Create the key.

@@ -46,8 +46,11 @@ class VerifiedKey:
         """See ``SigningKey.sign``."""
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(self._timeout):
+            if self._key.signs_at_once:
                 raw = await self._key.sign(message)
+            else:
+                async with asyncio.timeout(self._timeout):
+                    raw = await self._key.sign(message)
         except SignerError:
             raise
         except TimeoutError as exc:

@@ -14,7 +14,7 @@ import importlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -50,6 +50,8 @@ class LocalRequestKey:
 
     __slots__ = ("_sign_der", "keyid", "library", "public_pem")
 
+    signs_at_once: ClassVar[bool] = True
+
     def __init__(self, key: ec.EllipticCurvePrivateKey, keyid: str, aws_ec: Any | None = None) -> None:  # noqa: ANN401
         """Create the key. ``aws_ec`` is ``awscrt.crypto.EC`` to sign with AWS-LC, or ``None`` to sign with OpenSSL."""
         self._sign_der: Callable[[bytes], bytes]
@@ -69,7 +71,7 @@ class LocalRequestKey:
         return f"LocalRequestKey(keyid={self.keyid!r})"
 
     async def sign(self, base: bytes) -> bytes:
-        """See ``RequestKey.sign``. It does not wait."""
+        """See ``RequestKey.sign``."""
         return self.sign_now(base)
 
     def unavailable_for(self) -> None:

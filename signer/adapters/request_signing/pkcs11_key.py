@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from signer.adapters.keys.backend import KeyUriInvalid
 from signer.adapters.keys.key_uri import KeyUri
@@ -35,6 +36,7 @@ class Pkcs11RequestKey:
     uri: str
     _token: Pkcs11Token = field(repr=False)
     _public_key: bytes = field(repr=False)
+    signs_at_once: ClassVar[bool] = False
 
     @property
     def public_pem(self) -> bytes:

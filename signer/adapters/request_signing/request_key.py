@@ -44,6 +44,10 @@ class RequestKey(Protocol):
     def keyid(self) -> str:
         """The id that the card API assigned to the public key."""
 
+    @property
+    def signs_at_once(self) -> bool:
+        """Whether ``sign`` never waits, so that it needs no deadline."""
+
     async def sign(self, base: bytes) -> bytes:
         """Sign a signature base (RFC 9421 §2.5) and return ``r || s``, 96 bytes.
 

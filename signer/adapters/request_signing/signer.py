@@ -52,6 +52,11 @@ class MessageSigner:
         self._fields = tuple(name for name in profile.covered_components if name not in DERIVED_COMPONENTS)
         self._templates: dict[tuple[str, bool, tuple[str, ...]], BaseTemplate] = {}
 
+    @property
+    def signs_at_once(self) -> bool:
+        """See ``RequestKey.signs_at_once``."""
+        return self._key.signs_at_once
+
     def unavailable_for(self) -> float | None:
         """Return for how many seconds at least the request key is known not to sign; ``None`` if it is not known."""
         return self._key.unavailable_for()

@@ -18,6 +18,7 @@ class ChangedKey:
     def __init__(self, key: BackendKey, change: Callable[[bytes], bytes]) -> None:
         self.address = key.address
         self.uri = key.uri
+        self.signs_at_once = key.signs_at_once
         self._key = key
         self._change = change
 
@@ -32,6 +33,7 @@ class ForeignKey:
     def __init__(self, owner: BackendKey, key: BackendKey) -> None:
         self.address = owner.address
         self.uri = owner.uri
+        self.signs_at_once = key.signs_at_once
         self.sign = key.sign
 
 
@@ -41,6 +43,7 @@ class HangingKey:
     def __init__(self, key: BackendKey) -> None:
         self.address = key.address
         self.uri = key.uri
+        self.signs_at_once = False
         self.answer = asyncio.Event()
         self._key = key
 
@@ -56,6 +59,7 @@ class RaisingKey:
     def __init__(self, key: BackendKey, error: Exception) -> None:
         self.address = key.address
         self.uri = key.uri
+        self.signs_at_once = key.signs_at_once
         self._error = error
 
     async def sign(self, message: Eip191Message) -> bytes:

@@ -139,6 +139,7 @@ class FailingKey:
     """A request key that a test can make fail or slow."""
 
     keyid = "failing"
+    signs_at_once = False
 
     def __init__(self) -> None:
         self.error: RequestKeyError | None = None

@@ -25,7 +25,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -66,6 +66,7 @@ class AwsKmsKey:
     _calls: RemoteCalls = field(repr=False)
     _arn: str = field(repr=False)
     _health: KmsHealth = field(repr=False)
+    signs_at_once: ClassVar[bool] = False
 
     async def sign(self, message: Eip191Message) -> bytes:
         """Return a DER signature, half of which are high-s."""

@@ -7,7 +7,7 @@ which all its keys follow, stays in memory.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 from coincurve import PrivateKey
 
@@ -86,6 +86,7 @@ class HdKey:
     address: str
     _branch: Branch = field(repr=False)
     _index: int
+    signs_at_once: ClassVar[bool] = True
 
     @property
     def uri(self) -> str:

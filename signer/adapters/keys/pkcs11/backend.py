@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys, Progress
 from signer.adapters.keys.key_uri import KeyUri
@@ -29,6 +30,7 @@ class Pkcs11Key:
     uri: str
     _token: Pkcs11Token = field(repr=False)
     _public_key: bytes = field(repr=False)
+    signs_at_once: ClassVar[bool] = False
 
     async def sign(self, message: Eip191Message) -> bytes:
         """Return 64 bytes ``r ‖ s``; ``s`` may be high."""

@@ -90,6 +90,7 @@ class HeldKey:
     """A key whose signature fails when the test says so."""
 
     address = ""
+    signs_at_once = False
 
     def __init__(self, name: str, watched: health.KmsHealth) -> None:
         self.uri = f"awskms:{name}"

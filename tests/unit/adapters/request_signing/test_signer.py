@@ -55,6 +55,7 @@ class RecordingKey:
         self.private = ec.generate_private_key(ec.SECP384R1())
         self._key = LocalRequestKey(self.private, keyid)
         self.keyid = keyid
+        self.signs_at_once = self._key.signs_at_once
         self.bases: list[bytes] = []
 
     async def sign(self, base: bytes) -> bytes:
@@ -307,6 +308,7 @@ async def test_der_signature_is_refused() -> None:
 
     class DerKey:
         keyid = "key-1"
+        signs_at_once = True
 
         async def sign(self, base: bytes) -> bytes:
             """Sign as most libraries do."""
