@@ -151,15 +151,17 @@ class HttpServer(web.Server):
     ) -> web.BaseRequest:
         """Create a request without ``Expect``, which aiohttp would answer before authentication."""
         if message is ERROR:
-            message = message._replace(method="unknown")
+            message = message._replace(method="unknown", headers=CIMultiDictProxy(CIMultiDict()))
         else:
             connection.fault = fault_of(message)
         if connection.fault is not None:  # the target may be unusable; the response has our version
             message = message._replace(url=ERROR.url, version=HttpVersion11)
-        headers = CIMultiDict(message.headers)
-        expectations = headers.popall(hdrs.EXPECT, ())  # fault_of has refused every one but 100-continue
-        mended = message._replace(headers=CIMultiDictProxy(headers))
-        request = self._create(mended, payload, connection, *rest)
+        expectations = message.headers.getall(hdrs.EXPECT, ())  # fault_of has refused every one but 100-continue
+        if expectations:
+            headers = CIMultiDict(message.headers)
+            del headers[hdrs.EXPECT]
+            message = message._replace(headers=CIMultiDictProxy(headers))
+        request = self._create(message, payload, connection, *rest)
         request[EXPECTS_CONTINUE] = any(expectations) and message.version == HttpVersion11
         return request
 
