@@ -8,13 +8,13 @@ before it is sent.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-from signer.adapters.redis_store.scripts import FIELDS
+from signer.adapters.redis_store.scripts import StoredRecord
 from signer.application.ports import Lease, LeasedRecord
 from signer.domain.errors import ErrorCode, MalformedRequest, RecordDamaged, Unavailable
 from signer.domain.ethereum import AccountId, ChainId
@@ -27,13 +27,13 @@ _STATE_FOR_NAME: Final = {state.value.encode(): state for state in ChallengeStat
 _CODE_FOR_NAME: Final = {code.value.encode(): code for code in RecordCode}
 """A code that a newer release wrote is read as none."""
 _FORWARD: Final = {b"0": False, b"1": True}
-_NUMBER: Final = re.compile(rb"[0-9]{1,16}")
+_LONGEST_NUMBER: Final = 16
 _HASH: Final = re.compile(rb"[0-9a-f]{64}")
 _OWNER: Final = re.compile(r"eip155:([0-9]{1,32}):(0x[0-9a-fA-F]{40})")
 _STATE_OF_A_NEWER_RELEASE: Final = re.compile(rb"[a-z_]+")
 
 Fields = Sequence[bytes | None]
-"""The values of a record's hash in the order of ``FIELDS``; an absent and an empty one both mean: none."""
+"""The values of a record's hash in the order of ``StoredRecord``; an absent and an empty one both mean: none."""
 
 
 def microseconds(instant: datetime) -> int:
@@ -49,36 +49,36 @@ def parse_record(challenge_id: str, fields: Fields) -> ChallengeRecord:
         Unavailable: a newer release wrote the record's state.
     """
     try:
-        return _parse(challenge_id, {name: field or b"" for name, field in zip(FIELDS, fields, strict=True)})
+        return _parse(challenge_id, StoredRecord(*[field or b"" for field in fields]))
     except (ValueError, KeyError, MalformedRequest):
         raise RecordDamaged from None
 
 
-def _parse(challenge_id: str, value: Mapping[str, bytes]) -> ChallengeRecord:
-    state, code, signature = _state(value["state"]), _CODE_FOR_NAME.get(value["code"]), _text(value["signature"])
-    submission = Submission(value["submission"], signature or "") if value["submission"] else None
+def _parse(challenge_id: str, stored: StoredRecord) -> ChallengeRecord:
+    state, code, signature = _state(stored.state), _CODE_FOR_NAME.get(stored.code), _text(stored.signature)
+    submission = Submission(stored.submission, signature or "") if stored.submission else None
     is_shown = code is not RecordCode.SIGNATURE_DAMAGED and (submission is None or submission.has_its_signature)
     return ChallengeRecord(
         id=challenge_id,
-        customer_id=parse_customer_id(value["customer_id"].decode("ascii")),
-        owner=_owner(value["owner"]),
-        message_hash=_matching(_HASH, value["message_hash"]).decode("ascii"),
+        customer_id=parse_customer_id(stored.customer_id.decode("ascii")),
+        owner=_owner(stored.owner),
+        message_hash=_matching(_HASH, stored.message_hash).decode("ascii"),
         state=state,
         code=code,
-        forward=_FORWARD[value["forward"]],
+        forward=_FORWARD[stored.forward],
         submission=submission,
         signature=signature if is_shown else None,
-        issued_at=_instant(value["issued_at"]),
-        expires_at=_instant(value["expires_at"]),
-        attempts=_number(value["attempts"]),
-        first_attempt_at=_instant(value["first_attempt_at"]) if value["first_attempt_at"] else None,
-        superseded_by=_text(value["superseded_by"]),
-        fencing_token=_number(value["fence"]),
-        leased_until=_instant(value["leased_until"]) if value["leased_until"] else None,
-        created_at=_instant(value["created_at"]),
-        updated_at=_instant(value["updated_at"]),
-        upstream_status=CustomerStatus(value["upstream_status"].decode()) if value["upstream_status"] else None,
-        refused_since=_instant(value["refused_since"]) if value["refused_since"] else None,
+        issued_at=_instant(stored.issued_at),
+        expires_at=_instant(stored.expires_at),
+        attempts=_number(stored.attempts),
+        first_attempt_at=_instant(stored.first_attempt_at) if stored.first_attempt_at else None,
+        superseded_by=_text(stored.superseded_by),
+        fencing_token=_number(stored.fence),
+        leased_until=_instant(stored.leased_until) if stored.leased_until else None,
+        created_at=_instant(stored.created_at),
+        updated_at=_instant(stored.updated_at),
+        upstream_status=CustomerStatus(stored.upstream_status.decode()) if stored.upstream_status else None,
+        refused_since=_instant(stored.refused_since) if stored.refused_since else None,
     )
 
 
@@ -93,7 +93,9 @@ def _matching(pattern: re.Pattern[bytes], value: bytes) -> bytes:
 
 
 def _number(value: bytes) -> int:
-    return int(_matching(_NUMBER, value))
+    if not value.isdigit() or len(value) > _LONGEST_NUMBER:
+        raise ValueError
+    return int(value)
 
 
 @lru_cache(maxsize=4096)  # a challenge's record is read several times, with mostly the same instants

@@ -8,36 +8,41 @@ table lacks.
 from __future__ import annotations
 
 from importlib import resources
-from typing import Final
+from typing import Final, NamedTuple
 
 from signer.adapters.redis_client.calls import Script
 from signer.domain.lifecycle import MOVES, ChallengeState
 
-FIELDS: Final = (
-    "customer_id",
-    "owner",
-    "message_hash",
-    "state",
-    "code",
-    "forward",
-    "submission",
-    "signature",
-    "issued_at",
-    "expires_at",
-    "attempts",
-    "first_attempt_at",
-    "superseded_by",
-    "fence",
-    "leased_until",
-    "created_at",
-    "updated_at",
-    "upstream_status",
-    "refused_since",
-)
-"""The fields of a record's hash that every result carries, in this order: those of ``ChallengeRecord`` without its id.
 
-The hash also holds ``due_at``, the end of a pause, and ``token``, which names the call that made the last move.
-"""
+class StoredRecord(NamedTuple):
+    """The fields of a record's hash that every result carries, in this order: those of ``ChallengeRecord`` but its id.
+
+    An absent field is empty here. The hash also holds ``due_at``, the end of a pause, and ``token``, which names the
+    call that made the last move.
+    """
+
+    customer_id: bytes
+    owner: bytes
+    message_hash: bytes
+    state: bytes
+    code: bytes
+    forward: bytes
+    submission: bytes
+    signature: bytes
+    issued_at: bytes
+    expires_at: bytes
+    attempts: bytes
+    first_attempt_at: bytes
+    superseded_by: bytes
+    fence: bytes
+    leased_until: bytes
+    created_at: bytes
+    updated_at: bytes
+    upstream_status: bytes
+    refused_since: bytes
+
+
+FIELDS: Final = StoredRecord._fields
 
 
 def _read(name: str) -> str:
