@@ -139,7 +139,7 @@ class ForwardSignature:
             self._settling.log(
                 EventName.DELIVERED,
                 record,
-                code=result.verdict.name.lower(),
+                code=result.verdict,
                 status=result.status,
                 duration_ms=(time.perf_counter() - started) * 1000,
                 idempotency_key=idempotency_key,

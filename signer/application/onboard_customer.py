@@ -18,7 +18,16 @@ from datetime import timedelta
 from typing import Final
 
 from signer.application.admission import AdmissionGate
-from signer.application.ports import AuditEvent, AuditLog, CardApi, CustomerIntents, EventName, KeyRing, NewCustomer
+from signer.application.ports import (
+    AuditEvent,
+    AuditFields,
+    AuditLog,
+    CardApi,
+    CustomerIntents,
+    EventName,
+    KeyRing,
+    NewCustomer,
+)
 from signer.application.sign_request import HandleSignRequest, SignRequest, require_key
 from signer.application.single_flight import SingleFlight, StillRunning
 from signer.domain.customer import CustomerIntent
@@ -138,15 +147,9 @@ class OnboardCustomer:
             ) from error
 
     def _log(self, name: EventName, intent: CustomerIntent, customer_id: str | None, code: str | None = None) -> None:
-        self._audit.write(
-            AuditEvent(
-                name=name,
-                customer_id=customer_id,
-                owner=str(intent.owner),
-                code=code,
-                idempotency_key=intent.idempotency_key,
-            ),
-        )
+        key = intent.idempotency_key
+        fields: AuditFields = {"customer_id": customer_id, "owner": str(intent.owner), "code": code}
+        self._audit.write(AuditEvent(name, {**fields, "idempotency_key": key}))
 
 
 def _not_proven(record: ChallengeRecord) -> Conflict:

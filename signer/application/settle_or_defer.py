@@ -22,8 +22,8 @@ from typing import Final, Unpack
 
 from signer.application.backoff import Backoff
 from signer.application.ports import (
-    AuditDetails,
     AuditEvent,
+    AuditFields,
     AuditLog,
     CardApi,
     ChallengeStore,
@@ -64,7 +64,7 @@ REFUSAL_CONFIRMED_AFTER: Final = timedelta(minutes=3)
 _CHALLENGE_IS_NEW_FOR: Final = timedelta(seconds=30)
 _LEASE_MARGIN: Final = timedelta(seconds=2)
 """What must be left of the lease when a call to the card API ends, to settle the record."""
-_ALWAYS_NEW: Final = frozenset({_V.ACCEPTED.name.lower(), RecordCode.HANDED_BACK})
+_ALWAYS_NEW: Final = frozenset({_V.ACCEPTED, RecordCode.HANDED_BACK})
 _MAX_REMEMBERED: Final = 10_000
 
 
@@ -180,11 +180,11 @@ class SettleOrDefer:
         """Return how long a call to the card API may take under this lease; may be negative."""
         return min(self._limits.request_timeout, leased.lease.remaining_at(self._monotonic()) - _LEASE_MARGIN)
 
-    def log(self, name: EventName, record: ChallengeRecord, **details: Unpack[AuditDetails]) -> None:
+    def log(self, name: EventName, record: ChallengeRecord, **details: Unpack[AuditFields]) -> None:
         """Write an event about a delivery."""
         details.setdefault("attempt", record.attempts)
-        details["is_repeated"] = record.id in self._deferred and details.get("code") not in _ALWAYS_NEW
-        self._audit.write(AuditEvent.about(name, record, **details))
+        is_repeated = record.id in self._deferred and details.get("code") not in _ALWAYS_NEW
+        self._audit.write(AuditEvent.about(name, record, is_repeated=is_repeated, **details))
 
     async def _pause(
         self, leased: LeasedRecord, code: RecordCode, pause: timedelta, refused_since: datetime | None = None

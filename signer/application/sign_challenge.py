@@ -20,8 +20,8 @@ from typing import Final, Unpack
 
 from signer.application.forward_signature import ForwardSignature
 from signer.application.ports import (
-    AuditDetails,
     AuditEvent,
+    AuditFields,
     AuditLog,
     CardApi,
     ChallengeStore,
@@ -264,7 +264,7 @@ class SignChallenge:
                 await self._release(lease, RecordCode.HANDED_BACK, {"key_uri": key.uri})
             raise
 
-    async def _release(self, lease: Lease, code: RecordCode, why: AuditDetails) -> None:
+    async def _release(self, lease: Lease, code: RecordCode, why: AuditFields) -> None:
         self._log(EventName.RELEASED, await self._store.release(lease, code), **why)
 
     async def _deliver(
@@ -282,7 +282,7 @@ class SignChallenge:
             raise in_progress()
         await asyncio.sleep(self._limits.poll_interval.total_seconds())
 
-    def _log(self, name: EventName, record: ChallengeRecord, **details: Unpack[AuditDetails]) -> None:
+    def _log(self, name: EventName, record: ChallengeRecord, **details: Unpack[AuditFields]) -> None:
         details.setdefault("code", record.code)
         self._audit.write(AuditEvent.about(name, record, **details))
 

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Final
 
 from signer.application.admission import AdmissionGate
-from signer.application.ports import AuditEvent, AuditLog, ChallengeStore, EventName, KeyRing, SigningKey
+from signer.application.ports import AuditEvent, AuditFields, AuditLog, ChallengeStore, EventName, KeyRing, SigningKey
 from signer.application.single_flight import SingleFlight, StillRunning
 from signer.domain.challenge import decode_challenge
 from signer.domain.errors import (
@@ -154,8 +154,8 @@ class HandleSignRequest:
                 name, code = EventName.UPSTREAM_REFUSED, error.reason
             elif isinstance(error, Conflict):
                 name = EventName.CONFLICTED
-            owner = str(request.owner)
-            self._audit.write(AuditEvent(name=name, customer_id=request.customer_id, owner=owner, code=code))
+            fields: AuditFields = {"customer_id": request.customer_id, "owner": str(request.owner), "code": code}
+            self._audit.write(AuditEvent(name, fields))
             raise
 
 

@@ -131,7 +131,7 @@ CARD_API_CHALLENGES_REFUSED: Final = _counter(
 DELIVERIES: Final = _counter(
     "signer_deliveries_total",
     "Signatures that were sent to the card API, by the meaning of its response.",
-    result=(verdict.name.lower() for verdict in DeliveryVerdict),
+    result=(verdict.value for verdict in DeliveryVerdict),
 )
 DELIVERIES_DEFERRED: Final = _counter(
     "signer_deliveries_deferred_total",

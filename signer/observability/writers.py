@@ -21,8 +21,6 @@ from signer.observability.log_writer import ROOM, ROOM_FOR_OTHERS
 from signer.observability.logs import write_event
 from signer.web.request_summary import RequestSummary
 
-_AUDIT_FIELDS: Final = tuple(field.name for field in fields_of(AuditEvent) if field.name not in {"name", "is_repeated"})
-_AUDIT_VALUES: Final = attrgetter(*_AUDIT_FIELDS)
 _REQUEST_FIELDS: Final = tuple(field.name for field in fields_of(RequestSummary))
 _REQUEST_VALUES: Final = attrgetter(*_REQUEST_FIELDS)
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
@@ -53,8 +51,7 @@ class AuditLogLines:
         """Write what happened to a challenge or a customer."""
         # After a refusal nothing was signed: its line takes no room from signatures.
         room = ROOM_FOR_OTHERS if event.name is EventName.REFUSED else ROOM
-        fields = dict(zip(_AUDIT_FIELDS, _AUDIT_VALUES(event), strict=True))
-        write_event(CHALLENGE_EVENTS[event.name], fields, is_raised=event.is_raised, room=room)
+        write_event(CHALLENGE_EVENTS[event.name], {**event.fields}, is_raised=event.is_raised, room=room)
 
     def check(self) -> None:
         """See ``AuditLog.check``."""

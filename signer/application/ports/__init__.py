@@ -7,7 +7,7 @@ Rules that hold for every implementation:
 * Times are aware datetimes in UTC; durations are ``timedelta``.
 """
 
-from signer.application.ports.audit_log import AuditDetails, AuditEvent, AuditLog, EventName
+from signer.application.ports.audit_log import AuditEvent, AuditFields, AuditLog, EventName
 from signer.application.ports.card_api import CardApi, DeliveryResult, DeliveryVerdict, NewCustomer
 from signer.application.ports.challenge_store import (
     ChallengeStore,
@@ -30,8 +30,8 @@ from signer.application.ports.keys import (
 )
 
 __all__ = [
-    "AuditDetails",
     "AuditEvent",
+    "AuditFields",
     "AuditLog",
     "CardApi",
     "ChallengeStore",

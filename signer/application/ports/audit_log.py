@@ -30,29 +30,13 @@ class EventName(StrEnum):
 
 
 _OF_ATTEMPTS: Final = frozenset({EventName.TAKEN_OVER, EventName.DELIVERED, EventName.DEFERRED})
+_WITHOUT_PROOF: Final = frozenset({ChallengeState.REJECTED, ChallengeState.EXPIRED})
 
 
-class AuditDetails(TypedDict, total=False):
-    """The optional fields of an event; see ``AuditEvent``."""
+class AuditFields(TypedDict, total=False):
+    """The fields of an event. None of them may hold a secret or a text of the message.
 
-    code: str | None
-    key_uri: str
-    attempt: int
-    status: int | None
-    duration_ms: float
-    idempotency_key: str
-    upstream_status: str | None
-    cause: str | None
-    reason: str | None
-    is_repeated: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditEvent:
-    """One thing that happened to one challenge. It has no field that could hold a secret or a text of the message.
-
-    Attributes:
-        name: what happened.
+    Keys:
         challenge_id: if it is known.
         customer_id: of the request; ``None`` if it is not known.
         owner: CAIP-10.
@@ -66,23 +50,35 @@ class AuditEvent:
         upstream_status: the customer's status at the card API when it was read last.
         cause: why the key did not sign: one stable word.
         reason: the same in a sentence.
+    """
+
+    challenge_id: str
+    customer_id: str | None
+    owner: str
+    state: str
+    code: str | None
+    key_uri: str
+    attempt: int
+    status: int | None
+    duration_ms: float
+    idempotency_key: str
+    upstream_status: str | None
+    cause: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One thing that happened to one challenge or customer.
+
+    Attributes:
+        name: what happened.
+        fields: what the log shows.
         is_repeated: whether it is about one more attempt that leaves the outcome open; not shown.
     """
 
     name: EventName
-    customer_id: str | None
-    owner: str
-    challenge_id: str | None = None
-    state: str | None = None
-    code: str | None = None
-    key_uri: str | None = None
-    attempt: int | None = None
-    status: int | None = None
-    duration_ms: float | None = None
-    idempotency_key: str | None = None
-    upstream_status: str | None = None
-    cause: str | None = None
-    reason: str | None = None
+    fields: AuditFields
     is_repeated: bool = False
 
     @property
@@ -94,20 +90,24 @@ class AuditEvent:
         """
         if self.name in _OF_ATTEMPTS:
             return not self.is_repeated
-        ended = self.name is EventName.SETTLED and self.state in {ChallengeState.REJECTED, ChallengeState.EXPIRED}
-        return ended and self.code != RecordCode.NOT_FORWARDED
+        return (
+            self.name is EventName.SETTLED
+            and self.fields.get("state") in _WITHOUT_PROOF
+            and self.fields.get("code") != RecordCode.NOT_FORWARDED
+        )
 
     @classmethod
-    def about(cls, name: EventName, record: ChallengeRecord, **details: Unpack[AuditDetails]) -> AuditEvent:
+    def about(
+        cls, name: EventName, record: ChallengeRecord, *, is_repeated: bool = False, **details: Unpack[AuditFields]
+    ) -> AuditEvent:
         """Create an event about the challenge of ``record``, which is as it is afterwards."""
-        return cls(
-            name=name,
-            challenge_id=record.id,
-            customer_id=record.customer_id,
-            owner=str(record.owner),
-            state=record.state,
-            **details,
-        )
+        identity: AuditFields = {
+            "challenge_id": record.id,
+            "customer_id": record.customer_id,
+            "owner": str(record.owner),
+            "state": record.state,
+        }
+        return cls(name, {**identity, **details}, is_repeated)
 
 
 class AuditLog(Protocol):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import Enum, auto
+from enum import StrEnum, auto
 from typing import Protocol
 
 from signer.domain.customer import CustomerIntent
 from signer.domain.record import Submission
 
 
-class DeliveryVerdict(Enum):
+class DeliveryVerdict(StrEnum):
     """What the card API's response to ``POST …/challenge/sign`` means."""
 
     ACCEPTED = auto()

@@ -249,7 +249,7 @@ async def test_customer_that_exists_is_found_and_its_id_stored(wallet: WalletBac
     assert await wallet.onboard_alice() == onboarded
     assert (system.card_api.lookups, len(system.card_api.created)) == ([ALICE], 1)
     [found] = system.audit.events_named(EventName.CUSTOMER_FOUND)
-    assert (found.customer_id, found.owner) == (CUSTOMER, str(system.owner))
+    assert (found.fields["customer_id"], found.fields["owner"]) == (CUSTOMER, str(system.owner))
     assert not system.audit.events_named(EventName.CUSTOMER_CREATED)
 
 
@@ -274,7 +274,11 @@ async def test_customer_that_exists_and_is_not_found_is_unavailable_with_a_warni
     assert failure.detail in error.value.detail
     assert list(wallet.intents.known.values()) == [None]
     [warning] = system.audit.events_named(EventName.CUSTOMER_LOOKUP_FAILED)
-    assert (warning.customer_id, warning.owner, warning.code) == (None, str(system.owner), failure.code)
+    assert (warning.fields["customer_id"], warning.fields["owner"], warning.fields["code"]) == (
+        None,
+        str(system.owner),
+        failure.code,
+    )
     system.card_api.failures.append(customer_exists())
     assert (await wallet.onboard_alice()).customer_id == CUSTOMER
 

@@ -66,7 +66,7 @@ async def test_challenge_refused_by_policy_spends_nothing(
         await replica.sign(system.request(challenge, forward=forward), within=LONG_TIMEOUT)
     assert error.value.code is code
     check_nothing_was_spent(system, replica)
-    assert [(event.name, event.code) for event in system.audit.events] == [(EventName.REFUSED, code)]
+    assert [(event.name, event.fields["code"]) for event in system.audit.events] == [(EventName.REFUSED, code)]
 
 
 async def check_card_api_is_to_blame(
@@ -81,7 +81,11 @@ async def check_card_api_is_to_blame(
     assert "exactly" not in error.value.detail
     check_nothing_was_spent(system, replica)
     [event] = system.audit.events
-    assert (event.name, event.code, event.customer_id) == (EventName.UPSTREAM_REFUSED, code, CUSTOMER)
+    assert (event.name, event.fields["code"], event.fields["customer_id"]) == (
+        EventName.UPSTREAM_REFUSED,
+        code,
+        CUSTOMER,
+    )
     return error.value
 
 

@@ -67,7 +67,7 @@ async def test_record_and_event_have_the_status_that_was_read(
     system.card_api.customers[CUSTOMER].status = word
     system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.CONFLICT_AMBIGUOUS, 409))
     record = await replica.forward.attempt(leased)
-    assert (record.upstream_status, system.audit.events[-1].upstream_status) == (stored, stored)
+    assert (record.upstream_status, system.audit.events[-1].fields["upstream_status"]) == (stored, stored)
 
 
 async def test_record_keeps_the_status_until_it_is_read_again(system: FakeSystem, replica: Replica) -> None:

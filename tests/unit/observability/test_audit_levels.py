@@ -19,8 +19,7 @@ async def test_repeated_attempt_is_a_debug_line_and_is_counted(name: EventName, 
     metrics = Metrics()
     with captured_logs() as lines, counting(metrics):
         for is_repeated in (False, True):
-            event = AuditEvent(name=name, customer_id=None, owner="o", code="unknown", is_repeated=is_repeated)
-            AuditLogLines().write(event)
+            AuditLogLines().write(AuditEvent(name, {"owner": "o", "code": "unknown"}, is_repeated))
     assert [line["level"] for line in lines.of(name.value)] == [first, "debug"]
     assert "repeated" not in lines.text
     text, _ = await metrics.text("")

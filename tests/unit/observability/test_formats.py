@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from signer.application.origin import ORIGIN, Origin
-from signer.application.ports import AuditEvent, EventName
+from signer.application.ports import AuditEvent, AuditFields, EventName
 from signer.observability import logs
 from signer.observability.events import LIBRARY_MESSAGE, STORE_WARNING
 from signer.observability.formats import FORMATS, read_line
@@ -34,10 +34,14 @@ def write(name: str) -> None:
     """Write one of the lines below."""
     match name:
         case "challenge":
-            event = AuditEvent(
-                name=EventName.SETTLED, customer_id=CUSTOMER, owner=OWNER, state="rejected", code="refused", attempt=2
-            )
-            AuditLogLines().write(event)
+            fields: AuditFields = {
+                "customer_id": CUSTOMER,
+                "owner": OWNER,
+                "state": "rejected",
+                "code": "refused",
+                "attempt": 2,
+            }
+            AuditLogLines().write(AuditEvent(EventName.SETTLED, fields))
         case "request":
             details = {"method": "POST", "route": "/v1/customers", "status": 503, "code": "overloaded", "bytes_in": 90}
             write_event(HTTP_REQUEST, {"request_id": "r-1", "caller": "wallet", **details, "duration_ms": 1.2345})
