@@ -54,6 +54,8 @@ def serve_command(*, config_file: Path | None, workers: int | None) -> None:
     After SIGTERM it takes requests for http.pre_stop more; after SIGINT it stops taking them at once.
     SIGHUP reloads the keys, as POST /v1/keys/reload does.
     """
+    gc.freeze()  # modules stay as long as the process
+    gc.set_threshold(_GC_THRESHOLD, 10, 10)
     if workers is not None:
         os.environ["SIGNER_HTTP__WORKERS"] = str(workers)  # so that it is checked with the other settings
     try:
@@ -141,10 +143,9 @@ async def _serve(settings: Settings, log: LogWriter, worker: Worker) -> int:
 
 
 def _tune_interpreter() -> None:
-    """Never collect what lives as long as the process (modules, keys, settings); prefer the event loop's thread."""
+    """Never collect what the start has made (settings, keys, connections); prefer the event loop's thread."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD, 10, 10)
     sys.setswitchinterval(_SWITCH_INTERVAL)
 
 

@@ -17,6 +17,7 @@ Modules::
     settings                     the section ``[keys]``
     backend                      the protocols above and their errors
     ring, verified_key           the implementations of the ports
+    many_keys                    steps of work on 100,000 keys that do not stop the event loop
     finisher, secp256k1          low-s, recovery id, comparison with the owner
     file_watch                   notices changed key files
     keystore/, hd/, pkcs11/, awskms/                                           the backends

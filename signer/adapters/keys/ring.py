@@ -14,10 +14,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from heapq import merge
 from types import MappingProxyType
 from typing import Final
 
@@ -30,13 +29,13 @@ from signer.adapters.keys.backend import (
     Progress,
     combined,
 )
+from signer.adapters.keys.many_keys import FREEZE_EVERY, free_in_steps, freeze, sorted_in_steps
 from signer.adapters.keys.settings import KeysSettings
 from signer.adapters.keys.verified_key import Signed, VerifiedKey, self_test
 from signer.application.ports import KeyFailure, KeyReloadReport, KeyRingStatus, SigningKey
 from signer.domain.ethereum import AccountId
 
 _DEFAULTS: Final = KeysSettings()
-_STEP: Final = 1000  # keys; sorting them takes less than a millisecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ class LoadedKeyRing:
             report = await asyncio.to_thread(_report, old, new)
             replaced = await asyncio.to_thread(_keys_of, old)
             del old
-            await asyncio.to_thread(_free, replaced)
+            await asyncio.to_thread(free_in_steps, replaced)
             return report
 
     async def close(self) -> None:
@@ -170,6 +169,8 @@ class LoadedKeyRing:
 
         async def load(index: int, backend: KeyBackend) -> LoadedKeys:
             def report(done: int, total: int) -> None:
+                if done // FREEZE_EVERY != counts[index][0] // FREEZE_EVERY:
+                    freeze()
                 counts[index] = (done, total)
                 if progress is not None:
                     progress(sum(each[0] for each in counts), sum(each[1] for each in counts))
@@ -213,11 +214,13 @@ class LoadedKeyRing:
         timeout = self._settings.sign_timeout.total_seconds()
         keys: list[VerifiedKey] = []
         new: list[VerifiedKey] = []
-        for address in _sorted(first_keys):
+        for address in sorted_in_steps(first_keys):
             verified = known.get(address)
             if verified is None or not verified.wraps(first_keys[address]):
                 verified = VerifiedKey(first_keys[address], timeout, self._signed)
                 new.append(verified)
+                if not len(new) % FREEZE_EVERY:
+                    freeze()
             keys.append(verified)
         return keys, new
 
@@ -275,21 +278,6 @@ def _report(old: _Contents, new: _Contents) -> KeyReloadReport:
     )
 
 
-# The event loop's thread runs between two steps of Python only: one call that works on 100,000 keys would stop it.
-
-
-def _sorted(texts: Iterable[str]) -> Iterable[str]:
-    """Return the texts in order, sorted in small parts."""
-    unsorted = list(texts)
-    return merge(*(sorted(unsorted[start : start + _STEP]) for start in range(0, len(unsorted), _STEP)))
-
-
 def _keys_of(contents: _Contents) -> list[object]:
     """Return all objects of the keys."""
     return [*contents.by_address.values(), *(key for each in contents.loaded for key in each.keys)]
-
-
-def _free(objects: list[object]) -> None:
-    """Drop the references one by one."""
-    while objects:
-        objects.pop()

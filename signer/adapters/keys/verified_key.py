@@ -36,7 +36,7 @@ class VerifiedKey:
         self._key = key
         self._timeout = timeout
         self._signed = signed
-        self._finisher = SignatureFinisher(key.address)
+        self._finisher: SignatureFinisher | None = None  # made for the first signature: most of many keys rarely sign
 
     def wraps(self, key: BackendKey) -> bool:
         """Return whether this is the verified form of exactly this key object."""
@@ -59,6 +59,8 @@ class VerifiedKey:
             raise _unavailable("The key backend failed with an unexpected error.") from exc
         if self._signed is not None:
             self._signed(self.uri, time.perf_counter() - started)
+        if self._finisher is None:
+            self._finisher = SignatureFinisher(self.address)
         return self._finisher.finish(raw, message.digest)
 
     def __repr__(self) -> str:
