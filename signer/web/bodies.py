@@ -126,9 +126,9 @@ def _record_fields(record: ChallengeRecord) -> dict[str, Any]:
 
 
 def keys_body(keys: KeyRing) -> bytes:
-    """Encode the key ring: the loaded keys, the missing owners, and the failed keys with the reasons."""
+    """Encode the loaded keys, the missing owners, and the failed keys with the reasons. Call on a thread."""
     status, loaded = keys.status(), keys.keys()
-    return _ENCODE(
+    return encode_in_steps(
         {
             "keys": [{"address": key.address, "uri": key.uri} for key in loaded],
             "ready": status.is_ready,
@@ -137,11 +137,11 @@ def keys_body(keys: KeyRing) -> bytes:
             "missing": list(status.missing),
             "failed": _failures(status.failed),
         },
-    ).encode("ascii")
+    )
 
 
-def reload_body(reload: KeyReload) -> bytes:
-    """Encode a reload; its results are present once it is done."""
+def reload_members(reload: KeyReload) -> dict[str, Any]:
+    """Return the members of a reload, for ``encode_in_steps``; its results are present once it is done."""
     fields: dict[str, Any] = {
         "id": reload.id,
         "state": reload.state,
@@ -151,13 +151,22 @@ def reload_body(reload: KeyReload) -> bytes:
     }
     if reload.report is not None:
         fields |= {
-            "added": reload.report.added,
-            "removed": reload.report.removed,
-            "unchanged": reload.report.unchanged,
-            "kept": reload.report.kept,
+            "added": list(reload.report.added),
+            "removed": list(reload.report.removed),
+            "unchanged": list(reload.report.unchanged),
+            "kept": list(reload.report.kept),
             "failed": _failures(reload.report.failed),
         }
-    return _ENCODE(fields).encode("ascii")
+    return fields
+
+
+def encode_in_steps(fields: Mapping[str, Any]) -> bytes:
+    """Encode an object whose lists can have 100,000 items. Call on a thread: the event loop runs between two items."""
+    members: list[str] = []
+    for name, value in fields.items():
+        items = [_ENCODE(item) for item in value] if isinstance(value, list) else None
+        members.append(f"{_ENCODE(name)}:" + (_ENCODE(value) if items is None else f"[{','.join(items)}]"))
+    return f"{{{','.join(members)}}}".encode("ascii")
 
 
 def _failures(failed: Mapping[str, str]) -> list[dict[str, str]]:

@@ -20,11 +20,12 @@ from signer.domain.record import parse_challenge_id, parse_customer_id
 from signer.web.bodies import (
     customer_body,
     customer_members,
+    encode_in_steps,
     keys_body,
     parse_customer_body,
     parse_sign_body,
     record_body,
-    reload_body,
+    reload_members,
 )
 from signer.web.health import Readiness
 from signer.web.problems import problem, unexpected_error
@@ -103,7 +104,7 @@ class Handlers:
     async def get_keys(self, request: web.Request) -> web.Response:
         """Handle ``GET /v1/keys``: the loaded keys, and those that are missing or failed."""
         _refuse_query(request)
-        return _json(keys_body(self.keys))
+        return _json(await asyncio.to_thread(keys_body, self.keys))
 
     async def reload_keys(self, request: web.Request) -> web.Response:
         """Handle ``POST /v1/keys/reload``: 202. Requests that come before it starts share it."""
@@ -112,12 +113,7 @@ class Handlers:
             raise MalformedRequest(ErrorCode.REQUEST_MALFORMED, "Send no body: this request always reloads all keys.")
         reload = self.reload.begin(ReloadCause.REQUEST)
         self.reload_others()
-        return _json(
-            reload_body(reload),
-            HTTPStatus.ACCEPTED,
-            poll=_is_pending(reload),
-            location=f"/v1/keys/reload/{reload.id}",
-        )
+        return await _reload_response(reload, HTTPStatus.ACCEPTED, location=f"/v1/keys/reload/{reload.id}")
 
     async def get_key_reload(self, request: web.Request) -> web.Response:
         """Handle ``GET /v1/keys/reload/{id}``: 200 with the reload's state."""
@@ -130,7 +126,7 @@ class Handlers:
                 "GET /v1/keys lists the keys that are loaded here.",
                 field="id",
             )
-        return _json(reload_body(reload), poll=_is_pending(reload))
+        return await _reload_response(reload)
 
     async def get_health(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp passes it
         """Handle ``GET /healthz``: 200 while the event loop runs."""
@@ -200,8 +196,11 @@ def _json(
     return response
 
 
-def _is_pending(reload: KeyReload) -> bool:
-    return reload.state is ReloadState.PENDING
+async def _reload_response(
+    reload: KeyReload, status: HTTPStatus = HTTPStatus.OK, *, location: str | None = None
+) -> web.Response:
+    members, is_pending = reload_members(reload), reload.state is ReloadState.PENDING
+    return _json(await asyncio.to_thread(encode_in_steps, members), status, poll=is_pending, location=location)
 
 
 def _refuse_query(request: web.Request) -> None:

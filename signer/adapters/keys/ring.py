@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Final
 
@@ -109,7 +110,7 @@ class LoadedKeyRing:
         return KeyRingStatus(
             loaded=len(contents.by_address),
             loading=self._is_loading,
-            missing=() if self._is_loading else tuple(sorted(self._expected - contents.by_address.keys())),
+            missing=() if self._is_loading else tuple(sorted(self._expected.difference(contents.by_address))),
             failed=failed,
             is_down=bool(self._problems),
             failed_backends=frozenset(backend.uri for backend in self._backends if backend.uri in failed),
@@ -240,7 +241,8 @@ class LoadedKeyRing:
             elif key.address in before:
                 by_address[key.address] = before[key.address]
                 kept.add(key.address)
-        self._named.update(by_address, *(each.named for each in loaded))
+        for address in chain(by_address, *(each.named for each in loaded)):
+            self._named.add(address)
         failed = {**_failures_of(loaded), **{key.uri: reason for key, reason in refused.items()}}
         return _Contents(by_address, failed, loaded, kept)
 

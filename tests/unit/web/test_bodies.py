@@ -15,7 +15,7 @@ from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 from signer.domain.record import ChallengeRecord
-from signer.web.bodies import SignBody, keys_body, parse_sign_body, record_body
+from signer.web.bodies import SignBody, encode_in_steps, keys_body, parse_sign_body, record_body
 from tests.support.fakes.keys import FakeKey, FakeKeyRing
 from tests.support.messages import OWNER
 
@@ -241,3 +241,11 @@ def test_record_shows_the_customers_status_at_the_card_api() -> None:
     """``upstreamStatus`` is the word that was read last."""
     record = replace(RECORD, upstream_status=CustomerStatus.SCREENING)
     assert json.loads(record_body(record))["upstreamStatus"] == "screening"
+
+
+@pytest.mark.parametrize(
+    "members", [{}, {"a": []}, {"a": ["x", {"b": [1, None]}], "c": None, "d": 'quo"te', "é": True}, {"a": {"b": 2.5}}]
+)
+def test_encoding_in_steps_gives_the_same_text(members: dict[str, Any]) -> None:
+    """Only the time between two steps of Python differs."""
+    assert encode_in_steps(members) == json.dumps(members, separators=(",", ":")).encode()
