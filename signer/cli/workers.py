@@ -209,11 +209,17 @@ class Supervisor:
                 break
             process = self._processes.pop(pid, None)
             if process is not None:  # as the first process of a container, this one gets others' children, too
-                successors += self._successor(process, os.waitstatus_to_exitcode(status))
-        return successors
+                successors += self._successor(process, os.waitstatus_to_exitcode(status), successors)
+        if self._kill_at is None:
+            return successors
+        self.ended += successors
+        return []
 
-    def _successor(self, process: _Process, status: int) -> Sequence[Worker]:
-        """Return the successor of a worker that has ended, or stop if there is to be none."""
+    def _successor(self, process: _Process, status: int, not_started: Sequence[Worker]) -> Sequence[Worker]:
+        """Return the successor of a worker that has ended, or stop if there is to be none.
+
+        ``not_started``: the successors of workers that have ended at the same time.
+        """
         is_stopping = self._kill_at is not None
         if is_stopping and status == 0:
             return ()
@@ -222,7 +228,8 @@ class Supervisor:
         pause = _RESTART.pause_after(ends)
         ended = replace(process.worker, predecessor_end=reason, ends_in_a_row=ends, pause=pause)
         if not is_stopping and not self._not_ready:
-            if min([ends, *(other.ends_in_a_row for other in self._processes.values())]) < MAX_ENDS:
+            of_running = (other.ends_in_a_row for other in self._processes.values())
+            if min([ends, *of_running, *(other.ends_in_a_row for other in not_started)]) < MAX_ENDS:
                 return [ended]
             self.failure = f"Every worker has ended {MAX_ENDS} times in a row, each time within {STEADY_AFTER:g} s."
         self.ended.append(ended)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Final
 
 SUPERVISE: Final = """
@@ -41,6 +43,14 @@ def output_of(process: subprocess.Popen[str]) -> str:
         process.kill()
 
 
+def wait_for_state(pid: int, state: str) -> None:
+    """Wait until a process has this state of proc_pid_stat(5)."""
+    ends = time.monotonic() + 60
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != state:
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
 def test_workers_that_end_again_and_again_end_the_service() -> None:
     """Each one that was ready gets successors, with growing pauses; then the supervisor ends with a reason."""
     process = supervise(READY + "say(worker.index, worker.ends_in_a_row, worker.pause.total_seconds())\nos._exit(7)")
@@ -51,6 +61,28 @@ def test_workers_that_end_again_and_again_end_the_service() -> None:
     assert min(map(len, of_each)) == 5
     for pauses in of_each:
         assert all(low <= pause <= 2 * low for low, pause in zip((0.125, 0.25, 0.5, 1), pauses[1:5], strict=True))
+
+
+def test_worker_that_ends_together_with_another_counts() -> None:
+    """One has ended five times, the other once, and the supervisor learns of both ends at the same time."""
+    worker = READY + (
+        "say(worker.index, worker.ends_in_a_row, os.getpid())\n"
+        "if (worker.index, worker.ends_in_a_row) == (0, 4):\n    os.kill(os.getppid(), signal.SIGSTOP)\n"
+        "if (worker.index, worker.ends_in_a_row) in {(0, 4), (1, 0)}:\n    time.sleep(600)\n"
+        "os._exit(7)"
+    )
+    process = supervise(worker)
+    assert process.stdout is not None
+    starts = [process.stdout.readline().split() for _ in range(6)]
+    wait_for_state(process.pid, "T")
+    for index, ends, pid in starts:
+        if (index, ends) in {("0", "4"), ("1", "0")}:
+            os.kill(int(pid), signal.SIGKILL)
+            wait_for_state(int(pid), "Z")
+    process.send_signal(signal.SIGCONT)
+    *more, _ = output_of(process).splitlines()
+    indexes = [each[0] for each in starts] + [line[0] for line in more]
+    assert min(indexes.count("0"), indexes.count("1")) >= 5
 
 
 def test_worker_that_ends_before_all_are_ready_ends_the_others() -> None:
