@@ -35,11 +35,13 @@ class LazyGroup(click.Group):
         if cmd_name not in self._table:
             return None
         module, attribute, _ = self._table[cmd_name]
+        was_enabled = gc.isenabled()
         gc.disable()  # what modules create stays: looking for garbage takes an eighth of the import's time
         try:
             command = getattr(import_module(module), attribute)
         finally:
-            gc.enable()
+            if was_enabled:
+                gc.enable()
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

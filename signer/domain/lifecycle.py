@@ -14,7 +14,7 @@
 * A final state never changes.
 * Every unsettled record can become ``expired`` after the challenge's deadline, so none stays unsettled for ever.
 
-The Redis scripts are generated from ``MOVES``: there is no second table.
+The tables in the Redis scripts are generated from ``MOVES``: there is no second one to keep in step.
 """
 
 from __future__ import annotations

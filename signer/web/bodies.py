@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
-from signer.application.ports import KeyRing
+from signer.application.ports import KeyRingStatus, SigningKey
 from signer.application.reload_keys import KeyReload
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, MalformedRequest
@@ -125,9 +125,8 @@ def _record_fields(record: ChallengeRecord) -> dict[str, Any]:
     return fields
 
 
-def keys_body(keys: KeyRing) -> bytes:
+def keys_body(status: KeyRingStatus, loaded: Sequence[SigningKey]) -> bytes:
     """Encode the loaded keys, the missing owners, and the failed keys with the reasons. Call on a thread."""
-    status, loaded = keys.status(), keys.keys()
     return encode_in_steps(
         {
             "keys": [{"address": key.address, "uri": key.uri} for key in loaded],
@@ -140,8 +139,8 @@ def keys_body(keys: KeyRing) -> bytes:
     )
 
 
-def reload_members(reload: KeyReload) -> dict[str, Any]:
-    """Return the members of a reload, for ``encode_in_steps``; its results are present once it is done."""
+def reload_body(reload: KeyReload) -> bytes:
+    """Encode a reload; its results are present once it is done. Call on a thread."""
     fields: dict[str, Any] = {
         "id": reload.id,
         "state": reload.state,
@@ -157,7 +156,7 @@ def reload_members(reload: KeyReload) -> dict[str, Any]:
             "kept": list(reload.report.kept),
             "failed": _failures(reload.report.failed),
         }
-    return fields
+    return encode_in_steps(fields)
 
 
 def encode_in_steps(fields: Mapping[str, Any]) -> bytes:
@@ -170,7 +169,7 @@ def encode_in_steps(fields: Mapping[str, Any]) -> bytes:
 
 
 def _failures(failed: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"uri": uri, "reason": reason} for uri, reason in sorted(failed.items())]
+    return [{"uri": uri, "reason": failed[uri]} for uri in sorted(failed)]
 
 
 def _instant(moment: datetime) -> str:

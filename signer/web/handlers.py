@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
@@ -20,12 +20,11 @@ from signer.domain.record import parse_challenge_id, parse_customer_id
 from signer.web.bodies import (
     customer_body,
     customer_members,
-    encode_in_steps,
     keys_body,
     parse_customer_body,
     parse_sign_body,
     record_body,
-    reload_members,
+    reload_body,
 )
 from signer.web.health import Readiness
 from signer.web.problems import problem, unexpected_error
@@ -41,7 +40,10 @@ _IDENTITY_ENCODINGS: Final = frozenset({"", "identity"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handlers:
-    """One method for each route, and what they call."""
+    """One method for each route, and what they call.
+
+    ``long_bodies`` is held while a body with every key is made on a thread: one at a time is enough.
+    """
 
     sign: HandleSignRequest
     onboard: OnboardCustomer
@@ -51,6 +53,7 @@ class Handlers:
     readiness: Readiness
     settings: HttpSettings
     reload_others: Callable[[], None] = lambda: None
+    long_bodies: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def sign_challenge(self, request: web.Request) -> web.Response:
         """Handle ``POST /v1/customers/{customerId}/challenge/sign``: 200, or 202 while the delivery goes on."""
@@ -104,7 +107,9 @@ class Handlers:
     async def get_keys(self, request: web.Request) -> web.Response:
         """Handle ``GET /v1/keys``: the loaded keys, and those that are missing or failed."""
         _refuse_query(request)
-        return _json(await asyncio.to_thread(keys_body, self.keys))
+        status, loaded = self.keys.status(), self.keys.keys()
+        async with self.long_bodies:
+            return _json(await asyncio.to_thread(keys_body, status, loaded))
 
     async def reload_keys(self, request: web.Request) -> web.Response:
         """Handle ``POST /v1/keys/reload``: 202. Requests that come before it starts share it."""
@@ -113,7 +118,7 @@ class Handlers:
             raise MalformedRequest(ErrorCode.REQUEST_MALFORMED, "Send no body: this request always reloads all keys.")
         reload = self.reload.begin(ReloadCause.REQUEST)
         self.reload_others()
-        return await _reload_response(reload, HTTPStatus.ACCEPTED, location=f"/v1/keys/reload/{reload.id}")
+        return await self._reload_response(reload, HTTPStatus.ACCEPTED, location=f"/v1/keys/reload/{reload.id}")
 
     async def get_key_reload(self, request: web.Request) -> web.Response:
         """Handle ``GET /v1/keys/reload/{id}``: 200 with the reload's state."""
@@ -126,7 +131,7 @@ class Handlers:
                 "GET /v1/keys lists the keys that are loaded here.",
                 field="id",
             )
-        return await _reload_response(reload)
+        return await self._reload_response(reload)
 
     async def get_health(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp passes it
         """Handle ``GET /healthz``: 200 while the event loop runs."""
@@ -142,6 +147,13 @@ class Handlers:
         summary = request[SUMMARY]
         summary.code = error.code
         return problem(error, summary.request_id, status=HTTPStatus.SERVICE_UNAVAILABLE, extensions={"checks": checks})
+
+    async def _reload_response(
+        self, reload: KeyReload, status: HTTPStatus = HTTPStatus.OK, *, location: str | None = None
+    ) -> web.Response:
+        async with self.long_bodies:
+            body = await asyncio.to_thread(reload_body, reload)
+        return _json(body, status, poll=reload.state is ReloadState.PENDING, location=location)
 
     async def _read_json(self, request: web.Request) -> bytes:
         """Check that the body is announced as JSON without a Content-Encoding; return it, and note its length.
@@ -194,13 +206,6 @@ def _json(
     if poll:
         response.headers["Retry-After"] = _RETRY_AFTER_SECONDS
     return response
-
-
-async def _reload_response(
-    reload: KeyReload, status: HTTPStatus = HTTPStatus.OK, *, location: str | None = None
-) -> web.Response:
-    members, is_pending = reload_members(reload), reload.state is ReloadState.PENDING
-    return _json(await asyncio.to_thread(encode_in_steps, members), status, poll=is_pending, location=location)
 
 
 def _refuse_query(request: web.Request) -> None:

@@ -34,7 +34,7 @@ COOL_DOWN: Final = Backoff(first_pause=timedelta(seconds=2), longest_pause=timed
 PROBE_WAIT: Final = timedelta(seconds=1)
 """The shortest wait for the other calls while a probe is in flight."""
 
-
+_SHORTEST: Final = timedelta.resolution.total_seconds()  # less would be a pause of 0
 _NO_REASON: Final = Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail="The card API fails.")
 
 
@@ -89,7 +89,7 @@ class CircuitBreaker:
         open_for = self._open_until - now if self._openings else 0.0
         if self._is_probing:
             open_for = max(open_for, PROBE_WAIT.total_seconds())
-        if requested <= 0 and open_for <= 0:
+        if max(requested, open_for) < _SHORTEST:
             return None
         retry_after = timedelta(seconds=max(requested, open_for))
         when = f"retry after {retry_after.total_seconds():.3g} s."

@@ -12,7 +12,7 @@ from heapq import merge
 from typing import Final
 
 FREEZE_EVERY: Final = 2000
-"""Keys between two calls of ``freeze``; they are about 6,000 objects."""
+"""New keys between two calls of ``freeze``; a key is two or three objects."""
 
 _STEP: Final = 1000  # keys; sorting them takes less than a millisecond
 
@@ -30,6 +30,10 @@ def free_in_steps(objects: list[object]) -> None:
 
 
 def freeze() -> None:
-    """Let later garbage collections leave out all objects that exist now, after a short one of the new objects."""
-    gc.collect(1)
+    """Let later garbage collections leave out all objects that exist now.
+
+    Objects of running requests are among them, and some of these become garbage that is never collected. So call this
+    for many new keys only, which need far more memory.
+    """
+    gc.collect()  # of what came after the last call
     gc.freeze()

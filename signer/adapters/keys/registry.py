@@ -26,7 +26,7 @@ class BackendEntry:
     """One backend of the table.
 
     Attributes:
-        module: its dotted name.
+        module: the dotted name of the backend's module.
         factory: the name of its ``BackendFactory``.
         extra: the optional extra that installs its libraries, if it needs one.
     """
@@ -39,7 +39,7 @@ class BackendEntry:
 BACKEND_FOR_SCHEME: Final[Mapping[str, BackendEntry]] = MappingProxyType(
     {
         "keystore": BackendEntry("signer.adapters.keys.keystore.backend", "create_keystore_backend"),
-        "pkcs11": BackendEntry("signer.adapters.keys.pkcs11.backend", "open_pkcs11"),
+        "pkcs11": BackendEntry("signer.adapters.keys.pkcs11.backend", "create_pkcs11_backend"),
         "hd": BackendEntry("signer.adapters.keys.hd.backend", "create_hd_backend"),
         "awskms": BackendEntry("signer.adapters.keys.awskms.backend", "create_awskms_backend", extra="awskms"),
     },

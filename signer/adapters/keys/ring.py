@@ -170,7 +170,7 @@ class LoadedKeyRing:
 
         async def load(index: int, backend: KeyBackend) -> LoadedKeys:
             def report(done: int, total: int) -> None:
-                if done // FREEZE_EVERY != counts[index][0] // FREEZE_EVERY:
+                if self._is_loading and done // FREEZE_EVERY != counts[index][0] // FREEZE_EVERY:
                     freeze()
                 counts[index] = (done, total)
                 if progress is not None:

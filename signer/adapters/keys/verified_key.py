@@ -34,7 +34,7 @@ class VerifiedKey:
         self.address = key.address
         self.uri = key.uri
         self._key = key
-        self._timeout = timeout
+        self._timeout = None if key.signs_at_once else timeout
         self._signed = signed
         self._finisher: SignatureFinisher | None = None  # made for the first signature: most of many keys rarely sign
 
@@ -46,7 +46,7 @@ class VerifiedKey:
         """See ``SigningKey.sign``."""
         started = time.perf_counter()
         try:
-            if self._key.signs_at_once:
+            if self._timeout is None:
                 raw = await self._key.sign(message)
             else:
                 async with asyncio.timeout(self._timeout):

@@ -2,7 +2,7 @@
 
 Rules:
 
-* One deadline covers the whole call, connecting included.
+* One deadline covers each sending of a call, connecting included.
 * A call whose connection broke, or whose response did not come in time, may have been carried out. It is repeated at
   once, unchanged, with a new deadline: every call has to be safe to repeat. redis-py's own retries are off.
 * A call goes to the server that has its key and follows it within the same deadline: see ``topology``.

@@ -50,7 +50,7 @@ def parse_record(challenge_id: str, fields: Fields) -> ChallengeRecord:
     """
     try:
         return _parse(challenge_id, StoredRecord(*[field or b"" for field in fields]))
-    except (ValueError, KeyError, MalformedRequest):
+    except (ValueError, KeyError, TypeError, MalformedRequest):
         raise RecordDamaged from None
 
 

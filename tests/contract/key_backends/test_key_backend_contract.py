@@ -113,6 +113,14 @@ async def test_each_key_has_own_uri_with_scheme(backend: KeyBackend, prepared: P
     assert all(uri.startswith(scheme) for uri in uris)
 
 
+async def test_key_that_signs_at_once_never_waits(backend: KeyBackend) -> None:
+    """It has no deadline."""
+    key = (await backend.load(lambda _done, _total: None)).keys[0]
+    if key.signs_at_once:
+        with pytest.raises(StopIteration):
+            key.sign(self_test_message()).send(None)  # the first step of a coroutine
+
+
 async def test_thousand_signatures_verify_with_eth_account(backend: KeyBackend, prepared: PreparedBackend) -> None:
     """A thousand challenges, over all keys, as the backend itself signs them."""
     ring = await loaded_ring(backend)

@@ -220,7 +220,7 @@ def test_keys_show_loaded_missing_and_failed_keys() -> None:
     key = FakeKey(b"\x01" * 32)
     ring = FakeKeyRing([key])
     ring.state = KeyRingStatus(1, loading=True, missing=(OWNER,), failed={"fake:b": "no file", "fake:a": "no password"})
-    assert json.loads(keys_body(ring)) == {
+    assert json.loads(keys_body(ring.status(), ring.keys())) == {
         "keys": [{"address": key.address, "uri": key.uri}],
         "ready": False,
         "loaded": 1,

@@ -84,7 +84,7 @@ class Pkcs11Backend:
         }
 
 
-def open_pkcs11(uri: KeyUri, resources: BackendResources) -> Pkcs11Backend:
+def create_pkcs11_backend(uri: KeyUri, resources: BackendResources) -> Pkcs11Backend:
     """Create the backend of a ``pkcs11:`` URI.
 
     Raises:
