@@ -1,12 +1,12 @@
-"""Signatures of a keystore's key compared with bare libsecp256k1, and opening keystores compared with bare scrypt.
+"""Signatures of a key in memory compared with bare libsecp256k1, and opening keystores compared with bare scrypt.
 
 Signing: bare and whole take turns, a slice each, and the calmer half of the rounds counts (``measuring``). Bare is
 coincurve's sign and its recovery of the public key, which is what makes a signature safe to hand out, and nothing else.
 
-Opening: N keystores of the usual strength through the backend, and in the same run, before and behind them, bare key
-derivations in as many threads. The goal is about these: a derivation's own time, divided by the cores. One thread's
-time divided by the cores stands beside it; no machine reaches that whose cores share their memory. ``others`` is how
-many cores other programs had meanwhile. A stall is how much later than it should a timer of the event loop goes off.
+Opening: N keystores of the usual strength through the backend. In the same run, before and after them, bare key
+derivations in one thread for each core, all at once: the goal compares with these. The time of one thread, divided by
+the cores, stands beside it; no machine reaches that if its cores share their memory. ``others`` is how many cores other
+programs had meanwhile. A stall is the delay of a timer of the event loop.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SIGNING_GOAL = 0.8
 OPENING_GOAL = 1.15
 MEMORY_EACH_MIB = 257
 MOST_BESIDE = 120
-"""The number of bare key derivations before and after, limited to keep the run short."""
+"""The most bare key derivations of one round, before and after together."""
 
 
 async def signing(rounds: int, goals: Goals) -> None:
@@ -103,7 +103,7 @@ async def opening(count: int, rounds: int, goals: Goals) -> None:
     print(f"stalls of the event loop while opening: p99 {spent.stall.p99:.1f} ms, longest {spent.stall.longest:.1f} ms")
     by_clock, by_cpu = 1 / spent.whole.rate / bare, spent.whole.cpu_us / spent.bare.cpu_us
     others = max(spent.whole.others, spent.bare.others)
-    # A run of minutes is rarely undisturbed; a derivation only needs CPU, so CPU time is compared.
+    # A run of minutes is rarely undisturbed. If other programs used more than CALM cores, CPU time is compared.
     multiple = by_clock if others <= CALM else by_cpu
     verdict = goals.check(f"{count} keystores, of bare", multiple, OPENING_GOAL, others, at_most=True)
     print(f"by the clock {by_clock:.2f} of bare, by CPU {by_cpu:.2f} ({verdict}: at most {OPENING_GOAL})")

@@ -35,9 +35,9 @@ class Variant:
     """How one service of a benchmark differs from the default.
 
     Attributes:
-        settings: take the place of the default ones.
+        settings: replace single default ones.
         redis: the process id of its Redis, if it is another one.
-        owners: whose keys it has, if its keys are other ones.
+        owners: those that the load uses, if not the site's.
         environment: of its process.
         module: what ``python -m`` runs in place of ``signer``, with the same arguments.
         arguments: further ones of ``signer serve``.
@@ -61,7 +61,10 @@ class Site:
         folder: a private folder.
         valkey: the Valkey that programs use by default.
         domain: of all challenges.
+        chain: the EIP-155 id of the chain of all challenges.
+        stack: ends the programs when the site is closed.
         token: the caller's bearer token.
+        key_uri: of the keystore that the service uses by default.
         card_api: the origin of the card API.
     """
 
@@ -97,7 +100,10 @@ class Site:
         challenge = {"domain": self.domain, "chain": self.chain, "statement": OFFBLOCKS_STATEMENT}
         settings.write_text(json.dumps({**challenge, "owner": owner or self._account.address}))
         command = [sys.executable, "-m", "benchmarks.programs.card_api", str(port), str(settings), *map(str, files)]
-        wait_until_ready(start(self.stack, command), port)
+        try:
+            wait_until_ready(start(self.stack, command), port)
+        except OSError as error:
+            sys.exit(f"the card API did not start: {error}")
         return f"{scheme}://127.0.0.1:{port}"
 
     def start_other(self, name: str) -> Program:
@@ -153,7 +159,7 @@ class Site:
         return Program(name=name, process=process, port=port, owners=owners, redis=redis, log=log, start=took)
 
     def _config(self, port: int, settings: Sections) -> str:
-        """Return the service's settings: its defaults, but for what names this site, and ``settings``."""
+        """Return the service's settings: its defaults, the addresses and files of this site, and ``settings``."""
         defaults: dict[str, dict[str, Any]] = {
             "http": {"port": port},
             "policy": {"domains": [self.domain]},

@@ -15,9 +15,9 @@ class Column:
     """One column.
 
     Attributes:
-        key: of the value in a row.
-        head: what stands above it.
-        form: how a number is written.
+        key: the name of the value in a row.
+        head: the column's title.
+        form: the format of a number.
     """
 
     key: str
@@ -51,7 +51,7 @@ def as_text(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 def as_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """Return the same as a table in Markdown."""
-    is_text = [bool(rows) and isinstance(rows[0].get(column.key), str) for column in columns]
+    is_text = [any(isinstance(row.get(column.key), str) for row in rows) for column in columns]
     lines = [
         [column.head for column in columns],
         ["---" if text else "---:" for text in is_text],

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import base64
 import json
+import math
 import random
 import re
 import secrets
@@ -111,7 +112,7 @@ def schedule(rate: float, seconds: float, seed: int) -> list[float]:
 
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that at least this share of all values does not exceed."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+    return sorted(values)[max(0, math.ceil(len(values) * share) - 1)]
 
 
 def requests_for(options: argparse.Namespace, count: int) -> list[bytes]:

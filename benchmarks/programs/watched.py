@@ -1,9 +1,10 @@
 """The service with a timer in its event loop that notes each stall; the product itself is unchanged.
 
-``python -m benchmarks.programs.watched serve …`` takes the arguments of ``signer``. ``BENCH_STALLS`` names the file to
-which it writes one line for each turn of the timer that was late: the moment on the monotonic clock, the delay, and the
-CPU time that the loop's thread used meanwhile, in seconds. A delay without CPU time is a wait for a core or for the
-interpreter's lock.
+``python -m benchmarks.programs.watched serve …`` takes the arguments of ``signer``, for one process. ``BENCH_STALLS``
+names the file to which it writes one line for each turn of the timer that was more than 1 ms late: the moment on the
+monotonic clock, the delay and the CPU time that the loop's thread used in this turn, in seconds, and the number of
+turns since the last line, this one included. A delay without CPU time is a wait for a core or for the interpreter's
+lock.
 """
 
 from __future__ import annotations
@@ -30,14 +31,17 @@ class Watch:
         """Start it."""
         self._loop = loop
         self._file = file
+        self._turns = 0
         self._at, self._cpu = time.monotonic(), time.thread_time()
         loop.call_later(INTERVAL, self._tick)
 
     def _tick(self) -> None:
         now, cpu = time.monotonic(), time.thread_time()
         late = now - self._at - INTERVAL
+        self._turns += 1
         if late > _LATE:
-            self._file.write(f"{now:.6f} {late:.6f} {cpu - self._cpu:.6f}\n")
+            self._file.write(f"{now:.6f} {late:.6f} {cpu - self._cpu:.6f} {self._turns}\n")
+            self._turns = 0
         self._at, self._cpu = time.monotonic(), time.thread_time()
         self._loop.call_later(INTERVAL, self._tick)
 

@@ -145,7 +145,7 @@ def test_random_gaps_have_the_rate_and_are_the_same_for_one_seed() -> None:
     assert all(one < next_one for one, next_one in itertools.pairwise(due))
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.5, 51), (0.99, 100), (0.999, 100)])
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (0.999, 100)])
 def test_percentile_is_a_measured_value(share: float, expected: float) -> None:
     """No value is interpolated."""
     assert percentile(list(range(1, 101)), share) == expected
@@ -196,8 +196,8 @@ def test_run_with_json_keeps_the_other_sections_of_that_file(tmp_path: Path) -> 
 
 def test_stalls_are_those_of_the_time_in_between() -> None:
     """The last line may be incomplete, because the service is writing it."""
-    lines = "1.0 0.010 0.001\n2.0 0.020 0.002\n3.0 0.030 0.003\n4.0 0.04"
-    assert stalls_between(lines, 1.5, 9.0) == [(0.02, 0.002), (0.03, 0.003)]
+    lines = "1.0 0.010 0.001 5\n2.0 0.020 0.002 1\n3.0 0.030 0.003 7\n4.0 0.04"
+    assert stalls_between(lines, 1.5, 9.0) == [(0.02, 0.002, 1), (0.03, 0.003, 7)]
     assert stalls_between("", 0.0, 9.0) == []
 
 

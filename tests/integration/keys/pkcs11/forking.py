@@ -8,7 +8,7 @@ import sys
 
 from signer.adapters.keys.backend import KeyBackendError, LoadedKeys
 from signer.adapters.keys.key_uri import KeyUri
-from signer.adapters.keys.pkcs11.backend import Pkcs11Backend, open_pkcs11
+from signer.adapters.keys.pkcs11.backend import Pkcs11Backend, create_pkcs11_backend
 from signer.domain.errors import Unavailable
 from signer.domain.ethereum import self_test_message
 from tests.support.fakes.keys import backend_resources
@@ -22,7 +22,7 @@ def say(word: str) -> None:
 
 async def load(uri: str) -> tuple[Pkcs11Backend, LoadedKeys]:
     """Open the token."""
-    backend = open_pkcs11(KeyUri.parse(uri), backend_resources())
+    backend = create_pkcs11_backend(KeyUri.parse(uri), backend_resources())
     return backend, await backend.load(lambda _done, _total: None)
 
 
