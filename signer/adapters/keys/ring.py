@@ -170,8 +170,6 @@ class LoadedKeyRing:
 
         async def load(index: int, backend: KeyBackend) -> LoadedKeys:
             def report(done: int, total: int) -> None:
-                if self._is_loading and done // FREEZE_EVERY != counts[index][0] // FREEZE_EVERY:
-                    freeze()
                 counts[index] = (done, total)
                 if progress is not None:
                     progress(sum(each[0] for each in counts), sum(each[1] for each in counts))

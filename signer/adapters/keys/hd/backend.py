@@ -27,6 +27,7 @@ from signer.adapters.keys.hd.branch import Branch, HdKey
 from signer.adapters.keys.hd.path import DEFAULT_PATH, DerivationPath, IndexRanges
 from signer.adapters.keys.hd.seed_file import encrypt_seed, parse_seed_file
 from signer.adapters.keys.key_uri import KeyUri, file_uri
+from signer.adapters.keys.many_keys import FREEZE_EVERY, freeze
 from signer.adapters.keys.opening_pool import OpeningPool
 from signer.adapters.keys.secret_files import (
     KeyFileError,
@@ -80,7 +81,8 @@ class HdBackend:
         failures: dict[str, str] = {}
         progress(len(keys), len(indexes))
         new_indexes = (index for index in indexes if index not in keys)
-        while batch := tuple(islice(new_indexes, _BATCH)):
+        batches = iter(lambda: tuple(islice(new_indexes, _BATCH)), ())
+        for number, batch in enumerate(batches, start=1):
             owners: list[str | None] = await self._pool.run(partial(list, map(branch.address, batch)))
             for index, owner in zip(batch, owners, strict=True):
                 if owner is None:
@@ -88,6 +90,8 @@ class HdBackend:
                 else:
                     keys[index] = HdKey(owner, branch, index)
             progress(len(keys) + len(failures), len(indexes))
+            if not number % (FREEZE_EVERY // _BATCH):
+                freeze()
         self._branch, self._keys = branch, keys
         return LoadedKeys(tuple(keys.values()), failures)
 
