@@ -79,6 +79,17 @@ class Site:
         path = f"/v1/customers/{customer_id}/challenge/sign"
         return await self.client.post(path, json=body, headers=self._authorization)
 
+    async def ask_patiently(self, customer_id: str, challenge: str) -> ClientResponse:
+        """Request a signature, again as long as the response is ``challenge_in_progress``; return the last one.
+
+        For a service whose ``http.answer_within`` is short: on a busy machine even the signature may not exist by then.
+        """
+        async with asyncio.timeout(30):
+            while True:
+                response = await self.ask(customer_id, challenge)
+                if response.status != 503 or (await response.json())["code"] != "challenge_in_progress":
+                    return response
+
     async def get(self, path: str) -> dict[str, Any]:
         """GET a path and return the body."""
         async with self.client.get(path, headers=self._authorization) as response:

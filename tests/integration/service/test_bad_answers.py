@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import uuid
 from datetime import datetime, timedelta
@@ -60,7 +61,7 @@ async def test_delivery_continues_after_202_while_responses_are_bad(start: Start
     site = await start(**IMPATIENT)
     site.fault(fault)
     customer_id, challenge = site.customer()
-    record = await check_waiting(await site.ask(customer_id, challenge))
+    record = await check_waiting(await site.ask_patiently(customer_id, challenge))
     site.calm()
     await check_delivered(site, customer_id, await site.settled(record["id"]))
 
@@ -134,7 +135,7 @@ async def test_signature_waits_while_no_access_token_can_be_fetched(start: Start
     site = await start(**IMPATIENT)
     site.fault(on("token", fault))
     customer_id, challenge = site.customer()
-    record = await check_waiting(await site.ask(customer_id, challenge))
+    record = await check_waiting(await site.ask_patiently(customer_id, challenge))
     assert site.calls("sign") == 0
     site.calm()
     await check_delivered(site, customer_id, await site.settled(record["id"]))
@@ -147,8 +148,10 @@ async def test_delivery_is_retried_while_the_customer_status_is_unknown(start: S
     site.simulator.state.switches.bare_conflicts = True
     site.fault(Fault(K.CONFLICT, "sign"), on("customer", fault))
     customer_id, challenge = site.customer()
-    record = await check_waiting(await site.ask(customer_id, challenge))
-    assert site.calls("customer") > 0
+    record = await check_waiting(await site.ask_patiently(customer_id, challenge))
+    async with asyncio.timeout(30):
+        while not site.calls("customer"):  # noqa: ASYNC110 - the simulator's ledger sends no event
+            await asyncio.sleep(0.01)
     site.calm()
     await check_delivered(site, customer_id, await site.settled(record["id"]))
 

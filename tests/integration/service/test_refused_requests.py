@@ -20,7 +20,7 @@ async def test_delivery_succeeds_when_the_gate_opens_again(start: StartSite, ref
     site = await start(http={"answer_within": 0.6})
     site.fault(refusal)
     customer_id, challenge = site.customer()
-    record = await check_waiting(await site.ask(customer_id, challenge))
+    record = await check_waiting(await site.ask_patiently(customer_id, challenge))
     deferred = await site.logged("challenge.deferred")
     assert (deferred["code"], deferred["level"]) == ("credentials_refused", "warning")
     site.calm()
