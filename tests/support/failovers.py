@@ -28,6 +28,8 @@ _WORKERS: Final = 8
 _PAUSE_SECONDS: Final = 0.01
 _WARM_UP_SECONDS: Final = 0.3
 _AFTERWARDS_SECONDS: Final = 0.7
+_MIN_CLAIMS: Final = 15
+"""Before the fault, and again afterwards: a busy machine may make none in the times above."""
 _TIMEOUT_SECONDS: Final = 30.0
 _CALL_SECONDS: Final = 2.0
 _ROLE: Final = 0
@@ -124,6 +126,7 @@ async def fail_over(
         workers = [asyncio.create_task(load.run(claim)) for _ in range(_WORKERS)]
         try:
             await asyncio.sleep(_WARM_UP_SECONDS)
+            await load.reach(_MIN_CLAIMS)
             struck = time.monotonic()
             await asyncio.to_thread(strike)
             promoted = await asyncio.to_thread(
@@ -133,7 +136,9 @@ async def fail_over(
             announced = await asyncio.to_thread(wait_until, is_announced, "It is not announced", _TIMEOUT_SECONDS)
             first = await load.first_claim_on(primary, promoted)
             await asyncio.to_thread(undo)
+            before = len(load.claimed)
             await asyncio.sleep(_AFTERWARDS_SECONDS)
+            await load.reach(before + _MIN_CLAIMS)
         finally:
             load.is_stopped = True  # redis-py may swallow a cancellation
             for worker in workers:
@@ -170,6 +175,12 @@ class _Load:
             else:
                 self.claimed.append((time.monotonic(), claim.id))
             await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def reach(self, count: int) -> None:
+        """Wait until so many claims are granted."""
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            while len(self.claimed) < count:  # noqa: ASYNC110 - a poll is enough
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def first_claim_on(self, server: RedisServer, since: float) -> float:
         """Wait for the first claim after ``since`` that ``server`` knows; return when it was granted."""

@@ -110,7 +110,8 @@ async def test_doctor_names_what_is_wrong_with_card_api(
     name: str, site: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis is examined all the same."""
-    monkeypatch.setattr(card_api, "CALL_WITHIN", timedelta(seconds=1.5))
+    if name == "too-slow":
+        monkeypatch.setattr(card_api, "CALL_WITHIN", timedelta(seconds=1.5))
     if name == "slow":
         monkeypatch.setattr(card_api, "_SLOW_MILLISECONDS", 40.0)
     harm, status, check, result, text, action = BROKEN[name]

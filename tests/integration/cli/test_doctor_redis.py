@@ -21,6 +21,9 @@ from tests.support.topologies import SERVICE, cluster_site, sentinel_site
 USER: Final = "a password of redis"
 RIGHTS: Final = ("resetkeys", "~signer:*", "resetchannels", "-@all", *ACL_COMMANDS)
 
+PATIENT: Final = {"command_timeout": 10, "wait_timeout": 8}
+"""For a busy machine: a replica may be slow."""
+
 Break = Callable[[Installation, RedisServer], object]
 
 
@@ -190,8 +193,8 @@ async def test_doctor_names_untrusted_and_expiring_certificate_of_redis(site: In
 
 async def test_doctor_shows_primary_that_sentinels_name(site: Installation) -> None:
     """Or that they know no primary of this name."""
-    with sentinel_site() as store:
-        site.settings["redis"] |= {"url": store.url, "wait_for_replicas": 2}
+    with sentinel_site(down_after=30) as store:
+        site.settings["redis"] |= {"url": store.url, "wait_for_replicas": 2, **PATIENT}
         good = await site.findings(0)
         site.settings["redis"]["url"] = store.url.replace(SERVICE, "another")
         unknown = await site.findings(1)
@@ -206,13 +209,14 @@ def test_doctor_tries_every_command_of_the_documented_acl() -> None:
     assert tried == {*ACL_COMMANDS, *CLUSTER_ACL_COMMANDS}
 
 
-async def test_doctor_checks_each_primary_of_a_cluster(site: Installation) -> None:
+async def test_doctor_checks_each_primary_of_a_cluster(site: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a user with the documented rights, and without one of them."""
-    with cluster_site() as store:
+    monkeypatch.setattr("signer.adapters.redis_store.probing._PRIMARY_WITHIN", 10.0)
+    with cluster_site(timeout=30) as store:
         for node in store.nodes:
             node.command("ACL", "SETUSER", "signer", "on", f">{USER}", *RIGHTS, *CLUSTER_ACL_COMMANDS)
         write_password(site, USER)
-        site.settings["redis"] |= {"url": store.url, "wait_for_replicas": 1}
+        site.settings["redis"] |= {"url": store.url, "wait_for_replicas": 1, **PATIENT}
         good = await site.run("--json")
         for node in store.nodes:
             node.command("ACL", "SETUSER", "signer", "-cluster|slots")

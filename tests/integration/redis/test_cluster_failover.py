@@ -29,10 +29,12 @@ from tests.support.challenge_stores import (
 from tests.support.failovers import fail_over, own_client, owner_on
 from tests.support.fakes.damage_log import FakeDamageLog
 from tests.support.servers import RedisServer
+from tests.support.short_deadlines import short_deadlines
 from tests.support.topologies import ClusterSite, cluster_site, id_of, wait_until
 
 BEHIND_SECONDS = 4.0
 """Much more than the second that is documented, for a busy machine."""
+PRIMARY_WITHIN = "signer.adapters.redis_store.probing._PRIMARY_WITHIN"
 KEY = f"{{s{claim_of().id[:2]}}}"
 WAIT = {"wait_for_replicas": 1, "wait_timeout": timedelta(seconds=2)}
 
@@ -95,17 +97,18 @@ async def test_claims_reach_the_new_primary(site: ClusterSite, strike: Strike) -
     assert len(seen.claimed) > 20
 
 
-async def test_failover_by_command_loses_no_claim(site: ClusterSite) -> None:
-    """The replica takes over when it has everything, and the calls wait for it."""
-    primary = site.primary_of(KEY)
-    [replica] = site.replicas_of(primary)
-    seen = await fail_over(
-        own_client(site.url),
-        lambda: _command(primary, replica),
-        [replica],
-        is_announced=lambda: site.primary_of(KEY, queried=replica) is replica,
-        owner=OWNER,
-    )
+async def test_failover_by_command_loses_no_claim() -> None:
+    """The replica takes over when it has everything, and the calls wait for it. No other failover may come first."""
+    with cluster_site(timeout=30) as site:
+        primary = site.primary_of(KEY)
+        [replica] = site.replicas_of(primary)
+        seen = await fail_over(
+            own_client(site.url),
+            lambda: _command(primary, replica),
+            [replica],
+            is_announced=lambda: site.primary_of(KEY, queried=replica) is replica,
+            owner=OWNER,
+        )
     assert len(seen.claimed) > 20
     assert list(seen.lost) == []
 
@@ -114,7 +117,7 @@ async def test_due_returns_ids_of_the_other_nodes_while_one_is_down() -> None:
     """All calls fail only when no node responds."""
     with cluster_site("--cluster-require-full-coverage", "no", replicas=0, timeout=30) as site:
         owners = [owner_on(shard) for shard in range(64)]
-        async with open_store(site.url, command_timeout=timedelta(seconds=1)) as store:
+        async with open_store(site.url) as store:
             for owner in owners:
                 await sign(store, claim_of(owner=owner))
             for node in site.nodes:
@@ -126,9 +129,11 @@ async def test_due_returns_ids_of_the_other_nodes_while_one_is_down() -> None:
             assert 0 < on_first < 64
             assert len(await store.due(100)) == 64 - on_first
             site.nodes[1].pause()
-            assert 0 < len(await store.due(100)) < 64 - on_first
+            with short_deadlines(store, 2):
+                assert 0 < len(await store.due(100)) < 64 - on_first
             site.nodes[2].stop()
-            await assert_unavailable("store|Store", store.due(100))
+            with short_deadlines(store, 0.2):
+                await assert_unavailable("store|Store", store.due(100))
             site.nodes[1].resume()
 
 
@@ -139,18 +144,22 @@ async def test_due_returns_ids_of_the_other_nodes_while_one_is_down() -> None:
         ("yes", Unavailable, "A primary of the store's cluster fails, and the cluster accepts no calls: "),
     ],
 )
-async def test_ping_names_primary_that_fails_each_time(full_coverage: str, kind: type[Unavailable], text: str) -> None:
+async def test_ping_names_primary_that_fails_each_time(
+    full_coverage: str, kind: type[Unavailable], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also if the others say that the whole cluster is down; else they can be used. Only ``place`` has the address."""
-    with cluster_site("--cluster-require-full-coverage", full_coverage, replicas=0) as site:
+    monkeypatch.setattr(PRIMARY_WITHIN, 10.0)
+    timeout = 1.0 if kind is Unavailable else 30.0  # without a node that is considered down, the cluster does not fail
+    with cluster_site("--cluster-require-full-coverage", full_coverage, replicas=0, timeout=timeout) as site:
         node, *others = site.nodes
 
         def info(node: RedisServer) -> str:
             return str(node.command("CLUSTER", "INFO"))
 
-        async def assert_named(cause: str) -> None:
+        async def assert_named(cause: str, times: int) -> None:
             if kind is Unavailable:
                 wait_until(lambda: all("cluster_state:fail" in info(other) for other in others), "It does not fail")
-            for _ in range(4):
+            for _ in range(times):
                 with pytest.raises(Unavailable) as caught:
                     await store.ping()
                 error = caught.value
@@ -161,12 +170,13 @@ async def test_ping_names_primary_that_fails_each_time(full_coverage: str, kind:
         async with open_store(site.url) as store:
             await store.ping()
             node.stop()
-            await assert_named("unreachable")
+            await assert_named("unreachable", times=4)
             node.start()
             site.settle()
             await store.ping()
             node.pause()
-            await assert_named("timeout")
+            monkeypatch.setattr(PRIMARY_WITHIN, 2.5)
+            await assert_named("timeout", times=2)
             node.resume()
 
 
@@ -348,8 +358,9 @@ async def test_single_server_url_of_a_cluster_fails_with_the_reason(empty_site: 
         await assert_unavailable(r"redis\+cluster", store.claim(claim_of()))
 
 
-async def test_one_node_in_the_url_is_sufficient(empty_site: ClusterSite) -> None:
+async def test_one_node_in_the_url_is_sufficient(empty_site: ClusterSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the others; and ``ping`` tests each of them in time."""
+    monkeypatch.setattr(PRIMARY_WITHIN, 10.0)
     async with open_store(f"redis+cluster://localhost:{empty_site.nodes[4].port}") as store:
         for node in empty_site.nodes:
             node.command("CONFIG", "RESETSTAT")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,10 @@ import pytest
 from tests.support.certificates import CertificateAuthority
 from tests.support.challenge_stores import assert_unavailable, open_store
 from tests.support.servers import debian_redis, free_port, valkey
+from tests.support.short_deadlines import short_deadlines
 
 EXPECTS_TLS = "its port may expect TLS: begin redis.url with rediss"
 NO_DATABASE = "no database of this number: correct redis.url"
-QUICK = timedelta(seconds=0.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +75,10 @@ async def test_message_names_database_over_a_socket() -> None:
 async def test_message_about_a_timeout_without_tls_names_no_tls(kind: str, is_open: bool) -> None:
     """Over a Unix socket and over TCP; while a connection is opened, and after that."""
     with valkey() as server:
-        async with open_store(getattr(server, kind), command_timeout=QUICK) as store:
+        async with open_store(getattr(server, kind)) as store:
             if is_open:
                 await store.ping()
             server.pause()
-            await assert_unavailable(r": The store did not answer in time; retry\.$", store.ping())
+            with short_deadlines(store, 0.3):
+                await assert_unavailable(r": The store did not answer in time; retry\.$", store.ping())
             server.resume()

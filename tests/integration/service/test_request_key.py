@@ -55,12 +55,12 @@ def token(hsm: SoftHsm) -> SoftHsmToken:
 
 @pytest.fixture
 async def start(tmp_path: Path, redis: RedisServer, token: SoftHsmToken) -> AsyncIterator[StartWithToken]:
-    """Start a service whose request key is in the token, with further settings by section."""
+    """Start a service whose request key is in the token, with its timeout and further settings by section."""
     made = generate_key(token.uri(PATH), curve=P384)
     async with AsyncExitStack() as stack:
 
-        async def start_one(**sections: Any) -> Site:  # noqa: ANN401 - a table of settings each
-            key = RequestKeyInToken(token.uri(PATH, x_timeout=0.5), P384.pem(made.public_key))
+        async def start_one(*, x_timeout: float = 10, **sections: Any) -> Site:  # noqa: ANN401 - a table of settings each
+            key = RequestKeyInToken(token.uri(PATH, x_timeout=x_timeout), P384.pem(made.public_key))
             site = await stack.enter_async_context(open_site(tmp_path, redis, request_key=key, **sections))
             site.secrets.add(PIN.decode())
             return site
@@ -139,7 +139,7 @@ async def test_token_that_hangs_does_not_block_the_event_loop(
     """A call that hangs fails after x-timeout. Meanwhile healthz responds, and the token recovers."""
     fake = FakeCryptoki(tmp_path)
     token.module = fake.path
-    site = await start()
+    site = await start(x_timeout=0.5)
     await signs(site)
     fake.hang("C_Sign")
     asked = [asyncio.create_task(site.ask(site.customer()[0])) for _ in range(10)]

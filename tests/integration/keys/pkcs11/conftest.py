@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -111,6 +111,24 @@ async def open_ring(uri: str, *, operation_timeout: timedelta = timedelta(second
     finally:
         await ring.close()
         resources.opening.close()
+
+
+@contextmanager
+def short_calls(opened: OpenRing, seconds: float = 0.1) -> Iterator[None]:
+    """Let a call into the library hang after this time, as with a short ``x-timeout``; later its own time counts again.
+
+    Only around a hang that a test makes: on a busy machine a good call may be interrupted for as long.
+    """
+    token = opened.backend._token
+    pool, before = token._pool, token._call_timeout
+    token._call_timeout = pool._call_timeout = seconds
+    if pool._hang_check is not None:  # it may be far away
+        pool._hang_check.cancel()
+        pool._schedule_hang_check()
+    try:
+        yield
+    finally:
+        token._call_timeout = pool._call_timeout = before
 
 
 @pytest.fixture

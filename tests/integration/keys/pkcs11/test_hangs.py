@@ -18,6 +18,7 @@ from tests.integration.keys.pkcs11.conftest import (
     eventually,
     open_ring,
     refusal,
+    short_calls,
 )
 from tests.support.fake_cryptoki import FakeCryptoki
 from tests.support.softhsm import SoftHsmToken
@@ -27,12 +28,13 @@ pytestmark = [pytest.mark.needs("softhsm2-util", "gcc"), pytest.mark.usefixtures
 
 async def test_call_that_hangs_fails_at_its_timeout_and_token_recovers(token: SoftHsmToken, fake: FakeCryptoki) -> None:
     """Waiting callers get the error before the ring's deadline. When the call returns, the token works again."""
-    async with open_ring(token.uri(x_timeout=0.2)) as opened:
-        fake.hang("C_Sign")
-        refusals = await asyncio.gather(*(refusal(opened) for _ in range(30)))
-        assert {"it does not respond" in refused.detail for refused in refusals} == {True}
-        assert "does not return" in (opened.problem or "")
-        assert "it does not respond" in (await refusal(opened)).detail
+    async with open_ring(token.uri()) as opened:
+        with short_calls(opened, 0.2):
+            fake.hang("C_Sign")
+            refusals = await asyncio.gather(*(refusal(opened) for _ in range(30)))
+            assert {"it does not respond" in refused.detail for refused in refusals} == {True}
+            assert "does not return" in (opened.problem or "")
+            assert "it does not respond" in (await refusal(opened)).detail
         fake.release("C_Sign")
         await eventually(lambda: opened.problem is None)
         await asyncio.gather(*(assert_signs(opened) for _ in range(30)))
@@ -42,12 +44,12 @@ async def test_finished_signature_is_delivered_although_next_call_hangs(
     token: SoftHsmToken, fake: FakeCryptoki
 ) -> None:
     """The thread that made the signature hangs in its next call."""
-    async with open_ring(token.uri(x_timeout=0.1, x_sessions=1)) as opened:
+    async with open_ring(token.uri(x_sessions=1)) as opened:
         await assert_signs(opened)
         fake.hang("C_SignInit", times=1, after=1)
         first, second = (asyncio.create_task(opened.key.sign(self_test_message())) for _ in range(2))
         await first
-        with pytest.raises(Unavailable, match="does not respond"):
+        with short_calls(opened), pytest.raises(Unavailable, match="does not respond"):
             await second
         fake.release("C_SignInit")
 
@@ -58,11 +60,12 @@ async def test_hangs_never_use_more_than_two_threads_per_session(token: SoftHsmT
     def threads() -> int:
         return sum(thread.name.startswith("pkcs11-") for thread in threading.enumerate())
 
-    async with open_ring(token.uri(x_timeout=0.1, x_sessions=2)) as opened:
+    async with open_ring(token.uri(x_sessions=2)) as opened:
         for _ in range(4):
-            fake.hang("C_Sign")
-            await asyncio.gather(*(refusal(opened) for _ in range(20)))
-            await asyncio.gather(*(refusal(opened) for _ in range(20)))
+            with short_calls(opened):
+                fake.hang("C_Sign")
+                await asyncio.gather(*(refusal(opened) for _ in range(20)))
+                await asyncio.gather(*(refusal(opened) for _ in range(20)))
             assert threads() <= 5
             fake.release("C_Sign")
             await eventually(lambda: opened.problem is None)
@@ -73,9 +76,10 @@ async def test_hangs_never_use_more_than_two_threads_per_session(token: SoftHsmT
 
 async def test_thread_that_hangs_for_ever_is_replaced(token: SoftHsmToken, fake: FakeCryptoki) -> None:
     """If one call hangs and the token works, another thread takes over."""
-    async with open_ring(token.uri(x_timeout=0.2, x_sessions=1)) as opened:
-        fake.hang("C_Sign", times=1)
-        await refusal(opened)
+    async with open_ring(token.uri(x_sessions=1)) as opened:
+        with short_calls(opened, 0.2):
+            fake.hang("C_Sign", times=1)
+            await refusal(opened)
         await eventually(lambda: opened.problem is None)
         assert fake.hanging == 1
         await asyncio.gather(*(assert_signs(opened) for _ in range(10)))
@@ -99,11 +103,12 @@ async def test_token_is_down_while_all_allowed_threads_hang(
     fake: FakeCryptoki,
 ) -> None:
     """Once twice as many threads hang as there are sessions, the token is down until one returns."""
-    async with open_ring(token.uri(x_timeout=0.1, x_sessions=1)) as opened:
+    async with open_ring(token.uri(x_sessions=1)) as opened:
         for hanging in (1, 2):
             await assert_signs(opened)
-            fake.hang("C_Sign", times=1)
-            await refusal(opened)
+            with short_calls(opened):
+                fake.hang("C_Sign", times=1)
+                await refusal(opened)
             if hanging == 1:
                 await eventually(lambda: opened.problem is None)
         await eventually(lambda: "every thread hangs" in (opened.problem or ""))
@@ -118,14 +123,15 @@ async def test_token_is_down_while_all_allowed_threads_hang(
 
 async def test_hang_while_connecting_refuses_callers_until_it_returns(token: SoftHsmToken, fake: FakeCryptoki) -> None:
     """The attempt goes on, and no caller waits for it."""
-    async with open_ring(token.uri(x_timeout=0.1)) as opened:
-        fake.hang("C_FindObjectsInit")
-        fake.fail("C_SignInit", Ckr.DEVICE_ERROR, times=3)
-        await refusal(opened)
-        await eventually(lambda: fake.hanging == 1)
-        await refusal(opened)
-        with pytest.raises(KeyBackendError, match="does not return"):
-            await opened.backend.load(lambda _done, _total: None)
+    async with open_ring(token.uri()) as opened:
+        with short_calls(opened):
+            fake.hang("C_FindObjectsInit")
+            fake.fail("C_SignInit", Ckr.DEVICE_ERROR, times=3)
+            await refusal(opened)
+            await eventually(lambda: fake.hanging == 1)
+            await refusal(opened)
+            with pytest.raises(KeyBackendError, match="does not return"):
+                await opened.backend.load(lambda _done, _total: None)
         fake.release("C_FindObjectsInit")
         await eventually(lambda: opened.problem is None)
         await assert_signs(opened)
@@ -144,9 +150,10 @@ async def test_load_fails_if_token_hangs_at_start(token: SoftHsmToken, fake: Fak
 
 async def test_close_does_not_finalize_library_while_call_hangs(token: SoftHsmToken, fake: FakeCryptoki) -> None:
     """The library is finalized by its next user, after the call has returned."""
-    async with open_ring(token.uri(x_timeout=0.1)) as opened:
-        fake.hang("C_Sign")
-        await refusal(opened)
+    async with open_ring(token.uri()) as opened:
+        with short_calls(opened):
+            fake.hang("C_Sign")
+            await refusal(opened)
     assert fake.calls("C_Finalize") == 0
     fake.release("C_Sign")
     await eventually(lambda: not fake.hanging)

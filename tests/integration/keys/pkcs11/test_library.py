@@ -16,6 +16,7 @@ from tests.integration.keys.pkcs11.conftest import (
     assert_signs,
     eventually,
     open_ring,
+    short_calls,
 )
 from tests.support.fake_cryptoki import FakeCryptoki
 from tests.support.softhsm import SoftHsmToken
@@ -82,21 +83,22 @@ async def test_random_failures_under_load_end_in_recovery(token: SoftHsmToken, f
                 refused += 1
                 await asyncio.sleep(0.01)
 
-    async with open_ring(token.uri(x_sessions=8, x_timeout=0.3)) as opened:
+    async with open_ring(token.uri(x_sessions=8)) as opened:
         callers = [asyncio.create_task(call(opened)) for _ in range(32)]
-        for number in range(60):
-            await asyncio.sleep(0.03)
-            match number % 6:
-                case 0:
-                    fake.remove()
-                    await asyncio.sleep(0.1)
-                    fake.insert(slots_later=number)
-                case 1:
-                    fake.hang("C_Sign", times=rng.randint(1, 3))
-                    await asyncio.sleep(0.1)
-                    fake.release("C_Sign")
-                case _:
-                    fake.fail(rng.choice(functions), rng.choice(codes), times=rng.randint(1, 20))
+        with short_calls(opened, 0.3):
+            for number in range(60):
+                await asyncio.sleep(0.03)
+                match number % 6:
+                    case 0:
+                        fake.remove()
+                        await asyncio.sleep(0.1)
+                        fake.insert(slots_later=number)
+                    case 1:
+                        fake.hang("C_Sign", times=rng.randint(1, 3))
+                        await asyncio.sleep(0.1)
+                        fake.release("C_Sign")
+                    case _:
+                        fake.fail(rng.choice(functions), rng.choice(codes), times=rng.randint(1, 20))
         for function in functions:
             fake.fail(function, Ckr.OK, times=0)
         await eventually(lambda: opened.problem is None)
