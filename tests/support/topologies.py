@@ -65,8 +65,11 @@ class SentinelSite:
         wait_until(is_settled, "The Sentinels do not agree")
 
     def fail_over(self) -> None:
-        """Order a failover with ``SENTINEL FAILOVER``, without waiting until it has ended."""
-        self.sentinels[0].command("SENTINEL", "FAILOVER", SERVICE)
+        """Order a failover with ``SENTINEL FAILOVER``, without waiting until it has ended.
+
+        It is refused as long as the Sentinel knows no suitable replica, as after a pause of its process.
+        """
+        wait_until(lambda: bool(self.sentinels[0].command("SENTINEL", "FAILOVER", SERVICE)), "No failover begins")
 
 
 @contextmanager

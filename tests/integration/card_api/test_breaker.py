@@ -131,8 +131,9 @@ async def test_refused_connections_open_breaker(
     assert await deliver_something(client) == DeliveryResult(V.NOT_PROCESSED, None, COOL_DOWN)
 
 
-async def test_timeout_opens_breaker(start_bench: StartBench) -> None:
-    """A card API that does not respond is down."""
+async def test_timeout_opens_breaker(start_bench: StartBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card API that does not respond is down, if it had a fair time: a second, which is shortened here."""
+    monkeypatch.setattr("signer.adapters.card_api.http_transport._FAIR_TIME", 0.1)
     bench = await start_bench(failures_to_open=1)
     await bench.calling.client.check()
     bench.calling.fault(FaultKind.LATENCY, "sign", seconds=30)

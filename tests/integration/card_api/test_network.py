@@ -202,6 +202,7 @@ class TestUnreadableResponses:
 
         server = await start_raw(token_response(), http(200)[:-5] + b"1000\r\n\r\n", afterwards=drip)
         client = make_client(server.base_url, session, tmp_path)
+        await client.authenticate(timeout=SOON)
         assert await deliver_something(client, timedelta(seconds=1)) == DeliveryResult(V.UNKNOWN, 200)
         with pytest.raises(UpstreamTimeout):
             await client.fetch_challenge(CUSTOMER, timeout=timedelta(milliseconds=300))

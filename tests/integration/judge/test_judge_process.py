@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,13 +95,19 @@ async def test_settings_that_allow_no_message_are_reported() -> None:
     assert "allow no message" in str(await failure(policy))
 
 
-async def test_child_that_hangs_is_killed(tmp_path: Path) -> None:
+async def test_child_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the timeout the child does not exist any more, and the error has the timeout."""
-    script = f"echo $$ >{tmp_path}/pid; exec sleep 600"
-    error = await failure(timeout=timedelta(seconds=2), python=write_interpreter(tmp_path, script))
-    assert "did not finish within 2 s" in str(error)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+    children: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def keep_started(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - Popen's
+        children.append(start(*arguments, **options))
+        return children[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", keep_started)
+    error = await failure(timeout=timedelta(seconds=1), python=write_interpreter(tmp_path, "exec sleep 600"))
+    assert "did not finish within 1 s" in str(error)
+    assert [child.returncode for child in children] == [-signal.SIGKILL]
 
 
 async def test_cancellation_kills_child(tmp_path: Path) -> None:

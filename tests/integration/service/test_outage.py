@@ -141,6 +141,5 @@ async def test_end_of_an_outage_is_noticed_without_requests_when_the_cool_down_i
         assert "server_error" in check["detail"]
         assert time.monotonic() < repaired + 30
         await asyncio.sleep(0.1)  # a report is good for a second
-    assert time.monotonic() - repaired < cool_down.total_seconds() + 8
     assert [line["event"] for line in site.log.of("card_api.down")] == ["card_api.down"]
     assert await site.logged("card_api.breaker_closed")
