@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import pytest
@@ -21,6 +21,7 @@ from signer.devsite.site import LocalSite, Replica, SiteOptions, local_site
 
 OpenSite = Callable[..., Awaitable[LocalSite]]
 on_shared_site = pytest.mark.asyncio(loop_scope="module")
+Response = TypeVar("Response", bound=tuple[Any, ...])
 _AT_DEBUG_LEVEL: Final = {"logging": 'level = "debug"'}
 
 
@@ -32,6 +33,25 @@ async def log_lines(replicas: Sequence[Replica], event: str, at_least: int = 1) 
             lines += [line for replica in replicas for line in replica.process.take_events()]
             await asyncio.sleep(0.02)
     return lines
+
+
+async def repeat_while_in_progress(request: Callable[[], Awaitable[Response]]) -> Response:
+    """Repeat a request while the response is ``challenge_in_progress``; its last part is the body."""
+    async with asyncio.timeout(30):
+        while (response := await request())[-1].get("code") == "challenge_in_progress":
+            pass
+    return response
+
+
+async def sign_and_verify(site: LocalSite, customer_id: str) -> dict[str, Any]:
+    """Request a signature, again while its work goes on; return the record, which must be verified."""
+    async with asyncio.timeout(30):
+        while True:
+            status, record = await repeat_while_in_progress(lambda: site.sign(customer_id))
+            if status != 202:
+                assert (status, record["state"]) == (200, "verified")
+                return record
+            await asyncio.sleep(0.05)
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ async def test_nothing_is_signed_while_redis_hangs(open_site: OpenSite) -> None:
 
 async def test_running_request_is_completed_after_sigterm(open_site: OpenSite) -> None:
     """The replica responds and exits with 0; a second SIGTERM changes nothing."""
-    site = await open_site(**QUICK)
+    site = await open_site()
     customer = await site.create_customer()
     await site.set_faults({"kind": "latency", "route": "sign", "seconds": 1.0})
     request = asyncio.create_task(site.sign(customer["id"]))

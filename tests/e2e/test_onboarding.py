@@ -58,7 +58,7 @@ async def test_creation_is_retried_after_a_lost_response(site: LocalSite) -> Non
 
 async def test_creation_is_completed_after_sigkill_before_the_response(open_site: OpenSite) -> None:
     """The intent and its Idempotency-Key are stored before the POST, so another process gets the same customer."""
-    site = await open_site(**QUICK)
+    site = await open_site()
     await site.set_faults({"kind": "drop_reply", "route": "create_customer"})
     request = asyncio.create_task(onboard(site, "carol"))
     async with asyncio.timeout(10):

@@ -319,13 +319,16 @@ writer = LogWriter(1, lambda count: None, int(sys.argv[2]))
 name = sys.argv[1].encode()
 for number in range(600):
     writer.queue(b"%s %d %s\\n" % (name, number, name * (9000 if number % 10 == 0 else number)), 1 << 30)
+os.write(1, b"ready\\n")
 writer.close(60)
 """
     lock = os.memfd_create("lock", 0)
+    fcntl.lockf(lock, fcntl.LOCK_EX)  # so that neither writes its lines before the other has lines, too
     command = [sys.executable, "-W", "ignore", "-c", code]
     writers = [subprocess.Popen([*command, name, str(lock)], stdout=writes_to, pass_fds=[lock]) for name in ("a", "b")]
     os.close(writes_to)
-    os.close(lock)
+    assert [os.read(reads_from, len(b"ready\n")) for _ in writers] == [b"ready\n"] * 2
+    os.close(lock)  # which ends our lock
     parts: list[bytes] = []
     while part := os.read(reads_from, 1 << 12):
         parts.append(part)
