@@ -24,6 +24,7 @@ from tests.chaos.proxy import Connect, Connection
 from tests.chaos.stores import SingleNode, single_node
 from tests.support.challenge_stores import MAX_AGE
 from tests.support.fakes.damage_log import FakeDamageLog
+from tests.support.retries import until_available
 
 OWNER = AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")
 NOW = datetime.now(UTC)
@@ -45,7 +46,7 @@ async def traced_store(trace: Trace) -> AsyncIterator[tuple[RedisChallengeStore,
     async with single_node() as node:
         assert isinstance(node, SingleNode)
         url, [proxy] = await node.open_proxies(lambda _way: StoreTap(trace, "1.1"))
-        settings = RedisSettings(url=url, command_timeout=timedelta(seconds=1), lease=timedelta(seconds=5))
+        settings = RedisSettings(url=url, command_timeout=timedelta(seconds=20), lease=timedelta(seconds=5))
         redis = await open_redis(settings)
         try:
             yield RedisChallengeStore(redis, settings, max_age=MAX_AGE, damage_log=FakeDamageLog()), node
@@ -132,13 +133,13 @@ async def test_blocked_proxy_delays_requests_and_loses_none() -> None:
         settings = RedisSettings(url=url, command_timeout=timedelta(seconds=0.3))
         redis = await open_redis(settings)
         store = RedisChallengeStore(redis, settings, max_age=MAX_AGE, damage_log=FakeDamageLog())
-        await store.ping()
+        await until_available(store.ping)
         proxy.hold()
         with pytest.raises(Unavailable):
             await store.claim(CLAIM)
         assert await node.records() == {}
         proxy.release()
-        claimed = await store.claim(CLAIM)
+        claimed = await until_available(lambda: store.claim(CLAIM))
         assert claimed.outcome in {ClaimOutcome.GRANTED, ClaimOutcome.LEASED_ELSEWHERE}
         assert list(await node.records()) == [CLAIM.id]
         await redis.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -28,17 +28,26 @@ from tests.chaos.verdict import by_rule, violations
 from tests.support.challenge_stores import MAX_AGE
 from tests.support.failovers import owner_on
 from tests.support.fakes.damage_log import FakeDamageLog
+from tests.support.topologies import SERVICE
 
 NOW = datetime.now(UTC)
 
 
 @dataclass(slots=True)
 class TappedStore:
-    """A replicated store, and two replicas of the service behind taps."""
+    """A replicated store, and replicas of the service behind taps.
+
+    Attributes:
+        store: the store.
+        trace: the moves of all replicas.
+        replicas: two, patient enough for a slow machine.
+        open_replica: opens one more replica; takes its name and how long it waits for the store's replicas.
+    """
 
     store: ReplicatedStore
     trace: Trace
     replicas: list[RedisChallengeStore]
+    open_replica: Callable[[str, timedelta], Awaitable[RedisChallengeStore]]
 
 
 def tap_factory(trace: Trace, process: str) -> TapFactory:
@@ -55,21 +64,31 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[TappedStore]:
         assert isinstance(store, ReplicatedStore)
         wait_for = store.settings["wait_for_replicas"]
         assert isinstance(wait_for, int)
-        replicas = []
-        for number in (1, 2):
-            url, proxies = await store.open_proxies(tap_factory(trace, f"{number}.1"))
+
+        async def open_replica(process: str, wait_timeout: timedelta) -> RedisChallengeStore:
+            url, proxies = await store.open_proxies(tap_factory(trace, process))
             for proxy in proxies:
                 stack.push_async_callback(proxy.close)
             settings = RedisSettings(
                 url=url,
-                command_timeout=timedelta(seconds=3),
+                command_timeout=timedelta(seconds=20),
                 wait_for_replicas=wait_for,
-                wait_timeout=timedelta(seconds=1),
+                wait_timeout=wait_timeout,
             )
             redis = await open_redis(settings)
             stack.push_async_callback(redis.close)
-            replicas.append(RedisChallengeStore(redis, settings, max_age=MAX_AGE, damage_log=FakeDamageLog()))
-        yield TappedStore(store, trace, replicas)
+            return RedisChallengeStore(redis, settings, max_age=MAX_AGE, damage_log=FakeDamageLog())
+
+        replicas = [await open_replica(process, timedelta(seconds=5)) for process in ("1.1", "2.1")]
+        yield TappedStore(store, trace, replicas, open_replica)
+
+
+def prevent_failovers(store: ReplicatedStore) -> None:
+    """Let the store begin no failover when a server does not respond for some seconds."""
+    for sentinel in store._sentinels():
+        sentinel.command("SENTINEL", "SET", SERVICE, "down-after-milliseconds", 30_000)
+    for server in store._servers:
+        server.command("CONFIG", "SET", "cluster-node-timeout", 30_000)
 
 
 def _claim(shard: int, nonce: str) -> Claim:
@@ -87,6 +106,7 @@ def _claim(shard: int, nonce: str) -> Claim:
 
 async def test_moves_name_their_process_and_server(site: TappedStore) -> None:
     """Also for primaries that the service found through Sentinels or the slot map."""
+    prevent_failovers(site.store)
     for number, replica in enumerate(site.replicas):
         for shard in range(0, 64, 16):
             await replica.claim(_claim(shard, f"nonce{number}"))
@@ -99,6 +119,8 @@ async def test_moves_name_their_process_and_server(site: TappedStore) -> None:
 
 async def test_move_with_too_few_replicas_is_unconfirmed(site: TappedStore) -> None:
     """The store made the move, and the service got an error."""
+    prevent_failovers(site.store)
+    hasty = await site.open_replica("3.1", timedelta(seconds=0.3))
     await site.replicas[0].claim(_claim(0, "nonce1"))
     primaries = site.store._primaries()
     replicas = [server for server in site.store._servers if server not in primaries]
@@ -106,7 +128,7 @@ async def test_move_with_too_few_replicas_is_unconfirmed(site: TappedStore) -> N
         replica.pause()
     try:
         with pytest.raises(Unavailable, match="Too few replicas"):
-            await site.replicas[0].claim(_claim(0, "nonce2"))
+            await hasty.claim(_claim(0, "nonce2"))
     finally:
         for replica in replicas:
             replica.resume()

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from signer.devsite.site import LocalSite
-from tests.e2e.conftest import OpenSite, on_shared_site
+from tests.e2e.conftest import OpenSite, on_shared_site, repeat_while_in_progress
 
 QUICK = {"card_api": "request_timeout = 2", "redis": "lease = 6", "http": "answer_within = 2"}
 OTHER_ACCOUNT = "eip155:324:0x22227A31dd842196A246d8f3b775998560eAa61d"
@@ -96,7 +96,7 @@ async def test_created_customer_with_undelivered_signature_is_202(open_site: Ope
     """The response has the customer and its record."""
     site = await open_site(**QUICK)
     await site.set_faults({"kind": "status", "route": "sign", "status": 503})
-    status, customer = await onboard(site, "erin")
+    status, customer = await repeat_while_in_progress(lambda: onboard(site, "erin"))
     assert status == 202
     assert customer["record"]["state"] in {"signed", "forwarding"}
 

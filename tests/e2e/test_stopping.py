@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -30,6 +34,28 @@ async def refuses_connections(replica: Replica) -> None:
             except ConnectionRefusedError:
                 return
             await asyncio.sleep(0.02)
+
+
+def card_api_process(site: LocalSite) -> int:
+    """Return the process id of the simulated card API."""
+    secret = bytes(site.folder / "card-api/api-secret")
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = file.read_bytes().split(b"\0")
+            if b"simulate" in words and secret in words:
+                return int(file.parent.name)
+    raise LookupError
+
+
+@contextmanager
+def hanging_card_api(site: LocalSite) -> Iterator[None]:
+    """Let the card API accept requests and answer none."""
+    process = card_api_process(site)
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
 
 
 async def test_keep_alive_client_sees_no_failure_while_a_replica_stops(open_site: OpenSite) -> None:
@@ -64,23 +90,23 @@ async def test_keep_alive_client_sees_no_failure_while_a_replica_stops(open_site
 
 async def test_old_connection_gets_503_with_close_after_the_listener_has_closed(open_site: OpenSite) -> None:
     """New connections are refused by then; a running request still gets its result."""
-    site = await open_site()
+    site = await open_site(card_api="request_timeout = 15", http="answer_within = 15", redis="lease = 60")
     replica = site.replicas[0]
     customer = await site.create_customer()
     async with aiohttp.ClientSession(site.base_url) as client:
         assert (await client.get("/healthz")).status == 200
-        await site.set_faults({"kind": "latency", "route": "sign", "seconds": 3.0})
-        request = asyncio.create_task(site.sign(customer["id"]))
-        await replica.process.wait_for("challenge.signed", 10)
-        replica.process.signal(signal.SIGTERM)
-        await refuses_connections(replica)
-        response = await client.post(
-            f"/v1/customers/{customer['id']}/challenge/sign",
-            json={"ownerId": str(site.owner)},
-            headers=site.authorization,
-        )
-        assert (response.status, (await response.json())["code"]) == (503, "shutting_down")
-        assert (response.headers["Connection"], response.headers["Retry-After"]) == ("close", "1")
+        with hanging_card_api(site):
+            request = asyncio.create_task(site.sign(customer["id"], challenge=customer["challenge"]))
+            await replica.process.wait_for("challenge.signed", 10)
+            replica.process.signal(signal.SIGTERM)
+            await refuses_connections(replica)
+            response = await client.post(
+                f"/v1/customers/{customer['id']}/challenge/sign",
+                json={"ownerId": str(site.owner)},
+                headers=site.authorization,
+            )
+            assert (response.status, (await response.json())["code"]) == (503, "shutting_down")
+            assert (response.headers["Connection"], response.headers["Retry-After"]) == ("close", "1")
     assert (await request)[1]["state"] == "verified"
 
 

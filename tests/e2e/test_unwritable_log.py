@@ -143,10 +143,10 @@ async def test_closed_log_pipe_stops_signing_if_the_log_is_required(open_site: O
         await asyncio.sleep(0)  # the transport closes its end in the next turn of the event loop
         if required:
             assert await caller.sign(customer["id"]) == (503, "audit_unavailable", "5")
-            assert await caller.get("/readyz") == (503, "audit_unavailable")
+            await caller.wait_until_ready(503, "audit_unavailable")
         else:
             assert (await caller.sign(customer["id"]))[0] == 200
-            assert await caller.get("/readyz") == (200, None)
+            await caller.wait_until_ready(200, None)
 
 
 async def test_full_disk_stops_signing(open_site: OpenSite) -> None:

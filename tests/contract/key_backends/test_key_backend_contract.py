@@ -32,6 +32,7 @@ from tests.contract.key_backends.doubles import (
 from tests.contract.key_backends.rows import ROWS, BackendRow, PreparedBackend
 from tests.support.fakes.keys import opening_pool
 from tests.support.messages import Message
+from tests.support.retries import until_available
 
 SIGNATURES = 1000
 OWNER_WITHOUT_KEY = checksum_address("0x" + "ab" * 20)
@@ -272,7 +273,7 @@ async def test_slow_signature_is_unavailable_and_later_one_succeeds(
     assert refused.value.retry_after > 0
     for key in hanging:
         key.answer.set()
-    await assert_eth_account_agrees(ring, prepared.owners[0], 1)
+    await until_available(lambda: assert_eth_account_agrees(ring, prepared.owners[0], 1))
 
 
 async def test_vendor_error_becomes_unavailable(backend: KeyBackend) -> None:
