@@ -58,7 +58,7 @@ async def test_signature_is_delivered_after_sigkill_and_restart(open_site: OpenS
 
     await site.set_faults()
     await site.start_replica()
-    record = await settled(site, signed["challenge_id"], within=10)
+    record = await settled(site, signed["challenge_id"], within=30)
     assert record["state"] == "verified"
     assert record["signature"] == body["signature"]
     (entry,) = [entry for entry in (await site.ledger(customer["id"]))["entries"] if entry["verified"]]

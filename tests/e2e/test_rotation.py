@@ -102,7 +102,7 @@ async def sign_in_the_gap(site: LocalSite, customers: Sequence[dict[str, Any]]) 
 async def check_delivered(site: LocalSite, customers: Sequence[dict[str, Any]], records: Sequence[str]) -> None:
     """Wait until all records are verified; each was delivered under one Idempotency-Key and accepted once."""
     for customer, record in zip(customers, records, strict=True):
-        assert (await settled(site, record, within=20))["state"] == "verified"
+        assert (await settled(site, record, within=40))["state"] == "verified"
         entries = (await site.ledger(customer["id"]))["entries"]
         assert [entry["status"] for entry in entries if entry["admitted"]] == [204]
         assert {entry["status"] for entry in entries if not entry["admitted"]} == {400}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ import pytest
 
 from signer.devsite.site import LocalSite, _environment
 from tests.e2e.conftest import OpenSite
+from tests.support.servers import free_port
 
 SMALL_QUEUE = """
 from signer.observability import log_writer
@@ -25,13 +25,6 @@ log_writer.ROOM_FOR_OTHERS = 100_000
 SERVE = "from signer.cli.main import main; main()"
 STRANGERS = 1500
 """Their lines fill the pipe (64 KiB) and the small queue."""
-
-
-def free_port() -> int:
-    """Return a port that no server uses."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 class Log:

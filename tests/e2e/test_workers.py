@@ -19,7 +19,13 @@ from tests.e2e.conftest import OpenSite, log_lines
 from tests.support.servers import free_port
 
 SIGNATURES = "signer_signing_duration_seconds_count"
-TWO = {"http": "workers = 2"}
+
+
+async def open_two_workers(open_site: OpenSite, **options: str) -> LocalSite:
+    """Open a site with two workers, and wait until both are ready."""
+    site = await open_site(http="workers = 2", **options)
+    await site.replicas[0].process.wait_for("service.ready", 60)  # of the second one
+    return site
 
 
 def workers_of(site: LocalSite) -> list[int]:
@@ -65,7 +71,7 @@ def have_ended(pids: list[int]) -> None:
 
 async def test_two_workers_share_one_port_and_sign_a_challenge_once(open_site: OpenSite) -> None:
     """Requests for one challenge on many connections reach both, and each gets the same signature."""
-    site = await open_site(**TWO)
+    site = await open_two_workers(open_site)
     customer = await site.create_customer()
     lines: list[dict[str, Any]] = []
     async with asyncio.timeout(60):
@@ -80,7 +86,7 @@ async def test_two_workers_share_one_port_and_sign_a_challenge_once(open_site: O
 
 async def test_reload_by_signal_or_request_reaches_both_workers(open_site: OpenSite) -> None:
     """The worker that was asked reloads once, and the other one by a signal."""
-    site = await open_site(**TWO)
+    site = await open_two_workers(open_site)
     site.replicas[0].process.signal(signal.SIGHUP)
     assert [line["cause"] for line in await lines_of_both(site, "keys.reloaded")] == ["signal", "signal"]
     async with site.http.post(f"{site.base_url}/v1/keys/reload", headers=site.authorization) as response:
@@ -90,7 +96,7 @@ async def test_reload_by_signal_or_request_reaches_both_workers(open_site: OpenS
 
 async def test_killed_worker_is_replaced_while_the_other_serves(open_site: OpenSite) -> None:
     """The successor logs how it ended. The workers end with the supervisor."""
-    site = await open_site(**TWO)
+    site = await open_two_workers(open_site)
     process = site.replicas[0].process
     customer = await site.create_customer()
     first, other = workers_of(site)
@@ -110,7 +116,7 @@ async def test_killed_worker_is_replaced_while_the_other_serves(open_site: OpenS
 
 async def test_sigterm_drains_both_workers_once(open_site: OpenSite) -> None:
     """Requests in flight on both get their result; the exit status is 0, and nothing is handed back."""
-    site = await open_site(**TWO)
+    site = await open_two_workers(open_site)
     process = site.replicas[0].process
     await site.set_faults({"kind": "latency", "route": "sign", "seconds": 1.5})
     requests: list[asyncio.Task[tuple[int, dict[str, Any]]]] = []
@@ -131,7 +137,7 @@ async def test_sigterm_drains_both_workers_once(open_site: OpenSite) -> None:
 async def test_two_workers_sign_with_one_token(open_site: OpenSite) -> None:
     """Each has its own session and its own port for metrics; the supervisor has not loaded the library."""
     port = free_port()
-    site = await open_site(kind="pkcs11", http="workers = 2", metrics=f"port = {port}")
+    site = await open_two_workers(open_site, kind="pkcs11", metrics=f"port = {port}")
     assert loaded_and_threads(site.replicas[0].process.pid) == (False, 1)
     signed = [0.0, 0.0]
     async with asyncio.timeout(60):

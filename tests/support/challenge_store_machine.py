@@ -19,14 +19,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from signer.adapters.redis_client.opening import open_redis
-from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.challenge_store import ForbiddenMove
 from signer.application.ports import ChallengeStore, Claim, ClaimResult, Lease, LeasedRecord
 from signer.domain.errors import LeaseLost, Unavailable
 from signer.domain.ethereum import AccountId, ChainId
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord, Submission
-from tests.support.challenge_stores import CUSTOMER, LEASE, OWNER, VALID_FOR, RedisUnderTest, claim_of, real_store
+from tests.support.challenge_stores import (
+    CUSTOMER,
+    LEASE,
+    OWNER,
+    SETTINGS,
+    VALID_FOR,
+    RedisUnderTest,
+    changed,
+    claim_of,
+    real_store,
+)
 from tests.support.fakes.challenge_store import FakeChallengeStore, Shelf
 from tests.support.servers import RedisServer
 
@@ -63,7 +72,7 @@ class ChallengeStoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._runner = asyncio.Runner()
-        self._redis = self._runner.run(open_redis(RedisSettings(url=self.server.url)))
+        self._redis = self._runner.run(open_redis(changed(SETTINGS, url=self.server.url)))
         self._source = RedisUnderTest(self._redis, self.server)
         self._shelf = Shelf()
         self._token = ""

@@ -31,7 +31,12 @@ LEASE: Final = timedelta(seconds=20)
 VALID_FOR: Final = timedelta(minutes=50)
 RETENTION: Final = timedelta(hours=3)
 MAX_AGE: Final = timedelta(hours=1)
-SETTINGS: Final = RedisSettings(lease=LEASE, nonce_retention=RETENTION, command_timeout=timedelta(seconds=10))
+SETTINGS: Final = RedisSettings(
+    lease=LEASE,
+    nonce_retention=RETENTION,
+    connect_timeout=timedelta(seconds=20),
+    command_timeout=timedelta(seconds=10),
+)
 
 OWNER: Final = AccountId.parse("eip155:324:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")
 CUSTOMER: Final = "0191b1d6-4a4e-7c8e-9d4d-1a2b3c4d5e6f"

@@ -21,7 +21,7 @@ from tests.support.challenge_stores import (
     sign,
 )
 
-PAUSE = timedelta(seconds=5)
+PAUSE = timedelta(minutes=5)
 
 
 async def test_delivery_is_taken_over_after_its_lease_ended(

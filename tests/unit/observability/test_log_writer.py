@@ -29,10 +29,12 @@ class Pipe:
 
     def __init__(self) -> None:
         self.reads_from, self.writes_to = os.pipe()
+        self.has_reported = False
         self.writer = LogWriter(self.writes_to, self._report_lost)
 
     def _report_lost(self, count: int) -> None:
         self.writer.queue(b"lost %d\n" % count, math.inf)
+        self.has_reported = True
 
     def read_on(self) -> Callable[[], bytes]:
         """Read in a thread; the result waits for the end of the pipe."""
@@ -147,7 +149,7 @@ def test_stopped_reader_delays_no_line_and_every_lost_one_is_counted(
     wait_for(lambda: "has taken no lines" in (pipe.writer.problem() or ""))
     text = pipe.read_on()
     wait_for(lambda: pipe.writer.problem() is None)
-    wait_for(lambda: pipe.writer._size == 0)
+    wait_for(lambda: pipe.has_reported and pipe.writer._size == 0)
     pipe.writer.queue(b"later\n")
     *lines, report, later = text().splitlines(keepends=True)
     assert set(lines) == {LINE}
