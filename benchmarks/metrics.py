@@ -17,7 +17,7 @@ from benchmarks.site import Variant, open_site
 def main(argv: Sequence[str]) -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks metrics", description=__doc__)
-    add_options(parser, rounds=10, seconds=4.0)
+    add_options(parser, rounds=30, seconds=2.0)
     options = parser.parse_args(argv)
     rounds, seconds = length_of(options)
     with open_site() as site:
