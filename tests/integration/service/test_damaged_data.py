@@ -45,7 +45,7 @@ async def waiting(site: Site) -> dict[str, Any]:
 
 
 async def delivered(site: Site, customer_id: str, challenge: str) -> None:
-    """Have a challenge signed and wait until it is verified: the circuit breaker may still be open."""
+    """Sign a challenge and wait for the state verified: the circuit breaker may still be open."""
     record = await (await site.ask_patiently(customer_id, challenge)).json()
     assert (await site.settled(record["id"]))["state"] == "verified"
 
