@@ -1,5 +1,7 @@
 """A card API that costs next to nothing: 200 with a token, a customer or a challenge, 204 for a delivery.
 
+Like every server with a clock it sends ``Date`` (RFC 9110 §6.6.1).
+
 Arguments: a port; a JSON file with ``owner``, ``domain``, ``chain`` and ``statement``, which its challenges are made
 of; for TLS also the files of a certificate and its key.
 """
@@ -15,6 +17,7 @@ import ssl
 import sys
 import time
 import uuid
+from email.utils import formatdate
 from itertools import count
 from pathlib import Path
 from typing import Final, cast
@@ -22,7 +25,6 @@ from typing import Final, cast
 import uvloop
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
-_ACCEPTED: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 _RUN: Final = secrets.token_hex(8)
 _NUMBERS: Final = count()
 _MESSAGE: Final = (
@@ -57,7 +59,7 @@ class Connection(asyncio.Protocol):
 
 def _response(request: bytes) -> bytes:
     if b"/challenge/sign " in request:
-        return _ACCEPTED
+        return _head("204 No Content") + b"\r\n"
     if b"/challenge " in request:
         return _ok({"challenge": _challenge()})
     if request.startswith(b"POST ") and b"/customers " in request:
@@ -67,7 +69,11 @@ def _response(request: bytes) -> bytes:
 
 def _ok(fields: dict[str, object]) -> bytes:
     body = json.dumps(fields).encode()
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    return _head("200 OK") + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def _head(status: str) -> bytes:
+    return f"HTTP/1.1 {status}\r\nDate: {formatdate(usegmt=True)}\r\n".encode()
 
 
 def _challenge() -> str:

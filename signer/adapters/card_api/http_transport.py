@@ -180,11 +180,14 @@ class HttpTransport:
         if body is None:
             what = f"is longer than the {request.max_response} bytes that are read"
             return unreadable(request.operation, what, response.status)
-        requested = response.headers.get("Retry-After")
-        now = parse_http_date(response.headers.get("Date", "")) or self._clock.now()
-        retry_after = None if requested is None else parse_retry_after(requested, now)
         took = within - (deadline - asyncio.get_running_loop().time())
-        return UpstreamResponse(response.status, body, retry_after, took, self._clock.skew)
+        return UpstreamResponse(response.status, body, self._requested_pause(response), took, self._clock.skew)
+
+    def _requested_pause(self, response: aiohttp.ClientResponse) -> timedelta | None:
+        requested = response.headers.get("Retry-After")
+        if requested is None:  # like most responses: their date is not parsed again
+            return None
+        return parse_retry_after(requested, parse_http_date(response.headers.get("Date", "")) or self._clock.now())
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
