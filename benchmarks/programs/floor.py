@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from eth_utils.crypto import keccak
+from eth_hash.auto import keccak
 from redis.asyncio import Redis
 
 from benchmarks.programs.common import MESSAGE, SETTINGS, run

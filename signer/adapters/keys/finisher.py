@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from eth_utils.crypto import keccak
+from eth_hash.auto import keccak
 
 from signer.adapters.keys.secp256k1 import recover_public_key
 from signer.domain.errors import ErrorCode, Unavailable

@@ -21,7 +21,7 @@ from typing import Final
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
-from eth_utils.crypto import keccak
+from eth_hash.auto import keccak
 
 from signer.adapters.keys.encrypted_json import WORK_FOR_KDF, EncryptedSecret, parse_crypto
 from signer.adapters.keys.hd.bip32 import MAX_SEED_BYTES, MIN_SEED_BYTES
