@@ -45,7 +45,7 @@ class CustomerReading:
         """Return the record with the status that was read, to be stored with its next move."""
         if self.status is None:
             return leased
-        return replace(leased, record=replace(leased.record, upstream_status=self.status))
+        return replace(leased, record=leased.record._replace(upstream_status=self.status))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

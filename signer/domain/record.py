@@ -18,7 +18,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.ethereum import AccountId, EvmSignature
@@ -31,6 +31,7 @@ CHALLENGE_ID: Final = re.compile(r"[0-3][0-9a-f][0-9a-f]{32}", re.ASCII)
 _SUBMISSION_NAMESPACE: Final = uuid.UUID("6f9a1c52-3d0b-5c1e-9a41-7e0c54d3b6aa")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _HASH_DIGITS: Final = 32
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 _HEX_FORM_BYTES: Final = len("0x") + 2 * 65
 
 
@@ -94,7 +95,7 @@ class Submission:
         raw = signature.to_bytes()
         text = base64.b64encode(b"0x" + raw.hex().encode() if form is SignatureForm.HEX else raw).decode("ascii")
         fields = {"ownerId": str(owner), "challenge": challenge, "signature": text}
-        return cls(json.dumps(fields, separators=(",", ":")).encode("ascii"), text)
+        return cls(_ENCODE(fields).encode("ascii"), text)
 
     @property
     def idempotency_key(self) -> str:
@@ -121,9 +122,8 @@ class Submission:
         return "Submission(***)"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class ChallengeRecord:
-    """The stored record of one challenge.
+class ChallengeRecord(NamedTuple):
+    """The stored record of one challenge; a named tuple, because three are created for each challenge.
 
     Attributes:
         customer_id: the card API's UUID of the customer.

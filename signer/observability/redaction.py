@@ -157,6 +157,6 @@ def _masked(name: object, value: object, depth: int) -> object:
     if depth < _MAX_DEPTH:
         if isinstance(value, Mapping):
             return {masked_text(str(key)): _masked(key, inner, depth + 1) for key, inner in value.items()}
-        if isinstance(value, (list, tuple, set, frozenset)):
+        if isinstance(value, (list, tuple, set, frozenset)) and not hasattr(value, "_fields"):  # not a named tuple
             return [_masked(None, inner, depth + 1) for inner in value]
     return f"<{type(value).__name__}>"

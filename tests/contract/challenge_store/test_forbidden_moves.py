@@ -67,7 +67,7 @@ async def _states_after(under_test: StoreUnderTest, state: ChallengeState, later
         after = await store.get(lease.id)
         assert before is not None
         assert after is not None
-        if replace(after, forward=before.forward) != before:
+        if after._replace(forward=before.forward) != before:
             targets.add(after.state)
     return targets
 

@@ -97,7 +97,7 @@ class FakeChallengeStore:
         if record.customer_id != claim.customer_id:
             return ClaimResult(ClaimOutcome.OTHER_CUSTOMER, record)
         if claim.forward and not record.forward and not record.state.is_final:
-            record = replace(record, forward=True)
+            record = record._replace(forward=True)
             due = now if record.state is _S.SIGNED else row.attention
             row = self.shelf.rows[claim.id] = replace(row, record=record, attention=due)
         if _S.CLAIMED not in MOVES[record.state]:
@@ -275,7 +275,7 @@ class FakeChallengeStore:
         attention: datetime | None,
         **changes: Any,  # noqa: ANN401 - the record's own fields
     ) -> ChallengeRecord:
-        record = replace(row.record, state=state, updated_at=now, **changes)
+        record = row.record._replace(state=state, updated_at=now, **changes)
         self.shelf.rows[record.id] = replace(row, record=record, token=token, attention=attention)
         return record
 

@@ -95,7 +95,7 @@ async def test_undeliverable_record_reads_customer_status(system: FakeSystem, is
     replica = system.add_replica()
     leased = await system.sign_and_record(replica, system.issue_challenge())
     if is_deliverable:
-        leased = replace(leased, record=replace(leased.record, submission=None))
+        leased = replace(leased, record=leased.record._replace(submission=None))
     record = await replica.forward.attempt(replace(leased, deliverable=is_deliverable))
     assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.OUTCOME_UNKNOWN)
     assert (system.card_api.submitted, system.card_api.read_count) == ([], 1)

@@ -185,7 +185,7 @@ def replace_stored(system: FakeSystem, challenge: str, **changes: object) -> Non
     """Change the stored record."""
     record_id = system.id_of(challenge)
     row = system.shelf.rows[record_id]
-    system.shelf.rows[record_id] = replace(row, record=replace(row.record, **changes))  # type: ignore[arg-type]
+    system.shelf.rows[record_id] = replace(row, record=row.record._replace(**changes))  # type: ignore[arg-type]
 
 
 @NEVER_OR_MAYBE_SENT
@@ -275,7 +275,7 @@ async def test_record_under_id_of_another_nonce_is_rejected(system: FakeSystem, 
     challenge = await maybe_sent(system)
     other_id = system.id_of(system.make_challenge(nonce="anothernonce1"))
     row = system.shelf.rows.pop(system.id_of(challenge))
-    system.shelf.rows[other_id] = replace(row, record=replace(row.record, id=other_id))
+    system.shelf.rows[other_id] = replace(row, record=row.record._replace(id=other_id))
     record = await replica.forward.take_over(other_id)
     assert record is not None
     assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)

@@ -208,13 +208,13 @@ RECORD = ChallengeRecord(
 def test_settled_is_final_or_signed_without_delivery(state: ChallengeState, forward: bool) -> None:
     """In every other state something remains to be done."""
     kept = state is ChallengeState.SIGNED and not forward
-    assert replace(RECORD, state=state, forward=forward).is_done == (state.is_final or kept)
+    assert RECORD._replace(state=state, forward=forward).is_done == (state.is_final or kept)
 
 
 def test_repr_of_submission_and_record_hides_credentials() -> None:
     """A log line that prints them must not contain signature, body or challenge."""
     golden = golden_vector()
     submission = Submission(b"secret-body", golden.signature)
-    record = replace(RECORD, submission=submission, signature=golden.signature)
+    record = RECORD._replace(submission=submission, signature=golden.signature)
     assert repr(submission) == "Submission(***)"
     assert repr(record) == f"ChallengeRecord(id='{RECORD.id}', state='claimed', ***)"

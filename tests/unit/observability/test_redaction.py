@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -189,11 +189,19 @@ def test_identifier_may_be_long_but_not_contain_a_key(uri: str, expected: str) -
     assert redacted(key_uri=uri, request_id=uri) == {"key_uri": expected, "request_id": expected}
 
 
+class SimpleNamed(NamedTuple):
+    """A named tuple, like a record."""
+
+    signature: str
+
+
 def test_bytes_and_objects_are_shown_as_their_type() -> None:
     """The same holds for values below the fourth level."""
     deep: object = {"a": {"a": {"a": {"a": {"a": "x"}}}}}
-    assert redacted(raw=b"abc", thing=object(), error=ValueError("x"), deep=deep) == {
+    named = SimpleNamed("x")
+    assert redacted(raw=b"abc", named=named, thing=object(), error=ValueError("x"), deep=deep) == {
         "raw": "<bytes>",
+        "named": "<SimpleNamed>",
         "thing": "<object>",
         "error": "<ValueError>",
         "deep": {"a": {"a": {"a": {"a": "<dict>"}}}},

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -201,15 +200,15 @@ def test_record_has_exactly_these_fields() -> None:
 @pytest.mark.parametrize("state", ChallengeState)
 def test_record_says_whether_it_is_final_and_proven(state: ChallengeState) -> None:
     """A caller need not know the states: it waits for ``final``, then reads ``proven``."""
-    fields = json.loads(record_body(replace(RECORD, state=state)))
+    fields = json.loads(record_body(RECORD._replace(state=state)))
     is_final = state in {"verified", "already_signed", "superseded", "rejected", "expired"}
     assert (fields["final"], fields["proven"]) == (is_final, state in {"verified", "already_signed"})
 
 
 def test_superseded_record_names_its_successor() -> None:
     """``supersededBy`` is present only for a superseded record."""
-    record = replace(
-        RECORD, state=ChallengeState.SUPERSEDED, superseded_by="00" * 17, code=RecordCode.REPLACED_UPSTREAM
+    record = RECORD._replace(
+        state=ChallengeState.SUPERSEDED, superseded_by="00" * 17, code=RecordCode.REPLACED_UPSTREAM
     )
     fields = json.loads(record_body(record))
     assert (fields["state"], fields["code"], fields["supersededBy"]) == ("superseded", "replaced_upstream", "00" * 17)
@@ -233,13 +232,13 @@ def test_keys_show_loaded_missing_and_failed_keys() -> None:
 def test_instant_of_another_zone_is_converted_to_utc() -> None:
     """``Z`` never follows another zone's time."""
     berlin = timezone(timedelta(hours=1))
-    record = replace(RECORD, expires_at=datetime(2026, 11, 22, 14, tzinfo=berlin))
+    record = RECORD._replace(expires_at=datetime(2026, 11, 22, 14, tzinfo=berlin))
     assert json.loads(record_body(record))["expiresAt"] == "2026-11-22T13:00:00.000Z"
 
 
 def test_record_shows_the_customers_status_at_the_card_api() -> None:
     """``upstreamStatus`` is the word that was read last."""
-    record = replace(RECORD, upstream_status=CustomerStatus.SCREENING)
+    record = RECORD._replace(upstream_status=CustomerStatus.SCREENING)
     assert json.loads(record_body(record))["upstreamStatus"] == "screening"
 
 
