@@ -33,7 +33,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, Final
@@ -208,14 +207,13 @@ class RedisChallengeStore:
         shard = ShardKeys(self._prefix, challenge_id)
         key = shard.record(challenge_id)
         commands = [("HMGET", key, *scripts.FIELDS), *self._replica_wait.commands(shard.confirmation)]
-        with self._logging_damage(challenge_id):
-            try:
-                fields, *confirmations = await self._redis.commands(commands, key=key)
-            except WrongType:
-                raise RecordDamaged from None
+        try:
+            fields, *confirmations = await self._redis.commands(commands, key=key)
             if set(fields) == {None}:
                 return None
             record = parse_record(challenge_id, fields)
+        except (WrongType, RecordDamaged):
+            raise self._report_damage(challenge_id) from None
         self._check_confirmed(record.state, confirmations)
         return record
 
@@ -267,19 +265,18 @@ class RedisChallengeStore:
             raise LeaseLost
         if outcome == b"forbidden":
             raise ForbiddenMove(f"the state of challenge {challenge_id} does not allow this move")
-        with self._logging_damage(challenge_id):
+        try:
             result = ScriptResult(challenge_id, called_at, outcome, now, *fields)
+        except RecordDamaged:
+            raise self._report_damage(challenge_id) from None
         if confirmation and result.is_applicable:
             self._check_confirmed(result.record.state, confirmations)
         return result
 
-    @contextmanager
-    def _logging_damage(self, challenge_id: str) -> Iterator[None]:
-        try:
-            yield
-        except RecordDamaged:
-            self._damage_log.record_damaged(ShardKeys(self._prefix, challenge_id).record(challenge_id))
-            raise
+    def _report_damage(self, challenge_id: str) -> RecordDamaged:
+        """Report a damaged record, and return the error to raise."""
+        self._damage_log.record_damaged(ShardKeys(self._prefix, challenge_id).record(challenge_id))
+        return RecordDamaged()
 
     def _check_confirmed(self, state: ChallengeState, confirmations: Sequence[Any]) -> None:
         """Raise if a failover could forget the record. A final record grants nothing, so it needs no confirmation."""
