@@ -173,7 +173,7 @@ def _failures(failed: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _instant(moment: datetime) -> str:
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def _parse_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:

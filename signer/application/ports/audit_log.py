@@ -101,13 +101,14 @@ class AuditEvent:
         cls, name: EventName, record: ChallengeRecord, *, is_repeated: bool = False, **details: Unpack[AuditFields]
     ) -> AuditEvent:
         """Create an event about the challenge of ``record``, which is as it is afterwards."""
-        identity: AuditFields = {
+        fields: AuditFields = {
             "challenge_id": record.id,
             "customer_id": record.customer_id,
             "owner": str(record.owner),
             "state": record.state,
+            **details,
         }
-        return cls(name, {**identity, **details}, is_repeated)
+        return cls(name, fields, is_repeated)
 
 
 class AuditLog(Protocol):
