@@ -51,7 +51,8 @@ class RecordedResponse:
         took: seconds.
         process: name of the process that got the request, such as ``2.5``.
         customer_id: the customer; the wallet's external id if the request creates the customer.
-        sent: kind of request: ``challenge``, ``twin``, ``fetch``, ``onboard``, ``hold`` or ``poll``.
+        sent: kind of request: ``challenge``, ``twin``, ``fetch``, ``poll`` or ``onboard, fetch``; followed by
+            ``, hold`` if it asks for no delivery.
         status: HTTP status, or ``None`` without a response.
         code: code of the problem or of the record.
         body: the parsed body.
@@ -73,7 +74,7 @@ class RecordedResponse:
 
     @property
     def code(self) -> str | None:
-        """The code code of the problem or of the record."""
+        """The code of the problem or of the record."""
         return self.body.get("code")
 
     @property
@@ -91,7 +92,8 @@ class Customer:
         owner: account that signs.
         behaviour: how its clients behave.
         challenge: the first challenge, base64; empty if the service created the customer, or if it comes from the list.
-        has_final_response: whether the last client received a final state.
+        has_final_response: whether the last client got a state that it waited for: ``signed`` for
+            ``NEVER_FORWARDS``, else a final one.
     """
 
     id: str
@@ -126,7 +128,7 @@ class Load:
         async with asyncio.TaskGroup() as group:
             for arrival in arrivals:
                 await asyncio.sleep(max(began + arrival - time.monotonic(), 0.0))
-                # A signature that is left to expire starts early, so that the run need not wait for it at the end.
+                # Only early customers may leave a signature to expire, so that the run need not wait for it at the end.
                 group.create_task(
                     self._run_customer(random.Random(rng.random()), early=arrival < plan.load_seconds / 2)
                 )
@@ -192,6 +194,7 @@ class Load:
 
     async def _retry_until(self, customer: Customer, rng: random.Random, *, forward: bool, until: set[str]) -> None:
         """Request until the state is one of ``until``; request the next challenge if it is superseded or expired."""
+        customer.has_final_response = False  # an earlier client may have had what it waited for
         sent = "challenge" if customer.challenge and rng.random() < 0.7 else "fetch"
         rounds = 0
         while not self._stop_requested.is_set():
