@@ -1,9 +1,9 @@
 """How many challenges a second a pod takes whose CPU limit is 500m or 1 core.
 
-Only the service has the limit: Redis and the card API run elsewhere, as in production. The highest load is what wrk
-gets over 16 connections. A limit stops the process for the rest of each 100 ms whose share it has used up, so near the
-highest load some requests wait that long: plan with 60 % of it. The latencies are those at that load, from a generator
-that sends each request when it is due.
+Only the service has the limit: Redis, the card API and the load run beside it without one. The highest load is what
+wrk gets over 16 connections. When the process has used its share of a period of 100 ms, Linux stops it until the next
+period, so near the highest load some requests wait that long: plan with 60 % of it. The latencies are those at that
+load, from a generator that sends each request when it is due.
 
 Without cgroups (which need root on Linux) the figures are derived from the CPU seconds of one challenge.
 """

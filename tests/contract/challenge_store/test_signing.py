@@ -49,7 +49,7 @@ async def test_signature_is_recorded_after_lease_ended_without_takeover(
     under_test: StoreUnderTest,
     store: ChallengeStore,
 ) -> None:
-    """A slow key costs nothing: no other replica can have signed with the same fencing token."""
+    """The lease holder may write until a takeover: until then no other replica can have signed or sent anything."""
     lease = await claim_granted(store, claim_of())
     await under_test.advance(LEASE * 2)
     held = await store.record_signature(lease, SUBMISSION)
@@ -60,7 +60,7 @@ async def test_signature_after_the_deadline_is_not_delivered(
     under_test: StoreUnderTest,
     store: ChallengeStore,
 ) -> None:
-    """No attempt is begun; the record ends as ``not_delivered``."""
+    """No attempt begins; the record is settled as ``expired`` with the code ``not_delivered``."""
     lease = await claim_granted(store, claim_of(valid_for=LEASE / 2))
     await under_test.advance(LEASE / 2)
     held = await store.record_signature(lease, SUBMISSION)
@@ -74,10 +74,10 @@ async def test_signature_after_the_deadline_is_not_delivered(
 
 @pytest.mark.parametrize("forward", [True, False])
 async def test_second_signature_is_refused(store: ChallengeStore, forward: bool) -> None:
-    """Each nonce has one signature, also if the backend signs differently each time."""
+    """Each nonce has one signature, even if the backend signs differently each time."""
     lease = await claim_granted(store, claim_of(forward=forward))
     await store.record_signature(lease, SUBMISSION)
-    with pytest.raises(ForbiddenMove if forward else LeaseLost):
+    with pytest.raises(ForbiddenMove if forward else LeaseLost):  # without a delivery, the lease has ended
         await store.record_signature(lease, ANOTHER)
     record = await store.get(lease.id)
     assert record is not None
