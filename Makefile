@@ -88,7 +88,7 @@ bench: $(VENV)/.test bench-programs $(RIVAL)/node_modules/.package-lock.json ## 
 
 .PHONY: bench-programs
 bench-programs:
-	@[ -z "$$(.ci/debian-packages wrk:wrk node:nodejs npm:npm redis-server:redis-server softhsm2-util:softhsm2)" ]
+	@[ -z "$$(.ci/debian-packages wrk:wrk node:nodejs npm:npm redis-server:redis-server softhsm2-util:softhsm2 $(if $(filter instructions all,$(ARGS)),valgrind:valgrind))" ]
 
 .PHONY: bench-keys
 bench-keys: $(VENV)/.test programs ## run the benchmarks of the key backends, each compared with its bare library

@@ -18,7 +18,7 @@ from typing import Final
 import benchmarks
 
 _DEFAULT: Final = ("challenges", "modes", "latency")
-_ALL: Final = (*_DEFAULT, "profile", "growth", "stalls", "start", "sizing", "workers", "metrics")
+_ALL: Final = (*_DEFAULT, "profile", "instructions", "growth", "stalls", "start", "sizing", "workers", "metrics")
 
 
 def discover() -> dict[str, ModuleType]:

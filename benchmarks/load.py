@@ -1,4 +1,4 @@
-"""Puts load on a program with wrk, and says what the program did: challenges a second, CPU, latency."""
+"""Puts load on a program with wrk, and returns what the program did: challenges a second, CPU, latency."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def put_load(
     """Send requests over ``connections`` connections, each as soon as the one before it has its response.
 
     Raises:
-        SystemExit: a request failed.
+        SystemExit: a request failed, or none was completed.
     """
     before = cpu_seconds(program.process.pid), cpu_seconds(program.redis)
     output = subprocess.run(
@@ -84,7 +84,7 @@ def put_load(
     result = json.loads(output.strip().splitlines()[-1])
     count = result["count"]
     if result["failed"] or not count:
-        program.fail(f"{result['failed']} of {count} requests failed")
+        program.fail(f"{result['failed']} requests failed, {count} were completed")
     cpu = cpu_seconds(program.process.pid) - before[0]
     redis = cpu_seconds(program.redis) - before[1]
     return Sample(

@@ -18,14 +18,18 @@ class PacedSample(Sample):
     """A sample at a given rate.
 
     Attributes:
+        count: how many requests there were.
         late: how late the generator sent its requests: the 99th percentile, in milliseconds.
     """
 
+    count: int
     late: float
 
 
-def put_paced_load(site: Site, program: Program, *, rate: float, seconds: float, seed: int = 1) -> PacedSample:
-    """Send ``rate`` requests a second.
+def put_paced_load(
+    site: Site, program: Program, *, rate: float, seconds: float, seed: int = 1, patience: float = 10.0
+) -> PacedSample:
+    """Send ``rate`` requests a second; wait for the last responses, ``patience`` seconds at most.
 
     Raises:
         SystemExit: a request failed.
@@ -36,6 +40,7 @@ def put_paced_load(site: Site, program: Program, *, rate: float, seconds: float,
         "rate": rate,
         "seconds": seconds,
         "seed": seed,
+        "patience": patience,
         "owners": program.owners,
         "chain": site.chain,
         "domain": site.domain,
@@ -49,4 +54,4 @@ def put_paced_load(site: Site, program: Program, *, rate: float, seconds: float,
     if failed := result.pop("failed"):
         program.fail(f"{failed} of {count} requests failed")
     cpu, redis = cpu_seconds(program.process.pid) - before[0], cpu_seconds(program.redis) - before[1]
-    return PacedSample(rate=count / seconds, cpu=cpu / count * 1e6, redis=redis / count * 1e6, **result)
+    return PacedSample(rate=count / seconds, cpu=cpu / count * 1e6, redis=redis / count * 1e6, count=count, **result)

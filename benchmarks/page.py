@@ -1,7 +1,7 @@
 """Writes the plot and the generated parts of ``docs/performance.md`` again from the published result.
 
-A generated part is between ``<!-- generated: NAME -->`` and ``<!-- end -->``; NAME is a section of the result. No
-number of the page is typed by hand.
+A generated part is between ``<!-- generated: NAME -->`` and ``<!-- end -->``; NAME is a section of the result. The
+other numbers of the page are typed by hand.
 """
 
 from __future__ import annotations

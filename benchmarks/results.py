@@ -15,6 +15,8 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -31,10 +33,14 @@ ROOT: Final = Path(__file__).parents[1]
 
 
 def add_options(parser: argparse.ArgumentParser, *, rounds: int, seconds: float) -> None:
-    """Add the options that all benchmarks of the service have; the defaults are those of the published figures."""
+    """Add the options that all benchmarks of the service have; the defaults are those of the published figures.
+
+    If ``seconds`` is 0, the benchmark does not measure for a time, and the option has no effect.
+    """
     parser.add_argument("--quick", action="store_true", help="short rounds, nothing is written")
     parser.add_argument("--rounds", type=int, help=f"default: {rounds}")
-    parser.add_argument("--seconds", type=float, help=f"of each program in each round; default: {seconds:g}")
+    of_round = f"of each program in each round; default: {seconds:g}" if seconds else "has no effect here"
+    parser.add_argument("--seconds", type=float, help=of_round)
     parser.add_argument("--json", type=Path, help="write all figures here, and nothing to the page")
     parser.set_defaults(default_rounds=rounds, default_seconds=seconds)
 
@@ -49,13 +55,15 @@ def publish(options: argparse.Namespace, how: str, sections: Mapping[str, Sequen
     """Print the tables of some sections and write them.
 
     Args:
-        options: from ``add_options``. A quick run, or one of other rounds, is written only with ``--json``.
+        options: from ``add_options``. A run with an option that changes what is measured is written only with
+            ``--json``.
         how: what was measured, for the page.
         sections: the rows of each.
     """
     for name, rows in sections.items():
         print(as_text(SECTIONS[name].columns, _plain(list(rows))), end="\n\n", flush=True)
-    is_published = not (options.quick or options.rounds or options.seconds)
+    differs = ("quick", "rounds", "seconds", "baseline", "rate")
+    is_published = not any(getattr(options, option, None) for option in differs)
     target: Path | None = options.json or (LATEST if is_published else None)
     if target is None:
         return
@@ -93,8 +101,14 @@ def _circumstances() -> dict[str, Any]:
     }
 
 
+def is_optimized_build() -> bool:
+    """Return whether Python was built with profile-guided optimization, as the image's and distributions' are."""
+    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    return "--enable-optimizations" in options or sys.base_prefix == "/usr"
+
+
 def _versions() -> Iterator[str]:
-    yield f"Python {platform.python_version()}"
+    yield f"Python {platform.python_version()}" + ("" if is_optimized_build() else " built without optimization")
     for name, command in (("Valkey", str(find_binary())), ("Node", "node")):
         if shutil.which(command):
             text = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout

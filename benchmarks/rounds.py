@@ -30,11 +30,12 @@ class Ratio:
 
 
 SampleT = TypeVar("SampleT", bound=Sample)
+T = TypeVar("T")
 
 
-def interleave(turns: Mapping[str, Callable[[], SampleT]], rounds: int) -> dict[str, list[SampleT]]:
+def interleave(turns: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
     """Take turns for so many rounds; return the samples of each turn."""
-    samples: dict[str, list[SampleT]] = {name: [] for name in turns}
+    samples: dict[str, list[T]] = {name: [] for name in turns}
     for number in range(rounds):
         for name in reversed(samples) if number % 2 else samples:
             samples[name].append(turns[name]())
@@ -43,7 +44,12 @@ def interleave(turns: Mapping[str, Callable[[], SampleT]], rounds: int) -> dict[
 
 def paired(ours: Sequence[Sample], theirs: Sequence[Sample], figure: str) -> Ratio:
     """Return the ratios of a figure, ours to theirs, round by round."""
-    each = [getattr(our, figure) / getattr(their, figure) for our, their in zip(ours, theirs, strict=True)]
+    return ratio([getattr(our, figure) for our in ours], [getattr(their, figure) for their in theirs])
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """Return the ratios of one value for each round, ours to theirs."""
+    each = [our / their for our, their in zip(ours, theirs, strict=True)]
     return Ratio(median(each), min(each), max(each))
 
 

@@ -22,8 +22,8 @@ class Section:
     """One section.
 
     Attributes:
-        command: that measures it.
-        columns: of its table.
+        command: the command that measures it.
+        columns: the columns of its table.
     """
 
     command: str
@@ -109,6 +109,14 @@ SECTIONS: Final = {
             Column("rate", "plan with, challenges a second"),
             *_LATENCIES,
             Column("how", "figures are"),
+        ),
+    ),
+    "instructions": Section(
+        "make bench ARGS=instructions",
+        (
+            Column("name", "program"),
+            Column("instructions", "thousand instructions a challenge"),
+            Column("ratio", "instructions / floor's: median (range)", ".2f"),
         ),
     ),
     "profile": Section("make bench ARGS=profile", (Column("name", "part"), Column("share", "share of the CPU", ".0%"))),

@@ -18,6 +18,7 @@ from eth_account import Account
 
 from benchmarks.load import WARM_UP_SECONDS, Request, put_load
 from benchmarks.processes import Program, free_port, start, wait_until_ready
+from benchmarks.results import is_optimized_build
 from signer.adapters.request_signing.local_key import write_request_key
 from signer.config.sections import OFFBLOCKS_STATEMENT
 from signer.devsite.embedded_valkey import ValkeyProcess, embedded_valkey
@@ -27,6 +28,13 @@ Sections = Mapping[str, Mapping[str, Any]]
 """Settings of the service: the entries of each section."""
 
 _CHAIN: Final = 324
+_START_WITHIN: Final = 60.0
+_SLOW_START_WITHIN: Final = 300.0
+"""Seconds; the second for a program under valgrind."""
+_UNOPTIMIZED: Final = (
+    "This Python was built without optimization: all programs but Node need up to a fifth more CPU than in the image. "
+    "Choose another one: make PYTHON=/usr/bin/python3 VENV=.venv-bench bench"
+)
 _API_KEY: Final = "11111111-2222-4333-8444-555555555555"
 
 
@@ -42,6 +50,7 @@ class Variant:
         module: what ``python -m`` runs in place of ``signer``, with the same arguments.
         arguments: further ones of ``signer serve``.
         checkout: another checkout of this project whose service is started.
+        runner: the command that runs Python, with its options.
     """
 
     settings: Sections = field(default_factory=dict)
@@ -51,6 +60,7 @@ class Variant:
     module: str = "signer"
     arguments: Sequence[str] = ()
     checkout: Path | None = None
+    runner: Sequence[str] = ()
 
 
 class Site:
@@ -106,8 +116,8 @@ class Site:
             sys.exit(f"the card API did not start: {error}")
         return f"{scheme}://127.0.0.1:{port}"
 
-    def start_other(self, name: str) -> Program:
-        """Start one of the programs that the service is compared with."""
+    def start_other(self, name: str, runner: Sequence[str] = ()) -> Program:
+        """Start one of the programs that the service is compared with; ``runner`` as in ``Variant``."""
         port = free_port()
         file = self.folder / f"{name}.json"
         settings = {
@@ -126,7 +136,7 @@ class Site:
         command = [sys.executable, "-m", f"benchmarks.programs.{module}", str(file)]
         if name == "node":
             command = ["node", str(self.programs / "node/server.mjs"), str(file)]
-        return self._start(name, [*command, *([f"--{option}"] if option else [])], port, Variant())
+        return self._start(name, [*command, *([f"--{option}"] if option else [])], port, Variant(runner=runner))
 
     def start_signer(self, name: str, variant: Variant | None = None) -> Program:
         """Start the service, and wait until it is ready."""
@@ -149,9 +159,11 @@ class Site:
         owners.write_text("".join(f"{owner}\n" for owner in variant.owners or [self._account.address]))
         log, started = self.folder / f"{name}.log", time.monotonic()
         environment = {"NODE_ENV": "production", **variant.environment}
-        process = start(self.stack, command, log=log, environment=environment, folder=variant.checkout)
+        process = start(
+            self.stack, [*variant.runner, *command], log=log, environment=environment, folder=variant.checkout
+        )
         try:
-            wait_until_ready(process, port, ready)
+            wait_until_ready(process, port, ready, _SLOW_START_WITHIN if variant.runner else _START_WITHIN)
         except OSError as error:
             sys.exit(f"{name} did not start: {error}\n{log.read_text('utf-8')[-2000:]}")
         took = time.monotonic() - started
@@ -183,6 +195,8 @@ class Site:
 @contextmanager
 def open_site() -> Iterator[Site]:
     """Open a site; its processes end with the context."""
+    if not is_optimized_build():
+        print(_UNOPTIMIZED, file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="signer-bench-") as folder, open_valkey() as valkey, ExitStack() as stack:
         yield Site(Path(folder), valkey, stack)
 

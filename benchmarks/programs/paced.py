@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Final, cast
 
 _CONNECTIONS: Final = 64
-_WAIT_SECONDS: Final = 10.0
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 
 
@@ -60,8 +59,9 @@ class Connection(asyncio.Protocol):
 class Generator:
     """Sends each request when it is due, over an idle connection or as soon as there is one."""
 
-    def __init__(self) -> None:
-        """Start with no connection."""
+    def __init__(self, patience: float) -> None:
+        """Start with no connection. ``patience``: seconds to wait for the last responses."""
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._idle: deque[Connection] = deque()
         self._waiting: deque[tuple[float, bytes]] = deque()
@@ -85,7 +85,7 @@ class Generator:
             self._waiting.append((due, request))
             self.late.append(self._loop.time() - due)
             self._send()
-        await asyncio.wait_for(self._all_done.wait(), _WAIT_SECONDS)
+        await asyncio.wait_for(self._all_done.wait(), self._patience)
 
     def complete(self, connection: Connection, *, is_success: bool) -> None:
         """Note a response."""
@@ -140,7 +140,7 @@ async def main(options: argparse.Namespace) -> None:
     """Send and print."""
     due = schedule(options.rate, options.seconds, options.seed)
     requests = list(zip(due, requests_for(options, len(due)), strict=True))
-    generator = Generator()
+    generator = Generator(options.patience)
     await generator.run(options.port, requests)
     shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
     result = {name: percentile(generator.latencies, share) * 1e3 for name, share in shares.items()}
@@ -150,7 +150,7 @@ async def main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    for name, form in {"port": int, "rate": float, "seconds": float, "seed": int}.items():
+    for name, form in {"port": int, "rate": float, "seconds": float, "seed": int, "patience": float}.items():
         parser.add_argument(f"--{name}", type=form, required=True)
     for name in ("owners", "chain", "domain", "statement", "token"):
         parser.add_argument(f"--{name}", required=True)

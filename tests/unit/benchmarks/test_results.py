@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import xml.etree.ElementTree as ET
 from functools import partial
 from pathlib import Path
@@ -181,6 +182,21 @@ def test_run_of_another_length_publishes_nothing(argv: list[str], capsys: pytest
     publish(options_of(argv), "how", {"modes": [{"name": "sign only", "rate": 12345.0}]})
     assert "12,345" in capsys.readouterr().out
     assert LATEST.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "prefix", "expected"),
+    [("--prefix=/opt", "/opt", False), ("'--enable-optimizations'", "/opt", True), ("--prefix=/usr", "/usr", True)],
+    ids=["own build", "optimized build", "of the distribution"],
+)
+def test_result_says_if_python_was_built_without_optimization(
+    options: str, prefix: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a Python needs a fifth more CPU, so its figures cannot be compared with others."""
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda _name: options)
+    monkeypatch.setattr(sys, "base_prefix", prefix)
+    assert results.is_optimized_build() is expected
+    assert ("without optimization" in next(results._versions())) is not expected
 
 
 def test_run_with_json_keeps_the_other_sections_of_that_file(tmp_path: Path) -> None:
