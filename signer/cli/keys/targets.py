@@ -49,13 +49,15 @@ def scheme_of(place: str) -> str | None:
     if scheme not in BACKEND_FOR_SCHEME:
         known = ", ".join(sorted(BACKEND_FOR_SCHEME))
         raise click.UsageError(
-            f'There is no key backend "{scheme}" ({known}). For a path of that name write ./{scheme}:…'
+            f'There is no key backend "{scheme}" ({known}). For a path of that name write ./{match["scheme"]}:…'
         )
     return scheme
 
 
 def parse_place(place: str, **parameters: Path | None) -> KeyUri:
-    """Return the URI of a place of keys: a path of keystores, or a key URI, with these parameters for its passwords.
+    """Return the key URI of ``place``, which is a keystore path or a key URI.
+
+    ``parameters`` replace the URI's own ``password_file`` and ``password_dir``.
 
     Raises:
         UsageError: it is not a place of keys.
@@ -95,6 +97,9 @@ def create_in_keystore(
     target: KeyUri, secret: bytes | None, password_file: Path | None, kdf: Kdf, work: int
 ) -> tuple[str, str]:
     """Create a keystore, of a new key if ``secret`` is ``None``, and return its owner (EIP-55) and location; blocking.
+
+    With ``password_dir`` in the target the password is that of ``password_file``, or of a prompt: the operator stores
+    it in that directory as ``<address>.txt``.
 
     Raises:
         ClickException, KeyBackendError: with the reason.

@@ -200,6 +200,7 @@ def test_import_does_not_overwrite_keystore(keys: Path) -> None:
         (("new", "keys", "--password-file", "empty"), "must not be empty", 1),
         (("new", "keys", "--password-file", "long"), "is too long", 1),
         (("new", "foo:bar"), 'There is no key backend "foo" (awskms, hd, keystore, pkcs11). For a path', 2),
+        (("new", "Foo:bar"), "For a path of that name write ./Foo:…", 2),
         (("import", "foo:bar"), 'There is no key backend "foo"', 2),
         (("list",), "give a PLACE", 2),
         (("list", "keys"), "needs either password_file=<path>", 2),
