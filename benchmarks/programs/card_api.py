@@ -1,4 +1,4 @@
-"""A card API that costs next to nothing: 200 with a token, a customer or a challenge, 204 for a delivery.
+"""A card API that costs next to nothing: 200 with a token, a customer, a status or a challenge, 204 for a delivery.
 
 Like every server with a clock it sends ``Date`` (RFC 9110 §6.6.1).
 
@@ -25,6 +25,7 @@ from typing import Final, cast
 import uvloop
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+_CUSTOMER: Final = re.compile(rb"GET /v1/customers/([0-9a-f-]+) ")
 _RUN: Final = secrets.token_hex(8)
 _NUMBERS: Final = count()
 _MESSAGE: Final = (
@@ -64,6 +65,8 @@ def _response(request: bytes) -> bytes:
         return _ok({"challenge": _challenge()})
     if request.startswith(b"POST ") and b"/customers " in request:
         return _ok({"id": str(uuid.uuid4()), "status": "pending", "challenge": _challenge()})
+    if match := _CUSTOMER.match(request):
+        return _ok({"id": match[1].decode(), "status": "pending"})
     return _ok({"token": "x" * 300, "expiresAt": int(time.time()) + 3600, "tokenType": "Bearer"})
 
 
