@@ -15,7 +15,7 @@ class OutageLog:
         down: written when the part is down, and again while it is.
         up: written when it works again.
         where: which server it is, without credentials; precedes each reason.
-        key_uri: of a key backend.
+        key_uri: of the key backend, or of one key in a KMS.
     """
 
     def __init__(self, down: Event, up: Event, *, where: str = "", key_uri: str | None = None) -> None:

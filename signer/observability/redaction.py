@@ -4,10 +4,12 @@ This is the second line of defence. The first is that audit events and request s
 Redaction covers libraries and mistakes.
 
 * The value of a field with a sensitive name becomes ``***``.
-* Within any text, so does whatever has the form of a secret: private keys, signatures and digests in hex; long base64
-  (challenges, signatures, key material); JSON Web Tokens and bearer tokens; PEM blocks; passwords in URLs. A text that
-  contains a decoded challenge is masked completely.
-* Bytes and objects are shown as their type only. Texts are cut at ``MAX_LENGTH`` characters, after they are masked.
+* In every text, each part that has the form of a secret becomes ``***``, too: private keys, signatures and digests in
+  hex; long base64 (challenges, signatures, key material); JSON Web Tokens and bearer tokens; PEM blocks; passwords of
+  at most 256 characters in URLs, after a user of at most 64. A text that contains a decoded challenge is masked
+  completely.
+* Bytes and objects are shown as their type only. Texts are cut to twice ``MAX_LENGTH`` characters, masked, and cut to
+  ``MAX_LENGTH``; ``key_uri`` and ``request_id`` are not cut.
 
 Long runs of base64 characters are masked, except in ``key_uri`` and ``request_id``: a path, the name of a cloud
 resource or a trace id there looks the same.
@@ -23,7 +25,7 @@ from typing import Any, Final
 MASK: Final = "***"
 MAX_LENGTH: Final = 4096
 
-_HARMLESS_NAMES: Final = frozenset({"challenge_id", "idempotency_key"})
+_HARMLESS_NAMES: Final = frozenset({"challenge_id"})
 _MAY_BE_LONG: Final = frozenset({"key_uri", "request_id"})
 _SENSITIVE_PARTS: Final = (
     "signature",

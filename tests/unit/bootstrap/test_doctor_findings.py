@@ -23,7 +23,7 @@ CHECKS = ("first", "second", "third")
 def test_every_cause_of_findings_is_documented() -> None:
     """Those of the log have a table of their own."""
     page = Path("docs/operations.md").read_text()
-    table = page.partition("| cause | of |")[2].partition("\n\n")[0]
+    table = page.partition("| cause | means |")[2].partition("\n\n")[0]
     assert set(re.findall(r"`([a-z_]+)`", table.replace("metrics.port", ""))) == OWN_CAUSES
 
 

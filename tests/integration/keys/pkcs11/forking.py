@@ -35,7 +35,7 @@ async def open_and_sign(uri: str) -> None:
 
 
 async def use_parents_token(backend: Pkcs11Backend, loaded: LoadedKeys) -> None:
-    """Sign with what the parent opened, and load it again."""
+    """Print "refused" if the parent's key does not sign here, and again if its backend does not load."""
     try:
         await loaded.keys[0].sign(self_test_message())
     except Unavailable:
@@ -52,8 +52,6 @@ def main(uri: str) -> None:
     backend, loaded = loop.run_until_complete(load(uri))
     child = os.fork()
     if not child:
-        asyncio.set_event_loop(None)
-        asyncio.events._set_running_loop(None)
         asyncio.run(use_parents_token(backend, loaded))
         asyncio.run(open_and_sign(uri))
         os._exit(0)
