@@ -116,7 +116,7 @@ class SimulatedCardApi:
                     return dict(answer)
                 if status == HTTPStatus.CONFLICT and answer.get("code") == "customer_exists":
                     status, answer = await self._call_customers("GET", None, {})
-                    for listed in answer if status == HTTPStatus.OK else ():
+                    for listed in answer if isinstance(answer, list) else ():  # and not a garbled body
                         if wanted.items() <= listed.items():
                             return dict(listed)
                 self._token = None  # perhaps a 401: one of the faults revokes tokens
