@@ -1,4 +1,4 @@
-"""Counts, with valgrind, the instructions of the service and of the floor for one challenge; two runs differ by 0.5 %.
+"""Counts, with valgrind, the instructions of the service and of the floor for one challenge, to less than 1 %.
 
 A program that runs under valgrind is about thirty times slower, but other work on the machine hardly changes what is
 counted: measure a change with ``--baseline``. In each round a program gets all challenges, over 64 connections, and the
