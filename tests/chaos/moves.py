@@ -93,7 +93,7 @@ class Trace:
 
     Args:
         scripts: by name; by default the product's.
-        waits: whether the service waits for replicas.
+        wait_for: the number of the store's replicas that the service waits for.
 
     Attributes:
         moves: in the order in which their responses were seen.
@@ -101,9 +101,9 @@ class Trace:
         listeners: each gets a move before its response is forwarded; if one returns ``False``, the response is dropped.
     """
 
-    def __init__(self, scripts: Mapping[str, Script] | None = None, *, waits: bool = False) -> None:
+    def __init__(self, scripts: Mapping[str, Script] | None = None, *, wait_for: int = 0) -> None:
         known = scripts_by_name() if scripts is None else scripts
-        self._waits = waits
+        self._wait_for = wait_for
         self._unconfirmed: defaultdict[tuple[str, int], list[Move]] = defaultdict(list)
         self.moves: list[Move] = []
         self.served: list[tuple[float, int]] = []
@@ -149,7 +149,7 @@ class Trace:
             record={field: record[field].decode() for field in _KEPT if field in record},
             signature=hashlib.sha256(signature).hexdigest() if signature else None,
             server=server,
-            confirmed=not (self._waits and name in _WAITED_FOR),
+            confirmed=not (self._wait_for and name in _WAITED_FOR),
         )
         self.moves.append(move)
         if not move.confirmed:
@@ -163,15 +163,19 @@ class Trace:
         """Forget which moves are unconfirmed: the service lets no ``WAIT`` of a new connection speak for them."""
         self._unconfirmed.pop((process, server), None)
 
-    def begin_wait(self, process: str, server: int) -> list[Move]:
-        """Return the moves that a ``WAIT`` covers: those of the same process and server whose responses it has seen."""
-        return self._unconfirmed.pop((process, server), [])
+    def begin_wait(self, process: str, server: int, replicas: int) -> list[Move]:
+        """Return the moves that a ``WAIT`` covers: those of the same process and server whose responses it has seen.
+
+        One for fewer replicas covers none: readiness tries ``WAIT 0``, to learn whether the ACL allows it.
+        """
+        return self._unconfirmed.pop((process, server), []) if replicas >= self._wait_for else []
 
 
 class StoreTap:
     """Parses one connection to a server of the store.
 
-    If the service waits for replicas, it sends a marker write and ``WAIT`` on a connection of their own.
+    If the service waits for replicas, it sends a marker write and ``WAIT`` on a connection of their own. If the write
+    fails, ``WAIT`` is about an earlier one, and confirms nothing.
     """
 
     def __init__(self, trace: Trace, process: str, server: int = 0) -> None:
@@ -182,13 +186,16 @@ class StoreTap:
         self._requests = hiredis.Reader()
         self._responses = hiredis.Reader()
         self._pending: deque[tuple[Sequence[bytes], list[Move]]] = deque()
+        self._is_marked = False
 
     def on_request(self, data: bytes) -> None:
         """See ``Tap.on_request``."""
         self._requests.feed(data)
         while (command := self._requests.gets()) is not False:
-            is_wait = command[0].upper() == b"WAIT"
-            self._pending.append((command, self._trace.begin_wait(self._process, self._server) if is_wait else []))
+            covered: list[Move] = []
+            if command[0].upper() == b"WAIT":
+                covered = self._trace.begin_wait(self._process, self._server, int(command[1]))
+            self._pending.append((command, covered))
 
     def on_response(self, data: bytes) -> bool:
         """See ``Tap.on_response``."""
@@ -198,8 +205,9 @@ class StoreTap:
             command, covered = self._pending.popleft()
             if command[0].upper() == b"WAIT":
                 for move in covered:
-                    move.confirmed = isinstance(response, int) and response >= int(command[1])
+                    move.confirmed = self._is_marked and isinstance(response, int) and response >= int(command[1])
                 continue
+            self._is_marked = command[0].upper() == b"SET" and not isinstance(response, hiredis.ReplyError)
             if command[0].upper() in _SCRIPTED and not isinstance(response, hiredis.ReplyError):
                 self._trace.served.append((time.time(), self._server))
             _, may_pass = self._trace.record_call(self._process, command, response, server=self._server)

@@ -41,6 +41,7 @@ class ReplicatedStore(ABC):
     """
 
     def __init__(self, servers: Sequence[RedisServer], wait_for: int) -> None:
+        self.wait_for = wait_for
         self.settings: Mapping[str, object] = {"wait_for_replicas": wait_for, "wait_timeout": _WAIT_SECONDS}
         self.failovers: Sequence[StoreFailover] = ()
         self.faults: Mapping[ChaosFaultKind, Callable[[float], Awaitable[None]]] = {

@@ -98,8 +98,8 @@ async def running_site(plan: Plan, folder: Path) -> AsyncIterator[ChaosSite]:
         store = await stack.enter_async_context(STORES[plan.store]())
         api = await stack.enter_async_context(card_api(credentials, session, plan.max_age, replicas=plan.replicas))
         token, token_sha256 = generate_token()
-        waits = bool(store.settings.get("wait_for_replicas")) and plan.mutation != "wait"
-        trace = Trace(mutated_scripts(plan.mutation), waits=waits)
+        wait_for = 0 if plan.mutation == "wait" else store.wait_for
+        trace = Trace(mutated_scripts(plan.mutation), wait_for=wait_for)
         replicas: list[ChaosReplica] = []
         for number in range(1, plan.replicas + 1):
             settings = folder / f"replica-{number}.toml"

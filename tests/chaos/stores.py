@@ -46,11 +46,13 @@ class ChaosStore(Protocol):
 
     Attributes:
         faults: its faults by kind; each takes a duration and returns when the fault is over.
+        wait_for: the number of replicas that the service waits for.
         settings: further settings of the section ``[redis]``.
         failovers: all failovers so far.
     """
 
     faults: Mapping[ChaosFaultKind, Callable[[float], Awaitable[None]]]
+    wait_for: int
     settings: Mapping[str, object]
     failovers: Sequence[StoreFailover]
 
@@ -73,6 +75,7 @@ class SingleNode:
     def __init__(self, server: RedisServer) -> None:
         self._server = server
         self._one_at_a_time = asyncio.Lock()
+        self.wait_for = 0
         self.settings: Mapping[str, object] = {}
         self.failovers: Sequence[StoreFailover] = ()
         self.faults: Mapping[ChaosFaultKind, Callable[[float], Awaitable[None]]] = {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from signer.adapters.redis_client.calls import Script
 from signer.adapters.redis_client.opening import open_redis
 from signer.adapters.redis_client.settings import RedisSettings
 from signer.adapters.redis_store.challenge_store import RedisChallengeStore
@@ -162,6 +163,55 @@ async def test_trace_records_the_call_of_a_cancelled_client() -> None:
             while not trace.moves:  # noqa: ASYNC110 - a poll is enough
                 await asyncio.sleep(0.02)
     assert [(move.script, move.outcome) for move in trace.moves] == [("claim", "granted")]
+
+
+CLAIM_SCRIPT = Script.of("return 1")
+MARKED_WAIT = (("SET", "mark", "", "PX", 60_000), ("WAIT", 2, 300))
+CLAIMED = b"*3\r\n$7\r\ngranted\r\n:1\r\n*0\r\n"
+
+
+def packed(*parts: str | int) -> bytes:
+    """Return a command as a client sends it."""
+    lines = [f"*{len(parts)}", *(line for part in parts for line in (f"${len(str(part))}", str(part))), ""]
+    return "\r\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("wait", "responses", "confirmed"),
+    [
+        (MARKED_WAIT, b"+OK\r\n:2\r\n", True),
+        (MARKED_WAIT, b"+OK\r\n:1\r\n", False),
+        (MARKED_WAIT, b"-NOREPLICAS Not enough good replicas to write.\r\n:2\r\n", False),
+        (MARKED_WAIT, b"+OK\r\n-ERR WAIT cannot be used with replica instances.\r\n", False),
+        ((("WAIT", 0, 1),), b":2\r\n", False),
+    ],
+)
+def test_wait_confirms_the_moves_before_it(
+    wait: Sequence[tuple[str | int, ...]], responses: bytes, confirmed: bool
+) -> None:
+    """Only after a write, and for as many replicas as the service waits for: ``WAIT 0`` asks for the right to wait."""
+    trace = Trace({"claim": CLAIM_SCRIPT}, wait_for=2)
+    calls, waits = StoreTap(trace, "1.1"), StoreTap(trace, "1.1")
+    calls.on_request(packed("EVALSHA", CLAIM_SCRIPT.sha1, 1, "key", CLAIM.id, "token"))
+    calls.on_response(CLAIMED)
+    for command in wait:
+        waits.on_request(packed(*command))
+    waits.on_response(responses)
+    assert [move.confirmed for move in trace.moves] == [confirmed]
+
+
+def test_the_wait_of_a_readiness_check_leaves_moves_to_the_next_one() -> None:
+    """``WAIT 0`` neither confirms a move nor takes it from the ``WAIT`` of its own call."""
+    trace = Trace({"claim": CLAIM_SCRIPT}, wait_for=2)
+    tap = StoreTap(trace, "1.1")
+    tap.on_request(packed("EVALSHA", CLAIM_SCRIPT.sha1, 1, "key", CLAIM.id, "token"))
+    tap.on_response(CLAIMED)
+    tap.on_request(packed("WAIT", 0, 1))
+    tap.on_response(b":0\r\n")
+    for command in MARKED_WAIT:
+        tap.on_request(packed(*command))
+    tap.on_response(b"+OK\r\n:2\r\n")
+    assert trace.moves[0].confirmed
 
 
 async def test_killed_store_restarts_with_confirmed_records() -> None:

@@ -58,12 +58,10 @@ def tap_factory(trace: Trace, process: str) -> TapFactory:
 @pytest.fixture(params=["sentinel", "cluster"])
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[TappedStore]:
     """Open a Sentinel store, then a Cluster store."""
-    trace = Trace(waits=True)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(STORES[request.param]())
         assert isinstance(store, ReplicatedStore)
-        wait_for = store.settings["wait_for_replicas"]
-        assert isinstance(wait_for, int)
+        trace = Trace(wait_for=store.wait_for)
 
         async def open_replica(process: str, wait_timeout: timedelta) -> RedisChallengeStore:
             url, proxies = await store.open_proxies(tap_factory(trace, process))
@@ -72,7 +70,7 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[TappedStore]:
             settings = RedisSettings(
                 url=url,
                 command_timeout=timedelta(seconds=20),
-                wait_for_replicas=wait_for,
+                wait_for_replicas=store.wait_for,
                 wait_timeout=wait_timeout,
             )
             redis = await open_redis(settings)
