@@ -36,7 +36,7 @@ _TOTAL: Final = re.compile(r"^totals: (\d+)$", re.MULTILINE)
 def main(argv: Sequence[str]) -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks instructions", description=__doc__)
-    add_options(parser, rounds=3, seconds=0)
+    add_options(parser, rounds=3)
     parser.add_argument("--baseline", type=Path, help="another checkout of this project, whose service takes part, too")
     options = parser.parse_args(argv)
     rounds = 1 if options.quick and not options.rounds else length_of(options)[0]

@@ -48,7 +48,7 @@ LOOP: Final = "event loop"
 def main(argv: Sequence[str]) -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks profile", description=__doc__)
-    add_options(parser, rounds=1, seconds=20.0)
+    add_options(parser, seconds=20.0)
     options = parser.parse_args(argv)
     _, seconds = length_of(options)
     with open_site() as site:

@@ -32,38 +32,40 @@ _VERSION: Final = re.compile(r"[0-9]+[.][0-9]+[.][0-9]+")
 ROOT: Final = Path(__file__).parents[1]
 
 
-def add_options(parser: argparse.ArgumentParser, *, rounds: int, seconds: float) -> None:
+def add_options(parser: argparse.ArgumentParser, *, rounds: int = 0, seconds: float = 0.0) -> None:
     """Add the options that all benchmarks of the service have; the defaults are those of the published figures.
 
-    If ``seconds`` is 0, the benchmark does not measure for a time, and the option has no effect.
+    A benchmark that has no rounds, or does not measure for a time, does not have that option.
     """
     parser.add_argument("--quick", action="store_true", help="short rounds, nothing is written")
-    parser.add_argument("--rounds", type=int, help=f"default: {rounds}")
-    of_round = f"of each program in each round; default: {seconds:g}" if seconds else "has no effect here"
-    parser.add_argument("--seconds", type=float, help=of_round)
+    if rounds:
+        parser.add_argument("--rounds", type=int, help=f"default: {rounds}")
+    if seconds:
+        parser.add_argument("--seconds", type=float, help=f"of each program in each round; default: {seconds:g}")
     parser.add_argument("--json", type=Path, help="write all figures here, and nothing to the page")
-    parser.set_defaults(default_rounds=rounds, default_seconds=seconds)
+    parser.set_defaults(default_rounds=rounds, default_seconds=seconds, default_of=parser.get_default)
 
 
 def length_of(options: argparse.Namespace) -> tuple[int, float]:
-    """Return the number of rounds, and the seconds of each."""
-    rounds = options.rounds or (min(3, options.default_rounds) if options.quick else options.default_rounds)
-    return rounds, options.seconds or (min(3.0, options.default_seconds) if options.quick else options.default_seconds)
+    """Return the number of rounds, and the seconds of each; 0 for what the benchmark does not have."""
+    most = (3, 3.0) if options.quick else (sys.maxsize, sys.maxsize)
+    return (
+        getattr(options, "rounds", None) or min(most[0], options.default_rounds),
+        getattr(options, "seconds", None) or min(most[1], options.default_seconds),
+    )
 
 
 def publish(options: argparse.Namespace, how: str, sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Print the tables of some sections and write them.
 
     Args:
-        options: from ``add_options``. A run with an option that changes what is measured is written only with
-            ``--json``.
+        options: from ``add_options``. The page gets only a run without options.
         how: what was measured, for the page.
         sections: the rows of each.
     """
     for name, rows in sections.items():
         print(as_text(SECTIONS[name].columns, _plain(list(rows))), end="\n\n", flush=True)
-    differs = ("quick", "rounds", "seconds", "baseline", "rate")
-    is_published = not any(getattr(options, option, None) for option in differs)
+    is_published = all(value == options.default_of(option) for option, value in vars(options).items())
     target: Path | None = options.json or (LATEST if is_published else None)
     if target is None:
         return

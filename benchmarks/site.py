@@ -33,7 +33,7 @@ _SLOW_START_WITHIN: Final = 300.0
 """Seconds; the second for a program under valgrind."""
 _UNOPTIMIZED: Final = (
     "This Python was built without optimization: all programs but Node need up to a fifth more CPU than in the image. "
-    "Choose another one: make PYTHON=/usr/bin/python3 VENV=.venv-bench bench"
+    "Choose another one: make PYTHON=/path/to/python3 VENV=.venv-bench bench"
 )
 _API_KEY: Final = "11111111-2222-4333-8444-555555555555"
 

@@ -60,7 +60,7 @@ def stalls_between(lines: str, since: float, until: float) -> list[tuple[float, 
 def main(argv: Sequence[str]) -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks stalls", description=__doc__)
-    add_options(parser, rounds=1, seconds=10.0)
+    add_options(parser, seconds=10.0)
     options = parser.parse_args(argv)
     _, seconds = length_of(options)
     with open_site() as site:

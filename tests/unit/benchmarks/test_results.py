@@ -175,9 +175,9 @@ def test_quick_run_has_short_rounds(argv: list[str], expected: tuple[int, float]
     assert length_of(options_of(argv)) == expected
 
 
-@pytest.mark.parametrize("argv", [["--quick"], ["--rounds", "1"], ["--seconds", "1"]])
-def test_run_of_another_length_publishes_nothing(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """The committed result is of full runs only."""
+@pytest.mark.parametrize("argv", [["--quick"], ["--rounds", "1"], ["--seconds", "1"], ["--only", "growth"]])
+def test_run_with_an_option_publishes_nothing(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The committed result is of whole runs only."""
     before = LATEST.read_bytes()
     publish(options_of(argv), "how", {"modes": [{"name": "sign only", "rate": 12345.0}]})
     assert "12,345" in capsys.readouterr().out
@@ -283,7 +283,8 @@ def test_published_result_has_what_the_page_shows(tmp_path: Path, monkeypatch: p
 
 
 def options_of(argv: list[str]) -> Any:  # noqa: ANN401 - argparse's namespace
-    """Parse the options that all benchmarks have."""
+    """Parse the options that all benchmarks have, and one that some have."""
     parser = argparse.ArgumentParser()
     add_options(parser, rounds=8, seconds=5.0)
+    parser.add_argument("--only", default="")
     return parser.parse_args(argv)
