@@ -30,7 +30,7 @@ RECORDS: Final = (1, 1_000, 1_000_000)
 KEYS: Final = (1, 1_000, 100_000)
 CLIENTS: Final = (1, CONNECTIONS, 100, 1_000)
 _REFILLED: Final = 1_000
-"""With at most so many records, each round begins with exactly so many; a round adds thousands."""
+"""Up to so many records, Redis is filled anew before each round, because a round adds thousands."""
 _BATCH: Final = 10_000
 _COPY: Final = """
 local retention, first, last = ARGV[1], ARGV[2], ARGV[3]
@@ -53,12 +53,12 @@ for number = first, last do
 end
 """
 """The record's fields, with other customers, under other ids, each with its pointer."""
-_RETENTION: Final = 2_592_000_000
-Growing = tuple[Mapping[str, Callable[[], Sample]], Mapping[str, float]]
-"""The turns, and how many seconds it took to fill or load what each one needs."""
+_RETENTION_MILLISECONDS: Final = 2_592_000_000
+Prepared = tuple[Mapping[str, Callable[[], Sample]], Mapping[str, float]]
+"""The turns, and how many seconds each took to prepare: to fill Redis, or until the service was ready."""
 
 
-def many_records(site: Site, stack: ExitStack, seconds: float) -> Growing:
+def prepare_records(site: Site, stack: ExitStack, seconds: float) -> Prepared:
     """Start a service on a Valkey of its own for each number of records."""
     turns: dict[str, Callable[[], Sample]] = {}
     took: dict[str, float] = {}
@@ -83,7 +83,7 @@ def many_records(site: Site, stack: ExitStack, seconds: float) -> Growing:
     return turns, took
 
 
-def many_keys(site: Site, _stack: ExitStack, seconds: float) -> Growing:
+def prepare_keys(site: Site, _stack: ExitStack, seconds: float) -> Prepared:
     """Start a service for each number of keys."""
     turns: dict[str, Callable[[], Sample]] = {}
     took: dict[str, float] = {}
@@ -95,7 +95,7 @@ def many_keys(site: Site, _stack: ExitStack, seconds: float) -> Growing:
     return turns, took
 
 
-def many_clients(site: Site, _stack: ExitStack, seconds: float) -> Growing:
+def prepare_clients(site: Site, _stack: ExitStack, seconds: float) -> Prepared:
     """Start a service that allows all the clients."""
     program = site.warm_up(
         site.start_signer("clients", Variant(settings={"http": {"max_connections": 2 * CLIENTS[-1]}}))
@@ -135,14 +135,14 @@ def _fill(valkey: ValkeyProcess, fields: Mapping[bytes, bytes], count: int) -> N
         redis.flushdb()
         copy = redis.register_script(_COPY)
         for first in range(0, count, _BATCH):
-            copy(args=[_RETENTION, first, min(first + _BATCH, count) - 1, *flat])
+            copy(args=[_RETENTION_MILLISECONDS, first, min(first + _BATCH, count) - 1, *flat])
 
 
 def _client(valkey: ValkeyProcess) -> Redis:
     return Redis(unix_socket_path=valkey.url.removeprefix("unix://"))
 
 
-_TABLES: Final = {"records": many_records, "keys": many_keys, "clients": many_clients}
+_TABLES: Final = {"records": prepare_records, "keys": prepare_keys, "clients": prepare_clients}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -114,8 +114,8 @@ async def load(token: SoftHsmToken, keys: int, stall: Stall) -> Spent:
     return spent
 
 
-async def fill(token: SoftHsmToken, keys: int, rounds: int, goals: Goals) -> None:
-    """Print the load time of a token with many keys, and its signatures a second."""
+async def measure_full_token(token: SoftHsmToken, keys: int, rounds: int, goals: Goals) -> None:
+    """Print how long a token with many keys takes to load and to reload, and its signatures a second."""
     stall = Stall()
     loads = [await load(token, keys, stall) for _ in range(LOADS)]
     ready = min(loads, key=lambda spent: spent.seconds)  # other load can only add to it
@@ -146,16 +146,16 @@ def main(argv: Sequence[str]) -> int:
     """Run it; the exit status is 1 if a goal was missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks keys_pkcs11", description=__doc__)
     parser.add_argument("--sessions", type=int, nargs="*", default=[1, 4, 8], help="how many, one line each")
-    parser.add_argument("--rounds", type=int, default=16, help=f"of {SLICE_SECONDS} s for each of bare and whole")
+    parser.add_argument(
+        "--rounds", type=int, default=16, help=f"each is {SLICE_SECONDS} s of bare and as long of whole"
+    )
     parser.add_argument("--keys", type=int, default=10_000, help="also fill a token with so many keys, and load it")
     arguments = parser.parse_args(argv)
     goals = Goals()
     with folder_in_memory() as folder, softhsm(folder) as hsm:
         token = hsm.add_token("one key")
         token.put(secrets.token_bytes(32), "owner")
-        print(
-            "sessions    bare/s   whole/s  ratio   goal          bare µs  whole µs  of µs  others p99 stall   longest"
-        )
+        print("sessions    bare/s   whole/s  ratio   goal verdict  bare µs  whole µs  ratio  others stall p99 longest")
         for sessions in arguments.sessions:
             uvloop.run(compare(token, sessions, arguments.rounds, goals))
         if arguments.keys:
@@ -163,5 +163,5 @@ def main(argv: Sequence[str]) -> int:
             started = time.perf_counter()
             full.put_many([secrets.token_bytes(32) for _ in range(arguments.keys)])
             print(f"{arguments.keys:,} keys put into a token in {time.perf_counter() - started:.0f} s")
-            uvloop.run(fill(full, arguments.keys, arguments.rounds, goals))
+            uvloop.run(measure_full_token(full, arguments.keys, arguments.rounds, goals))
     return goals.tell()

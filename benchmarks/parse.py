@@ -1,4 +1,4 @@
-"""The CPU time of decoding a challenge and checking the policy, for the golden message and for hostile texts.
+"""The CPU time of decoding a good challenge and checking the policy, and of parsing hostile texts.
 
 The figures are microseconds, each the minimum of several rounds, because the machine may be shared. For comparison the
 same run measures the Keccak hash of the address's checksum, a bare regular expression that splits the same message into

@@ -39,7 +39,7 @@ from signer.web.connections import HttpRunner
 from signer.web.settings import HttpSettings
 
 _GC_THRESHOLD: Final = 10_000
-"""New objects before a collection. A challenge makes few cycles: the default of 700 collects after each second one."""
+"""New objects before a garbage collection. By default (700, in Python 3.13 2,000) every few challenges start one."""
 _SWITCH_INTERVAL: Final = 0.001
 """Seconds that a thread which loads keys may hold the interpreter while the event loop waits; the default is 0.005."""
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -51,7 +51,7 @@ _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 def serve_command(*, config_file: Path | None, workers: int | None) -> None:
     """Run the service until SIGTERM or SIGINT.
 
-    After SIGTERM it takes requests for http.pre_stop more; after SIGINT it stops taking them at once.
+    After SIGTERM it accepts requests for another http.pre_stop; after SIGINT it accepts none.
     SIGHUP reloads the keys, as POST /v1/keys/reload does.
     """
     gc.freeze()  # modules stay as long as the process
@@ -64,15 +64,18 @@ def serve_command(*, config_file: Path | None, workers: int | None) -> None:
         with open_log(LoggingSettings()):  # the log's own settings may be what is wrong
             emit(events.SERVICE_FAILED, reason=str(error))
         exit_with_config_error(str(error))
-    worker = Worker(port=settings.http.port) if settings.http.workers == 1 else _become_worker(settings)
+    worker = Worker(port=settings.http.port) if settings.http.workers == 1 else _fork_workers(settings)
     with open_log(settings.logging, worker=None if worker.is_alone else worker.index, lock=worker.log_lock) as log:
         _harden()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             sys.exit(runner.run(_serve(settings, log, worker)))
 
 
-def _become_worker(settings: Settings) -> Worker:
-    """Start the workers and return in each of them. The supervisor ends here, after them."""
+def _fork_workers(settings: Settings) -> Worker:
+    """Fork the workers, and return in each of them only.
+
+    This process becomes their supervisor: it waits for all of them, logs why they ended, and exits.
+    """
     with ExitStack() as stack:
         try:
             port = reserve_port(settings.http, stack)
@@ -98,7 +101,7 @@ async def _serve(settings: Settings, log: LogWriter, worker: Worker) -> int:
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[str] = loop.create_future()
     _stop_by_signal(stop)
-    # SIGHUP would end the process by default. Before the keys are loaded there is nothing to reload.
+    # SIGHUP would end the process by default. Before the service is open it has no keys to reload.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     worker.receive_signals()
     if worker.predecessor_end is not None:
@@ -129,10 +132,10 @@ async def _serve(settings: Settings, log: LogWriter, worker: Worker) -> int:
                 await preparing
                 address = address or await stack.enter_async_context(listening)
                 _tune_interpreter()
-                emit(events.SERVICE_READY, **address, duration_ms=_since(started))
+                emit(events.SERVICE_READY, **address, duration_ms=_milliseconds_since(started))
                 await stop
             preparing.cancel()
-            await _stop(service, settings.http, stop.result())
+            await _stop(service, settings.http, by_signal=stop.result())
     except StartFailed as error:
         emit(events.SERVICE_FAILED, reason=str(error))
         return EXIT_CONFIG
@@ -199,16 +202,17 @@ def _cannot_listen(settings: HttpSettings, error: OSError) -> str:
     return f"Cannot listen on {where}: {reason}. {action}"
 
 
-async def _stop(service: Service, settings: HttpSettings, reason: str) -> None:
+async def _stop(service: Service, settings: HttpSettings, *, by_signal: str) -> None:
+    """Become not ready, after SIGTERM accept requests for ``http.pre_stop``, then stop listening, and drain."""
     started = time.perf_counter()
-    emit(events.SERVICE_STOPPING, reason=reason)
+    emit(events.SERVICE_STOPPING, reason=by_signal)
     service.http.leave()
-    if reason == signal.SIGTERM.name and service.admission.rejection is None:
+    if by_signal == signal.SIGTERM.name and service.admission.rejection is None:
         await asyncio.sleep(settings.pre_stop.total_seconds())
     await service.http.stop_listening()
     left = await service.drain()
-    emit(events.SERVICE_STOPPED, left=left, duration_ms=_since(started))
+    emit(events.SERVICE_STOPPED, left=left, duration_ms=_milliseconds_since(started))
 
 
-def _since(started: float) -> float:
+def _milliseconds_since(started: float) -> float:
     return (time.perf_counter() - started) * 1000

@@ -60,7 +60,9 @@ def event(
     action: str = "",
     alert: Alert = "none",
 ) -> Event:
-    """Add an event to the catalogue and return it."""
+    """Add an event to the catalogue and return it; raise ``ValueError`` if there is one of this name."""
+    if name in _events:
+        raise ValueError(name)
     new = Event(
         name=name,
         level=level,

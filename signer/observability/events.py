@@ -59,10 +59,11 @@ SERVICE_EXPOSED: Final = event(
 SERVICE_FAILED: Final = event(
     "service.failed",
     "error",
-    "The service could not start.",
+    "The service could not start, or ended because of an unexpected error: then the line has error and frames.",
     "reason",
     *FAILURE_FIELDS,
-    action="Correct what reason names, then start again. signer config check --files --online tries the settings.",
+    action="Correct what reason names, then start again. signer config check --files --online tries the settings. "
+    "Report error, frames and the version in service.started to the developers.",
     alert="page",
 )
 SERVICE_UNEXPECTED_ERROR: Final = event(

@@ -63,11 +63,11 @@ class LogWriter:
         self._thread: Final = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
-    def queue(self, line: bytes, room: float = ROOM_FOR_OTHERS) -> None:
-        """Queue one line, if the queue is then not longer than ``room``. Never waits and never raises."""
+    def queue(self, line: bytes, longest_queue: float = ROOM_FOR_OTHERS) -> None:
+        """Queue one line if the queue then has at most ``longest_queue`` bytes. Never waits and never raises."""
         length = len(line)
         with self._lock:
-            if self._size + length > room:
+            if self._size + length > longest_queue:
                 self._lost += 1
                 return
             was_empty = not self._size

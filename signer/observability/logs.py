@@ -2,8 +2,9 @@
 
 * ``write_event`` is the only way to the log. It renders a line once, without a logging library; structlog only draws
   the format ``console``, for development.
-* A line begins with ``timestamp`` (RFC 3339, UTC), ``level`` and ``event``.
-* An exception is shown by type and frames. Its message may hold a secret and is never written.
+* A line begins with time (RFC 3339, UTC), level and name of the event; ``formats`` has their keys.
+* ``error`` is shown by type and frames only: its message may hold a secret. A caller that writes a message as
+  ``reason`` knows that it holds none.
 * ``log_writer`` writes the lines to standard output. Logging never waits and never raises.
 """
 
@@ -35,7 +36,7 @@ _RANKS: Final[Mapping[LogLevel, int]] = {"debug": 0, "info": 1, "warning": 2, "e
 class _Log:
     """Where lines go, and which: set once for the process."""
 
-    queue: Callable[[bytes, float], None] = lambda _line, _room: None
+    queue: Callable[[bytes, float], None] = lambda _line, _longest: None
     render: Format = render_json
     lowest: int = len(_RANKS)
     worker: int | None = None
@@ -55,7 +56,9 @@ def open_log(settings: LoggingSettings, *, worker: int | None = None, lock: int 
     """
     # If standard output is closed, its number may go to any file: a descriptor that cannot be written takes its place.
     descriptor = os.open(os.devnull, os.O_RDONLY) if sys.stdout is None else sys.stdout.fileno()
-    writer = LogWriter(descriptor, lambda count: write_event(LOG_LINES_LOST, {"count": count}, room=math.inf), lock)
+    writer = LogWriter(
+        descriptor, lambda count: write_event(LOG_LINES_LOST, {"count": count}, longest_queue=math.inf), lock
+    )
     _log.worker = worker
     configure_logging(settings, writer.queue, colours=os.isatty(descriptor))
     try:
@@ -71,7 +74,7 @@ def configure_logging(
 
     Args:
         settings: the level of the service's own events (libraries: always ``warning``), and the format.
-        queue: takes each line and its room, as ``LogWriter.queue`` does.
+        queue: takes each line and the longest queue that it may make, as ``LogWriter.queue`` does.
         colours: of the format ``console``.
     """
     _log.queue = queue
@@ -85,21 +88,21 @@ def write_event(
     fields: dict[str, Any],
     *,
     error: BaseException | None = None,
-    is_raised: bool = False,
-    room: float = ROOM_FOR_OTHERS,
+    use_raised_level: bool = False,
+    longest_queue: float = ROOM_FOR_OTHERS,
 ) -> None:
     """Write an event of the catalogue. Every event goes through this function.
 
     Args:
         event: says the name and the level.
-        fields: those that are ``None`` are left out. The request behind the line is added.
+        fields: those that are ``None`` are left out. The dict is changed: what identifies the request is added to it.
         error: shown by type and frames only.
-        is_raised: use the event's raised level.
-        room: of the log's queue, in bytes, that the line may use.
+        use_raised_level: in place of the event's level.
+        longest_queue: bytes of the log's queue, with this line, above which the line is dropped.
     """
     for observe in OBSERVERS:
         observe(event.name, fields)
-    level = event.raised_level if is_raised else event.level
+    level = event.raised_level if use_raised_level else event.level
     if _RANKS[level] < _log.lowest:
         return
     origin = ORIGIN.get()
@@ -119,7 +122,7 @@ def write_event(
         if error is not None:  # its types and frames are no secrets, and may look like one
             fields |= error_fields(error)
         encoded = members(fields)
-    _log.queue(_log.render(_now(), level, event.name, fields, encoded), room)
+    _log.queue(_log.render(_now(), level, event.name, fields, encoded), longest_queue)
 
 
 def _now() -> str:
@@ -144,7 +147,7 @@ class LibraryHandler(logging.Handler):
             message = "a message that could not be formatted"
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         fields = {"logger": record.name, "message": message}
-        write_event(LIBRARY_MESSAGE, fields, error=error, is_raised=record.levelno >= logging.ERROR)
+        write_event(LIBRARY_MESSAGE, fields, error=error, use_raised_level=record.levelno >= logging.ERROR)
 
 
 def _route_libraries() -> None:

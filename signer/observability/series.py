@@ -38,7 +38,7 @@ class Numbers(dict[Labels, float]):
         """Return all series for the library."""
         kind = CounterMetricFamily if self._metric.kind == "counter" else GaugeMetricFamily
         family = kind(self._metric.name, self._metric.meaning, labels=tuple(self._metric.labels))
-        for labels, value in self.copy().items():
+        for labels, value in self.copy().items():  # other threads write events meanwhile, which counters count
             family.add_metric(_texts(labels), value)
         return family
 

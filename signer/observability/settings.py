@@ -18,6 +18,6 @@ class LoggingSettings(Section):
 
 
 class AuditSettings(Section):
-    """``[audit]``: whether signing stops while the log cannot be written."""
+    """``[audit]``: if ``required``, nothing is signed and no customer created while the log cannot be written."""
 
     required: bool = True

@@ -49,9 +49,14 @@ class AuditLogLines:
 
     def write(self, event: AuditEvent) -> None:
         """Write what happened to a challenge or a customer."""
-        # After a refusal nothing was signed: its line takes no room from signatures.
-        room = ROOM_FOR_OTHERS if event.name is EventName.REFUSED else ROOM
-        write_event(CHALLENGE_EVENTS[event.name], {**event.fields}, is_raised=event.is_raised, room=room)
+        # After a refusal nothing was signed: its line takes no room from those of signatures.
+        longest_queue = ROOM_FOR_OTHERS if event.name is EventName.REFUSED else ROOM
+        write_event(
+            CHALLENGE_EVENTS[event.name],
+            {**event.fields},
+            use_raised_level=event.has_raised_level,
+            longest_queue=longest_queue,
+        )
 
     def check(self) -> None:
         """See ``AuditLog.check``."""
@@ -74,8 +79,9 @@ class RequestLogLines:
         is_probe = summary.route in _PROBES and summary.status == HTTPStatus.OK
         event = http_events.HTTP_PROBE if is_probe else http_events.HTTP_REQUEST
         is_failure = (summary.status or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR and summary.code not in _BUSY
-        is_raised = is_failure and summary.caller is not None  # strangers cause no warnings
-        write_event(event, dict(zip(_REQUEST_FIELDS, _REQUEST_VALUES(summary), strict=True)), is_raised=is_raised)
+        is_warning = is_failure and summary.caller is not None  # strangers cause no warnings
+        fields = dict(zip(_REQUEST_FIELDS, _REQUEST_VALUES(summary), strict=True))
+        write_event(event, fields, use_raised_level=is_warning)
 
     def unexpected_error(self, error: Exception) -> None:
         """Write the type and the frames of an error."""

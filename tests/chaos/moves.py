@@ -1,4 +1,6 @@
-"""Records every call of a replica to the store from the network traffic, with its response and the store's clock.
+"""Records the calls of replicas to the store from the network traffic, with their results and the store's clock.
+
+Recorded is each call of a challenge's script that returned a record, also if it changed nothing.
 
 This ledger shows what no record shows afterwards: which process held a lease when, which fencing token a call carried,
 and which calls were repeated. It parses RESP2, and the first arguments and the results of the scripts:
@@ -22,11 +24,11 @@ from signer.adapters.redis_store.scripts import FIELDS
 
 _SCRIPTED: Final = frozenset({b"EVAL", b"EVALSHA"})
 _WITH_FENCING_TOKEN: Final = frozenset({"record_signature", "release", "defer", "settle"})
-_NO_MOVES: Final = frozenset({"due", "sift", "probe"})
 _MICROSECONDS: Final = 1_000_000
-_WORDS: Final = 3
+_WORDS_BEFORE_KEYS: Final = 3
+_RESULT_PARTS: Final = 3
 _WAITED_FOR: Final = frozenset({"claim", "record_signature", "begin_forwarding"})
-"""The scripts whose results the service uses only if the replicas have confirmed them."""
+"""The scripts whose results the service uses only if replicas have confirmed them, or if the record is final."""
 _KEPT: Final = ("state", "fence", "leased_until", "forward", "customer_id", "message_hash", "code")
 
 
@@ -45,7 +47,8 @@ class Move:
         record: some fields of the record after the call; empty if there is no record.
         signature: SHA-256 of the record's signature, or ``None``.
         server: port of the server that ran the script.
-        confirmed: whether enough replicas confirmed it; if not, the service must not act on it.
+        confirmed: whether enough replicas confirmed it; if not, the service must not act on it, unless the record is
+            final.
     """
 
     at: float
@@ -108,11 +111,11 @@ class Trace:
         self.moves: list[Move] = []
         self.served: list[tuple[float, int]] = []
         self.listeners: list[Callable[[Move], bool]] = []
-        self._name_for_sha1: Final = {script.sha1: name for name, script in known.items() if name not in _NO_MOVES}
+        self._name_for_sha1: Final = {script.sha1: name for name, script in known.items()}
 
     def name_of(self, command: Sequence[bytes]) -> str | None:
-        """Return the name of the script that a command runs, or ``None`` if it is no move."""
-        if len(command) <= _WORDS:
+        """Return the name of the challenge script that a command runs, or ``None``."""
+        if len(command) <= _WORDS_BEFORE_KEYS:
             return None
         verb = command[0].upper()
         if verb == b"EVALSHA":
@@ -132,10 +135,10 @@ class Trace:
         """Record one call; return the move, or ``None``, and whether the response may be forwarded."""
         name = self.name_of(command)
         if (
-            name is None or not isinstance(response, list) or len(response) < _WORDS
+            name is None or not isinstance(response, list) or len(response) < _RESULT_PARTS
         ):  # an error, or a result without a record
             return None, True
-        arguments = command[_WORDS + int(command[2]) :]
+        arguments = command[_WORDS_BEFORE_KEYS + int(command[2]) :]
         record = {field: value for field, value in zip(FIELDS, response[2], strict=False) if value is not None}
         signature = record.get("signature")
         move = Move(
@@ -160,7 +163,7 @@ class Trace:
         return move, passes
 
     def begin_connection(self, process: str, server: int) -> None:
-        """Forget which moves are unconfirmed: the service lets no ``WAIT`` of a new connection speak for them."""
+        """Forget which moves are unconfirmed: a ``WAIT`` on a new connection confirms no call of an earlier one."""
         self._unconfirmed.pop((process, server), None)
 
     def begin_wait(self, process: str, server: int, replicas: int) -> list[Move]:

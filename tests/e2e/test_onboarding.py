@@ -19,11 +19,11 @@ async def onboard(site: LocalSite, external_id: str, **fields: object) -> tuple[
         return response.status, await response.json()
 
 
-async def created(site: LocalSite) -> int:
-    """Return how many customers the card API has created."""
+async def outcomes(site: LocalSite, route: str = "create_customer") -> dict[str, int]:
+    """Return how often the card API responded on a route, by status; ``dropped`` are the responses that were lost."""
     async with site.http.get(f"{site.card_api}/_sim/ledger") as response:
-        counters = (await response.json())["counters"]
-    return int(counters.get("create_customer", {}).get("201", 0))
+        found: dict[str, int] = (await response.json())["counters"].get(route, {})
+    return found
 
 
 @on_shared_site
@@ -34,7 +34,7 @@ async def test_customer_is_created_and_verified_in_one_call(site: LocalSite) -> 
     assert customer["customerId"] == customer["record"]["customerId"]
     again = await asyncio.gather(*(onboard(site, "alice") for _ in range(5)))
     assert all(result == (201, customer) for result in again)
-    assert await created(site) == 1
+    assert await outcomes(site) == {"201": 1}
     assert len((await site.ledger(customer["customerId"]))["entries"]) == 1
     assert (await site.sign(customer["customerId"]))[1] == customer["record"]
 
@@ -43,28 +43,25 @@ async def test_customer_is_created_and_verified_in_one_call(site: LocalSite) -> 
 async def test_onboarding_fetches_no_challenge(site: LocalSite) -> None:
     """The challenge in the response to the creation is signed."""
     assert (await onboard(site, "grace"))[0] == 201
-    async with site.http.get(f"{site.card_api}/_sim/ledger") as response:
-        counters = (await response.json())["counters"]
-    assert (counters["create_customer"], "challenge" in counters) == ({"201": 1}, False)
+    assert (await outcomes(site), await outcomes(site, "challenge")) == ({"201": 1}, {})
 
 
 @on_shared_site
 async def test_creation_is_retried_after_a_lost_response(site: LocalSite) -> None:
-    """The retry has the same Idempotency-Key, so the card API returns the customer that it created."""
+    """The retry has the same Idempotency-Key, so the card API returns the customer that it created, and no 409."""
     await site.set_faults({"kind": "drop_reply", "route": "create_customer", "times": 1})
     status, customer = await onboard(site, "bob")
     assert (status, customer["record"]["state"]) == (201, "verified")
+    assert await outcomes(site) == {"dropped": 1, "201": 1}
 
 
 async def test_creation_is_completed_after_sigkill_before_the_response(open_site: OpenSite) -> None:
-    """The intent and its Idempotency-Key are stored before the POST, so another process gets the same customer."""
+    """Intent and Idempotency-Key are stored before the POST, so another process gets the same customer, and no 409."""
     site = await open_site()
     await site.set_faults({"kind": "drop_reply", "route": "create_customer"})
     request = asyncio.create_task(onboard(site, "carol"))
     async with asyncio.timeout(10):
-        while True:
-            if await dropped(site):
-                break
+        while "dropped" not in await outcomes(site):  # noqa: ASYNC110 - a poll is enough
             await asyncio.sleep(0.02)
     await site.replicas[0].process.kill()
     await asyncio.gather(request, return_exceptions=True)
@@ -72,13 +69,8 @@ async def test_creation_is_completed_after_sigkill_before_the_response(open_site
     await site.start_replica()
     status, customer = await onboard(site, "carol")
     assert (status, customer["record"]["state"]) == (201, "verified")
-
-
-async def dropped(site: LocalSite) -> int:
-    """Return how many responses to a creation the card API has dropped."""
-    async with site.http.get(f"{site.card_api}/_sim/ledger") as response:
-        counters = (await response.json())["counters"]
-    return int(counters.get("create_customer", {}).get("dropped", 0))
+    found = await outcomes(site)
+    assert found == {"dropped": found["dropped"], "201": 1}
 
 
 @on_shared_site
@@ -114,21 +106,22 @@ async def test_invalid_customer_is_refused_and_not_created(site: LocalSite) -> N
     for fields, status, code in cases:
         response_status, problem = await onboard(site, "frank", **fields)
         assert (response_status, problem["code"]) == (status, code)
-    assert await created(site) == 0
+    assert await outcomes(site) == {}
 
 
 @on_shared_site
-async def test_creation_that_commits_and_then_answers_500_is_found(site: LocalSite) -> None:
+async def test_customer_of_a_creation_that_got_500_after_the_commit_is_found(site: LocalSite) -> None:
     """The repeated creation gets 409, and the customer is in the card API's list."""
     await site.set_faults({"kind": "status_after_commit", "route": "create_customer", "times": 1})
     status, customer = await onboard(site, "heidi")
     assert (status, customer["record"]["state"]) == (201, "verified")
     assert await onboard(site, "heidi") == (201, customer)
+    assert await outcomes(site) == {"500": 1, "409": 1}
 
 
 @on_shared_site
-async def test_customer_that_exists_at_the_card_api_is_found(site: LocalSite) -> None:
+async def test_onboarding_finds_a_customer_that_exists_at_the_card_api(site: LocalSite) -> None:
     """This service never created it."""
-    created = await site.create_customer()
-    status, customer = await onboard(site, created["externalId"])
-    assert (status, customer["customerId"], customer["record"]["state"]) == (201, created["id"], "verified")
+    existing = await site.create_customer()
+    status, customer = await onboard(site, existing["externalId"])
+    assert (status, customer["customerId"], customer["record"]["state"]) == (201, existing["id"], "verified")

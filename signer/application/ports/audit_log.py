@@ -82,7 +82,7 @@ class AuditEvent:
     is_repeated: bool = False
 
     @property
-    def is_raised(self) -> bool:
+    def has_raised_level(self) -> bool:
         """Whether the line has the raised level: of an attempt, if it says something new.
 
         Or if a challenge ended without the proof that its caller asked for. A superseded one did not: the caller can

@@ -1,4 +1,4 @@
-"""Faults of Redis: each becomes an error that says what to do, and no move is made in part."""
+"""Faults of Redis: one lost response is repeated without another effect, and all else becomes ``Unavailable``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def _forwarding(store: ChallengeStore) -> Lease:
     return (await sign(store, claim_of())).lease
 
 
-# --- lost replies -----------------------------------------------------------------------------------------------------
+# --- lost responses ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ async def test_move_is_made_once_after_lost_response(
 
 
 async def test_claim_returns_same_lease_after_lost_response(proxy: LossyProxy) -> None:
-    """It is not held under a lease that no replica knows of."""
+    """The repeated claim returns the lease that the first one created."""
     async with open_store(proxy.url) as store:
         await store.ping()
         proxy.lose_next()
@@ -82,7 +82,7 @@ async def test_claim_returns_same_lease_after_lost_response(proxy: LossyProxy) -
 
 
 async def test_begin_forwarding_counts_one_attempt_after_lost_response(proxy: LossyProxy) -> None:
-    """It returns the lease of the lost reply."""
+    """The repeated call returns the lease that the first one created."""
     async with open_store(proxy.url) as store:
         lease = await _forwarding(store)
         await store.defer(lease, RecordCode.CARD_API_BUSY, timedelta(0))
@@ -94,7 +94,7 @@ async def test_begin_forwarding_counts_one_attempt_after_lost_response(proxy: Lo
 
 
 async def test_expire_returns_the_record_after_lost_response(proxy: LossyProxy, server: RedisServer) -> None:
-    """The caller has to write an event."""
+    """The caller needs the record, to write an event."""
     async with open_store(proxy.url) as store:
         lease = await claim_granted(store, claim_of())
         await store.release(lease, RecordCode.KEY_BACKEND_UNAVAILABLE)
@@ -107,7 +107,7 @@ async def test_expire_returns_the_record_after_lost_response(proxy: LossyProxy, 
 
 
 async def test_reads_succeed_after_lost_response(proxy: LossyProxy) -> None:
-    """Each of them once."""
+    """Each is repeated once."""
     async with open_store(proxy.url) as store:
         lease = await _claimed(store)
         for call in (lambda: store.get(lease.id), lambda: store.due(10), store.ping):
@@ -116,8 +116,8 @@ async def test_reads_succeed_after_lost_response(proxy: LossyProxy) -> None:
         assert proxy.lost == 3
 
 
-async def test_two_lost_replies_are_unavailable(proxy: LossyProxy) -> None:
-    """A call is repeated once; what it did is found by the next call."""
+async def test_call_raises_unavailable_after_two_lost_responses(proxy: LossyProxy) -> None:
+    """A call is repeated once. The signature was stored all the same, as the next claim shows."""
     async with open_store(proxy.url) as store:
         lease = await _claimed(store)
         proxy.lose_next(2)
@@ -130,21 +130,21 @@ async def test_two_lost_replies_are_unavailable(proxy: LossyProxy) -> None:
 
 
 async def test_killed_server_is_used_again_after_its_restart(server: RedisServer) -> None:
-    """The service needs no restart, however many connections it had open."""
+    """The service needs no restart."""
     async with open_store(server.tcp_url) as store:
-        await asyncio.gather(*(store.ping() for _ in range(10)))
+        await store.ping()
         server.stop()
         await assert_unavailable("cannot be reached", store.claim(claim_of()))
         await assert_unavailable("cannot be reached", store.due(10))
         server.start()
-        await asyncio.gather(*(store.ping() for _ in range(10)))
+        await store.ping()
         assert (await store.claim(claim_of())).outcome is ClaimOutcome.GRANTED
 
 
 async def test_call_succeeds_after_unnoticed_restart(server: RedisServer) -> None:
-    """Connections that broke while idle, and forgotten scripts, are replaced within the call."""
+    """The connection, which broke while idle, and the forgotten scripts are replaced within the call."""
     async with open_store(server.url) as store:
-        await asyncio.gather(*(store.ping() for _ in range(10)))
+        await store.ping()
         server.restart()
         assert (await store.claim(claim_of())).outcome is ClaimOutcome.GRANTED
 
@@ -158,7 +158,7 @@ async def test_client_opens_while_server_is_down(server: RedisServer) -> None:
         await store.ping()
 
 
-async def test_late_replies_of_stopped_server_reach_no_later_call(server: RedisServer) -> None:
+async def test_late_responses_of_paused_server_reach_no_later_call(server: RedisServer) -> None:
     """Each call ends at its own deadline."""
     async with open_store(server.url) as store:
         mine, other = claim_of("nonce0001"), claim_of("nonce0002")
@@ -174,8 +174,8 @@ async def test_late_replies_of_stopped_server_reach_no_later_call(server: RedisS
         assert (held.record.id, held.outcome) == (mine.id, ClaimOutcome.LEASED_ELSEWHERE)
 
 
-async def test_reply_of_cancelled_call_reaches_no_other_call(server: RedisServer) -> None:
-    """The other callers get their own replies."""
+async def test_response_to_cancelled_call_reaches_no_other_call(server: RedisServer) -> None:
+    """The other callers get their own responses."""
     async with open_store(server.url) as store:
         await store.ping()
         server.pause()

@@ -17,7 +17,7 @@ N = EventName
 def raised(system: FakeSystem) -> list[EventName]:
     """Return the names of the events about attempts that have the raised level, and remove all events."""
     attempts = {N.TAKEN_OVER, N.DELIVERED, N.DEFERRED}
-    names = [event.name for event in system.audit.events if event.name in attempts and event.is_raised]
+    names = [event.name for event in system.audit.events if event.name in attempts and event.has_raised_level]
     system.audit.events.clear()
     return names
 
