@@ -71,6 +71,7 @@ class Readiness:
         self._checks: Final = dict(checks)
         self._log: Final = request_log
         self._report: asyncio.Task[tuple[CheckResult, ...]] | None = None
+        self._running: Final[set[asyncio.Task[tuple[CheckResult, ...]]]] = set()  # also those that are forgotten
         self._reuse_until = 0.0
 
     def forget(self) -> None:
@@ -82,13 +83,17 @@ class Readiness:
         report = self._report
         if report is None or (report.done() and time.monotonic() >= self._reuse_until):
             report = self._report = asyncio.create_task(self._run_all())
+            self._running.add(report)
+            report.add_done_callback(self._running.discard)
         return await asyncio.shield(report)  # a request that is cancelled must not cancel the others' report
 
     async def aclose(self) -> None:
-        """Cancel a report that is being made; no later one may be requested."""
-        if self._report is not None:
-            self._report.cancel()
-            await asyncio.wait({self._report})
+        """Cancel the reports that are being made; no later one may be requested."""
+        running = set(self._running)
+        for report in running:
+            report.cancel()
+        if running:
+            await asyncio.wait(running)
 
     async def _run_all(self) -> tuple[CheckResult, ...]:
         results = await asyncio.gather(*(self._run(name, check) for name, check in self._checks.items()))

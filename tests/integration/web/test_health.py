@@ -190,3 +190,24 @@ async def test_cancelled_probe_does_not_cancel_the_checks(request_log: RequestLo
     go.set()
     assert (await patient)[0].detail == "done"
     assert impatient.cancelled()
+
+
+async def test_closing_ends_a_report_that_was_forgotten(request_log: RequestLogLines) -> None:
+    """Its checks use connections that are closed next."""
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    readiness = Readiness({"redis": Check(hang)}, request_log)
+    asked = asyncio.create_task(readiness.report())
+    await began.wait()
+    readiness.forget()
+    await readiness.aclose()
+    assert ended.is_set()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
