@@ -1,5 +1,5 @@
 # The production image: the service and the packages pinned in locks/run.txt.
-# BASE_IMAGE may be any image with Python 3.11 to 3.13, for example a hardened or digest-pinned one.
+# BASE_IMAGE may be any image with a shell and Python 3.11 to 3.13 with venv, for example a digest-pinned one.
 ARG BASE_IMAGE=python:3.13-slim
 
 FROM ${BASE_IMAGE} AS build

@@ -23,7 +23,7 @@ from benchmarks.site import Variant, open_site
 PARTS: Final = {
     "signer/observability": "log lines",
     "structlog": "log lines",
-    "signer/adapters/redis_store": "records",
+    "signer/adapters/redis_store": "Redis store: scripts, parsing records",
     "signer/adapters/redis_client": "Redis client",
     "site-packages/redis": "Redis client",
     "signer/adapters/request_signing": "request signature (P-384)",

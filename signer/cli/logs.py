@@ -57,7 +57,8 @@ def logs_command(  # noqa: PLR0913 - the options of a command
 ) -> None:
     """Read log lines of the formats json, ecs or gcp from FILES or standard input, and print them for a person.
 
-    For example: kubectl logs -f -l app.kubernetes.io/name=challenge-signer | signer logs --level warning --explain
+    For example: kubectl logs -f --tail=-1 --since=1h -l app.kubernetes.io/name=challenge-signer
+    | signer logs --level warning --explain
 
     Lines of other programs pass through unchanged. docs/events.md lists all events and fields.
     """

@@ -19,7 +19,8 @@ This page is generated from `signer/observability` by `make docs`.
 
 On call:
 
-1. `kubectl logs -f -l app.kubernetes.io/name=challenge-signer | signer logs --level warning --explain`: what is wrong.
+1. What is wrong: `kubectl logs -f --tail=-1 --since=1h --max-log-requests=20 \
+-l app.kubernetes.io/name=challenge-signer | signer logs --level warning --explain`.
 2. *alert* in [the first table](#events-to-act-on): *page* means now, *ticket* the next working day, *none* never.
 3. `signer logs --request-id …` (or `--challenge-id`, `--owner`) shows all lines of one request, challenge or account.
 

@@ -73,7 +73,9 @@ def _listing_options(command: _Command) -> _Command:
         command,
         config_option,
         click.option("--json", "as_json", is_flag=True, help="Write JSON."),
-        click.option("--password-file", type=file_type, help="The password of the PLACEs, if their URIs name none."),
+        click.option(
+            "--password-file", type=file_type, help="The password of the PLACEs, in place of what their URIs name."
+        ),
         click.argument("places", nargs=-1, metavar="[PLACE]..."),
     )
 
