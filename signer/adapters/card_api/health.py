@@ -116,7 +116,9 @@ class CardApiHealth:
         elif self._outage.is_down:
             warnings.append(self._outage.shown.removesuffix("."))
         if self._refusal is not None:
-            raise replace(self._refusal, detail="; ".join((self._refusal.detail.removesuffix("."), *warnings))).error()
+            said = self._refusal.detail.removesuffix(".")  # the outage's reason may be the same sentence
+            others = (warning for warning in warnings if said not in warning)
+            raise replace(self._refusal, detail="; ".join((said, *others))).error()
         if skew is not None and self._clock.is_skewed:
             seconds = round(abs(skew).total_seconds())
             warnings.append(f"its clock is {seconds} s {'ahead of' if skew > timedelta(0) else 'behind'} ours")

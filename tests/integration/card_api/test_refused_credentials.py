@@ -222,6 +222,19 @@ async def test_refused_request_key_is_told_from_refused_api_key(
     assert calling.client.outage.reason.startswith(f"The card API {reason.format(OWN)}")
 
 
+async def test_lasting_refusal_is_said_once(start: StartCalling) -> None:
+    """It is an outage after 2 s, whose reason is the same sentence."""
+    calling = await start({"signing_keys": {}})
+    calling.client.outage._monotonic = calling.monotonic
+    for _ in range(3):
+        assert await readiness(calling) is REFUSED
+        calling.monotonic.advance(2)
+    assert calling.client.outage.is_down
+    with pytest.raises(Unavailable) as error:
+        await calling.client.check()
+    assert error.value.detail.count("refused our request signature") == 1
+
+
 async def test_clock_that_makes_signatures_invalid_is_named(calling: Calling) -> None:
     """The card API's clock is behind ours by more than a signature is back-dated."""
     calling.simulator.state.clock.offset = -90.0
