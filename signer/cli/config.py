@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import click
 from signer.bootstrap.doctor.examination import find_unreachable
 from signer.bootstrap.doctor.machine import unusable_files
 from signer.bootstrap.settings_check import find_problems
+from signer.cli.checks import run_checks_and_exit
 from signer.cli.options import config_option, default_file, exit_with_config_error
 from signer.config.settings import ConfigError, load_settings
 from signer.config.showing import describe
@@ -48,13 +49,18 @@ def check_command(*, config_file: Path | None, files: bool, online: bool) -> Non
         click.echo("# No keys.uris: the service has no key to sign with.", err=True)
     problems = asyncio.run(find_problems(settings))
     faults = list(unusable_files(settings)) if files else []
+
+    def show_faults(unreachable: Sequence[str]) -> int:
+        for fault in (*faults, *unreachable):
+            click.echo(fault, err=True)
+        return 1 if faults or unreachable else 0
+
     if online and not problems:
-        faults += asyncio.run(find_unreachable(settings))
-    for fault in faults:
-        click.echo(fault, err=True)
+        run_checks_and_exit(find_unreachable(settings), show_faults)
+    status = show_faults([])
     if problems:
         exit_with_config_error("\n".join(problems))
-    sys.exit(1 if faults else 0)
+    sys.exit(status)
 
 
 def _toml(settings: dict[str, Any]) -> Iterator[str]:

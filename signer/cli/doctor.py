@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,6 +17,7 @@ from rich.text import Text
 from signer.bootstrap.doctor.examination import all_parts, examine
 from signer.bootstrap.doctor.findings import Finding, Part, Result
 from signer.bootstrap.doctor.sandbox import is_sandbox, sandbox_part
+from signer.cli.checks import run_checks_and_exit
 from signer.cli.hardening import harden
 from signer.cli.options import EXIT_CONFIG, config_option, default_file
 from signer.config.settings import ConfigError, Settings, load_settings
@@ -64,17 +63,13 @@ def doctor_command(*, config_file: Path | None, as_json: bool, no_color: bool, s
         sys.exit(EXIT_CONFIG)
     if sandbox and not (yes or is_sandbox(settings.card_api)):
         raise click.UsageError("card_api.base_url is not a sandbox: --yes creates a customer there nevertheless.")
-    # Not asyncio.run, which would wait for threads that hang.
-    runner = asyncio.Runner()
-    findings, hangs = runner.run(_examine(settings, all_parts(settings, file, exposed), sandbox=sandbox))
-    show(findings, as_json, no_color)
-    failed = {finding.part for finding in findings if finding.result is Result.FAILED}
-    status = EXIT_CONFIG if "configuration" in failed else int(bool(failed))
-    if hangs:
-        sys.stdout.flush()
-        os._exit(status)
-    runner.close()
-    sys.exit(status)
+
+    def show_findings(findings: Sequence[Finding]) -> int:
+        show(findings, as_json, no_color)
+        failed = {finding.part for finding in findings if finding.result is Result.FAILED}
+        return EXIT_CONFIG if "configuration" in failed else int(bool(failed))
+
+    run_checks_and_exit(_examine(settings, all_parts(settings, file, exposed), sandbox=sandbox), show_findings)
 
 
 async def _examine(settings: Settings, parts: Sequence[Part], *, sandbox: bool) -> tuple[list[Finding], bool]:

@@ -34,8 +34,8 @@ async def examine(settings: Settings, parts: Sequence[Part]) -> tuple[list[Findi
     return [finding for findings, _ in results for finding in findings], any(hangs for _, hangs in results)
 
 
-async def find_unreachable(settings: Settings) -> list[str]:
-    """Return one line for each way in which Redis and the card API do not do what the service needs."""
-    findings, _ = await examine(settings, [redis_part(settings), card_api_part(settings)])
+async def find_unreachable(settings: Settings) -> tuple[list[str], bool]:
+    """Return one line for each way in which Redis and the card API fail the service's needs, and whether one hangs."""
+    findings, hangs = await examine(settings, [redis_part(settings), card_api_part(settings)])
     failed = [finding for finding in findings if finding.result is Result.FAILED]
-    return [": ".join(filter(None, (each.part, each.found, each.action))) + "." for each in failed]
+    return [": ".join(filter(None, (each.part, each.found, each.action))) + "." for each in failed], hangs

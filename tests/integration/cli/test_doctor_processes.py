@@ -1,4 +1,4 @@
-"""``signer doctor`` and ``signer healthcheck`` as processes: beside a running service, and with dead servers."""
+"""``signer doctor``, ``config check`` and ``healthcheck`` as processes: with running and with dead servers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -21,12 +21,17 @@ LONGEST_SECONDS: Final = 60.0
 """The parts end in 10 s, as a unit test shows; the rest is for a busy machine."""
 
 
-async def signer(*arguments: str) -> tuple[int, str, str]:
+async def signer(*arguments: str, start: Sequence[str] = ("-m", "signer")) -> tuple[int, str, str]:
     """Run ``signer``; return its exit status, standard output and standard error."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "signer", *arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *(sys.executable, *start, *arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    output, errors = await process.communicate()
+    try:
+        output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode is not None
     return process.returncode, output.decode(), errors.decode()
 
@@ -138,6 +143,34 @@ async def test_doctor_ends_in_time_if_servers_are_dead_and_a_file_hangs(site: In
     assert_failed(found["files readable"], "failed", "no result within", "by hand")
     assert found["card_api request_key"]["result"] == "ok"
     assert found["service port"]["result"] == "ok"
+
+
+WITH_DNS_THAT_HANGS: Final = """
+import socket, time
+from signer.cli.main import main
+socket.getaddrinfo = lambda *_args, **_options: time.sleep(3600)
+main()
+"""
+
+
+async def test_config_check_ends_in_time_if_dns_hangs(site: Installation) -> None:
+    """It does not wait for the resolver's threads."""
+    command = ("config", "check", "--online", "--config", str(site.config_file))
+    async with asyncio.timeout(LONGEST_SECONDS):
+        status, _, errors = await signer(*command, start=("-c", WITH_DNS_THAT_HANGS))
+    assert status == 1
+    assert [line.partition(": ")[0] for line in errors.splitlines()] == ["redis", "card_api"]
+    assert errors.count("is not resolved by DNS within 3 s") == 2
+
+
+async def test_config_check_ends_in_time_if_file_hangs(site: Installation) -> None:
+    """The check of the credentials has ended in time, and the thread that reads them has not."""
+    os.mkfifo(fifo := site.folder / "never-written")
+    site.settings["card_api"]["api_key_file"] = str(fifo)
+    async with asyncio.timeout(LONGEST_SECONDS):
+        status, _, errors = await signer("config", "check", "--online", "--config", str(site.config_file))
+    assert status == 1
+    assert "card_api: The card API issued no token in time" in errors
 
 
 async def test_doctor_names_host_that_dns_does_not_know(site: Installation) -> None:
