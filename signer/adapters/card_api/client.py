@@ -28,15 +28,9 @@ from signer.adapters.card_api.responses import (
     POST_TOKEN,
     READINESS,
     IssuedToken,
-    challenge_in,
-    created_customer_in,
-    delivery_failure,
     delivery_result,
-    found_customer_in,
-    status_in,
-    token_in,
 )
-from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
+from signer.adapters.card_api.results import CallResult, Failure, ParsedCall, UpstreamResponse
 from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
 from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyUnavailable
@@ -97,38 +91,32 @@ class CardApiClient:
     async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> NewCustomer:
         """See ``CardApi.create_customer``."""
         request = self._requests.for_new_customer(intent.body, intent.idempotency_key)
-        return await self._read(request, created_customer_in, timeout)
+        return await self._read(request, timeout)
 
     async def find_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
         """See ``CardApi.find_customer``."""
         deadline = _now() + timeout.total_seconds()
         async with self._list_lock:
-            result = await self._call(self._requests.for_customers(intent), deadline)
-        customer_id = found_customer_in(result, intent)
-        self._health.note(result, customer_id)
-        if isinstance(customer_id, Failure):
-            raise customer_id.error()
-        return customer_id
+            call = await self._call(self._requests.for_customers(intent), deadline)
+        return _value_of(call.parsed)
 
     async def fetch_challenge(self, customer_id: str, *, timeout: timedelta, is_new: bool = False) -> str:
         """See ``CardApi.fetch_challenge``."""
-        request = self._requests.for_challenge(customer_id)
+        request = self._requests.for_challenge(customer_id, is_new=is_new)
         retries = self._retries.until_deadline() if is_new else self._retries
-        return await self._read(request, lambda result: challenge_in(result, is_new=is_new), timeout, retries)
+        return await self._read(request, timeout, retries)
 
     async def customer_status(self, customer_id: str, *, timeout: timedelta) -> str:
         """See ``CardApi.customer_status``."""
-        request = self._requests.for_customer(customer_id)
-        return await self._read(request, lambda result: status_in(result, customer_id), timeout)
+        return await self._read(self._requests.for_customer(customer_id), timeout)
 
     async def submit(
         self, customer_id: str, submission: Submission, *, idempotency_key: str, timeout: timedelta
     ) -> DeliveryResult:
         """See ``CardApi.submit``."""
         request = self._requests.for_delivery(customer_id, submission.body, idempotency_key)
-        result = await self._call(request, _now() + timeout.total_seconds())
-        self._health.note(result, delivery_failure(result))
-        return delivery_result(result)
+        call = await self._call(request, _now() + timeout.total_seconds())
+        return delivery_result(call.result)
 
     async def authenticate(self, *, timeout: timedelta) -> None:
         """See ``CardApi.authenticate``."""
@@ -150,51 +138,48 @@ class CardApiClient:
         await self._health.aclose()
         await self._tokens.aclose()
 
-    async def _read(
-        self,
-        request: CardApiRequest,
-        parse: Callable[[CallResult], _T | Failure],
-        timeout: timedelta,
-        retries: ReadRetries | None = None,
-    ) -> _T:
+    async def _read(self, request: CardApiRequest[_T], timeout: timedelta, retries: ReadRetries | None = None) -> _T:
         deadline = _now() + timeout.total_seconds()
 
         async def attempt() -> _T | Failure:
-            result = await self._call(request, deadline)
-            parsed = parse(result)
-            self._health.note(result, parsed)
-            return parsed
+            return (await self._call(request, deadline)).parsed
 
-        parsed = await (retries or self._retries).run(deadline, attempt)
-        if isinstance(parsed, Failure):
-            raise parsed.error()
-        return parsed
+        return _value_of(await (retries or self._retries).run(deadline, attempt))
 
-    async def _call(self, request: CardApiRequest, deadline: float) -> CallResult:
-        """Send the request with a token, and remember whether our credentials were accepted."""
-        result = await self._send_with_token(request, deadline)
-        self._health.remember_credentials(result)
-        return result
+    async def _call(self, request: CardApiRequest[_T], deadline: float) -> ParsedCall[_T]:
+        """Send the request with a token, and note what the call shows about the card API."""
+        call = await self._send_with_token(request, deadline)
+        self._health.remember_credentials(call.result)
+        self._health.note(call.result, call.parsed)
+        return call
 
-    async def _send_with_token(self, request: CardApiRequest, deadline: float) -> CallResult:
+    async def _send_with_token(self, request: CardApiRequest[_T], deadline: float) -> ParsedCall[_T]:
         """Send the request with the current token and, after a 401, once more with a new one."""
         token = await self._tokens.current(deadline)
         if isinstance(token, Failure):
-            return token
-        result = await self._send(request, token, deadline)
-        if not _is_unauthorized(result):
-            return result
+            return ParsedCall.not_sent(token)
+        call = await self._send(request, token, deadline)
+        if not _is_unauthorized(call.result):
+            return call
         renewed = await self._tokens.replace(token, deadline)
         if isinstance(renewed, Failure):
-            return renewed
+            return ParsedCall.not_sent(renewed)
         if renewed is token:
-            return result
-        result = await self._send(request, renewed, deadline)
-        if _is_unauthorized(result):
+            return call
+        call = await self._send(request, renewed, deadline)
+        if _is_unauthorized(call.result):
             self._tokens.pause_renewals(renewed)
-        return result
+        return call
 
-    async def _send(self, request: CardApiRequest, token: AccessToken, deadline: float) -> CallResult:
+    async def _send(self, request: CardApiRequest[_T], token: AccessToken, deadline: float) -> ParsedCall[_T]:
+        headers = await self._signed_headers(request, token, deadline)
+        if isinstance(headers, Failure):
+            return ParsedCall.not_sent(headers)
+        return await self._transport.send(request, headers, deadline)
+
+    async def _signed_headers(
+        self, request: CardApiRequest[object], token: AccessToken, deadline: float
+    ) -> dict[str, str] | Failure:
         if _now() >= deadline:
             return _TOO_LATE
         suspension = self._transport.suspension()
@@ -213,9 +198,9 @@ class CardApiClient:
         except (MessageSignatureError, RequestKeyError) as error:
             return _not_signed(type(error).__name__)
         # A key may sign without giving the event loop a chance to time out: check the deadline again.
-        return await self._transport.send(request, headers, deadline) if _now() < deadline else _TOO_LATE
+        return headers if _now() < deadline else _TOO_LATE
 
-    async def _read_sample(self) -> CallResult:
+    async def _read_sample(self) -> ParsedCall[str]:
         within = min(OWN_CALL_WITHIN, self._settings.request_timeout)
         request = self._requests.for_customer(SAMPLE_ID, READINESS)
         return await self._send_with_token(request, _now() + within.total_seconds())
@@ -234,7 +219,7 @@ class CardApiClient:
         async def attempt() -> IssuedToken | Failure:
             late = loop.call_later(within, partial(self._health.note, hangs, is_own=True))
             try:
-                token = token_in(await self._transport.send(request, request.headers, deadline))
+                token = (await self._transport.send(request, request.headers, deadline)).parsed
             finally:
                 late.cancel()
             self._health.note(token)
@@ -246,6 +231,13 @@ class CardApiClient:
 def _not_signed(reason: str, retry_after: timedelta | None = None) -> Failure:
     detail = f"The request to the card API could not be signed: {reason}."
     return Failure(code=ErrorCode.CARD_API_UNAVAILABLE, detail=detail, retry_after=retry_after)
+
+
+def _value_of(parsed: _T | Failure) -> _T:
+    """Return what a call's result was parsed as; raise the error of a failure."""
+    if isinstance(parsed, Failure):
+        raise parsed.error()
+    return parsed
 
 
 def _is_unauthorized(result: CallResult) -> bool:

@@ -21,9 +21,7 @@ from typing import Final
 
 from signer.adapters.card_api.access_token import NO_TOKEN
 from signer.adapters.card_api.http_transport import HttpTransport
-from signer.adapters.card_api.requests import SAMPLE_ID
-from signer.adapters.card_api.responses import READINESS, status_in
-from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
+from signer.adapters.card_api.results import CallResult, Failure, ParsedCall, UpstreamResponse
 from signer.adapters.card_api.unusable_responses import credentials_accepted, is_readable
 from signer.adapters.card_api.upstream_clock import UpstreamClock
 from signer.application.outage import Outage
@@ -53,7 +51,7 @@ class CardApiHealth:
         outage: Outage,
         transport: HttpTransport,
         clock: UpstreamClock,
-        read_sample: Callable[[], Awaitable[CallResult]],
+        read_sample: Callable[[], Awaitable[ParsedCall[str]]],
         monotonic: Callable[[], float],
     ) -> None:
         self._outage = outage
@@ -145,8 +143,8 @@ class CardApiHealth:
                 call.result()
 
     async def _make_own_call(self) -> None:
-        result = await self._read_sample()
-        status = status_in(result, SAMPLE_ID, READINESS)
+        call = await self._read_sample()
+        result, status = call.result, call.parsed
         counts = result.status != HTTPStatus.FORBIDDEN or self._are_credentials_accepted is False
         self.note(result, status if counts else None, is_own=True)
         failure = status if isinstance(status, Failure) and status.code is not ErrorCode.CUSTOMER_UNKNOWN else None

@@ -1,4 +1,4 @@
-"""Sends one request to the card API over aiohttp and reads the response. No retries, no tokens, no interpretation.
+"""Sends one request to the card API over aiohttp and reads the response. No retries, no tokens.
 
 * Redirects are never followed, cookies never kept, proxies of the environment never used: a request carries a token and
   a signature, and goes to the configured host only.
@@ -6,6 +6,7 @@
 * A network error becomes a ``Failure``. aiohttp's exceptions do not leave this module: some hold the request's headers.
 * No connection, no complete response and a 5xx are failures for the circuit breaker. Any other response is a success,
   also if it is too long; a 429 with ``Retry-After`` also suspends calls.
+* Its request parses each result once, here: the caller and the metrics use the same cause of a failure.
 * At most ``MAX_CONNECTIONS`` requests are in flight. Others wait for a free one, and then check the breaker again.
 * A POST is sent once. aiohttp itself repeats a GET if a kept connection turns out to be closed.
 """
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
@@ -27,7 +28,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from signer.adapters.card_api.circuit_breaker import CircuitBreaker
 from signer.adapters.card_api.network_failures import network_failure, not_sent, unreadable
 from signer.adapters.card_api.requests import CardApiCall, CardApiRequest
-from signer.adapters.card_api.results import CallResult, Failure, UpstreamResponse
+from signer.adapters.card_api.results import CallResult, Failure, ParsedCall, UpstreamResponse
 from signer.adapters.card_api.unusable_responses import failure_for
 from signer.adapters.card_api.upstream_clock import UpstreamClock, parse_http_date
 from signer.domain.errors import ErrorCode
@@ -47,9 +48,11 @@ _CONNECT_SHARE: Final = 0.8
 """Of a short call's time: so that its failure shows whether there was no connection or no response."""
 _SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
+_T = TypeVar("_T")
+
 
 CallEnded = Callable[[CardApiCall, float, str | None], None]
-"""Called with a call, the seconds that it took, and the cause if it failed. Must not raise or wait."""
+"""Called with a call, the seconds until its result, and the cause if that cannot be used. Must not raise or wait."""
 
 
 def open_session(*, max_connections: int = MAX_CONNECTIONS) -> aiohttp.ClientSession:
@@ -93,22 +96,28 @@ class HttpTransport:
         """Return why no request would be sent now; ``None`` if one would."""
         return self._breaker.suspension()
 
-    async def send(self, request: CardApiRequest, headers: Mapping[str, str], deadline: float) -> CallResult:
+    async def send(self, request: CardApiRequest[_T], headers: Mapping[str, str], deadline: float) -> ParsedCall[_T]:
         """Send one request with all headers but Host and Content-Length; read the response until ``deadline``."""
         if self._session.closed:
-            return not_sent(request.operation, "this replica is shutting down", None)
+            return ParsedCall.not_sent(not_sent(request.operation, "this replica is shutting down", None))
         suspension = self.suspension()
         if suspension is not None:
-            return suspension
+            return ParsedCall.not_sent(suspension)
         if not await self._acquire_connection(deadline):
-            return not_sent(request.operation, "every connection is in use", None)
+            return ParsedCall.not_sent(not_sent(request.operation, "every connection is in use", None))
         try:
             call = self._breaker.admit()
             if isinstance(call, Failure):  # since the caller began to wait for a connection
-                return call
-            return await self._exchange_and_report(call, request, headers, deadline)
+                return ParsedCall.not_sent(call)
+            started = time.perf_counter()
+            result = await self._exchange_and_report(call, request, headers, deadline)
+            took = time.perf_counter() - started
         finally:
             self._free_connections.release()
+        parsed = request.parse(result)
+        if self._call_ended is not None:
+            self._call_ended(request.call, took, parsed.cause if isinstance(parsed, Failure) else None)
+        return ParsedCall(result, parsed)
 
     async def _acquire_connection(self, deadline: float) -> bool:
         if not self._free_connections.locked():  # it does not wait, so it needs no timer
@@ -120,19 +129,14 @@ class HttpTransport:
         return False
 
     async def _exchange_and_report(
-        self, call: int, request: CardApiRequest, headers: Mapping[str, str], deadline: float
+        self, call: int, request: CardApiRequest[object], headers: Mapping[str, str], deadline: float
     ) -> CallResult:
         """Send an admitted call and report to the breaker whether the card API works, if the result shows it."""
         had_fair_time = deadline - asyncio.get_running_loop().time() >= _FAIR_TIME
         succeeded: bool | None = None
         failure: Failure | None = None
-        started = time.perf_counter()
         try:
             result = await self._exchange(request, headers, deadline)
-            took = time.perf_counter() - started
-            if self._call_ended is not None:
-                parsed = request.parse(result)
-                self._call_ended(request.call, took, parsed.cause if isinstance(parsed, Failure) else None)
             if isinstance(result, UpstreamResponse):
                 succeeded = result.status < HTTPStatus.INTERNAL_SERVER_ERROR
             elif result.code is ErrorCode.CARD_API_INVALID_ANSWER and result.status is not None:
@@ -147,7 +151,9 @@ class HttpTransport:
             self._breaker.suspend(result.retry_after)
         return result
 
-    async def _exchange(self, request: CardApiRequest, headers: Mapping[str, str], deadline: float) -> CallResult:
+    async def _exchange(
+        self, request: CardApiRequest[object], headers: Mapping[str, str], deadline: float
+    ) -> CallResult:
         sent_at = self._clock.now()
         within = deadline - asyncio.get_running_loop().time()
         timeout = self._timeout

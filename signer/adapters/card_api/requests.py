@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from typing import Final, Literal, get_args
+from typing import Final, Generic, Literal, TypeVar, get_args
 
 from yarl import URL
 
@@ -26,6 +26,7 @@ from signer.adapters.card_api.responses import (
     POST_CUSTOMER,
     POST_SIGNATURE,
     POST_TOKEN,
+    IssuedToken,
     challenge_in,
     created_customer_in,
     delivery_failure,
@@ -33,12 +34,16 @@ from signer.adapters.card_api.responses import (
     status_in,
     token_in,
 )
-from signer.adapters.card_api.results import CallResult
+from signer.adapters.card_api.results import CallResult, Failure
 from signer.adapters.request_signing.signature_base import Scheme
 from signer.adapters.request_signing.signer import MessageSigner, content_digest
 from signer.application.origin import ORIGIN
+from signer.application.ports import NewCustomer
 from signer.domain.customer import CustomerIntent
 from signer.domain.record import parse_customer_id
+
+_T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
 
 MAX_BODY: Final = 65_536
 """Bytes of a response. But for the list of customers, the longest of the contract is a customer: about 6 KiB."""
@@ -54,11 +59,15 @@ CARD_API_CALLS: Final[tuple[CardApiCall, ...]] = get_args(CardApiCall)
 
 
 @dataclass(frozen=True, slots=True)
-class CardApiRequest:
+class CardApiRequest(Generic[_T_co]):
     """What is the same in every attempt of one request: everything but Authorization and the signature.
 
-    Body and headers are never shown: they can hold credentials. ``operation`` is the call's name in texts, ``parse``
-    returns a ``Failure`` if a result cannot be used, and ``max_response`` is in bytes.
+    Body and headers are never shown: they can hold credentials.
+
+    Attributes:
+        operation: the call's name in texts.
+        parse: returns what the caller wants, or a ``Failure`` if the result cannot be used.
+        max_response: in bytes.
     """
 
     call: CardApiCall
@@ -67,7 +76,7 @@ class CardApiRequest:
     url: URL
     headers: Mapping[str, str] = field(repr=False)
     body: bytes | None = field(repr=False)
-    parse: Callable[[CallResult], object] = field(repr=False)
+    parse: Callable[[CallResult], _T_co | Failure] = field(repr=False)
     max_response: int = MAX_BODY
 
 
@@ -93,19 +102,19 @@ class CardApiRequests:
         for request in (self.for_customer(SAMPLE_ID), self.for_delivery(SAMPLE_ID, b"{}", SAMPLE_ID)):
             await self.signed_headers(request, _SAMPLE_TOKEN)
 
-    def for_token(self, credentials: ApiCredentials) -> CardApiRequest:
+    def for_token(self, credentials: ApiCredentials) -> CardApiRequest[IssuedToken]:
         """``POST /auth/token``. It is not signed: there is no token yet."""
         body = json.dumps({"apiKey": credentials.api_key, "apiSecret": credentials.api_secret}).encode()
         headers = {**self._post_headers, "Content-Digest": content_digest(body, "sha-256")}
         return CardApiRequest("token", POST_TOKEN, "POST", self._token_url, headers, body, token_in)
 
-    def for_new_customer(self, body: bytes, idempotency_key: str) -> CardApiRequest:
+    def for_new_customer(self, body: bytes, idempotency_key: str) -> CardApiRequest[NewCustomer]:
         """``POST /customers``."""
         return self._post(
             "create_customer", POST_CUSTOMER, self._customers_url, body, idempotency_key, created_customer_in
         )
 
-    def for_customers(self, intent: CustomerIntent) -> CardApiRequest:
+    def for_customers(self, intent: CustomerIntent) -> CardApiRequest[str]:
         """``GET /customers``: the list of all customers."""
         url = self._customers_url
         parse = partial(found_customer_in, intent=intent)
@@ -113,23 +122,24 @@ class CardApiRequests:
             "find_customer", GET_CUSTOMERS, "GET", url, self._get_headers, None, parse, MAX_CUSTOMER_LIST
         )
 
-    def for_customer(self, customer_id: str, operation: str = GET_CUSTOMER) -> CardApiRequest:
+    def for_customer(self, customer_id: str, operation: str = GET_CUSTOMER) -> CardApiRequest[str]:
         """``GET /customers/{customerId}``."""
         url = self._customer_url(customer_id)
         parse = partial(status_in, customer_id=customer_id, operation=operation)
         return CardApiRequest("read_customer", operation, "GET", url, self._get_headers, None, parse)
 
-    def for_challenge(self, customer_id: str) -> CardApiRequest:
-        """``GET /customers/{customerId}/challenge``."""
+    def for_challenge(self, customer_id: str, *, is_new: bool = False) -> CardApiRequest[str]:
+        """``GET /customers/{customerId}/challenge``; ``is_new`` is as ``CardApi.fetch_challenge`` has it."""
         url = self._customer_url(customer_id, "/challenge")
-        return CardApiRequest("fetch_challenge", GET_CHALLENGE, "GET", url, self._get_headers, None, challenge_in)
+        parse = partial(challenge_in, is_new=is_new)
+        return CardApiRequest("fetch_challenge", GET_CHALLENGE, "GET", url, self._get_headers, None, parse)
 
-    def for_delivery(self, customer_id: str, body: bytes, idempotency_key: str) -> CardApiRequest:
+    def for_delivery(self, customer_id: str, body: bytes, idempotency_key: str) -> CardApiRequest[None]:
         """``POST /customers/{customerId}/challenge/sign``."""
         url = self._customer_url(customer_id, "/challenge/sign")
         return self._post("deliver", POST_SIGNATURE, url, body, idempotency_key, delivery_failure)
 
-    async def signed_headers(self, request: CardApiRequest, token: AccessToken) -> dict[str, str]:
+    async def signed_headers(self, request: CardApiRequest[object], token: AccessToken) -> dict[str, str]:
         """Return all headers of one attempt; raise ``MessageSignatureError`` or ``RequestKeyError``."""
         headers = {**request.headers, "Authorization": token.authorization}
         signature = await self._signer.headers_for(
@@ -154,8 +164,8 @@ class CardApiRequests:
         url: URL,
         body: bytes,
         idempotency_key: str,
-        parse: Callable[[CallResult], object],
-    ) -> CardApiRequest:
+        parse: Callable[[CallResult], _T | Failure],
+    ) -> CardApiRequest[_T]:
         headers = {**self._post_headers, "Idempotency-Key": idempotency_key}
         return CardApiRequest(call, operation, "POST", url, headers, body, parse)
 

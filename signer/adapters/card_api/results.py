@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Generic, Self, TypeVar
 
 from signer.domain.errors import (
     BadUpstream,
@@ -19,6 +20,8 @@ from signer.domain.errors import (
     Unavailable,
     UpstreamTimeout,
 )
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +85,21 @@ class Failure:
 
 CallResult = UpstreamResponse | Failure
 """The result of one call to the card API."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedCall(Generic[_T]):
+    """The result of one call, and what its request parsed it as: once, because a response can be long.
+
+    Attributes:
+        result: the response, or why there is none.
+        parsed: what the caller wants, or why ``result`` cannot be used.
+    """
+
+    result: CallResult
+    parsed: _T | Failure = field(repr=False)
+
+    @classmethod
+    def not_sent(cls, failure: Failure) -> Self:
+        """Return the end of a call whose request was not sent, so that there is nothing to parse."""
+        return cls(failure, failure)

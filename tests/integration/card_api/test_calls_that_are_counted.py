@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from signer.adapters.card_api.client import CardApiClient
 from signer.domain.customer import CustomerIntent
-from signer.domain.errors import SignerError
+from signer.domain.errors import ErrorCode, SignerError
 from tests.integration.card_api.calling import CUSTOMER, OWNER_ID, SOON, deliver_something, make_client
 from tests.integration.card_api.conftest import StartRaw
 from tests.integration.card_api.raw_server import http, token_response
@@ -60,3 +61,61 @@ async def test_failed_call_has_one_cause(
     with suppress(SignerError):
         await CALLS[call](client)
     assert causes == [client.outage.cause or None]
+
+
+USABLE = {
+    "token": token_response(),
+    "create_customer": http(201, json.dumps({"id": CUSTOMER}).encode()),
+    "find_customer": http(
+        200, json.dumps([{"id": CUSTOMER, "externalId": INTENT.external_id, "chainId": str(INTENT.account)}]).encode()
+    ),
+    "read_customer": http(200, b'{"status": "initiating"}'),
+    "fetch_challenge": http(200, b'{"challenge": "Y2hhbGxlbmdl"}'),
+}
+
+
+@pytest.mark.parametrize("call", USABLE)
+async def test_response_is_parsed_once(
+    session: aiohttp.ClientSession,
+    start_raw: StartRaw,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> None:
+    """Also with metrics: a list of customers can have megabytes, which the event loop waits for."""
+    ended: list[tuple[str, str | None]] = []
+    parsed: list[bytes] = []
+    parse = json.loads
+    server = await start_raw(*([] if call == "token" else [token_response()]), USABLE[call])
+    client = make_client(
+        server.base_url,
+        session,
+        tmp_path,
+        call_ended=lambda ended_call, _seconds, cause: ended.append((ended_call, cause)),
+    )
+
+    def count_and_parse(text: bytes) -> object:
+        parsed.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(json, "loads", count_and_parse)
+    await CALLS[call](client)
+    assert ended[-1] == (call, None)
+    assert parsed.count(USABLE[call].partition(b"\r\n\r\n")[2]) == 1
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+async def test_404_for_new_customer_has_no_cause(
+    session: aiohttp.ClientSession, start_raw: StartRaw, tmp_path: Path, is_new: bool
+) -> None:
+    """The metric has the cause of the failure that the caller gets: the card API works, and is behind."""
+    causes: list[str | None] = []
+    server = await start_raw(token_response(), http(404, b"{}", "Retry-After: 60"))  # so it is not retried
+    client = make_client(
+        server.base_url, session, tmp_path, call_ended=lambda _call, _seconds, cause: causes.append(cause)
+    )
+    with pytest.raises(SignerError) as error:
+        await client.fetch_challenge(CUSTOMER, timeout=SOON, is_new=is_new)
+    assert error.value.code is (ErrorCode.CARD_API_UNAVAILABLE if is_new else ErrorCode.CUSTOMER_UNKNOWN)
+    assert error.value.cause is None
+    assert causes == [None, None]

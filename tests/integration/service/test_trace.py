@@ -33,7 +33,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
     send = HttpTransport.send
 
     async def note_and_send(
-        transport: HttpTransport, request: CardApiRequest, headers: Mapping[str, str], deadline: float
+        transport: HttpTransport, request: CardApiRequest[Any], headers: Mapping[str, str], deadline: float
     ) -> Any:  # noqa: ANN401 - as ``send``
         requests.append((request.call, headers.get("traceparent")))
         return await send(transport, request, headers, deadline)
