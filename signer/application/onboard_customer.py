@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import Final
 
 from signer.application.admission import AdmissionGate
+from signer.application.handle_sign_request import HandleSignRequest
 from signer.application.ports import (
     AuditEvent,
     AuditFields,
@@ -28,7 +29,8 @@ from signer.application.ports import (
     KeyRing,
     NewCustomer,
 )
-from signer.application.sign_request import HandleSignRequest, SignRequest, require_key
+from signer.application.refusals import require_key
+from signer.application.sign_request import SignRequest
 from signer.application.single_flight import SingleFlight, StillRunning
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import Conflict, ErrorCode, SignerError, Unavailable

@@ -35,14 +35,8 @@ from signer.application.ports import (
     LeasedRecord,
     SigningKey,
 )
-from signer.application.sign_request import (
-    EXPIRY_REFUSALS,
-    SignRequest,
-    can_reuse,
-    in_progress,
-    refused_upstream,
-    require_key,
-)
+from signer.application.refusals import EXPIRY_REFUSALS, in_progress, refused_upstream, require_key
+from signer.application.sign_request import SignRequest, can_reuse
 from signer.domain.challenge import MAX_BASE64, Challenge, decode_challenge
 from signer.domain.errors import (
     Conflict,

@@ -32,13 +32,13 @@ from signer.adapters.redis_store.due_indexes import Backlog
 from signer.adapters.request_signing.request_key import RequestKeyError
 from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardSignature
+from signer.application.handle_sign_request import HandleSignRequest
 from signer.application.onboard_customer import OnboardCustomer, OnboardingResult
 from signer.application.ports import Clock
 from signer.application.recovery import Recovery
 from signer.application.reload_keys import ReloadCause
 from signer.application.settle_or_defer import ForwardingLimits
 from signer.application.sign_challenge import SignChallenge, SigningLimits
-from signer.application.sign_request import HandleSignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.bootstrap.card_api import OpenCardApi, open_card_api
 from signer.bootstrap.keys import Keys, open_keys

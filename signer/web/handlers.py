@@ -11,10 +11,11 @@ from typing import Final
 import aiohttp
 from aiohttp import web
 
+from signer.application.handle_sign_request import HandleSignRequest
 from signer.application.onboard_customer import OnboardCustomer
 from signer.application.ports import ChallengeStore, KeyRing
 from signer.application.reload_keys import KeyReload, ReloadCause, ReloadKeys, ReloadState
-from signer.application.sign_request import HandleSignRequest, SignRequest
+from signer.application.sign_request import SignRequest
 from signer.domain.errors import ErrorCode, MalformedRequest, NotFound
 from signer.domain.record import parse_challenge_id, parse_customer_id
 from signer.web.bodies import (

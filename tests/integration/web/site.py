@@ -14,10 +14,10 @@ from aiohttp.test_utils import TestClient
 
 from signer.application.admission import AdmissionGate
 from signer.application.forward_signature import ForwardSignature
+from signer.application.handle_sign_request import HandleSignRequest
 from signer.application.onboard_customer import OnboardCustomer
 from signer.application.reload_keys import ReloadKeys
 from signer.application.sign_challenge import SignChallenge
-from signer.application.sign_request import HandleSignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.domain.challenge import MAX_BASE64
 from signer.observability.writers import AuditLogLines, ReloadLogLines, RequestLogLines

@@ -13,11 +13,12 @@ from signer.adapters.redis_client.settings import RedisSettings
 from signer.application.admission import AdmissionGate
 from signer.application.backoff import Backoff
 from signer.application.forward_signature import ForwardSignature
+from signer.application.handle_sign_request import HandleSignRequest
 from signer.application.ports import CardApi, Claim, ClaimOutcome, Clock, LeasedRecord
 from signer.application.recovery import Recovery
 from signer.application.settle_or_defer import ForwardingLimits
 from signer.application.sign_challenge import SignChallenge, SigningLimits
-from signer.application.sign_request import HandleSignRequest, SignRequest
+from signer.application.sign_request import SignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.domain.challenge import MAX_BASE64, Challenge, decode_challenge
 from signer.domain.ethereum import AccountId, EvmSignature

@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 
 from signer.application.ports import EventName
-from signer.application.sign_request import SignRequest, require_key
+from signer.application.refusals import require_key
+from signer.application.sign_request import SignRequest
 from signer.domain.errors import (
     BadUpstream,
     ChallengeRefused,

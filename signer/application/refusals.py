@@ -1,0 +1,71 @@
+"""The refusals that several use cases share: no key, a challenge of the card API that is not signed, no time left."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from signer.application.ports import KeyRing, SigningKey
+from signer.domain.errors import (
+    ChallengeRefused,
+    ErrorCode,
+    MalformedChallenge,
+    NotFound,
+    RefusedByPolicy,
+    Unavailable,
+)
+from signer.domain.ethereum import AccountId
+
+EXPIRY_REFUSALS: Final = frozenset({ErrorCode.CHALLENGE_EXPIRED, ErrorCode.CHALLENGE_EXPIRES_TOO_SOON})
+"""The refusals after which a newer challenge may pass."""
+_ABOUT_THE_OWNER: Final = frozenset({ErrorCode.OWNER_MISMATCH, ErrorCode.CHAIN_MISMATCH})
+_RETRY_UNLOADED_KEY: Final = 5.0
+
+
+def require_key(keys: KeyRing, owner: AccountId) -> SigningKey:
+    """Return the owner's key.
+
+    Raises:
+        Unavailable: ``owner_key_unavailable``: the owner's key should be here, and is not loaded now.
+        NotFound: ``owner_unknown``.
+    """
+    key = keys.find(owner.address)
+    if key is not None:
+        return key
+    if keys.expects(owner.address):
+        raise Unavailable(
+            ErrorCode.OWNER_KEY_UNAVAILABLE,
+            "The key of ownerId is not loaded now. Send the same request again later; the operator has to look at it.",
+            retry_after=_RETRY_UNLOADED_KEY,
+            field="ownerId",
+        )
+    raise NotFound(
+        ErrorCode.OWNER_UNKNOWN,
+        "This service holds no key for ownerId. GET /v1/keys lists the owners that it can sign for.",
+        field="ownerId",
+    )
+
+
+def refused_upstream(refusal: MalformedChallenge | RefusedByPolicy) -> ChallengeRefused:
+    """Return the error for a challenge that the card API issued and this service refuses; no caller can correct it."""
+    what = f"The card API issued a challenge that is not signed ({refusal.code})."
+    if refusal.code in EXPIRY_REFUSALS:
+        advice = "Send the same request again. A customer that is verified may have no newer challenge."
+    elif refusal.code in _ABOUT_THE_OWNER:
+        advice = (
+            f"{refusal.detail} Either ownerId is not this customer's owner: send the right one. Or the card API issued "
+            "a challenge for another account: report it to the card API."
+        )
+    elif isinstance(refusal, RefusedByPolicy):
+        advice = f"{refusal.detail} Compare the section [policy] with the card API; if it is right, report it there."
+    else:
+        advice = "It is malformed: report it to the card API."
+    return ChallengeRefused(refusal.code, f"{what} {advice}")
+
+
+def in_progress() -> Unavailable:
+    """Return the error for a caller whose time is over before there is a signature to return."""
+    return Unavailable(
+        ErrorCode.CHALLENGE_IN_PROGRESS,
+        "The challenge is still being worked on. Send the same request again.",
+        retry_after=1.0,
+    )
