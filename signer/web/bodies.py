@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
 from signer.application.ports import KeyRingStatus, SigningKey
 from signer.application.reload_keys import KeyReload
+from signer.application.sign_request import SignRequest
 from signer.domain.customer import CustomerIntent
 from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.ethereum import AccountId
@@ -32,27 +32,11 @@ _HINTS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SignBody:
-    """The body of ``POST /v1/customers/{customerId}/challenge/sign``.
-
-    Attributes:
-        owner: the account whose key signs.
-        challenge: base64 as the card API issued it; ``None`` to fetch it from the card API.
-        forward: whether the signature is delivered to the card API.
-        refresh: whether to sign the customer's current challenge if the given one has expired or was replaced.
-    """
-
-    owner: AccountId
-    challenge: str | None = field(repr=False)
-    forward: bool
-    refresh: bool
-
-
-def parse_sign_body(body: bytes) -> SignBody:
+def parse_sign_body(customer_id: str, body: bytes) -> SignRequest:
     """Parse ``{"ownerId": CAIP-10, "challenge"?: base64, "forward"?: bool = true, "refresh"?: bool}``.
 
     ``refresh`` defaults to true if no challenge is given, else to false: a given challenge is not replaced silently.
+    ``customer_id`` is from the path.
 
     Raises:
         MalformedRequest: ``request_malformed``, or what ``AccountId.parse`` raises.
@@ -64,7 +48,7 @@ def parse_sign_body(body: bytes) -> SignBody:
         raise _field_error("challenge", "must be a string in base64; leave it out to sign the current challenge.")
     forward = _boolean(fields, "forward", default=True)
     refresh = _boolean(fields, "refresh", default=challenge is None)
-    return SignBody(AccountId.parse(owner), challenge, forward, refresh)
+    return SignRequest(customer_id, AccountId.parse(owner), challenge, forward, refresh)
 
 
 def parse_customer_body(body: bytes) -> CustomerIntent:

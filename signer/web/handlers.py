@@ -15,7 +15,6 @@ from signer.application.handle_sign_request import HandleSignRequest
 from signer.application.onboard_customer import OnboardCustomer
 from signer.application.ports import ChallengeStore, KeyRing
 from signer.application.reload_keys import KeyReload, ReloadCause, ReloadKeys, ReloadState
-from signer.application.sign_request import SignRequest
 from signer.domain.errors import ErrorCode, MalformedRequest, NotFound
 from signer.domain.record import parse_challenge_id, parse_customer_id
 from signer.web.bodies import (
@@ -61,12 +60,9 @@ class Handlers:
         _refuse_query(request)
         summary = request[SUMMARY]
         summary.customer_id = customer_id = parse_customer_id(request.match_info["customerId"])
-        wanted = parse_sign_body(await self._read_json(request))
+        wanted = parse_sign_body(customer_id, await self._read_json(request))
         summary.owner = str(wanted.owner)
-        record = await self.sign(
-            SignRequest(customer_id, wanted.owner, wanted.challenge, wanted.forward, wanted.refresh),
-            within=self.settings.answer_within,
-        )
+        record = await self.sign(wanted, within=self.settings.answer_within)
         summary.add_record(record)
         if record.is_done or not wanted.forward:
             return _json(record_body(record))

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signer.application.ports import KeyRingStatus
+from signer.application.sign_request import SignRequest
 from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 from signer.domain.record import ChallengeRecord
-from signer.web.bodies import SignBody, encode_in_steps, keys_body, parse_sign_body, record_body
+from signer.web.bodies import encode_in_steps, keys_body, parse_sign_body, record_body
 from tests.support.fakes.keys import FakeKey, FakeKeyRing
 from tests.support.messages import OWNER
 
@@ -51,7 +52,7 @@ def body_of(**fields: object) -> bytes:
 def error_of(body: bytes) -> MalformedRequest:
     """Return the error that this body raises."""
     with pytest.raises(MalformedRequest) as caught:
-        parse_sign_body(body)
+        parse_sign_body(RECORD.customer_id, body)
     return caught.value
 
 
@@ -67,13 +68,14 @@ def error_of(body: bytes) -> MalformedRequest:
 )
 def test_body_is_parsed(fields: dict[str, Any], challenge: str | None, forward: bool) -> None:
     """``forward`` is true by default and ``challenge`` is optional. The decoder refuses an empty challenge later."""
-    body = parse_sign_body(body_of(ownerId=OWNER_ID, **fields))
-    assert (str(body.owner), body.challenge, body.forward) == (OWNER_ID, challenge, forward)
+    request = parse_sign_body(RECORD.customer_id, body_of(ownerId=OWNER_ID, **fields))
+    assert (request.customer_id, str(request.owner)) == (RECORD.customer_id, OWNER_ID)
+    assert (request.challenge, request.forward) == (challenge, forward)
 
 
-def test_repr_of_body_hides_the_challenge() -> None:
+def test_repr_of_request_hides_the_challenge() -> None:
     """The representation leaves the challenge out."""
-    assert MARKER not in repr(parse_sign_body(body_of(ownerId=OWNER_ID, challenge=MARKER)))
+    assert MARKER not in repr(parse_sign_body(RECORD.customer_id, body_of(ownerId=OWNER_ID, challenge=MARKER)))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ FIELDS = st.dictionaries(
 def test_any_body_is_parsed_or_malformed(body: bytes) -> None:
     """No body raises anything but ``MalformedRequest``."""
     with suppress(MalformedRequest):
-        assert isinstance(parse_sign_body(body), SignBody)
+        assert isinstance(parse_sign_body(RECORD.customer_id, body), SignRequest)
 
 
 def test_record_has_exactly_these_fields() -> None:
