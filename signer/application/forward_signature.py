@@ -11,20 +11,20 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from signer.application.ports import AuditLog, CardApi, ChallengeStore, Clock, EventName, LeasedRecord
-from signer.application.settle_or_defer import ForwardingLimits, SettleOrDefer
+from signer.application.ports import CardApi, ChallengeStore, Clock, EventName, LeasedRecord
+from signer.application.settle_or_defer import SettleOrDefer
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.domain.errors import LeaseLost, SignerError
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
 
+POLL_INTERVAL: Final = 0.1
+"""Seconds between two reads of a record that another replica works on, or that waits for its next attempt."""
 _LONG_SUSPENSION: Final = timedelta(seconds=1)
 """If calls stay suspended for at least this long, the caller gets its response now, and recovery delivers."""
 
@@ -39,24 +39,13 @@ class ForwardSignature:
         card_api: CardApi,
         check: StoredSignatureCheck,
         clock: Clock,
-        audit: AuditLog,
-        limits: ForwardingLimits,
-        jitter: Callable[[], float] = random.random,
-        monotonic: Callable[[], float] = time.monotonic,
+        settling: SettleOrDefer,
     ) -> None:
         self._store = store
         self._card_api = card_api
         self._check = check
         self._clock = clock
-        self._poll_interval = limits.poll_interval.total_seconds()
-        self._settling = SettleOrDefer(
-            store=store,
-            card_api=card_api,
-            audit=audit,
-            limits=limits,
-            jitter=jitter,
-            monotonic=monotonic,
-        )
+        self._settling = settling
 
     async def deliver(self, leased: LeasedRecord, deadline: float) -> ChallengeRecord:
         """Deliver what this replica has just signed and recorded, then follow it; see ``follow``."""
@@ -80,7 +69,7 @@ class ForwardSignature:
                 moved = None
             if moved is not None and moved.is_done:
                 return moved
-            await asyncio.sleep(self._poll_interval)
+            await asyncio.sleep(POLL_INTERVAL)
             record = await self._store.get(record.id) or record
         return record
 

@@ -76,13 +76,11 @@ class ForwardingLimits:
         request_timeout: the longest that one call to the card API may take.
         backoff: the pauses between attempts.
         settle_grace_period: how long after the deadline the card API may still be processing a POST.
-        poll_interval: the pause between two reads of a record that another replica delivers.
     """
 
     request_timeout: timedelta
     backoff: Backoff
     settle_grace_period: timedelta
-    poll_interval: timedelta = timedelta(milliseconds=100)
 
 
 class SettleOrDefer:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Unpack
 
-from signer.application.forward_signature import ForwardSignature
+from signer.application.forward_signature import POLL_INTERVAL, ForwardSignature
 from signer.application.ports import (
     AuditEvent,
     AuditFields,
@@ -63,14 +63,12 @@ class SigningLimits:
         work_timeout: how long the work for one request lasts at most; recovery continues after it.
         fetch_timeout: the longest that fetching a challenge may take.
         signature_form: the form of the card API's field ``signature``.
-        poll_interval: the pause between two reads of a record that another replica works on.
         max_base64: the longest challenge, in characters.
     """
 
     work_timeout: timedelta
     fetch_timeout: timedelta
     signature_form: SignatureForm
-    poll_interval: timedelta = timedelta(milliseconds=100)
     max_base64: int = MAX_BASE64
 
 
@@ -274,7 +272,7 @@ class SignChallenge:
     async def _pause(self, deadline: float) -> None:
         if time.monotonic() >= deadline:
             raise in_progress()
-        await asyncio.sleep(self._limits.poll_interval.total_seconds())
+        await asyncio.sleep(POLL_INTERVAL)
 
     def _log(self, name: EventName, record: ChallengeRecord, **details: Unpack[AuditFields]) -> None:
         details.setdefault("code", record.code)

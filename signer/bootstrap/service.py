@@ -37,7 +37,7 @@ from signer.application.onboard_customer import OnboardCustomer, OnboardingResul
 from signer.application.ports import Clock
 from signer.application.recovery import Recovery
 from signer.application.reload_keys import ReloadCause
-from signer.application.settle_or_defer import ForwardingLimits
+from signer.application.settle_or_defer import ForwardingLimits, SettleOrDefer
 from signer.application.sign_challenge import SignChallenge, SigningLimits
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.bootstrap.card_api import OpenCardApi, open_card_api
@@ -221,17 +221,17 @@ def _compose(
     damage_log = DamageLogLines()
     store = RedisChallengeStore(redis, settings.redis, max_age=settings.policy.max_age, damage_log=damage_log)
     admission = AdmissionGate.closed()
+    limits = ForwardingLimits(
+        request_timeout=settings.card_api.request_timeout,
+        backoff=settings.forwarding.backoff,
+        settle_grace_period=settings.forwarding.settle_grace_period,
+    )
     forward = ForwardSignature(
         store=store,
         card_api=card_api.client,
         check=StoredSignatureCheck(policy=policy, verifier=CoincurveVerifier(), clock=clock),
         clock=clock,
-        audit=audit,
-        limits=ForwardingLimits(
-            request_timeout=settings.card_api.request_timeout,
-            backoff=settings.forwarding.backoff,
-            settle_grace_period=settings.forwarding.settle_grace_period,
-        ),
+        settling=SettleOrDefer(store=store, card_api=card_api.client, audit=audit, limits=limits),
     )
     sign = HandleSignRequest(
         admission=admission,

@@ -17,6 +17,7 @@ from signer.application.forward_signature import ForwardSignature
 from signer.application.handle_sign_request import HandleSignRequest
 from signer.application.onboard_customer import OnboardCustomer
 from signer.application.reload_keys import ReloadKeys
+from signer.application.settle_or_defer import SettleOrDefer
 from signer.application.sign_challenge import SignChallenge
 from signer.application.stored_signature_check import StoredSignatureCheck
 from signer.domain.challenge import MAX_BASE64
@@ -44,7 +45,6 @@ NOW: Final = datetime(2026, 11, 22, 12, 0, 30, tzinfo=UTC)
 CUSTOMER: Final = "04c5851c-4386-5bd9-9f89-08312f8aee3a"
 OTHER_CUSTOMER: Final = "04c5851c-4386-5bd9-9f89-08312f8aee3b"
 PROBLEM: Final = "application/problem+json"
-POLL_INTERVAL: Final = timedelta(milliseconds=5)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,8 +150,7 @@ async def open_site(
             card_api=card_api,
             check=StoredSignatureCheck(policy=DEFAULT_POLICY, verifier=FakeVerifier(), clock=clock),
             clock=clock,
-            audit=audit,
-            limits=forwarding_limits(poll_interval=POLL_INTERVAL),
+            settling=SettleOrDefer(store=store, card_api=card_api, audit=audit, limits=forwarding_limits()),
         )
         sign = HandleSignRequest(
             admission=admission,
@@ -163,7 +162,7 @@ async def open_site(
                 forward=forward,
                 clock=clock,
                 audit=audit,
-                limits=signing_limits(work_timeout=timedelta(seconds=5), poll_interval=POLL_INTERVAL),
+                limits=signing_limits(work_timeout=timedelta(seconds=5)),
             ),
             store=store,
             audit=audit,

@@ -16,7 +16,7 @@ from signer.application.forward_signature import ForwardSignature
 from signer.application.handle_sign_request import HandleSignRequest
 from signer.application.ports import CardApi, Claim, ClaimOutcome, Clock, LeasedRecord
 from signer.application.recovery import Recovery
-from signer.application.settle_or_defer import ForwardingLimits
+from signer.application.settle_or_defer import ForwardingLimits, SettleOrDefer
 from signer.application.sign_challenge import SignChallenge, SigningLimits
 from signer.application.sign_request import SignRequest
 from signer.application.stored_signature_check import StoredSignatureCheck
@@ -143,7 +143,6 @@ class FakeSystem:
         signing: SigningLimits | None = None,
         keys: Sequence[FakeKey] | None = None,
         work_timeout: timedelta = LONG_TIMEOUT,
-        poll_interval: timedelta = timedelta(seconds=_POLL),
         jitter: Callable[[], float] = lambda: 1.0,
         max_concurrent: int = 8,
         max_base64: int = MAX_BASE64,
@@ -153,15 +152,21 @@ class FakeSystem:
         """Create a replica. With ``work_timeout=ZERO_TIMEOUT`` its work tries everything once."""
         clock = clock or self.clock
         store = UnreliableStore(self.shelf, RedisSettings(lease=LEASE), now=self.clock.now, monotonic=self.monotonic)
-        forward = ForwardSignature(
+        card_api = card_api or self.card_api
+        settling = SettleOrDefer(
             store=store,
-            card_api=card_api or self.card_api,
-            check=StoredSignatureCheck(policy=policy, verifier=FakeVerifier(), clock=clock),
-            clock=clock,
+            card_api=card_api,
             audit=self.audit,
-            limits=forwarding or forwarding_limits(poll_interval=poll_interval),
+            limits=forwarding or forwarding_limits(),
             jitter=jitter,
             monotonic=self.monotonic,
+        )
+        forward = ForwardSignature(
+            store=store,
+            card_api=card_api,
+            check=StoredSignatureCheck(policy=policy, verifier=FakeVerifier(), clock=clock),
+            clock=clock,
+            settling=settling,
         )
         sign = SignChallenge(
             policy=policy,
@@ -171,8 +176,7 @@ class FakeSystem:
             forward=forward,
             clock=clock,
             audit=self.audit,
-            limits=signing
-            or signing_limits(work_timeout=work_timeout, poll_interval=poll_interval, max_base64=max_base64),
+            limits=signing or signing_limits(work_timeout=work_timeout, max_base64=max_base64),
         )
         admission = AdmissionGate()
         handle = HandleSignRequest(

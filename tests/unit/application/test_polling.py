@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from signer.application import forward_signature, sign_challenge
 from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.domain.lifecycle import ChallengeState, RecordCode
@@ -73,19 +74,23 @@ async def test_caller_waits_for_delivery_on_other_replica(system: FakeSystem, re
 
 
 @pytest.mark.parametrize("waits_for", ["lease holder", "card API"])
-async def test_store_is_read_once_per_poll_interval(system: FakeSystem, waits_for: str) -> None:
+async def test_store_is_read_once_per_poll_interval(
+    system: FakeSystem, replica: Replica, monkeypatch: pytest.MonkeyPatch, waits_for: str
+) -> None:
     """The poll interval is an hour."""
-    challenge, slow_replica = system.issue_challenge(), system.add_replica(poll_interval=timedelta(hours=1))
+    for module in (sign_challenge, forward_signature):
+        monkeypatch.setattr(module, "POLL_INTERVAL", 3600)
+    challenge = system.issue_challenge()
     await (
         system.sign_and_record(system.add_replica(), challenge)
         if waits_for == "card API"
         else claim_on_other_replica(system, challenge)
     )
-    caller = asyncio.create_task(slow_replica.sign(system.request(challenge), within=LONG_TIMEOUT))
+    caller = asyncio.create_task(replica.sign(system.request(challenge), within=LONG_TIMEOUT))
     for _ in range(100):
         await asyncio.sleep(0)
     expected = ["claim"] if waits_for == "lease holder" else ["claim", "begin_forwarding", "expire"]
-    assert slow_replica.store.journal == expected
+    assert replica.store.journal == expected
     caller.cancel()
     await asyncio.wait({caller})
 
