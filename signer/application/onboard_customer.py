@@ -126,10 +126,9 @@ class OnboardCustomer:
             return NewCustomer(known, challenge=None)
         self._audit.check()
         await key.sign(self_test_message())  # before the POST: a key that cannot sign must leave no customer behind
-        try:
-            customer = await self._card_api.create_customer(intent, timeout=self._card_api_timeout)
-            event = EventName.CUSTOMER_CREATED
-        except Conflict:
+        customer = await self._card_api.create_customer(intent, timeout=self._card_api_timeout)
+        event = EventName.CUSTOMER_CREATED
+        if customer is None:
             customer = NewCustomer(await self._find(intent), challenge=None)
             event = EventName.CUSTOMER_FOUND
         self._log(event, intent, customer.id)

@@ -73,7 +73,6 @@ class ErrorCode(StrEnum):
     # State.
     NONCE_REUSED = "nonce_reused"
     CHALLENGE_BOUND_ELSEWHERE = "challenge_bound_elsewhere"
-    CUSTOMER_EXISTS = "customer_exists"
     CUSTOMER_NOT_PROVEN = "customer_not_proven"
     CHALLENGE_UNKNOWN = "challenge_unknown"
     RECORD_DAMAGED = "record_damaged"

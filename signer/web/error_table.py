@@ -111,9 +111,6 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     Code.CHALLENGE_BOUND_ELSEWHERE: ErrorEntry(
         409, "The challenge was claimed for another customer.", "Send the customer that it was issued for."
     ),
-    Code.CUSTOMER_EXISTS: ErrorEntry(
-        409, "(Internal) The card API has this customer already.", "It is never sent: the customer is looked up."
-    ),
     Code.CUSTOMER_NOT_PROVEN: ErrorEntry(
         409,
         "The customer exists and its challenge ended without proof.",

@@ -27,6 +27,7 @@ from signer.adapters.card_api.requests import SAMPLE_ID, CardApiRequest, CardApi
 from signer.adapters.card_api.responses import (
     POST_TOKEN,
     READINESS,
+    CustomerExists,
     IssuedToken,
     delivery_result,
 )
@@ -88,10 +89,11 @@ class CardApiClient:
         seconds = self._signer.unavailable_for()
         return None if seconds is None else timedelta(seconds=seconds)
 
-    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> NewCustomer:
+    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> NewCustomer | None:
         """See ``CardApi.create_customer``."""
         request = self._requests.for_new_customer(intent.body, intent.idempotency_key)
-        return await self._read(request, timeout)
+        created = await self._call_with_retries(request, timeout)
+        return None if isinstance(created, CustomerExists) else _value_of(created)
 
     async def find_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> str:
         """See ``CardApi.find_customer``."""
@@ -120,9 +122,7 @@ class CardApiClient:
 
     async def authenticate(self, *, timeout: timedelta) -> None:
         """See ``CardApi.authenticate``."""
-        token = await self._tokens.fetch(_now() + timeout.total_seconds())
-        if isinstance(token, Failure):
-            raise token.error()
+        _value_of(await self._tokens.fetch(_now() + timeout.total_seconds()))
 
     async def check(self) -> str | None:
         """See ``CardApi.check``."""
@@ -139,12 +139,18 @@ class CardApiClient:
         await self._tokens.aclose()
 
     async def _read(self, request: CardApiRequest[_T], timeout: timedelta, retries: ReadRetries | None = None) -> _T:
+        return _value_of(await self._call_with_retries(request, timeout, retries))
+
+    async def _call_with_retries(
+        self, request: CardApiRequest[_T], timeout: timedelta, retries: ReadRetries | None = None
+    ) -> _T | Failure:
+        """Send the request, with retries, until a response can be used; return the last failure if none can."""
         deadline = _now() + timeout.total_seconds()
 
         async def attempt() -> _T | Failure:
             return (await self._call(request, deadline)).parsed
 
-        return _value_of(await (retries or self._retries).run(deadline, attempt))
+        return await (retries or self._retries).run(deadline, attempt)
 
     async def _call(self, request: CardApiRequest[_T], deadline: float) -> ParsedCall[_T]:
         """Send the request with a token, and note what the call shows about the card API."""

@@ -79,6 +79,17 @@ def token_in(result: CallResult) -> IssuedToken | Failure:
 # --- Customers and challenges -----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomerExists(Failure):
+    """The card API has this customer and does not return its id. The client returns this as ``None``, without the code.
+
+    It is transient if the 409 does not say so: the customer may still be in creation.
+    """
+
+    code: ErrorCode = ErrorCode.CARD_API_UNAVAILABLE
+    detail: str = "The card API has this customer and does not return its id."
+
+
 def created_customer_in(result: CallResult) -> NewCustomer | Failure:
     """Parse the response to ``POST /customers``: the new customer, with its challenge if there is a text."""
     if isinstance(result, Failure):
@@ -107,12 +118,7 @@ def _creation_conflict(response: UpstreamResponse) -> Failure:
             transient=True,
             retry_after=response.retry_after,
         )
-    return Failure(
-        code=ErrorCode.CUSTOMER_EXISTS,
-        detail="The card API has this customer and does not return its id.",
-        transient=not any(texts_in(response)),  # a 409 that does not say is retried first
-        retry_after=response.retry_after,
-    )
+    return CustomerExists(transient=not any(texts_in(response)), retry_after=response.retry_after)
 
 
 def found_customer_in(result: CallResult, intent: CustomerIntent) -> str | Failure:

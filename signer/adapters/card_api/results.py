@@ -12,7 +12,6 @@ from typing import Generic, Self, TypeVar
 
 from signer.domain.errors import (
     BadUpstream,
-    Conflict,
     ErrorCode,
     MalformedRequest,
     NotFound,
@@ -71,8 +70,6 @@ class Failure:
         """Return a new error for the port to raise."""
         if self.code is ErrorCode.CUSTOMER_UNKNOWN:
             return NotFound(self.code, self.detail, field="customerId")
-        if self.code is ErrorCode.CUSTOMER_EXISTS:
-            return Conflict(self.code, self.detail, field="externalId")
         if self.code is ErrorCode.REQUEST_MALFORMED:
             return MalformedRequest(self.code, self.detail)
         if self.code is ErrorCode.CARD_API_INVALID_ANSWER:

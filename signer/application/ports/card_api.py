@@ -73,11 +73,14 @@ class NewCustomer:
 class CardApi(Protocol):
     """The card API. Reads are retried inside, within ``timeout``; a delivery is one attempt, under its own lease."""
 
-    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> NewCustomer:
+    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> NewCustomer | None:
         """Create the customer under the intent's Idempotency-Key, with retries.
 
+        Returns:
+            The customer; ``None`` if the card API has a customer with this account and external id already, and does
+            not return its id: ask ``find_customer``.
+
         Raises:
-            Conflict: ``customer_exists``: ask ``find_customer`` for its id.
             MalformedRequest: ``request_malformed``: the card API refuses the account or the external id.
             Unavailable, UpstreamTimeout, BadUpstream: as ``fetch_challenge``; the customer may have been created.
         """

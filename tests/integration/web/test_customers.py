@@ -8,7 +8,7 @@ import pytest
 from aiohttp import ClientResponse
 
 from signer.application.ports import DeliveryResult, DeliveryVerdict
-from signer.domain.errors import Conflict, ErrorCode, NotFound, Unavailable
+from signer.domain.errors import ErrorCode, NotFound, Unavailable
 from tests.integration.web.site import CUSTOMER, PROBLEM, Site
 
 
@@ -29,8 +29,8 @@ async def onboard(site: Site, **fields: object) -> tuple[ClientResponse, dict[st
 
 async def test_existing_customer_that_is_not_found_is_503_with_retry_after(wallet: Site) -> None:
     """The problem says what to do; the same request is 201 once the card API's list has the customer."""
-    exists = Conflict(ErrorCode.CUSTOMER_EXISTS, "It exists.")
-    wallet.card_api.failures.extend([exists, NotFound(ErrorCode.CUSTOMER_UNKNOWN, "The list does not have it.")])
+    wallet.card_api.already_exists = 2
+    wallet.card_api.failures.append(NotFound(ErrorCode.CUSTOMER_UNKNOWN, "The list does not have it."))
     response, problem = await onboard(wallet)
     assert (response.status, response.content_type, problem["code"]) == (503, PROBLEM, "customer_lookup_failed")
     assert response.headers["Retry-After"] == "5"
@@ -38,7 +38,6 @@ async def test_existing_customer_that_is_not_found_is_503_with_retry_after(walle
     [line] = wallet.log.of("customer.lookup_failed")
     assert (line["level"], line["code"], line["owner"]) == ("warning", "customer_unknown", wallet.owner)
     assert "customer_id" not in line
-    wallet.card_api.failures.append(exists)
     response, customer = await onboard(wallet)
     assert (response.status, customer["customerId"], customer["record"]["state"]) == (201, CUSTOMER, "verified")
     assert [line["customer_id"] for line in wallet.log.of("customer.found")] == [CUSTOMER]

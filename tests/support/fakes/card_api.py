@@ -44,6 +44,7 @@ class FakeCardApi:
         new_customers_read: the number of challenges that were fetched for a new customer.
         customer_ids: the id that a new customer gets, by its external id.
         first_challenge: the challenge that a new customer gets, in the response to its creation.
+        already_exists: how many of the next creations find that the customer exists already.
         created: the Idempotency-Keys of all creations that arrived.
         lookups: the external ids that were looked up.
         submitted: every (customer id, body, Idempotency-Key) that arrived, in order.
@@ -72,6 +73,7 @@ class FakeCardApi:
         self._in_flight = 0
         self.customer_ids: dict[str, str] = {}
         self.first_challenge: str | None = None
+        self.already_exists = 0
         self.created: list[str] = []
         self.lookups: list[str] = []
         self._stored: dict[str, tuple[bytes, DeliveryResult]] = {}
@@ -138,13 +140,16 @@ class FakeCardApi:
             return DeliveryResult(DeliveryVerdict.UNKNOWN)
         return result
 
-    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> NewCustomer:
+    async def create_customer(self, intent: CustomerIntent, *, timeout: timedelta) -> NewCustomer | None:
         """Create the customer with its id from ``customer_ids``; the same key gets the same result again."""
         self.created.append(intent.idempotency_key)
         await self.reads_open.wait()
         customer_id = self.customer_ids[intent.external_id]
         if self.created.count(intent.idempotency_key) == 1:
             self.customers.setdefault(customer_id, FakeCustomer(self.first_challenge or ""))
+        if self.already_exists:
+            self.already_exists -= 1
+            return None
         self._fail()
         return NewCustomer(customer_id, self.first_challenge)
 

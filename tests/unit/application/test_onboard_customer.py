@@ -233,14 +233,9 @@ async def test_customer_whose_signature_is_being_delivered_is_no_error(system: F
     assert onboarded.record.state is ChallengeState.SIGNED
 
 
-def customer_exists() -> Conflict:
-    """Create the error of a creation that the card API answers with 409."""
-    return Conflict(ErrorCode.CUSTOMER_EXISTS, "exists")
-
-
 async def test_customer_that_exists_is_found_and_its_id_stored(wallet: WalletBackend, system: FakeSystem) -> None:
     """The creation committed, and its response was lost: the same request goes on, without a second look-up."""
-    system.card_api.failures.append(customer_exists())
+    system.card_api.already_exists = 1
     onboarded = await wallet.onboard_alice()
     assert (onboarded.customer_id, onboarded.error) == (CUSTOMER, None)
     assert onboarded.record is not None
@@ -267,7 +262,8 @@ async def test_customer_that_exists_and_is_not_found_is_unavailable_with_a_warni
     wallet: WalletBackend, system: FakeSystem, failure: SignerError, retry_after: float
 ) -> None:
     """No id is guessed or stored; the same request finds the customer later."""
-    system.card_api.failures.extend([customer_exists(), failure])
+    system.card_api.already_exists = 2
+    system.card_api.failures.append(failure)
     with pytest.raises(Unavailable) as error:
         await wallet.onboard_alice()
     assert (error.value.code, error.value.retry_after) == (ErrorCode.CUSTOMER_LOOKUP_FAILED, retry_after)
@@ -279,7 +275,6 @@ async def test_customer_that_exists_and_is_not_found_is_unavailable_with_a_warni
         str(system.owner),
         failure.code,
     )
-    system.card_api.failures.append(customer_exists())
     assert (await wallet.onboard_alice()).customer_id == CUSTOMER
 
 
