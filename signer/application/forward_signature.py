@@ -80,7 +80,7 @@ class ForwardSignature:
             The record, settled or deferred; ``None`` if there was nothing to do.
 
         Raises:
-            Unavailable: as ``attempt`` does.
+            Unavailable, LeaseLost: as ``attempt`` does.
         """
         leased = await self._store.begin_forwarding(challenge_id)
         if leased is None:
@@ -103,12 +103,12 @@ class ForwardSignature:
         """Deliver once; return the record, settled or deferred.
 
         Raises:
-            Unavailable: the store failed, or the lease was lost; the delivery itself may have happened.
+            Unavailable, LeaseLost: the store failed, or the lease was lost; the delivery may have happened.
         """
         try:
             return await self._attempt(leased)
         except asyncio.CancelledError:
-            with suppress(SignerError):
+            with suppress(SignerError, LeaseLost):
                 await self._settling.hand_back(leased)
             raise
 

@@ -22,7 +22,7 @@ from datetime import timedelta
 from signer.application.forward_signature import ForwardSignature
 from signer.application.ports import ChallengeStore
 from signer.application.single_flight import drain_tasks
-from signer.domain.errors import RecordDamaged, Unavailable
+from signer.domain.errors import LeaseLost, RecordDamaged, Unavailable
 
 
 class Recovery:
@@ -111,7 +111,7 @@ class Recovery:
         async with self._slots:
             try:
                 return await self._forward.take_over(challenge_id) is not None
-            except Unavailable:  # the index still has it: the next round, here or on another replica, retries
+            except (Unavailable, LeaseLost):  # the index has it until it is settled, here or on another replica
                 return False
             except RecordDamaged:  # the store has reported it, and its record has ended
                 return True

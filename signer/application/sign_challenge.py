@@ -252,7 +252,7 @@ class SignChallenge:
             await self._release(lease, code, {"key_uri": key.uri, "cause": error.cause, "reason": error.detail})
             raise
         except asyncio.CancelledError:
-            with suppress(SignerError):
+            with suppress(SignerError, LeaseLost):
                 await self._release(lease, RecordCode.HANDED_BACK, {"key_uri": key.uri})
             raise
 

@@ -77,7 +77,6 @@ class ErrorCode(StrEnum):
     CHALLENGE_UNKNOWN = "challenge_unknown"
     RECORD_DAMAGED = "record_damaged"
     CHALLENGE_IN_PROGRESS = "challenge_in_progress"
-    LEASE_LOST = "lease_lost"
     OVERLOADED = "overloaded"
     STORE_UNAVAILABLE = "store_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
@@ -173,11 +172,8 @@ class PartlyUnavailable(Unavailable):
     """Some servers of a dependency are down; the others work."""
 
 
-class LeaseLost(Unavailable):
-    """Another replica took this challenge over. Never leaves the application."""
-
-    def __init__(self) -> None:
-        super().__init__(ErrorCode.LEASE_LOST, "Another replica took this challenge over.")
+class LeaseLost(Exception):
+    """Another replica took this challenge over. The use cases handle it: no caller sees it, and it has no code."""
 
 
 class RecordDamaged(SignerError):

@@ -121,7 +121,6 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
         500, "What Redis stores about this challenge or customer is damaged.", "The operator must look: docs/redis.md."
     ),
     Code.CHALLENGE_IN_PROGRESS: ErrorEntry(503, "The work on this challenge goes on.", "Send the same request again."),
-    Code.LEASE_LOST: ErrorEntry(503, "Another replica continued the work.", "Send the same request again."),
     Code.OVERLOADED: ErrorEntry(503, "Too many requests are being worked on.", _RETRY),
     Code.STORE_UNAVAILABLE: ErrorEntry(503, "Redis is down, full, read-only or too slow.", _RETRY),
     Code.AUDIT_UNAVAILABLE: ErrorEntry(

@@ -91,6 +91,27 @@ async def test_work_that_cannot_be_handed_back_continues_after_its_lease(
     assert record.state is ChallengeState.VERIFIED
 
 
+@pytest.mark.parametrize("blocked_step", ["key", "card_api"])
+async def test_cancelled_work_that_lost_its_lease_hands_nothing_back(
+    system: FakeSystem, replica: Replica, blocked_step: str
+) -> None:
+    """Another replica holds the lease; the caller gets what is stored."""
+    challenge, other_store = system.issue_challenge(), system.add_replica().store
+    (system.key.open if blocked_step == "key" else system.card_api.open).clear()
+    caller = await start_request(replica, system, challenge)
+    await system.wait_until(lambda: bool(system.key.asked if blocked_step == "key" else system.card_api.submitted))
+    system.advance(LEASE)
+    if blocked_step == "key":
+        await other_store.claim(system.claim_for(challenge))
+    else:
+        await other_store.begin_forwarding(system.id_of(challenge))
+    taken_over = system.record_of(challenge)
+    assert await replica.sign.drain(ZERO_TIMEOUT) == 1
+    [result] = await asyncio.gather(caller, return_exceptions=True)
+    assert isinstance(result, Unavailable) if blocked_step == "key" else result == taken_over
+    assert system.record_of(challenge) == taken_over
+
+
 async def test_no_work_runs_after_drain(system: FakeSystem, replica: Replica) -> None:
     """The store can be closed then."""
     challenge = system.issue_challenge()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from signer.application.ports import DeliveryResult, DeliveryVerdict, EventName
-from signer.domain.errors import ErrorCode, Unavailable
+from signer.domain.errors import LeaseLost
 from signer.domain.lifecycle import ChallengeState
 from tests.unit.application.fake_system import LEASE, FakeSystem, Replica
 
@@ -26,9 +26,8 @@ async def test_attempt_that_outlasts_its_lease_raises_lease_lost_and_changes_not
     step = "settle" if verdict is DeliveryVerdict.ACCEPTED else "defer"
     replica.store.before[step] = settle_on_other_replica
     system.card_api.verdicts.append(DeliveryResult(verdict))
-    with pytest.raises(Unavailable) as error:
+    with pytest.raises(LeaseLost):
         await replica.forward.attempt(leased)
-    assert error.value.code is ErrorCode.LEASE_LOST
     assert system.record_of(challenge).state is ChallengeState.VERIFIED
     assert len(system.audit.events_named(EventName.LEASE_LOST)) == 1
 
@@ -68,3 +67,19 @@ async def test_caller_gets_other_replicas_result_if_lease_is_lost_during_retry(
     assert record == system.record_of(challenge)
     assert record.state is ChallengeState.VERIFIED
     assert len(system.audit.events_named(EventName.LEASE_LOST)) == 1
+
+
+async def test_lease_that_recovery_loses_is_no_unexpected_error(system: FakeSystem, replica: Replica) -> None:
+    """Another replica settles the record during the delivery."""
+    challenge, other_replica = system.issue_challenge(), system.add_replica()
+    await system.sign_and_record(replica, challenge)
+    system.advance(LEASE)
+
+    async def settle_on_other_replica() -> None:
+        system.advance(LEASE)
+        assert await other_replica.run_round() == 1
+
+    replica.store.before["settle"] = settle_on_other_replica
+    assert await replica.run_round() == 0
+    assert system.record_of(challenge).state is ChallengeState.VERIFIED
+    assert system.unexpected_errors == []

@@ -11,7 +11,6 @@ from signer.domain.errors import (
     ChallengeRefused,
     Conflict,
     ErrorCode,
-    LeaseLost,
     MalformedChallenge,
     MalformedRequest,
     NotFound,
@@ -62,10 +61,3 @@ def test_challenge_refused_is_the_card_apis_error_with_the_rules_code() -> None:
     error = ChallengeRefused(ErrorCode.DOMAIN_NOT_ALLOWED, "Say what to do.")
     assert isinstance(error, BadUpstream)
     assert (error.code, error.reason) == (ErrorCode.CARD_API_CHALLENGE_REFUSED, ErrorCode.DOMAIN_NOT_ALLOWED)
-
-
-def test_lease_lost_is_unavailable() -> None:
-    """Code that does not handle leases treats it as an error to retry."""
-    error = LeaseLost()
-    assert isinstance(error, Unavailable)
-    assert error.code is ErrorCode.LEASE_LOST

@@ -23,7 +23,6 @@ STATUSES_FOR_CLASS = {
     "SignerError": {500},
     "BadUpstream": {502},
     "Unavailable": {503},
-    "LeaseLost": {503},
     "UpstreamTimeout": {504},
 }
 

@@ -11,7 +11,6 @@ from signer.domain.errors import (
     ChallengeRefused,
     Conflict,
     ErrorCode,
-    LeaseLost,
     MalformedChallenge,
     MalformedRequest,
     NotFound,
@@ -51,7 +50,6 @@ def members_of(response: web.Response) -> dict[str, Any]:
         (BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, DETAIL), 502),
         (ChallengeRefused(ErrorCode.URI_NOT_ALLOWED, DETAIL), 502),
         (Unavailable(ErrorCode.STORE_UNAVAILABLE, DETAIL), 503),
-        (LeaseLost(), 503),
         (UpstreamTimeout(ErrorCode.CARD_API_TIMEOUT, DETAIL), 504),
     ],
 )
