@@ -1,12 +1,16 @@
-"""The events of challenges and customers, which the use cases write through ``AuditLog``."""
+"""The events of challenges and customers, which the use cases write through ``AuditLog``, and the level of each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
-from signer.application.ports import EventName
+from signer.application.ports import AuditEvent, EventName
+from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.observability.event import CUSTOMER_FIELDS, RECORD_FIELDS, Event, event
+
+_OF_ATTEMPTS: Final = frozenset({EventName.TAKEN_OVER, EventName.DELIVERED, EventName.DEFERRED})
+_WITHOUT_PROOF: Final = frozenset({ChallengeState.REJECTED, ChallengeState.EXPIRED})
 
 CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
     EventName(each.name): each
@@ -133,3 +137,21 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
         ),
     )
 }
+
+
+def has_raised_level(event: AuditEvent) -> bool:
+    """Return whether the line has the raised level: an attempt is not repeated, or a settled challenge lacks proof."""
+    if event.name in _OF_ATTEMPTS:
+        return not event.is_repeated
+    return event.name is EventName.SETTLED and lacks_proof(event.fields)
+
+
+def lacks_proof(settled: Mapping[str, Any]) -> bool:
+    """Return whether a challenge was settled without the proof that its caller asked for.
+
+    A superseded one was not: the caller can sign the newer one, and with ``refresh`` that is done at once.
+
+    Args:
+        settled: the fields of ``challenge.settled``.
+    """
+    return settled.get("state") in _WITHOUT_PROOF and settled.get("code") != RecordCode.NOT_FORWARDED

@@ -25,9 +25,9 @@ from signer.adapters.card_api.requests import CardApiCall
 from signer.adapters.redis_store.due_indexes import Backlog
 from signer.application.ports import EventName, KeyRingStatus
 from signer.domain.errors import ErrorCode, Unavailable
-from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.observability import events, http_events
 from signer.observability import metric_table as table
+from signer.observability.challenge_events import lacks_proof
 from signer.observability.event import OBSERVERS
 from signer.observability.metric_table import METRICS, Metric
 from signer.observability.series import Histograms, Numbers
@@ -39,7 +39,6 @@ _BACKLOG_WITHIN: Final = 1.0
 """Seconds. A scrape must work while Redis hangs, and Prometheus waits for 10 s."""
 _LAG_EVERY: Final = 0.25
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
-_WITHOUT_PROOF: Final = frozenset({ChallengeState.REJECTED, ChallengeState.EXPIRED})
 
 Fields = Mapping[str, Any]
 Count = Callable[[Fields], None]
@@ -191,10 +190,9 @@ class Metrics:
             self._numbers[table.AUDIT_FAILURES.name].add()
 
     def _count_settled(self, fields: Fields) -> None:
-        state, code = fields["state"], fields.get("code")
-        self._challenges.add(state)
-        if state in _WITHOUT_PROOF and code != RecordCode.NOT_FORWARDED:
-            self._numbers[table.WITHOUT_PROOF.name].add(code)
+        self._challenges.add(fields["state"])
+        if lacks_proof(fields):
+            self._numbers[table.WITHOUT_PROOF.name].add(fields.get("code"))
 
     def _count_released(self, fields: Fields) -> None:
         self._challenges.add("released")

@@ -15,7 +15,7 @@ from signer.application.ports import AuditEvent, EventName, KeyFailure, KeyReloa
 from signer.application.reload_keys import KeyReload
 from signer.domain.errors import ErrorCode, Unavailable
 from signer.observability import events, http_events
-from signer.observability.challenge_events import CHALLENGE_EVENTS
+from signer.observability.challenge_events import CHALLENGE_EVENTS, has_raised_level
 from signer.observability.event import Event
 from signer.observability.log_writer import ROOM, ROOM_FOR_OTHERS
 from signer.observability.logs import write_event
@@ -54,7 +54,7 @@ class AuditLogLines:
         write_event(
             CHALLENGE_EVENTS[event.name],
             {**event.fields},
-            use_raised_level=event.has_raised_level,
+            use_raised_level=has_raised_level(event),
             longest_queue=longest_queue,
         )
 

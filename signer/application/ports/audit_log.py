@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol, TypedDict, Unpack
+from typing import Protocol, TypedDict, Unpack
 
-from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.record import ChallengeRecord
 
 
@@ -27,10 +26,6 @@ class EventName(StrEnum):
     DEFERRED = "challenge.deferred"
     SETTLED = "challenge.settled"
     LEASE_LOST = "challenge.lease_lost"
-
-
-_OF_ATTEMPTS: Final = frozenset({EventName.TAKEN_OVER, EventName.DELIVERED, EventName.DEFERRED})
-_WITHOUT_PROOF: Final = frozenset({ChallengeState.REJECTED, ChallengeState.EXPIRED})
 
 
 class AuditFields(TypedDict, total=False):
@@ -80,21 +75,6 @@ class AuditEvent:
     name: EventName
     fields: AuditFields
     is_repeated: bool = False
-
-    @property
-    def has_raised_level(self) -> bool:
-        """Whether the line has the raised level: of an attempt, if it says something new.
-
-        Or if a challenge ended without the proof that its caller asked for. A superseded one did not: the caller can
-        sign the newer one, and with ``refresh`` that is done at once.
-        """
-        if self.name in _OF_ATTEMPTS:
-            return not self.is_repeated
-        return (
-            self.name is EventName.SETTLED
-            and self.fields.get("state") in _WITHOUT_PROOF
-            and self.fields.get("code") != RecordCode.NOT_FORWARDED
-        )
 
     @classmethod
     def about(

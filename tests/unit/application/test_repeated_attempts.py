@@ -14,10 +14,10 @@ from tests.unit.application.fake_system import LONG_TIMEOUT, FakeSystem, Replica
 N = EventName
 
 
-def raised(system: FakeSystem) -> list[EventName]:
-    """Return the names of the events about attempts that have the raised level, and remove all events."""
+def new_attempts(system: FakeSystem) -> list[EventName]:
+    """Return the names of the events about attempts that are not repeated, and remove all events."""
     attempts = {N.TAKEN_OVER, N.DELIVERED, N.DEFERRED}
-    names = [event.name for event in system.audit.events if event.name in attempts and event.has_raised_level]
+    names = [event.name for event in system.audit.events if event.name in attempts and not event.is_repeated]
     system.audit.events.clear()
     return names
 
@@ -29,26 +29,26 @@ async def test_attempts_that_change_nothing_are_repeated_until_one_is_accepted(
     verdicts = DeliveryVerdict.UNKNOWN, DeliveryVerdict.NOT_PROCESSED, DeliveryVerdict.CREDENTIALS_REFUSED
     system.card_api.verdicts.extend(DeliveryResult(verdict, 503) for verdict in verdicts)
     await no_retry_replica.sign(system.request(system.issue_challenge()), within=LONG_TIMEOUT)
-    assert raised(system) == [N.DELIVERED, N.DEFERRED]
+    assert new_attempts(system) == [N.DELIVERED, N.DEFERRED]
     for _ in range(2):
         system.advance(timedelta(seconds=30))
         assert await no_retry_replica.run_round() == 1
         assert system.audit.names == [N.TAKEN_OVER, N.DELIVERED, N.DEFERRED]
-        assert raised(system) == []
+        assert new_attempts(system) == []
     system.advance(timedelta(seconds=30))
     assert await no_retry_replica.run_round() == 1
     assert system.audit.names == [N.TAKEN_OVER, N.DELIVERED, N.SETTLED]
-    assert raised(system) == [N.DELIVERED]
+    assert new_attempts(system) == [N.DELIVERED]
 
 
 async def test_another_replica_logs_its_first_attempt_as_new(system: FakeSystem, no_retry_replica: Replica) -> None:
     """It may continue what a dead replica left."""
     system.card_api.verdicts.extend(DeliveryResult(DeliveryVerdict.UNKNOWN) for _ in range(2))
     await no_retry_replica.sign(system.request(system.issue_challenge()), within=LONG_TIMEOUT)
-    raised(system)
+    new_attempts(system)
     system.advance(timedelta(seconds=30))
     assert await system.add_replica().run_round() == 1
-    assert raised(system) == [N.TAKEN_OVER, N.DELIVERED, N.DEFERRED]
+    assert new_attempts(system) == [N.TAKEN_OVER, N.DELIVERED, N.DEFERRED]
 
 
 async def test_handed_back_challenge_is_never_logged_as_repeated(system: FakeSystem, no_retry_replica: Replica) -> None:
@@ -56,7 +56,7 @@ async def test_handed_back_challenge_is_never_logged_as_repeated(system: FakeSys
     system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.UNKNOWN))
     challenge = system.issue_challenge()
     await no_retry_replica.sign(system.request(challenge), within=LONG_TIMEOUT)
-    raised(system)
+    new_attempts(system)
     system.advance(timedelta(seconds=30))
     system.card_api.open.clear()
     attempt = asyncio.create_task(no_retry_replica.forward.take_over(system.id_of(challenge)))
@@ -64,7 +64,7 @@ async def test_handed_back_challenge_is_never_logged_as_repeated(system: FakeSys
     attempt.cancel()
     await asyncio.gather(attempt, return_exceptions=True)
     assert system.record_of(challenge).code == "handed_back"
-    assert raised(system) == [N.DEFERRED]
+    assert new_attempts(system) == [N.DEFERRED]
 
 
 async def test_replica_remembers_a_limited_number_of_deferred_challenges(
@@ -75,7 +75,7 @@ async def test_replica_remembers_a_limited_number_of_deferred_challenges(
     system.card_api.verdicts.extend(DeliveryResult(DeliveryVerdict.UNKNOWN) for _ in range(3))
     for nonce in ("firstnonce1", "secondnonce2"):
         await no_retry_replica.sign(system.request(system.issue_challenge(nonce=nonce)), within=LONG_TIMEOUT)
-    raised(system)
+    new_attempts(system)
     system.advance(timedelta(seconds=30))
     await no_retry_replica.forward.take_over(system.id_of(system.challenges[0]))
-    assert raised(system) == [N.TAKEN_OVER, N.DELIVERED, N.DEFERRED]
+    assert new_attempts(system) == [N.TAKEN_OVER, N.DELIVERED, N.DEFERRED]
