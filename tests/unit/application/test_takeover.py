@@ -12,6 +12,7 @@ import pytest
 
 from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode, Unavailable
+from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState, RecordCode
 from signer.domain.policy import SigningPolicy
 from signer.domain.record import ChallengeRecord, SignatureForm, Submission
@@ -37,6 +38,7 @@ STRICTER = {
     "URI": replace(POLICY, uris=frozenset({"https://api.example.org/v2"})),
     "age": replace(POLICY, max_age=timedelta(seconds=10)),
 }
+ANOTHER_OWNER = AccountId.parse(f"eip155:324:{FakeKey(ANOTHER_SECRET_KEY).address}")
 GRACE_PERIOD = forwarding_limits().settle_grace_period
 
 
@@ -207,12 +209,21 @@ async def test_damaged_body_is_rejected_and_not_sent(
 
 
 @NEVER_OR_MAYBE_SENT
-async def test_record_whose_signature_is_not_that_of_its_body_is_rejected(
-    system: FakeSystem, replica: Replica, leave_signature: LeaveSignature
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        pytest.param("submission", None, id="no body"),
+        pytest.param("signature", "AAAA", id="another signature than in the body"),
+        pytest.param("owner", ANOTHER_OWNER, id="another owner than in the id"),
+        pytest.param("message_hash", "0" * 64, id="another hash than of the message"),
+    ],
+)
+async def test_record_with_one_wrong_field_is_rejected_and_not_sent(
+    system: FakeSystem, replica: Replica, leave_signature: LeaveSignature, field: str, value: object
 ) -> None:
-    """The body itself is valid, but callers were shown another signature."""
+    """The other fields are valid."""
     challenge = await leave_signature(system)
-    replace_stored(system, challenge, signature="AAAA")
+    replace_stored(system, challenge, **{field: value})
     record = await take_over(system, replica, challenge)
     assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
     assert not system.card_api.submitted
@@ -232,42 +243,6 @@ async def test_body_in_either_signature_form_is_delivered(
     record = await take_over(system, replica, challenge)
     assert record.state is ChallengeState.VERIFIED
     assert [body for _, body, _ in system.card_api.submitted] == [submission.body]
-
-
-@NEVER_OR_MAYBE_SENT
-async def test_record_without_body_is_rejected(
-    system: FakeSystem, replica: Replica, leave_signature: LeaveSignature
-) -> None:
-    """Its submission is missing."""
-    challenge = await leave_signature(system)
-    replace_stored(system, challenge, submission=None)
-    record = await take_over(system, replica, challenge)
-    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
-    assert not system.card_api.submitted
-
-
-@NEVER_OR_MAYBE_SENT
-async def test_record_with_other_owner_than_its_id_is_rejected(
-    system: FakeSystem, replica: Replica, leave_signature: LeaveSignature
-) -> None:
-    """The signature itself is valid."""
-    challenge = await leave_signature(system)
-    replace_stored(system, challenge, owner=replace(system.owner, address=FakeKey(ANOTHER_SECRET_KEY).address))
-    record = await take_over(system, replica, challenge)
-    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
-    assert not system.card_api.submitted
-
-
-@NEVER_OR_MAYBE_SENT
-async def test_record_with_other_hash_than_its_message_is_rejected(
-    system: FakeSystem, replica: Replica, leave_signature: LeaveSignature
-) -> None:
-    """The signature itself is valid."""
-    challenge = await leave_signature(system)
-    replace_stored(system, challenge, message_hash="0" * 64)
-    record = await take_over(system, replica, challenge)
-    assert (record.state, record.code) == (ChallengeState.REJECTED, RecordCode.SIGNATURE_DAMAGED)
-    assert not system.card_api.submitted
 
 
 async def test_record_under_id_of_another_nonce_is_rejected(system: FakeSystem, replica: Replica) -> None:
