@@ -8,7 +8,6 @@
 * The lifetime is ``expiresAt`` minus our own wall clock, within limits, and is counted by our monotonic clock. No
   ``Date`` of a response, which a proxy may have written, can make a good token look expired. If our clock is wrong, the
   shortest lifetime prevents a renewal for each request, the longest one an endless use, and a 401 tells the rest.
-* The API key and secret are read from their files for each fetch, so that rotated ones are used.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 from signer.adapters.card_api.responses import IssuedToken
@@ -35,8 +33,6 @@ LONGEST_LIFETIME: Final = timedelta(days=1)
 
 NO_TOKEN: Final = Failure(code=ErrorCode.CARD_API_TIMEOUT, detail="The card API issued no token in time; retry.")
 """A caller's time was over. It has no cause: the attempts to fetch the token show whether the card API works."""
-
-_MAX_CREDENTIAL: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,33 +132,3 @@ class AccessTokenSource:
         now = self._monotonic()
         renew_in = max(lifetime - RENEWAL_MARGIN.total_seconds(), lifetime / 2)
         return AccessToken(f"Bearer {issued.token}", renew_at=now + renew_in, expires_at=now + lifetime)
-
-
-@dataclass(frozen=True, slots=True)
-class ApiCredentials:
-    """An API key and its secret. Never shown."""
-
-    api_key: str = field(repr=False)
-    api_secret: str = field(repr=False)
-
-
-def read_credentials(api_key_file: Path, api_secret_file: Path) -> ApiCredentials | Failure:
-    """Read the two files and strip white space. Blocks: call it in a thread."""
-    texts: list[str] = []
-    for setting, path in (("api_key_file", api_key_file), ("api_secret_file", api_secret_file)):
-        try:
-            with path.open("rb") as file:
-                text = file.read(_MAX_CREDENTIAL + 1).decode("utf-8").strip()
-        except OSError as error:
-            return _unreadable(f"{setting} cannot be read ({error.strerror})")
-        except UnicodeDecodeError:
-            return _unreadable(f"{setting} is not UTF-8 text")
-        if not 0 < len(text) <= _MAX_CREDENTIAL:
-            return _unreadable(f"{setting} is empty or longer than {_MAX_CREDENTIAL} characters")
-        texts.append(text)
-    return ApiCredentials(*texts)
-
-
-def _unreadable(reason: str) -> Failure:
-    detail = f"The credentials for the card API are missing: card_api.{reason}."
-    return Failure(code=ErrorCode.CARD_API_CREDENTIALS_REFUSED, detail=detail, cause="credentials_refused")

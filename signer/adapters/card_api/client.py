@@ -19,7 +19,8 @@ from functools import partial
 from http import HTTPStatus
 from typing import Final, TypeVar
 
-from signer.adapters.card_api.access_token import AccessToken, AccessTokenSource, read_credentials
+from signer.adapters.card_api.access_token import AccessToken, AccessTokenSource
+from signer.adapters.card_api.credential_files import CredentialFiles
 from signer.adapters.card_api.health import OWN_CALL_WITHIN, CardApiHealth
 from signer.adapters.card_api.http_transport import HttpTransport
 from signer.adapters.card_api.read_retries import ReadRetries
@@ -74,6 +75,7 @@ class CardApiClient:
         self._retries = retries or ReadRetries()
         self._list_lock = asyncio.Lock()  # a list can be long: one at a time is in memory
         self._requests = CardApiRequests(parse_base_url(settings.base_url), signer)
+        self._credentials = CredentialFiles(settings.api_key_file, settings.api_secret_file)
         self._tokens = AccessTokenSource(self._fetch_token, now=lambda: clock.now().timestamp(), monotonic=monotonic)
         self._health = CardApiHealth(self.outage, transport, clock, self._read_sample, monotonic)
 
@@ -212,13 +214,13 @@ class CardApiClient:
         return await self._send_with_token(request, _now() + within.total_seconds())
 
     async def _fetch_token(self) -> IssuedToken | Failure:
-        key_file, secret_file = self._settings.api_key_file, self._settings.api_secret_file
-        credentials = await asyncio.to_thread(read_credentials, key_file, secret_file)
-        if isinstance(credentials, Failure):
-            return credentials
-        request = self._requests.for_token(credentials)
         loop, within = asyncio.get_running_loop(), OWN_CALL_WITHIN.total_seconds()
         deadline = loop.time() + self._settings.request_timeout.total_seconds()
+        credentials = await self._credentials.read(deadline)
+        if isinstance(credentials, Failure):
+            self._health.note(credentials)  # a caller's deadline may have passed before the read's
+            return credentials
+        request = self._requests.for_token(credentials)
         detail = f"The card API did not respond to {POST_TOKEN} within {within:g} s."
         hangs = Failure(code=ErrorCode.CARD_API_TIMEOUT, detail=detail, cause="timeout")
 

@@ -18,7 +18,8 @@ from typing import Final, Generic, Literal, TypeVar, get_args
 
 from yarl import URL
 
-from signer.adapters.card_api.access_token import AccessToken, ApiCredentials
+from signer.adapters.card_api.access_token import AccessToken
+from signer.adapters.card_api.credential_files import ApiCredentials
 from signer.adapters.card_api.responses import (
     GET_CHALLENGE,
     GET_CUSTOMER,

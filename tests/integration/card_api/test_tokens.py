@@ -10,8 +10,9 @@ import pytest
 from signer.application.ports import DeliveryVerdict
 from signer.domain.errors import BadUpstream, ErrorCode, NotFound, SignerError, Unavailable, UpstreamTimeout
 from signer.simulator.faults import Fault, FaultKind
-from tests.integration.card_api.calling import API_SECRET, SOON, Calling
+from tests.integration.card_api.calling import API_KEY, API_SECRET, SOON, Calling
 from tests.integration.card_api.conftest import StartCalling
+from tests.support.hanging_files import hanging_file
 
 
 async def until_called(calling: Calling, route: str, times: int) -> None:
@@ -228,3 +229,38 @@ async def test_authenticate_fails_at_gateway_that_returns_404(calling: Calling) 
         await calling.client.customer_status(customer_id, timeout=SOON)
     with pytest.raises((BadUpstream, Unavailable)):
         await calling.client.authenticate(timeout=SOON)
+
+
+async def test_credentials_that_hang_are_named_until_they_can_be_read(
+    calling: Calling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the caller's error, the outage and readiness; the next fetch has the new file."""
+    customer_id, submission = calling.customer()
+    monkeypatch.setattr("signer.adapters.card_api.credential_files.READ_WITHIN", timedelta(milliseconds=200))
+    reason = "card_api.api_key_file cannot be read within 0.2 s"
+    with hanging_file(calling.folder / "api-key") as file:
+        with pytest.raises(Unavailable, match=reason) as refusal:
+            await calling.client.fetch_challenge(customer_id, timeout=SOON)
+        assert refusal.value.code is ErrorCode.CARD_API_CREDENTIALS_REFUSED
+        assert calling.client.outage.cause == "credentials_refused"
+        assert reason in calling.client.outage.reason
+        with pytest.raises(Unavailable, match=reason):
+            await calling.client.check()
+        file.replace(API_KEY)
+        calling.monotonic.advance(2)
+        assert (await calling.deliver(customer_id, submission)).verdict is DeliveryVerdict.ACCEPTED
+        assert not calling.client.outage.is_failing
+
+
+async def test_credentials_that_hang_are_named_if_no_caller_waits(
+    calling: Calling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller's deadline passes first."""
+    monkeypatch.setattr("signer.adapters.card_api.credential_files.READ_WITHIN", timedelta(milliseconds=300))
+    with hanging_file(calling.folder / "api-key"):
+        with pytest.raises(UpstreamTimeout):
+            await calling.client.fetch_challenge(calling.customer()[0], timeout=timedelta(milliseconds=50))
+        async with asyncio.timeout(10):
+            while not calling.client.outage.is_failing:  # noqa: ASYNC110 - an outage sends no event
+                await asyncio.sleep(0.01)
+        assert "card_api.api_key_file" in calling.client.outage.reason
