@@ -120,10 +120,7 @@ class ForwardSignature:
         if timeout <= timedelta(0):  # only the store's clock decides that it has expired; an earlier POST may be open
             return await self._settling.defer(leased, RecordCode.NO_TIME_LEFT)
         started = time.perf_counter()
-        idempotency_key = record.submission.idempotency_key
-        result = await self._card_api.submit(
-            record.customer_id, record.submission, idempotency_key=idempotency_key, timeout=timeout
-        )
+        result = await self._card_api.submit(record.customer_id, record.submission, timeout=timeout)
         if result.was_sent:
             self._settling.log(
                 EventName.DELIVERED,
@@ -131,7 +128,7 @@ class ForwardSignature:
                 code=result.verdict,
                 status=result.status,
                 duration_ms=(time.perf_counter() - started) * 1000,
-                idempotency_key=idempotency_key,
+                idempotency_key=record.submission.idempotency_key,
             )
         return await self._settling.after_delivery(leased, result)
 

@@ -114,11 +114,9 @@ class CardApiClient:
         """See ``CardApi.customer_status``."""
         return await self._read(self._requests.for_customer(customer_id), timeout)
 
-    async def submit(
-        self, customer_id: str, submission: Submission, *, idempotency_key: str, timeout: timedelta
-    ) -> DeliveryResult:
+    async def submit(self, customer_id: str, submission: Submission, *, timeout: timedelta) -> DeliveryResult:
         """See ``CardApi.submit``."""
-        request = self._requests.for_delivery(customer_id, submission.body, idempotency_key)
+        request = self._requests.for_delivery(customer_id, submission)
         call = await self._call(request, _now() + timeout.total_seconds())
         return delivery_result(call.result)
 

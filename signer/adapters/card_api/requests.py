@@ -41,7 +41,7 @@ from signer.adapters.request_signing.signer import MessageSigner, content_digest
 from signer.application.origin import ORIGIN
 from signer.application.ports import NewCustomer
 from signer.domain.customer import CustomerIntent
-from signer.domain.record import parse_customer_id
+from signer.domain.record import Submission, parse_customer_id
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -51,6 +51,7 @@ MAX_BODY: Final = 65_536
 MAX_CUSTOMER_LIST: Final = 4 * 1024 * 1024
 """Bytes: about 15,000 customers. A longer list is not read."""
 _SAMPLE_TOKEN: Final = AccessToken("Bearer sample", renew_at=0.0, expires_at=0.0)
+_SAMPLE_SUBMISSION: Final = Submission(b"{}", "")
 SAMPLE_ID: Final = "00000000-0000-4000-8000-000000000000"
 """A UUID that no customer has."""
 
@@ -100,7 +101,7 @@ class CardApiRequests:
 
     async def check_signing(self) -> None:
         """Sign one sample request of each form, without sending it; raises as ``signed_headers`` does."""
-        for request in (self.for_customer(SAMPLE_ID), self.for_delivery(SAMPLE_ID, b"{}", SAMPLE_ID)):
+        for request in (self.for_customer(SAMPLE_ID), self.for_delivery(SAMPLE_ID, _SAMPLE_SUBMISSION)):
             await self.signed_headers(request, _SAMPLE_TOKEN)
 
     def for_token(self, credentials: ApiCredentials) -> CardApiRequest[IssuedToken]:
@@ -135,10 +136,11 @@ class CardApiRequests:
         parse = partial(challenge_in, is_new=is_new)
         return CardApiRequest("fetch_challenge", GET_CHALLENGE, "GET", url, self._get_headers, None, parse)
 
-    def for_delivery(self, customer_id: str, body: bytes, idempotency_key: str) -> CardApiRequest[None]:
+    def for_delivery(self, customer_id: str, submission: Submission) -> CardApiRequest[None]:
         """``POST /customers/{customerId}/challenge/sign``."""
         url = self._customer_url(customer_id, "/challenge/sign")
-        return self._post("deliver", POST_SIGNATURE, url, body, idempotency_key, delivery_failure)
+        key = submission.idempotency_key
+        return self._post("deliver", POST_SIGNATURE, url, submission.body, key, delivery_failure)
 
     async def signed_headers(self, request: CardApiRequest[object], token: AccessToken) -> dict[str, str]:
         """Return all headers of one attempt; raise ``MessageSignatureError`` or ``RequestKeyError``."""

@@ -116,15 +116,8 @@ class CardApi(Protocol):
         """Return the customer's ``status``. Raises as ``fetch_challenge`` does."""
         ...
 
-    async def submit(
-        self,
-        customer_id: str,
-        submission: Submission,
-        *,
-        idempotency_key: str,
-        timeout: timedelta,
-    ) -> DeliveryResult:
-        """POST the stored body once, under its key; after a 401, once more with a new token.
+    async def submit(self, customer_id: str, submission: Submission, *, timeout: timedelta) -> DeliveryResult:
+        """POST the submission's body once, under its ``idempotency_key``; after a 401, once more with a new token.
 
         Failures of the card API and of the network are results, not exceptions.
         """

@@ -111,7 +111,7 @@ def sign(challenge: str, owner: AccountId = OWNER_ID) -> Submission:
 
 async def deliver_something(client: CardApiClient, timeout: timedelta = SOON) -> DeliveryResult:
     """Deliver ``SUBMISSION``."""
-    return await client.submit(CUSTOMER, SUBMISSION, idempotency_key=SUBMISSION.idempotency_key, timeout=timeout)
+    return await client.submit(CUSTOMER, SUBMISSION, timeout=timeout)
 
 
 @dataclass
@@ -144,10 +144,6 @@ class Calling:
         customer = self.simulator.state.customers.create(str(OWNER_ID), str(uuid.uuid4()), None)
         return str(customer.id), sign(customer.challenge.encoded)
 
-    async def deliver(
-        self, customer_id: str, submission: Submission, *, key: str | None = None, timeout: timedelta = SOON
-    ) -> DeliveryResult:
-        """Deliver once, under the submission's key or another one."""
-        return await self.client.submit(
-            customer_id, submission, idempotency_key=key or submission.idempotency_key, timeout=timeout
-        )
+    async def deliver(self, customer_id: str, submission: Submission, *, timeout: timedelta = SOON) -> DeliveryResult:
+        """Deliver once."""
+        return await self.client.submit(customer_id, submission, timeout=timeout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
@@ -13,10 +14,27 @@ from signer.domain.errors import MalformedRequest
 from signer.domain.record import Submission
 from signer.simulator.faults import FaultKind
 from signer.simulator.ledger import Fate
-from tests.integration.card_api.calling import SOON, Calling
+from tests.integration.card_api.calling import Calling
 from tests.integration.card_api.conftest import StartCalling
 
 V = DeliveryVerdict
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KeyReused(Submission):
+    """A submission under the key of another body, which only a bug can make."""
+
+    key: str
+
+    @property
+    def idempotency_key(self) -> str:
+        """The other body's key."""
+        return self.key
+
+
+def under_another_key(submission: Submission) -> Submission:
+    """Return the same JSON in another body."""
+    return Submission(submission.body + b" ", submission.signature)
 
 
 async def test_signature_is_verified(calling: Calling) -> None:
@@ -48,7 +66,7 @@ async def test_409_already_signed(calling: Calling) -> None:
     """Another request delivered it: the first meaning of 409."""
     customer_id, submission = calling.customer()
     await calling.deliver(customer_id, submission)
-    again = await calling.deliver(customer_id, submission, key=str(uuid.uuid4()))
+    again = await calling.deliver(customer_id, under_another_key(submission))
     assert again == DeliveryResult(V.ALREADY_SIGNED, 409)
 
 
@@ -67,7 +85,7 @@ async def test_409_without_body(start: StartCalling) -> None:
     calling.fault(FaultKind.CONFLICT, "sign", times=1)
     assert await calling.deliver(customer_id, submission) == DeliveryResult(V.CONFLICT_AMBIGUOUS, 409)
     await calling.deliver(customer_id, submission)
-    again = await calling.deliver(customer_id, submission, key=str(uuid.uuid4()))
+    again = await calling.deliver(customer_id, under_another_key(submission))
     assert again == DeliveryResult(V.CONFLICT_AMBIGUOUS, 409)
 
 
@@ -76,7 +94,7 @@ async def test_422_key_reused(calling: Calling) -> None:
     customer_id, submission = calling.customer()
     await calling.deliver(customer_id, submission)
     other_id, other = calling.customer()
-    reused = await calling.deliver(other_id, other, key=submission.idempotency_key)
+    reused = await calling.deliver(other_id, KeyReused(other.body, other.signature, submission.idempotency_key))
     assert reused == DeliveryResult(V.IDEMPOTENCY_KEY_REFUSED, 422)
 
 
@@ -198,5 +216,5 @@ async def test_body_is_delivered_unchanged(calling: Calling) -> None:
     """Even if it is malformed: the card API refuses it."""
     customer_id, _ = calling.customer()
     damaged = Submission(b"not json", "signature")
-    delivery = await calling.client.submit(customer_id, damaged, idempotency_key=damaged.idempotency_key, timeout=SOON)
+    delivery = await calling.deliver(customer_id, damaged)
     assert delivery == DeliveryResult(V.REFUSED, 400)

@@ -104,15 +104,9 @@ class FakeCardApi:
         if self.gateway_returns_404:
             raise BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, "The card API returned no token.")
 
-    async def submit(
-        self,
-        customer_id: str,
-        submission: Submission,
-        *,
-        idempotency_key: str,
-        timeout: timedelta,
-    ) -> DeliveryResult:
+    async def submit(self, customer_id: str, submission: Submission, *, timeout: timedelta) -> DeliveryResult:
         """Process a delivery, or return the next of ``verdicts``."""
+        idempotency_key = submission.idempotency_key
         self.submitted.append((customer_id, submission.body, idempotency_key))
         self.timeouts.append(timeout)
         self._in_flight += 1

@@ -35,11 +35,9 @@ class RefusingCardApi(FakeCardApi):
         self.submitted = card_api.submitted
         self._refusal = refusal
 
-    async def submit(
-        self, customer_id: str, submission: Submission, *, idempotency_key: str, timeout: timedelta
-    ) -> DeliveryResult:
+    async def submit(self, customer_id: str, submission: Submission, *, timeout: timedelta) -> DeliveryResult:
         """Refuse the request before its body is looked at."""
-        self.submitted.append((customer_id, submission.body, idempotency_key))
+        self.submitted.append((customer_id, submission.body, submission.idempotency_key))
         return self._refusal
 
 
