@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+from signer.adapters.keys.backend import KeyUriInvalid
 from signer.adapters.keys.key_uri import KeyUri
 from signer.config.settings import Settings
 from signer.settings_types import Section
 
-_FILE_SCHEMES: Final = frozenset({"keystore", "hd"})
-_FILE_PARAMETERS: Final = frozenset({"pin-source", "module-path"})
 _HIDDEN: Final = frozenset({"token_sha256"})
 
 
@@ -29,11 +29,11 @@ def named_files(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 
 def _files_of(uri: KeyUri) -> Iterator[Path]:
-    if uri.scheme in _FILE_SCHEMES:
-        yield uri.file_path()
-    for name, value in uri.query.items():
-        if name.endswith(("_file", "_dir")) or name in _FILE_PARAMETERS:
-            yield Path(value.removeprefix("file:").replace("///", "/", 1))
+    yield from uri.files()
+    with suppress(KeyUriInvalid):
+        library = uri.file_parameter("module-path")
+        if library is not None:
+            yield library
 
 
 def describe(settings: Settings) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Polls the files behind the keys and reports when they have changed.
 
-* The key URIs name the files: the path, if such a file or directory exists, and every parameter that names a file
-  (``…_file``, ``…_dir`` and RFC 7512's ``pin-source``).
+* The key URIs name the files; see ``KeyUri.files``. They need not exist.
 * A file is compared by device, inode, size and times; its content is not read. Symlinks are followed, so a Kubernetes
   secret update, which replaces the ``..data`` link, is noticed. Directories are watched one level deep.
 * A change counts only when two polls in a row see the same files. Otherwise a file that is still being written would
@@ -16,13 +15,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
 
 from signer.adapters.keys.key_uri import KeyUri
 
-_FILE_SUFFIXES: Final = ("_file", "_dir")
-_PIN_SOURCE: Final = "pin-source"
-_FILE_SCHEME: Final = "file:"
 _STABLE_AFTER_SECONDS: Final = 1.0
 
 Snapshot = tuple[tuple[str, tuple[int, ...] | None], ...]
@@ -35,15 +30,7 @@ def watched_files(uris: Iterable[str]) -> Sequence[Path]:
     Raises:
         KeyUriInvalid: a URI cannot be parsed.
     """
-    found: dict[Path, None] = {}
-    for uri in map(KeyUri.parse, uris):
-        texts = [unquote(uri.path)]
-        texts += [value for name, value in uri.query.items() if name.endswith(_FILE_SUFFIXES) or name == _PIN_SOURCE]
-        for text in texts:
-            name = text.removeprefix(_FILE_SCHEME)
-            if name and "\x00" not in name:
-                found[Path(name)] = None
-    return list(found)
+    return list(dict.fromkeys(path for uri in uris for path in KeyUri.parse(uri).files()))
 
 
 def take_snapshot(paths: Iterable[Path]) -> Snapshot:

@@ -10,8 +10,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
@@ -23,6 +25,10 @@ from signer.domain import rfc3986
 _SECRET_PARAMETERS: Final = frozenset(
     {"mnemonic", "passphrase", "password", "pin", "pin-value", "pin_value", "secret", "seed", "token"},
 )
+_FILE_SCHEMES: Final = frozenset({"keystore", "hd"})
+"""The schemes whose path is that of a file or directory."""
+_FILE_SUFFIXES: Final = ("_file", "_dir")
+"""How the names of parameters end that name a file or directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,34 @@ class KeyUri:
         """
         value = self.query.get(name)
         return None if value is None else _as_path(value, f"the parameter {name!r} of the key URI {self}")
+
+    def pin_file(self) -> Path | None:
+        """Return the file with the PIN (``pin-source``, RFC 7512 §2.4), or ``None`` if the URI does not have it.
+
+        Raises:
+            KeyUriInvalid: the value is not the absolute path of a file on this machine.
+        """
+        source = self.query.get("pin-source")
+        if source is None:
+            return None
+        path = source.removeprefix("file:")
+        path = path.removeprefix("//") if source.startswith("file:///") else path
+        if not path.startswith("/") or path.startswith("//") or "\x00" in path:
+            raise KeyUriInvalid(f"the key URI {self} has a pin-source that is not a file: write pin-source=file:/path")
+        return Path(path)
+
+    def files(self) -> Sequence[Path]:
+        """Return the files and directories with keys and secrets that the URI names, whether they exist or not.
+
+        A part that cannot be a path is left out: the backend refuses it. A library (``module-path``) contains no key.
+        """
+        parts: list[Callable[[], Path | None]] = [self.file_path] if self.scheme in _FILE_SCHEMES else []
+        parts += [partial(self.file_parameter, name) for name in self.query if name.endswith(_FILE_SUFFIXES)]
+        found: list[Path | None] = []
+        for part in (*parts, self.pin_file):
+            with suppress(KeyUriInvalid):
+                found.append(part())
+        return [path for path in found if path is not None]
 
     def as_text(self) -> str:
         """Return the whole URI."""

@@ -88,6 +88,15 @@ def test_config_check_refuses_what_serve_refuses(text: str, tmp_path: Path) -> N
     assert REFUSED[text] in result.stderr
 
 
+@pytest.mark.parametrize("uri", ["keystore:?password_file=/b", "keystore://host/a?password_file=/b"])
+def test_config_check_with_files_refuses_key_uri_without_file(uri: str, tmp_path: Path) -> None:
+    """The file that the URI names is checked, and the part that names none is a problem."""
+    result = check(tmp_path, f"{STARTS}[keys]\nuris = ['{uri}']", "--files")
+    assert result.exit_code == 78, result.output
+    assert "keys.uris.0: /b cannot be read" in result.stderr
+    assert "keys.uris.0: the key URI keystore:" in result.stderr
+
+
 def test_config_check_accepts_settings_with_which_the_service_starts(tmp_path: Path) -> None:
     """Files need not exist: the settings may be checked on another machine."""
     result = check(tmp_path, STARTS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Final, Self
@@ -10,6 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from signer.adapters.keys.backend import KeyUriInvalid
 from signer.adapters.keys.key_uri import KeyUri
+from signer.settings_types import is_loopback
 
 SCHEME: Final = "awskms"
 DEFAULT_CONCURRENCY: Final = 10
@@ -104,7 +104,7 @@ def _endpoint(uri: KeyUri) -> str | None:
     try:
         parts = urlsplit(endpoint)
         host, has_port = parts.hostname or "", parts.port != 0  # .port raises for an invalid port
-        is_allowed = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+        is_allowed = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
         is_usable = host and has_port and is_allowed and parts.path in {"", "/"}
     except ValueError:
         is_usable = False
@@ -113,10 +113,3 @@ def _endpoint(uri: KeyUri) -> str | None:
             f"endpoint_url of the key URI {uri} must be https://host[:port]; http:// is allowed for localhost only",
         )
     return endpoint
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

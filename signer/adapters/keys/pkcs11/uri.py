@@ -81,7 +81,7 @@ class Pkcs11Uri:
             token=token,
             label=path.get("object"),
             key_id=path.get("id"),
-            pin_file=_pin_file(uri),
+            pin_file=uri.pin_file(),
             sessions=_sessions(uri),
             timeout=_timeout(uri),
         )
@@ -130,17 +130,6 @@ def _module(uri: KeyUri) -> Path:
             "for example module-path=/usr/lib/softhsm/libsofthsm2.so",
         )
     return path
-
-
-def _pin_file(uri: KeyUri) -> Path | None:
-    source = uri.query.get("pin-source")
-    if source is None:
-        return None
-    path = source.removeprefix("file:")
-    path = path.removeprefix("//") if source.startswith("file:///") else path
-    if not path.startswith("/") or path.startswith("//") or "\x00" in path:
-        raise KeyUriInvalid(f"the key URI {uri} has a pin-source that is not a file: write pin-source=file:/path")
-    return Path(path)
 
 
 def _sessions(uri: KeyUri) -> int:

@@ -42,24 +42,11 @@ async def watching(*paths: Path) -> AsyncIterator[Callable[[int], Awaitable[None
         running.cancel()
 
 
-@pytest.mark.parametrize(
-    ("uri", "files"),
-    [
-        ("keystore:/run/keys?password_file=/run/pw%20d", ["/run/keys", "/run/pw d"]),
-        ("keystore:keys?password_dir=/run/pw", ["keys", "/run/pw"]),
-        ("hd:/seed.json?password_file=/pw&indexes_file=/list&path=m/44h/60h/0h/0", ["/seed.json", "/pw", "/list"]),
-        ("pkcs11:token=t?module-path=/lib/p.so&pin-source=file:/run/pin", ["token=t", "/run/pin"]),
-        ("awskms:alias/owner?region=eu-west-1", ["alias/owner"]),
-    ],
-)
-def test_files_named_by_key_uris_are_watched(uri: str, files: list[str]) -> None:
-    """The path, and parameters that name files. A path that is not a file never exists, so it never changes."""
-    assert [str(path) for path in watched_files([uri, uri])] == files
-
-
-def test_invalid_path_is_not_watched() -> None:
-    """An empty path, and one with a NUL; text that is not a key URI is an error."""
-    assert list(watched_files(["awskms:?tag=a", "keystore:%00"])) == []
+def test_files_named_by_key_uris_are_watched_once() -> None:
+    """The files of all URIs; text that is not a key URI is an error."""
+    keystore, seed = "keystore:/run/keys?password_file=/run/pw", "hd:/seed.json?password_file=/run/pw"
+    uris = [keystore, seed, "pkcs11:token=t?module-path=/p.so", "awskms:alias/owner"]
+    assert [str(path) for path in watched_files(uris)] == ["/run/keys", "/run/pw", "/seed.json"]
     with pytest.raises(KeyUriInvalid):
         watched_files(["no uri"])
 

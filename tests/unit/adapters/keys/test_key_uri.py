@@ -111,3 +111,32 @@ def test_file_uri_can_be_parsed_again() -> None:
     """It is a key URI."""
     path = Path("/run/a b/ö#1?.json")
     assert KeyUri.parse(file_uri("keystore", path)).file_path() == path
+
+
+@pytest.mark.parametrize(
+    ("uri", "files"),
+    [
+        ("keystore:/run/keys?password_file=/run/pw%20d", ["/run/keys", "/run/pw d"]),
+        ("keystore:///run/keys?password_dir=pw", ["/run/keys", "pw"]),
+        ("hd:/seed.json?password_file=/pw&indexes_file=/list&path=m/44h/60h/0h/0", ["/seed.json", "/pw", "/list"]),
+        ("hd:seed.json?indexes=0-9", ["seed.json"]),
+        ("pkcs11:token=cards;object=owner?module-path=/lib/p.so&pin-source=file:/run/pin", ["/run/pin"]),
+        ("pkcs11:token=cards?module-path=/lib/p.so&pin-source=file:///run/pin", ["/run/pin"]),
+        ("pkcs11:token=cards?module-path=/lib/p.so&pin-source=/run/pin", ["/run/pin"]),
+        ("pkcs11:token=cards?module-path=/lib/p.so", []),
+        ("awskms:alias/owner?region=eu-west-1", []),
+        ("awskms:?tag=use%3Dcards", []),
+        ("other:/path?token_dir=/run/tokens", ["/run/tokens"]),
+    ],
+)
+def test_files_are_those_with_keys_and_secrets(uri: str, files: list[str]) -> None:
+    """The path is a file's only where the scheme says so; a library contains no key."""
+    assert [str(path) for path in KeyUri.parse(uri).files()] == files
+
+
+@pytest.mark.parametrize(
+    "text", ["keystore:%00", "keystore://host/keys", "hd:?indexes=0", "pkcs11:token=t?pin-source=%7Ccat"]
+)
+def test_part_that_cannot_be_a_path_is_not_a_file(text: str) -> None:
+    """The backend refuses it, with the reason."""
+    assert list(KeyUri.parse(text).files()) == []
