@@ -18,8 +18,8 @@ from functools import partial
 import uvloop
 
 from benchmarks.measuring import SLICE_SECONDS, Goals, Pairs, Spent, Stall
+from signer.adapters.curves import SECP256K1
 from signer.adapters.keys.pkcs11.cryptoki.constants import CKO_PRIVATE_KEY, Cka
-from signer.adapters.keys.pkcs11.curves import SECP256K1
 from signer.adapters.keys.pkcs11.provisioning import open_token
 from signer.adapters.keys.pkcs11.uri import SESSIONS
 from signer.adapters.keys.registry import backend_for

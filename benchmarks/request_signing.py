@@ -27,7 +27,7 @@ from http_message_signatures import HTTPMessageSigner, MappingKeyResolver
 from http_message_signatures.algorithms import ECDSA_P384_SHA384
 
 from benchmarks.measuring import Pairs, Stall, Tally, for_a_slice
-from signer.adapters.keys.pkcs11.curves import P384
+from signer.adapters.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import generate_key
 from signer.adapters.request_signing.local_key import LocalRequestKey, request_key_from_pem
 from signer.adapters.request_signing.pkcs11_key import open_pkcs11_request_key

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from signer.adapters.curves import P384
 from signer.adapters.keys.backend import KeyBackendError
-from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import generate_key
 from signer.adapters.keys.pkcs11.uri import SCHEME
 from signer.adapters.request_signing.local_key import load_request_key, write_request_key

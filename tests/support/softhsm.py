@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from signer.adapters.curves import SECP256K1, Curve
 from signer.adapters.keys.pkcs11 import modules
 from signer.adapters.keys.pkcs11.cryptoki.constants import CKO_PUBLIC_KEY, Cka
 from signer.adapters.keys.pkcs11.cryptoki.structures import Template
-from signer.adapters.keys.pkcs11.curves import SECP256K1, Curve
 from signer.adapters.keys.pkcs11.index import TokenKey, index_keys
 from signer.adapters.keys.pkcs11.provisioning import import_key, open_token
 

@@ -21,7 +21,7 @@ Modules::
     finisher, secp256k1          low-s, recovery id, comparison with the owner
     file_watch                   notices changed key files
     keystore/, hd/, pkcs11/, awskms/                                           the backends
-    encrypted_json, secret_files, in_memory_key, opening_pool, remote_calls    shared by backends
+    encrypted_json, in_memory_key, opening_pool, remote_calls                  shared by backends
 
 To add a backend, see "Adding a backend" in ``docs/keys/README.md``. Backends do not import each other.
 """

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 
-from signer.adapters.keys.secret_files import KeyFileError
+from signer.adapters.secret_files import KeyFileError
 from signer.domain.ethereum import ADDRESS, checksum_address
 
 Kdf = Literal["scrypt", "pbkdf2"]

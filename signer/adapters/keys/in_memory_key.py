@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from coincurve import PrivateKey
 
-from signer.adapters.keys.secret_files import NotCopyable
+from signer.adapters.secret_files import NotCopyable
 from signer.domain.ethereum import Eip191Message, address_of_public_key
 
 

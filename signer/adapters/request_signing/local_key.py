@@ -28,9 +28,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from signer.adapters.keys.pkcs11.curves import P384, coordinates
-from signer.adapters.keys.secret_files import KeyFileError, read_file, text_of, write_new_file
+from signer.adapters.curves import P384, coordinates
 from signer.adapters.request_signing.request_key import ALGORITHM, SELF_TEST, RequestKeyError
+from signer.adapters.secret_files import KeyFileError, read_file, text_of, write_new_file
 
 _MAX_FILE_BYTES: Final = 16_384
 _PEM_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----", re.DOTALL)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from signer.adapters.curves import P384
 from signer.adapters.keys.backend import KeyUriInvalid
 from signer.adapters.keys.key_uri import KeyUri
-from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.errors import TokenUnavailable
 from signer.adapters.keys.pkcs11.token import Pkcs11Token, ProblemChanged
 from signer.adapters.keys.pkcs11.uri import SCHEME, Pkcs11Uri

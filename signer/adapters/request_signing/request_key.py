@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from signer.adapters.keys.pkcs11.curves import P384
+from signer.adapters.curves import P384
 
 ALGORITHM: Final = "ecdsa-p384-sha384"
 """The name in RFC 9421's registry (§6.2.2). The card API accepts no other algorithm."""

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from signer.adapters.keys.encrypted_json import WORK_FOR_KDF, Kdf
-from signer.adapters.keys.secret_files import KeyFileError, read_file, read_password, text_of
+from signer.adapters.secret_files import KeyFileError, read_file, read_password, text_of
 
 _HEX: Final = re.compile(r"[0-9a-fA-F]+", re.ASCII)
 _HEX_KEY: Final = re.compile(r"(?:[0-9a-fA-F]{2}){1,32}", re.ASCII)

@@ -16,7 +16,7 @@ from signer.adapters.keys.hd.branch import Branch
 from signer.adapters.keys.hd.path import DEFAULT_PATH, DerivationPath
 from signer.adapters.keys.hd.seed_file import parse_seed_file
 from signer.adapters.keys.key_uri import file_uri
-from signer.adapters.keys.secret_files import KeyFileError
+from signer.adapters.secret_files import KeyFileError
 from signer.cli.keys.prompts import add_options, file_type, get_password, get_text, parse_work, source_option
 
 _OWNERS_SHOWN: Final = 3

@@ -21,7 +21,7 @@ from signer.adapters.keys.in_memory_key import InMemoryKey
 from signer.adapters.keys.key_uri import KeyUri, file_uri
 from signer.adapters.keys.keystore.backend import write_keystore
 from signer.adapters.keys.registry import BACKEND_FOR_SCHEME
-from signer.adapters.keys.secret_files import KeyFileError
+from signer.adapters.secret_files import KeyFileError
 from signer.cli.keys.prompts import get_password
 
 _KEYSTORE: Final = "keystore"

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from signer.adapters.curves import P384
 from signer.adapters.keys.pkcs11 import token as token_module
-from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import generate_key
 from signer.application.backoff import Backoff
 from signer.bootstrap.start_checks import StartFailed

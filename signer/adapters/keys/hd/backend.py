@@ -29,7 +29,7 @@ from signer.adapters.keys.hd.seed_file import encrypt_seed, parse_seed_file
 from signer.adapters.keys.key_uri import KeyUri, file_uri
 from signer.adapters.keys.many_keys import FREEZE_EVERY, freeze
 from signer.adapters.keys.opening_pool import OpeningPool
-from signer.adapters.keys.secret_files import (
+from signer.adapters.secret_files import (
     KeyFileError,
     fingerprint_of,
     read_file,

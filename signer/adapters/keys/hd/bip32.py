@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from coincurve import PublicKey
 
-from signer.adapters.keys.secret_files import NotCopyable
+from signer.adapters.secret_files import NotCopyable
 from signer.domain.ethereum import SECP256K1_N
 
 HARDENED: Final = 0x8000_0000

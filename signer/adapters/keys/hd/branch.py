@@ -13,7 +13,7 @@ from coincurve import PrivateKey
 
 from signer.adapters.keys.hd.bip32 import ExtendedKey
 from signer.adapters.keys.hd.path import DerivationPath
-from signer.adapters.keys.secret_files import NotCopyable
+from signer.adapters.secret_files import NotCopyable
 from signer.domain.ethereum import Eip191Message, address_of_public_key
 
 _PLACEHOLDER_SECRET: Final = (1).to_bytes(32)

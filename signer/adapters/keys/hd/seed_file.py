@@ -25,7 +25,7 @@ from eth_hash.auto import keccak
 
 from signer.adapters.keys.encrypted_json import WORK_FOR_KDF, EncryptedSecret, parse_crypto
 from signer.adapters.keys.hd.bip32 import MAX_SEED_BYTES, MIN_SEED_BYTES
-from signer.adapters.keys.secret_files import KeyFileError
+from signer.adapters.secret_files import KeyFileError
 
 _FORMAT: Final = "hd-seed"
 _VERSION: Final = 1

@@ -40,7 +40,7 @@ from signer.adapters.keys.in_memory_key import InMemoryKey, new_secret
 from signer.adapters.keys.key_uri import KeyUri, file_uri
 from signer.adapters.keys.keystore.passwords import PasswordDirectory, PasswordSource
 from signer.adapters.keys.opening_pool import OpeningPool
-from signer.adapters.keys.secret_files import KeyFileError, fingerprint_of, read_file, write_new_file
+from signer.adapters.secret_files import KeyFileError, fingerprint_of, read_file, write_new_file
 from signer.application.ports import KeyFailure
 from signer.domain.ethereum import checksum_address
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from signer.adapters.keys.backend import KeyBackendError
-from signer.adapters.keys.secret_files import KeyFileError, read_password
+from signer.adapters.secret_files import KeyFileError, read_password
 
 PASSWORD_SUFFIXES: Final = (".txt", ".pass")
 """The suffixes of password files, in the order in which they are tried."""

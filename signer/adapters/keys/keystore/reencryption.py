@@ -21,7 +21,7 @@ from signer.adapters.keys.in_memory_key import InMemoryKey
 from signer.adapters.keys.keystore.backend import UnopenedKeystore, read_keystores
 from signer.adapters.keys.keystore.passwords import PasswordSource
 from signer.adapters.keys.opening_pool import OpeningPool
-from signer.adapters.keys.secret_files import KeyFileError, sync_directory, write_new_file
+from signer.adapters.secret_files import KeyFileError, sync_directory, write_new_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
+from signer.adapters.curves import SECP256K1
 from signer.adapters.keys.backend import BackendResources, KeyBackendError, LoadedKeys, Progress
 from signer.adapters.keys.key_uri import KeyUri
-from signer.adapters.keys.pkcs11.curves import SECP256K1
 from signer.adapters.keys.pkcs11.errors import TokenUnavailable
 from signer.adapters.keys.pkcs11.index import TokenIndex
 from signer.adapters.keys.pkcs11.token import Pkcs11Token

@@ -22,10 +22,10 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
+from signer.adapters.curves import Curve
 from signer.adapters.keys.backend import Progress
 from signer.adapters.keys.pkcs11.cryptoki.constants import KEY_ERRORS, Ckf, Ckr
 from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki, CryptokiError, LibraryBusy, seconds_in_call
-from signer.adapters.keys.pkcs11.curves import Curve
 from signer.adapters.keys.pkcs11.errors import TokenMissing
 from signer.adapters.keys.pkcs11.index import Report, TokenIndex, index_keys
 from signer.adapters.keys.pkcs11.login import find_token, log_in

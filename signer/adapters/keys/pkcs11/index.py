@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
 
+from signer.adapters.curves import Curve
 from signer.adapters.keys.pkcs11.cryptoki.constants import CKK_EC, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, Cka
 from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki
 from signer.adapters.keys.pkcs11.cryptoki.structures import AttributeArray
-from signer.adapters.keys.pkcs11.curves import Curve
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
 from signer.domain.ethereum import address_of_public_key
 

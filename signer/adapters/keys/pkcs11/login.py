@@ -17,7 +17,7 @@ from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki, CryptokiError
 from signer.adapters.keys.pkcs11.errors import EMPTY_SLOT_ERRORS, PinRefused, TokenError, TokenMissing
 from signer.adapters.keys.pkcs11.modules import SharedModule
 from signer.adapters.keys.pkcs11.uri import Pkcs11Uri
-from signer.adapters.keys.secret_files import KeyFileError, fingerprint_of, read_secret
+from signer.adapters.secret_files import KeyFileError, fingerprint_of, read_secret
 
 _MAX_PIN_BYTES: Final = 1024
 _WRONG_PIN: Final = frozenset({Ckr.PIN_INCORRECT, Ckr.PIN_INVALID, Ckr.PIN_LEN_RANGE})

@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from signer.adapters.curves import SECP256K1, Curve
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.key_uri import KeyUri
 from signer.adapters.keys.pkcs11.cryptoki.constants import CKK_EC, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, Cka
 from signer.adapters.keys.pkcs11.cryptoki.library import Cryptoki, CryptokiError, LibraryBusy
 from signer.adapters.keys.pkcs11.cryptoki.structures import AttributeArray, LibraryUnusable
-from signer.adapters.keys.pkcs11.curves import SECP256K1, Curve
 from signer.adapters.keys.pkcs11.errors import TokenError
 from signer.adapters.keys.pkcs11.index import POINT_BYTES, TokenKey
 from signer.adapters.keys.pkcs11.login import find_token, log_in

@@ -28,11 +28,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from signer.adapters.curves import Curve
 from signer.adapters.keys.backend import Problem, Progress
 from signer.adapters.keys.pkcs11.connection import TokenConnection, TokenConnector
 from signer.adapters.keys.pkcs11.cryptoki.constants import KEY_ERRORS, OVERLOAD_ERRORS, STALE_HANDLE_ERRORS
 from signer.adapters.keys.pkcs11.cryptoki.library import CryptokiError
-from signer.adapters.keys.pkcs11.curves import Curve
 from signer.adapters.keys.pkcs11.errors import PinRefused, TokenUnavailable, problem_of
 from signer.adapters.keys.pkcs11.index import TokenIndex
 from signer.adapters.keys.pkcs11.sessions import NoSession, SessionPool

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from signer.adapters.curves import P384, SECP256K1, Curve
 from signer.adapters.keys.pkcs11 import index
 from signer.adapters.keys.pkcs11.cryptoki.constants import CKO_PUBLIC_KEY, Cka
-from signer.adapters.keys.pkcs11.curves import P384, SECP256K1, Curve
 from signer.adapters.keys.pkcs11.provisioning import _private, _public, generate_key, open_token
 from tests.integration.keys.pkcs11.conftest import OWNERS, SECRETS, assert_signs, open_ring
 from tests.support.fake_cryptoki import FakeCryptoki

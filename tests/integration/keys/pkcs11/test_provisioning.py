@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from signer.adapters.curves import P384, SECP256K1, Curve
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.pkcs11.cryptoki.constants import CKO_PRIVATE_KEY, Cka, Ckr
 from signer.adapters.keys.pkcs11.cryptoki.structures import AttributeArray, Template
-from signer.adapters.keys.pkcs11.curves import P384, SECP256K1, Curve
 from signer.adapters.keys.pkcs11.provisioning import generate_key, import_key, open_token
 from tests.integration.keys.pkcs11.conftest import OWNERS, open_ring
 from tests.support.fake_cryptoki import FakeCryptoki

@@ -7,11 +7,11 @@ import ctypes
 
 import pytest
 
+from signer.adapters.curves import SECP256K1
 from signer.adapters.keys.backend import KeyBackendError
 from signer.adapters.keys.pkcs11 import token as token_module
 from signer.adapters.keys.pkcs11.connection import TokenConnection
 from signer.adapters.keys.pkcs11.cryptoki.constants import Cka, Ckr
-from signer.adapters.keys.pkcs11.curves import SECP256K1
 from signer.adapters.keys.pkcs11.provisioning import open_token
 from tests.integration.keys.pkcs11.conftest import (
     SECRETS,

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from signer.adapters.curves import P384
 from signer.adapters.keys.backend import Problem
 from signer.adapters.keys.pkcs11.cryptoki.constants import Cka
-from signer.adapters.keys.pkcs11.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import _private, _public, generate_key, open_token
 from signer.adapters.request_signing.pkcs11_key import Pkcs11RequestKey, open_pkcs11_request_key
 from signer.adapters.request_signing.request_key import RequestKeyError, RequestKeyUnavailable

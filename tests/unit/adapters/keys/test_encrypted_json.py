@@ -15,7 +15,7 @@ from eth_utils.crypto import keccak
 
 from signer.adapters.keys import encrypted_json as storage
 from signer.adapters.keys.encrypted_json import Kdf, encrypt_keystore, parse_keystore
-from signer.adapters.keys.secret_files import KeyFileError
+from signer.adapters.secret_files import KeyFileError
 from tests.support.messages import read_vectors
 
 SECRET = bytes(range(1, 33))

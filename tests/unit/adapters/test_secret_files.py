@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from signer.adapters.keys.encrypted_json import encrypt_keystore, parse_keystore
-from signer.adapters.keys.secret_files import KeyFileError, read_password, text_of
+from signer.adapters.secret_files import KeyFileError, read_password, text_of
 
 PASSWORD = "correct horse pässword"
 NOT_UTF_8 = bytes(range(128, 160))

@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from signer.adapters.keys.pkcs11.curves import P384, SECP256K1, Curve
+from signer.adapters.curves import P384, SECP256K1, Curve
 
 CURVES = pytest.mark.parametrize("curve", [SECP256K1, P384], ids=lambda curve: curve.name)
 
