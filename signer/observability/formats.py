@@ -37,7 +37,6 @@ ECS_NAMES: Final = {
     "logger": "log.logger",
     "version": "service.version",
     "trace_id": "trace.id",
-    "span_id": "span.id",
 }
 """The names of the format ``ecs``. Other fields have the prefix ``ECS_OWN``."""
 ECS_OWN: Final = "signer."
@@ -46,7 +45,6 @@ GCP_NAMES: Final = {
     "level": "severity",
     "frames": "stack_trace",
     "trace_id": "logging.googleapis.com/trace",
-    "span_id": "logging.googleapis.com/spanId",
 }
 """The names of the format ``gcp``. Other fields have the catalogue's names."""
 GCP_HTTP_NAMES: Final = {"method": "requestMethod", "route": "requestUrl", "status": "status", "duration_ms": "latency"}
