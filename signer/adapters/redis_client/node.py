@@ -70,12 +70,21 @@ class Node:
     Args:
         new_connection: returns a new connection that is not open.
         address: where the server is; meaningless for a Unix socket.
+        timed_out: the error if no connection is open in time.
         waits: whether calls end with ``WAIT``.
     """
 
-    def __init__(self, new_connection: Callable[[], RedisConnection], address: Address, *, waits: bool) -> None:
+    def __init__(
+        self,
+        new_connection: Callable[[], RedisConnection],
+        address: Address,
+        *,
+        timed_out: type[TimeoutError],
+        waits: bool,
+    ) -> None:
         self.address = address
         self._new_connection = new_connection
+        self._timed_out = timed_out
         self._waits = waits
         self._connections: _Connections | None = None
         self._opening: asyncio.Task[_Connections] | None = None
@@ -125,7 +134,7 @@ class Node:
         task = self._opening
         done, _ = await asyncio.wait({task}, timeout=max(deadline - asyncio.get_running_loop().time(), 0))
         if not done:
-            raise self._new_connection().timed_out
+            raise self._timed_out
         if task.cancelled():
             raise RedisConnectionError(_CLOSED)
         return task.result()

@@ -115,4 +115,4 @@ def _open(
         db=db,
         **arguments,
     )
-    return Node(new_connection, address or _NO_ADDRESS, waits=waits)
+    return Node(new_connection, address or _NO_ADDRESS, timed_out=connection_class.timed_out, waits=waits)
