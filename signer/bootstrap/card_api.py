@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from signer.adapters.card_api.circuit_breaker import COOL_DOWN, FAILURES_TO_OPEN, BreakerListener, CircuitBreaker
+from signer.adapters.card_api.circuit_breaker import BreakerListener, CircuitBreaker
 from signer.adapters.card_api.client import CardApiClient
 from signer.adapters.card_api.http_transport import CallEnded, HttpTransport, open_session
 from signer.adapters.card_api.settings import CardApiSettings, parse_base_url
@@ -92,9 +92,7 @@ async def open_client(
     outage: Outage | None = None,
 ) -> AsyncIterator[CardApiClient]:
     """Open the client with an open request key; raise ``MessageSignatureError``."""
-    breaker = CircuitBreaker(
-        monotonic=time.monotonic, failures_to_open=FAILURES_TO_OPEN, cool_down=COOL_DOWN, listener=listener
-    )
+    breaker = CircuitBreaker(monotonic=time.monotonic, listener=listener)
     async with open_session() as session:
         client = CardApiClient(
             settings,

@@ -7,17 +7,21 @@ need shorter ones.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 
+from signer.adapters.card_api.circuit_breaker import CircuitBreaker
 from signer.application import settle_or_defer
 from signer.application.backoff import Backoff
-from signer.bootstrap import card_api
 from signer.cli.main import main
+
+BREAKER_DEFAULTS: Final = CircuitBreaker.__init__.__kwdefaults__ or {}
+"""The arguments of the circuit breaker that the service does not pass: ``cool_down`` and ``failures_to_open``."""
 
 
 def shorten_cool_down() -> None:
     """Replace the cool-down in this process, before the service is opened."""
     quick = Backoff(first_pause=timedelta(seconds=0.3), longest_pause=timedelta(seconds=2))
-    setattr(card_api, "COOL_DOWN", quick)  # noqa: B010 - the name is Final
+    BREAKER_DEFAULTS["cool_down"] = quick
 
 
 def shorten_confirmation() -> None:

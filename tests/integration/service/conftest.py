@@ -15,6 +15,7 @@ from signer.application.backoff import Backoff
 from signer.bootstrap.readiness_watch import ReadinessWatch
 from signer.domain.policy import SigningPolicy
 from tests.integration.service.site import Site, open_site
+from tests.support.quick_breaker import BREAKER_DEFAULTS
 from tests.support.servers import RedisServer, valkey
 
 StartSite = Callable[..., Awaitable[Site]]
@@ -57,7 +58,7 @@ def watch_only_if_asked(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 def quick_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the circuit breaker's first cool-down, which is not a setting."""
     cool_down = Backoff(first_pause=timedelta(seconds=0.2), longest_pause=timedelta(seconds=30))
-    monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", cool_down)
+    monkeypatch.setitem(BREAKER_DEFAULTS, "cool_down", cool_down)
 
 
 @pytest.fixture

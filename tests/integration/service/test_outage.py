@@ -13,6 +13,7 @@ from signer.application.backoff import Backoff
 from signer.simulator.faults import Fault, FaultKind
 from tests.integration.service.conftest import StartSite
 from tests.integration.service.site import Site, check_waiting
+from tests.support.quick_breaker import BREAKER_DEFAULTS
 
 DOWN = Fault(FaultKind.STATUS, "*", status=503)
 MANY = 100
@@ -31,7 +32,7 @@ async def test_outage_gets_quick_responses_and_few_requests_to_the_card_api(
     start: StartSite, monkeypatch: pytest.MonkeyPatch, has_token: bool
 ) -> None:
     """Requests with a challenge get 202; those without get 503 and ``Retry-After``."""
-    monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", LONG_COOL_DOWN)
+    monkeypatch.setitem(BREAKER_DEFAULTS, "cool_down", LONG_COOL_DOWN)
     site = await start()
     if has_token:
         assert (await site.readiness())["ok"]
@@ -79,8 +80,8 @@ async def test_replica_is_ready_while_the_circuit_breaker_is_open(
     start: StartSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has its access token and can sign; the detail says why, and that requests to the card API are paused."""
-    monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", LONG_COOL_DOWN)
-    monkeypatch.setattr("signer.bootstrap.card_api.FAILURES_TO_OPEN", 1)
+    monkeypatch.setitem(BREAKER_DEFAULTS, "cool_down", LONG_COOL_DOWN)
+    monkeypatch.setitem(BREAKER_DEFAULTS, "failures_to_open", 1)
     site = await start()
     assert (await site.readiness())["ok"]
     site.fault(DOWN)
@@ -123,8 +124,8 @@ async def test_end_of_an_outage_is_noticed_without_requests_when_the_cool_down_i
 ) -> None:
     """By the call of readiness, within seconds, in the log and in readiness."""
     cool_down = timedelta(seconds=3)
-    monkeypatch.setattr("signer.bootstrap.card_api.COOL_DOWN", Backoff(first_pause=cool_down, longest_pause=cool_down))
-    monkeypatch.setattr("signer.bootstrap.card_api.FAILURES_TO_OPEN", 1)
+    monkeypatch.setitem(BREAKER_DEFAULTS, "cool_down", Backoff(first_pause=cool_down, longest_pause=cool_down))
+    monkeypatch.setitem(BREAKER_DEFAULTS, "failures_to_open", 1)
     site = await start()
     assert (await site.readiness())["ok"]
     site.fault(DOWN)

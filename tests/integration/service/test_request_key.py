@@ -22,6 +22,7 @@ from signer.bootstrap.start_checks import StartFailed
 from signer.devsite.local_keys import RequestKeyInToken
 from tests.integration.service.site import SECRET_KEY, Site, check_waiting, open_site
 from tests.support.fake_cryptoki import FakeCryptoki
+from tests.support.quick_breaker import BREAKER_DEFAULTS
 from tests.support.servers import RedisServer
 from tests.support.softhsm import PIN, SoftHsm, SoftHsmToken, folder_in_memory, softhsm
 
@@ -102,7 +103,7 @@ async def test_removed_token_stops_only_requests_to_the_card_api(
     """
     fake = FakeCryptoki(tmp_path)
     token.module = fake.path
-    monkeypatch.setattr("signer.bootstrap.card_api.FAILURES_TO_OPEN", 1)
+    monkeypatch.setitem(BREAKER_DEFAULTS, "failures_to_open", 1)
     site = await start()
     await signs(site)
     fake.remove()
