@@ -17,7 +17,7 @@ import uvloop
 from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 
-from benchmarks.measuring import SLICE_SECONDS, Tally
+from benchmarks.measuring import SLICE_SECONDS, Spent, measure_slice
 from signer.adapters.keys.registry import backend_for
 from signer.adapters.keys.ring import LoadedKeyRing
 from signer.domain.ethereum import self_test_message
@@ -56,13 +56,13 @@ async def compare(concurrency: int, slices: int) -> None:
         await ring.load()
         stack.push_async_callback(ring.close)
         ways[WHOLE] = partial(ring.keys()[0].sign, message)
-        tallies = {name: Tally() for name in ways}
+        spent = {name: Spent() for name in ways}
         for _ in range(slices):
             for name, sign in ways.items():
-                await tallies[name].take(sign, concurrency)
-    bare = min(tally.cpu_us for name, tally in tallies.items() if name != WHOLE)
-    for name, tally in tallies.items():
-        print(f"{name:30} {tally.rate:10,.0f} {tally.cpu_us:10,.0f} {bare / tally.cpu_us:7.2f}")
+                spent[name] += await measure_slice(sign, concurrency)
+    bare = min(each.cpu_us for name, each in spent.items() if name != WHOLE)
+    for name, each in spent.items():
+        print(f"{name:30} {each.rate:10,.0f} {each.cpu_us:10,.0f} {bare / each.cpu_us:7.2f}")
 
 
 def main(argv: Sequence[str]) -> int:

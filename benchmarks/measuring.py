@@ -121,28 +121,12 @@ async def for_a_slice(sign: Callable[[], Awaitable[object]], callers: int) -> in
     return count
 
 
-@dataclass(slots=True)
-class Tally:
-    """The cost of signatures over several slices."""
-
-    spent: Spent = field(default_factory=Spent)
-
-    @property
-    def rate(self) -> float:
-        """Signatures per second."""
-        return self.spent.rate
-
-    @property
-    def cpu_us(self) -> float:
-        """The process's CPU per piece in µs."""
-        return self.spent.cpu_us
-
-    async def take(self, sign: Callable[[], Awaitable[object]], callers: int) -> None:
-        """Add a slice with so many concurrent callers."""
-        more = Spent()
-        with more.watch():
-            more.count = await for_a_slice(sign, callers)
-        self.spent += more
+async def measure_slice(sign: Callable[[], Awaitable[object]], callers: int) -> Spent:
+    """Return the cost of one slice with so many concurrent callers."""
+    spent = Spent()
+    with spent.watch():
+        spent.count = await for_a_slice(sign, callers)
+    return spent
 
 
 @dataclass(slots=True)

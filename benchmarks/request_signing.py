@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from http_message_signatures import HTTPMessageSigner, MappingKeyResolver
 from http_message_signatures.algorithms import ECDSA_P384_SHA384
 
-from benchmarks.measuring import Pairs, Stall, Tally, for_a_slice
+from benchmarks.measuring import Pairs, Spent, Stall, for_a_slice, measure_slice
 from signer.adapters.curves import P384
 from signer.adapters.keys.pkcs11.provisioning import generate_key
 from signer.adapters.request_signing.local_key import LocalRequestKey, request_key_from_pem
@@ -124,13 +124,11 @@ async def compare_with_library(name: str, key: RequestKey, library: Callable[[],
 async def compare(name: str, key: RequestKey, callers: int, slices: int) -> None:
     """Print one line for a key."""
     signer = MessageSigner(SignatureProfile(), key, lambda: CREATED)
-    both: tuple[Callable[[], Awaitable[object]], ...] = (lambda: key.sign(BASE), lambda: signer.headers_for(**DELIVERY))
-    tallies, stall = (Tally(), Tally()), Stall()
+    bare, whole, stall = Spent(), Spent(), Stall()
     async with stall.watch():
         for _ in range(slices):
-            for tally, sign in zip(tallies, both, strict=True):
-                await tally.take(sign, callers=callers)
-    bare, whole = tallies
+            bare += await measure_slice(lambda: key.sign(BASE), callers)
+            whole += await measure_slice(lambda: signer.headers_for(**DELIVERY), callers)
     longest = f"{stall.longest:10.1f}" if callers > 1 else f"{'-':>10}"  # a key in memory does not yield to a timer
     print(f"{name:24} {bare.rate:10,.0f} {whole.rate:10,.0f} {bare.cpu_us:10.1f} {whole.cpu_us:10.1f} {longest}")
 
