@@ -38,3 +38,13 @@ HTTP_UNEXPECTED_ERROR: Final = event(
     "request.",
     alert="ticket",
 )
+HTTP_CONNECTIONS_CLOSED: Final = event(
+    "http.connections_closed",
+    "warning",
+    "There are http.max_connections: for each new one the one that has been idle longest was closed or, if none was "
+    "idle, the new one was refused. At most one line in a minute; count says how many since the last line.",
+    "count",
+    action="Find out who opens them: only callers, probes and your monitoring should reach the port. If it is callers, "
+    "let them use connections again, raise http.max_connections, or add replicas.",
+    alert="ticket",
+)

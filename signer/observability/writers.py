@@ -87,6 +87,10 @@ class RequestLogLines:
         """Write the type and the frames of an error."""
         emit(http_events.HTTP_UNEXPECTED_ERROR, error=error)
 
+    def connections_closed(self, count: int) -> None:
+        """Write the number."""
+        emit(http_events.HTTP_CONNECTIONS_CLOSED, count=count)
+
 
 class CardApiLog:
     """Writes changes of the circuit breaker (``BreakerListener``) and of the card API's clock (``ClockListener``)."""

@@ -50,7 +50,7 @@ def create_http(handlers: Handlers, callers: Callers, request_log: RequestLog) -
     app.router.add_get("/v1/keys/reload/{id}", handlers.get_key_reload)
     app.router.add_get(HEALTH, handlers.get_health)
     app.router.add_get(READINESS, handlers.get_readiness)
-    return HttpRunner(app, _log_request(request_log), handlers.settings.max_connections)
+    return HttpRunner(app, _log_request(request_log), handlers.settings.max_connections, request_log.connections_closed)
 
 
 def _log_request(request_log: RequestLog) -> Callable[[Handle], Handle]:

@@ -1,7 +1,9 @@
 """The connections of the HTTP server: what aiohttp leaves open about them.
 
 * Every response comes from this service, also those to requests that aiohttp's parser refuses.
-* A client that does not send or does not read is disconnected. The number of connections is limited.
+* A client that does not send or does not read is disconnected.
+* The number of connections is limited. At the limit the one that has been idle longest is closed for a new one, so
+  that strangers, who can only be idle, keep no caller out.
 * A replica that stops sends ``Connection: close`` with every response, while it still accepts requests.
 """
 
@@ -37,13 +39,18 @@ IDLE_WITHIN: Final = 75.0
 """Seconds after which an idle connection is closed; longer than proxies keep one."""
 
 PROBE_CONNECTIONS: Final = 16
-"""How many connections above ``http.max_connections`` are accepted, for probes. Each gets one response."""
+"""How many connections are accepted for probes while requests use all others. Each gets one response."""
+
+REPORT_EVERY: Final = 60.0
+"""Seconds between two reports of connections that were closed because there were too many."""
 
 CLOSE_WITHIN: Final = 2.0
 """Seconds that open connections have to end in when the server closes."""
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 CreateRequest = Callable[..., web.BaseRequest]
+ReportClosed = Callable[[int], None]
+"""Told how many connections were closed since the last call because there were too many."""
 
 
 class Connection(web.RequestHandler):
@@ -51,28 +58,29 @@ class Connection(web.RequestHandler):
 
     Attributes:
         server: the server.
-        is_surplus: whether it is above ``http.max_connections``, so that only a probe gets its response.
+        is_surplus: whether requests use all of ``http.max_connections``, so that only a probe gets its response.
         fault: what is wrong with the current request; if it is known by then, the request is not routed.
     """
 
-    __slots__ = ("_head_timer", "_write_timer", "fault", "is_surplus", "server")
+    __slots__ = ("_connected", "_head_timer", "_write_timer", "fault", "is_surplus", "server")
 
     def __init__(self, server: HttpServer, **arguments: Any) -> None:  # noqa: ANN401 - aiohttp's
         super().__init__(server, **arguments)
         self.server = server
         self.is_surplus = False
         self.fault: MalformedRequest | None = None
+        self._connected: Final = self._loop.time()
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept the connection, or abort it if there are too many."""
         transport = cast("asyncio.Transport", transport)
-        surplus = len(self.server.connections) - self.server.max_connections
-        if surplus >= PROBE_CONNECTIONS:
+        surplus = self.server.make_room()
+        if surplus > PROBE_CONNECTIONS:
             transport.abort()
             return
-        self.is_surplus = surplus >= 0
+        self.is_surplus = surplus > 0
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # so that pause_writing is called for every unsent byte
         self._head_timer = self._loop.call_later(HEAD_WITHIN, self.force_close)
@@ -91,7 +99,7 @@ class Connection(web.RequestHandler):
             self.fault = error_of_parser(cast("_ErrInfo", self._messages[-1][0]).exc)
             body.set_exception(web.RequestPayloadError())
             body.feed_eof()  # so that the rest is not waited for
-        if self._messages or (self._request_count and self._waiter is None):
+        if not self.is_idle:
             self._head_timer = _cancel(self._head_timer)
         elif self._head_timer is None:
             self._head_timer = self._loop.call_later(HEAD_WITHIN, self.force_close)
@@ -106,6 +114,21 @@ class Connection(web.RequestHandler):
         """Stop the limit."""
         self._write_timer = _cancel(self._write_timer)
         super().resume_writing()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request has arrived that has no response yet; a part of a head is none."""
+        return not self._messages and not (self._request_count and self._waiter is None)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed from this side."""
+        return not self._force_close
+
+    @property
+    def idle_since(self) -> float:
+        """When it became idle, by the event loop's clock."""
+        return max(self._connected, self._next_keepalive_close_time - IDLE_WITHIN)
 
     @property
     def is_last_response(self) -> bool:
@@ -125,7 +148,9 @@ class HttpServer(web.Server):
         is_leaving: whether the replica has been asked to stop.
     """
 
-    def __init__(self, handle: Handle, create_request: CreateRequest, max_connections: int) -> None:
+    def __init__(
+        self, handle: Handle, create_request: CreateRequest, max_connections: int, report_closed: ReportClosed
+    ) -> None:
         super().__init__(
             handle,
             request_factory=cast("Any", self._create_request),
@@ -141,10 +166,34 @@ class HttpServer(web.Server):
         self.max_connections: Final = max_connections
         self.is_leaving = False
         self._create: Final = create_request
+        self._report_closed: Final = report_closed
+        self._closed = 0  # since the last report
+        self._next_report = 0.0
 
     def __call__(self) -> Connection:
         """Create a connection."""
         return Connection(self, loop=self._loop, **self._kwargs)
+
+    def make_room(self) -> int:
+        """Return by how many connections a new one exceeds the limit, after closing the one that was idle longest."""
+        if len(self.connections) < self.max_connections:
+            return 0
+        others = [each for each in cast("list[Connection]", self.connections) if each.is_open]
+        surplus = max(len(others) + 1 - self.max_connections, 0)
+        if surplus:
+            self._count_closed()
+            idle = [each for each in others if each.is_idle]
+            if idle:
+                min(idle, key=lambda each: each.idle_since).force_close()
+                surplus -= 1
+        return surplus
+
+    def _count_closed(self) -> None:
+        self._closed += 1
+        now = self._loop.time()
+        if now >= self._next_report:
+            self._report_closed(self._closed)
+            self._closed, self._next_report = 0, now + REPORT_EVERY
 
     def _create_request(
         self, message: RawRequestMessage, payload: StreamReader, connection: Connection, *rest: object
@@ -169,10 +218,17 @@ class HttpServer(web.Server):
 class HttpRunner(web.AppRunner):
     """Runs the application over ``Connection``."""
 
-    def __init__(self, app: web.Application, around: Callable[[Handle], Handle], max_connections: int) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        around: Callable[[Handle], Handle],
+        max_connections: int,
+        report_closed: ReportClosed = lambda _count: None,
+    ) -> None:
         super().__init__(app, handle_signals=False, shutdown_timeout=CLOSE_WITHIN)
         self._around: Final = around
         self._max_connections: Final = max_connections
+        self._report_closed: Final = report_closed
 
     def leave(self) -> None:
         """Let ``/readyz`` fail, and close each connection after its next response."""
@@ -185,7 +241,8 @@ class HttpRunner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        return HttpServer(self._around(server.request_handler), server.request_factory, self._max_connections)
+        handle = self._around(server.request_handler)
+        return HttpServer(handle, server.request_factory, self._max_connections, self._report_closed)
 
 
 def connection_of(request: web.BaseRequest) -> Connection:

@@ -47,7 +47,7 @@ class RequestSummary:
 
 
 class RequestLog(Protocol):
-    """Where requests are logged. Neither method raises or waits."""
+    """Where requests are logged. No method raises or waits."""
 
     def request_finished(self, summary: RequestSummary) -> None:
         """Write the canonical line of a request that has a response or was cut off."""
@@ -55,4 +55,8 @@ class RequestLog(Protocol):
 
     def unexpected_error(self, error: Exception) -> None:
         """Write an unexpected error without its message, which may hold a secret."""
+        ...
+
+    def connections_closed(self, count: int) -> None:
+        """Write how many connections were closed or refused, since the last call, because there were too many."""
         ...

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import cast
 
 import pytest
 
@@ -12,7 +14,13 @@ from signer.web import connections
 from signer.web.connections import PROBE_CONNECTIONS
 from tests.integration.web.site import CUSTOMER, PROBLEM, Site, open_site
 
+MINUTE = timedelta(minutes=1)
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def connections_of(site: Site) -> list[connections.Connection]:
+    """Return the connections that the service has."""
+    return cast("list[connections.Connection]", site.client.server.handler.connections)
 
 
 async def used(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -29,6 +37,20 @@ async def left_open(site: Site, number: int) -> None:
             if len(server.connections) == number:
                 return
             await asyncio.sleep(0.005)
+
+
+async def busy(site: Site, stack: AsyncExitStack) -> asyncio.StreamWriter:
+    """Open a connection with a request whose body is still to come, and wait until the service handles it."""
+    before = len(connections_of(site))
+    _, writer = await stack.enter_async_context(site.connection())
+    fields = {**site.authorization, "Host": "x", "Content-Type": "application/json", "Content-Length": "100"}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    writer.write(f"POST /v1/customers HTTP/1.1\r\n{head}\r\n{{".encode())
+    await left_open(site, before + 1)
+    async with asyncio.timeout(20):
+        while any(each.is_idle for each in connections_of(site)):  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.005)
+    return writer
 
 
 async def is_closed(reader: asyncio.StreamReader) -> bool:
@@ -104,15 +126,13 @@ async def test_client_that_sends_requests_and_reads_nothing_is_disconnected(
 
 async def test_connection_above_the_limit_is_refused_and_closed() -> None:
     """Its first request gets 503; when another connection has ended, a new one is served."""
-    async with open_site(max_connections=2) as site, AsyncExitStack() as stack:
-        _, first = await stack.enter_async_context(site.connection())
-        reader, writer = await stack.enter_async_context(site.connection())
-        await used(reader, writer)
+    async with open_site(max_connections=2, answer_within=MINUTE) as site, AsyncExitStack() as stack:
+        first, _ = [await busy(site, stack) for _ in range(2)]
         refused = await site.get("/v1/keys")
         problem = await refused.json()
         assert (refused.status, refused.content_type, problem["code"]) == (503, PROBLEM, "overloaded")
         assert (refused.headers["Retry-After"], refused.headers["Connection"]) == ("1", "close")
-        first.close()
+        first.transport.abort()
         await left_open(site, 1)
         served = await site.get("/v1/keys")
         assert (served.status, "Connection" in served.headers) == (200, False)
@@ -120,15 +140,16 @@ async def test_connection_above_the_limit_is_refused_and_closed() -> None:
 
 async def test_probes_are_served_above_the_limit_of_connections() -> None:
     """So a busy replica is not restarted; each probe gets one response."""
-    async with open_site(max_connections=1) as site, site.connection() as (reader, writer):
-        await used(reader, writer)
+    async with open_site(max_connections=1, answer_within=MINUTE) as site, AsyncExitStack() as stack:
+        await busy(site, stack)
         for path in ("/healthz", "/readyz"):
             response = await site.client.get(path)
             assert (response.status, response.headers["Connection"]) == (200, "close")
 
 
-async def test_connections_far_above_the_limit_are_aborted() -> None:
-    """Those for probes are limited too."""
+async def test_connections_far_above_the_limit_are_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those for probes are limited too, while none is idle."""
+    monkeypatch.setattr(connections.Connection, "is_idle", False)
     async with open_site(max_connections=1) as site, AsyncExitStack() as stack:
         for _ in range(1 + PROBE_CONNECTIONS):
             await stack.enter_async_context(site.connection())
@@ -136,6 +157,29 @@ async def test_connections_far_above_the_limit_are_aborted() -> None:
         reader, _ = await stack.enter_async_context(site.connection())
         assert await is_closed(reader)
         assert len(site.client.server.handler.connections) == 1 + PROBE_CONNECTIONS
+
+
+@pytest.mark.parametrize("were_used", [False, True])
+async def test_connection_that_is_idle_longest_makes_room_for_a_new_one(were_used: bool) -> None:
+    """Strangers can only be idle, so they keep no caller out. One line in a minute says how many were closed."""
+    async with open_site(max_connections=3, answer_within=MINUTE) as site, AsyncExitStack() as stack:
+        await busy(site, stack)
+        idle = [await stack.enter_async_context(site.connection()) for _ in range(2)]
+        await left_open(site, 3)
+        if were_used:
+            for reader, writer in reversed(idle):
+                await used(reader, writer)
+            idle.reverse()
+        new = [await stack.enter_async_context(site.connection()) for _ in range(1)]
+        assert await is_closed(idle[0][0])
+        for reader, writer in (idle[1], *new):
+            await used(reader, writer)
+        for _ in range(5):
+            served = await site.get("/v1/keys")
+            assert (served.status, "Connection" in served.headers) == (200, False)
+            await stack.enter_async_context(site.connection())
+        await left_open(site, 3)
+        assert [line["count"] for line in site.log.of("http.connections_closed")] == [1]
 
 
 async def test_replica_that_is_leaving_works_and_closes_each_connection(site: Site) -> None:

@@ -20,7 +20,7 @@ from signer.observability import events
 from signer.observability import metrics as metrics_module
 from signer.observability.metric_table import METRICS, OUTAGES, ROUTES
 from signer.observability.metrics import Metrics, counting
-from signer.observability.writers import emit
+from signer.observability.writers import RequestLogLines, emit
 from signer.web.app import create_http
 from signer.web.auth import Callers
 from signer.web.handlers import Handlers
@@ -58,7 +58,7 @@ def test_routes_of_the_table_are_those_of_the_api() -> None:
     """And ``unknown``, which is the route of every other path."""
     handlers = Handlers(**dict.fromkeys(Handlers.__slots__, cast("Any", None)) | {"settings": HttpSettings()})
     callers = Callers([CallerSettings(name="wallet", token_sha256="ab" * 32)])
-    http = create_http(handlers, callers, cast("Any", None))
+    http = create_http(handlers, callers, RequestLogLines())
     assert {resource.canonical for resource in http.app.router.resources()} | {"unknown"} == set(ROUTES)
 
 
