@@ -55,10 +55,11 @@ CallEnded = Callable[[CardApiCall, float, str | None], None]
 """Called with a call, the seconds until its result, and the cause if that cannot be used. Must not raise or wait."""
 
 
-def open_session(*, max_connections: int = MAX_CONNECTIONS) -> aiohttp.ClientSession:
+def open_session() -> aiohttp.ClientSession:
     """Open the session, with its connection pool, that all calls share. The caller closes it."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=KEEP_ALIVE.total_seconds()),
+        # No limit: each request holds the transport's semaphore until its connection is back in the pool.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE.total_seconds()),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
     )

@@ -20,7 +20,6 @@ from tests.integration.card_api.calling import (
     API_KEY,
     CUSTOMER,
     SOON,
-    Calling,
     deliver_something,
     make_client,
 )
@@ -80,28 +79,24 @@ class TestNoConnection:
         assert received[:1] == b"\x16"  # RFC 8446 §5.1: a handshake record
         assert API_KEY.encode() not in received
 
-    async def test_no_free_connection(self, start: StartCalling, tmp_path: Path) -> None:
+    async def test_no_free_connection(self, start: StartCalling) -> None:
         """A delivery that waits too long for a connection is not sent."""
-        calling = await start()
+        calling = await start(max_connections=1, connect_timeout=timedelta(milliseconds=500))
         customer_id, submission = calling.customer()
-        async with open_session(max_connections=1) as narrow:
-            client = make_client(
-                calling.simulator.base_url, narrow, tmp_path, connect_timeout=timedelta(milliseconds=500)
-            )
-            await client.check()
-            calling.fault(FaultKind.LATENCY, "challenge", seconds=30)
-            slow = asyncio.create_task(client.fetch_challenge(customer_id, timeout=SOON))
-            await asyncio.sleep(0)
-            delivery = await Calling(calling.simulator, client, tmp_path).deliver(customer_id, submission)
-            slow.cancel()
-            await asyncio.wait({slow})
+        await calling.client.check()
+        calling.fault(FaultKind.LATENCY, "challenge", seconds=30)
+        slow = asyncio.create_task(calling.client.fetch_challenge(customer_id, timeout=SOON))
+        await asyncio.sleep(0)
+        delivery = await calling.deliver(customer_id, submission)
+        slow.cancel()
+        await asyncio.wait({slow})
         assert delivery == DeliveryResult(V.NOT_PROCESSED, None)
         assert calling.calls("sign") == 0
 
     async def test_closed_session(self, start_raw: StartRaw, tmp_path: Path) -> None:
         """At the end of the process nothing is sent, and nothing is raised."""
         server = await start_raw(token_response())
-        async with open_session(max_connections=1) as session:
+        async with open_session() as session:
             client = make_client(server.base_url, session, tmp_path)
             await client.check()
         assert await deliver_something(client) == DeliveryResult(V.NOT_PROCESSED, None)

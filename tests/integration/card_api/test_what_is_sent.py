@@ -122,7 +122,7 @@ class TestWhatIsSent:
         proxy, server = await start_raw(http(200)), await start_raw(token_response())
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.base_url.removesuffix("/v1"))
-        async with open_session(max_connections=1) as session:
+        async with open_session() as session:
             await make_client(server.base_url, session, tmp_path).check()
         assert (len(proxy.received), len(server.received)) == (0, 2)
 
