@@ -5,7 +5,7 @@
   secret update, which replaces the ``..data`` link, is noticed. Directories are watched one level deep.
 * A change counts only when two polls in a row see the same files. Otherwise a file that is still being written would
   be loaded broken.
-* Polling runs on a thread: a mount that hangs stops the watch, not the service.
+* Polling runs on daemon threads: a mount that hangs stops the watch, not the service, nor the end of the process.
 * inotify would be faster, but misses network mounts and replaced ``..data`` directories.
 """
 
@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from signer.adapters.daemon_thread import run_on_daemon_thread
 from signer.adapters.keys.key_uri import KeyUri
 
 _STABLE_AFTER_SECONDS: Final = 1.0
@@ -69,7 +71,7 @@ class FileWatch:
 
     async def remember_current_files(self) -> None:
         """Store the present state as known. Call it before the files are loaded, so that no change is missed."""
-        self._known = await asyncio.to_thread(take_snapshot, self._paths)
+        self._known = await self._look()
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -79,8 +81,11 @@ class FileWatch:
         while True:
             is_unchanged = last == self._known
             await asyncio.sleep(self._interval if is_unchanged else min(self._interval, _STABLE_AFTER_SECONDS))
-            seen = await asyncio.to_thread(take_snapshot, self._paths)
+            seen = await self._look()
             if seen == last and not is_unchanged:
                 self._known = seen
                 self._on_change()
             last = seen
+
+    async def _look(self) -> Snapshot:
+        return await run_on_daemon_thread(partial(take_snapshot, self._paths), "watch-key-files")

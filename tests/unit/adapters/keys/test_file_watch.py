@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -144,3 +145,28 @@ async def test_watch_without_first_snapshot_reports_no_old_files(tmp_path: Path)
     await asyncio.sleep(10 * QUICK)
     running.cancel()
     assert told == []
+
+
+async def test_mount_that_hangs_does_not_keep_the_process_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that hangs is a daemon, and the watch can be cancelled."""
+    hanging: list[threading.Thread] = []
+    works = threading.Event()
+
+    def look(paths: Iterable[Path]) -> Snapshot:
+        hanging.append(threading.current_thread())
+        works.wait()
+        return take_snapshot(paths)
+
+    monkeypatch.setattr(file_watch, "take_snapshot", look)
+    running = asyncio.create_task(FileWatch([tmp_path], QUICK, lambda: None).run())
+    async with asyncio.timeout(20):
+        while not hanging:  # noqa: ASYNC110 - a thread sends no event
+            await asyncio.sleep(QUICK)
+    running.cancel()
+    await asyncio.wait({running}, timeout=20)
+    assert running.cancelled()
+    assert [thread.daemon for thread in hanging] == [True]
+    works.set()
+    hanging[0].join()
