@@ -136,7 +136,7 @@ async def test_sigterm_drains_both_workers_once(open_site: OpenSite) -> None:
 @pytest.mark.needs("softhsm2-util")
 async def test_two_workers_sign_with_one_token(open_site: OpenSite) -> None:
     """Each has its own session and its own port for metrics; the supervisor has not loaded the library."""
-    port = free_port()
+    port = free_port(2)
     site = await open_two_workers(open_site, kind="pkcs11", metrics=f"port = {port}")
     assert loaded_and_threads(site.replicas[0].process.pid) == (False, 1)
     signed = [0.0, 0.0]

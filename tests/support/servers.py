@@ -14,7 +14,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -161,13 +161,14 @@ def _start(binary: Path, folder: Path, options: Options, config: Path | None) ->
     raise AssertionError
 
 
-def free_port() -> int:
-    """Return a free TCP port of 127.0.0.1.
+def free_port(count: int = 1) -> int:
+    """Return a free TCP port of 127.0.0.1, or the first of ``count`` free ones in a row.
 
     It is below the kernel's ephemeral ports, so that no connection takes it while its server is down.
     """
     while True:
         port = _CHANCE.randrange(*_PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        with ExitStack() as stack, suppress(OSError):
+            for each in range(port, port + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", each))
             return port
