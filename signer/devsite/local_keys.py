@@ -102,7 +102,7 @@ async def _create_seed(folder: Path, _environment: Mapping[str, str], _stack: As
 
 async def _create_token(folder: Path, environment: Mapping[str, str], _stack: AsyncExitStack) -> ProvisionedKeys:
     tool = shutil.which("softhsm2-util")
-    library = _softhsm_library()
+    library = softhsm_library()
     if tool is None or library is None:
         raise ProcessFailed("SoftHSM is not installed: on Debian, apt-get install softhsm2.")
     (folder / "tokens").mkdir()
@@ -130,8 +130,9 @@ async def _create_token(folder: Path, environment: Mapping[str, str], _stack: As
     )
 
 
-def _softhsm_library() -> str | None:
-    return next((path for path in _SOFTHSM_LIBRARIES if Path(path).exists()), None)
+def softhsm_library() -> Path | None:
+    """Return the path of SoftHSM's PKCS #11 module, or ``None`` if it is not installed in a usual place."""
+    return next((path for path in map(Path, _SOFTHSM_LIBRARIES) if path.exists()), None)
 
 
 async def _create_kms(_folder: Path, environment: Mapping[str, str], stack: AsyncExitStack) -> ProvisionedKeys:

@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,25 +28,10 @@ _ACCOUNT: Final = "123456789012"
 def main() -> None:
     """Create the key and serve."""
     from moto.kms.models import kms_backends
-    from moto.kms.responses import KmsResponse
-    from moto.kms.utils import ECDSAPrivateKey
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
-    request = threading.local()
-    handle_sign, sign = KmsResponse.sign, ECDSAPrivateKey.sign
-
-    def remember_message_type(self: Any) -> Any:  # noqa: ANN401 - moto's
-        request.is_digest = self._get_param("MessageType") == "DIGEST"
-        return handle_sign(self)
-
-    def sign_digest(self: Any, message: bytes, signing_algorithm: str) -> bytes:  # noqa: ANN401 - moto's
-        if not request.is_digest:
-            return bytes(sign(self, message, signing_algorithm))
-        return bytes(self.private_key.sign(message, ec.ECDSA(Prehashed(SHA256()))))
-
-    KmsResponse.sign = remember_message_type  # type: ignore[method-assign]
-    ECDSAPrivateKey.sign = sign_digest  # type: ignore[method-assign]
+    correct_signatures()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     backend = kms_backends[_ACCOUNT][REGION]
     key = backend.create_key(None, "SIGN_VERIFY", "ECC_SECG_P256K1", "of the demo", [])
@@ -61,6 +47,27 @@ def main() -> None:
     sys.stdout.write(json.dumps(started) + "\n")
     sys.stdout.flush()
     server.serve_forever()
+
+
+def correct_signatures(applies: Callable[[], bool] = lambda: True) -> None:
+    """Replace moto's signing of digests in this process, for each request for which ``applies`` returns true."""
+    from moto.kms.responses import KmsResponse
+    from moto.kms.utils import ECDSAPrivateKey
+
+    request = threading.local()
+    handle_sign, sign = KmsResponse.sign, ECDSAPrivateKey.sign
+
+    def remember_message_type(self: Any) -> Any:  # noqa: ANN401 - moto's
+        request.is_digest = self._get_param("MessageType") == "DIGEST"
+        return handle_sign(self)
+
+    def sign_digest(self: Any, message: bytes, signing_algorithm: str) -> bytes:  # noqa: ANN401 - moto's
+        if not (request.is_digest and applies()):
+            return bytes(sign(self, message, signing_algorithm))
+        return bytes(self.private_key.sign(message, ec.ECDSA(Prehashed(SHA256()))))
+
+    KmsResponse.sign = remember_message_type  # type: ignore[method-assign]
+    ECDSAPrivateKey.sign = sign_digest  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

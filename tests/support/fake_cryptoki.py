@@ -11,7 +11,7 @@ from typing import Final
 
 from signer.adapters.keys.pkcs11.cryptoki.constants import Ckf, Ckr
 from signer.adapters.keys.pkcs11.cryptoki.structures import _FUNCTIONS
-from tests.support.softhsm import softhsm_library
+from tests.support.softhsm import installed_softhsm
 
 _SOURCE: Final = Path(__file__).with_suffix(".c")
 ALWAYS: Final = -1
@@ -45,7 +45,7 @@ class FakeCryptoki:
         self.path = folder / "libfakecryptoki.so"
         self.path.write_bytes(_built())
         self._library = ctypes.CDLL(str(self.path))
-        assert self._library.fake_wrap(str(softhsm_library()).encode()) == 0
+        assert self._library.fake_wrap(str(installed_softhsm()).encode()) == 0
 
     def fail(self, function: str, code: Ckr, times: int = 1, *, after: int = 0) -> None:
         """Let ``times`` calls of a function return ``code``, after ``after`` calls that succeed."""

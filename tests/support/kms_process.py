@@ -20,28 +20,12 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.hashes import SHA256
-from moto.kms.responses import KmsResponse
-from moto.kms.utils import ECDSAPrivateKey
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from signer.devsite.simulated_kms import correct_signatures
+
 _request = threading.local()
-_moto_signs = KmsResponse.sign
-_key_signs = ECDSAPrivateKey.sign
-
-
-def _sign_request(self: Any) -> Any:  # noqa: ANN401 - moto's
-    _request.is_digest = self._get_param("MessageType") == "DIGEST"
-    return _moto_signs(self)
-
-
-def _sign(self: Any, message: bytes, signing_algorithm: str) -> bytes:  # noqa: ANN401 - moto's
-    if not (_request.is_digest and _request.is_corrected):
-        return bytes(_key_signs(self, message, signing_algorithm))
-    return bytes(self.private_key.sign(message, ec.ECDSA(Prehashed(SHA256()))))
 
 
 class Port:
@@ -156,8 +140,7 @@ class Request(BaseHTTPRequestHandler):
 
 def main() -> None:
     """Read commands, one line of JSON each, and write one line of JSON for each."""
-    KmsResponse.sign = _sign_request  # type: ignore[method-assign]
-    ECDSAPrivateKey.sign = _sign  # type: ignore[method-assign]
+    correct_signatures(lambda: bool(_request.is_corrected))
     application = DomainDispatcherApplication(create_backend_app)
     ports: dict[int, Port] = {}
     for line in sys.stdin:

@@ -21,23 +21,18 @@ from signer.adapters.keys.pkcs11.cryptoki.constants import CKO_PUBLIC_KEY, Cka
 from signer.adapters.keys.pkcs11.cryptoki.structures import Template
 from signer.adapters.keys.pkcs11.index import TokenKey, index_keys
 from signer.adapters.keys.pkcs11.provisioning import import_key, open_token
+from signer.devsite.local_keys import softhsm_library
 
 PIN: Final = b"482915"
 SO_PIN: Final = "70514862"
-_LIBRARIES: Final = (
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib64/softhsm/libsofthsm2.so",
-    "/usr/lib64/pkcs11/libsofthsm2.so",
-    "/usr/local/lib/softhsm/libsofthsm2.so",
-)
 
 
-def softhsm_library() -> Path:
-    """Return the path of SoftHSM's PKCS #11 module."""
-    found = [Path(path) for path in _LIBRARIES if Path(path).exists()]
-    if not found:
-        raise FileNotFoundError(f"SoftHSM is not installed (Debian: softhsm2); looked for {', '.join(_LIBRARIES)}")
-    return found[0]
+def installed_softhsm() -> Path:
+    """Return the path of SoftHSM's PKCS #11 module; raise ``FileNotFoundError`` if it is not installed."""
+    library = softhsm_library()
+    if library is None:
+        raise FileNotFoundError("SoftHSM is not installed (Debian: softhsm2)")
+    return library
 
 
 @contextmanager
@@ -64,7 +59,7 @@ class SoftHsmToken:
         self.folder = folder
         self.serial = folder.name.replace("-", "")[-16:]
         self.pin_file = pin_file
-        self.module = softhsm_library()
+        self.module = installed_softhsm()
 
     def uri(self, path: str = "", **query: object) -> str:
         """Return its URI. ``path`` follows the label; ``x_sessions=1`` is the parameter ``x-sessions``."""
