@@ -41,6 +41,8 @@ DEFAULT_CONFIG_FILE: Final = Path("/etc/signer/signer.toml")
 ENVIRONMENT_PREFIX: Final = "SIGNER_"
 
 _HIGHEST_PORT: Final = 65535
+_REST_OF_BODY: Final = 1024
+"""Bytes of a request's body besides the challenge."""
 _TOOL_VARIABLES: Final = frozenset({"SIGNER_CONFIG", "SIGNER_REDIS_BINARY", "SIGNER_WITHOUT_ROOT"})
 # What Kubernetes injects for a Service called "signer" or "signer-…" (service links), as NAME=value. The value of
 # …_PORT is a URL, so that SIGNER_HTTP_PORT=8081, with one underscore too few, is still an error.
@@ -117,6 +119,12 @@ class Settings(BaseSettings):
             raise ValueError("redis.nonce_retention must be at least twice policy.max_age")
         if self.redis.lease < self.card_api.request_timeout + timedelta(seconds=4):
             raise ValueError("redis.lease must be at least card_api.request_timeout + 4 s")
+        longest_body = self.policy.max_base64 + _REST_OF_BODY
+        if self.http.max_body < longest_body:
+            raise ValueError(
+                "http.max_body is too small for a challenge of policy.max_base64 characters: "
+                f"raise it to {longest_body} (policy.max_base64 + {_REST_OF_BODY}), or lower policy.max_base64"
+            )
         if self.http.workers > 1 and sys.platform != "linux":
             raise ValueError("http.workers must be 1 on other systems than Linux")
         if self.metrics.port is not None:

@@ -159,14 +159,14 @@ def test_environment_overrides_the_file_and_unknown_names_are_refused(
 ) -> None:
     """``SIGNER_HTTP__PROT`` is an error; the variables that Kubernetes injects are ignored."""
     file = tmp_path / "signer.toml"
-    file.write_text("[http]\nport = 1\nmax_body = 2048\n")
+    file.write_text("[http]\nport = 1\nmax_body = 8192\n")
     monkeypatch.setenv("SIGNER_HTTP__PORT", "2")
     monkeypatch.setenv("SIGNER_POLICY__CHAINS", '["eip155:1"]')
     monkeypatch.setenv("SIGNER_POLICY__CLOCK_SKEW", "1.5")
     monkeypatch.setenv("SIGNER_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("SIGNER_PORT_8080_TCP_ADDR", "10.0.0.1")
     settings = load_settings(file)
-    assert (settings.http.port, settings.http.max_body, settings.policy.chains) == (2, 2048, ("eip155:1",))
+    assert (settings.http.port, settings.http.max_body, settings.policy.chains) == (2, 8192, ("eip155:1",))
     assert (settings.policy.clock_skew, settings.policy.max_age) == (timedelta(seconds=1.5), timedelta(hours=1))
     monkeypatch.setenv("SIGNER_HTTP__PROT", "2")
     result = run("config", "check", "--config", str(file))

@@ -47,3 +47,18 @@ def test_metrics_of_each_worker_need_a_port_of_their_own(port: int, fault: str) 
     with pytest.raises(ValueError, match=fault):
         Settings.model_validate({"http": {"workers": 2}, "metrics": {"port": port}})
     assert Settings.model_validate({"http": {"workers": 2}, "metrics": {"port": port - 1}}).metrics.port == port - 1
+
+
+@pytest.mark.parametrize(
+    ("http", "policy", "needed"),
+    [({}, {"max_base64": 16_384 - 1024 + 1}, 16_385), ({"max_body": 5119}, {}, 5120)],
+)
+def test_challenge_that_the_policy_allows_must_fit_into_a_body(
+    http: dict[str, int], policy: dict[str, int], needed: int
+) -> None:
+    """It would get 413 otherwise. The message says what to change."""
+    with pytest.raises(
+        ValueError, match=rf"http\.max_body is too small .* raise it to {needed} .* or lower policy\.max_base64"
+    ):
+        Settings.model_validate({"http": http, "policy": policy})
+    assert Settings.model_validate({"http": {"max_body": needed}, "policy": policy}).http.max_body == needed
