@@ -29,7 +29,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "event": Field("The event's name."),
     "request_id": Field("The request that caused the line: the caller's `X-Request-Id`, or a generated one."),
     "trace_id": Field("The caller's trace: the id in its `traceparent` (W3C Trace Context)."),
-    "caller": Field("The caller's name in `http.callers`."),
+    "caller": Field("The caller's name in `[[callers]]`."),
     "worker": Field("The worker process, from 0, if `http.workers` is more than 1."),
     "customer_id": Field("The customer at the card API.", identifies_customer=True),
     "owner": Field("The blockchain account, in CAIP-10 form.", identifies_customer=True),

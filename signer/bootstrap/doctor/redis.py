@@ -135,7 +135,7 @@ async def _check_rights(settings: Settings, redis: RedisCalls, report: Report) -
 async def _check_writes(settings: Settings, redis: RedisCalls, report: Report) -> None:
     """Write as readiness does, and a key that soon expires, to as many replicas as a claim needs."""
     section = settings.redis
-    key = f"{section.key_prefix}:config-check"
+    key = f"{section.key_prefix}:doctor"
     max_age = settings.policy.max_age
     await RedisChallengeStore(redis, section, max_age=max_age, damage_log=DamageLogLines()).ping()
     replicas = ReplicaWait(section.wait_for_replicas, section.wait_timeout)
