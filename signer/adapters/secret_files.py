@@ -107,6 +107,21 @@ def read_password(path: Path) -> bytes:
         raise KeyFileError(f"the password file {path} {refusal}", refusal.cause) from refusal
 
 
+def decode_secret(secret: bytearray) -> str:
+    """Return a secret as text.
+
+    Raises:
+        KeyFileError: it is not UTF-8, or there is none.
+    """
+    try:
+        text = secret.decode("utf-8")
+    except UnicodeDecodeError:
+        raise KeyFileError("is not UTF-8 text: save it as UTF-8", "authentication") from None
+    if not text.strip():
+        raise KeyFileError("is empty: write the secret into it", "authentication")
+    return text
+
+
 def write_new_file(path: Path, content: bytes) -> None:
     """Create a file with mode 0600 and sync it to the disk; blocking.
 

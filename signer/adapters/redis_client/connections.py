@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio.connection import (
     AbstractConnection,
@@ -19,11 +19,14 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
 )
 from redis.credentials import CredentialProvider
-from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from signer.adapters.redis_client.failures import SERVER_REFUSALS, CannotConnect, TlsTimeout
+from signer.adapters.redis_client.failures import SERVER_REFUSALS, CannotConnect, PasswordUnusable, TlsTimeout
+from signer.adapters.secret_files import KeyFileError, decode_secret, read_secret
+
+_MAX_PASSWORD_BYTES: Final = 4096
 
 
 class RedisConnection(AbstractConnection):
@@ -47,6 +50,8 @@ class RedisConnection(AbstractConnection):
         except (RedisTimeoutError, TimeoutError):
             raise CannotConnect from self.timed_out()
         except RedisConnectionError as exc:
+            if isinstance(exc.__cause__, (ResponseError, *SERVER_REFUSALS)):
+                raise exc.__cause__ from None  # on a Unix socket redis-py wraps what the server responds to the login
             raise CannotConnect from exc
 
     async def disconnect(
@@ -116,7 +121,9 @@ class _FreshTlsContext(RedisSSLContext):
 class PasswordFile(CredentialProvider):
     """Reads the password for each connection, without the line end behind it; no username means ``default``."""
 
-    def __init__(self, username: str | None, file: Path) -> None:
+    def __init__(self, setting: str, username: str | None, file: Path) -> None:
+        """Read nothing yet; errors name ``setting``, for example ``redis.password_file``."""
+        self._setting = setting
         self._username = username
         self._file = file
 
@@ -124,15 +131,23 @@ class PasswordFile(CredentialProvider):
         """Read the file.
 
         Raises:
-            AuthenticationError: it cannot be read. With an error that is not its own, redis-py would keep, and use
-                again, a connection that is not logged in.
+            PasswordUnusable: it holds no password, or cannot be read.
         """
         try:
-            password = self._file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
-        except (OSError, UnicodeDecodeError) as exc:
-            raise AuthenticationError("the password file cannot be read") from exc
+            password = read_password_text(self._file)
+        except KeyFileError as refusal:
+            raise PasswordUnusable(self._setting, refusal) from refusal
         return (password,) if self._username is None else (self._username, password)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
         """Read the file, without a thread: it is small and local."""
         return self.get_credentials()
+
+
+def read_password_text(file: Path) -> str:
+    """Return the password in a file, without the line end behind it; blocking.
+
+    Raises:
+        KeyFileError: the file cannot be read, or it is not certain which password it holds.
+    """
+    return decode_secret(read_secret(file, _MAX_PASSWORD_BYTES))

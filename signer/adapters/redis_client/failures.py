@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from signer.adapters.certificate_problems import certificate_problem
+from signer.adapters.secret_files import KeyFileError
 from signer.domain.errors import ErrorCode, Unavailable
 
 MAY_EXPECT_TLS: Final = "If this happens each time, its port may expect TLS: begin redis.url with rediss."
@@ -98,6 +99,20 @@ class CannotConnect(RedisConnectionError):
     """No connection could be opened, so nothing was sent; the cause is redis-py's own error."""
 
 
+class PasswordUnusable(AuthenticationError):
+    """A password file holds no password, or cannot be read: nothing was sent. The text goes to the caller as it is.
+
+    With an error that is not its own, redis-py would keep, and use again, a connection that is not logged in.
+    """
+
+    cause: Final = "authentication"
+
+    def __init__(self, setting: str, refusal: KeyFileError) -> None:
+        has_advice = ": " in str(refusal)
+        advice = "" if has_advice else ": name a file that the signer's user can read"
+        super().__init__(f"{setting} {refusal}{advice}.")
+
+
 class TlsTimeout(TimeoutError):
     """No connection with TLS was open in time."""
 
@@ -117,11 +132,8 @@ class PrimaryNotFound(RedisError):
 
 
 def root_cause(exc: Exception) -> Exception:
-    """Return redis-py's own error, or the server's, if ``exc`` is a ``CannotConnect``, else ``exc``."""
-    if not (isinstance(exc, CannotConnect) and isinstance(exc.__cause__, Exception)):
-        return exc
-    response = exc.__cause__.__context__  # on a Unix socket redis-py wraps what the server responds to SELECT
-    return response if isinstance(response, ResponseError) else exc.__cause__
+    """Return redis-py's own error if ``exc`` is a ``CannotConnect``, else ``exc``."""
+    return exc.__cause__ if isinstance(exc, CannotConnect) and isinstance(exc.__cause__, Exception) else exc
 
 
 def is_closed_by_server(exc: Exception) -> bool:
@@ -181,7 +193,7 @@ def unavailable(exc: Exception) -> Unavailable:
 
 
 def _cause_and_detail(exc: Exception) -> tuple[str, str]:
-    if isinstance(exc, PrimaryNotFound):
+    if isinstance(exc, (PrimaryNotFound, PasswordUnusable)):
         return exc.cause, str(exc)
     if isinstance(exc, (ResponseError, *SERVER_REFUSALS)):
         return _of_response(exc)

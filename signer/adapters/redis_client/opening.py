@@ -57,7 +57,7 @@ async def open_redis(settings: RedisSettings, call_ended: CallEnded | None = Non
     timeout = settings.connect_timeout.total_seconds()
     topology: Topology
     if url.deployment is Deployment.SENTINEL:
-        login = (settings.sentinel_username, settings.sentinel_password_file)
+        login = _login("redis.sentinel_password_file", settings.sentinel_username, settings.sentinel_password_file)
         sentinels = [_open(settings, address, login, db=0, waits=False) for address in url.addresses]
         topology = SentinelTopology(url.service, sentinels, partial(open_server, settings), timeout=timeout)
     elif url.deployment is Deployment.CLUSTER:
@@ -90,7 +90,7 @@ def open_server(settings: RedisSettings, address: Address | None) -> Node:
     Raises:
         PrimaryNotFound: the other servers name a server on another machine, and TLS is not used.
     """
-    login = (settings.username, settings.password_file)
+    login = _login("redis.password_file", settings.username, settings.password_file)
     if address is not None and not settings.parsed_url.tls and not settings.allows_plaintext_to(address.host):
         raise PrimaryNotFound(_PLAINTEXT, cause="configuration")
     waits = settings.wait_for_replicas > 0
@@ -98,10 +98,9 @@ def open_server(settings: RedisSettings, address: Address | None) -> Node:
 
 
 def _open(
-    settings: RedisSettings, address: Address | None, login: tuple[str | None, Path | None], *, db: int, waits: bool
+    settings: RedisSettings, address: Address | None, login: PasswordFile | None, *, db: int, waits: bool
 ) -> Node:
     connection_class, arguments = connection_to(settings, address)
-    username, password_file = login
     new_connection = partial(
         connection_class,
         socket_connect_timeout=settings.connect_timeout.total_seconds(),
@@ -111,8 +110,12 @@ def _open(
         protocol=2,
         decode_responses=False,
         driver_info=None,
-        credential_provider=PasswordFile(username, password_file) if password_file else None,
+        credential_provider=login,
         db=db,
         **arguments,
     )
     return Node(new_connection, address or _NO_ADDRESS, timed_out=connection_class.timed_out, waits=waits)
+
+
+def _login(setting: str, username: str | None, password_file: Path | None) -> PasswordFile | None:
+    return None if password_file is None else PasswordFile(setting, username, password_file)

@@ -11,6 +11,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from signer.adapters.redis_client.failures import (
     MAY_EXPECT_TLS,
+    PasswordUnusable,
     PrimaryNotFound,
     error_code,
     forbidden_command,
@@ -65,15 +66,16 @@ def parse_info(response: bytes) -> dict[str, str]:
 
 def _why(causes: Sequence[Exception], nodes: str, login_settings: str) -> tuple[str, str]:
     """Return the cause for the log, and the sentence."""
-    if any(_UNKNOWN_NAME in str(cause) for cause in causes):
+    if any(isinstance(cause, ResponseError) and _UNKNOWN_NAME in str(cause) for cause in causes):
         return "configuration", "The Sentinels know no primary by the name in redis.url; correct the name."
     for cause in causes:
         if error_code(cause) == "NOPERM":
             right = f"lacks +{command}" if (command := forbidden_command(cause)) else "forbids a command"
             return "permission", f"{nodes} refuse the signer, because their ACL {right}; see docs/redis.md."
     if any(isinstance(cause, AuthenticationError) for cause in causes):
-        advice = f"check the user and its password file ({login_settings})"
-        return "authentication", f"{nodes} refused the login: {advice}."
+        refused = f"{nodes} refused the login: check the user and its password file ({login_settings})."
+        unusable = next((str(cause) for cause in causes if isinstance(cause, PasswordUnusable)), None)
+        return "authentication", unusable or refused
     tls = next((cause.__context__ for cause in causes if isinstance(cause.__context__, ssl.SSLError)), None)
     if tls is not None:
         return "tls", f"{nodes} cannot be reached over TLS: of one of them, {tls_problem(tls)}."

@@ -108,7 +108,7 @@ async def test_error_names_which_login_was_refused(guarded: RedisSettings, files
     assert "Sentinel" not in at_store
     assert "password" in at_store
     missing = await _refusal(changed(guarded, sentinel_password_file=files.wrong.with_name("none")))
-    assert "Sentinels" in missing
+    assert missing.startswith("redis.sentinel_password_file cannot be read")
     assert not any("not-the-password" in text for text in (at_sentinel, at_store, missing))
 
 
