@@ -6,13 +6,18 @@ import asyncio
 import os
 import resource
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from signer.adapters.card_api.http_transport import MAX_CONNECTIONS
+from signer.adapters.keys.backend import KeyUriInvalid
+from signer.adapters.keys.key_uri import KeyUri
+from signer.adapters.redis_client.connections import read_password_text
 from signer.adapters.request_signing.local_key import load_request_key
 from signer.adapters.request_signing.request_key import RequestKeyError
+from signer.adapters.secret_files import KeyFileError, decode_secret, read_file, read_secret
 from signer.bootstrap.doctor.findings import Part, Report, listed
 from signer.bootstrap.settings_check import find_problems
 from signer.config.settings import Settings
@@ -26,6 +31,7 @@ _LIBRARY: Final = (".so", ".dylib")
 _OTHERS_MAY_READ: Final = stat.S_IROTH
 _MAY_BE_WRITTEN: Final = stat.S_IWOTH | stat.S_IWGRP
 _ROOT: Final = 0
+_MAX_SECRET_BYTES: Final = 4096
 _SWAPS: Final = Path("/proc/swaps")
 
 
@@ -43,21 +49,54 @@ async def _check_settings(settings: Settings, report: Report) -> None:
 
 
 def unusable_files(settings: Settings) -> Iterator[str]:
-    """Yield a line for each file that a setting names and that cannot be used."""
+    """Yield a line for each file that a setting names and that cannot be used; blocking."""
+    readers = _readers_of_secrets(settings)
     for name, path in named_files(settings):
         try:
-            if path.is_dir():
+            if path in readers:
+                readers[path](path)
+            elif path.is_dir() and name.startswith("keys.uris."):
                 next(path.iterdir(), None)
             else:
-                path.open("rb").close()
+                _check_not_empty(path)
+            if name == "card_api.signing_key_file":
+                load_request_key(path, settings.card_api.signing_key_id)
         except OSError as error:
             yield f"{name}: {path} cannot be read ({error.strerror})."
-            continue
-        if name == "card_api.signing_key_file":
-            try:
-                load_request_key(path, settings.card_api.signing_key_id)
-            except RequestKeyError as error:
-                yield f"{name}: {error}."
+        except KeyFileError as error:
+            yield f"{name}: {path} {error}."
+        except RequestKeyError as error:
+            yield f"{name}: {error}."
+
+
+def _readers_of_secrets(settings: Settings) -> dict[Path, Callable[[Path], object]]:
+    """Return how the service reads each password, PIN and credential. A reader raises ``KeyFileError``."""
+    redis, card_api = settings.redis, settings.card_api
+    readers: dict[Path, Callable[[Path], object]] = {}
+    for uri in filter(None, (*settings.keys.uris, card_api.signing_key_uri)):
+        parsed = KeyUri.parse(uri)
+        with suppress(KeyUriInvalid):
+            readers |= {path: _read_key_secret for path in (parsed.file_parameter("password_file"),) if path}
+        with suppress(KeyUriInvalid):
+            readers |= {path: _read_key_secret for path in (parsed.pin_file(),) if path}
+    readers |= dict.fromkeys((card_api.api_key_file, card_api.api_secret_file), _read_credential)
+    return readers | {file: read_password_text for file in (redis.password_file, redis.sentinel_password_file) if file}
+
+
+def _read_key_secret(path: Path) -> None:
+    if not read_secret(path, _MAX_SECRET_BYTES):
+        raise KeyFileError("is empty: write the secret into it")
+
+
+def _read_credential(path: Path) -> None:
+    """Read a credential of the card API, which may have white space around it."""
+    decode_secret(read_file(path, _MAX_SECRET_BYTES))
+
+
+def _check_not_empty(path: Path) -> None:
+    with path.open("rb") as file:
+        if not file.read(1):
+            raise KeyFileError("is empty")
 
 
 def files_part(config_file: Path | None) -> Part:
@@ -67,12 +106,12 @@ def files_part(config_file: Path | None) -> Part:
         _check_config_file(config_file, report)
         named = list(named_files(settings))
         for problem in unusable_files(settings):
-            action = "Correct the path, or let the signer's user (or its group) read the file."
+            action = "Correct the path or the file; the signer's user (or its group) must be able to read it."
             report.failed("readable", problem, action, "unreadable")
         if all(finding.check != "readable" for finding in report.findings):
             report.ok("readable", f"all {len(named)} files that the settings name")
         secrets = {path for name, path in named if name not in _PUBLIC and path.suffix not in _LIBRARY}
-        files = sorted({file for path in secrets for file in _files_in(path)})
+        files = sorted({file for path in secrets for file in _files_in(path) if file.is_file()})
         _check_modes(files, report)
 
     async def check_on_thread(settings: Settings, report: Report) -> None:
@@ -90,7 +129,11 @@ def _check_config_file(path: Path | None, report: Report) -> None:
         report.ok("config", str(path))
 
 
-def _check_modes(files: list[Path], report: Report) -> None:
+def _check_modes(files: Sequence[Path], report: Report) -> None:
+    """Check the files with secrets that exist."""
+    if not files:
+        report.skipped("secrets", "the settings name no file with a secret that exists")
+        return
     open_to_all = [file for file in files if _mode_of(file) & _OTHERS_MAY_READ]
     in_danger = [f"{file} {problem}" for file in files if (problem := _danger_to(file))]
     if open_to_all:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from typing import Final
 
 import pytest
 from aiohttp import web
@@ -40,6 +41,57 @@ async def test_doctor_names_files_that_cannot_be_read(site: Installation) -> Non
     found = await site.findings(1)
     text = "card_api.api_key_file: /absent/key cannot be read (No such file or directory)"
     assert_failed(found["files readable"], "failed", text, "Correct the path")
+
+
+UNUSABLE: Final = {"directory": "cannot be read (Is a directory)", "empty": "is empty", "latin-1": "is not UTF-8 text"}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+async def test_doctor_names_secret_files_that_hold_no_secret(kind: str, site: Installation) -> None:
+    """`config check --files` prints the same lines."""
+    file = site.folder / "unusable"
+    if kind == "directory":
+        file.mkdir()
+    else:
+        file.write_bytes(b"" if kind == "empty" else b"\xff\xfe\xfd")
+    keys = site.folder / "keystores"
+    site.settings["redis"] |= {"url": "rediss+sentinel://127.0.0.1:1/name", "password_file": str(file)}
+    site.settings["redis"]["sentinel_password_file"] = str(file)
+    site.settings["card_api"] |= {"api_key_file": str(file), "api_secret_file": str(file)}
+    names = ["redis.password_file", "redis.sentinel_password_file", "card_api.api_key_file", "card_api.api_secret_file"]
+    if kind != "latin-1":  # the password of a keystore may be any bytes
+        site.settings["keys"]["uris"] = [f"keystore:{keys}?password_file={file}", f"pkcs11:a?pin-source=file:{file}"]
+        names += ["keys.uris.0", "keys.uris.1"]
+    lines = list(machine.unusable_files(load_settings(site.config_file)))
+    assert [line.partition(": ")[0] for line in lines] == names
+    assert all(line.partition(": ")[2].startswith(f"{file} {UNUSABLE[kind]}") for line in lines), lines
+
+
+async def test_doctor_names_empty_certificates_and_keystores(site: Installation) -> None:
+    """Also ``/dev/null``, with which a container may replace a file."""
+    (site.folder / "keystore.json").touch()
+    site.settings["redis"] |= {"url": "rediss://127.0.0.1", "ca_file": "/dev/null"}
+    site.settings["keys"]["uris"] = [f"keystore:{site.folder}/keystore.json?password_file={site.folder}/password"]
+    assert list(machine.unusable_files(load_settings(site.config_file))) == [
+        "redis.ca_file: /dev/null is empty.",
+        f"keys.uris.0: {site.folder}/keystore.json is empty.",
+    ]
+
+
+async def test_modes_are_not_judged_without_files(site: Installation) -> None:
+    """The files of the defaults do not exist on this machine."""
+    site.settings = {}
+    findings, _ = await machine.files_part(None).examine(load_settings(site.config_file))
+    [found] = [each for each in findings if each.check == "secrets"]
+    assert (found.result, found.found) == ("skipped", "the settings name no file with a secret that exists")
+
+
+async def test_only_existing_files_are_counted(site: Installation) -> None:
+    """Another check names the one that is absent."""
+    site.settings["card_api"]["api_key_file"] = "/absent/key"
+    findings, _ = await machine.files_part(None).examine(load_settings(site.config_file))
+    [found] = [each for each in findings if each.check == "secrets"]
+    assert found.found == "4 files, which other users can neither read nor change"
 
 
 async def test_doctor_names_limit_of_open_files(site: Installation) -> None:
