@@ -39,7 +39,7 @@ def examples(policy: SigningPolicy) -> list[str]:
         _ISSUED_AT,
         _EXPIRATION_TIME,
         _NOT_BEFORE,
-        [None] if policy.request_id.fullmatch(_REQUEST_ID) is None else [None, _REQUEST_ID],
+        [None, _REQUEST_ID] if policy.allows_request_id else [None],
         _RESOURCES if policy.resources is None else sorted({(), tuple(sorted(policy.resources))}),
     )
     if not all(choices):

@@ -23,14 +23,6 @@ OFFBLOCKS_STATEMENT: Final = (
 SANDBOX_DOMAIN: Final = "api.sandbox.offblocks.xyz"
 
 
-def _regular_expression(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from None
-    return text
-
-
 def _domain(text: str) -> str:
     if not text or "@" in text or rfc3986.AUTHORITY.fullmatch(text) is None:
         raise ValueError(f"{text!r} is not a domain; write it without https:// and path, for example api.example.org")
@@ -78,7 +70,7 @@ class PolicySettings(Section):
     max_lifetime: Span = timedelta(days=1)
     clock_skew: Seconds = Field(timedelta(seconds=60), ge=timedelta(0), le=timedelta(minutes=10))
     min_remaining: Seconds = Field(timedelta(seconds=30), ge=timedelta(0))
-    request_id: Annotated[str, AfterValidator(_regular_expression)] = ""
+    request_id: Literal["", "any"] = ""
     resources: tuple[Uri, ...] | Literal["any"] = ()
     max_base64: int = Field(MAX_BASE64, ge=256, le=65_536)
 
@@ -100,7 +92,7 @@ class PolicySettings(Section):
             max_lifetime=self.max_lifetime,
             clock_skew=self.clock_skew,
             min_remaining=self.min_remaining,
-            request_id=re.compile(self.request_id),
+            allows_request_id=self.request_id == "any",
             resources=None if self.resources == "any" else frozenset(self.resources),
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,7 +26,7 @@ DEFAULT_POLICY: Final = SigningPolicy(
     max_lifetime=timedelta(days=1),
     clock_skew=timedelta(seconds=60),
     min_remaining=timedelta(seconds=30),
-    request_id=re.compile(".*"),
+    allows_request_id=True,
     resources=None,
 )
 """Accepts ``Message()``. Tests change it with ``dataclasses.replace``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -84,7 +83,7 @@ def test_examples_hold_one_statement_if_any_is_allowed() -> None:
 
 def test_examples_hold_no_request_id_and_no_resources_if_none_is_allowed() -> None:
     """And the allowed resources if some are."""
-    strict = replace(POLICY, request_id=re.compile(""), resources=frozenset())
+    strict = replace(POLICY, allows_request_id=False, resources=frozenset())
     assert {(challenge.request_id, challenge.resources) for challenge in parsed_examples(strict)} == {(None, ())}
     listed = replace(strict, resources=frozenset({"urn:a:b", "https://c.d/e"}))
     assert {challenge.resources for challenge in parsed_examples(listed)} == {(), ("https://c.d/e", "urn:a:b")}

@@ -28,6 +28,7 @@ MESSAGES = {
     "[policy]\nuris = 'https://api.example.org'": 'policy.uris: is not a list; write ["…", "…"].',
     "[policy]\nchains = []": "policy.chains: is empty; list at least one.",
     "[policy]\nchains = [324]": 'policy.chains.0: is not text; write it in quotes: "…".',
+    "[policy]\nrequest_id = '[a-z]+'": "policy.request_id: Input should be '' or 'any'.",
     "[keys]\nuris = 'keystore:/a'": 'keys.uris: is not a list; write ["…", "…"].',
     "[http]\nport = 'a'": "http.port: is not a whole number.",
     "[http]\nport = 1.5": "http.port: is not a whole number.",

@@ -32,6 +32,13 @@ def test_listed_domains_replace_host_of_card_api() -> None:
     assert both.to_domain().uris is None
 
 
+@pytest.mark.parametrize(("request_id", "is_allowed"), [("", False), ("any", True)])
+def test_request_ids_are_all_refused_or_all_allowed(request_id: str, is_allowed: bool) -> None:
+    """There is no pattern, which could run for long on the event loop."""
+    settings = Settings.model_validate({"policy": {"request_id": request_id}})
+    assert settings.policy.to_domain().allows_request_id is is_allowed
+
+
 def test_metrics_need_a_port_of_their_own() -> None:
     """The API's port is taken when the metrics listen, or the other way round."""
     with pytest.raises(ValueError, match=r"metrics\.port must differ from http\.port"):
