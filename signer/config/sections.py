@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from signer.application.backoff import Backoff
 from signer.domain import rfc3986
@@ -74,6 +74,12 @@ class PolicySettings(Section):
     resources: tuple[Uri, ...] | Literal["any"] = ()
     max_base64: int = Field(MAX_BASE64, ge=256, le=65_536)
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_remaining >= self.max_age:
+            raise ValueError("min_remaining must be less than max_age, else every challenge is refused")
+        return self
+
     def for_domain(self, domain: str) -> Self:
         """Return these settings with every value: ``domains`` defaults to ``domain``, ``uris`` to ``https://<domain>``."""
         domains = (domain,) if self.domains is None else self.domains
@@ -106,6 +112,12 @@ class ForwardingSettings(Section):
     recover_every: Span = timedelta(seconds=0.5)
     recover_batch: int = Field(64, ge=1, le=1024)
     recover_at_once: int = Field(8, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.first_pause > self.longest_pause:
+            raise ValueError("first_pause must be at most longest_pause")
+        return self
 
     @property
     def backoff(self) -> Backoff:

@@ -125,6 +125,8 @@ class Settings(BaseSettings):
                 "http.max_body is too small for a challenge of policy.max_base64 characters: "
                 f"raise it to {longest_body} (policy.max_base64 + {_REST_OF_BODY}), or lower policy.max_base64"
             )
+        if self.keys.sign_timeout >= self.redis.lease:
+            raise ValueError("keys.sign_timeout must be less than redis.lease")
         if self.http.workers > 1 and sys.platform != "linux":
             raise ValueError("http.workers must be 1 on other systems than Linux")
         if self.metrics.port is not None:

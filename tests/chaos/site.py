@@ -190,7 +190,7 @@ def _settings(
             "signing_key_id": key_id_of(replica.number),
             "request_timeout": REQUEST_TIMEOUT,
         },
-        "keys": {"uris": list(keys.uris), "expected_owners": owners},
+        "keys": {"uris": list(keys.uris), "expected_owners": owners, "sign_timeout": 4},
         "forwarding": {
             "first_pause": 0.1,
             "longest_pause": 1.0,
