@@ -70,9 +70,9 @@ def logs_command(  # noqa: PLR0913 - the options of a command
         return (
             _LEVELS.index(line["level"]) >= _LEVELS.index(level)
             and (not events or any(fnmatchcase(line["event"], pattern) for pattern in events))
-            and request_id in {None, line.get("request_id")}
-            and challenge_id in {None, line.get("challenge_id")}
-            and (owner is None or f":{line.get('owner')}".lower().endswith(f":{owner.lower()}"))
+            and (request_id is None or line.get("request_id") == request_id)
+            and (challenge_id is None or line.get("challenge_id") == challenge_id)
+            and (owner is None or _is_owner(line.get("owner"), owner))
             and (oldest is None or _time_of(line).timestamp() >= oldest)
         )
 
@@ -119,6 +119,11 @@ def _parsed(text: str) -> dict[str, Any] | None:
     except (ValueError, TypeError, OverflowError, RecursionError):
         return None
     return line
+
+
+def _is_owner(found: object, wanted: str) -> bool:
+    """Return whether ``found`` is the account ``wanted``: CAIP-10, or the address only."""
+    return isinstance(found, str) and f":{found}".lower().endswith(f":{wanted.lower()}")
 
 
 def _time_of(line: Mapping[str, Any]) -> datetime:

@@ -26,9 +26,9 @@ On call:
 
 ## `signer logs`
 
-It reads lines of any format below from files or from standard input, and prints each as one line of text. Lines of
-other programs pass through unchanged. The filters are `--level warning`, `--event 'store.*'`, `--request-id`,
-`--challenge-id`, `--owner` and `--since 15m`. `--explain` adds what to do.
+It reads lines of the formats `json`, `ecs` and `gcp` from files or from standard input, and prints each as one line of
+text. Lines of other programs, and of the format `console`, pass through unchanged. The filters are `--level warning`,
+`--event 'store.*'`, `--request-id`, `--challenge-id`, `--owner` and `--since 15m`. `--explain` adds what to do.
 
 ## Events to act on
 

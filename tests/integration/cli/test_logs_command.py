@@ -91,6 +91,9 @@ LINES = [
             ["http.request", "challenge.settled"],
         ),
         (("--owner", OWNER[-5:]), []),
+        (("--owner", "None"), []),
+        (("--request-id", "None"), []),
+        (("--owner", ""), []),
         (("--event", "store.*", "--level", "warning"), ["store.down"]),
     ],
 )
