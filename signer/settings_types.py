@@ -7,10 +7,11 @@ sections together and reads them.
 from __future__ import annotations
 
 import ipaddress
+import re
 from datetime import timedelta
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from signer.domain.errors import MalformedRequest
 from signer.domain.ethereum import AccountId, ChainId
@@ -64,8 +65,23 @@ def _positive(span: timedelta) -> timedelta:
     return span
 
 
+def matching(pattern: str, problem: str) -> AfterValidator:
+    """Return a validator that refuses text that ``pattern`` does not match as a whole; ``problem`` is the error."""
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if compiled.fullmatch(text) is None:
+            raise ValueError(problem)
+        return text
+
+    return AfterValidator(check)
+
+
 Seconds = Annotated[timedelta, BeforeValidator(_from_seconds)]
 Span = Annotated[Seconds, AfterValidator(_positive)]
 Chain = Annotated[str, AfterValidator(_caip_2)]
 Account = Annotated[str, AfterValidator(_caip_10)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[
+    str,
+    matching(r"[0-9a-f]{64}", "is not a digest; write the SHA-256 digest that `signer token` prints, not the token"),
+]

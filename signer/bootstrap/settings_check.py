@@ -39,14 +39,20 @@ async def find_problems(settings: Settings, skip: frozenset[str] = frozenset()) 
 
 
 async def _http(settings: Settings) -> list[str]:
-    host = settings.http.host
+    return _address_problems("http", settings.http.host)
+
+
+async def _metrics(settings: Settings) -> list[str]:
+    return _address_problems("metrics", settings.metrics.host)
+
+
+def _address_problems(section: str, host: str) -> list[str]:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        if host and _HOST_NAME.fullmatch(host) is None:
-            return [
-                "http.host: is neither an IP address nor a host name. Write for example 0.0.0.0; http.port is the port."
-            ]
+        if _HOST_NAME.fullmatch(host) is None:
+            what = "is neither an IP address nor a host name"
+            return [f"{section}.host: {what}. Write for example 0.0.0.0; {section}.port is the port."]
     return []
 
 
@@ -102,5 +108,12 @@ async def _keys(settings: Settings) -> list[str]:
 
 
 _CHECKS: Final[Mapping[str, Callable[[Settings], Awaitable[list[str]]]]] = MappingProxyType(
-    {"http": _http, "callers": _callers, "policy": _policy, "card_api": _card_api, "keys": _keys}
+    {
+        "http": _http,
+        "callers": _callers,
+        "policy": _policy,
+        "card_api": _card_api,
+        "keys": _keys,
+        "metrics": _metrics,
+    }
 )

@@ -107,7 +107,7 @@ def reserve_port(settings: HttpSettings, stack: ExitStack) -> int:
     Raises:
         OSError: the address cannot be used.
     """
-    found = socket.getaddrinfo(settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     port = settings.port
     for family, kind, _, _, address in dict.fromkeys(found):
         reserved = stack.enter_context(socket.socket(family, kind))

@@ -21,10 +21,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from pydantic import ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -32,6 +30,7 @@ from pydantic_settings import (
 from signer.adapters.card_api.settings import CardApiSettings
 from signer.adapters.keys.settings import KeysSettings
 from signer.adapters.redis_client.settings import RedisSettings
+from signer.config.environment import Environment
 from signer.config.sections import ForwardingSettings, PolicySettings
 from signer.observability.settings import AuditSettings, LoggingSettings
 from signer.settings_types import Section
@@ -52,10 +51,6 @@ _SERVICE_LINK: Final = re.compile(
 )
 
 
-_LISTS_WITH_COMMAS: Final = frozenset({"statements", "uris", "resources"})
-"""Their items may hold a comma, so that plain text with a comma would be split at a wrong place."""
-
-
 class ConfigError(Exception):
     """The settings are invalid. The message has one line for each problem and shows no values.
 
@@ -67,21 +62,6 @@ class ConfigError(Exception):
         super().__init__(message)
         self.invalid = invalid
         self.valid = valid
-
-
-class _Environment(EnvSettingsSource):
-    """Environment variables: a list is JSON, or plain text separated by commas."""
-
-    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 - as the base
-        """Return the value of a list or a section; raise ``ConfigError``, which names the key and not the value."""
-        if value.lstrip()[:1] not in {"[", "{"}:
-            if "," in value and field_name in _LISTS_WITH_COMMAS:
-                raise ConfigError(f"{field_name}: an item may hold a comma, so write a JSON list (environment).")
-            return value if value == "any" else [item.strip() for item in value.split(",")]
-        try:
-            return super().decode_complex_value(field_name, field, value)
-        except ValueError:
-            raise ConfigError(f"{field_name}: is not valid JSON (environment).") from None
 
 
 class Settings(BaseSettings):
@@ -175,22 +155,24 @@ def load_settings(path: Path | None) -> Settings:
             raise ConfigError(f"{path} is not valid TOML: {error}.") from error
     unknown = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and not _is_known(name))
     problems = [f"{name}: no such setting (environment)." for name in unknown]
-    environment = _Environment(Settings)
+    environment = Environment(Settings)
     environment.env_vars = {name: text for name, text in environment.env_vars.items() if name.upper() not in unknown}
-    for name, value in environment().items():
+    for name, value in environment.read().items():
         is_section = isinstance(value, dict) and isinstance(contents.get(name), dict)
         contents[name] = contents[name] | value if is_section else value
-    invalid: frozenset[str] = frozenset()
+    problems += environment.problems
+    invalid = environment.invalid
     valid: Settings | None = None
     try:
         valid = Settings(**contents)
     except ValidationError as error:
         problems += _describe(error)
-        invalid = frozenset(str(entry["loc"][0]) for entry in error.errors() if entry["loc"])
+        invalid |= {str(entry["loc"][0]) for entry in error.errors() if entry["loc"]}
+    if invalid:
         with suppress(ValidationError):
             valid = Settings(**{name: value for name, value in contents.items() if name not in invalid})
     if valid is None or problems:
-        raise ConfigError("\n".join(problems), invalid, valid)
+        raise ConfigError("\n".join(problems), frozenset(invalid), valid)
     return valid
 
 
@@ -217,15 +199,18 @@ def _describe(error: ValidationError) -> Iterator[str]:
             continue  # the error of the list beside it says what to write
         if entry["type"] == "too_short" and any(entry["loc"] == path[:-1] for path in paths):
             continue  # all its items were refused
-        problem = _PROBLEM_FOR_TYPE.get(entry["type"]) or entry["msg"].removeprefix("Value error, ")
+        section = next(iter(entry["loc"]), None)
+        known = _PROBLEM_FOR_CALLERS.get(entry["type"]) if section == "callers" else None
+        known = known or _PROBLEM_FOR_TYPE.get(entry["type"])
+        problem = known.format(name=name) if known else entry["msg"].removeprefix("Value error, ")
         yield f"{name}: {problem.rstrip('.')}."
 
 
 _PROBLEM_FOR_TYPE: Final = {
     "extra_forbidden": "no such setting",
     "tuple_type": 'is not a list; write ["…", "…"]',
-    "model_type": "is not a section; write [name] above its settings",
-    "model_attributes_type": "is not a section; write [name] above its settings",
+    "model_type": "is not a section; write [{name}] above its settings",
+    "model_attributes_type": "is not a section; write [{name}] above its settings",
     "bool_type": "is not true or false, without quotes",
     "bool_parsing": "is not true or false, without quotes",
     "int_type": "is not a whole number, without quotes",
@@ -235,5 +220,12 @@ _PROBLEM_FOR_TYPE: Final = {
     "path_type": 'is not the path of a file; write it in quotes: "/…"',
     "missing": "is missing",
     "too_short": "is empty; list at least one",
+    "string_too_short": "is empty",
 }
 """What pydantic's error types mean in a settings file, where a text of pydantic's would not help."""
+_PROBLEM_FOR_CALLERS: Final = {
+    "tuple_type": "is not a list; write [[callers]] above the settings of each caller",
+    "model_type": "is not a section; write [[callers]] above the settings of each caller",
+    "model_attributes_type": "is not a section; write [[callers]] above the settings of each caller",
+}
+"""The same for ``callers``, which is a list of sections."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from signer.settings_types import Seconds, Section, Sha256, Span
+from signer.settings_types import Seconds, Section, Sha256, Span, matching
 
 
 class HttpSettings(Section):
     """``[http]``: the listening address, the limits of a request, and the number of worker processes."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8080, ge=0, le=65535)
     answer_within: Span = timedelta(seconds=8)
     pre_stop: Seconds = Field(timedelta(seconds=5), ge=timedelta(0))
@@ -25,7 +26,7 @@ class HttpSettings(Section):
 class MetricsSettings(Section):
     """``[metrics]``: the listening address of ``GET /metrics``; without a port there is none."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", min_length=1)
     port: int | None = Field(None, ge=1, le=65535)
 
 
@@ -38,5 +39,5 @@ class CallerSettings(Section):
     # An error must not show the input: the operator may have written the token in place of its digest.
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    name: Annotated[str, matching(r"[A-Za-z0-9._-]{1,64}", "write 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'")]
     token_sha256: Sha256 = Field(repr=False)

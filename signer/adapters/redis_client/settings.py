@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from signer.adapters.redis_client.urls import Deployment, RedisUrl
-from signer.settings_types import Section, Span, is_loopback
+from signer.settings_types import Section, Span, is_loopback, matching
 
 
 def _redis_url(text: str) -> str:
@@ -38,7 +38,9 @@ class RedisSettings(Section):
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
-    key_prefix: str = Field("signer", pattern=r"^[A-Za-z0-9._-]{1,32}$")
+    key_prefix: Annotated[
+        str, matching(r"[A-Za-z0-9._-]{1,32}", "write 1 to 32 of A-Z, a-z, 0-9, '.', '_' and '-'")
+    ] = "signer"
     nonce_retention: Span = timedelta(days=30)
     lease: Span = timedelta(seconds=15)
     connect_timeout: Span = timedelta(seconds=2)

@@ -69,7 +69,7 @@ def _bind(settings: HttpSettings | MetricsSettings) -> bool:
     Raises:
         OSError: it cannot be listened on for another reason.
     """
-    found = socket.getaddrinfo(settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     for family, kind, _, _, address in dict.fromkeys(found):
         with socket.socket(family, kind) as probing:
             probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as asyncio does, and below

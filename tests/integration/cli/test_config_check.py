@@ -63,6 +63,9 @@ REFUSED = {
     f"{STARTS}[keys]\nsign_timeout = 15": "settings: keys.sign_timeout must be less than redis.lease",
     f"{STARTS}[redis]\nnonce_retention = 1e12": "redis.nonce_retention: is more than 3660 days",
     f"{STARTS}[http]\nhost = 'http://0.0.0.0'": "http.host: is neither an IP address nor a host name",
+    f"{STARTS}[http]\nhost = ''": "http.host: is empty",
+    f"{STARTS}[metrics]\nhost = ''": "metrics.host: is empty",
+    f"{STARTS}[metrics]\nhost = 'x y'": "metrics.host: is neither an IP address nor a host name. Write for example",
     f"{STARTS}[redis]\nurl = 'redis://10.9.9.9'": "redis: url is plain text to another machine",
 }
 
