@@ -40,8 +40,7 @@ def check_command(*, config_file: Path | None, files: bool, online: bool) -> Non
     except ConfigError as error:
         problems = str(error).splitlines()
         if error.valid is not None:
-            skip = error.invalid | ({"policy"} if "card_api" in error.invalid else set())
-            problems += asyncio.run(find_problems(error.valid, skip))
+            problems += asyncio.run(find_problems(error.valid, error.unchecked))
         exit_with_config_error("\n".join(problems))
     for line in _toml(describe(settings)):
         click.echo(line)

@@ -50,18 +50,21 @@ def doctor_command(*, config_file: Path | None, as_json: bool, no_color: bool, s
     """
     file = config_file or default_file()
     exposed = harden().failed
+    invalid: ConfigError | None = None
     try:
         settings = load_settings(file)
     except ConfigError as error:
-        action = "Correct it; config/default.toml describes the settings"
-        lines = str(error).splitlines()
-        show(
-            [Finding("configuration", "settings", Result.FAILED, line, action, "configuration") for line in lines],
-            as_json,
-            no_color,
-        )
-        sys.exit(EXIT_CONFIG)
-    if sandbox and not (yes or is_sandbox(settings.card_api)):
+        if error.valid is None:
+            action = "Correct it; config/default.toml describes the settings"
+            lines = str(error).splitlines()
+            show(
+                [Finding("configuration", "settings", Result.FAILED, line, action, "configuration") for line in lines],
+                as_json,
+                no_color,
+            )
+            sys.exit(EXIT_CONFIG)
+        settings, invalid = error.valid, error
+    if sandbox and invalid is None and not (yes or is_sandbox(settings.card_api)):
         raise click.UsageError("card_api.base_url is not a sandbox: --yes creates a customer there nevertheless.")
 
     def show_findings(findings: Sequence[Finding]) -> int:
@@ -69,7 +72,8 @@ def doctor_command(*, config_file: Path | None, as_json: bool, no_color: bool, s
         failed = {finding.part for finding in findings if finding.result is Result.FAILED}
         return EXIT_CONFIG if "configuration" in failed else int(bool(failed))
 
-    run_checks_and_exit(_examine(settings, all_parts(settings, file, exposed), sandbox=sandbox), show_findings)
+    parts = all_parts(settings, file, exposed, invalid)
+    run_checks_and_exit(_examine(settings, parts, sandbox=sandbox), show_findings)
 
 
 async def _examine(settings: Settings, parts: Sequence[Part], *, sandbox: bool) -> tuple[list[Finding], bool]:

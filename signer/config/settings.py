@@ -63,6 +63,11 @@ class ConfigError(Exception):
         self.invalid = invalid
         self.valid = valid
 
+    @property
+    def unchecked(self) -> frozenset[str]:
+        """The sections of ``valid`` that cannot be checked: the invalid ones, and those that follow from them."""
+        return self.invalid | ({"policy"} if "card_api" in self.invalid else set())
+
 
 class Settings(BaseSettings):
     """All sections."""

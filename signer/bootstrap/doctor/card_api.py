@@ -42,7 +42,7 @@ def card_api_part(settings: Settings) -> Part:
     """Return the part for these settings."""
     tls = ("tls",) if parse_base_url(settings.card_api.base_url).scheme == "https" else ()
     checks = ("request_key", "address", *tls, "credentials", "request_signature", "latency", "clock")
-    return Part("card_api", checks, _check)
+    return Part("card_api", checks, _check, sections=frozenset({"card_api"}))
 
 
 async def _check(settings: Settings, report: Report) -> None:

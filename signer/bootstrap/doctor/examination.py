@@ -12,20 +12,31 @@ from signer.bootstrap.doctor.keys import keys_part
 from signer.bootstrap.doctor.machine import configuration_part, files_part, limits_part
 from signer.bootstrap.doctor.redis import redis_part
 from signer.bootstrap.doctor.service import service_part
-from signer.config.settings import Settings
+from signer.config.settings import ConfigError, Settings
 
 
-def all_parts(settings: Settings, config_file: Path | None, exposed: Mapping[str, str]) -> list[Part]:
-    """Return every part, from the settings to the service; ``exposed`` is as ``limits_part`` has it."""
-    return [
-        configuration_part(),
-        files_part(config_file),
+def all_parts(
+    settings: Settings, config_file: Path | None, exposed: Mapping[str, str], error: ConfigError | None = None
+) -> list[Part]:
+    """Return every part, from the settings to the service.
+
+    Args:
+        settings: if they are invalid, what is valid of them.
+        config_file: their file.
+        exposed: as ``limits_part`` has it.
+        error: what is invalid. Checks that need an invalid section are skipped.
+    """
+    invalid = frozenset() if error is None else error.invalid
+    parts = [
+        configuration_part(error),
+        files_part(config_file, invalid),
         limits_part(exposed),
         redis_part(settings),
         card_api_part(settings),
         keys_part(settings),
         service_part(settings),
     ]
+    return [part.without(invalid) for part in parts]
 
 
 async def examine(settings: Settings, parts: Sequence[Part]) -> tuple[list[Finding], bool]:

@@ -135,12 +135,30 @@ def _is_outside_parentheses(head: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of an installation: its checks in order, and what makes them."""
+    """One part of an installation: its checks in order, and what makes them.
+
+    Attributes:
+        sections: of the settings, which the checks need.
+    """
 
     name: str
     checks: Sequence[str]
     run: Callable[[Settings, Report], Awaitable[None]]
     within: timedelta = PART_WITHIN
+    sections: frozenset[str] = frozenset()
+
+    def without(self, invalid: frozenset[str]) -> Part:
+        """Return a part whose checks are all skipped if it needs one of the ``invalid`` sections, else this part."""
+        needed = sorted(self.sections & invalid)
+        if not needed:
+            return self
+        reason = f"the settings in [{needed[0]}] are invalid"
+
+        async def skip(_settings: Settings, report: Report) -> None:
+            for check in self.checks:
+                report.skipped(check, reason)
+
+        return Part(self.name, self.checks, skip)
 
     async def examine(self, settings: Settings) -> tuple[list[Finding], bool]:
         """Make the checks; return also whether something still hangs."""

@@ -26,7 +26,7 @@ _CHECK_EACH: Final = "`signer keys check` says more of each key"
 def keys_part(settings: Settings) -> Part:
     """Return the part for these settings."""
     names = [f"uris.{number}" for number, _ in enumerate(settings.keys.uris)]
-    return Part("keys", (*names, "owners"), _check)
+    return Part("keys", (*names, "owners"), _check, sections=frozenset({"keys"}))
 
 
 async def _check(settings: Settings, report: Report) -> None:

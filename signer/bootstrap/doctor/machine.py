@@ -20,7 +20,7 @@ from signer.adapters.request_signing.request_key import RequestKeyError
 from signer.adapters.secret_files import KeyFileError, decode_secret, read_file, read_secret
 from signer.bootstrap.doctor.findings import Part, Report, listed
 from signer.bootstrap.settings_check import find_problems
-from signer.config.settings import Settings
+from signer.config.settings import ConfigError, Settings
 from signer.config.showing import named_files
 from signer.web.connections import PROBE_CONNECTIONS
 
@@ -32,26 +32,33 @@ _OTHERS_MAY_READ: Final = stat.S_IROTH
 _MAY_BE_WRITTEN: Final = stat.S_IWOTH | stat.S_IWGRP
 _ROOT: Final = 0
 _MAX_SECRET_BYTES: Final = 4096
+_CORRECT: Final = "Correct this setting; config/default.toml describes it."
 _SWAPS: Final = Path("/proc/swaps")
 
 
-def configuration_part() -> Part:
-    """Return the part that finds settings with which the service does not start."""
-    return Part("configuration", ("settings",), _check_settings)
+def configuration_part(error: ConfigError | None) -> Part:
+    """Return the part that finds settings with which the service does not start; ``error`` is from loading them."""
+
+    async def check(settings: Settings, report: Report) -> None:
+        problems = [] if error is None else str(error).splitlines()
+        problems += await find_problems(settings, frozenset() if error is None else error.unchecked)
+        for problem in problems:
+            report.failed("settings", problem, _CORRECT, "configuration")
+        if not problems:
+            report.ok("settings", "the service starts with them")
+
+    return Part("configuration", ("settings",), check)
 
 
-async def _check_settings(settings: Settings, report: Report) -> None:
-    problems = await find_problems(settings)
-    for problem in problems:
-        report.failed("settings", problem, "Correct this setting; config/default.toml describes it.", "configuration")
-    if not problems:
-        report.ok("settings", "the service starts with them")
+def unusable_files(settings: Settings, invalid: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Yield a line for each file that a setting names and that cannot be used; blocking.
 
-
-def unusable_files(settings: Settings) -> Iterator[str]:
-    """Yield a line for each file that a setting names and that cannot be used; blocking."""
+    The files of ``invalid`` sections are not checked.
+    """
     readers = _readers_of_secrets(settings)
     for name, path in named_files(settings):
+        if _section_of(name) in invalid:
+            continue
         try:
             if path in readers:
                 readers[path](path)
@@ -67,6 +74,10 @@ def unusable_files(settings: Settings) -> Iterator[str]:
             yield f"{name}: {path} {error}."
         except RequestKeyError as error:
             yield f"{name}: {error}."
+
+
+def _section_of(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _readers_of_secrets(settings: Settings) -> dict[Path, Callable[[Path], object]]:
@@ -99,13 +110,13 @@ def _check_not_empty(path: Path) -> None:
             raise KeyFileError("is empty")
 
 
-def files_part(config_file: Path | None) -> Part:
-    """Return the part that checks modes and owners."""
+def files_part(config_file: Path | None, invalid: frozenset[str] = frozenset()) -> Part:
+    """Return the part that checks modes and owners; the files of ``invalid`` sections are not checked."""
 
     def check(settings: Settings, report: Report) -> None:
         _check_config_file(config_file, report)
-        named = list(named_files(settings))
-        for problem in unusable_files(settings):
+        named = [(name, path) for name, path in named_files(settings) if _section_of(name) not in invalid]
+        for problem in unusable_files(settings, invalid):
             action = "Correct the path or the file; the signer's user (or its group) must be able to read it."
             report.failed("readable", problem, action, "unreadable")
         if all(finding.check != "readable" for finding in report.findings):
@@ -192,7 +203,7 @@ def limits_part(exposed: Mapping[str, str]) -> Part:
         else:
             report.ok("swap", "none")
 
-    return Part("limits", ("open_files", "memory", "swap"), check)
+    return Part("limits", ("open_files", "memory", "swap"), check, sections=frozenset({"http"}))
 
 
 def _swaps() -> bool:

@@ -43,7 +43,7 @@ def redis_part(settings: Settings) -> Part:
     tls = ("tls",) if url.tls else ()
     topology = () if url.deployment is Deployment.SINGLE else ("topology",)
     checks = ("address", *tls, *topology, "login", "rights", *_ABOUT_INFO, "writes", "latency", "clock")
-    return Part("redis", checks, _check)
+    return Part("redis", checks, _check, sections=frozenset({"redis"}))
 
 
 async def _check(settings: Settings, report: Report) -> None:

@@ -23,7 +23,8 @@ _NOT_RUNNING: Final = "the service does not run here"
 def service_part(settings: Settings) -> Part:
     """Return the part for these settings."""
     metrics = () if settings.metrics.port is None else ("metrics_port",)
-    return Part("service", ("port", *metrics, "log", "readiness"), _check)
+    checks = ("port", *metrics, "log", "readiness")
+    return Part("service", checks, _check, sections=frozenset({"http", "metrics"}))
 
 
 async def _check(settings: Settings, report: Report) -> None:

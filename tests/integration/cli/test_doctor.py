@@ -8,7 +8,9 @@ import os
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from signer.cli.main import main
 from tests.integration.cli.installation import Installation, assert_failed
 from tests.support.terminal import on_terminal
 
@@ -60,11 +62,34 @@ async def test_unusable_settings_end_doctor_with_78(site: Installation) -> None:
     assert found["card_api request_signature"]["result"] == "failed"
 
 
-async def test_unreadable_settings_end_doctor_with_78(site: Installation) -> None:
-    """Each problem is one finding, also in JSON."""
+async def test_invalid_section_hides_no_other_part(site: Installation) -> None:
+    """Each problem is one finding. What needs the section is skipped, and all else is examined; the status is 78."""
     site.settings["http"] = {"port": "x", "prot": 1}
-    found = json.loads((result := await site.run("--json")).stdout)["checks"]
-    assert (result.exit_code, [each["found"] for each in found]) == (
-        78,
-        ["http.port: is not a whole number.", "http.prot: no such setting."],
-    )
+    site.settings["card_api"]["api_key_file"] = "/absent/key"
+    checks = json.loads((result := await site.run("--json", "--sandbox")).stdout)["checks"]
+    problems = [each["found"] for each in checks if each["part"] == "configuration"]
+    assert (result.exit_code, problems) == (78, ["http.port: is not a whole number", "http.prot: no such setting"])
+    found = {f"{each['part']} {each['check']}": each for each in checks}
+    assert "/absent/key" in found["files readable"]["found"]
+    assert found["redis writes"]["result"] == found["keys owners"]["result"] == "ok"
+    assert found["card_api credentials"]["result"] == "failed"
+    for check in ("service port", "service readiness", "limits open_files"):
+        assert (found[check]["result"], found[check]["found"]) == ("skipped", "the settings in [http] are invalid")
+
+
+async def test_files_of_an_invalid_section_are_not_examined(site: Installation) -> None:
+    """The section's defaults are not what the operator wrote."""
+    site.settings["card_api"] |= {"backdate": "x", "api_key_file": "/absent/key"}
+    found = await site.findings(78)
+    assert found["files readable"]["found"] == "all 2 files that the settings name"
+    assert found["card_api address"]["found"] == "the settings in [card_api] are invalid"
+
+
+@pytest.mark.parametrize("text", ["[http", "[policy]\nmin_remaining = 1\n[redis]\nnonce_retention = 1\n"])
+async def test_settings_that_cannot_be_read_end_doctor_with_78(text: str, site: Installation) -> None:
+    """There is nothing valid that could be examined."""
+    file = site.folder / "unreadable.toml"
+    file.write_text(text)
+    result = await asyncio.to_thread(CliRunner().invoke, main, ["doctor", "--json", "--config", str(file)])
+    [found] = json.loads(result.stdout)["checks"]
+    assert (result.exit_code, found["part"], found["result"]) == (78, "configuration", "failed")
