@@ -126,6 +126,11 @@ async def _print_curl(site: LocalSite, console: Console) -> None:
         "  -H 'Content-Type: application/json' \\\n"
         f"""  -d '{{"ownerId": "{site.owner}"}}'""",
     )
+    settings = site.folder / "signer.toml"
+    port = site.base_url.rpartition(":")[2]  # it was free when the service started with port 0
+    settings.write_text(settings.read_text().replace("port = 0\n", f"port = {port}\n", 1))
+    console.print(Text("\nCheck each part of this installation:\n"))
+    click.echo(f"signer doctor --config {settings}")
     console.print(Text(f"\nThe service's log follows; chain {CHAIN}. Ctrl-C stops everything.\n"))
     site.replicas[0].process.echo = click.echo
 
