@@ -29,6 +29,7 @@ _END_WITHIN: Final = 0.5
 _SHOWN: Final = 3
 _END_OF_FACT: Final = re.compile(r"[:;.] ")
 """Error texts say what happened, then what to do."""
+_BEGINS_WITH_SETTING: Final = re.compile(r"[a-z_]+\.[a-z_]")
 
 
 class Result(StrEnum):
@@ -93,7 +94,9 @@ class Report:
         ends = (end for end in _END_OF_FACT.finditer(text) if _is_outside_parentheses(text[: end.start()]))
         fact = next(ends, None)
         found, action = (text, "") if fact is None else (text[: fact.start()], text[fact.end() :])
-        self._add(check, result, found, action[:1].upper() + action[1:], cause or "error")
+        if _BEGINS_WITH_SETTING.match(action) is None:
+            action = action[:1].upper() + action[1:]
+        self._add(check, result, found, action, cause or "error")
 
     def clock(self, check: str, difference: float) -> None:
         """Add by how many seconds another clock is ahead of ours."""

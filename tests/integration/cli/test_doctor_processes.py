@@ -170,7 +170,7 @@ async def test_config_check_ends_in_time_if_file_hangs(site: Installation) -> No
     async with asyncio.timeout(LONGEST_SECONDS):
         status, _, errors = await signer("config", "check", "--online", "--config", str(site.config_file))
     assert status == 1
-    assert "card_api: The card API issued no token in time" in errors
+    assert "card_api.api_key_file cannot be read within " in errors
 
 
 async def test_doctor_names_host_that_dns_does_not_know(site: Installation) -> None:

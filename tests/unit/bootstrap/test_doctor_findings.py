@@ -43,6 +43,7 @@ def test_failed_finding_has_a_cause() -> None:
         ("It did not answer in time; retry. Again.", "It did not answer in time", "Retry. Again"),
         ("No reply (DNS; name), so it is down; retry.", "No reply (DNS; name), so it is down", "Retry"),
         ("A sentence only.", "A sentence only", ""),
+        ("It is missing: redis.password_file is empty.", "It is missing", "redis.password_file is empty"),
     ],
 )
 def test_report_splits_what_happened_from_what_to_do(text: str, found: str, action: str) -> None:
