@@ -72,7 +72,7 @@ class HandleSignRequest:
         Raises:
             MalformedChallenge, RefusedByPolicy, NotFound, Conflict: this request claimed no nonce for the challenge
                 that the error is about, and nothing was signed.
-            ChallengeRefused: the same, for a challenge that was fetched.
+            ChallengeRefused: the same, for a challenge that was fetched and is for this owner.
             Unavailable: ``challenge_in_progress`` if the time was too short; else which part is down, or that this
                 process accepts no work. Retry.
             BadUpstream: the card API's challenge could not be fetched.

@@ -17,6 +17,7 @@ from signer.domain.ethereum import AccountId
 
 EXPIRY_REFUSALS: Final = frozenset({ErrorCode.CHALLENGE_EXPIRED, ErrorCode.CHALLENGE_EXPIRES_TOO_SOON})
 """The refusals after which a newer challenge may pass."""
+
 _ABOUT_THE_OWNER: Final = frozenset({ErrorCode.OWNER_MISMATCH, ErrorCode.CHAIN_MISMATCH})
 _RETRY_UNLOADED_KEY: Final = 5.0
 
@@ -45,16 +46,20 @@ def require_key(keys: KeyRing, owner: AccountId) -> SigningKey:
     )
 
 
-def refused_upstream(refusal: MalformedChallenge | RefusedByPolicy) -> ChallengeRefused:
-    """Return the error for a challenge that the card API issued and this service refuses; no caller can correct it."""
+def refused_upstream(refusal: MalformedChallenge | RefusedByPolicy) -> ChallengeRefused | RefusedByPolicy:
+    """Return the error for a challenge that the card API issued and this service refuses.
+
+    The caller can correct ``ownerId`` if the challenge is for another owner. No caller can correct the rest.
+    """
+    if refusal.code in _ABOUT_THE_OWNER:
+        detail = (
+            f"{refusal.detail} The card API issued it for this customer: send the owner that it has for the customer. "
+            "If ownerId is right, report it to the card API."
+        )
+        return RefusedByPolicy(refusal.code, detail, field="ownerId")
     what = f"The card API issued a challenge that is not signed ({refusal.code})."
     if refusal.code in EXPIRY_REFUSALS:
         advice = "Send the same request again. A customer that is verified may have no newer challenge."
-    elif refusal.code in _ABOUT_THE_OWNER:
-        advice = (
-            f"{refusal.detail} Either ownerId is not this customer's owner: send the right one. Or the card API issued "
-            "a challenge for another account: report it to the card API."
-        )
     elif isinstance(refusal, RefusedByPolicy):
         advice = f"{refusal.detail} Compare the section [policy] with the card API; if it is right, report it there."
     else:

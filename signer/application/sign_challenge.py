@@ -6,7 +6,8 @@
 * A replica that loses its lease discards what it signed, and returns the result of the new lease holder.
 * With ``refresh``, a challenge that has expired, or was replaced upstream, is exchanged for the card API's current one,
   at most twice. Each new challenge is decoded and checked in full.
-* If a challenge is refused that the card API issued to us, and not to the caller, the card API is to blame.
+* If a challenge is refused that the card API issued to us, and not to the caller, the card API is to blame. If it is
+  for another owner, ``ownerId`` is wrong, and the caller is to blame.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class SignChallenge:
         Raises:
             MalformedChallenge, RefusedByPolicy, NotFound, Conflict: this request claimed no nonce for the challenge
                 that the error is about, and nothing was signed.
-            ChallengeRefused: the same, for a challenge that was fetched.
+            ChallengeRefused: the same, for a challenge that was fetched and is for this owner.
             Unavailable: ``challenge_in_progress`` if another replica held the lease until ``work_timeout``; else which
                 part is down.
             BadUpstream: the card API's challenge could not be fetched.

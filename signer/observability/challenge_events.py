@@ -45,11 +45,12 @@ CHALLENGE_EVENTS: Final[Mapping[EventName, Event]] = {
             "card_api.challenge_refused",
             "warning",
             "The card API issued a challenge that the parser or the policy refuses, by the rule in code. Nothing was "
-            "signed: ownerId is wrong, the settings are, or the card API is faulty or compromised.",
+            "signed: the settings are wrong, or the card API is faulty or compromised. If the challenge is for another "
+            "owner than ownerId, the event is challenge.refused.",
             *CUSTOMER_FIELDS,
             "code",
-            action="Check that the caller sent the right ownerId. If so, compare the challenge with [policy] by the "
-            "rule in code. If the settings are right, tell the operator of the card API.",
+            action="Compare the challenge with [policy] by the rule in code. If the settings are right, tell the "
+            "operator of the card API.",
             alert="ticket",
         ),
         event(

@@ -150,7 +150,7 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     Code.CARD_API_CHALLENGE_REFUSED: ErrorEntry(
         502,
         "The card API issued a challenge that must not be signed; see `reason`.",
-        "Check `ownerId`; else report it.",
+        "Retry; if it stays, compare it with `[policy]`, then report it.",
     ),
     Code.INTERNAL_ERROR: ErrorEntry(
         500, "An unexpected error.", "Report it with `X-Request-Id`; the log has the details."

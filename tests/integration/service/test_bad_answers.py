@@ -110,7 +110,7 @@ async def test_fetch_of_a_challenge_is_retried_after_a_cut(site: Site, fault: Fa
         *((fault, 503, "card_api_unavailable") for fault in CUT),
         *((fault, 502, "card_api_invalid_answer") for fault in [*UNPARSABLE, *REDIRECTS]),
         (Fault(K.CHALLENGE_PEM), 502, "card_api_challenge_refused"),
-        (Fault(K.CHALLENGE_OTHER_OWNER), 502, "card_api_challenge_refused"),
+        (Fault(K.CHALLENGE_OTHER_OWNER), 422, "owner_mismatch"),
         (Fault(K.CHALLENGE_OTHER_DOMAIN), 502, "card_api_challenge_refused"),
     ],
     ids=lambda value: name(value) if isinstance(value, Fault) else str(value),
@@ -122,7 +122,7 @@ async def test_bad_challenge_is_refused_and_nothing_is_signed(site: Site, fault:
     response = await site.ask(customer_id)
     problem = await response.json()
     assert (response.status, problem["code"]) == (status, code)
-    assert "Retry-After" in response.headers
+    assert ("Retry-After" in response.headers) is (status != 422)
     assert not site.log.of("challenge.claimed")
     assert site.calls("sign") + site.calls("elsewhere") == 0
     site.calm()

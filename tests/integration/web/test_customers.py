@@ -10,6 +10,7 @@ from aiohttp import ClientResponse
 from signer.application.ports import DeliveryResult, DeliveryVerdict
 from signer.domain.errors import ErrorCode, NotFound, Unavailable
 from tests.integration.web.site import CUSTOMER, PROBLEM, Site
+from tests.support.messages import OWNER
 
 
 @pytest.fixture
@@ -55,6 +56,18 @@ async def test_wrong_challenge_of_the_card_api_is_502_with_the_customer_and_a_wa
     assert (line["level"], line["code"], line["customer_id"]) == ("warning", "domain_not_allowed", CUSTOMER)
     wallet.card_api.issue(CUSTOMER, wallet.challenge())
     assert (await onboard(wallet))[0].status == 201
+
+
+async def test_challenge_for_another_owner_is_422_with_the_customer_and_no_warning(wallet: Site) -> None:
+    """The customer exists by then, so the problem has its id; a retry cannot help, so there is no ``Retry-After``."""
+    wallet.card_api.first_challenge = wallet.challenge(address=OWNER)
+    response, problem = await onboard(wallet)
+    assert (response.status, problem["code"], problem["field"]) == (422, "owner_mismatch", "ownerId")
+    assert problem["customerId"] == CUSTOMER
+    assert "Retry-After" not in response.headers
+    assert "reason" not in problem
+    assert not wallet.log.of("card_api.challenge_refused")
+    assert [line["code"] for line in wallet.log.of("challenge.refused")] == ["owner_mismatch"]
 
 
 @pytest.mark.parametrize(

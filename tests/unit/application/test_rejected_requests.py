@@ -91,11 +91,12 @@ async def check_card_api_is_to_blame(
 
 
 @pytest.mark.parametrize("path", ["without_challenge", "refresh", "creation"])
-@pytest.mark.parametrize(("fields", "code"), REFUSED_BY_POLICY.values(), ids=REFUSED_BY_POLICY)
+@pytest.mark.parametrize("rule", [rule for rule in REFUSED_BY_POLICY if rule != "another account"])
 async def test_card_api_is_to_blame_for_a_fetched_challenge_that_policy_refuses(
-    system: FakeSystem, replica: Replica, fields: dict[str, str | None], code: ErrorCode, path: str
+    system: FakeSystem, replica: Replica, rule: str, path: str
 ) -> None:
     """The caller has not sent it and cannot correct it; nothing is spent, and the event is a warning."""
+    fields, code = REFUSED_BY_POLICY[rule]
     expired = system.make_challenge(nonce="old0old0", issued_at="2026-11-22T11:00:00Z")
     challenge = system.issue_challenge(**fields)
     request = {
@@ -106,16 +107,25 @@ async def test_card_api_is_to_blame_for_a_fetched_challenge_that_policy_refuses(
     await check_card_api_is_to_blame(system, replica, request, code)
 
 
-@pytest.mark.parametrize("fields", [{"address": OWNER}, {"chain_id": "300"}], ids=["address", "chain"])
-async def test_refusal_of_a_fetched_challenge_for_another_owner_names_both_possibilities(
-    system: FakeSystem, fields: dict[str, str]
+@pytest.mark.parametrize("path", ["without_challenge", "creation"])
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [({"address": OWNER}, ErrorCode.OWNER_MISMATCH), ({"chain_id": "300"}, ErrorCode.CHAIN_MISMATCH)],
+    ids=["address", "chain"],
+)
+async def test_caller_is_to_blame_for_a_fetched_challenge_for_another_owner(
+    system: FakeSystem, fields: dict[str, str | None], code: ErrorCode, path: str
 ) -> None:
-    """The caller's ownerId may be wrong, or the card API."""
+    """A retry cannot help: the caller has to correct ``ownerId``. No event blames the card API."""
     replica = system.add_replica(policy=replace(POLICY, chains=frozenset({324, 300})))
-    system.issue_challenge(**fields)
-    code = ErrorCode.OWNER_MISMATCH if "address" in fields else ErrorCode.CHAIN_MISMATCH
-    error = await check_card_api_is_to_blame(system, replica, system.request(), code)
-    assert "Either ownerId is not this customer's owner: send the right one. Or the card API" in error.detail
+    challenge = system.issue_challenge(**fields)
+    request = replace(system.request(refresh=True), issued=challenge) if path == "creation" else system.request()
+    with pytest.raises(RefusedByPolicy) as error:
+        await replica.sign(request, within=LONG_TIMEOUT)
+    assert (error.value.code, error.value.field) == (code, "ownerId")
+    assert "send the owner that it has for the customer" in error.value.detail
+    check_nothing_was_spent(system, replica)
+    assert [(event.name, event.fields["code"]) for event in system.audit.events] == [(EventName.REFUSED, code)]
 
 
 @pytest.mark.parametrize(
