@@ -119,7 +119,10 @@ class SettleOrDefer:
             return await self.settle(leased, *final)
         if result.verdict is _V.REFUSED:
             return await self._after_refusal(leased, result)
-        return await self.defer(leased, _RETRY_CODE_FOR_VERDICT[result.verdict], result.retry_after)
+        code = _RETRY_CODE_FOR_VERDICT[result.verdict]
+        if result.verdict is _V.CUSTOMER_UNKNOWN and customer is not None and customer.has_no_customer:
+            code = RecordCode.CUSTOMER_UNKNOWN_UPSTREAM
+        return await self.defer(leased, code, result.retry_after)
 
     async def without_sending(
         self,

@@ -218,6 +218,7 @@ async def test_404_is_deferred_if_status_cannot_be_read(
     """It may come from a gateway."""
     system.card_api.failures.append(failure)
     record = await attempt_with(system, replica, DeliveryResult(DeliveryVerdict.CUSTOMER_UNKNOWN, 404))
+    assert record.code is RecordCode.CARD_API_UNAVAILABLE
     await check_pause(system, replica, record, FIRST_PAUSE)
 
 
@@ -342,7 +343,7 @@ async def test_404_for_a_challenge_that_is_not_30_seconds_old_is_deferred(system
     known = system.card_api.customers.pop(CUSTOMER)
     system.card_api.verdicts.append(DeliveryResult(DeliveryVerdict.CUSTOMER_UNKNOWN, 404))
     record = await replica.forward.attempt(leased)
-    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.CARD_API_UNAVAILABLE)
+    assert (record.state, record.code) == (ChallengeState.SIGNED, RecordCode.CUSTOMER_UNKNOWN_UPSTREAM)
     system.card_api.customers[CUSTOMER] = known
     again = await replica.forward.attempt(await check_pause(system, replica, record, FIRST_PAUSE))
     assert again.state is ChallengeState.VERIFIED
