@@ -64,7 +64,8 @@ def refused_upstream(refusal: MalformedChallenge | RefusedByPolicy) -> Challenge
         advice = f"{refusal.detail} Compare the section [policy] with the card API; if it is right, report it there."
     else:
         advice = "It is malformed: report it to the card API."
-    return ChallengeRefused(refusal.code, f"{what} {advice}")
+    retry_after = refusal.retry_after if isinstance(refusal, RefusedByPolicy) else None
+    return ChallengeRefused(refusal.code, f"{what} {advice}", retry_after=retry_after)
 
 
 def in_progress() -> Unavailable:

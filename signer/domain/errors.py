@@ -14,6 +14,7 @@ class ErrorCode(StrEnum):
 
     # The request.
     REQUEST_MALFORMED = "request_malformed"
+    REQUEST_TIMEOUT = "request_timeout"
     CUSTOMER_ID_MALFORMED = "customer_id_malformed"
     OWNER_ID_MALFORMED = "owner_id_malformed"
     CHAIN_NAMESPACE_NOT_SUPPORTED = "chain_namespace_not_supported"
@@ -123,7 +124,7 @@ class SignerError(Exception):
 
 
 class MalformedRequest(SignerError):
-    """The request cannot be parsed; the caller must correct it."""
+    """The request cannot be parsed, or did not arrive in time; the caller must correct or repeat it."""
 
 
 class MalformedChallenge(MalformedRequest):
@@ -131,7 +132,17 @@ class MalformedChallenge(MalformedRequest):
 
 
 class RefusedByPolicy(SignerError):
-    """The policy does not allow the challenge, which is well formed, or the chain or the owner of the request."""
+    """The policy does not allow the challenge, which is well formed, or the chain or the owner of the request.
+
+    Attributes:
+        retry_after: the seconds after which the rule holds; ``None`` if that is not known, or never.
+    """
+
+    def __init__(
+        self, code: ErrorCode, detail: str, *, field: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(code, detail, field=field)
+        self.retry_after = retry_after
 
 
 class Unauthenticated(SignerError):
@@ -196,11 +207,13 @@ class ChallengeRefused(BadUpstream):
 
     Attributes:
         reason: the code of the rule.
+        retry_after: the seconds after which the rule holds; ``None`` if that is not known, or never.
     """
 
-    def __init__(self, reason: ErrorCode, detail: str) -> None:
+    def __init__(self, reason: ErrorCode, detail: str, *, retry_after: float | None = None) -> None:
         super().__init__(ErrorCode.CARD_API_CHALLENGE_REFUSED, detail)
         self.reason = reason
+        self.retry_after = retry_after
 
 
 class UpstreamTimeout(Unavailable):

@@ -49,7 +49,12 @@ class SigningPolicy:
         case = _Case(self, challenge, owner, now)
         for rule in RULES:
             if not rule.holds(case):
-                raise RefusedByPolicy(rule.code, rule.detail(case), field=f"challenge.{rule.field}")
+                raise RefusedByPolicy(
+                    rule.code,
+                    rule.detail(case),
+                    field=f"challenge.{rule.field}",
+                    retry_after=_seconds_until_valid(rule.code, case),
+                )
 
     def check_owner(self, owner: AccountId) -> None:
         """Check what needs no challenge, the owner's chain; raise ``RefusedByPolicy``."""
@@ -139,6 +144,19 @@ def _seconds(span: timedelta) -> str:
     return f"{span.total_seconds():g} s"
 
 
+def _seconds_until_valid(code: ErrorCode, case: _Case) -> float | None:
+    """Return how long the rule of ``code`` still fails; ``None`` if the challenge cannot be signed after that."""
+    challenge, policy = case.challenge, case.policy
+    if code is ErrorCode.ISSUED_IN_THE_FUTURE:
+        wait = challenge.issued_at - case.now - policy.clock_skew
+    elif code is ErrorCode.CHALLENGE_NOT_YET_VALID and challenge.not_before is not None:
+        wait = challenge.not_before - case.now
+    else:
+        return None
+    can_be_signed = challenge.deadline(policy.max_age) - case.now - wait >= policy.min_remaining
+    return wait.total_seconds() if can_be_signed else None
+
+
 def _uri_holds(case: _Case) -> bool:
     challenge, uris = case.challenge, case.policy.uris
     if challenge.uri_scheme != "https" or challenge.uri_authority != challenge.domain or "@" in challenge.domain:
@@ -206,7 +224,8 @@ RULES: Final = (
         "issuedAt",
         "it was issued at most clock_skew in the future",
         lambda c: c.challenge.issued_at - c.now <= c.policy.clock_skew,
-        "The challenge was issued at {issued_at}; it is {now} here. Compare this machine's clock with the card API's.",
+        "The challenge was issued at {issued_at}; it is {now} here. Send it again later. If that does not help, "
+        "compare this machine's clock with the card API's.",
     ),
     Rule(
         ErrorCode.CHALLENGE_EXPIRED,
@@ -244,7 +263,7 @@ RULES: Final = (
         "notBefore",
         "it is already valid",
         lambda c: c.challenge.not_before is None or c.challenge.not_before <= c.now,
-        "The challenge is not valid before {not_before}; it is {now} here.",
+        "The challenge is not valid before {not_before}; it is {now} here. Send it again then.",
     ),
     Rule(
         ErrorCode.NOT_BEFORE_AFTER_EXPIRATION,

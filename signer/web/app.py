@@ -26,7 +26,6 @@ from signer.web.auth import Callers
 from signer.web.connections import Handle, HttpRunner, connection_of
 from signer.web.handlers import SUMMARY, Handlers
 from signer.web.problems import error_of_http_exception, problem, unexpected_error
-from signer.web.request_head import EXPECTS_CONTINUE
 from signer.web.request_summary import RequestLog, RequestSummary
 from signer.web.trace_context import trace_of
 
@@ -69,7 +68,7 @@ def _log_request(request_log: RequestLog) -> Callable[[Handle], Handle]:
                 response.headers["X-Request-Id"] = summary.request_id
                 response.headers["Cache-Control"] = "no-store"
                 response.headers["Server"] = "challenge-signer"  # without versions
-                if connection_of(request).is_last_response or request.get(EXPECTS_CONTINUE):
+                if connection_of(request).is_last_response or not request.content.is_eof():  # the body is not read
                     response.force_close()
                 return response
             finally:

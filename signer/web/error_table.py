@@ -23,20 +23,26 @@ class ErrorEntry(NamedTuple):
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same request may succeed later; the response has ``Retry-After``."""
-        return self.status in {502, 503, 504}
+        """Whether the same request may succeed later."""
+        return self.status in {408, 502, 503, 504} or self.action in {_VALID_LATER, _NEXT_IS_SIGNED}
 
 
 _AS_ISSUED: Final = "Send the challenge exactly as the card API issued it, in base64."
 _READ_DETAIL: Final = "Correct what `detail` and `field` name."
 _NOT_ALLOWED: Final = "Do not sign it. If it is right, the operator must allow it in `[policy]`."
 _FETCH: Final = "Send no `challenge`, or `refresh: true`: the current one is fetched."
-_CLOCKS: Final = "Compare the clocks of this service and the card API; retry later."
+_VALID_LATER: Final = "Retry later; if that does not help, compare the clocks of this service and the card API."
+_NEXT_IS_SIGNED: Final = "Send the same request again: the next is signed."
 _RETRY: Final = "Retry after `Retry-After`; nothing was lost."
 
 ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     # The request.
     Code.REQUEST_MALFORMED: ErrorEntry(400, "The request cannot be parsed.", _READ_DETAIL),
+    Code.REQUEST_TIMEOUT: ErrorEntry(
+        408,
+        "The body did not arrive within `http.answer_within`.",
+        "Send it again, over a new connection.",
+    ),
     Code.CUSTOMER_ID_MALFORMED: ErrorEntry(400, "`customerId` is not a UUID.", "Send the card API's `id`."),
     Code.OWNER_ID_MALFORMED: ErrorEntry(400, "`ownerId` or `chainId` is not a CAIP-10 account.", _READ_DETAIL),
     Code.CHAIN_NAMESPACE_NOT_SUPPORTED: ErrorEntry(
@@ -94,11 +100,11 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     Code.CHAIN_MISMATCH: ErrorEntry(
         422, "It, or `chainId`, is for another chain than `ownerId`.", "Send the owner on its chain."
     ),
-    Code.ISSUED_IN_THE_FUTURE: ErrorEntry(422, "It was issued later than now.", _CLOCKS),
+    Code.ISSUED_IN_THE_FUTURE: ErrorEntry(422, "It was issued later than now.", _VALID_LATER),
     Code.CHALLENGE_EXPIRED: ErrorEntry(422, "It is older than `policy.max_age`, or has expired.", _FETCH),
     Code.EXPIRATION_BEFORE_ISSUE: ErrorEntry(422, "It expires before it was issued.", _FETCH),
     Code.LIFETIME_TOO_LONG: ErrorEntry(422, "It is valid for longer than `policy.max_lifetime`.", _NOT_ALLOWED),
-    Code.CHALLENGE_NOT_YET_VALID: ErrorEntry(422, "Its Not Before is later than now.", _CLOCKS),
+    Code.CHALLENGE_NOT_YET_VALID: ErrorEntry(422, "Its Not Before is later than now.", _VALID_LATER),
     Code.NOT_BEFORE_AFTER_EXPIRATION: ErrorEntry(422, "Its Not Before is after its Expiration Time.", _FETCH),
     Code.REQUEST_ID_NOT_ALLOWED: ErrorEntry(422, "`policy.request_id` does not match its Request ID.", _NOT_ALLOWED),
     Code.RESOURCES_NOT_ALLOWED: ErrorEntry(422, "A resource is not in `policy.resources`.", _NOT_ALLOWED),
@@ -114,7 +120,7 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     Code.CUSTOMER_NOT_PROVEN: ErrorEntry(
         409,
         "The customer exists and its challenge ended without proof.",
-        "Send the same request again: the next is signed.",
+        _NEXT_IS_SIGNED,
     ),
     Code.CHALLENGE_UNKNOWN: ErrorEntry(404, "There is no record with this id.", "Sign the challenge first."),
     Code.RECORD_DAMAGED: ErrorEntry(

@@ -170,7 +170,8 @@ class Handlers:
         """Return the body.
 
         Raises:
-            MalformedRequest: ``body_too_large``; ``request_malformed`` if it does not arrive complete and in time.
+            MalformedRequest: ``body_too_large``; ``request_timeout`` if it does not arrive in time;
+                ``request_malformed`` if it is incomplete.
         """
         if (request.content_length or 0) > self.settings.max_body:
             raise _too_large(self.settings.max_body)
@@ -187,10 +188,11 @@ class Handlers:
         except web.HTTPRequestEntityTooLarge:
             raise _too_large(self.settings.max_body) from None
         except TimeoutError:
-            detail = f"The body did not arrive within {within:g} s."
+            detail = f"The body did not arrive within {within:g} s. Send the request again over a new connection."
+            raise MalformedRequest(ErrorCode.REQUEST_TIMEOUT, detail) from None
         except (aiohttp.ClientError, web.RequestPayloadError, ConnectionError):
             detail = "The body is incomplete, or its transfer coding is broken."
-        raise MalformedRequest(ErrorCode.REQUEST_MALFORMED, detail)
+            raise MalformedRequest(ErrorCode.REQUEST_MALFORMED, detail) from None
 
 
 def _json(

@@ -2,7 +2,8 @@
 
 * The code of an error decides the status (``signer.web.error_table``).
 * ``type`` is ``urn:challenge-signer:error:<code>``, ``instance`` is ``urn:challenge-signer:request:<request id>``.
-* 401 has ``WWW-Authenticate``, 405 has ``Allow``; 502, 503 and 504 have ``Retry-After``.
+* 401 has ``WWW-Authenticate``, 405 has ``Allow``; 502, 503 and 504 have ``Retry-After``, and so has a 422 if the
+  challenge shows when it is valid.
 * An unexpected error becomes ``internal_error`` without any detail of it.
 """
 
@@ -21,6 +22,7 @@ from signer.domain.errors import (
     ErrorCode,
     MalformedRequest,
     NotFound,
+    RefusedByPolicy,
     SignerError,
     Unauthenticated,
     Unavailable,
@@ -110,6 +112,6 @@ def _title(code: ErrorCode) -> str:
 
 def _retry_after(error: SignerError) -> int | None:
     """Return whole seconds, at least one: with 0 every client would retry immediately."""
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | RefusedByPolicy | ChallengeRefused) and error.retry_after is not None:
         return max(1, math.ceil(error.retry_after))
     return _BAD_UPSTREAM_RETRY_AFTER if isinstance(error, BadUpstream) else None

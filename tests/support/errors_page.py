@@ -13,8 +13,8 @@ Every error is an [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem. `c
 happened, for people, and may change. `field` is the path of the field that caused the error, if one did: `ownerId` is a
 field of the request, `challenge.domain` one of the challenge's message.
 
-*Retry* means: the same request may succeed later, and `Retry-After` says when. A repeated request never signs a nonce
-twice.
+*Retry* means: the same request may succeed later. If the response has `Retry-After`, it says when: every 502, 503 and
+504 has it, and a 422 if the challenge shows when it is valid. A repeated request never signs a nonce twice.
 
 | code | status | retry | meaning | what to do |
 |---|---|---|---|---|

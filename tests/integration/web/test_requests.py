@@ -77,7 +77,38 @@ async def test_two_authorization_headers_are_401(site: Site) -> None:
 async def test_request_without_a_token_is_refused_before_its_body(site: Site) -> None:
     """401 is sent before the announced body arrives."""
     head = f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
-    assert await site.send_raw(head.encode(), first=13) == b"HTTP/1.1 401 "
+    response = await site.send_raw(head.encode(), first=4096)
+    assert response.startswith(b"HTTP/1.1 401 ")
+    assert b"\r\nConnection: close\r\n" in response
+
+
+@pytest.mark.parametrize(
+    ("target", "media_type", "length", "status"),
+    [
+        ("/nowhere", "application/json", 100, 404),
+        (SIGN, "text/plain", 100, 415),
+        (SIGN, "application/json", 99_999_999, 413),
+        (f"{SIGN}?a", "application/json", 100, 400),
+    ],
+)
+async def test_response_before_the_body_was_read_closes_the_connection(
+    site: Site, target: str, media_type: str, length: int, status: int
+) -> None:
+    """The response says so, because the rest of the body would be taken for the next request."""
+    head = (
+        f"POST {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
+        f"Content-Type: {media_type}\r\nContent-Length: {length}\r\n\r\n"
+    )
+    response = await site.send_raw(head.encode(), first=4096)
+    assert response.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"\r\nConnection: close\r\n" in response
+
+
+async def test_refusal_of_a_request_whose_body_has_arrived_keeps_the_connection(site: Site) -> None:
+    """The next request can use it."""
+    response = await send(site, b"{}", **{"Content-Type": "text/plain"})
+    assert response.status == 415
+    assert "Connection" not in response.headers
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
@@ -273,14 +304,16 @@ async def test_body_announced_too_long_is_413_before_it_arrives(site: Site) -> N
     assert await site.send_raw(head.encode(), first=13) == b"HTTP/1.1 413 "
 
 
-async def test_body_that_does_not_arrive_in_time_is_400(impatient_site: Site) -> None:
-    """The limit is ``http.answer_within``."""
+async def test_rfc9110_15_5_9_body_that_does_not_arrive_in_time_is_408(impatient_site: Site) -> None:
+    """The limit is ``http.answer_within``; the response says that the connection is closed."""
     head = (
         f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {impatient_site.token}\r\n"
         'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"own'
     )
     response = await impatient_site.send_raw(head.encode(), first=4096)
-    assert response.startswith(b"HTTP/1.1 400 ")
+    assert response.startswith(b"HTTP/1.1 408 ")
+    assert b"\r\nConnection: close\r\n" in response
+    assert b'"code":"request_timeout"' in response
     assert b"did not arrive within 0.5 s" in response
 
 

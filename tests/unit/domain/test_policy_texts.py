@@ -16,7 +16,7 @@ from tests.unit.domain.policies import ISSUED_AT, OTHER_OWNER, POLICY, THIS_OWNE
 NO_SCHEME = replace(POLICY, schemes=frozenset())
 PINNED = replace(POLICY, uris=frozenset({"https://api.example.org"}))
 URI_TEXT = "The URI must be https with the authority api.example.org, without userinfo, and in policy.uris"
-CLOCKS = "Compare this machine's clock with the card API's."
+CLOCKS = "Send it again later. If that does not help, compare this machine's clock with the card API's."
 
 Case = tuple[str, Message, dict[str, Any]]
 
@@ -55,9 +55,8 @@ TEXTS: dict[str, Case] = {
     ),
     "The challenge expires at 9999-12-31T23:59:59Z, longer than policy.max_lifetime (86400 s) after it was issued "
     "(2026-11-22T12:00:00Z).": case("expirationTime", expiration_time="9999-12-31T23:59:59Z"),
-    "The challenge is not valid before 2026-11-22T12:10:00Z; it is 2026-11-22T12:00:00Z here.": case(
-        "notBefore", not_before="2026-11-22T12:10:00Z"
-    ),
+    "The challenge is not valid before 2026-11-22T12:10:00Z; it is 2026-11-22T12:00:00Z here. Send it again "
+    "then.": case("notBefore", not_before="2026-11-22T12:10:00Z"),
 }
 
 
@@ -76,3 +75,23 @@ def test_text_of_rule_that_never_names_refusal() -> None:
     inputs = policy_module._Case(POLICY, challenge(message), THIS_OWNER, ISSUED_AT)
     expected = "The challenge becomes valid at 2026-11-22T12:02:00Z, not before it expires (2026-11-22T12:01:00Z)."
     assert RULES[13].detail(inputs) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "seconds"),
+    [
+        ({}, {"now": ISSUED_AT - timedelta(minutes=2)}, 60),  # policy.clock_skew is a minute
+        ({"not_before": "2026-11-22T12:10:00Z"}, {}, 600),
+        ({"not_before": "2026-11-22T12:59:31Z"}, {}, None),  # less than policy.min_remaining before it expires
+        ({"not_before": "9999-12-31T23:59:59Z"}, {}, None),
+        ({}, {"now": ISSUED_AT + timedelta(hours=2)}, None),
+        ({"domain": "evil.example"}, {}, None),
+    ],
+)
+def test_refusal_says_when_the_challenge_can_be_signed(
+    changes: dict[str, str], arguments: dict[str, Any], seconds: float | None
+) -> None:
+    """Only if it will be valid, and for long enough to be signed."""
+    error = refusal(replace(Message(), **changes), **arguments)  # type: ignore[arg-type]
+    assert error is not None
+    assert error.retry_after == seconds

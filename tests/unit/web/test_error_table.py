@@ -14,7 +14,7 @@ from signer.web.error_table import ERRORS
 SOURCES = sorted(Path(signer.__file__).parent.rglob("*.py"))
 CLASSES = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, SignerError)}
 STATUSES_FOR_CLASS = {
-    "MalformedRequest": {400, 405, 413, 414, 415, 417, 431, 501, 505},
+    "MalformedRequest": {400, 405, 408, 413, 414, 415, 417, 431, 501, 505},
     "MalformedChallenge": {400},
     "Unauthenticated": {401},
     "NotFound": {404},
@@ -55,3 +55,11 @@ def test_status_of_each_code_fits_the_class_it_is_raised_with() -> None:
     wrong = {(kind, code) for kind, code in raised() if ERRORS[code].status not in STATUSES_FOR_CLASS[kind]}
     assert len(list(raised())) > len(CLASSES)
     assert wrong == set()
+
+
+def test_retry_and_action_agree() -> None:
+    """The page says that a retry can help exactly if the action says to repeat the request."""
+    for code, entry in ERRORS.items():
+        if entry.status < 500:  # each 502, 503 and 504 may pass later
+            says_retry = any(word in entry.action for word in ("Retry", "Send it again", "Send the same request again"))
+            assert entry.is_retryable is says_retry, code

@@ -39,6 +39,7 @@ def members_of(response: web.Response) -> dict[str, Any]:
         (MalformedRequest(ErrorCode.REQUEST_MALFORMED, DETAIL), 400),
         (MalformedChallenge(ErrorCode.CHALLENGE_NOT_SIWE, DETAIL), 400),
         (MalformedRequest(ErrorCode.METHOD_NOT_ALLOWED, DETAIL), 405),
+        (MalformedRequest(ErrorCode.REQUEST_TIMEOUT, DETAIL), 408),
         (MalformedRequest(ErrorCode.BODY_TOO_LARGE, DETAIL), 413),
         (MalformedRequest(ErrorCode.MEDIA_TYPE_NOT_SUPPORTED, DETAIL), 415),
         (Unauthenticated(ErrorCode.UNAUTHENTICATED, DETAIL), 401),
@@ -120,6 +121,15 @@ def test_only_temporary_errors_have_retry_after() -> None:
     """A 502 has ``Retry-After``, a 422 does not."""
     assert "Retry-After" not in problem(RefusedByPolicy(ErrorCode.CHALLENGE_EXPIRED, DETAIL), "r").headers
     assert problem(BadUpstream(ErrorCode.CARD_API_INVALID_ANSWER, DETAIL), "r").headers["Retry-After"] == "5"
+
+
+@pytest.mark.parametrize(("retry_after", "seconds"), [(None, None), (0.2, "1"), (61.5, "62")])
+def test_challenge_that_is_valid_later_has_retry_after(retry_after: float | None, seconds: str | None) -> None:
+    """A caller that sent the challenge learns when to send it again, if the challenge says so."""
+    response = problem(RefusedByPolicy(ErrorCode.CHALLENGE_NOT_YET_VALID, DETAIL, retry_after=retry_after), "r")
+    assert response.headers.get("Retry-After") == seconds
+    fetched = problem(ChallengeRefused(ErrorCode.CHALLENGE_NOT_YET_VALID, DETAIL, retry_after=retry_after), "r")
+    assert fetched.headers["Retry-After"] == (seconds or "5")
 
 
 def test_rfc9110_11_6_1_only_401_has_www_authenticate() -> None:
