@@ -61,6 +61,10 @@ _DATE_TIME: Final = re.compile(
 )
 _MICROSECOND_DIGITS: Final = 6
 _END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
+_WRONG_TIME: Final = (
+    "must be a time such as 2024-01-17T18:30:00Z: RFC 3339 with a capital T, with a capital Z or an offset, without a "
+    "leap second, in the years 1 to 9999 in UTC."
+)
 _FIELD_AND_DETAIL: Final[dict[ErrorCode, tuple[str, str]]] = {
     ErrorCode.DOMAIN_MALFORMED: ("domain", "The domain is not an RFC 3986 authority."),
     ErrorCode.ADDRESS_MALFORMED: ("address", "The address is not 0x and 40 hex digits."),
@@ -70,12 +74,12 @@ _FIELD_AND_DETAIL: Final[dict[ErrorCode, tuple[str, str]]] = {
     ErrorCode.VERSION_NOT_SUPPORTED: ("version", "The version is not 1."),
     ErrorCode.CHAIN_ID_MALFORMED: (
         "chainId",
-        "The chain id is not a decimal number without leading zeros, such as 324.",
+        "The chain id is not a decimal number of 1 to 32 digits without leading zeros, such as 324.",
     ),
     ErrorCode.NONCE_MALFORMED: ("nonce", "The nonce is not 8 to 128 letters and digits."),
-    ErrorCode.ISSUED_AT_MALFORMED: ("issuedAt", "Issued At is not an RFC 3339 date-time."),
-    ErrorCode.EXPIRATION_TIME_MALFORMED: ("expirationTime", "Expiration Time is not an RFC 3339 date-time."),
-    ErrorCode.NOT_BEFORE_MALFORMED: ("notBefore", "Not Before is not an RFC 3339 date-time."),
+    ErrorCode.ISSUED_AT_MALFORMED: ("issuedAt", f"Issued At {_WRONG_TIME}"),
+    ErrorCode.EXPIRATION_TIME_MALFORMED: ("expirationTime", f"Expiration Time {_WRONG_TIME}"),
+    ErrorCode.NOT_BEFORE_MALFORMED: ("notBefore", f"Not Before {_WRONG_TIME}"),
     ErrorCode.REQUEST_ID_MALFORMED: ("requestId", "The request id is empty or is not made of RFC 3986 pchars."),
     ErrorCode.RESOURCES_MALFORMED: ("resources", "Resources is empty or has a line that is not an RFC 3986 URI."),
 }

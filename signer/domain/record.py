@@ -20,7 +20,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple, Self
 
-from signer.domain.errors import ErrorCode, MalformedRequest
+from signer.domain.errors import ErrorCode, MalformedRequest, NotFound
 from signer.domain.ethereum import AccountId, EvmSignature
 from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 
@@ -28,6 +28,7 @@ SHARDS: Final = 64
 """The number of shards. It can never change, because every id contains its shard."""
 
 CHALLENGE_ID: Final = re.compile(r"[0-3][0-9a-f][0-9a-f]{32}", re.ASCII)
+_ID_FORM: Final = re.compile(r"[0-9a-f]{34}", re.ASCII)
 _SUBMISSION_NAMESPACE: Final = uuid.UUID("6f9a1c52-3d0b-5c1e-9a41-7e0c54d3b6aa")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _HASH_DIGITS: Final = 32
@@ -51,11 +52,23 @@ def challenge_id(owner: AccountId, domain: str, nonce: str) -> str:
 
 
 def parse_challenge_id(text: str) -> str:
-    """Return ``text`` if it has the form of a challenge's id; raise ``MalformedRequest``."""
-    if CHALLENGE_ID.fullmatch(text) is None:
-        detail = "A challenge id is 34 hex digits: the field 'id' of an earlier response."
+    """Return ``text`` if it is the id of a challenge.
+
+    Raises:
+        MalformedRequest: ``challenge_id_malformed``.
+        NotFound: ``challenge_unknown``: it has the form of an id, and a shard that no id has.
+    """
+    if _ID_FORM.fullmatch(text) is None:
+        detail = "A challenge id is 34 lower-case hex digits: send the field 'id' of a record."
         raise MalformedRequest(ErrorCode.CHALLENGE_ID_MALFORMED, detail, field="id")
+    if CHALLENGE_ID.fullmatch(text) is None:
+        raise challenge_unknown()
     return text
+
+
+def challenge_unknown() -> NotFound:
+    """Return the error for an id that no record has."""
+    return NotFound(ErrorCode.CHALLENGE_UNKNOWN, "This service has no challenge with this id.", field="id")
 
 
 def parse_customer_id(text: str) -> str:

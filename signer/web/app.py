@@ -93,7 +93,7 @@ async def _handle(
     except SignerError as caught:
         error = caught
     except web.HTTPException as caught:
-        error = error_of_http_exception(caught)
+        error = error_of_http_exception(caught, request.path)
         if error.code is ErrorCode.INTERNAL_ERROR:
             request_log.unexpected_error(caught)
     except Exception as caught:  # noqa: BLE001 - the caller gets a problem, the log gets the error

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -26,9 +27,11 @@ _SAFE_TO_ECHO: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}", re.ASCII)
 _SIGN_FIELDS: Final = frozenset({"ownerId", "challenge", "forward", "refresh"})
 _CUSTOMER_FIELDS: Final = frozenset({"chainId", "externalId", "ownerId"})
 _OWNER: Final = "the account whose key signs, in CAIP-10 form, for example eip155:324:0x…"
-_HINTS: Final = {
-    "signature": " This service creates the signature: leave the field out.",
-    "customerId": " The customer's id is in the path: leave the field out.",
+_SIGNATURE_HINT: Final = {"signature": " This service creates the signature: leave the field out."}
+_SIGN_HINTS: Final = _SIGNATURE_HINT | {"customerId": " The customer's id is in the path: leave the field out."}
+_CUSTOMER_HINTS: Final = _SIGNATURE_HINT | {
+    "customerId": " The card API chooses the customer's id: leave the field out. If the customer exists, send its "
+    "'chainId' and 'externalId', or call POST /v1/customers/{customerId}/challenge/sign."
 }
 
 
@@ -41,7 +44,7 @@ def parse_sign_body(customer_id: str, body: bytes) -> SignRequest:
     Raises:
         MalformedRequest: ``request_malformed``, or what ``AccountId.parse`` raises.
     """
-    fields = _parse_object(body, _SIGN_FIELDS)
+    fields = _parse_object(body, _SIGN_FIELDS, _SIGN_HINTS)
     owner = _string(fields, "ownerId", _OWNER)
     challenge = fields.get("challenge")
     if not isinstance(challenge, str) and "challenge" in fields:
@@ -58,7 +61,7 @@ def parse_customer_body(body: bytes) -> CustomerIntent:
         MalformedRequest: ``request_malformed``, or what ``AccountId.parse`` raises.
         RefusedByPolicy: as ``CustomerIntent``.
     """
-    fields = _parse_object(body, _CUSTOMER_FIELDS)
+    fields = _parse_object(body, _CUSTOMER_FIELDS, _CUSTOMER_HINTS)
     account = _string(fields, "chainId", "the customer's account in CAIP-10 form, for example eip155:324:0x…")
     external_id = _string(fields, "externalId", "your id of the customer")
     owner = _string(fields, "ownerId", _OWNER)
@@ -160,7 +163,11 @@ def _instant(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-def _parse_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:
+def _parse_object(body: bytes, known: frozenset[str], hints: Mapping[str, str]) -> dict[str, Any]:
+    if not body:
+        raise _malformed("The body is empty. Send a JSON object.")
+    if body.startswith(codecs.BOM_UTF8):
+        raise _malformed("The body begins with a UTF-8 byte order mark, which JSON does not allow. Leave it out.")
     try:
         value = _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -174,7 +181,7 @@ def _parse_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:
     for name in value:
         if name not in known:
             names = ", ".join(sorted(known))
-            hint = _HINTS.get(name, "")
+            hint = hints.get(name, "")
             raise _field_error(name, f"is unknown. The fields of this request are {names}.{hint}")
     return value
 

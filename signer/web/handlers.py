@@ -9,14 +9,14 @@ from http import HTTPStatus
 from typing import Final
 
 import aiohttp
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from signer.application.handle_sign_request import HandleSignRequest
 from signer.application.onboard_customer import OnboardCustomer
 from signer.application.ports import ChallengeStore, KeyRing
 from signer.application.reload_keys import KeyReload, ReloadCause, ReloadKeys, ReloadState
 from signer.domain.errors import ErrorCode, MalformedRequest, NotFound
-from signer.domain.record import parse_challenge_id, parse_customer_id
+from signer.domain.record import challenge_unknown, parse_challenge_id, parse_customer_id
 from signer.web.bodies import (
     customer_body,
     customer_members,
@@ -97,7 +97,7 @@ class Handlers:
         summary.challenge_id = challenge_id = parse_challenge_id(request.match_info["id"])
         record = await self.store.get(challenge_id)
         if record is None:
-            raise NotFound(ErrorCode.CHALLENGE_UNKNOWN, "This service has no challenge with this id.", field="id")
+            raise challenge_unknown()
         summary.add_record(record)
         return _json(record_body(record), poll=not record.is_done)
 
@@ -160,7 +160,8 @@ class Handlers:
         """
         if request.content_type != "application/json":  # its parameters have no effect (RFC 8259 §11)
             raise _unsupported("Send the body as 'Content-Type: application/json', in UTF-8.")
-        if request.headers.get("Content-Encoding", "").lower() not in _IDENTITY_ENCODINGS:
+        encodings = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING, ())).lower().split(",")
+        if not _IDENTITY_ENCODINGS.issuperset(encoding.strip() for encoding in encodings):
             raise _unsupported("Send the body without a Content-Encoding.")
         body = await self._read(request)
         request[SUMMARY].bytes_in = len(body)

@@ -26,7 +26,7 @@ def create_metrics_http(render: MetricsText) -> HttpRunner:
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         connection = connection_of(request)
         if connection.fault is None and request.method == "GET" and request.rel_url.raw_path == "/metrics":
-            body, content_type = await render(request.headers.get("Accept", ""))
+            body, content_type = await render(",".join(request.headers.getall("Accept", ())))
             response = web.Response(body=body, headers={"Content-Type": content_type})
         else:
             response = web.Response(status=HTTPStatus.NOT_FOUND)

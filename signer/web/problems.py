@@ -96,10 +96,17 @@ def unexpected_error() -> SignerError:
     )
 
 
-def error_of_http_exception(exception: web.HTTPException) -> SignerError:
-    """Return the error for an exception of aiohttp: unknown route, wrong method, or an unexpected one."""
+def error_of_http_exception(exception: web.HTTPException, path: str) -> SignerError:
+    """Return the error for an exception of aiohttp: unknown route, wrong method, or an unexpected one.
+
+    Args:
+        exception: the exception.
+        path: of the request; no text repeats it.
+    """
     if isinstance(exception, web.HTTPNotFound):
-        return NotFound(ErrorCode.ROUTE_UNKNOWN, "No such route.")
+        has_slash = path.endswith("/") and path != "/"
+        advice = "Remove the slash at its end." if has_slash else "The README has a table of the paths."
+        return NotFound(ErrorCode.ROUTE_UNKNOWN, f"There is no such path. {advice}")
     if isinstance(exception, web.HTTPMethodNotAllowed):
         return MethodNotAllowed(exception.allowed_methods)
     return unexpected_error()

@@ -1,15 +1,17 @@
 """Refuse requests that break HTTP/1.1, or that use a part of it which this service does not support.
 
-aiohttp's parser refuses the first kind. Its texts repeat what the client sent, so none of them is used here.
+aiohttp's parser refuses the first kind. Its texts repeat what the client sent, so no more of them is used here than an
+unknown method of a few letters.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import BadStatusLine, LineTooLong
 
 from signer.domain.errors import ErrorCode, MalformedRequest
 
@@ -28,6 +30,10 @@ _NOT_HTTP: Final = (
     "The request line, a header field or the framing of the body breaks RFC 9112. "
     "Send HTTP/1.1, without TLS: this service has none."
 )
+_UNKNOWN_METHOD: Final = re.compile(
+    r"(?:Invalid method encountered|Expected space after method):\n\n  b'(?P<method>[A-Za-z]{1,16}) ", re.ASCII
+)
+_OTHER_VERSION: Final = "Bad status line:\n  Invalid HTTP version:"  # a version of HTTP, and none that the parser knows
 _TOO_MANY_FIELDS: Final = "Too many headers received"  # the parser has no class for it
 
 
@@ -40,6 +46,13 @@ def error_of_parser(error: BaseException) -> MalformedRequest:
             ErrorCode.HEADER_FIELDS_TOO_LARGE,
             f"Send at most {MAX_FIELDS} header fields, each with at most {MAX_FIELD} bytes.",
         )
+    message = error.message if isinstance(error, BadStatusLine) else ""
+    if message.startswith(_OTHER_VERSION):
+        return _other_version()
+    unknown = _UNKNOWN_METHOD.match(message)
+    if unknown is not None:
+        detail = f"The method {unknown['method']} is unknown. Send GET, HEAD or POST, in capital letters."
+        return MalformedRequest(ErrorCode.REQUEST_MALFORMED, detail)
     return MalformedRequest(ErrorCode.REQUEST_MALFORMED, _NOT_HTTP)
 
 
@@ -49,7 +62,7 @@ def fault_of(message: RawRequestMessage) -> MalformedRequest | None:
         return MalformedRequest(ErrorCode.REQUEST_MALFORMED, _NOT_HTTP)
     is_http_1_0 = message.version == HttpVersion10
     if not is_http_1_0 and message.version != HttpVersion11:
-        return MalformedRequest(ErrorCode.HTTP_VERSION_NOT_SUPPORTED, "Send the request as HTTP/1.1.")
+        return _other_version()
     codings = message.headers.getall(hdrs.TRANSFER_ENCODING, ())
     if codings and is_http_1_0:  # RFC 9112 §6.1: its framing cannot be trusted
         return MalformedRequest(ErrorCode.REQUEST_MALFORMED, "HTTP/1.0 has no Transfer-Encoding. Send Content-Length.")
@@ -61,3 +74,7 @@ def fault_of(message: RawRequestMessage) -> MalformedRequest | None:
     if not is_http_1_0 and {expectation.strip() for expectation in expectations} - {"", "100-continue"}:
         return MalformedRequest(ErrorCode.EXPECTATION_NOT_SUPPORTED, "Only 'Expect: 100-continue' is supported.")
     return None
+
+
+def _other_version() -> MalformedRequest:
+    return MalformedRequest(ErrorCode.HTTP_VERSION_NOT_SUPPORTED, "Send the request as HTTP/1.1.")

@@ -48,7 +48,7 @@ from signer.adapters.redis_store.probing import probe
 from signer.adapters.redis_store.script_results import MICROSECOND, ScriptResult, microseconds, parse_record
 from signer.adapters.redis_store.shard_keys import ShardKeys
 from signer.application.ports import Claim, ClaimOutcome, ClaimResult, Lease, LeasedRecord
-from signer.domain.errors import ErrorCode, LeaseLost, MalformedRequest, RecordDamaged, Unavailable
+from signer.domain.errors import ErrorCode, LeaseLost, MalformedRequest, NotFound, RecordDamaged, Unavailable
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 from signer.domain.record import ChallengeRecord, Submission, parse_challenge_id, shard_of
@@ -223,7 +223,7 @@ class RedisChallengeStore:
         try:
             newest: bytes | None = await self._redis.command("GET", key, key=key)
             known = await self.get(parse_challenge_id(newest.decode("ascii"))) if newest is not None else None
-        except (WrongType, RecordDamaged, MalformedRequest, UnicodeDecodeError):
+        except (WrongType, RecordDamaged, MalformedRequest, NotFound, UnicodeDecodeError):
             return None  # like a pointer that is missing: the card API has the current challenge
         is_theirs = known is not None and (known.customer_id, known.owner) == (customer_id, owner)
         return known if is_theirs else None

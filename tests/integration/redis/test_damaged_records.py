@@ -283,7 +283,7 @@ async def test_signature_changed_before_repeated_call_is_not_sent(
 # --- pointers and intents ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("garbage", ["", "garbage", "\u00e9", "zz" + "0" * 32, "3f" + "0" * 32, "0" * 1_000])
+@pytest.mark.parametrize("garbage", ["", "garbage", "\u00e9", "zz" + "0" * 32, "3f" + "0" * 32, "f" * 34, "0" * 1_000])
 async def test_pointer_with_garbage_finds_nothing_and_is_replaced(
     store: RedisChallengeStore, under_test: RedisUnderTest, server: RedisServer, garbage: str
 ) -> None:

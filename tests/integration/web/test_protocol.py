@@ -42,6 +42,8 @@ NOT_HTTP = {
 }
 NOT_SUPPORTED = {
     "HTTP/2.0": ("GET /healthz HTTP/2.0\r\nHost: x\r\n\r\n", 505, "http_version_not_supported"),
+    "HTTP/1.2": ("GET /healthz HTTP/1.2\r\nHost: x\r\n\r\n", 505, "http_version_not_supported"),
+    "HTTP/3.0": ("GET /healthz HTTP/3.0\r\nHost: x\r\n\r\n", 505, "http_version_not_supported"),
     "HTTP/0.9": ("GET /healthz\r\n\r\n", 505, "http_version_not_supported"),
     "long target": (f"GET /{'@' * 86} HTTP/1.1\r\nHost: x\r\n\r\n", 414, "target_too_long"),
     "long field": (GET + f"Cookie: {'@' * 345}\r\n\r\n", 431, "header_fields_too_large"),
@@ -79,6 +81,16 @@ async def test_request_that_is_not_supported_gets_a_constant_problem_and_one_lin
     assert (line["event"], line["level"], line["status"], line["code"]) == ("http.request", "info", status, code)
     assert (line["route"], line["request_id"]) == ("unknown", request_id.decode())
     assert line["method"] in {"unknown", "GET", "POST", "CONNECT"}
+
+
+@pytest.mark.parametrize("method", ["FOO", "get", "Post", "GETX"])
+async def test_unknown_method_is_named(site: Site, method: str) -> None:
+    """The rest of the request may be right, so the text does not say that it breaks HTTP."""
+    response = await site.send_raw(f"{method} /healthz HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert response.startswith(b"HTTP/1.1 400 ")
+    problem = json.loads(response.partition(b"\r\n\r\n")[2])
+    detail = f"The method {method} is unknown. Send GET, HEAD or POST, in capital letters."
+    assert (problem["code"], problem["detail"]) == ("request_malformed", detail)
 
 
 @pytest.mark.parametrize("path", ["/healthz", "http://example.com/healthz"])

@@ -139,7 +139,9 @@ async def test_unknown_path_is_404(site: Site, path: str) -> None:
     """The code is ``route_unknown``; the log does not show the path."""
     response = await site.get(path)
     assert (response.status, response.content_type) == (404, PROBLEM)
-    assert (await response.json())["code"] == "route_unknown"
+    problem = await response.json()
+    assert problem["code"] == "route_unknown"
+    assert ("Remove the slash at its end." in problem["detail"]) is (path in {"/v1/keys/", "/healthz/", "/v1/%2e"})
     (line,) = site.log.of("http.request")
     assert (line["route"], line["status"]) == ("unknown", 404)
 
@@ -198,12 +200,18 @@ async def test_customer_id_in_capitals_is_canonicalised(site: Site) -> None:
     assert (response.status, (await response.json())["customerId"]) == (200, CUSTOMER)
 
 
-@pytest.mark.parametrize("challenge_id", ["x", "00" * 16, "00" * 18, "40" + "00" * 16, "0A" + "00" * 16, "%00"])
+@pytest.mark.parametrize("challenge_id", ["x", "00" * 16, "00" * 18, "0A" + "00" * 16, "%00"])
 async def test_malformed_challenge_id_is_400(site: Site, challenge_id: str) -> None:
     """The code is ``challenge_id_malformed``."""
     response = await site.get(f"/v1/challenges/{challenge_id}")
     problem = await response.json()
     assert (response.status, problem["code"], problem["field"]) == (400, "challenge_id_malformed", "id")
+
+
+async def test_challenge_id_of_an_impossible_shard_is_404(site: Site) -> None:
+    """The id is well formed; no record can have it."""
+    response = await site.get(f"/v1/challenges/{'f' * 34}")
+    assert (response.status, (await response.json())["code"]) == (404, "challenge_unknown")
 
 
 async def test_unknown_challenge_is_404(site: Site) -> None:
@@ -271,6 +279,24 @@ async def test_body_with_content_encoding_is_415(site: Site, coding: str) -> Non
     """No body is ever decompressed."""
     response = await send(site, b"\x1f\x8b\x08\x00nonsense", **{"Content-Encoding": coding})
     assert (response.status, (await response.json())["code"]) == (415, "media_type_not_supported")
+
+
+@pytest.mark.parametrize(
+    ("repeated", "status"),
+    [
+        ("Content-Encoding: identity\r\nContent-Encoding: gzip\r\n", 415),
+        ("Content-Encoding:\r\nContent-Encoding: br\r\n", 415),
+        ("Content-Type: text/plain\r\n", 400),  # aiohttp's parser refuses a second one
+    ],
+)
+async def test_every_value_of_a_repeated_header_is_checked(site: Site, repeated: str, status: int) -> None:
+    """The second one may be the wrong one."""
+    head = (
+        f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n"
+        f"Content-Type: application/json\r\n{repeated}Content-Length: 2\r\nConnection: close\r\n\r\n"
+    )
+    response = await site.send_raw(f"{head}{{}}".encode())
+    assert response.startswith(f"HTTP/1.1 {status} ".encode())
 
 
 @pytest.mark.parametrize("chunked", [True, False])
@@ -352,7 +378,7 @@ async def test_broken_chunk_is_400_at_once(reading: asyncio.Event) -> None:
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        (b"", "line 1, column 1"),
+        (b"", "The body is empty."),
         (b"\xff", "byte 0"),
         (f'{{"ownerId": "{MARKER}",\n  x}}'.encode(), "line 2, column 3"),
         (f'["{MARKER}"]'.encode(), "not an object"),

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from signer.domain import challenge as challenge_module
-from signer.domain.errors import ErrorCode
+from signer.domain.challenge import parse_challenge
+from signer.domain.errors import ErrorCode, MalformedChallenge
 from tests.support.messages import OWNER, Message
 from tests.unit.domain.verdicts import accepted, refused
 
@@ -169,6 +170,23 @@ def test_rfc3339_5_6_date_time_refused(text: str) -> None:
     assert refused(Message(issued_at=text)) == (ErrorCode.ISSUED_AT_MALFORMED, "issuedAt")
     assert refused(Message(expiration_time=text)) == (ErrorCode.EXPIRATION_TIME_MALFORMED, "expirationTime")
     assert refused(Message(not_before=text)) == (ErrorCode.NOT_BEFORE_MALFORMED, "notBefore")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"issued_at": "2026-11-22t12:00:00z"}, "Issued At must be a time such as 2024-01-17T18:30:00Z"),
+        ({"expiration_time": "2026-12-31T23:59:60Z"}, "without a leap second"),
+        ({"not_before": "9999-12-31T23:59:59-00:01"}, "in the years 1 to 9999 in UTC"),
+        ({"chain_id": "1" * 33}, "1 to 32 digits"),
+    ],
+)
+def test_text_says_where_the_profile_is_narrower_than_the_standard(changes: dict[str, Any], words: str) -> None:
+    """Each of these is valid by RFC 3339 or EIP-4361."""
+    with pytest.raises(MalformedChallenge) as refusal:
+        parse_challenge(Message(**changes).encode())
+    assert words in refusal.value.detail
+    assert "is not an RFC 3339" not in refusal.value.detail
 
 
 @pytest.mark.parametrize("text", ["2026-11-22T24:00:00Z", "2026-11-22T12:60:00Z", "2026-11-22T12:00:60Z"])

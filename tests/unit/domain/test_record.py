@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from signer.domain.errors import ErrorCode, MalformedRequest
+from signer.domain.errors import ErrorCode, MalformedRequest, NotFound
 from signer.domain.ethereum import SECP256K1_HALF_N, SECP256K1_N, AccountId, EvmSignature
 from signer.domain.lifecycle import ChallengeState
 from signer.domain.record import (
@@ -82,15 +82,24 @@ def test_owners_use_all_64_shards() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "0" * 33, "0" * 35, "4" + "0" * 33, "f" * 34, "0" * 33 + "A", "0" * 33 + "g"),
+        *("", "0" * 33, "0" * 35, "0" * 33 + "A", "A" * 34, "0" * 33 + "g"),
         *("0" * 34 + "\n", "0" * 33 + "\u0660"),
     ],
 )
 def test_malformed_challenge_id_is_refused(text: str) -> None:
-    """34 hex digits in lower case, the shard below 64."""
+    """34 hex digits in lower case; the text says so."""
     with pytest.raises(MalformedRequest) as refusal:
         parse_challenge_id(text)
     assert (refusal.value.code, refusal.value.field) == (ErrorCode.CHALLENGE_ID_MALFORMED, "id")
+    assert "34 lower-case hex digits" in refusal.value.detail
+
+
+@pytest.mark.parametrize("text", ["4" + "0" * 33, "f" * 34])
+def test_challenge_id_of_an_impossible_shard_is_unknown(text: str) -> None:
+    """It is well formed, and no record can have it."""
+    with pytest.raises(NotFound) as refusal:
+        parse_challenge_id(text)
+    assert (refusal.value.code, refusal.value.field) == (ErrorCode.CHALLENGE_UNKNOWN, "id")
 
 
 @pytest.mark.parametrize("text", [CUSTOMER, CUSTOMER.upper(), str(uuid.UUID(int=0))])

@@ -15,7 +15,7 @@ from signer.domain.errors import ErrorCode, MalformedRequest
 from signer.domain.ethereum import AccountId
 from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 from signer.domain.record import ChallengeRecord
-from signer.web.bodies import encode_in_steps, keys_body, parse_sign_body, record_body
+from signer.web.bodies import encode_in_steps, keys_body, parse_customer_body, parse_sign_body, record_body
 from tests.support.fakes.keys import FakeKey, FakeKeyRing
 from tests.support.messages import OWNER
 
@@ -107,6 +107,19 @@ def test_wrong_field_is_named_with_a_hint(fields: dict[str, Any], field: str | N
     assert MARKER not in error.detail
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("customerId", "The card API chooses the customer's id"), ("signature", "This service creates the signature")],
+)
+def test_unknown_field_of_a_customer_has_a_hint_that_fits_this_request(name: str, hint: str) -> None:
+    """The path of this request has no customer's id."""
+    with pytest.raises(MalformedRequest) as caught:
+        parse_customer_body(body_of(chainId=OWNER_ID, externalId="alice", ownerId=OWNER_ID, **{name: MARKER}))
+    assert caught.value.field == name
+    assert hint in caught.value.detail
+    assert "in the path" not in caught.value.detail
+
+
 def test_malformed_account_has_the_domains_error_code() -> None:
     """``ownerId`` has the codes of ``AccountId.parse``."""
     assert error_of(body_of(ownerId="eip155:324:0x12")).code is ErrorCode.OWNER_ID_MALFORMED
@@ -133,7 +146,7 @@ def test_rfc8259_4_names_are_unique(body: bytes, field: str | None) -> None:
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        (b"", "line 1, column 1"),
+        (b"", "The body is empty."),
         (b" \n ", "line 2, column 2"),
         (b'{"ownerId":\n "' + MARKER.encode(), "line 2, column 2"),
         (b"{'ownerId': 'a'}", "line 1, column 2"),
@@ -141,7 +154,7 @@ def test_rfc8259_4_names_are_unique(body: bytes, field: str | None) -> None:
         (b'{"ownerId":"a"} x', "line 1, column 17"),
         (b'{"ownerId":"' + MARKER.encode() + b'\n"}', "line 1"),
         (b'{"ownerId":"\\x"}', "line 1"),
-        (b"\xef\xbb\xbf{}", "line 1, column 1"),
+        (b"\xef\xbb\xbf{}", "UTF-8 byte order mark"),
         (b"\xff\xfe{\x00}\x00", "byte 0"),
         (b'{"ownerId":"\xe9"}', "byte 12"),
         (b'{"ownerId":NaN}', "NaN"),

@@ -61,9 +61,19 @@ def test_status_follows_from_code(error: SignerError, status: int) -> None:
 
 def test_unknown_exception_of_aiohttp_is_an_internal_error() -> None:
     """No handler raises one, so its text is not shown."""
-    error = error_of_http_exception(web.HTTPGone(text="short and stout"))
+    error = error_of_http_exception(web.HTTPGone(text="short and stout"), "/v1/keys")
     assert (error.code, problem(error, "r").status) == (ErrorCode.INTERNAL_ERROR, 500)
     assert "stout" not in error.detail
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [("/v1/key", "The README has a table of the paths."), ("/v1/keys/", "Remove the slash at its end.")],
+)
+def test_unknown_route_says_what_to_do(path: str, advice: str) -> None:
+    """A slash too many is easily overlooked."""
+    error = error_of_http_exception(web.HTTPNotFound(), path)
+    assert (error.code, error.detail) == (ErrorCode.ROUTE_UNKNOWN, f"There is no such path. {advice}")
 
 
 def test_rfc9457_3_1_members() -> None:
