@@ -23,6 +23,10 @@ RETRY_LATER: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY
 """The request was not processed, and is not at fault (RFC 9110 §15.5.9, RFC 8470, RFC 6585)."""
 CREDENTIALS_REFUSED_STATUSES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 WHAT_TO_CHECK: Final = "check card_api.base_url and the proxies between; else ask the card API's operator"
+_LIMITS: Final = (
+    "limits our requests {}; this service retries later. If it goes on, ask the card API's operator for a higher limit."
+)
+_IS_DOWN: Final = "is unavailable {}; ask its operator."
 _REQUEST_REFUSED: Final = ("requestsignature", "requiredsignature", "signatureinput", "contentdigest", "idempoten")
 _FORBIDDEN: Final = (
     "ask its operator what this API key, and requests from this address, may do, and check the proxies between"
@@ -58,12 +62,13 @@ def failure_for(result: CallResult, operation: str, *, names_customer: bool = Fa
     if status == HTTPStatus.NOT_FOUND and names_customer and is_readable(result):
         return Failure(code=ErrorCode.CUSTOMER_UNKNOWN, detail="The card API has no customer with this id.")
     if status in RETRY_LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        is_limit = status == HTTPStatus.TOO_MANY_REQUESTS
         return Failure(
             code=ErrorCode.CARD_API_UNAVAILABLE,
-            detail=f"The card API is unavailable (status {status} on {operation}); ask its operator.",
+            detail=f"The card API {_LIMITS if is_limit else _IS_DOWN}".format(f"(status {status} on {operation})"),
             transient=True,
             retry_after=result.retry_after,
-            cause="rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else "server_error",
+            cause="rate_limited" if is_limit else "server_error",
         )
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return unpromised(result, operation, "is a redirect, which is not followed")

@@ -226,6 +226,24 @@ class TestReading:
         assert isinstance(failure, Failure)
         assert (type(failure.error()), failure.code, failure.transient) == (error, code, transient)
 
+    @pytest.mark.parametrize(
+        ("status", "detail", "cause"),
+        [
+            (
+                429,
+                "The card API limits our requests (status 429 on GET challenge); this service retries",
+                "rate_limited",
+            ),
+            (503, "The card API is unavailable (status 503 on GET challenge); ask its operator.", "server_error"),
+        ],
+    )
+    def test_limit_of_requests_is_told_from_an_outage(self, status: int, detail: str, cause: str) -> None:
+        """A card API that limits requests works, and its operator need not repair it."""
+        failure = challenge_in(UpstreamResponse(status, b"", A_MINUTE))
+        assert isinstance(failure, Failure)
+        assert failure.detail.startswith(detail)
+        assert failure.cause == cause
+
     @pytest.mark.parametrize("body", [b"<html>Not Found</html>", b"404 page not found"])
     def test_404_that_is_not_json_says_nothing_about_the_customer(self, body: bytes) -> None:
         """A proxy sent it, which may not know the card API."""
