@@ -66,6 +66,13 @@ def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
     return name, frozenset(labels.items())
 
 
+async def test_every_accept_header_of_a_scrape_counts(metrics: Metrics) -> None:
+    """RFC 9110 §5.3: a list may be sent in several header fields."""
+    accept = [("Accept", "text/html"), ("Accept", "application/openmetrics-text;version=1.0.0")]
+    async with scraping(metrics) as scraper, scraper.get("/metrics", headers=accept) as response:
+        assert response.content_type == "application/openmetrics-text"
+
+
 async def test_challenge_is_counted_in_each_of_its_steps(start: StartSite, metrics: Metrics) -> None:
     """Request, states, delivery, signature, calls to Redis and to the card API, keys and backlog."""
     site = await start(metrics=metrics)
