@@ -217,7 +217,9 @@ class SignChallenge:
         if claimed.outcome is ClaimOutcome.OTHER_CUSTOMER:
             raise Conflict(
                 ErrorCode.CHALLENGE_BOUND_ELSEWHERE,
-                "This challenge was claimed for another customerId. A challenge proves one customer only.",
+                "This challenge was sent before for another customerId, and a challenge is signed once: check which "
+                "customerId was sent first. For the right one, wait until the card API issues a new challenge: this "
+                f"one expires at {claim.expires_at:%Y-%m-%dT%H:%M:%SZ}, at most policy.max_age after Issued At.",
                 field="customerId",
             )
         return claimed

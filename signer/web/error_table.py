@@ -115,7 +115,10 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     # State.
     Code.NONCE_REUSED: ErrorEntry(409, "The nonce was claimed for another message before.", "Fetch a new challenge."),
     Code.CHALLENGE_BOUND_ELSEWHERE: ErrorEntry(
-        409, "The challenge was claimed for another customer.", "Send the customer that it was issued for."
+        409,
+        "The challenge was sent before for another customer, and a challenge is signed once.",
+        "Check which `customerId` was sent first. For the right one, wait for the card API's next challenge: at most "
+        "`policy.max_age` after Issued At.",
     ),
     Code.CUSTOMER_NOT_PROVEN: ErrorEntry(
         409,

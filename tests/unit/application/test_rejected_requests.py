@@ -301,6 +301,8 @@ async def test_same_message_for_another_customer_is_refused(
     with pytest.raises(Conflict) as error:
         await replica.sign(system.request(challenge, customer=OTHER_CUSTOMER), within=LONG_TIMEOUT)
     assert (error.value.code, error.value.field) == (ErrorCode.CHALLENGE_BOUND_ELSEWHERE, "customerId")
+    assert "sent before for another customerId" in error.value.detail  # once with a wrong one, perhaps
+    assert "this one expires at 2026-11-22T13:00:00Z" in error.value.detail
     assert system.record_of(challenge) == first
     assert system.card_api.customers[OTHER_CUSTOMER].status == "initiating"
     assert (system.key.asked, len(system.card_api.submitted)) == (1, 1)
