@@ -106,7 +106,7 @@ ERRORS: Final[Mapping[Code, ErrorEntry]] = {
     Code.LIFETIME_TOO_LONG: ErrorEntry(422, "It is valid for longer than `policy.max_lifetime`.", _NOT_ALLOWED),
     Code.CHALLENGE_NOT_YET_VALID: ErrorEntry(422, "Its Not Before is later than now.", _VALID_LATER),
     Code.NOT_BEFORE_AFTER_EXPIRATION: ErrorEntry(422, "Its Not Before is after its Expiration Time.", _FETCH),
-    Code.REQUEST_ID_NOT_ALLOWED: ErrorEntry(422, "`policy.request_id` does not match its Request ID.", _NOT_ALLOWED),
+    Code.REQUEST_ID_NOT_ALLOWED: ErrorEntry(422, "`policy.request_id` does not allow its Request ID.", _NOT_ALLOWED),
     Code.RESOURCES_NOT_ALLOWED: ErrorEntry(422, "A resource is not in `policy.resources`.", _NOT_ALLOWED),
     Code.CHALLENGE_EXPIRES_TOO_SOON: ErrorEntry(422, "It expires within `policy.min_remaining`.", _FETCH),
     Code.JUDGE_DISAGREES: ErrorEntry(
