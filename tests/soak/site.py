@@ -98,7 +98,11 @@ def _settings(
                 "signing_key_id": KEY_ID,
                 "request_timeout": 1,
             },
-            "keys": {"uris": list(keys.uris), "expected_owners": [str(owner) for owner in keys.owners]},
+            "keys": {
+                "uris": list(keys.uris),
+                "expected_owners": [str(owner) for owner in keys.owners],
+                "sign_timeout": 4,
+            },
             "forwarding": {"longest_pause": 2, "recover_every": 0.5},
         },
     )
