@@ -18,6 +18,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Final, NamedTuple, Self
 
 from signer.domain.errors import ErrorCode, MalformedRequest, NotFound
@@ -90,7 +91,7 @@ class SignatureForm(StrEnum):
     RAW = "raw"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)
 class Submission:
     """The exact body of ``POST …/challenge/sign``: built once, stored, delivered unchanged. It is a credential.
 
@@ -110,9 +111,9 @@ class Submission:
         fields = {"ownerId": str(owner), "challenge": challenge, "signature": text}
         return cls(_ENCODE(fields).encode("ascii"), text)
 
-    @property
+    @cached_property
     def idempotency_key(self) -> str:
-        """The UUIDv5 of the body."""
+        """The UUIDv5 of the body; computed once, because the request and the log need it."""
         return str(uuid.uuid5(_SUBMISSION_NAMESPACE, self.body.decode("ascii")))
 
     @property

@@ -116,3 +116,14 @@ async def test_negative_pause_is_due_at_once(store: ChallengeStore) -> None:
     held = await sign(store, claim_of())
     await store.defer(held.lease, RecordCode.CARD_API_BUSY, timedelta(seconds=-5))
     assert await store.due(10) == [held.record.id]
+
+
+async def test_claim_that_was_taken_over_is_not_due_before_its_deadline(
+    under_test: StoreUnderTest, store: ChallengeStore, other: ChallengeStore
+) -> None:
+    """Recovery could do nothing about it, and would pass over others in each round."""
+    await claim_granted(store, claim_of())
+    await under_test.advance(LEASE)
+    await claim_granted(other, claim_of())
+    await under_test.advance(LEASE)
+    assert await store.due(10) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import timedelta
 
@@ -103,3 +104,11 @@ async def test_token_that_does_not_come_is_an_outage_before_its_call_ends(
 def test_card_api_that_hangs_is_named_within_15_seconds() -> None:
     """The last evidence, then a check, then its call."""
     assert EVIDENCE_LASTS + timedelta(seconds=EVERY) + OWN_CALL_WITHIN <= timedelta(seconds=15)
+
+
+async def test_close_does_not_wait_for_the_call_of_readiness(calling: Calling) -> None:
+    """A stop is not delayed by a card API that hangs."""
+    calling.fault(FaultKind.LATENCY, "customer", seconds=60)
+    await calling.client.check()  # returns before its call
+    async with asyncio.timeout(OWN_CALL_WITHIN.total_seconds() / 2):
+        await calling.client.aclose()

@@ -91,7 +91,8 @@ async def test_damaged_field_ends_takeover_with_code_and_alarm(
     state: ChallengeState,
 ) -> None:
     """Each field in turn, missing or garbage. The record leaves the index, loses its submission, and has a code."""
-    cases = [*((name, None) for name in REQUIRED), *((name, "\u00e9 12") for name in TEXT)]
+    garbages = "\u00e9 12", "12 \u00e9"
+    cases = [*((name, None) for name in REQUIRED), *((name, garbage) for name in TEXT for garbage in garbages)]
     for number, (name, garbage) in enumerate(cases):
         lease = await bring_to(store, state, nonce=f"nonce{number:04}")
         key = key_of(under_test, lease.id)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
+import pytest
+
+from signer.domain.errors import RecordDamaged
 from signer.domain.lifecycle import ChallengeState, CustomerStatus, RecordCode
 from tests.support.challenge_stores import claim_of, open_store, sign
 from tests.support.servers import RedisServer
@@ -47,3 +51,21 @@ async def test_record_of_an_older_release_is_read_delivered_and_settled(server: 
         assert (leased.record.upstream_status, leased.record.refused_since) == (None, None)
         settled = await store.settle(leased.lease, ChallengeState.VERIFIED, None)
     assert settled.state is ChallengeState.VERIFIED
+
+
+@pytest.mark.parametrize(("hours", "is_damage"), [(23, False), (25, True)])
+async def test_state_of_a_newer_release_is_damage_a_day_after_the_deadline(
+    server: RedisServer, hours: int, is_damage: bool
+) -> None:
+    """Until then the newer release settles the record."""
+    async with open_store(server.url) as store:
+        held = await sign(store, claim_of())
+        key = f"signer:{{s{held.record.id[:2]}}}:challenge:{held.record.id[2:]}"
+        deadline = int((time.time() - hours * 3600) * 1_000_000)
+        server.command("HSET", key, "state", "state_of_a_newer_release", "expires_at", str(deadline))
+        if is_damage:
+            with pytest.raises(RecordDamaged):
+                await store.expire(held.record.id)
+        else:
+            assert await store.expire(held.record.id) is None
+            assert server.command("HGET", key, "state") == "state_of_a_newer_release"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -555,3 +556,12 @@ async def test_log_of_a_request_cut_off_by_shutdown() -> None:
         await asyncio.gather(request, return_exceptions=True)
         site.key.open.set()
         await site.sign.drain(timedelta(seconds=5))
+
+
+async def test_canonical_line_has_the_milliseconds_of_the_request(site: Site) -> None:
+    """From the head of the request to the response."""
+    began = time.perf_counter()
+    await site.ask(site.challenge())
+    took = (time.perf_counter() - began) * 1000
+    (line,) = site.log.of("http.request")
+    assert 0 < line["duration_ms"] <= took

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -254,3 +255,18 @@ async def test_caller_whose_time_is_over_does_not_wait_for_store_that_hangs(
         await check_in_progress(replica.sign(request, within=ZERO_TIMEOUT))
     system.card_api.open.set()
     assert (await work).state is ChallengeState.VERIFIED
+
+
+async def test_caller_whose_store_hangs_waits_no_longer_than_it_said(system: FakeSystem, replica: Replica) -> None:
+    """The wait for the work and the lookup of the record share its time."""
+    challenge, clock = system.issue_challenge(), asyncio.get_running_loop().time
+    system.card_api.open.clear()
+    lookups: list[float] = []
+
+    async def hang() -> None:
+        lookups.append(clock())
+        await asyncio.Event().wait()
+
+    replica.store.before["get"] = hang
+    await check_in_progress(replica.sign(system.request(challenge), within=timedelta(seconds=2)))
+    assert clock() - lookups[0] < 1.5

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
+from signer.application import reload_keys
 from signer.application.ports import KeyReloadReport
 from signer.application.reload_keys import RESULTS_KEPT, KeyReload, ReloadCause, ReloadKeys, ReloadState
 from tests.support.fakes.clock import FakeClock
@@ -133,3 +135,13 @@ async def test_close_cancels_running_reload() -> None:
     assert harness.reload.find(reload.id) == reload
     assert harness.log.records == []
     await Harness().reload.close()
+
+
+async def test_log_has_the_milliseconds_of_the_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that it waited for its turn."""
+    harness, logged = Harness(), list[float]()
+    monkeypatch.setattr(harness.log, "reloaded", lambda _reload, _report, duration_ms: logged.append(duration_ms))
+    monkeypatch.setattr(reload_keys, "time", SimpleNamespace(perf_counter=iter((5.0, 7.5)).__next__))
+    await harness.wait_until_ended(harness.reload.begin(ReloadCause.REQUEST).id)
+    await harness.reload.close()
+    assert logged == [2500.0]

@@ -79,3 +79,14 @@ async def test_replica_remembers_a_limited_number_of_deferred_challenges(
     system.advance(timedelta(seconds=30))
     await no_retry_replica.forward.take_over(system.id_of(system.challenges[0]))
     assert new_attempts(system) == [N.TAKEN_OVER, N.DELIVERED, N.DEFERRED]
+
+
+async def test_attempts_for_several_challenges_are_each_repeated(system: FakeSystem, no_retry_replica: Replica) -> None:
+    """An outage writes few lines about each of them."""
+    system.card_api.verdicts.extend(DeliveryResult(DeliveryVerdict.UNKNOWN) for _ in range(4))
+    for nonce in ("firstnonce1", "secondnonce2"):
+        await no_retry_replica.sign(system.request(system.issue_challenge(nonce=nonce)), within=LONG_TIMEOUT)
+    new_attempts(system)
+    system.advance(timedelta(seconds=30))
+    assert await no_retry_replica.run_round() == 2
+    assert new_attempts(system) == []

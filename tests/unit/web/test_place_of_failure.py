@@ -36,3 +36,18 @@ async def test_log_names_the_server_that_fails_and_readiness_does_not(kind: type
     members = result.members()
     assert (members["ok"], members["detail"]) == (kind is PartlyUnavailable, "One is down.")
     assert reasons == ["10.0.0.3:6379: One is down."]
+
+
+async def test_reason_without_a_server_is_logged_as_it_is() -> None:
+    """A check that does not know which server fails adds nothing to the reason."""
+
+    async def fail() -> str:
+        raise Unavailable(ErrorCode.STORE_UNAVAILABLE, "It is down.", cause="unreachable")
+
+    reasons = _Reasons()
+    outage = Outage(reasons, monotonic=iter(range(0, 1000, 60)).__next__)
+    readiness = Readiness({"redis": Check(fail, ErrorCode.STORE_UNAVAILABLE, outage)}, RequestLogLines())
+    await readiness.report()
+    readiness.forget()
+    await readiness.report()
+    assert reasons == ["It is down."]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from signer.adapters.keys.backend import KeyUriInvalid
+from signer.adapters.keys.backend import KeyBackendError, KeyUriInvalid, combined
 from signer.adapters.keys.key_uri import KeyUri, file_uri
 
 
@@ -140,3 +140,26 @@ def test_files_are_those_with_keys_and_secrets(uri: str, files: list[str]) -> No
 def test_part_that_cannot_be_a_path_is_not_a_file(text: str) -> None:
     """The backend refuses it, with the reason."""
     assert list(KeyUri.parse(text).files()) == []
+
+
+@pytest.mark.parametrize("end", ["#1", "?a", "?pin-value=hunter2"])
+def test_rfc7512_pin_in_path_is_not_quoted(end: str) -> None:
+    """Only what is before the first ``;`` is shown: a PIN may follow it by mistake."""
+    with pytest.raises(KeyUriInvalid, match="pkcs11:token=t") as refused:
+        KeyUri.parse(f"pkcs11:token=t;pin-value=hunter2{end}")
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ((KeyUriInvalid, KeyUriInvalid), KeyUriInvalid),
+        ((KeyUriInvalid, KeyBackendError), KeyBackendError),
+        ((KeyBackendError, KeyBackendError), KeyBackendError),
+    ],
+)
+def test_several_errors_are_of_uris_only_if_each_is(
+    kinds: tuple[type[KeyBackendError], ...], expected: type[KeyBackendError]
+) -> None:
+    """``signer keys`` calls an invalid URI wrong usage (exit status 2), and a broken backend a failure (1)."""
+    assert type(combined([kind("x") for kind in kinds])) is expected

@@ -122,3 +122,20 @@ def test_all_cores_count_without_cpu_affinity(monkeypatch: pytest.MonkeyPatch) -
 def test_zero_threads_means_one_for_each_core() -> None:
     """It is the default of the settings."""
     assert OpeningPool(memory_budget=0, threads=0).threads == available_cores() >= 1
+
+
+async def test_close_does_not_wait_for_running_work() -> None:
+    """A stop is not delayed by a key derivation that takes seconds."""
+    pool, began, go_on = OpeningPool(memory_budget=0, threads=1), threading.Event(), threading.Event()
+
+    def work() -> bool:
+        began.set()
+        return go_on.wait(WAIT)
+
+    running = asyncio.create_task(pool.run(work))
+    await asyncio.to_thread(began.wait, WAIT)
+    closing = asyncio.create_task(asyncio.to_thread(pool.close))
+    await asyncio.wait({closing}, timeout=WAIT / 2)
+    was_closed = closing.done()
+    go_on.set()
+    assert (was_closed, await running) == (True, True)
